@@ -9,6 +9,14 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class GivenImage(NamedTuple):
+    """A picture as a caller gave it: an address, its bytes, or itself. is_small: few pixels of it will do."""
+
+    value: Any
+    is_small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
-from albireo.image_input import ImageInput
+from albireo.image_input import GivenImage, ImageInput
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
@@ -258,7 +258,7 @@ class Admission:
         ids, images = self._placed(chat.token_ids, chat.images)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=images), is_chat=True))
 
-    def _placed(self, ids: list[int], pictures: Sequence[Any]) -> Placed:
+    def _placed(self, ids: list[int], pictures: Sequence[GivenImage]) -> Placed:
         """A prompt with its pictures in place. Raises: UnsupportedFeature where none are read; InvalidParams."""
         if not pictures:
             return ids, ()

@@ -29,6 +29,7 @@ from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
+from albireo.text.conversation import has_images
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -64,7 +65,7 @@ class AsyncLLM:
         self._admission = Admission.of(loaded)
         # One thread, so that requests reach the engine in the order in which they came.
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
-        # Those whose grammar has to be compiled, which may take longer, hold up none of the others.
+        # Those whose grammar has to be compiled, or whose images have to be fetched, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
         self._loras = LoraModels(loaded.adapters)
         driver = Driver(
@@ -103,7 +104,8 @@ class AsyncLLM:
             made = self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
             return self._loras.with_adapter(made, lora_request)
 
-        return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
+        has_images = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
+        return self._stream(prepare, self._preparing(sampling_params, has_images), request_id, priority)
 
     def chat(
         self,
@@ -135,7 +137,8 @@ class AsyncLLM:
             made = self._admission.chat(messages, self._params(sampling_params), options)
             return self._loras.with_adapter(made, lora_request)
 
-        return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
+        pool = self._preparing(sampling_params, has_images(messages))
+        return self._stream(prepare, pool, request_id, priority)
 
     async def embed(
         self,
@@ -248,9 +251,9 @@ class AsyncLLM:
     def _params(self, given: SamplingParams | None) -> SamplingParams:
         return self._admission.prepare(self._admission.default_params() if given is None else given)
 
-    def _preparing(self, given: SamplingParams | None) -> ThreadPoolExecutor:
+    def _preparing(self, given: SamplingParams | None, has_images: bool) -> ThreadPoolExecutor:
         has_grammar = getattr(given, "structured_outputs", None) is not None
-        return self._compiling if has_grammar else self._encoding
+        return self._compiling if has_grammar or has_images else self._encoding
 
     async def _pooled(
         self, prepare: Callable[[], Submission], request_id: str | None, priority: int

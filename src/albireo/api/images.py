@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams
-from albireo.image_input import ImageInput, Tile, key_of
+from albireo.image_input import GivenImage, ImageInput, Tile, key_of
 from albireo.images.decode import as_image
 from albireo.images.processor import ImageProcessor, open_processor
 from albireo.images.sources import UrlFetcher, read_base64, read_data_url, read_local
@@ -23,6 +23,8 @@ from albireo.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from PIL import Image
 
+#: Pixels on the longer side of a picture of which few will do, as OpenAI has it.
+SMALL_SIDE = 512
 #: Seconds that a host has for a picture.
 FETCH_TIMEOUT_S = 10.0
 #: A prompt with its pictures in place.
@@ -47,7 +49,7 @@ class ImageReader:
         self._place = _id(tokenizer, processor.placeholder)
         self._row = _id(tokenizer, processor.image_token)
 
-    def placed(self, token_ids: Sequence[int], pictures: Sequence[Any]) -> Placed:
+    def placed(self, token_ids: Sequence[int], pictures: Sequence[GivenImage]) -> Placed:
         """The prompt with what stands for each picture in place of its mark.
 
         Raises: InvalidParams when there are more of the one than of the other, or a picture cannot be read.
@@ -66,15 +68,21 @@ class ImageReader:
         ids: list[int] = []
         images: list[ImageInput] = []
         start = 0
-        for at, picture in zip(places, pictures, strict=True):
+        for number, (at, picture) in enumerate(zip(places, pictures, strict=True), 1):
             ids += token_ids[start:at]
-            images.append(self._put(ids, picture))
+            try:
+                images.append(self._put(ids, picture))
+            except InvalidParams as error:
+                raise InvalidParams(f"the prompt's image {number} of {len(places)}: {error}") from None
             start = at + 1
         return [*ids, *token_ids[start:]], tuple(images)
 
-    def _put(self, ids: list[int], picture: Any) -> ImageInput:
+    def _put(self, ids: list[int], picture: GivenImage) -> ImageInput:
         """What stands for one picture, at the end of ids."""
-        prepared = self._processor.prepare(self._opened(picture))
+        image = self._opened(picture.value)
+        if picture.is_small:
+            image.thumbnail((SMALL_SIDE, SMALL_SIDE))
+        prepared = self._processor.prepare(image)
         text = prepared.text
         while ids and text[:1].isspace() and (before := self._blank(ids[-1])):
             text = before + text  # blanks side by side are one token, as where a text is encoded whole

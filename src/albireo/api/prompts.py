@@ -11,6 +11,7 @@ from operator import index
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.image_input import GivenImage
 from albireo.params import is_unicode
 
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
@@ -30,7 +31,7 @@ class Prompt:
     text: str | None
     token_ids: list[int] | None
     cache_salt: str | None = None
-    images: list[Any] = field(default_factory=list)
+    images: list[GivenImage] = field(default_factory=list)
 
 
 def parse_prompts(prompts: PromptInput | Sequence[PromptInput]) -> list[Prompt]:
@@ -83,7 +84,7 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
     return Prompt(text, None if ids is None else _ids(ids, where), salt, _images(media, where))
 
 
-def _images(media: Any, where: str) -> list[Any]:
+def _images(media: Any, where: str) -> list[GivenImage]:
     """Of vLLM's multi_modal_data: an image, or a list of them."""
     if not media:
         return []
@@ -93,7 +94,8 @@ def _images(media: Any, where: str) -> list[Any]:
         if kind != "image":
             raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image")
     images = media.get("image")
-    return list(images) if isinstance(images, (list, tuple)) else [] if images is None else [images]
+    several = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
+    return [GivenImage(image) for image in several]
 
 
 def _ids(value: Any, where: str) -> list[int]:

@@ -110,12 +110,14 @@ class Ready(Message):
     """The model runs; what the client has to know of it.
 
     Fields:
+        config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
         windows, pooling_rule, generates, num_token_types, is_causal, image_problem: see EngineSettings.
     """
 
     engine: dict[str, Any]
     tokenizer_directory: str
+    config_directory: str
     defaults: GenerationDefaults
     vocab_size: int
     max_model_len: int

@@ -22,6 +22,7 @@ from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
 from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRequest
 from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
 from albireo.server.serving import INLINE_CHARS, Serving
+from albireo.text.conversation import has_images
 
 #: What OpenAI's completions produce when nothing is said.
 DEFAULT_MAX_TOKENS = 16
@@ -108,11 +109,11 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         made = serving.admission.chat(readable(request.messages), params, options)
         form = plan.form(made.prompt or "")
         held = made.params if form is None else made.params.clone(structured_outputs=form)
-        return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
+        return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt, images=made.images)]
 
     num_chars = INLINE_CHARS * bool(request.tools)
     num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
-    return await _admitted(serving, request, prepare, num_chars, "messages")
+    return await _admitted(serving, request, prepare, num_chars, "messages", has_images(request.messages))
 
 
 def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
@@ -194,15 +195,16 @@ def _params(
 
 
 async def _admitted(
-    serving: Serving, request: GenerationFields, prepare: Any, num_chars: int, field: str
+    serving: Serving, request: GenerationFields, prepare: Any, num_chars: int, field: str, with_images: bool = False
 ) -> list[Submission]:
     """Encode, and refuse what can never run or has no room."""
     try:
-        submissions: list[Submission] = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
+        is_short = num_chars <= INLINE_CHARS and not with_images
+        submissions: list[Submission] = prepare() if is_short else await serving.in_thread(prepare, with_images)
         settings = serving.ready.settings()
         for made in submissions:
             num_prompt = len(made.prompt_token_ids)
-            check_request(made.prompt_token_ids, made.params, request.priority or 0, settings)
+            check_request(made.prompt_token_ids, made.params, request.priority or 0, settings, images=made.images)
             asked = made.params.max_tokens
             if asked is not None and num_prompt + asked > settings.max_model_len and _said_max(request):
                 raise PromptTooLong(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from albireo.api.admission import Admission
+from albireo.api.images import open_reader
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
@@ -80,6 +81,8 @@ class Serving:
         self._tokenizer: Tokenizer | None = None
         self._dialect: Dialect | None = None
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
+        # images may have to be fetched, and large ones take a while to decode
+        self._opening = ThreadPoolExecutor(4, "albireo-images")
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -103,7 +106,11 @@ class Serving:
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
-        self._admission = Admission(config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning)
+        directory = Path(ready.config_directory)
+        images = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer))
+        self._admission = Admission(
+            config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, images=images
+        )
         self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready
 
@@ -140,9 +147,10 @@ class Serving:
             raise busy(503, "the model is loading; see /health", "loading", 2)
         return self._dialect
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do what takes long without holding up the streams; one such thing at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, work)
+    async def in_thread(self, work: Callable[[], T], with_images: bool = False) -> T:
+        """Do what takes long without holding up the streams: one thing at a time, unless it may wait for images."""
+        pool = self._opening if with_images else self._encoding
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     # -- who may come in -----------------------------------------------------------------------------------------------
 
@@ -242,6 +250,7 @@ class Serving:
             await self.tracing.close()
         self.live.close()
         self._encoding.shutdown(wait=False)
+        self._opening.shutdown(wait=False)
 
     def failure(self) -> EngineError | None:
         """Why the engine will not run any more."""

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from albireo.errors import TemplateError, short
+from albireo.image_input import GivenImage
 from albireo.text.chat_template import ChatTemplate
 from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.plain_encoder import PlainEncoder
@@ -34,7 +35,7 @@ class ChatPrompt:
 
     text: str
     token_ids: list[int]
-    images: list[Any] = field(default_factory=list)
+    images: list[GivenImage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from albireo.errors import TemplateError, short
+from albireo.image_input import GivenImage
 
 #: A message's reasoning travels under several names; templates read the first two.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+
+#: How much of an image is wanted, by OpenAI's names; all but low is all.
+_DETAILS = (None, "auto", "high", "low")
 
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
 #: What a content part may be besides text and images, under whatever name.
@@ -37,8 +41,7 @@ class Conversation:
     Fields:
         continue_field: name of the last message's field that stays open for the model to go on with, or None.
         variables: further names: the special tokens' texts, and what the caller passes on.
-        images: of the messages, in their order: what their parts hold, as the caller gave it. Of them a template sees
-            parts that are {"type": "image"}.
+        images: of the messages, in their order. Of them a template sees parts that are {"type": "image"}.
     """
 
     messages: list[dict[str, Any]]
@@ -47,7 +50,16 @@ class Conversation:
     add_generation_prompt: bool = True
     continue_field: str | None = None
     variables: dict[str, Any] = field(default_factory=dict)
-    images: list[Any] = field(default_factory=list)
+    images: list[GivenImage] = field(default_factory=list)
+
+
+def has_images(messages: Any) -> bool:
+    """Whether some message has an image, as far as can be seen at a glance."""
+    if not isinstance(messages, (list, tuple)):
+        return False
+    contents = (message.get("content") for message in messages if isinstance(message, Mapping))
+    parts = (part for content in contents if isinstance(content, (list, tuple)) for part in content)
+    return any(isinstance(part, Mapping) and part.get("type") in _IMAGES for part in parts)
 
 
 def plain_conversation(
@@ -113,7 +125,7 @@ class _Reading:
     reads_parts: bool
     needs_parts: bool
     image_problem: str
-    images: list[Any] = field(default_factory=list)
+    images: list[GivenImage] = field(default_factory=list)
 
 
 def _conversation(
@@ -182,12 +194,16 @@ def _without_image(where: str, part: Any, reading: _Reading) -> Any:
         raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
     key = next((key for key in _IMAGES[kind] if part.get(key) is not None), None)
     found = None if key is None else part[key]
-    image = found.get("url") if isinstance(found, Mapping) else found
+    image, detail = found, part.get("detail")
+    if isinstance(found, Mapping):
+        image, detail = found.get("url"), found.get("detail", detail)
     if key == "path" and isinstance(image, str):
         image = f"file:{quote(image)}"
     if image is None:
         raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(_IMAGES[kind])}")
-    reading.images.append(image)
+    if detail not in _DETAILS:
+        raise TemplateError(f"{where} has an image of detail={short(detail)}; it must be auto, high or low")
+    reading.images.append(GivenImage(image, detail == "low"))
     return {"type": "image"}
 
 

@@ -1,4 +1,5 @@
-"""Messages of Anthropic's protocol -> messages of a chat: text, calls of tools and their results, thoughts.
+"""Messages of Anthropic's protocol -> messages of a chat: texts, images, calls of tools and their results,
+thoughts.
 
 Used by anthropic.py beside it. Does not know what else a request asks for.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from albireo.server.dialects.texts import call, merged
+from albireo.server.dialects.texts import call, image, merged
 from albireo.server.errors import HttpError
 from albireo.server.protocol.anthropic import CountTokensRequest
 
@@ -58,6 +59,16 @@ def _said(block: Block, where: str) -> dict[str, Any]:
     return {"content": _string(block, "text", where)}
 
 
+def _image(block: Block, where: str) -> dict[str, Any]:
+    source = block.get("source")
+    if not isinstance(source, dict) or source.get("type") not in ("base64", "url"):
+        raise _wrong(where, f"needs source, of type base64 or url; it is {source!r:.40}")
+    if source["type"] == "url":
+        return {"content": [image(_string(source, "url", f"{where}.source"))]}
+    media, data = (_string(source, name, f"{where}.source") for name in ("media_type", "data"))
+    return {"content": [image(f"data:{media};base64,{data}")]}
+
+
 def _thought(block: Block, where: str) -> dict[str, Any]:
     return {"reasoning_content": _string(block, "thinking", where)}
 
@@ -78,7 +89,7 @@ def _result(block: Block, where: str) -> dict[str, Any]:
 
 #: Role -> type of a block -> what it is in a chat.
 _BLOCKS: dict[str, dict[str, Callable[[Block, str], dict[str, Any]]]] = {
-    "user": {"text": _said, "tool_result": _result},
+    "user": {"text": _said, "image": _image, "tool_result": _result},
     "assistant": {"text": _said, "thinking": _thought, "tool_use": _call},
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from albireo.server.dialects.texts import call, merged
+from albireo.server.dialects.texts import call, image, merged
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
@@ -139,13 +139,30 @@ def _thought(where: str, item: dict[str, Any]) -> dict[str, Any]:
 _ITEMS = {"message": _message, "function_call": _call, "function_call_output": _result, "reasoning": _thought}
 
 
-def _content(where: str, item: dict[str, Any], name: str) -> str:
+def _content(where: str, item: dict[str, Any], name: str) -> str | list[dict[str, Any]]:
     content = item.get(name)
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise HttpError(400, f"{where} needs {name}: a text, or a list of texts", param="input")
+    if name == "content" and any(_is_image(part) for part in content):
+        return [_image(where, part) if _is_image(part) else _text_part(where, part) for part in content]
     return "\n".join(_text(where, part) for part in content)
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "input_image"
+
+
+def _image(where: str, part: dict[str, Any]) -> dict[str, Any]:
+    url = part.get("image_url")
+    if not isinstance(url, str):
+        raise HttpError(400, f"{where} has an input_image without image_url, the URL of an image", param="input")
+    return image({"url": url, "detail": part.get("detail")})
+
+
+def _text_part(where: str, part: Any) -> dict[str, Any]:
+    return {"type": "text", "text": _text(where, part)}
 
 
 def _string(where: str, item: dict[str, Any], name: str) -> str:
@@ -158,7 +175,7 @@ def _string(where: str, item: dict[str, Any], name: str) -> str:
 def _text(where: str, part: Any) -> str:
     if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        raise HttpError(400, f"{where} has content of type {kind!r:.60}; this model takes text only", param="input")
+        raise HttpError(400, f"{where} has content of type {kind!r:.60}; here texts and images are read", param="input")
     return str(part["text"])
 
 

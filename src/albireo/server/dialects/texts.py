@@ -43,11 +43,22 @@ def _num_chars(value: Any) -> int:
     return len(value) if isinstance(value, str) else 8
 
 
+def image(url: Any) -> dict[str, Any]:
+    """An image, as contents of chats hold it."""
+    return {"type": "image_url", "image_url": url if isinstance(url, dict) else {"url": url}}
+
+
+def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     both = {**one, **other}
     for name in _TEXTS:
         texts = [message[name] for message in (one, other) if message.get(name) is not None]
-        if texts:
+        if any(isinstance(text, list) for text in texts):
+            both[name] = [part for text in texts for part in _parts(text)]
+        elif texts:
             both[name] = "\n".join(texts)
     calls = [*one.get("tool_calls", ()), *other.get("tool_calls", ())]
     if calls:

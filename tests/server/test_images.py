@@ -1,0 +1,171 @@
+"""Pictures over HTTP: OpenAI's chats and responses, by its client, and Anthropic's messages; refusals; and an
+engine that is killed while it answers about one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from albireo import LLM, SamplingParams
+from server_process import Server
+from tiny_sights import picture, save
+
+NUM_TOKENS = 10
+PICTURE = picture(50, 30, 4)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
+
+
+def png(image: Any = PICTURE) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+DATA_URL = "data:image/png;base64," + base64.b64encode(png()).decode()
+
+
+class Served(NamedTuple):
+    server: Server
+    url: str
+    answer: str
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    """Where a picture can be fetched."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = png()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    there = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=there.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{there.server_port}/picture.png"
+    there.shutdown()
+    there.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("sight"), "idefics3")
+
+
+@pytest.fixture(scope="module")
+def answer(folder: Path) -> str:
+    """About the picture, of an engine in this process."""
+    with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "What is it?"}]
+        return str(llm.chat([{"role": "user", "content": parts}], GREEDY, use_tqdm=False)[0].outputs[0].text)
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path, host: str, answer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    files = tmp_path_factory.mktemp("files")
+    (files / "picture.png").write_bytes(png())
+    allowed = ["--allowed-media-domains", "127.0.0.1", "--allowed-local-media-path", str(files)]
+    named = ["--dtype", "float32", "--served-model-name", "sight", "--limit-mm-per-prompt", '{"image": 2}']
+    server = Server(str(folder), *named, *allowed).wait_until_ready()
+    yield Served(server, host, answer)
+    server.stop()
+
+
+def asked(*urls: str, **more: Any) -> list[dict[str, Any]]:
+    parts = [{"type": "image_url", "image_url": {"url": url, **more}} for url in urls]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]}]
+
+
+def chat(client: Any, messages: list[dict[str, Any]], **more: Any) -> Any:
+    extra = {"ignore_eos": True}
+    return client.chat.completions.create(
+        model="sight", messages=messages, temperature=0, max_tokens=NUM_TOKENS, extra_body=extra, **more
+    )
+
+
+def test_openais_client_asks_about_a_picture(served: Served) -> None:
+    client = served.server.client()
+    file = "file://" + next(iter(Path(served.server.process.args[-1]).iterdir())).as_posix()
+    for url in (DATA_URL, served.url, file):
+        got = chat(client, asked(url))
+        assert got.choices[0].message.content == served.answer
+        assert got.usage.prompt_tokens > 60
+    streamed = [chunk.choices[0].delta.content or "" for chunk in chat(client, asked(DATA_URL), stream=True)]
+    assert "".join(streamed) == served.answer
+    large = picture(900, 700, 1)
+    url = "data:image/png;base64," + base64.b64encode(png(large)).decode()
+    large.thumbnail((512, 512))
+    small = "data:image/png;base64," + base64.b64encode(png(large)).decode()
+    few, same = (chat(client, asked(*each[:1], **each[1])) for each in ((url, {"detail": "low"}), (small, {})))
+    assert few.choices[0].message.content == same.choices[0].message.content
+
+
+def test_responses_and_messages_have_pictures(served: Served) -> None:
+    client = served.server.client()
+    parts = [{"type": "input_image", "image_url": DATA_URL}, {"type": "input_text", "text": "What is it?"}]
+    asking = {"model": "sight", "temperature": 0, "max_output_tokens": NUM_TOKENS, "extra_body": {"ignore_eos": True}}
+    got = client.responses.create(input=[{"role": "user", "content": parts}], **asking)
+    assert got.output_text == served.answer
+    data = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png()).decode()}
+    for source in (data, {"type": "url", "url": served.url}):
+        blocks = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+        body = {"model": "sight", "max_tokens": NUM_TOKENS, "temperature": 0}
+        body["messages"] = [{"role": "user", "content": blocks}]
+
+        message = served.server.http.post("/v1/messages", json=body).json()
+        assert message["content"][0]["text"] == served.answer, message
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        (asked("data:image/png;base64,AAAA"), "no picture"),
+        (asked("data:text/html;base64,AAAA"), "data:image"),
+        (asked("http://10.0.0.1/a.png"), "allowed-media-domains"),
+        (asked("file:///etc/passwd"), "not below the folder"),
+        (asked(DATA_URL, DATA_URL, DATA_URL), "limit_mm_per_prompt allows 2"),
+        (asked(DATA_URL, detail="some"), "auto, high or low"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "without image_url"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "text and images"),
+    ],
+)
+def test_refusals_say_what_is_wrong(served: Served, messages: Any, words: str) -> None:
+    got = served.server.http.post("/v1/chat/completions", json={"model": "sight", "messages": messages})
+    assert got.status_code == 400
+    error = got.json()["error"]
+    assert words in error["message"] and error["param"] == "messages"
+    assert "AAAA" not in error["message"] or len(error["message"]) < 300
+
+
+def test_a_model_of_text_says_so(server: Server) -> None:
+    got = server.http.post("/v1/chat/completions", json={"model": "story", "messages": asked(DATA_URL)})
+    assert got.status_code == 400 and "this model reads text only" in got.json()["error"]["message"]
+
+
+def test_nobody_notices_that_the_engine_was_killed(folder: Path, answer: str) -> None:
+    server = Server(str(folder), "--dtype", "float32", "--served-model-name", "sight", is_poisoned=True)
+    try:
+        server.wait_until_ready()
+        server.gate.hold(4)
+        with ThreadPoolExecutor(1) as asking:
+            got = asking.submit(chat, server.client(), asked(DATA_URL))
+            server.kill_held()
+            server.gate.open()
+            assert got.result().choices[0].message.content == answer
+    finally:
+        server.stop()

@@ -338,6 +338,15 @@ void give(const Program& program, Step& s, const std::vector<Rows2D>& given, con
   s.rope_rows = rope_rows->data();
 }
 
+// What rows see is in the cache once the step's own rows are.
+void check_ends(const Step& s, const Ints& row_ends) {
+  if (length(row_ends) != s.T) throw std::invalid_argument("step arrays disagree in length");
+  for (int64_t b = 0; b < s.B; b++)
+    for (int64_t t = s.query_start[b]; t < s.query_start[b + 1]; t++)
+      if (row_ends.data()[t] > s.context_len[b])
+        throw std::invalid_argument("a row is to see positions that its sequence does not have");
+}
+
 void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
   if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
@@ -349,7 +358,8 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
                  const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots,
                  const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows,
                  const std::optional<Ints>& token_types, const std::vector<Rows2D>& given,
-                 const std::optional<Ints>& given_rows, const std::optional<Rows2D>& rope_rows) {
+                 const std::optional<Ints>& given_rows, const std::optional<Rows2D>& rope_rows,
+                 const std::optional<Ints>& row_ends) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
@@ -360,6 +370,10 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
     s.token_types = token_types->data();
   }
   give(program, s, given, given_rows, rope_rows);
+  if (row_ends) {
+    check_ends(s, *row_ends);
+    s.row_ends = row_ends->data();
+  }
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
   if (state_slots) s.state_slots = state_slots->data();
   if (snapshot_slots && snapshot_rows) {
@@ -451,7 +465,7 @@ NB_MODULE(_native, m) {
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
            "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
            "snapshot_rows"_a = nb::none(), "token_types"_a = nb::none(), "given"_a = std::vector<Rows2D>(),
-           "given_rows"_a = nb::none(), "rope_rows"_a = nb::none())
+           "given_rows"_a = nb::none(), "rope_rows"_a = nb::none(), "row_ends"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

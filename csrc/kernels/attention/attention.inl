@@ -429,9 +429,10 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     const int64_t width = a.num_distances + 30, per_token = a.num_heads / a.kv_shape.num_kv_heads;
     r.near[i] = r.distances + head % per_token * width + width / 2;
   }
-  const int64_t position = step.positions[gathered_row(step, a.rows, Gather::kOfT, token)];
+  const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
   r.first[i] = position - a.window + 1;
   r.last[i] = position;
+  if (step.row_ends && step.row_ends[of_step] > position) r.last[i] = step.row_ends[of_step] - 1;
   if (a.both_ways) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
   r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }

@@ -199,6 +199,7 @@ def load(
             model=model_config,
             pooling_rule=rule,
             image_problem=image_problem(vision),
+            are_images_whole=isinstance(vision, Vision) and vision.sees_both_ways,
         )
         return Loaded(
             config=config,

@@ -27,7 +27,7 @@ from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
-from albireo.models.text_part import rope_axes
+from albireo.models.text_part import rope_axes, sees_images_both_ways
 from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_tensors
 
 TEXT_ONLY = "this model reads text only"
@@ -39,7 +39,7 @@ USUAL_PATCHES = 4096
 class Vision:
     """What reads pictures, before it is loaded.
 
-    Fields: programs: of the tower and of its projector. axes: see text_part.rope_axes().
+    Fields: programs: of the tower and of its projector. axes, sees_both_ways: see text_part.py.
     """
 
     directory: Path
@@ -47,6 +47,7 @@ class Vision:
     processor: ImageProcessor
     programs: tuple[Program, Program]
     axes: tuple[int, ...]
+    sees_both_ways: bool
 
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
@@ -74,7 +75,8 @@ class Vision:
         def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
             return runner.rows(self.processor.normalized(tile))
 
-        return ImageRows(rows, embedding_factor(model), self._axes(model, max_model_len))
+        axes = self._axes(model, max_model_len)
+        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways)
 
     def _axes(self, model: ModelConfig, max_model_len: int) -> RopeAxes | None:
         if not self.axes:
@@ -104,7 +106,11 @@ def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vi
         programs = vision_programs(tower, device.catalog(), tower.patches(*processor.largest_tile()))
     except UnsupportedModel as error:
         return f"its part that reads them is not computed here: {error}"
-    return Vision(source.directory, tower, processor, programs, rope_axes(data))
+    both_ways, rows = sees_images_both_ways(data), tower.rows(*processor.largest_tile())
+    narrow = [window for window in source.model_config.windows if window is not None and window < rows]
+    if both_ways and narrow:
+        return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
+    return Vision(source.directory, tower, processor, programs, rope_axes(data), both_ways)
 
 
 def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:

@@ -50,6 +50,8 @@ class StepInputs:
         token_types: [T] 0 where a token is of the first text of a sequence, 1 of the second. Left out: all are 0.
         given: arrays [any, width] float32 of rows that come with the step, as ops that read them number them.
         given_rows: [T] which row of the first of them is a token's embedding, -1: it has its own. Left out: all have.
+        row_ends: [T] behind the last position that a row sees, where that is not its own; 0: it is. Left out: of all it
+            is.
         rope_rows: [T, D] float32 cosines, then sines, by which each row is rotated. Left out: by its position.
     """
 
@@ -72,6 +74,7 @@ class StepInputs:
     given: tuple[NDArray[np.float32], ...] = ()
     given_rows: Ints | None = None
     rope_rows: NDArray[np.float32] | None = None
+    row_ends: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
@@ -163,6 +166,8 @@ class StepInputs:
             shapes["token_types"] = (num_tokens,)
         if self.given_rows is not None:
             shapes["given_rows"] = (num_tokens,)
+        if self.row_ends is not None:
+            shapes["row_ends"] = (num_tokens,)
         if self.rope_rows is not None:
             shapes["rope_rows"] = (num_tokens, self.rope_rows.shape[-1])
         if self.adapter_slots is not None:

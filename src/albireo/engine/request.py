@@ -238,7 +238,7 @@ def check_request(
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
     if images:
-        _check_images(images, num_prompt, settings)
+        _check_images(images, num_prompt, params, settings)
     if pooling is not None:
         return check_pooling(prompt_token_ids, pooling, settings)
     if not settings.generates:
@@ -251,12 +251,23 @@ def check_request(
     return _longest(num_prompt, params, settings)
 
 
-def _check_images(images: Seq[ImageInput], num_prompt: int, settings: EngineSettings) -> None:
+def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
     if settings.image_problem:
         raise UnsupportedFeature(f"the prompt has {len(images)} images, and {settings.image_problem}")
     ends = [end for image in images for span in image.spans for end in span]
     if ends != sorted(ends) or ends[0] < 0 or ends[-1] > num_prompt:
         raise InvariantError(f"images at {ends} of a prompt of {num_prompt} tokens")
+    if settings.are_images_whole and params.prompt_logprobs is not None:
+        raise UnsupportedFeature(
+            f"prompt_logprobs={params.prompt_logprobs}: in this model an image is computed in one step, whose rows of "
+            "logits are fewer; leave it out where a prompt has images"
+        )
+    longest = max(end - start for image in images for start, end in image.spans)
+    if settings.are_images_whole and longest > settings.max_num_batched_tokens:
+        raise InvalidParams(
+            f"the prompt has an image of {longest} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: in "
+            "this model tokens of an image see all of it, so it has to be in one step; raise it"
+        )
 
 
 def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) -> int:

@@ -197,7 +197,7 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
-            num_new = self._with_rows(seq, _up_to_branch(seq, num_new))
+            num_new = self._with_rows(seq, self._whole_images(seq, _up_to_branch(seq, num_new)))
             if num_new == 0:
                 self._step.is_prompt_open = True
                 continue
@@ -227,6 +227,9 @@ class Scheduler:
             hit = self.cache.match(seq)
             if not self._has_room(seq, hit) or self._with_rows(seq, 1) == 0:
                 break
+            start = max(hit.num_tokens, seq.num_swapped_tokens)
+            if self._whole_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
+                break  # it begins with an image that this step has no room for
             self._admit(seq, hit, slot, plan)
 
     def _has_room(self, seq: Sequence, hit: Hit) -> bool:
@@ -248,7 +251,7 @@ class Scheduler:
         start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
-        num_new = self._with_rows(seq, _up_to_branch(seq, num_new))
+        num_new = self._with_rows(seq, self._whole_images(seq, _up_to_branch(seq, num_new), start))
         end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
@@ -264,6 +267,18 @@ class Scheduler:
         if request.params.prompt_logprobs is None or request.is_prompt_done:
             return num_new
         return min(num_new, self._step.prompt_rows)
+
+    def _whole_images(self, seq: Sequence, num_new: int, start: int | None = None) -> int:
+        """How many of num_new tokens can be computed without cutting an image, where tokens see all of theirs."""
+        if not self._settings.are_images_whole or not seq.request.images:
+            return num_new
+        start = seq.num_computed_tokens if start is None else start
+        end = start + num_new
+        for image in seq.request.images:
+            for first, last in image.spans:
+                if first < end < last:
+                    return max(0, first - start)
+        return num_new
 
     def _schedule(self, seq: Sequence, num_new: int, plan: StepPlan) -> None:
         start = seq.num_computed_tokens

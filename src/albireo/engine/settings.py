@@ -33,6 +33,7 @@ class EngineSettings:
         pooling_rule: what the model's files say of embeddings, or of scores. generates: it writes text.
         num_token_types: how many types of tokens it tells apart; 0: none.
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
+        are_images_whole: rows of an image see those behind them, so that all of it is in one step.
         image_problem: why prompts have no images, as the end of a sentence; empty: they may have some.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
@@ -65,6 +66,7 @@ class EngineSettings:
     num_token_types: int = 0
     is_causal: bool = True
     image_problem: str = "this model reads text only"
+    are_images_whole: bool = False
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
@@ -113,6 +115,7 @@ class EngineSettings:
         model: ModelConfig | None = None,
         pooling_rule: PoolingRule | None = None,
         image_problem: str = "this model reads text only",
+        are_images_whole: bool = False,
         lookahead: int = 0,
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
@@ -142,6 +145,7 @@ class EngineSettings:
             num_token_types=0 if model is None else model.blocks.num_token_types,
             is_causal=is_causal,
             image_problem=image_problem,
+            are_images_whole=are_images_whole,
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,

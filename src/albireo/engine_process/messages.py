@@ -112,7 +112,8 @@ class Ready(Message):
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
-        windows, pooling_rule, generates, num_token_types, is_causal, image_problem: see EngineSettings.
+        windows, pooling_rule, generates, num_token_types, is_causal, image_problem,
+            are_images_whole: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -134,6 +135,7 @@ class Ready(Message):
     num_token_types: int = 0
     is_causal: bool = True
     image_problem: str = ""
+    are_images_whole: bool = False
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""
@@ -151,6 +153,7 @@ class Ready(Message):
             num_token_types=self.num_token_types,
             is_causal=self.is_causal,
             image_problem=self.image_problem,
+            are_images_whole=self.are_images_whole,
         )
 
 

@@ -78,27 +78,32 @@ class ImageRows:
         tower: Callable[[NDArray[np.uint8]], F32],
         factor: float = 1.0,
         axes: RopeAxes | None = None,
+        sees_both_ways: bool = False,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
         tower: [rows, E] of a tile [height, width, 3].
         factor: what the model multiplies embeddings by, which these rows are not.
         axes: None where positions are numbers.
+        sees_both_ways: tokens of a picture see all of it, and are in one step.
         """
-        self._tower, self._factor, self._axes = tower, factor, axes
+        self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
         self._kept: OrderedDict[bytes, F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
 
     def give(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> StepInputs:
         """A step with the rows of the pictures that it has tokens of, and the rotations of all tokens."""
         parts, of_token, count = [], np.full(inputs.num_tokens, -1, np.int32), 0
+        ends = np.zeros(inputs.num_tokens, np.int32)
         for work, first in zip(works, inputs.query_start.tolist(), strict=False):
             for low, high, rows in self._parts(work):
                 of_token[first + low : first + high] = np.arange(count, count + high - low, dtype=np.int32)
+                ends[first + low : first + high] = work.num_computed_tokens + high
                 parts.append(rows)
                 count += high - low
         if parts:
-            inputs = replace(inputs, given=(np.concatenate(parts),), given_rows=of_token)
+            row_ends = ends if self._sees_both_ways else None
+            inputs = replace(inputs, given=(np.concatenate(parts),), given_rows=of_token, row_ends=row_ends)
         return inputs if self._axes is None else replace(inputs, rope_rows=self._axes.rows(works))
 
     def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32]]:

@@ -30,6 +30,7 @@ class _Whole:
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
         neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
         ignored: keys of the text part that say nothing.
+        sees_images_both_ways: tokens of an image see all of it.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers.
     """
@@ -40,6 +41,7 @@ class _Whole:
     always: Mapping[str, Any] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    sees_images_both_ways: bool = False
     sections: tuple[int, int, int] | None = None
 
 
@@ -56,7 +58,7 @@ _IDEFICS = _Whole(
 _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (11, 11, 10), (24, 20, 20)
 #: By the model_type of the whole.
 _WHOLES = {
-    "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
+    "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
@@ -167,6 +169,12 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+
+
+def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
+    """Whether tokens of an image see those of it that are behind them. Args: data: what config.json holds."""
+    whole = _WHOLES.get(str(data.get("model_type")))
+    return whole is not None and whole.sees_images_both_ways
 
 
 def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:

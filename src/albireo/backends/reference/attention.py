@@ -39,7 +39,8 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra)
+        ends = None if step.row_ends is None else step.row_ends[rows]
+        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
 
@@ -60,10 +61,14 @@ def one_sequence(
     attrs: Mapping[str, Any],
     sinks: F32 | None = None,
     distances: F32 | None = None,
+    ends: NDArray[np.int32] | None = None,
 ) -> F32:
-    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H] -> [n, H, W]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = visible(positions, len(k), attrs)
+    if ends is not None:
+        places = np.arange(len(k))[None, :]
+        seen |= (places > positions[:, None]) & (places < ends[:, None])
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
     for head in range(attrs["num_heads"]):
         keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from albireo.backends.backend import KernelCatalog
 from albireo.backends.cpu.machine import ThreadPool
 from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.weights import Weights
 from albireo.compiler.pipeline import compile_graph
@@ -27,6 +28,8 @@ _BLOCK_SIZE = 16
 
 class VisionRunner:
     """A tower and its projector on this machine.
+
+    One tile at a time, in turn with other programs of the pool.
 
     Invariant: rows depend on the tile alone: neither on tiles before it nor on the number of threads.
     """
@@ -45,6 +48,11 @@ class VisionRunner:
         self._model, self._projector = (
             _model(graph, tensors, pool, catalog, max_patches) for graph in (tower.graph(), tower.projector())
         )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Weights, activations and keys and values of both programs."""
+        return sum(_memory_bytes(model) for model in (self._model, self._projector))
 
     def rows(self, tile: F32) -> F32:
         """[n, hidden_size of the text part] of a tile [H, W, 3], normalized; the caller's own.
@@ -78,6 +86,12 @@ def step_of(given: tuple[F32, ...], rope_rows: F32 | None = None) -> StepInputs:
         given=tuple(np.ascontiguousarray(rows, np.float32) for rows in given),
         rope_rows=None if rope_rows is None else np.ascontiguousarray(rope_rows, np.float32),
     )
+
+
+def _memory_bytes(model: CpuModel) -> int:
+    program = model.program
+    _, weights = constant_offsets(program.constants)
+    return weights + program.arena_bytes + model.num_blocks * program.kv.block_bytes
 
 
 def _model(graph: Graph, weights: Weights, pool: ThreadPool, catalog: KernelCatalog, max_rows: int) -> CpuModel:

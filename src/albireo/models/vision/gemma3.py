@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings
-from albireo.models.vision.patches import F32, Grid, blocks, patch_rows
+from albireo.models.vision.patches import F32, Grid, blocks, one_size, patch_rows
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -39,10 +38,7 @@ class Gemma3Tower(HoldsNothing):
         return self.encoder.dtype
 
     def patches(self, height: int, width: int) -> int:
-        size = self.side * self.encoder.patch_size
-        if (height, width) != (size, size):
-            raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
-        return self.side**2
+        return one_size(height, width, self.side, self.encoder.patch_size)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear
-from albireo.models.vision.patches import F32, Grid, patch_rows, side_by_side
+from albireo.models.vision.patches import F32, Grid, one_size, patch_rows, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -37,10 +36,7 @@ class Idefics3Tower(HoldsNothing):
         return self.encoder.dtype
 
     def patches(self, height: int, width: int) -> int:
-        size = self.side * self.encoder.patch_size
-        if (height, width) != (size, size):
-            raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
-        return self.side**2
+        return one_size(height, width, self.side, self.encoder.patch_size)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.errors import InvariantError, WeightMismatch
+from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, patch_rows, side_by_side
-from albireo.models.vision.positions import resampled, smooth_weights
+from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.positions import checked_table, resampled, smooth_weights
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_WIDTH,
@@ -56,14 +56,10 @@ class Lfm2VLTower:
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
-        table, wanted = tensors[_TABLE], (self.side**2, self.encoder.hidden_size)
-        if table.shape != wanted:
-            raise WeightMismatch(f"{_TABLE} is {list(table.shape)}, config.json implies {list(wanted)}")
-        self.table = table
+        self.table = checked_table(tensors, _TABLE, self.side, self.encoder.hidden_size)
 
     def patches(self, height: int, width: int) -> int:
-        rows, cols = grid_of(height, width, self.encoder.patch_size * self.merge)
-        return rows * cols * self.merge**2
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

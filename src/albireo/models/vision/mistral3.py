@@ -16,7 +16,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
 from albireo.models.vision.settings import IGNORABLE, activation, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -61,8 +61,7 @@ class Mistral3Tower(HoldsNothing):
         return self.encoder.dtype
 
     def patches(self, height: int, width: int) -> int:
-        rows, cols = grid_of(height, width, self.encoder.patch_size * self.merge)
-        return rows * cols * self.merge**2
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

@@ -21,6 +21,20 @@ def grid_of(height: int, width: int, patch_size: int) -> Grid:
     return height // patch_size, width // patch_size
 
 
+def merged_patches(height: int, width: int, patch_size: int, merge: int) -> int:
+    """Patches of a tile of any size that blocks of merge x merge of them fill. Raises: InvariantError for another."""
+    rows, cols = grid_of(height, width, patch_size * merge)
+    return rows * cols * merge**2
+
+
+def one_size(height: int, width: int, side: int, patch_size: int) -> int:
+    """Patches of a tile, of a tower that reads tiles of side x side of them. Raises: InvariantError for another."""
+    size = side * patch_size
+    if (height, width) != (size, size):
+        raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
+    return side**2
+
+
 def patch_rows(tile: F32, patch_size: int, is_channel_last: bool = False) -> F32:
     """[T, 3 * P * P] of a tile [H, W, 3]: channel, row, column, as a convolution's weight is flattened; or the channel
     last, as pixels lie in a tile."""

@@ -6,13 +6,28 @@ of BLAS, whose sums depend on how many threads it has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.errors import WeightMismatch
 from albireo.json_file import Fields
 from albireo.models.vision.patches import F32, Grid
 
 Ints = NDArray[np.int64]
+
+
+#: Bases of frequencies.
+_THETAS = (1.0, 1e12)
+
+
+def checked_table(tensors: Mapping[str, F32], name: str, side: int, width: int) -> F32:
+    """A table of positions [side * side, width]. Raises: WeightMismatch for one of another shape."""
+    table, wanted = tensors[name], (side**2, width)
+    if table.shape != wanted:
+        raise WeightMismatch(f"{name} is {list(table.shape)}, config.json implies {list(wanted)}")
+    return table
 
 
 def corner_weights(count: int, side: int) -> F32:
@@ -84,11 +99,11 @@ def axial_theta(fields: Fields) -> float:
     rotations of another kind."""
     inner = fields.table("rope_parameters")
     if inner is None:
-        return fields.number("rope_theta", 1e-30, 1e30, 10000.0)
+        return fields.number("rope_theta", *_THETAS, 10000.0)
     rope = Fields(inner, f"{fields.where}: rope_parameters")
     kind = rope.text("rope_type", "axial")
     if kind not in ("axial", "default"):
         rope.unsupported("rope_type", kind, "supported: axial")
-    theta = rope.number("rope_theta", 1e-30, 1e30, 10000.0)
+    theta = rope.number("rope_theta", *_THETAS, 10000.0)
     rope.refuse_unread((), {})
     return theta

@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import InvariantError, WeightMismatch
+from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
-from albireo.models.vision.positions import axial_theta, corner_weights, frequencies, places, resampled, rotations
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.positions import (
+    axial_theta,
+    checked_table,
+    corner_weights,
+    frequencies,
+    places,
+    resampled,
+    rotations,
+)
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import TowerInputs
 
@@ -69,14 +77,10 @@ class Qwen3VLTower:
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
-        table, wanted = tensors[_TABLE], (self.side**2, self.encoder.hidden_size)
-        if table.shape != wanted:
-            raise WeightMismatch(f"{_TABLE} is {list(table.shape)}, config.json implies {list(wanted)}")
-        self.table = table
+        self.table = checked_table(tensors, _TABLE, self.side, self.encoder.hidden_size)
 
     def patches(self, height: int, width: int) -> int:
-        rows, cols = grid_of(height, width, self.encoder.patch_size * self.merge)
-        return rows * cols * self.merge**2
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

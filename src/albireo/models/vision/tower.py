@@ -72,6 +72,8 @@ _FAMILIES: dict[str, _Open] = {
     "gemma3": open_gemma3,
     "idefics3": open_idefics3,
     "lfm2_vl": open_lfm2_vl,
+    # as it was first published
+    "lfm2-vl": open_lfm2_vl,
     "mistral3": open_mistral3,
     "qwen3_5": open_qwen3_vl,
     "qwen3_5_moe": open_qwen3_vl,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.execution.vision import VisionRunner, vision_programs
+from albireo.models import load_architecture
 from albireo.models.vision.tower import open_tower, tower_tensors
 
 torch = pytest.importorskip("torch")
@@ -49,6 +50,36 @@ def _of_idefics3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None, None]).pooler_output[0]
 
 
+def _patches(tile: Any, size: int, merge: int = 1) -> Any:
+    """[rows / merge, columns / merge, merge, merge, size, size, 3] of a tile."""
+    height, width, _ = tile.shape
+    cut = tile.reshape(height // size // merge, merge, size, width // size // merge, merge, size, 3)
+    return cut.permute(0, 3, 1, 4, 2, 5, 6)
+
+
+def _of_qwen3_vl(model: Any, tile: Any) -> Any:
+    """Patches in blocks of what is merged, each of two frames alike."""
+    cut = _patches(tile, 8, 2)
+    frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
+
+
+def _of_mistral3(model: Any, tile: Any) -> Any:
+    sizes = torch.tensor([tile.shape[:2]])
+    return model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
+
+
+def _of_gemma3(model: Any, tile: Any) -> Any:
+    return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
+
+
+def _of_lfm2_vl(model: Any, tile: Any) -> Any:
+    patches = _patches(tile, 8).reshape(1, -1, 3 * 8 * 8)
+    shape = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.get_image_features(patches, shape, torch.ones(patches.shape[:2], dtype=torch.int64)).pooler_output[0]
+
+
 # heads of 72, as of SigLIP so400m
 _SIGLIP = {
     "hidden_size": 144,
@@ -58,21 +89,77 @@ _SIGLIP = {
     "image_size": 96,
     "patch_size": 8,
 }
+_QWEN3_VL = {
+    "hidden_size": 144,
+    "intermediate_size": 200,
+    "depth": 3,
+    "num_heads": 2,
+    "patch_size": 8,
+    "num_position_embeddings": 36,
+    "out_hidden_size": 48,
+}
+_PIXTRAL = {
+    "hidden_size": 128,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "patch_size": 8,
+    "hidden_act": "silu",
+}
+# grids smaller and larger than the table, and one line
+_ANY = ((48, 96), (112, 80), (16, 144))
+
+
+def _text_of(name: str) -> dict[str, Any]:
+    """Of a text part that is refused without its own keys."""
+    return {**load_architecture(name).tiny, "hidden_size": 48}
+
+
 FAMILIES: dict[str, Family] = {
+    "gemma3": Family(
+        "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
+    ),
+    "lfm2_vl": Family(
+        "Lfm2VlModel",
+        _ANY,
+        _of_lfm2_vl,
+        {key: value for key, value in _SIGLIP.items() if key != "image_size"} | {"num_patches": 49},
+        _text_of("lfm2"),
+        {"projector_hidden_size": 100},
+    ),
+    "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
+    "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_text")),
+    "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_moe_text")),
+    "qwen3_vl": Family(
+        "Qwen3VLModel",
+        _ANY,
+        _of_qwen3_vl,
+        {**_QWEN3_VL, "deepstack_visual_indexes": []},
+        {**_LLAMA, "model_type": "qwen3_vl_text", "num_key_value_heads": 2, "head_dim": 24},
+    ),
     "idefics3": Family("Idefics3Model", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 3}),
     "smolvlm": Family("SmolVLMModel", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 4}),
 }
 
 
-def save(folder: Path, name: str, dtype: str = "float32", seed: int = 0, **vision: Any) -> Path:
+def save(
+    folder: Path,
+    name: str,
+    dtype: str = "float32",
+    seed: int = 0,
+    whole: Mapping[str, Any] | None = None,
+    **vision: Any,
+) -> Path:
     """A model of that family; every weight is drawn, norms around one, the rest such that activations stay near unit
-    size. Weights are numbers of dtype. Args: vision: keys of vision_config that differ."""
+    size. Weights are numbers of dtype. Args: whole, vision: keys that differ, of the whole and of vision_config."""
     family = FAMILIES[name]
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    parts = {"vision_config": {**family.vision, **vision}, "text_config": dict(family.text)}
-    config = transformers.AutoConfig.for_model(name, **parts, **family.whole)
+    kind = getattr(transformers, family.class_name).config_class.sub_configs_defaults["vision_config"]
+    of_vision = {"model_type": kind.model_type, **family.vision, **vision}
+    parts = {"vision_config": of_vision, "text_config": dict(family.text)}
+    config = transformers.AutoConfig.for_model(name, **parts, **{**family.whole, **(whole or {})})
     model = getattr(transformers, family.class_name)(config).eval()
     with torch.no_grad():
         for of_weight, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without, run_passes
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError, UnsupportedModel
+from albireo.graph.builder import GraphBuilder
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.program import Program
 from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES, check_program
@@ -166,3 +167,11 @@ def test_a_model_without_cache_is_refused() -> None:
 
     with pytest.raises(UnsupportedModel, match="queries of 0 types"):
         program(NoAttention())
+
+
+def test_rows_that_come_with_a_step_need_no_cache() -> None:
+    b = GraphBuilder()
+    x = b.linear(b.cast(b.given(E, 0), "float32"), b.weight("projection.weight", (E, E), "float32"))
+    graph = b.finish(hidden=b.gather_rows(x, b.logit_rows))
+    kv = compile_graph(graph, FakeCatalog(), maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS).kv
+    assert (kv.num_layers, kv.block_bytes) == (0, 0)

@@ -265,8 +265,8 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
     longest = max(end - start for image in images for start, end in image.spans)
     if settings.are_images_whole and longest > settings.max_num_batched_tokens:
         raise InvalidParams(
-            f"the prompt has an image of {longest} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: in "
-            "this model tokens of an image see all of it, so it has to be in one step; raise it"
+            f"the prompt has an image of {longest} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: "
+            "tokens of an image see all of it in this model, so it has to be in one step; raise it"
         )
 
 

@@ -29,6 +29,8 @@ _BLOCK_SIZE = 16
 class VisionRunner:
     """A tower and its projector on this machine.
 
+    One tile at a time, in turn with other programs of the pool.
+
     Invariant: rows depend on the tile alone: neither on tiles before it nor on the number of threads.
     """
 

@@ -400,12 +400,12 @@ OPS: dict[str, Op] = {
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
     # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was there
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
-    # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where the
-    # step says where a row's positions end (step input row_ends); unless both_ways: rows see all positions, or those
-    # less than window away, and a step has all of a sequence. sinks: of each head one more score, not scaled nor capped,
-    # in every row's softmax; it has no value. value_dim: where the cache has keys alone, values are so many of their
-    # first channels. rows: of q row i is row rows[i] of the step. distances: [2n + 1, H] what is added to scaled scores
-    # by how far a position is from the row's, -n to n and beyond
+    # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
+    # the step says where a row's positions end (step input row_ends); unless both_ways: rows see all positions, or
+    # those less than window away, and a step has all of a sequence. sinks: of each head one more score, not scaled nor
+    # capped, in every row's softmax; it has no value. value_dim: where the cache has keys alone, values are so many of
+    # their first channels. rows: of q row i is row rows[i] of the step. distances: [2n + 1, H] what is added to scaled
+    # scores by how far a position is from the row's, -n to n and beyond
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),

@@ -39,21 +39,29 @@ def test_rows_are_counted_before_they_are_computed(name: str, tmp_path: Path) ->
 
 # -- names of tensors --------------------------------------------------------------------------------------------------
 
-#: As published -> as transformers writes models without their head.
-PUBLISHED = {
-    "idefics3": {"model.vision_model.": "vision_model.", "model.connector.": "connector."},
-}
+#: As published, or as transformers writes the whole -> as it writes models without their head.
+PUBLISHED = [
+    ("gemma3", {"vision_tower.vision_model.": "vision_tower."}),
+    ("gemma3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
+    ("idefics3", {"model.vision_model.": "vision_model.", "model.connector.": "connector."}),
+    (
+        "lfm2_vl",
+        {"model.vision_tower.vision_model.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
+    ),
+    ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
+    ("qwen3_5", {"model.visual.": "visual."}),
+]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_names(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "prefixes"), PUBLISHED)
+def test_published_names(name: str, prefixes: dict[str, str], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    (tile, *_) = tiles(name)
+    tile = tiles(name)[0]
     wanted = opened(save(tmp_path, name)).rows(tile)
     renamed = {}
     for own, tensor in load_file(tmp_path / "model.safetensors").items():
-        found = next(((new, old) for new, old in PUBLISHED[name].items() if own.startswith(old)), ("text.", ""))
+        found = next(((new, old) for new, old in prefixes.items() if own.startswith(old)), ("", ""))
         renamed[found[0] + own.removeprefix(found[1])] = tensor
     save_file(renamed, tmp_path / "model.safetensors")
     assert np.array_equal(opened(tmp_path).rows(tile), wanted)
@@ -81,6 +89,16 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl"])
+def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, name))
+    tower = open_tower(data, "float32", "config.json")
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(tiles(name)[0])
+    with pytest.raises(WeightMismatch, match=r"weight is \[4, 144\], config.json implies"):
+        tower.hold({each: np.zeros((4, 144), np.float32) for each in tower.host_tensors})
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +110,15 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
         ("idefics3", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("idefics3", {"image_size": 80}, "image_size=80 is not supported; .*scale_factor=3"),
         ("idefics3", {"vision_use_head": True}, "'vision_use_head': True"),
+        ("gemma3", {"image_size": 80}, "image_size=80 is not supported; .*mm_tokens_per_image=9"),
+        ("gemma3", {"use_absolute_positions": "no"}, "'use_absolute_positions': 'no'"),
+        ("qwen3_vl", {"deepstack_visual_indexes": [1]}, r"deepstack_visual_indexes=\[1\] is not supported"),
+        ("qwen3_vl", {"deepstack_visual_indexes": None}, r"deepstack_visual_indexes=\[8, 16, 24\] is not supported"),
+        ("qwen3_5", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn' is not supported"),
+        ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),
+        ("qwen3_5", {"in_channels": 1}, "in_channels=1 is not supported"),
+        ("mistral3", {"head_dim": 32}, "head_dim=32 is not supported"),
+        ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
 )
 def test_towers_that_are_not_computed(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -110,8 +137,74 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
     assert not has_tower({"model_type": "llama"})
 
 
-@pytest.mark.parametrize(("name", "size"), [("idefics3", (96, 88)), ("idefics3", (48, 48))])
+@pytest.mark.parametrize(
+    ("name", "vision", "words"),
+    [
+        ("qwen3_5", {"num_position_embeddings": 37}, "num_position_embeddings=37 must be a square"),
+        ("qwen3_5", {"out_hidden_size": 64}, "out_hidden_size=64 must be text_config.hidden_size=48"),
+        ("lfm2_vl", {"num_patches": 50}, "num_patches=50 must be a square"),
+    ],
+)
+def test_sizes_that_do_not_fit(name: str, vision: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=words):
+        open_tower(change_vision(save(tmp_path, name), **vision), "float32", "config.json")
+
+
+@pytest.mark.parametrize("name", ["mistral3", "lfm2_vl"])
+def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, name))
+    open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
+    with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
+        open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+# -- keys that change what is computed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "whole"),
+    [
+        ("idefics3", {"layer_norm_eps": 0.5, "hidden_act": "gelu"}, {"scale_factor": 2}),
+        ("gemma3", {"layer_norm_eps": 0.5}, {"mm_tokens_per_image": 36}),
+        ("qwen3_5", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "temporal_patch_size": 2}, {}),
+        ("mistral3", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}}, {"projector_hidden_act": "relu"}),
+        ("mistral3", {"hidden_act": "gelu"}, {"multimodal_projector_bias": True, "spatial_merge_size": 1}),
+        ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),
+        ("lfm2_vl", {"num_patches": 4}, {"downsample_factor": 1, "projector_hidden_act": "silu"}),
+    ],
+)
+def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, Any], tmp_path: Path) -> None:
+    folder, given = save(tmp_path, name, whole=whole, **vision), tiles(name)
+    ours = [opened(folder, max_patches=160).rows(tile) for tile in given]
+    assert farthest(ours, transformers_rows(folder, name, "float64", given)) < 1e-5
+
+
+def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, "mistral3"), rope_parameters=None, rope_theta=50.0)
+    tile, tower = tiles("mistral3")[0], open_tower(data, "float32", "config.json")
+    turned = tower.inputs(tile).rope_rows
+    written = change_vision(tmp_path, rope_parameters={"rope_type": "axial", "rope_theta": 50.0})
+    wanted, default = (
+        open_tower(each, "float32", "config.json").inputs(tile).rope_rows for each in (written, change_vision(tmp_path))
+    )
+    assert turned is not None and wanted is not None and default is not None
+    assert np.array_equal(turned, wanted) and not np.array_equal(turned, default)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("idefics3", (96, 88)),
+        ("idefics3", (48, 48)),
+        ("gemma3", (48, 48)),
+        ("lfm2_vl", (48, 40)),
+        ("mistral3", (40, 48)),
+        ("qwen3_5", (48, 50)),
+        ("qwen3_5", (0, 48)),
+    ],
+)
 def test_tiles_that_are_not_read(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, name)), "float32", "config.json")
+    tower.hold({each: np.zeros((36 if name == "qwen3_5" else 49, 144), np.float32) for each in tower.host_tensors})
     with pytest.raises(InvariantError, match=f"a tile of {size[0]} x {size[1]} pixels"):
         tower.inputs(np.zeros((*size, 3), np.float32))

@@ -9,42 +9,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear
-from albireo.models.vision.patches import F32, Grid, patch_rows, side_by_side
+from albireo.models.vision.patches import F32, Grid, one_size, patch_rows, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
 _DEFAULTS = {**DEFAULTS, "hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 
 
 @dataclass(frozen=True, slots=True)
-class Idefics3Tower:
+class Idefics3Tower(HoldsNothing):
     """Implements tower.VisionTower. Fields: side: patches on each. merge: patches on a side of what becomes one row."""
 
     encoder: EncoderSettings
     side: int
     merge: int
     width: int
-    host_tensors: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
         return self.encoder.dtype
 
-    def hold(self, tensors: Mapping[str, F32]) -> None:
-        pass
-
     def patches(self, height: int, width: int) -> int:
-        size = self.side * self.encoder.patch_size
-        if (height, width) != (size, size):
-            raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
-        return self.side**2
+        return one_size(height, width, self.side, self.encoder.patch_size)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2

@@ -21,17 +21,34 @@ def grid_of(height: int, width: int, patch_size: int) -> Grid:
     return height // patch_size, width // patch_size
 
 
-def patch_rows(tile: F32, patch_size: int) -> F32:
-    """[T, 3 * P * P] of a tile [H, W, 3]: channel, row, column, as a convolution's weight is flattened."""
+def merged_patches(height: int, width: int, patch_size: int, merge: int) -> int:
+    """Patches of a tile of any size that blocks of merge x merge of them fill. Raises: InvariantError for another."""
+    rows, cols = grid_of(height, width, patch_size * merge)
+    return rows * cols * merge**2
+
+
+def one_size(height: int, width: int, side: int, patch_size: int) -> int:
+    """Patches of a tile, of a tower that reads tiles of side x side of them. Raises: InvariantError for another."""
+    size = side * patch_size
+    if (height, width) != (size, size):
+        raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
+    return side**2
+
+
+def patch_rows(tile: F32, patch_size: int, is_channel_last: bool = False) -> F32:
+    """[T, 3 * P * P] of a tile [H, W, 3]: channel, row, column, as a convolution's weight is flattened; or the channel
+    last, as pixels lie in a tile."""
     if tile.ndim != 3 or tile.shape[2] != 3:
         raise InvariantError(f"a tile has shape {short(tile.shape)}; wanted [height, width, 3]")
     rows, cols = grid_of(tile.shape[0], tile.shape[1], patch_size)
-    parts = tile.reshape(rows, patch_size, cols, patch_size, 3).transpose(0, 2, 4, 1, 3)
+    order = (0, 2, 1, 3, 4) if is_channel_last else (0, 2, 4, 1, 3)
+    parts = tile.reshape(rows, patch_size, cols, patch_size, 3).transpose(order)
     return np.ascontiguousarray(parts.reshape(rows * cols, -1), np.float32)
 
 
-def blocks(rows: F32, grid: Grid, size: int) -> NDArray[np.float32]:
-    """[rows / size, columns / size, size, size, E] of rows [T, E]: those of each block, in reading order."""
+def blocks(rows: NDArray[np.float32], grid: Grid, size: int) -> NDArray[np.float32]:
+    """[rows / size, columns / size, size, size, E] of rows [T, E] or [rows, columns, E]: those of each block, in
+    reading order."""
     height, width = grid
     if height % size or width % size:
         raise InvariantError(f"a grid of {height} x {width} patches is not filled by blocks of {size} x {size}")

@@ -32,15 +32,17 @@ ACTIVATIONS = {
 IGNORABLE = IGNORABLE_KEYS | keys("dtype torch_dtype initializer_factor size max_image_size use_base_siglip")
 
 
-def vision_fields(data: Mapping[str, Any], where: str, model_types: tuple[str, ...]) -> Fields:
-    """The keys of vision_config. Args: model_types: what it may call itself.
+def vision_fields(
+    data: Mapping[str, Any], where: str, model_types: tuple[str, ...], names: Mapping[str, str] | None = None
+) -> Fields:
+    """The keys of vision_config. Args: model_types: what it may call itself. names: what the family calls some keys.
 
     Raises: ModelError when it is missing; UnsupportedModel for a tower of another kind.
     """
     table = Fields(data, where).table("vision_config")
     if table is None:
         raise ModelError(f"{where}: vision_config is missing")
-    fields = Fields(table, f"{where}: vision_config")
+    fields = Fields(table, f"{where}: vision_config", names)
     named = fields.text("model_type", model_types[0])
     if named not in model_types:
         fields.unsupported("model_type", named, f"supported here: {', '.join(model_types)}")
@@ -54,23 +56,21 @@ def encoder_settings(
     dtype: str,
     defaults: Mapping[str, Any],
     *,
-    names: Mapping[str, str] | None = None,
     eps: float | None = None,
-    **kinds: bool,
+    is_rms: bool = False,
+    has_bias: bool = True,
 ) -> EncoderSettings:
-    """Sizes of layers. Args: defaults: what absent keys mean. names: what the family calls some keys. eps: of norms,
-    where no key says it. kinds: those of EncoderSettings.
+    """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it.
 
     Raises: ModelError for a bad value; UnsupportedModel for an activation that is not computed.
     """
-    called = {**{key: key for key in defaults}, **(names or {})}
 
     def whole(key: str, most: int) -> int:
-        return fields.integer(called.get(key, key), 1, most, defaults.get(key))
+        return fields.integer(key, 1, most, defaults.get(key))
 
     width, heads = whole("hidden_size", MAX_WIDTH), whole("num_attention_heads", MAX_HEADS)
     if width % heads or (width // heads) % 2:
-        fields.fail(called.get("num_attention_heads", ""), heads, f"must cut hidden_size={width} into even heads")
+        fields.fail("num_attention_heads", heads, f"must cut hidden_size={width} into even heads")
     return EncoderSettings(
         width,
         whole("intermediate_size", 16 * MAX_WIDTH),
@@ -80,7 +80,8 @@ def encoder_settings(
         activation(fields, "hidden_act", defaults.get("hidden_act")),
         fields.number("layer_norm_eps", 1e-30, 1.0, defaults.get("layer_norm_eps", 1e-6)) if eps is None else eps,
         dtype,
-        **kinds,
+        is_rms,
+        has_bias,
     )
 
 

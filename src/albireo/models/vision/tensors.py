@@ -11,15 +11,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from albireo.errors import WeightMismatch, short
-from albireo.models.safetensors_file import RawTensor
+from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
 from albireo.quantization.encoded import Encoded
 
-#: What names begin with in files -> here, longest first: as published, and as transformers 5 writes models.
-_PARTS = ("vision_model.", "connector.")
-_PREFIXES = tuple((f"{whole}{part}", part) for part in _PARTS for whole in ("model.", ""))
+#: What names begin with here, and in files with or without "model." before it.
+_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.")
+_PREFIXES = tuple(
+    (f"{whole}{part}{more}", part)
+    for part in _PARTS
+    for whole in ("model.", "")
+    # SigLIP was once a model within another
+    for more in (("vision_model.", "") if part == "vision_tower." else ("",))
+)
+#: Matrices that files hold as [in, out].
+_TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
 
 
 class TowerTensors:
@@ -28,6 +38,8 @@ class TowerTensors:
     def __init__(self, stored: TextTensors) -> None:
         self.directory = stored.directory
         self._stored = stored
+        #: what is read otherwise than it lies, until release(): whoever packs it knows no more than its address
+        self._turned: dict[str, RawTensor] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,7 +55,8 @@ class TowerTensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises: WeightMismatch for an unknown name."""
-        return _flat(self._stored.shape(name))
+        shape = _flat(self._stored.shape(name))
+        return shape[::-1] if name in _TRANSPOSED else shape
 
     def kind(self, name: str) -> str:
         """Element type of a weight. Raises: WeightMismatch for an unknown name."""
@@ -56,12 +69,17 @@ class TowerTensors:
     def tensor(self, name: str) -> RawTensor:
         """Raises: WeightMismatch for an unknown name or an element type not read."""
         found = self._stored.tensor(name)
+        if name in _TRANSPOSED:
+            if name not in self._turned:
+                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(found.to_float32().T))
+            return self._turned[name]
         return replace(found, shape=_flat(found.shape))
 
     def encoded(self, name: str) -> Encoded:
         raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
 
     def release(self, name: str) -> None:
+        self._turned.pop(name, None)
         self._stored.release(name)
 
     def close(self) -> None:

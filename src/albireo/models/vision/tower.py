@@ -11,8 +11,12 @@ from typing import Any, Protocol
 
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
+from albireo.models.vision.gemma3 import open_gemma3
 from albireo.models.vision.idefics3 import open_idefics3
+from albireo.models.vision.lfm2_vl import open_lfm2_vl
+from albireo.models.vision.mistral3 import open_mistral3
 from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower_inputs import TowerInputs
 from albireo.models.weights import check_weights
@@ -64,7 +68,20 @@ class VisionTower(Protocol):
 
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole.
-_FAMILIES: dict[str, _Open] = {"idefics3": open_idefics3, "smolvlm": open_idefics3}
+_FAMILIES: dict[str, _Open] = {
+    "gemma3": open_gemma3,
+    "idefics3": open_idefics3,
+    "lfm2_vl": open_lfm2_vl,
+    # as it was first published
+    "lfm2-vl": open_lfm2_vl,
+    "mistral3": open_mistral3,
+    "qwen3_5": open_qwen3_vl,
+    "qwen3_5_moe": open_qwen3_vl,
+    "qwen3_vl": open_qwen3_vl,
+    "smolvlm": open_idefics3,
+}
+#: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
+IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
 
 def has_tower(data: Mapping[str, Any]) -> bool:
@@ -94,7 +111,7 @@ def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:
     graphs = tower.graph(), tower.projector()
     read = {name for graph in graphs for constant in graph.constants.values() for name in _sources(constant)}
     for graph in graphs:
-        check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors))
+        check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors, *IGNORABLE_TENSORS))
 
 
 def _sources(constant: Value) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from albireo.models.vision.patches import F32, Grid
@@ -10,7 +11,8 @@ from albireo.models.vision.patches import F32, Grid
 @dataclass(frozen=True, slots=True)
 class TowerInputs:
     """Fields:
-    given: arrays [T, width]: patches (channel, row, column inside a patch), then positions where the tower wants any.
+    given: arrays [T, width]: patches (channel, row, column inside a patch, or as the family has them), then positions
+        where the tower wants any.
     grid: rows and columns of patches, of the tile.
     rope_rows: [T, head_dim] cosines, then sines, of the pairs (i, i + D/2); None: nothing is rotated.
     """
@@ -18,3 +20,16 @@ class TowerInputs:
     given: tuple[F32, ...]
     grid: Grid
     rope_rows: F32 | None = None
+
+
+class HoldsNothing:
+    """Of a tower whose host part reads no tensors; see tower.VisionTower."""
+
+    __slots__ = ()
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return ()
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        """There is nothing to keep."""

@@ -1,0 +1,126 @@
+"""Mistral 3: Pixtral, whose patches are rotated by row and column and have no other positions, and a merger.
+
+Found by tower.py. Source: Agrawal et al. 2024, Pixtral 12B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
+from albireo.models.vision.settings import IGNORABLE, activation, encoder_settings, text_width, vision_fields
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+
+_NAMES = Names(
+    "attention_norm",
+    "attention.q_proj",
+    "attention.k_proj",
+    "attention.v_proj",
+    "attention.o_proj",
+    "ffn_norm",
+    "feed_forward.up_proj",
+    "feed_forward.down_proj",
+    gate="feed_forward.gate_proj",
+)
+_DEFAULTS = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 16,
+    "hidden_act": "gelu",
+}
+_PROJECTOR = "multi_modal_projector"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistral3Tower(HoldsNothing):
+    """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. theta: base of
+    frequencies. eps, act, has_bias: of the projector's norm, activation and linears."""
+
+    encoder: EncoderSettings
+    merge: int
+    theta: float
+    width: int
+    eps: float
+    act: str
+    has_bias: bool
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        c, (height, width, _) = self.encoder, tile.shape
+        self.patches(height, width)
+        grid = grid_of(height, width, c.patch_size)
+        every = frequencies(self.theta, c.head_dim)
+        turns = rotations(places(grid), every[0::2], every[1::2])
+        return TowerInputs((patch_rows(tile, c.patch_size),), grid, turns)
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            x = linear(b, c, b.given(c.patch_width, 0), "vision_tower.patch_conv", c.hidden_size, "patches", False)
+            x = norm(b, c, x, "vision_tower.ln_pre")
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, "vision_tower.transformer.layers", _NAMES)
+        with b.part("head"):
+            x = norm(b, c, x, f"{_PROJECTOR}.norm", self.eps)
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        """A channel's numbers of all patches of a block lie side by side."""
+        cut = blocks(hidden, grid, self.merge)
+        return np.ascontiguousarray(cut.transpose(0, 1, 4, 2, 3).reshape(cut.shape[0] * cut.shape[1], -1))
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        x = b.given(c.hidden_size * self.merge**2, 0)
+        x = linear(b, c, x, f"{_PROJECTOR}.patch_merger.merging_layer", c.hidden_size, "merger", False)
+        x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.width, "up", self.has_bias)
+        with b.part("act"):
+            x = b.unary(x, self.act)
+        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+
+
+def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields, whole = vision_fields(data, where, ("pixtral",)), Fields(data, where)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-5, is_rms=True, has_bias=False)
+    if fields.integer("head_dim", 1, encoder.hidden_size, encoder.head_dim) != encoder.head_dim or encoder.head_dim % 4:
+        what = f"heads are hidden_size / num_attention_heads, here {encoder.head_dim}, and four equal parts"
+        fields.unsupported("head_dim", fields.raw("head_dim"), what)
+    theta = axial_theta(fields)
+    # the largest picture, which whoever makes tiles asks for; and what an old default config has by mistake
+    fields.refuse_unread(IGNORABLE | keys("image_size vocab_size"), {})
+    last = whole.raw("vision_feature_layer")
+    if last not in (None, -1) or isinstance(last, bool):
+        whole.unsupported("vision_feature_layer", last, "supported: -1, the last")
+    text = Fields(whole.table("text_config") or {}, f"{where}: text_config")
+    return Mistral3Tower(
+        encoder,
+        whole.integer("spatial_merge_size", 1, 16, 2),
+        theta,
+        text_width(data, where),
+        # what norms of the text part are given where nothing is said differs between its kinds
+        text.number("rms_norm_eps", 1e-30, 1.0, 1e-5 if text.raw("model_type") == "ministral3" else 1e-6),
+        activation(whole, "projector_hidden_act", "gelu"),
+        whole.flag("multimodal_projector_bias", False),
+    )

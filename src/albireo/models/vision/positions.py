@@ -1,0 +1,109 @@
+"""Where patches are: the table of learned positions resampled to a grid, and rotations by row and column.
+
+Called by the families, in numpy on the host, in float32 and with the formulas of transformers. Not by matrix products
+of BLAS, whose sums depend on how many threads it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import WeightMismatch
+from albireo.json_file import Fields
+from albireo.models.vision.patches import F32, Grid
+
+Ints = NDArray[np.int64]
+
+
+#: Bases of frequencies.
+_THETAS = (1.0, 1e12)
+
+
+def checked_table(tensors: Mapping[str, F32], name: str, side: int, width: int) -> F32:
+    """A table of positions [side * side, width]. Raises: WeightMismatch for one of another shape."""
+    table, wanted = tensors[name], (side**2, width)
+    if table.shape != wanted:
+        raise WeightMismatch(f"{name} is {list(table.shape)}, config.json implies {list(wanted)}")
+    return table
+
+
+def corner_weights(count: int, side: int) -> F32:
+    """[count, side] weights by which count points, the first and last at the ends of a row of side, are between its
+    entries."""
+    points = np.arange(count, dtype=np.float32) * np.float32(side - 1) / np.float32(max(count - 1, 1))
+    return _hats(points, side, np.float32(1.0))
+
+
+def smooth_weights(count: int, side: int) -> F32:
+    """[count, side] weights by which the centers of count equal parts of a row of side are between its entries; where
+    parts are larger than entries, all that a part covers count."""
+    scale = np.float32(side) / np.float32(count)
+    points = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    weights = _hats(points, side, max(scale, np.float32(1.0)))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def _hats(points: F32, side: int, support: np.float32) -> F32:
+    distances = np.abs(np.arange(side, dtype=np.float32) - points[:, None]) / support
+    return np.asarray(np.maximum(np.float32(1.0) - distances, np.float32(0.0)), np.float32)
+
+
+def resampled(table: F32, of_rows: F32, of_columns: F32) -> F32:
+    """[rows, columns, E] of a table [side * side, E]. Args: of_rows, of_columns: weights [count, side] of each axis."""
+    side = of_rows.shape[1]
+    lines = _weighted(table.reshape(side, -1), of_rows).reshape(len(of_rows), side, -1)
+    return _weighted(lines.transpose(1, 0, 2), of_columns).transpose(1, 0, 2)
+
+
+def _weighted(entries: NDArray[np.float32], weights: F32) -> F32:
+    """[count, ...] sums of entries [side, ...], of those few whose weights are not 0."""
+    side = len(entries)
+    first = (weights != 0).argmax(axis=1)
+    last = side - 1 - (weights[:, ::-1] != 0).argmax(axis=1)
+    shape = (len(weights), *(1,) * (entries.ndim - 1))
+    total = np.zeros((len(weights), *entries.shape[1:]), np.float32)
+    for step in range(int((last - first).max()) + 1):
+        place = np.minimum(first + step, side - 1)
+        # behind the last entry of the table nothing is added
+        weight = np.where(first + step < side, weights[np.arange(len(weights)), place], np.float32(0.0))
+        total += entries[place] * weight.reshape(shape).astype(np.float32)
+    return total
+
+
+def frequencies(theta: float, dim: int) -> F32:
+    """[dim / 2] radians a position: theta^(-2i / dim). Source: Su et al. 2021, RoFormer, section 3.3."""
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    return (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
+
+
+def rotations(places: Ints, of_rows: F32, of_columns: F32) -> F32:
+    """[T, D] cosines, then sines: the first pairs of channels turn with a patch's row, the others with its column.
+
+    Args: places: see places(). of_rows, of_columns: frequencies, D / 4 each.
+    """
+    rows, columns = (places[..., axis].reshape(-1, 1).astype(np.float32) for axis in (0, 1))
+    angles = np.concatenate([rows * of_rows, columns * of_columns], axis=1)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def places(grid: Grid) -> Ints:
+    """[rows, columns, 2] row and column of each patch."""
+    return np.stack(np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"), axis=-1)
+
+
+def axial_theta(fields: Fields) -> float:
+    """The base of frequencies, in the form since transformers 5 or the one before. Raises: UnsupportedModel for
+    rotations of another kind."""
+    inner = fields.table("rope_parameters")
+    if inner is None:
+        return fields.number("rope_theta", *_THETAS, 10000.0)
+    rope = Fields(inner, f"{fields.where}: rope_parameters")
+    kind = rope.text("rope_type", "axial")
+    if kind not in ("axial", "default"):
+        rope.unsupported("rope_type", kind, "supported: axial")
+    theta = rope.number("rope_theta", *_THETAS, 10000.0)
+    rope.refuse_unread((), {})
+    return theta

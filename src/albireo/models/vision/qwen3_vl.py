@@ -1,0 +1,156 @@
+"""Qwen3-VL and Qwen3.5: positions resampled and rotated to any grid, and a merger of blocks of 2 x 2 patches.
+
+Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A picture is two
+frames that are alike. Source: Bai et al. 2025, Qwen3-VL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.positions import (
+    axial_theta,
+    checked_table,
+    corner_weights,
+    frequencies,
+    places,
+    resampled,
+    rotations,
+)
+from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
+from albireo.models.vision.tower_inputs import TowerInputs
+
+_NAMES = Names(
+    "norm1",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.proj",
+    "norm2",
+    "mlp.linear_fc1",
+    "mlp.linear_fc2",
+    joined="attn.qkv",
+)
+_KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
+_DEFAULTS = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+}
+_TABLE = "visual.pos_embed.weight"
+
+
+@dataclass(slots=True)
+class Qwen3VLTower:
+    """Implements tower.VisionTower. Fields: side: of the table of positions. frames: that a patch has. merge: patches
+    on a side of what becomes one row. theta: base of frequencies. table: [side * side, E] positions, once held."""
+
+    encoder: EncoderSettings
+    side: int
+    frames: int
+    merge: int
+    theta: float
+    width: int
+    table: F32 | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return (_TABLE,)
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        self.table = checked_table(tensors, _TABLE, self.side, self.encoder.hidden_size)
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        if self.table is None:
+            raise InvariantError(f"{_TABLE} is read before it is held")
+        c, (height, width, _) = self.encoder, tile.shape
+        count, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
+        channels = patch_rows(tile, c.patch_size).reshape(count, 3, 1, -1)
+        patches = np.repeat(channels, self.frames, axis=2).reshape(count, -1)
+        positions = resampled(self.table, *(corner_weights(count, self.side) for count in grid))
+        each = frequencies(self.theta, c.head_dim // 2)
+        turns = rotations(places(grid), each, each)
+        patches, positions, turns = (self._in_blocks(rows, grid) for rows in (patches, positions, turns))
+        return TowerInputs((patches, positions), grid, turns)
+
+    def _in_blocks(self, rows: NDArray[np.float32], grid: Grid) -> F32:
+        """[T, E] of rows in reading order."""
+        return np.ascontiguousarray(blocks(rows, grid, self.merge).reshape(grid[0] * grid[1], -1))
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            x = linear(
+                b, c, b.given(c.patch_width * self.frames, 0), "visual.patch_embed.proj", c.hidden_size, "patches"
+            )
+            with b.part("positions"):
+                x = b.add(x, b.given(c.hidden_size, 1))
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, "visual.blocks", _NAMES)
+        with b.part("head"):
+            x = norm(b, c, x, "visual.merger.norm")
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden.reshape(len(hidden) // self.merge**2, -1)
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        width = c.hidden_size * self.merge**2
+        x = linear(b, c, b.given(width, 0), "visual.merger.linear_fc1", width, "up")
+        with b.part("act"):
+            x = b.unary(x, "gelu")
+        return pooled_states(b, linear(b, c, x, "visual.merger.linear_fc2", self.width, "down"))
+
+
+def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed, such as rows that further layers
+    of the language model are given (DeepStack)."""
+    kind = data["model_type"]
+    fields = vision_fields(data, where, (f"{kind}_vision", kind), _KEYS)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-6)
+    table = fields.integer("num_position_embeddings", 1, MAX_WIDTH, 2304)
+    frames = fields.integer("temporal_patch_size", 1, 16, 2)
+    merge = fields.integer("spatial_merge_size", 1, 16, 2)
+    width, of_text = fields.integer("out_hidden_size", 1, MAX_WIDTH, 3584), text_width(data, where)
+    deep = fields.raw("deepstack_visual_indexes")
+    if deep is None and kind == "qwen3_vl":
+        deep = [8, 16, 24]
+    if deep:
+        what = "only towers whose rows the language model is given once; []"
+        fields.unsupported("deepstack_visual_indexes", deep, what)
+    if encoder.head_dim % 4:
+        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    theta = axial_theta(fields)
+    fields.refuse_unread(IGNORABLE | keys("deepstack_visual_indexes"), {})
+    side = int(table**0.5)
+    if side * side != table:
+        fields.fail("num_position_embeddings", table, "must be a square")
+    if width != of_text:
+        fields.fail("out_hidden_size", width, f"must be text_config.hidden_size={of_text}")
+    return Qwen3VLTower(encoder, side, frames, merge, theta, width)

@@ -7,7 +7,6 @@ their behalf, so both are refused until the operator says which folder, which ho
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import ipaddress
 import os
@@ -51,9 +50,13 @@ def read_base64(text: str) -> bytes:
             f"{len(text)} characters of base64 are too many: a picture has at most {MAX_IMAGE_BYTES} bytes"
         )
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
         raise InvalidParams(f"{short(text)} is not base64: {error}; send it padded and without spaces") from None
+    # padding that is not needed passes there
+    if len(text) != (len(data) + 2) // 3 * 4:
+        raise InvalidParams(f"{short(text[-8:])} is not base64: it ends with too much padding")
+    return data
 
 
 def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
@@ -66,9 +69,10 @@ def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
             f"{short(path_or_file_url)}: no file of this machine may be read; --allowed-local-media-path names the "
             "folder whose may be, or send the picture as a data: URL"
         )
+    given = _file_path(path_or_file_url)
     try:
         folder = allowed.resolve(strict=True)
-        path = (folder / _file_path(path_or_file_url)).resolve()
+        path = (folder / given).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte
         raise InvalidParams(f"{short(path_or_file_url)} is no path of a file") from None
     if not path.is_relative_to(folder):
@@ -78,9 +82,10 @@ def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidParams(f"{short(path_or_file_url)} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InvalidParams(f"{short(path_or_file_url)} is not a regular file")
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise InvalidParams(f"{short(path_or_file_url)} is not a regular file")
         data = file.read(MAX_IMAGE_BYTES + 1)
     if len(data) > MAX_IMAGE_BYTES:
         raise InvalidParams(f"{short(path_or_file_url)} has more than {MAX_IMAGE_BYTES} bytes: send a smaller picture")
@@ -151,11 +156,11 @@ class UrlFetcher:
             timer.start()
             path = quote(parts.path or "/", safe=_UNQUOTED) + (parts.query and "?" + quote(parts.query, safe=_UNQUOTED))
             connection.request("GET", path, headers={"Host": parts.netloc, **_HEADERS})
-            response = connection.getresponse()
-            place = response.getheader("Location")
-            if response.status in _REDIRECTS and place:
-                return place
-            data = self._body(url, response)
+            with connection.getresponse() as response:
+                place = response.getheader("Location")
+                if response.status in _REDIRECTS and place:
+                    return place
+                data = self._body(url, response)
         except TimeoutError:
             connection.is_cut = True
         except InvalidParams:
@@ -192,13 +197,15 @@ class _Connection(HTTPConnection):
         self.is_cut = False
         self._is_secure = parts.scheme == "https"
         self._is_named = is_named
+        # sock is forgotten as soon as an answer begins that ends with the connection
+        self._to_cut: socket.socket | None = None
 
     def connect(self) -> None:
         sock = _connected(self.host, self.port, self.timeout, self._is_named)
         if self._is_secure:
             context = ssl.create_default_context()
             sock = context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
-        self.sock = sock
+        self.sock = self._to_cut = sock
         if self.is_cut:
             raise TimeoutError
         if isinstance(sock, ssl.SSLSocket):
@@ -206,10 +213,10 @@ class _Connection(HTTPConnection):
 
     def cut(self) -> None:
         self.is_cut = True
-        if self.sock is not None:
+        if self._to_cut is not None:
             with contextlib.suppress(OSError):
                 # a TLS socket's own shutdown would take its keys from under a read
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._to_cut, socket.SHUT_RDWR)
 
 
 def _host(parts: SplitResult) -> str:

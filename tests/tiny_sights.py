@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from albireo.images.processor import open_processor
+from albireo.models import load_architecture
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -28,24 +31,29 @@ _TURNS = (
 )
 
 
+#: Ids of a prompt, and its pictures as tiles [H, W, 3], normalized -> what transformers' model is given.
+Inputs = Callable[[list[int], Mapping[str, int], list[np.ndarray]], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Family:
     """A tiny model.
 
     Fields:
         class_name: of transformers. tokens: special ones, beside those of turns. mark: what the template writes for a
-            picture. roles: of tokens that tokenizer_config.json names.
+            picture.
         config: keys of config.json, given the ids of tokens.
-        processor: of transformers, given a tokenizer. files: of the processor, by name.
+        files: of the processor, by name.
+        processor: of transformers, given a tokenizer; where it cannot be had, inputs.
     """
 
     class_name: str
     tokens: tuple[str, ...]
     mark: str
     config: Callable[[Mapping[str, int]], dict[str, Any]]
-    processor: Callable[[Any], Any]
     files: Mapping[str, Any]
-    roles: Mapping[str, str] = field(default_factory=dict)
+    processor: Callable[[Any], Any] | None = None
+    inputs: Inputs | None = None
 
 
 _LLAMA = {
@@ -76,6 +84,70 @@ def _smolvlm(tokenizer: Any) -> Any:
     return transformers.Idefics3Processor(Idefics3ImageProcessorPil(**_SMOL), tokenizer, image_seq_len=4)
 
 
+_PIXTRAL = {**_SIGLIP, "model_type": "pixtral", "hidden_act": "silu", "head_dim": 16}
+_QWEN = {"hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2, "patch_size": 8}
+_QWEN |= {"num_position_embeddings": 16}
+_QWEN_SIZES = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
+_LFM2 = {
+    "encoder_patch_size": 8,
+    "downsample_factor": 2,
+    "min_image_tokens": 2,
+    "max_image_tokens": 12,
+    "tile_size": 32,
+}
+_LFM2 |= {"do_image_splitting": False}
+
+
+def _text_of(name: str) -> dict[str, Any]:
+    tiny = {**load_architecture(name).tiny, "max_position_embeddings": 2048}
+    return {key: value for key, value in tiny.items() if key != "architectures"}
+
+
+def _channels_first(tiles: list[np.ndarray]) -> list[Any]:
+    return [torch.tensor(tile).permute(2, 0, 1) for tile in tiles]
+
+
+def _of_mistral3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    pixels = torch.zeros(len(tiles), 3, height, width)
+    for place, tile in enumerate(_channels_first(tiles)):
+        pixels[place, :, : tile.shape[1], : tile.shape[2]] = tile
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([tile.shape[:2] for tile in tiles])}
+
+
+def _of_gemma3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    types = [[int(token == ids["<image_soft_token>"]) for token in prompt]]
+    return {"pixel_values": torch.stack(_channels_first(tiles)), "token_type_ids": torch.tensor(types)}
+
+
+def _cut(tile: np.ndarray, merge: int) -> Any:
+    """[rows / merge, columns / merge, merge, merge, 8, 8, 3]"""
+    height, width, _ = tile.shape
+    cut = torch.tensor(tile).reshape(height // 8 // merge, merge, 8, width // 8 // merge, merge, 8, 3)
+    return cut.permute(0, 3, 1, 4, 2, 5, 6)
+
+
+def _of_qwen(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    cuts = [_cut(tile, 2).permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None] for tile in tiles]
+    frames = [cut.expand(*cut.shape[:5], 2, 8, 8).reshape(-1, 3 * 2 * 8 * 8) for cut in cuts]
+    types = [[int(token == ids["<|image_pad|>"]) for token in prompt]]
+    grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
+    return {
+        "pixel_values": torch.cat(frames),
+        "image_grid_thw": torch.tensor(grids),
+        "mm_token_type_ids": torch.tensor(types),
+    }
+
+
+def _of_lfm2_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    rows = [_cut(tile, 1).reshape(-1, 3 * 8 * 8) for tile in tiles]
+    most = max(map(len, rows))
+    mask = torch.tensor([[1] * len(each) + [0] * (most - len(each)) for each in rows])
+    padded = [torch.cat([each, torch.zeros(most - len(each), each.shape[1])]) for each in rows]
+    shapes = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles])
+    return {"pixel_values": torch.stack(padded), "spatial_shapes": shapes, "pixel_attention_mask": mask}
+
+
 FAMILIES: dict[str, Family] = {
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
@@ -87,11 +159,76 @@ FAMILIES: dict[str, Family] = {
             "scale_factor": 2,
             "image_token_id": ids["<image>"],
         },
-        _smolvlm,
         {
             "preprocessor_config.json": {"image_processor_type": "Idefics3ImageProcessor", **_SMOL},
             "processor_config.json": {"processor_class": "Idefics3Processor", "image_seq_len": 4},
         },
+        _smolvlm,
+    ),
+    "mistral3": Family(
+        "Mistral3ForConditionalGeneration",
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+        "[IMG]",
+        lambda ids: {
+            "text_config": {**_LLAMA, "model_type": "mistral", "vocab_size": len(ids)},
+            "vision_config": {**_PIXTRAL, "image_size": 96},
+            "spatial_merge_size": 2,
+            "image_token_index": ids["[IMG]"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "PixtralImageProcessor", "size": {"longest_edge": 96}},
+            "processor_config.json": {"patch_size": 8, "spatial_merge_size": 2},
+        },
+        inputs=_of_mistral3,
+    ),
+    "qwen3_5": Family(
+        "Qwen3_5ForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**_text_of("qwen3_5_text"), "vocab_size": len(ids)},
+            "vision_config": {**_QWEN, "out_hidden_size": _text_of("qwen3_5_text")["hidden_size"]},
+            "image_token_id": ids["<|image_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
+    ),
+    "gemma3": Family(
+        "Gemma3ForConditionalGeneration",
+        ("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
+        "<start_of_image>",
+        lambda ids: {
+            "text_config": {**_text_of("gemma3_text"), "vocab_size": len(ids), "sliding_window": 16},
+            "vision_config": _SIGLIP,
+            "mm_tokens_per_image": 4,
+            "image_token_index": ids["<image_soft_token>"],
+            "boi_token_index": ids["<start_of_image>"],
+            "eoi_token_index": ids["<end_of_image>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Gemma3ImageProcessor",
+                "size": {"height": 32, "width": 32},
+            },
+            "processor_config.json": {"image_seq_length": 4},
+        },
+        inputs=_of_gemma3,
+    ),
+    "lfm2_vl": Family(
+        "Lfm2VlForConditionalGeneration",
+        ("<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_text_of("lfm2"), "vocab_size": len(ids)},
+            "vision_config": {key: value for key, value in _SIGLIP.items() if key != "image_size"}
+            | {"num_patches": 16},
+            "projector_hidden_size": 40,
+            "image_token_id": ids["<image>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Lfm2VlImageProcessor", **_LFM2}},
+        inputs=_of_lfm2_vl,
     ),
 }
 
@@ -110,7 +247,10 @@ def save(folder: Path, name: str, seed: int = 0) -> Path:
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.ndim > 1:
-                scale = 1.0 if "position" in key or "embed_tokens" in key else weight[0].numel() ** -0.5
+                scale = 1.0 if "position" in key else weight[0].numel() ** -0.5
+                if "embed_tokens" in key:
+                    # Gemma's are multiplied, and are its head, too: larger ones would say nothing but themselves
+                    scale = 0.05 if name == "gemma3" else 1.0
                 weight.normal_(0.0, 1.5 * scale)
             else:
                 weight.normal_(1.0 if "norm" in key.lower() and key.endswith("weight") else 0.0, 0.2)
@@ -132,7 +272,7 @@ def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
     )
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
-    named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>", **family.roles}
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(_TURNS.replace("IMAGE", family.mark))
@@ -150,23 +290,36 @@ class Theirs:
     """What transformers makes of a saved model."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.family = FAMILIES[name]
+        self.family, self._folder = FAMILIES[name], folder
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        self.processor = self.family.processor(tokenizer)
-        self.processor.chat_template = (folder / "chat_template.jinja").read_text()
+        self._ids = tokenizer.get_vocab()
+        self.processor = None
+        if self.family.processor is not None:
+            self.processor = self.family.processor(tokenizer)
+            self.processor.chat_template = (folder / "chat_template.jinja").read_text()
         kind = getattr(transformers, self.family.class_name)
         self.model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         self.model.generation_config.eos_token_id = None
 
-    def inputs(self, messages: list[dict[str, Any]]) -> Any:
-        """What the model is given of a chat whose parts are texts and pictures."""
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        pictures = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
-        return self.processor(text=text, images=pictures or None, return_tensors="pt", add_special_tokens=False)
+    def inputs(self, messages: list[dict[str, Any]], prompt: list[int]) -> Any:
+        """What the model is given of a chat whose parts are texts and pictures. Args: prompt: its ids, where they are
+        not the processor's."""
+        parts = [part for message in messages for part in message["content"]]
+        pictures = [part["image"] for part in parts if part["type"] == "image"]
+        if self.processor is not None:
+            text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return self.processor(text=text, images=pictures or None, return_tensors="pt", add_special_tokens=False)
+        assert self.family.inputs is not None
+        mine = open_processor(self._folder, json.loads((self._folder / "config.json").read_text()))
+        tiles = [mine.normalized(tile) for image in pictures for tile in mine.prepare(image).tiles]
+        more = self.family.inputs(prompt, self._ids, tiles) if tiles else {}
+        return {"input_ids": torch.tensor([prompt]), "attention_mask": torch.ones(1, len(prompt)), **more}
 
-    def answer(self, messages: list[dict[str, Any]], num_tokens: int) -> tuple[list[int], list[int], list[float]]:
+    def answer(
+        self, messages: list[dict[str, Any]], num_tokens: int, prompt: list[int]
+    ) -> tuple[list[int], list[int], list[float]]:
         """Ids of the prompt, those of the greedy answer, and their log-probabilities."""
-        inputs = self.inputs(messages)
+        inputs = self.inputs(messages, prompt)
         with torch.no_grad():
             found = self.model.generate(
                 **inputs,
@@ -175,7 +328,7 @@ class Theirs:
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-        prompt = inputs["input_ids"][0].tolist()
-        output = found.sequences[0, len(prompt) :].tolist()
+        ids = inputs["input_ids"][0].tolist()
+        output = found.sequences[0, len(ids) :].tolist()
         values = [torch.log_softmax(row[0], -1)[token].item() for row, token in zip(found.logits, output, strict=True)]
-        return prompt, output, values
+        return ids, output, values

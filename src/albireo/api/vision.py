@@ -83,7 +83,8 @@ class Vision:
             return None
         rope = rope_spec(model, max_model_len)
         # pairs that do not turn are behind those that do
-        return RopeAxes(rope, (*self.axes, *(0,) * (len(rope.inv_freq) - len(self.axes))))
+        pairs = len(rope.inv_freq)
+        return RopeAxes(rope, (*self.axes, *(0,) * pairs)[:pairs])
 
 
 def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vision | str:

@@ -169,8 +169,18 @@ class CpuModel:
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:
         arrays = self.step_arrays(inputs)
         states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
-        given = list(inputs.given), inputs.given_rows, inputs.rope_rows, inputs.row_ends
-        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states, inputs.token_types, *given)
+        native.run(
+            *arrays,
+            self.top_ids,
+            self.top_values,
+            self._slots(inputs),
+            *states,
+            inputs.token_types,
+            list(inputs.given),
+            inputs.given_rows,
+            inputs.rope_rows,
+            inputs.row_ends,
+        )
 
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
         """All that every program reads of a step, as the native core takes it."""

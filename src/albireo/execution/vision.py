@@ -45,9 +45,8 @@ class VisionRunner:
         self._tower, self.max_patches = tower, max_patches
         check_tensors(tower, tensors)
         tower.hold({name: tensors.tensor(name).to_float32() for name in tower.host_tensors})
-        self._model, self._projector = (
-            _model(graph, tensors, pool, catalog, max_patches) for graph in (tower.graph(), tower.projector())
-        )
+        self._model = _model(tower.graph(), tensors, pool, catalog, max_patches)
+        self._projector = _model(tower.projector(), tensors, pool, catalog, max(1, max_patches // tower.merge**2))
 
     @property
     def memory_bytes(self) -> int:

@@ -33,6 +33,11 @@ class VisionTower(Protocol):
         ...
 
     @property
+    def merge(self) -> int:
+        """Patches on a side of what becomes one row."""
+        ...
+
+    @property
     def host_tensors(self) -> tuple[str, ...]:
         """Names of tensors that inputs() reads; hold() is to be given them once, before."""
         ...

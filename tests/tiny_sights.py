@@ -87,6 +87,8 @@ def _smolvlm(tokenizer: Any) -> Any:
 _PIXTRAL = {**_SIGLIP, "model_type": "pixtral", "hidden_act": "silu", "head_dim": 16}
 _QWEN = {"hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2, "patch_size": 8}
 _QWEN |= {"num_position_embeddings": 16}
+_QWEN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
+_QWEN_TEXT = {**_LLAMA, "model_type": "qwen3_vl_text", "head_dim": 16, "rope_parameters": _QWEN_ROPE}
 _QWEN_SIZES = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
 _LFM2 = {
     "encoder_patch_size": 8,
@@ -188,6 +190,20 @@ FAMILIES: dict[str, Family] = {
         lambda ids: {
             "text_config": {**_text_of("qwen3_5_text"), "vocab_size": len(ids)},
             "vision_config": {**_QWEN, "out_hidden_size": _text_of("qwen3_5_text")["hidden_size"]},
+            "image_token_id": ids["<|image_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
+    ),
+    "qwen3_vl": Family(
+        "Qwen3VLForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**_QWEN_TEXT, "vocab_size": len(ids)},
+            "vision_config": {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1], "out_hidden_size": 48},
             "image_token_id": ids["<|image_pad|>"],
             "vision_start_token_id": ids["<|vision_start|>"],
             "vision_end_token_id": ids["<|vision_end|>"],

@@ -331,6 +331,11 @@ void give(const Program& program, Step& s, const std::vector<Rows2D>& given, con
       if (given_rows->data()[t] < -1 || given_rows->data()[t] >= (int64_t)given[0].shape(0))
         throw std::invalid_argument("a token's embedding is to be a row that the step does not give");
     s.given_rows = given_rows->data();
+    for (size_t i = 1; i < kMostGiven; i++) {
+      const int64_t width = program.added_width((int64_t)i);
+      if (width && (i >= given.size() || s.given_width[i] != width || given[i].shape(0) != given[0].shape(0)))
+        throw std::invalid_argument("the program adds rows that the step does not give, or of another width");
+    }
   }
   if (!rope_rows) return;
   if ((int64_t)rope_rows->shape(0) != s.T || (int64_t)rope_rows->shape(1) != program.rope_width())
@@ -359,7 +364,7 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
                  const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows,
                  const std::optional<Ints>& token_types, const std::vector<Rows2D>& given,
                  const std::optional<Ints>& given_rows, const std::optional<Rows2D>& rope_rows,
-                 const std::optional<Ints>& row_ends) {
+                 const std::optional<Ints>& row_ends, const std::optional<Ints>& rope_positions) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
@@ -370,6 +375,10 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
     s.token_types = token_types->data();
   }
   give(program, s, given, given_rows, rope_rows);
+  if (rope_positions) {
+    if (length(*rope_positions) != s.T) throw std::invalid_argument("step arrays disagree in length");
+    s.rope_positions = rope_positions->data();
+  }
   if (row_ends) {
     check_ends(s, *row_ends);
     s.row_ends = row_ends->data();
@@ -465,7 +474,8 @@ NB_MODULE(_native, m) {
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
            "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
            "snapshot_rows"_a = nb::none(), "token_types"_a = nb::none(), "given"_a = std::vector<Rows2D>(),
-           "given_rows"_a = nb::none(), "rope_rows"_a = nb::none(), "row_ends"_a = nb::none())
+           "given_rows"_a = nb::none(), "rope_rows"_a = nb::none(), "row_ends"_a = nb::none(),
+           "rope_positions"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

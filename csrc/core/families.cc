@@ -36,7 +36,7 @@ const Family* const kFamilies[] = {
     // layers whose heads share a latent
     &kHeadLinear, &kJoinHeads,
     // rows that come with the step
-    &kGiven,
+    &kGiven, &kAddGiven,
     // what is left of these where a fusion is switched off
     &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

@@ -35,9 +35,10 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
   if (family == &kAttention && args.kv_group > 0 && args.window == 0)
     throw std::invalid_argument("only layers of the first block group see all positions");
-  if (family == &kGiven) {
+  if (family == &kGiven || family == &kAddGiven) {
     if (args.n < 0 || args.n >= kMostGiven) throw std::invalid_argument("a step has no such place of given rows");
-    given_width_[args.n] = agreed(given_width_[args.n], args.k);
+    int64_t& width = (family == &kGiven ? given_width_ : added_width_)[args.n];
+    width = agreed(width, args.k);
   }
   if (family == &kEmbed && args.ids_of == IdsOf::kTokens) embedding_width_ = agreed(embedding_width_, args.k);
   if (family == &kRope) rope_width_ = agreed(rope_width_, args.k);

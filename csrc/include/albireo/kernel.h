@@ -87,7 +87,8 @@ constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stri
 // Cosines and sines of row t of T: those that the step gives, or those of its position. D: numbers of a head.
 // static: no ISA level may end up with the code of another.
 static constexpr const float* rope_row(const Args& a, const Step& s, int64_t t, int64_t D) {
-  return s.rope_rows ? s.rope_rows + t * D : a.rope + s.positions[t] * D;
+  if (s.rope_rows) return s.rope_rows + t * D;
+  return a.rope + (s.rope_positions ? s.rope_positions : s.positions)[t] * D;
 }
 
 // Private memory of one thread, 64-byte aligned. Contents stay from item to item of one call.

@@ -56,6 +56,7 @@ class Program {
   // Columns of what it reads of a place of the step's given rows, of its embeddings, of its rotations; 0: it reads
   // none, -1: calls differ.
   int64_t given_width(int64_t place) const { return given_width_[place]; }
+  int64_t added_width(int64_t place) const { return added_width_[place]; }
   int64_t embedding_width() const { return embedding_width_; }
   int64_t rope_width() const { return rope_width_; }
   const SequenceGroups& groups() const { return groups_; }  // of the last step, where the program has attention
@@ -106,7 +107,7 @@ class Program {
   LeavingRows leaving_rows_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0, state_slots_ = 0;
-  int64_t given_width_[kMostGiven] = {}, embedding_width_ = 0, rope_width_ = 0;
+  int64_t given_width_[kMostGiven] = {}, added_width_[kMostGiven] = {}, embedding_width_ = 0, rope_width_ = 0;
   int64_t top_k_ = 0;      // experts of a token, where there are any
   int64_t kv_groups_ = 1;  // block tables that its calls read
   bool profiling_ = false;

@@ -77,13 +77,14 @@ struct Step {
   const int32_t* token_types = nullptr;     // [T] of the first or the second of two texts; none: all of the first
   const float* given[kMostGiven] = {};      // rows that come with the step: [rows, given_width], see embed.h, given.h
   int64_t given_width[kMostGiven] = {};
-  const int32_t* given_rows = nullptr;  // [T] row of given[0] that a token's embedding is, -1: it has its own
-  const int32_t* row_ends = nullptr;    // [T] behind the last position a row sees, where that is behind its own
-  const float* rope_rows = nullptr;     // [T][2][D/2] cosines and sines in place of the tables'; see rope_row()
-  const int32_t* sequences = nullptr;   // [B] row of block_table of each; none: row b. See leaving_rows.h
-  const int32_t* whole_len = nullptr;   // context_len of the step that sequences are rows of
-  const int32_t* order;                 // [B] sequences, those of a group side by side
-  const SharingGroup* groups;           // [num_groups]
+  const int32_t* given_rows = nullptr;      // [T] row of given[0] that a token's embedding is, -1: it has its own
+  const int32_t* row_ends = nullptr;        // [T] behind the last position a row sees, where that is behind its own
+  const int32_t* rope_positions = nullptr;  // [T] positions by which rows are rotated; none: their own
+  const float* rope_rows = nullptr;         // [T][2][D/2] cosines and sines in place of the tables'; see rope_row()
+  const int32_t* sequences = nullptr;       // [B] row of block_table of each; none: row b. See leaving_rows.h
+  const int32_t* whole_len = nullptr;       // context_len of the step that sequences are rows of
+  const int32_t* order;                     // [B] sequences, those of a group side by side
+  const SharingGroup* groups;               // [num_groups]
   int64_t num_groups;
   int64_t P = 0;  // pairs of a token and one of its experts: pair t * top_k + j is token t's j-th choice
 };

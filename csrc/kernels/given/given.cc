@@ -13,12 +13,30 @@ void given_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     memcpy((float*)a.out + t * stride, step.given[a.n] + t * step.given_width[a.n], a.k * sizeof(float));
 }
 
-// One unit for all levels, as of gather.
+void add_given_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
+  const int64_t from = x_stride(a, a.k), to = out_stride(a, a.k), width = step.given_width[a.n];
+  for (int64_t t = begin; t < end; t++) {
+    const float* x = (const float*)a.x + t * from;
+    float* out = (float*)a.out + t * to;
+    const int64_t row = step.given_rows ? step.given_rows[t] : -1;
+    if (row < 0) memcpy(out, x, a.k * sizeof(float));
+    else
+      for (int64_t e = 0; e < a.k; e++) out[e] = x[e] + step.given[a.n][row * width + e];
+  }
+}
+
+// One unit for all levels, as of gather: a sum of two numbers is the same in any of them.
 constexpr Variant kVariants[] = {
     {"given", "any", "avx512", given_rows},
     {"given", "any", "avx2", given_rows},
     {"given", "any", "scalar", given_rows},
 };
+constexpr Variant kAddVariants[] = {
+    {"add_given", "any", "avx512", add_given_rows},
+    {"add_given", "any", "avx2", add_given_rows},
+    {"add_given", "any", "scalar", add_given_rows},
+};
 }  // namespace
 const Family kGiven{"given", items, scratch_bytes, kVariants, 3};
+const Family kAddGiven{"add_given", items, scratch_bytes, kAddVariants, 3};
 }  // namespace albireo

@@ -105,6 +105,7 @@ class Device(Protocol):
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
         images: ImageRows | None = None,
+        seeing: Pooler | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -175,10 +176,19 @@ class CpuDevice:
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
         images: ImageRows | None = None,
+        seeing: Pooler | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
         return Runner(
-            model, vocab_size, block_size, pooler, adapters=adapters, states=states, ending=ending, images=images
+            model,
+            vocab_size,
+            block_size,
+            pooler,
+            adapters=adapters,
+            states=states,
+            ending=ending,
+            images=images,
+            seeing=seeing,
         )
 
 
@@ -280,6 +290,7 @@ class CudaDevice:
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
         images: ImageRows | None = None,
+        seeing: Pooler | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
         assert images is None, "prompts with images are refused on GPUs"

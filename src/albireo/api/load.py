@@ -30,7 +30,7 @@ from albireo.api.vision import Vision, image_problem, open_vision
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
-from albireo.compiler.passes import hidden_states
+from albireo.compiler.passes import deepstack, hidden_states
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -181,6 +181,7 @@ def load(
             None if adapters is None else adapters.runner,
             ending,
             images,
+            second.seeing(vision.tower.num_deep) if isinstance(vision, Vision) and vision.tower.num_deep else None,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
@@ -253,6 +254,10 @@ class SecondPrograms:
     def pooler(self) -> LazyPooler:
         """The program that gives hidden states."""
         return LazyPooler(lambda: self._second(hidden_states.run))
+
+    def seeing(self, num_deep: int) -> LazyPooler:
+        """The program of steps with images whose rows are added behind num_deep layers, too."""
+        return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, num_deep)))
 
     def _second(self, change: Callable[[Graph], object] | None) -> Pooler:
         programs = self._programs(change)

@@ -76,7 +76,7 @@ class Vision:
             return runner.rows(self.processor.normalized(tile))
 
         axes = self._axes(model, max_model_len)
-        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways)
+        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep)
 
     def _axes(self, model: ModelConfig, max_model_len: int) -> RopeAxes | None:
         if not self.axes:

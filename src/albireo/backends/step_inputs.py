@@ -52,7 +52,8 @@ class StepInputs:
         given_rows: [T] which row of the first of them is a token's embedding, -1: it has its own. Left out: all have.
         row_ends: [T] behind the last position that a row sees, where that is not its own; 0: it is. Left out: of all it
             is.
-        rope_rows: [T, D] float32 cosines, then sines, by which each row is rotated. Left out: by its position.
+        rope_positions: [T] by which rows are rotated, and rope_rows: [T, D] float32 cosines, then sines, that stand for
+            these. Left out: positions.
     """
 
     token_ids: Ints
@@ -73,6 +74,7 @@ class StepInputs:
     token_types: Ints | None = None
     given: tuple[NDArray[np.float32], ...] = ()
     given_rows: Ints | None = None
+    rope_positions: Ints | None = None
     rope_rows: NDArray[np.float32] | None = None
     row_ends: Ints | None = None
 
@@ -166,6 +168,8 @@ class StepInputs:
             shapes["token_types"] = (num_tokens,)
         if self.given_rows is not None:
             shapes["given_rows"] = (num_tokens,)
+        if self.rope_positions is not None:
+            shapes["rope_positions"] = (num_tokens,)
         if self.row_ends is not None:
             shapes["row_ends"] = (num_tokens,)
         if self.rope_rows is not None:

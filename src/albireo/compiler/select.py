@@ -22,6 +22,7 @@ from albireo.graph.report import PassRecord
 #: Families whose kernels are chosen by another type than the weight's: that of the output, or of an input.
 _BY_OUTPUT = (
     "given",
+    "add_given",
     "norm",
     "gather",
     "all_reduce",

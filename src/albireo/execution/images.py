@@ -37,9 +37,15 @@ class RopeAxes:
     rope: RopeSpec
     axes: tuple[int, ...]
 
-    def rows(self, works: Sequence[SequenceWork]) -> F32:
-        """[T, D] cosines, then sines, of all tokens of a step."""
+    def turned(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> StepInputs:
+        """A step with what its rows are rotated by: positions, where they are the same on all axes."""
         places = np.concatenate([axis_positions(work.images, *_range(work)) for work in works], axis=1)
+        if (places == places[0]).all():
+            return replace(inputs, rope_positions=places[0].copy())
+        return replace(inputs, rope_rows=self.rows(places))
+
+    def rows(self, places: NDArray[np.int32]) -> F32:
+        """[T, D] cosines, then sines. Args: places: [3, T]."""
         tables = np.stack([rope_table(self.rope, axis) for axis in places])
         table = tables[np.array(self.axes), :, np.arange(len(self.axes))]
         return np.ascontiguousarray(np.concatenate([table[..., 0].T, table[..., 1].T], axis=1))
@@ -79,6 +85,7 @@ class ImageRows:
         factor: float = 1.0,
         axes: RopeAxes | None = None,
         sees_both_ways: bool = False,
+        num_deep: int = 0,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
@@ -86,8 +93,11 @@ class ImageRows:
         factor: what the model multiplies embeddings by, which these rows are not.
         axes: None where positions are numbers.
         sees_both_ways: tokens of a picture see all of it, and are in one step.
+        num_deep: rows of a tile are [rows, (1 + num_deep) * E]: behind what stands in place of embeddings, what is
+            added behind as many layers.
         """
         self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
+        self._num_parts = 1 + num_deep
         self._kept: OrderedDict[bytes, F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
 
@@ -103,8 +113,10 @@ class ImageRows:
                 count += high - low
         if parts:
             row_ends = ends if self._sees_both_ways else None
-            inputs = replace(inputs, given=(np.concatenate(parts),), given_rows=of_token, row_ends=row_ends)
-        return inputs if self._axes is None else replace(inputs, rope_rows=self._axes.rows(works))
+            given = np.split(np.concatenate(parts), self._num_parts, axis=1)
+            places = tuple(np.ascontiguousarray(each) for each in given)
+            inputs = replace(inputs, given=places, given_rows=of_token, row_ends=row_ends)
+        return inputs if self._axes is None else self._axes.turned(inputs, works)
 
     def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32]]:
         """Runs of a work's tokens that are rows of pictures: first and last of them, and the rows."""

@@ -98,6 +98,7 @@ class Runner:
         states: StateTier | None = None,
         ending: Ending | None = None,
         images: ImageRows | None = None,
+        seeing: Pooler | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
@@ -105,7 +106,7 @@ class Runner:
         states: None where sequences keep nothing beside the KV cache. Else a step changes what it reads, and is never
             computed twice.
         ending: what is made of pooled hidden states; None: an embedding of length 1.
-        images: None where no prompt has any.
+        images: None where no prompt has any. seeing: the program of steps that have rows of some; None: the model's.
         """
         self._model = model
         self._host = host
@@ -113,7 +114,7 @@ class Runner:
         self._adapters = adapters
         self._states = states
         self._ending = Scaled() if ending is None else ending
-        self._images = images
+        self._images, self._seeing = images, seeing
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = GroupTables()
@@ -147,7 +148,9 @@ class Runner:
         return replace(step, inputs=self._images.give(step.inputs, plan.work))
 
     def _run(self, inputs: StepInputs) -> StepOutputs:
-        """By the program with adapters where a row has one: no other step pays for them."""
+        """By the program with adapters where a row has one, or that for rows of images: no other step pays for them."""
+        if inputs.given_rows is not None and self._seeing is not None:
+            return self._seeing.run(inputs)
         if inputs.adapter_slots is None:
             return self._model.run(inputs)
         if self._adapters is None:

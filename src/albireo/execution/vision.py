@@ -93,14 +93,11 @@ def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int
     Raises: UnsupportedModel for a graph that no kernels perform.
     """
     first, second = (
-        compile_graph(
-            graph,
-            catalog,
-            maxima={"T": max_patches, "R": max_patches, "G": 1},
-            block_size=_BLOCK_SIZE,
-            max_positions=max_patches,
+        compile_graph(graph, catalog, maxima={"T": rows, "R": rows, "G": 1}, block_size=_BLOCK_SIZE, max_positions=rows)
+        for graph, rows in (
+            (tower.graph(), max_patches),
+            (tower.projector(), max(1, max_patches // tower.merge**2)),
         )
-        for graph in (tower.graph(), tower.projector())
     )
     return first, second
 

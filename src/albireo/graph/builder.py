@@ -74,6 +74,9 @@ class GraphBuilder:
     def given(self, width: int, place: int) -> Value:
         return self._node("given", {}, width=width, place=place)[0]
 
+    def add_given(self, x: Value, place: int) -> Value:
+        return self._node("add_given", {"x": x}, place=place)[0]
+
     def cast(self, x: Value, dtype: str) -> Value:
         return x if x.type.dtype == dtype else self._node("cast", {"x": x}, dtype=dtype)[0]
 

@@ -332,6 +332,8 @@ OPS: dict[str, Op] = {
     "embed": Op(("ids", "table"), (), _embed),
     # rows of T that come with the step, at one of MAX_GIVEN places
     "given": Op((), ("width", "place"), _given),
+    # x[t] + row given_rows[t] of those; x[t] where that is -1
+    "add_given": Op(("x",), ("place",), _same),
     # rounds (nearest even) or widens
     "cast": Op(("x",), ("dtype",), _cast),
     # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it,

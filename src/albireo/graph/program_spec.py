@@ -81,6 +81,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
     "given": Family((), ("out",), ("width", "place")),
+    "add_given": Family(("x",), ("out",), ("place",)),
     "norm": Family(
         ("x",),
         ("out",),
@@ -420,8 +421,9 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
         fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
         return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
-    if call.family == "given":
-        return cols["out"] == int(a["width"]) and 0 <= int(a["place"]) < MAX_GIVEN
+    if call.family in ("given", "add_given"):
+        width = int(a["width"]) if call.family == "given" else cols["x"]
+        return cols["out"] == width and 0 <= int(a["place"]) < MAX_GIVEN
     if call.family == "slice":
         return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
     return call.family != "top" or cols["x"] == int(a["n"])

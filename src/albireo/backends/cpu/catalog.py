@@ -20,6 +20,7 @@ from albireo.graph.tuning import Tuning
 SPLITS = {
     "embed": "rows",
     "given": "rows",
+    "add_given": "rows",
     "norm": "rows",
     "gather": "rows",
     "all_reduce": "rows",

@@ -180,6 +180,7 @@ class CpuModel:
             inputs.given_rows,
             inputs.rope_rows,
             inputs.row_ends,
+            inputs.rope_positions,
         )
 
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
@@ -341,6 +342,8 @@ class CpuModel:
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
         elif call.family == "given":
             args |= {"k": attrs["width"], "n": attrs["place"]}
+        elif call.family == "add_given":
+            args |= {"k": program.buffers[call.args["x"]].cols, "n": attrs["place"]}
         elif call.family == "embed":
             args |= {"k": attrs["width"], "ids_of": _IDS.index(call.args["ids"])}
         elif call.family == "route":

@@ -25,6 +25,7 @@ from albireo.graph.node import Graph, Node, Value
 OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "embed": rows.embed,
     "given": rows.given,
+    "add_given": rows.add_given,
     "cast": elementwise.cast,
     "rms_norm": rms_norm.rms_norm,
     "gain": rms_norm.gain,

@@ -16,7 +16,8 @@ def rope(call: OpCall) -> tuple[Array, ...]:
     heads = x.reshape(len(x), call.attrs["num_heads"], 2, call.attrs["head_dim"] // 2)
     of_step, pairs = call.step.rope_rows, call.attrs["head_dim"] // 2
     if of_step is None:
-        positions = call["positions"][call["rows"]] if "rows" in call.inputs else call["positions"]
+        positions = call["positions"] if call.step.rope_positions is None else call.step.rope_positions
+        positions = positions[call["rows"]] if "rows" in call.inputs else positions
         table = rope_table(call.attrs["rope"], positions).astype(np.float64)
         cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     else:

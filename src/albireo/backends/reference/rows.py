@@ -24,6 +24,13 @@ def embed(call: OpCall) -> tuple[Array, ...]:
     return (found,)
 
 
+def add_given(call: OpCall) -> tuple[Array, ...]:
+    found, rows = call["x"].copy(), call.step.given_rows
+    if rows is not None:
+        found[rows >= 0] += call.step.given[call.attrs["place"]][rows[rows >= 0]]
+    return (found,)
+
+
 def given(call: OpCall) -> tuple[Array, ...]:
     return (call.step.given[call.attrs["place"]],)
 

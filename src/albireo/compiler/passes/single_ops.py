@@ -77,6 +77,11 @@ def _given(node: Node) -> Single:
     return "given", dict(node.attrs), {}
 
 
+def _add_given(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "add_given", dict(node.attrs), dict(node.inputs)
+
+
 def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
@@ -135,6 +140,7 @@ def _top(node: Node) -> Single:
 #: Op -> how it becomes a call. Gathers and embeddings have passes of their own, splits are below.
 SINGLES: dict[str, Callable[[Node], Single]] = {
     "given": _given,
+    "add_given": _add_given,
     "linear": _linear,
     "expert_linear": _expert_linear,
     "route": _route,

@@ -26,14 +26,14 @@ from albireo.models.vision.settings import (
     vision_fields,
 )
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _PROJECTOR = "multi_modal_projector"
 _TABLE = "vision_tower.embeddings.position_embedding.weight"
 
 
 @dataclass(slots=True)
-class Lfm2VLTower:
+class Lfm2VLTower(GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
     one row. inner: width of the projector, whose activation is act. table: [side * side, E] positions, once held."""
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.json_file import keys
+from albireo.graph.node import Graph, Value
+from albireo.graph.ops import MAX_GIVEN
+from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
@@ -58,7 +59,8 @@ _TABLE = "visual.pos_embed.weight"
 @dataclass(slots=True)
 class Qwen3VLTower:
     """Implements tower.VisionTower. Fields: side: of the table of positions. frames: that a patch has. merge: patches
-    on a side of what becomes one row. theta: base of frequencies. table: [side * side, E] positions, once held."""
+    on a side of what becomes one row. theta: base of frequencies. deep: layers whose states the first layers of the
+    language model are given, one each (DeepStack). table: [side * side, E] positions, once held."""
 
     encoder: EncoderSettings
     side: int
@@ -66,7 +68,12 @@ class Qwen3VLTower:
     merge: int
     theta: float
     width: int
+    deep: tuple[int, ...] = ()
     table: F32 | None = None
+
+    @property
+    def num_deep(self) -> int:
+        return len(self.deep)
 
     @property
     def dtype(self) -> str:
@@ -110,27 +117,41 @@ class Qwen3VLTower:
             )
             with b.part("positions"):
                 x = b.add(x, b.given(c.hidden_size, 1))
+        states = {}
         for number in range(c.num_layers):
-            x = layer(b, c, x, number, "visual.blocks", _NAMES)
+            x = states[number] = layer(b, c, x, number, "visual.blocks", _NAMES)
         with b.part("head"):
             x = norm(b, c, x, "visual.merger.norm")
+            for number in self.deep:
+                x = b.join_heads(x, states[number], 1)
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden.reshape(len(hidden) // self.merge**2, -1)
+        parts = np.split(hidden, 1 + self.num_deep, axis=1)
+        return np.concatenate([part.reshape(len(hidden) // self.merge**2, -1) for part in parts], axis=1)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         width = c.hidden_size * self.merge**2
-        x = linear(b, c, b.given(width, 0), "visual.merger.linear_fc1", width, "up")
+        x = b.given(width * (1 + self.num_deep), 0)
+        first, *others = (x,) if not self.deep else b.split(x, (width,) * (1 + self.num_deep))
+        rows = self._merged(b, first, "visual.merger")
+        for place, part in enumerate(others):
+            name = f"visual.deepstack_merger_list.{place}"
+            with b.part(f"deep.{place}"):
+                rows = b.join_heads(rows, self._merged(b, norm(b, c, part, f"{name}.norm"), name), 1)
+        return pooled_states(b, rows)
+
+    def _merged(self, b: GraphBuilder, x: Value, name: str) -> Value:
+        """Rows of the language model's width, of blocks of patches."""
+        x = linear(b, self.encoder, x, f"{name}.linear_fc1", int(x.type.dims[-1]), "up")
         with b.part("act"):
             x = b.unary(x, "gelu")
-        return pooled_states(b, linear(b, c, x, "visual.merger.linear_fc2", self.width, "down"))
+        return linear(b, self.encoder, x, f"{name}.linear_fc2", self.width, "down")
 
 
 def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTower:
-    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed, such as rows that further layers
-    of the language model are given (DeepStack)."""
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     kind = data["model_type"]
     fields = vision_fields(data, where, (f"{kind}_vision", kind), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-6)
@@ -138,12 +159,7 @@ def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTow
     frames = fields.integer("temporal_patch_size", 1, 16, 2)
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
     width, of_text = fields.integer("out_hidden_size", 1, MAX_WIDTH, 3584), text_width(data, where)
-    deep = fields.raw("deepstack_visual_indexes")
-    if deep is None and kind == "qwen3_vl":
-        deep = [8, 16, 24]
-    if deep:
-        what = "only towers whose rows the language model is given once; []"
-        fields.unsupported("deepstack_visual_indexes", deep, what)
+    deep = _deep(fields, kind, encoder.num_layers)
     if encoder.head_dim % 4:
         fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
     theta = axial_theta(fields)
@@ -153,4 +169,18 @@ def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTow
         fields.fail("num_position_embeddings", table, "must be a square")
     if width != of_text:
         fields.fail("out_hidden_size", width, f"must be text_config.hidden_size={of_text}")
-    return Qwen3VLTower(encoder, side, frames, merge, theta, width)
+    return Qwen3VLTower(encoder, side, frames, merge, theta, width, deep)
+
+
+def _deep(fields: Fields, kind: str, num_layers: int) -> tuple[int, ...]:
+    """Layers whose states go deeper, in order."""
+    name = "deepstack_visual_indexes"
+    given = fields.raw(name)
+    if given is None:
+        given = [8, 16, 24] if kind.startswith("qwen3_vl") else []
+    is_list = isinstance(given, list) and all(type(each) is int and 0 <= each < num_layers for each in given)
+    if not is_list or given != sorted(set(given)):
+        fields.fail(name, given, f"must be numbers of the {num_layers} layers, in order")
+    if len(given) >= MAX_GIVEN:
+        fields.unsupported(name, given, f"at most {MAX_GIVEN - 1} layers go deeper")
+    return tuple(given)

@@ -33,8 +33,19 @@ class VisionTower(Protocol):
         ...
 
     @property
+    def merge(self) -> int:
+        """Patches on a side of what becomes one row."""
+        ...
+
+    @property
     def host_tensors(self) -> tuple[str, ...]:
         """Names of tensors that inputs() reads; hold() is to be given them once, before."""
+        ...
+
+    @property
+    def num_deep(self) -> int:
+        """How many layers of the language model, from the first on, have rows added behind them (DeepStack). Rows that
+        the projector gives hold those, too, side by side behind what stands in place of embeddings."""
         ...
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
@@ -62,7 +73,7 @@ class VisionTower(Protocol):
         ...
 
     def projector(self) -> Graph:
-        """Given rows [rows, K] -> output hidden [R, hidden_size of the text part]."""
+        """Given rows [rows, K] -> output hidden [R, hidden_size of the text part, and as many for each of num_deep]."""
         ...
 
 

@@ -22,8 +22,18 @@ class TowerInputs:
     rope_rows: F32 | None = None
 
 
-class HoldsNothing:
-    """Of a tower whose host part reads no tensors; see tower.VisionTower."""
+class GivesRowsOnce:
+    """Of a tower whose rows are what stands in place of embeddings, and no more; see tower.VisionTower."""
+
+    __slots__ = ()
+
+    @property
+    def num_deep(self) -> int:
+        return 0
+
+
+class HoldsNothing(GivesRowsOnce):
+    """Of a tower whose host part reads no tensors, either."""
 
     __slots__ = ()
 

@@ -1,0 +1,36 @@
+"""Rows of pictures are added behind the first layers, too: the graph that computes steps with pictures of Qwen3-VL.
+
+Not one of pipeline.PASSES: it is applied to the graph that the others start from, for a second program of the model, so
+that steps without pictures do without.
+"""
+
+from __future__ import annotations
+
+from albireo.errors import UnsupportedModel
+from albireo.graph.node import Graph, Node, Value
+
+
+def run(graph: Graph, count: int) -> None:
+    """Add what a step gives at places 1 to count to what layers 0 to count - 1 leave.
+
+    Raises: UnsupportedModel for a graph in which these are not to be found.
+    """
+    for layer in range(count):
+        x = _left_by(graph, layer)
+        y = Value(f"{x.name}d", x.type)
+        for node in graph.nodes:
+            node.inputs = {role: y if value is x else value for role, value in node.inputs.items()}
+        node = Node("add_given", {"x": x}, {"place": layer + 1}, (y,), f"layers.{layer}.deepstack")
+        y.producer = node
+        assert x.producer is not None, "a layer left it"
+        graph.nodes.insert(graph.nodes.index(x.producer) + 1, node)
+
+
+def _left_by(graph: Graph, layer: int) -> Value:
+    """What the first norm behind a layer reads."""
+    for node in graph.nodes:
+        if node.op == "rms_norm" and node.origin.startswith((f"layers.{layer + 1}.attn", "head")):
+            x = node.inputs["x"]
+            if x.producer is not None and x.producer.origin.startswith(f"layers.{layer}."):
+                return x
+    raise UnsupportedModel(f"rows of pictures are added behind layer {layer}, which is not to be found in this model")

@@ -54,6 +54,62 @@ def test_keys_that_change_nothing_are_accepted(tmp_path: Path) -> None:
     assert np.array_equal(ours.prepare(shown).tiles[0], plain.prepare(shown).tiles[0])
 
 
+_EVERYWHERE = {
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "rescale_factor": 0.00392156862745098,
+}
+_NULLS = dict.fromkeys(("crop_size", "device", "disable_grouping", "do_center_crop", "input_data_format", "pad_size"))
+_NULLS |= {"data_format": "channels_first", "default_to_square": True, "do_pad": None, "return_tensors": None}
+#: Keys as checkpoints have them, by their models; and how many rows a picture of 640 x 480 has.
+FILES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]] = {
+    "smolvlm": (
+        {"scale_factor": 4, "vision_config": {"patch_size": 16, "image_size": 512}},
+        _EVERYWHERE
+        | {"do_image_splitting": True, "do_pad": True, "image_processor_type": "SmolVLMImageProcessor", "resample": 1}
+        | {
+            "max_image_size": {"longest_edge": 512},
+            "size": {"longest_edge": 2048},
+            "processor_class": "SmolVLMProcessor",
+        }
+        | {"video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 512}}},
+        {"image_seq_len": 64, "processor_class": "SmolVLMProcessor"},
+        13 * 64,
+    ),
+    "qwen3_vl": (
+        {"vision_config": {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}},
+        _EVERYWHERE
+        | _NULLS
+        | {"image_processor_type": "Qwen2VLImageProcessorFast", "max_pixels": None, "merge_size": 2, "min_pixels": None}
+        | {"patch_size": 16, "processor_class": "Qwen3VLProcessor", "resample": 3, "temporal_patch_size": 2}
+        | {"size": {"longest_edge": 16777216, "shortest_edge": 65536}},
+        {"processor_class": "Qwen3VLProcessor"},
+        20 * 15,
+    ),
+    "mistral3": (
+        {"spatial_merge_size": 2, "vision_config": {"patch_size": 14}},
+        _EVERYWHERE
+        | _NULLS
+        | {"image_processor_type": "PixtralImageProcessorFast", "patch_size": {"height": 14, "width": 14}}
+        | {"processor_class": "PixtralProcessor", "resample": 3, "size": {"longest_edge": 1540}},
+        {"image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]", "image_token": "[IMG]", "patch_size": 14}
+        | {"processor_class": "PixtralProcessor", "spatial_merge_size": 2},
+        23 * 18,
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", FILES)
+def test_files_of_checkpoints_are_read(tmp_path: Path, model_type: str) -> None:
+    config, image, processor, num_rows = FILES[model_type]
+    ours = opened(tmp_path, {"model_type": model_type, **config}, image, processor)
+    assert ours.prepare(picture(640, 480)).text.count(ours.image_token) == num_rows
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [

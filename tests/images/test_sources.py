@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,16 +164,29 @@ class Answers(BaseHTTPRequestHandler):
         """Tests are quiet."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+@contextlib.contextmanager
+def serving() -> Iterator[Any]:
+    with Quiet(("127.0.0.1", 0), Answers) as server:
         server.is_over, server.asked = threading.Event(), []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        try:
+            yield server
+        finally:
+            server.is_over.set()  # type: ignore[attr-defined]
+            server.shutdown()
+            thread.join()
+
+
+class Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Clients here break off."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with serving() as server:
         yield server
-        server.is_over.set()  # type: ignore[attr-defined]
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -315,3 +331,45 @@ def test_hosts_that_do_not_answer_are_told(root: str) -> None:
             fetcher().fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/")
     with pytest.raises(InvalidParams, match="cannot be fetched"):
         fetcher().fetch(root.replace("http:", "https:") + "/picture")
+
+
+@pytest.fixture
+def secure_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same answers over TLS, by a certificate that is trusted for 127.0.0.1."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate, and is not here")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    named = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
+    subprocess.run([openssl, *made, *named], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with serving() as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+        yield f"https://127.0.0.1:{secure.server_port}"
+
+
+def test_pictures_are_fetched_over_tls(secure_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fetcher().fetch(f"{secure_root}/redirect/1") == DATA
+    with pytest.raises(InvalidParams, match=r"has not answered within 0\.5 s"):
+        fetcher(timeout_s=0.5).fetch(f"{secure_root}/dripping")
+    with pytest.raises(InvalidParams, match="cannot be fetched: SSLCertVerificationError"):
+        fetcher("localhost").fetch(secure_root.replace("127.0.0.1", "localhost"))
+    monkeypatch.undo()
+    with pytest.raises(InvalidParams, match="cannot be fetched: SSLCertVerificationError"):
+        fetcher().fetch(f"{secure_root}/picture")

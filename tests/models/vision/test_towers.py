@@ -112,8 +112,7 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         ("idefics3", {"vision_use_head": True}, "'vision_use_head': True"),
         ("gemma3", {"image_size": 80}, "image_size=80 is not supported; .*mm_tokens_per_image=9"),
         ("gemma3", {"use_absolute_positions": "no"}, "'use_absolute_positions': 'no'"),
-        ("qwen3_vl", {"deepstack_visual_indexes": [1]}, r"deepstack_visual_indexes=\[1\] is not supported"),
-        ("qwen3_vl", {"deepstack_visual_indexes": None}, r"deepstack_visual_indexes=\[8, 16, 24\] is not supported"),
+        ("qwen3_vl", {"depth": 4, "deepstack_visual_indexes": [0, 1, 2, 3]}, "at most 3 layers go deeper"),
         ("qwen3_5", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn' is not supported"),
         ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen3_5", {"in_channels": 1}, "in_channels=1 is not supported"),
@@ -130,6 +129,11 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
     folder = save(tmp_path, "idefics3")
     with pytest.raises(ModelError, match="num_attention_heads=5 must cut hidden_size=144"):
         open_tower(change_vision(folder, num_attention_heads=5), "float32", "config.json")
+    for deep in ([1, 0], [3], ["1"], "1"):
+        with pytest.raises(ModelError, match="deepstack_visual_indexes=.* must be numbers of the 3 layers, in order"):
+            open_tower(change_vision(save(tmp_path, "qwen3_vl"), deepstack_visual_indexes=deep), "float32", "here")
+    with pytest.raises(ModelError, match=r"deepstack_visual_indexes=\[8, 16, 24\] must be"):
+        open_tower(change_vision(save(tmp_path, "qwen3_vl"), deepstack_visual_indexes=None), "float32", "here")
     with pytest.raises(ModelError, match="vision_config is missing"):
         open_tower({**change_vision(folder), "vision_config": None}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="model_type='llama' has no vision tower here"):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo import LLM, SamplingParams
-from albireo.errors import InvalidParams, TemplateError
+from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.errors import Corrupt, InvalidParams, TemplateError
 from tiny_sights import FAMILIES, Theirs, picture, save
 
 NUM_TOKENS = 12
@@ -132,3 +132,19 @@ def test_limits_are_kept(folder: tuple[str, Path]) -> None:
             llm.chat(said(*pictures), GREEDY)
         assert llm.loaded.memory.weight_bytes < full
         assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
+
+
+def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: Path) -> None:
+    _, path = folder
+    out, chats = tmp_path / "engine", list(CHATS.values())
+    build(path, out, BuildConfig(dtype="float32"))
+    found = []
+    for model in (path, out):
+        with LLM(str(model), dtype="float32", num_threads=1, verify_hashes=model == out) as llm:
+            found.append([o.outputs[0].token_ids for o in llm.chat(chats, GREEDY, use_tqdm=False)])
+    assert found[0] == found[1]
+    damaged = bytearray((out / "vision" / "model.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (out / "vision" / "model.safetensors").write_bytes(damaged)
+    with pytest.raises(Corrupt, match=r"vision/model.safetensors: the hash is not the manifest's"):
+        LLM(str(out), num_threads=1, verify_hashes=True)

@@ -26,6 +26,7 @@ from albireo.api.pooled_head import stored_head
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.tokenizer import gguf_as_files
+from albireo.api.vision import stored_vision
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json
@@ -203,6 +204,10 @@ def _write(
         head = stored_head(source.pooling_rule, source.directory)
         if head:
             writer.write(f"{layout.CONFIG}/{layout.POOLED_HEAD}", head)
+        vision = stored_vision(source)
+        if vision:
+            writer.write_large(layout.VISION, memoryview(vision), lambda _: None)
+            del vision
         writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(programs, stored)))
         manifest = Manifest(
             albireo.__version__, source.model_config.model_type, options, entries.result(), dict(writer.files)

@@ -47,6 +47,7 @@ class CheckpointSource:
         stored, is_weight_only = _stored_encodings(directory, self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.directory = self.config_directory = self.tokenizer_directory = directory
+        self.vision_directory: Path | None = directory
         self.default_model_len = self.model_config.max_position_embeddings
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
 

@@ -56,7 +56,7 @@ class EngineSource:
         self.shares_weights = shares_weights
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
-            self.directory = directory
+            self.directory, self.vision_directory = directory, self.files.vision
             self._pins_numerics = pin_numerics
             self._left_out_now: tuple[str, ...] = ()
             self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)

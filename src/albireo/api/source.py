@@ -38,6 +38,7 @@ class ModelSource(Protocol):
         default_model_len: longest sequence when nobody asks for one.
         parts: what to compile for each rank; see compiler.passes.shard.
         shares_weights: engines of this machine have them in memory together.
+        vision_directory: where the tensors of what reads images are; None: there are none.
         pooling_rule: what its files say of embeddings, or of scores.
     """
 
@@ -48,6 +49,7 @@ class ModelSource(Protocol):
     default_model_len: int
     parts: tuple[Part | None, ...]
     shares_weights: bool
+    vision_directory: Path | None
     pooling_rule: PoolingRule
 
     def adopt(self, config: EngineConfig) -> EngineConfig:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from albireo.api.devices import Device
 from albireo.api.source import ModelSource
-from albireo.artifact.reader import is_engine_directory
 from albireo.backends.cpu.machine import thread_pool
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel
@@ -28,7 +27,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
 from albireo.models.text_part import rope_axes, sees_images_both_ways
-from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_tensors
+from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_file, tower_tensors
 
 TEXT_ONLY = "this model reads text only"
 #: Of a picture of a million pixels, where patches have 16 on a side.
@@ -111,7 +110,8 @@ def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vi
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
     if both_ways and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
-    return Vision(source.directory, tower, processor, programs, rope_axes(data), both_ways)
+    assert source.vision_directory is not None, "else there is a problem"
+    return Vision(source.vision_directory, tower, processor, programs, rope_axes(data), both_ways)
 
 
 def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:
@@ -121,11 +121,30 @@ def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:
         return "on a GPU they are not read yet; use device=cpu"
     if len(source.parts) > 1:
         return f"with tensor_parallel_size={len(source.parts)} they are not read yet; leave it out"
-    if is_engine_directory(source.directory):
-        return "an engine directory holds the part for text alone; use the checkpoint it was built from"
+    if source.vision_directory is None:
+        return "this engine directory was built without the part that reads them; build it again"
     if not has_pillow():
         return "they need Pillow, which is not installed: pip install 'albireo[images]'"
     return ""
+
+
+def stored_vision(source: ModelSource) -> bytearray:
+    """What an engine directory keeps of a checkpoint's part that reads pictures; empty: there is none.
+
+    Raises: ModelError, WeightMismatch.
+    """
+    path = source.config_directory / "config.json"
+    if not path.is_file() or source.vision_directory is None:
+        return bytearray()
+    data = read_json(path)
+    if not has_tower(data):
+        return bytearray()
+    try:
+        open_tower(data, source.model_config.dtype, str(path))
+        open_processor(source.config_directory, data)
+    except UnsupportedModel:
+        return bytearray()  # requests are told why
+    return tower_file(source.vision_directory)
 
 
 def image_problem(vision: Vision | str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 14
+MAJOR, MINOR = 2, 15
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.
@@ -20,6 +20,8 @@ OLD_ROWS, ROWS_SINCE = "fp8.token", 7
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
+#: The tensors of what reads images, as the checkpoint has them.
+VISION = "vision/model.safetensors"
 #: Measured speeds of one machine; no part of what was built, so the manifest does not list it.
 TUNING = "tuning.json"
 TOKENIZER, CONFIG = "tokenizer", "config"
@@ -38,10 +40,12 @@ TOKENIZER_FILES = (
     "chat_template*",
     "additional_chat_templates/*.jinja",
 )
-#: The last ones are of sentence-transformers: what becomes of hidden states.
+#: How images are prepared; and of sentence-transformers: what becomes of hidden states.
 CONFIG_FILES = (
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "modules.json",
     "[0-9]_*/config.json",
     "[0-9]_*/model.safetensors",
@@ -50,8 +54,9 @@ CONFIG_FILES = (
 POOLED_HEAD = "pooled_head.safetensors"
 
 _OPTIONAL = re.compile(
-    r"weights\.[0-7]\.bin|"
-    r"config/(config|generation_config|modules)\.json|config/pooled_head\.safetensors|"
+    r"weights\.[0-7]\.bin|vision/model\.safetensors|"
+    r"config/(config|generation_config|modules|preprocessor_config|processor_config)\.json|"
+    r"config/pooled_head\.safetensors|"
     r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
     r"tokenizer/(tokenizer|tokenizer_config|special_tokens_map)\.json|"
     r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
@@ -69,7 +74,8 @@ def weights_name(rank: int) -> str:
 
 
 def is_weights(name: str) -> bool:
-    return name.startswith("weights.")
+    """Whether a file is large, and hashed when that is asked for."""
+    return name.startswith("weights.") or name == VISION
 
 
 def json_bytes(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
+from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, VISION, is_known_file, is_weights, weights_name
 from albireo.artifact.record import Record, read_version
 from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
 from albireo.errors import Corrupt, short
@@ -136,7 +136,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
         if name not in manifest.files:
             raise Corrupt(f"{where}: files: {name} is missing")
     for name in manifest.files:
-        if is_weights(name) and name not in weights:
+        if is_weights(name) and name not in (*weights, VISION):
             raise Corrupt(f"{where}: files: {name} belongs to no rank, there are {len(weights)}")
     return manifest
 

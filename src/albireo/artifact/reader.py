@@ -65,6 +65,11 @@ class EngineFiles:
         """Directory of config.json and generation_config.json."""
         return self.directory / layout.CONFIG
 
+    @property
+    def vision(self) -> Path | None:
+        """Directory of the tensors of what reads images; None where there are none."""
+        return (self.directory / layout.VISION).parent if layout.VISION in self.manifest.files else None
+
     def check_unchanged(self) -> None:
         """Raises: Corrupt when another build took the place of this one since it was opened."""
         if _identity(self.directory) != self.identity:
@@ -75,6 +80,10 @@ class EngineFiles:
         with hinting(self.directory):
             for rank in self.ranks:
                 _verify(rank, self.manifest.files[rank.weights.name].sha256)
+            if self.vision is not None:
+                path = self.vision / Path(layout.VISION).name
+                if _file_sha256(path) != self.manifest.files[layout.VISION].sha256:
+                    raise Corrupt(f"{path}: the hash is not the manifest's; the file was altered")
 
 
 def is_engine_directory(directory: Path) -> bool:

@@ -208,11 +208,19 @@ def _check_tiling(entries: dict[str, _Entry], where: str, data_start: int, size:
 
 def safetensors_bytes(tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     """A file of a few tensors, all float32."""
-    header, data = {}, b""
-    for name, tensor in tensors.items():
-        part = np.ascontiguousarray(tensor).tobytes()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(part)]}
-        data += part
+    return bytes(stored_bytes({name: ("F32", each.shape, each.tobytes()) for name, each in tensors.items()}))
+
+
+def stored_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...], bytes | memoryview]]) -> bytearray:
+    """A file of tensors. Args: tensors: name -> type as the format names it, shape, and bytes of each."""
+    header: dict[str, Any] = {}
+    start = 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + len(data)]}
+        start += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
-    return len(text).to_bytes(8, "little") + text + data
+    found = bytearray(len(text).to_bytes(8, "little") + text)
+    for _, _, data in tensors.values():
+        found += data
+    return found

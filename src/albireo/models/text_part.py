@@ -236,6 +236,11 @@ class TextTensors:
     def __contains__(self, name: object) -> bool:
         return name in self._stored
 
+    def stored(self) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
+        """Each as the files have it: its name there -> type as the format names it, shape, bytes."""
+        names, files = sorted(self._stored.values()), self._files
+        return {name: (files.type_name(name), files.shape(name), files.buffer(name)) for name in names}
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self._files.shape(self._name(name))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from albireo.errors import WeightMismatch, short
-from albireo.models.safetensors_file import RawTensor, raw_tensor
+from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
 from albireo.quantization.encoded import Encoded
@@ -91,6 +91,15 @@ def tower_tensors(directory: Path) -> TowerTensors:
     """Those of a directory in Hugging Face layout. Raises: ModelError when there are no safetensors, or two of a name;
     WeightMismatch when they are damaged."""
     return TowerTensors(TextTensors(SafetensorsFiles(directory), _PREFIXES))
+
+
+def tower_file(directory: Path) -> bytearray:
+    """A safetensors file of those of a directory, as they lie there. Raises: as tower_tensors()."""
+    stored = TextTensors(SafetensorsFiles(directory), _PREFIXES)
+    try:
+        return stored_bytes(stored.stored())
+    finally:
+        stored.close()
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:

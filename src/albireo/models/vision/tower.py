@@ -17,11 +17,20 @@ from albireo.models.vision.lfm2_vl import open_lfm2_vl
 from albireo.models.vision.mistral3 import open_mistral3
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
-from albireo.models.vision.tensors import TowerTensors, tower_tensors
+from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import TowerInputs
 from albireo.models.weights import check_weights
 
-__all__ = ["F32", "TowerInputs", "VisionTower", "check_tensors", "has_tower", "open_tower", "tower_tensors"]
+__all__ = [
+    "F32",
+    "TowerInputs",
+    "VisionTower",
+    "check_tensors",
+    "has_tower",
+    "open_tower",
+    "tower_file",
+    "tower_tensors",
+]
 
 
 class VisionTower(Protocol):

@@ -9,6 +9,7 @@ import pytest
 
 from albireo.api.prompts import Prompt, parse_prompt, parse_prompts
 from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.image_input import GivenImage
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,8 @@ from albireo.errors import InvalidParams, UnsupportedFeature
         ({"prompt": "text", "cache_salt": "mine"}, [Prompt("text", None, "mine")]),
         ({"prompt": "text", "multi_modal_data": None}, [Prompt("text", None)]),
         ({"prompt": "text", "multi_modal_data": {}}, [Prompt("text", None)]),
+        ({"prompt": "a", "multi_modal_data": {"image": "b"}}, [Prompt("a", None, None, [GivenImage("b")])]),
+        ({"prompt": "a", "multi_modal_data": {"image": [1, 2]}}, [Prompt("a", None, None, [(1, False), (2, False)])]),
         ([], []),
         (["a", [1], {"prompt": "b"}], [Prompt("a", None), Prompt(None, [1]), Prompt("b", None)]),
         ([[1], [2, 3]], [Prompt(None, [1]), Prompt(None, [2, 3])]),
@@ -54,7 +57,8 @@ def test_numpy_ids_become_ints() -> None:
         ({"prompt": 3}, InvalidParams, "int"),
         ({"prompt": "a", "cache_salt": ""}, InvalidParams, "cache_salt"),
         ({"prompt": "a", "cache_salt": "\ud800"}, InvalidParams, "cache_salt"),
-        ({"prompt": "a", "multi_modal_data": {"image": 1}}, UnsupportedFeature, "multi_modal_data"),
+        ({"prompt": "a", "multi_modal_data": {"video": 1}}, UnsupportedFeature, "of kind 'video'; supported: image"),
+        ({"prompt": "a", "multi_modal_data": 1}, InvalidParams, "multi_modal_data=1; it must be a dict"),
     ],
 )
 def test_what_is_no_prompt_is_refused(given: Any, error: type[Exception], words: str) -> None:

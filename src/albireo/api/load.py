@@ -69,12 +69,12 @@ class Loaded:
         pooling_rule: what its files say of embeddings, or of scores.
         adapters: those that requests may have; None without enable_lora.
         method: how drafts are made; None: as settings.speculative says.
+        config_directory: where config.json is, and what says how images are prepared.
         load_s: seconds it took, weights included.
     """
 
     config: EngineConfig
     directory: Path
-    config_directory: Path
     model_config: ModelConfig
     defaults: GenerationDefaults
     eos_token_ids: tuple[int, ...]
@@ -92,6 +92,7 @@ class Loaded:
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
     method: Method | None = None
+    config_directory: Path = Path()
 
     @property
     def one_rank(self) -> CpuModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,22 @@ def _tiny():
 
     tiny = dict(load_architecture("llama").tiny)
     return {key: value for key, value in tiny.items() if key not in ("dtype", "torch_dtype")}
+
+
+def test_what_reads_pictures_is_counted_and_predicted(tmp_path):
+    tiny_sights = pytest.importorskip("tiny_sights")
+    folder = str(tiny_sights.save(tmp_path, "idefics3"))
+    config = EngineConfig(model=folder, dtype="float32")
+    figures, bare = (
+        plan_model(each, PlanWorkload()) for each in (config, replace(config, limit_mm_per_prompt={"image": 0}))
+    )
+    images = figures["images"]
+    assert (images["tiles"], images["tokens"], images["patches"]) == (10, 40, 160)
+    assert images["elapsed_s"]["low"] < images["elapsed_s"]["expected"] < images["elapsed_s"]["high"]
+    memory = figures["memory"]
+    assert memory["needed_bytes"] - bare["memory"]["needed_bytes"] == memory["vision_bytes"] > 0
+    assert bare["memory"]["vision_bytes"] == 0 and bare["images"]["problem"].startswith("limit_mm_per_prompt")
+    text = "\n".join(plan_lines(figures))
+    assert "of 1,024 x 768 pixels: 40 tokens, 10 tiles, read in" in text and "the part that reads them" in text
+    assert "images        not read: limit_mm_per_prompt" in "\n".join(plan_lines(bare))
+    assert "images" not in "\n".join(plan_lines(plan_model(DEFAULT, PlanWorkload())))

@@ -5,15 +5,15 @@ Called by load.py. Where pictures are not read, a model is one of text, and a re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.devices import Device
-from albireo.api.source import ModelSource
 from albireo.backends.cpu.machine import thread_pool
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel
@@ -32,6 +32,22 @@ from albireo.models.vision.tower import VisionTower, has_tower, open_tower, towe
 TEXT_ONLY = "this model reads text only"
 #: Of a picture of a million pixels, where patches have 16 on a side.
 USUAL_PATCHES = 4096
+
+
+class Source(Protocol):
+    """Of a ModelSource, what is asked here: a directory without weights has it, too."""
+
+    @property
+    def config_directory(self) -> Path: ...
+
+    @property
+    def vision_directory(self) -> Path | None: ...
+
+    @property
+    def model_config(self) -> ModelConfig: ...
+
+    @property
+    def parts(self) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,7 @@ class Vision:
         return RopeAxes(rope, (*self.axes, *(0,) * pairs)[:pairs])
 
 
-def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vision | str:
+def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision | str:
     """What reads the pictures of a model; or why none are read, as the end of a sentence.
 
     Raises: ModelError for files that say nonsense.
@@ -114,7 +130,7 @@ def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vi
     return Vision(source.vision_directory, tower, processor, programs, rope_axes(data), both_ways)
 
 
-def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:
+def _problem(config: EngineConfig, source: Source, device: Device) -> str:
     if config.limit_mm_per_prompt.image == 0:
         return "limit_mm_per_prompt leaves the part of the model that reads them out; raise it"
     if device.name != "cpu":
@@ -128,7 +144,7 @@ def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:
     return ""
 
 
-def stored_vision(source: ModelSource) -> bytearray:
+def stored_vision(source: Source) -> bytearray:
     """What an engine directory keeps of a checkpoint's part that reads pictures; empty: there is none.
 
     Raises: ModelError, WeightMismatch.

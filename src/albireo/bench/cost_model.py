@@ -172,7 +172,7 @@ def _attention_s(sequences: Sequence[tuple[int, int]], work: AttentionWork, limi
     total = CALL_S
     for num_new, length in sequences:
         moved = work.kv_bytes * positions_moved(num_new, length, work.window)
-        seen = positions_seen(num_new, length, work.window) + ATTENTION_EXTRA_POSITIONS * num_new
+        seen = positions_seen(num_new, length, work.window, work.both_ways) + ATTENTION_EXTRA_POSITIONS * num_new
         reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)
         total += max(reading, _dot_s(work.flops * seen, ATTENTION_DOT_FRACTION, limits))
     return total

@@ -27,6 +27,7 @@ class MemoryParts:
         room_blocks: KV blocks that fit beside the rest, the null block included; may be below 2: nothing fits.
         context_limit: longest sequence that the model or the settings allow.
         state_bytes: what max_num_seqs sequences keep beside the KV cache.
+        vision_bytes: of what reads images: weights, and activations of a usual one.
     """
 
     budget_bytes: int
@@ -39,13 +40,14 @@ class MemoryParts:
     context_limit: int
     adapter_bytes: int = 0
     state_bytes: int = 0
+    vision_bytes: int = 0
     windows: Windows = (None,)
     max_new: int = 2048
 
     @property
     def fixed_bytes(self) -> int:
         """Everything but the KV cache."""
-        beside = self.adapter_bytes + self.state_bytes
+        beside = self.adapter_bytes + self.state_bytes + self.vision_bytes
         return self.weight_bytes + beside + self.activation_bytes + self.overhead_bytes
 
     @property
@@ -76,6 +78,7 @@ class MemoryParts:
             return
         adapters = f"adapters {_gib(self.adapter_bytes)}, " if self.adapter_bytes else ""
         states = f"states of sequences {_gib(self.state_bytes)}, " if self.state_bytes else ""
+        states += f"what reads images {_gib(self.vision_bytes)}, " if self.vision_bytes else ""
         parts = (
             f"weights {_gib(self.weight_bytes)}, {adapters}{states}activations {_gib(self.activation_bytes)}, overhead "
             f"{_gib(self.overhead_bytes)}, KV cache {_gib(kv_bytes)}"
@@ -104,13 +107,14 @@ def memory_parts(
     memory_bytes: int | None = None,
     shares_weights: bool = False,
     adapter_bytes: int = 0,
+    vision_bytes: int = 0,
 ) -> MemoryParts:
     """Count the parts.
 
     Args:
         memory_bytes: what the engine may use, or all that are on the machine; None: memory_utilization of its memory.
         shares_weights: those engines have them in memory together.
-        adapter_bytes: of the slots of adapters.
+        adapter_bytes: of the slots of adapters. vision_bytes: of what reads images.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
@@ -120,7 +124,7 @@ def memory_parts(
     budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
     block_bytes = device.block_bytes(program.kv)
     state_bytes = program.states.slot_bytes * config.step_limits.max_num_seqs
-    fixed = weight_bytes + adapter_bytes + state_bytes + program.arena_bytes + OVERHEAD_BYTES
+    fixed = weight_bytes + adapter_bytes + state_bytes + vision_bytes + program.arena_bytes + OVERHEAD_BYTES
     room = (budget - fixed) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override * program.kv.num_groups)
@@ -137,6 +141,7 @@ def memory_parts(
         context_limit=context_limit,
         adapter_bytes=adapter_bytes,
         state_bytes=state_bytes,
+        vision_bytes=vision_bytes,
         windows=program.kv.windows,
         max_new=config.step_limits.max_num_batched_tokens,
     )

@@ -16,10 +16,12 @@ from albireo.api.locate import locate_model
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
+from albireo.api.vision import open_vision
 from albireo.artifact.reader import is_engine_directory
 from albireo.backends.cpu.machine import usable_cpus
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.fit import MemoryParts, memory_parts
+from albireo.bench.image_cost import image_figures
 from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
@@ -109,7 +111,11 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     program = compile_program(graph, config, model_len, source.parts[0], catalog)
     if config.enable_lora:
         program, adapter_bytes = with_adapter_room(program, graph, config, model_len, catalog)
-    memory = memory_parts(config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes)
+    vision = open_vision(config, source, device)
+    vision_bytes = 0 if isinstance(vision, str) else vision.weight_bytes(device) + vision.working_bytes
+    memory = memory_parts(
+        config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes, vision_bytes
+    )
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
@@ -128,15 +134,18 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     )
     dtype = source.model_config.dtype
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
+    limits: list[Limits] = []
     if device.name == "cpu":
         probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
-        speed = _predicted(CostModel(program, vocab_size), probe, settings, workload, concurrency)
+        limits = [probe.measure() for _ in range(_NUM_BURSTS)]
+        speed = _predicted(CostModel(program, vocab_size), probe, limits, settings, workload, concurrency)
     return {
         "model": str(directory),
         "dtype": dtype,
         "writes_text": writes_text,
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
+        "images": image_figures(vision, limits),
         **speed,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }
@@ -148,6 +157,8 @@ class ConfigOnly:
     shares_weights = False
 
     def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...], precision: Precision) -> None:
+        self.config_directory = directory
+        self.vision_directory: Path | None = directory
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
         self.precision = precision
         self._format = quantization_format(directory)
@@ -207,6 +218,7 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
         "weight_bytes": memory.weight_bytes,
         "adapter_bytes": memory.adapter_bytes,
         "state_bytes": memory.state_bytes,
+        "vision_bytes": memory.vision_bytes,
         "kv_bytes": kv_bytes,
         "activation_bytes": memory.activation_bytes,
         "overhead_bytes": memory.overhead_bytes,
@@ -220,10 +232,14 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
 
 
 def _predicted(
-    costs: CostModel, probe: LimitProbe, settings: EngineSettings, workload: PlanWorkload, concurrency: int
+    costs: CostModel,
+    probe: LimitProbe,
+    limits: list[Limits],
+    settings: EngineSettings,
+    workload: PlanWorkload,
+    concurrency: int,
 ) -> dict[str, Any]:
     """SPEED_FIGURES, from limits measured now."""
-    limits = [probe.measure() for _ in range(_NUM_BURSTS)]
     one = _speed(costs, settings, workload, 1, limits)
     return {
         "one_request": one,

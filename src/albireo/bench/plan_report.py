@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from albireo.api.vision import TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
 
@@ -25,6 +26,7 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
         "",
         *_memory_lines(figures["memory"], workload, figures["settings"]),
         "",
+        *_image_lines(figures["images"]),
         *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", NO_GPU_COSTS),)),
     ]
 
@@ -42,11 +44,12 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
         ("states", "state_bytes", f"   of {settings['max_num_seqs']} sequences, beside their KV caches"),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
         ("activations", "activation_bytes", ""),
+        ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out"),
         ("overhead", "overhead_bytes", "   Python, libraries, tokenizer, scratch of threads"),
         ("needed", "needed_bytes", ""),
         ("free", "free_bytes", ""),
     ):
-        if memory[key] or key not in ("adapter_bytes", "state_bytes"):
+        if memory[key] or key not in ("adapter_bytes", "state_bytes", "vision_bytes"):
             yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
     length = workload["input_len"] + workload["output_len"]
     yield row(
@@ -54,6 +57,19 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
         f"one context of {memory['longest_context']:,} tokens, or {_requests(memory['requests_at_once'])} of "
         f"{length:,} tokens at once",
     )
+
+
+def _image_lines(images: dict[str, Any]) -> Iterator[str]:
+    if images["problem"] == TEXT_ONLY:
+        return
+    if images["problem"]:
+        yield row("images", f"not read: {images['problem']}")
+        return
+    width, height = images["picture"]
+    tiles = f"{images['tiles']} tile{'s' * (images['tiles'] != 1)}"
+    predicted = images["elapsed_s"]
+    time = f", read in {_bars(predicted, seconds)}" if predicted is not None else ""
+    yield row("an image", f"of {width:,} x {height:,} pixels: {images['tokens']:,} tokens, {tiles}{time}")
 
 
 def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:

@@ -140,7 +140,7 @@ class Roofline:
                 flops += rows * self._flops_per_row[symbol]
         for kind, layers in self._attention.items():
             for num_new, length in shape.sequences_of(kind.rows):
-                flops += layers * kind.flops * positions_seen(num_new, length, kind.window)
+                flops += layers * kind.flops * positions_seen(num_new, length, kind.window, kind.both_ways)
                 num_bytes += layers * kind.kv_bytes * positions_moved(num_new, length, kind.window)
         return Work(num_bytes + states_moved(shape) * self._state_bytes, flops)
 
@@ -223,12 +223,14 @@ class AttentionWork(NamedTuple):
         window: None: all positions.
         flops: a product with a key and one with a value for each head, two an element.
         kv_bytes: of the keys and values of a position, padding left out.
+        both_ways: what is behind a row is seen, too.
     """
 
     rows: str
     window: int | None
     flops: int
     kv_bytes: int
+    both_ways: bool = False
 
 
 def attention_of(program: Program, call: Call) -> AttentionWork:
@@ -236,11 +238,14 @@ def attention_of(program: Program, call: Call) -> AttentionWork:
     kv, a = program.kv, call.attrs
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
-    return AttentionWork(call.rows, a["window"] or None, 2 * a["num_heads"] * elements, kv_bytes)
+    flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
+    return AttentionWork(call.rows, a["window"] or None, flops, kv_bytes, both_ways)
 
 
-def positions_seen(num_new: int, length: int, window: int | None) -> int:
+def positions_seen(num_new: int, length: int, window: int | None, both_ways: bool = False) -> int:
     """Positions that num_new tokens at the end of a sequence look at, added up."""
+    if both_ways:
+        return num_new * (length if window is None else min(length, 2 * window - 1))
     first = length - num_new + 1
     if window is None or length <= window:
         return (first + length) * num_new // 2

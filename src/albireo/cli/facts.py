@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from albireo.api.devices import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce
+from albireo.api.vision import TEXT_ONLY, Vision, open_vision
 from albireo.artifact.layout import FORMAT, MAJOR
+from albireo.bench.image_cost import image_figures
 from albireo.cli.terminal import count, size
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
@@ -64,6 +67,23 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
             "gives",
             f"{source.pooling_rule.says.removeprefix('gives ')}, pooled by {source.pooling_rule.pooling_type}",
         )
+
+
+def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> list[Fact]:
+    """What becomes of a picture in a prompt, or why none is read; nothing of a model of text."""
+    vision = open_vision(config, source, device)
+    if vision == TEXT_ONLY:
+        return []
+    figures = image_figures(vision, [])
+    if figures["problem"]:
+        return [("images", f"not read: {figures['problem']}")]
+    assert isinstance(vision, Vision), "there is no problem"
+    weights, (width, height) = size(vision.weight_bytes(device)), figures["picture"]
+    tiles = f"{figures['tiles']} tile{'s' * (figures['tiles'] != 1)} of {figures['patches']:,} patches in all"
+    text = (
+        f"tower and projector {weights}; a picture of {width:,} x {height:,} is {figures['tokens']:,} tokens, {tiles}"
+    )
+    return [("images", text)]
 
 
 def _positions(config: ModelConfig, graph: Graph) -> str:

@@ -18,7 +18,7 @@ from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
 from albireo.api.tuning import tuned
 from albireo.backends.backend import ExplainedCatalog
-from albireo.cli.facts import Fact, model_facts, plan_facts, tuning_facts
+from albireo.cli.facts import Fact, image_facts, model_facts, plan_facts, tuning_facts
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import plain, row
 from albireo.config import EngineConfig
@@ -95,6 +95,8 @@ def command(
     if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
         for fact in model_facts(source, graph, config):
+            click.echo(plain(row(*fact)))
+        for fact in image_facts(config, source, device):
             click.echo(plain(row(*fact)))
         program, memory = plan(config, source, device)
         if len(source.parts) > 1:

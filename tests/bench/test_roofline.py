@@ -196,6 +196,11 @@ def test_positions(window):
         assert positions_moved(num_new, length, window) == len(set(itertools.chain(*seen)))
 
 
+def test_positions_of_rows_that_see_both_ways():
+    assert positions_seen(7, 7, None, both_ways=True) == 49
+    assert positions_seen(7, 7, 2, both_ways=True) == 7 * 3
+
+
 def test_floor():
     limits = Limits(read_bytes_per_s=100.0, dot_flops_per_s=1000.0)
     assert limits.floor_s(Work(50, 100)) == 0.5

@@ -93,6 +93,8 @@ def test_a_brace_can_be_text(tmp_path):
         ("[1]", "JSON list"),
         ("{}", "neither prompt nor"),
         ('{"prompt": "x", "prompt_token_ids": [1]}', "both prompt and"),
+        ('{"prompt": "x", "messages": []}', "both prompt and messages"),
+        ('{"messages": "x"}', "must be a list of messages"),
         ('{"prompt": null}', "neither prompt nor"),
         ('{"prompt": 5}', "must be text or a list"),
         ('{"prompt": []}', "must be text or a list"),
@@ -112,7 +114,7 @@ def test_a_bad_line_is_named(tmp_path, line, said):
 
 
 def test_neither_prompt_is_said_rightly():
-    with pytest.raises(InvalidParams, match="line 9 has neither prompt nor prompt_token_ids"):
+    with pytest.raises(InvalidParams, match="line 9 has neither prompt nor prompt_token_ids nor messages"):
         parse_object({"temperature": 1}, "line 9")
 
 

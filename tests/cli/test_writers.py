@@ -16,7 +16,7 @@ def reply(text, *, finished, prompt="Hi", place=0):
 
 
 def test_text_grows_by_what_is_new(capsys):
-    writer = TextWriter(echoes=True, has_headings=False)
+    writer = TextWriter([True])
     shown = []
     for each in (reply("", finished=False), reply(" the", finished=False), reply(" there", finished=True)):
         writer.write(each)
@@ -25,19 +25,19 @@ def test_text_grows_by_what_is_new(capsys):
 
 
 def test_token_ids_have_nothing_to_echo(capsys):
-    TextWriter(echoes=True, has_headings=False).write(reply("x", finished=True, prompt=None))
+    TextWriter([True]).write(reply("x", finished=True, prompt=None))
     assert capsys.readouterr().out == "x\n"
 
 
 def test_under_headings_only_what_is_finished(capsys):
-    writer = TextWriter(echoes=False, has_headings=True)
+    writer = TextWriter([True, False])
     writer.write(reply("x", finished=False))
     writer.write(reply("xy", finished=True, place=1))
     assert capsys.readouterr().out == "==> prompt 2 <==\nxy\n"
 
 
 def test_refusals_are_no_text(capsys):
-    TextWriter(echoes=True, has_headings=True).write(Reply(0, None, InvalidParams("no")))
+    TextWriter([True, True]).write(Reply(0, None, InvalidParams("no")))
     assert capsys.readouterr().out == ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from albireo import LLM, SamplingParams
+from albireo.server.endpoints.page import HEADERS
 from server_process import Server
 from tiny_sights import picture, save
 
@@ -155,6 +157,35 @@ def test_refusals_say_what_is_wrong(served: Served, messages: Any, words: str) -
 def test_a_model_of_text_says_so(server: Server) -> None:
     got = server.http.post("/v1/chat/completions", json={"model": "story", "messages": asked(DATA_URL)})
     assert got.status_code == 400 and "this model reads text only" in got.json()["error"]["message"]
+
+
+def events(server: Server) -> Iterator[dict[str, Any]]:
+    """Of /v1/stats."""
+    with server.http.stream("GET", "/v1/stats") as response:
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def test_watchers_learn_of_images(served: Served, server: Server) -> None:
+    """Whether they are read, which the page asks before it offers to send some; and how many a request has."""
+    assert next(events(server))["engine"]["reads_images"] is False
+    watched = events(served.server)
+    assert next(watched)["engine"]["reads_images"] is True
+    with ThreadPoolExecutor(1) as asking:
+        asking.submit(chat, served.server.client(), asked(DATA_URL, DATA_URL)).result()
+    over = next(event["over"] for event in watched if event["over"])
+    assert [request["num_images"] for request in over] == [2]
+    # clients know the shape of these, so that the page learns it elsewhere
+    (model,) = served.server.http.get("/v1/models").json()["data"]
+    assert set(model) == {"id", "object", "created", "owned_by", "root", "parent", "max_model_len"}
+
+
+def test_the_page_draws_pictures_without_leave_to_load_any(served: Served) -> None:
+    policy = served.server.http.get("/").headers["content-security-policy"]
+    assert policy == HEADERS["content-security-policy"] and "img-src 'self';" in policy
+    script = served.server.http.get("/page/pictures.js").text
+    assert "createImageBitmap" in script and "new Image" not in script and ".src" not in script
 
 
 def test_nobody_notices_that_the_engine_was_killed(folder: Path, answer: str) -> None:

@@ -136,7 +136,7 @@ def test_a_watcher_that_does_not_read_costs_two_events_and_holds_up_nobody() -> 
         client.requests[1] = SimpleNamespace(  # work, so that events come
             key=1, ticket=1, replica=0, request_id="cmpl-1",
             times=SimpleNamespace(arrival_s=0.0, last_token_s=None, first_token_s=None),
-            submission=SimpleNamespace(prompt_token_ids=[1], params=SimpleNamespace(max_tokens=4)),
+            submission=SimpleNamespace(prompt_token_ids=[1], params=SimpleNamespace(max_tokens=4), images=()),
             num_cached_tokens=0, continuations=[], num_preemptions=0, num_restarts=0,
         )  # fmt: skip
         asleep, awake = watched.watch(), watched.watch()

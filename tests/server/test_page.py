@@ -78,7 +78,7 @@ def test_every_control_has_a_name() -> None:
     elements = Elements((FILES / "index.html").read_text()).found
     labelled = {attributes["for"] for tag, attributes in elements if tag == "label" and "for" in attributes}
     for tag, attributes in elements:
-        if tag in ("canvas", "textarea", "dialog"):
+        if tag in ("canvas", "textarea", "dialog") or attributes.get("type") == "file":
             name = attributes.get("aria-labelledby") or attributes.get("aria-label")
             assert name or attributes.get("id") in labelled, attributes
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]

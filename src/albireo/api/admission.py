@@ -267,6 +267,11 @@ class Admission:
         return self._images.placed(ids, pictures)
 
     @property
+    def image_mark(self) -> str | None:
+        """What a text says where a picture is; None where no pictures are read."""
+        return None if self._images is None else self._images.mark
+
+    @property
     def _image_problem(self) -> str:
         if self._images is None and not self._settings.image_problem:
             return "they need a tokenizer and skip_tokenizer_init is set; leave it out"

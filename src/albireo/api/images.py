@@ -49,6 +49,11 @@ class ImageReader:
         self._place = _id(tokenizer, processor.placeholder)
         self._row = _id(tokenizer, processor.image_token)
 
+    @property
+    def mark(self) -> str:
+        """What a text says where a picture is."""
+        return self._processor.placeholder
+
     def placed(self, token_ids: Sequence[int], pictures: Sequence[GivenImage]) -> Placed:
         """The prompt with what stands for each picture in place of its mark.
 

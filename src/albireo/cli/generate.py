@@ -8,14 +8,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from albireo.api.admission import Submission
 from albireo.api.locate import locate_model
 from albireo.cli.options import engine_options, sampling_options
+from albireo.cli.pictures import image_option, open_picture, user_message
 from albireo.cli.prompts import STDIN, InputFormat, PromptLine, read_prompts, split_arguments
 from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.terminal import Bar
@@ -25,6 +27,9 @@ from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, ModelError, RequestError
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: When neither a flag nor the model says how much.
 MAX_TOKENS = 256
@@ -42,7 +47,10 @@ MAX_TOKENS = 256
     help="Auto: JSONL when the first line begins with a brace.",
 )
 @click.option("--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
-@click.option("--echo/--no-echo", default=True, show_default=True, help="Text output begins with the prompt.")
+@click.option(
+    "--echo/--no-echo", default=None, help="Text output begins with the prompt; by default where that is gone on with."
+)
+@image_option
 @click.option(
     "--json-schema",
     type=click.File(encoding="utf-8"),
@@ -59,7 +67,8 @@ def command(
     input_file: str | None,
     input_format: InputFormat,
     output: str,
-    echo: bool,
+    echo: bool | None,
+    images: tuple[str, ...],
     json_schema: TextIO | None,
     regex: str | None,
     lora: str | None,
@@ -79,7 +88,14 @@ def command(
       albireo generate --input-file prompts.jsonl --output jsonl > answers.jsonl
 
     A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter, structured_outputs too:
-    {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation.
+    {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation. With
+    "messages" in place of the prompt it is a chat.
+
+    With --image each prompt is a question about the pictures, asked by the model's chat template, and the answer alone
+    is printed; only a prompt that holds the model's own mark of a picture is gone on with.
+
+    \b
+      albireo generate ./my-model --image cat.png "What is it?"
     """
     if "logprobs" in sampling and output != "jsonl":
         raise click.UsageError("--logprobs are shown in --output jsonl only.")
@@ -87,11 +103,14 @@ def command(
     name, texts = split_arguments(model, arguments)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
-        _check(line, sampling)
+        _check(line, sampling, images)
+    pictures = [open_picture(name) for name in images]
     directory = None if name is None else _locate(name, is_argument=model is None)
     session = Session(EngineConfig.from_kwargs(model=directory, **with_adapter(engine, lora)), lora)
-    writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoes=echo, has_headings=len(lines) > 1)
-    finished, num_failed = _run(session, lines, sampling, writer)
+    lines = [_asked(line, pictures, session.image_mark) for line in lines]
+    echoed = [echo if echo is not None else line.messages is None for line in lines]
+    writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoed)
+    finished, num_failed = _run(session, lines, sampling, pictures, writer)
     if stats and finished:
         click.echo(timings_line(finished, session.loaded.load_s), err=True)
     if num_failed:
@@ -140,12 +159,24 @@ def _collect(texts: list[str], input_file: str | None, input_format: InputFormat
     return read_prompts(STDIN, input_format)
 
 
-def _check(line: PromptLine, flags: Mapping[str, Any]) -> None:
+def _check(line: PromptLine, flags: Mapping[str, Any], images: tuple[str, ...]) -> None:
     """Raises: InvalidParams naming the line, before a model is loaded for nothing."""
+    if images and line.messages is not None:
+        raise InvalidParams(_placed(line, "its messages say where pictures are; leave --image out, or give a prompt"))
     try:
         SamplingParams(**{**flags, **line.fields})
     except (InvalidParams, TypeError) as error:
         raise InvalidParams(_placed(line, error)) from None
+
+
+def _asked(line: PromptLine, pictures: list[str | Image.Image], mark: str | None) -> PromptLine:
+    """A line that is a question about pictures, as a chat: a text has places for them only where it says so.
+
+    Args: mark: with which it says so; None where the model reads none, which the engine tells.
+    """
+    if not pictures or mark is None or not isinstance(line.prompt, str) or mark in line.prompt:
+        return line
+    return replace(line, messages=[user_message(line.prompt, pictures)])
 
 
 def _locate(name: str, *, is_argument: bool) -> str:
@@ -157,11 +188,15 @@ def _locate(name: str, *, is_argument: bool) -> str:
 
 
 def _run(
-    session: Session, lines: list[PromptLine], flags: Mapping[str, Any], writer: Writer
+    session: Session,
+    lines: list[PromptLine],
+    flags: Mapping[str, Any],
+    pictures: list[str | Image.Image],
+    writer: Writer,
 ) -> tuple[list[RequestOutput], int]:
     """Run and print. Returns: what finished, and how many did not."""
     finished: list[RequestOutput] = []
-    requests = [partial(_prepare, session, line, flags) for line in lines]
+    requests = [partial(_prepare, session, line, flags, pictures) for line in lines]
     is_streaming = len(lines) == 1
     with Bar(len(lines), "Generating") as bar, closing(session.run(requests, is_streaming=is_streaming)) as replies:
         for reply in in_order(_counted(replies, bar)):
@@ -177,8 +212,13 @@ def _run(
     return finished, len(lines) - len(finished)
 
 
-def _prepare(session: Session, line: PromptLine, flags: Mapping[str, Any]) -> Submission:
-    return session.text(line.prompt, session.params({**flags, **line.fields}, MAX_TOKENS))
+def _prepare(
+    session: Session, line: PromptLine, flags: Mapping[str, Any], pictures: list[str | Image.Image]
+) -> Submission:
+    params = session.params({**flags, **line.fields}, MAX_TOKENS)
+    if line.messages is not None:
+        return session.chat(line.messages, params)
+    return session.text(line.prompt, params, pictures)
 
 
 def _counted(replies: Iterable[Reply], bar: Bar) -> Iterator[Reply]:

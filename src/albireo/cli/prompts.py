@@ -23,7 +23,7 @@ from albireo.params import SamplingParams
 InputFormat = Literal["auto", "text", "jsonl"]
 STDIN = "-"
 #: What a JSONL line may hold beside the parameters.
-_PROMPT_KEYS = ("prompt", "prompt_token_ids")
+_PROMPT_KEYS = ("prompt", "prompt_token_ids", "messages")
 _PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name != "bad_words_token_ids")
 _PATH = re.compile(r"(\.{0,2}/|~)\S*")
 
@@ -33,14 +33,16 @@ class PromptLine:
     """One prompt.
 
     Fields:
-        prompt: text or token ids.
+        prompt: text or token ids; empty where there are messages.
         fields: sampling parameters that came with it.
         where: for errors: "line 3 of prompts.jsonl"; empty for the command line.
+        messages: a chat whose answer is wanted; what is in them is the engine's to check.
     """
 
     prompt: str | list[int]
     fields: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    messages: list[Any] | None = None
 
 
 def split_arguments(model: str | None, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -99,23 +101,29 @@ def _parse_lines(lines: Sequence[tuple[int, str]], name: str) -> Iterator[Prompt
 
 
 def parse_object(entry: Any, where: str) -> PromptLine:
-    """One line's object: prompt (text or ids) or prompt_token_ids, and any field of SamplingParams; null is left out.
+    """One line's object: prompt (text or ids), prompt_token_ids or messages, and any field of SamplingParams; null is
+    left out.
 
     Raises: InvalidParams naming where, and what is wrong.
     """
     if not isinstance(entry, dict):
         raise InvalidParams(f"{where} is a JSON {type(entry).__name__}; it must be an object with a prompt")
     given = {key: value for key, value in entry.items() if value is not None}
-    prompts = [given.pop(key) for key in _PROMPT_KEYS if key in given]
+    prompts = {key: given.pop(key) for key in _PROMPT_KEYS if key in given}
     if len(prompts) != 1:
-        how = "both prompt and" if prompts else "neither prompt nor"
-        raise InvalidParams(f"{where} has {how} prompt_token_ids; give one of them")
+        how = f"both {' and '.join(prompts)}" if prompts else f"neither {' nor '.join(_PROMPT_KEYS)}"
+        raise InvalidParams(f"{where} has {how}; give one of them")
     for key in given:
         if key not in _PARAMS:
             near = difflib.get_close_matches(key, [*_PROMPT_KEYS, *_PARAMS], n=1)
             hint = f"did you mean {near[0]}?" if near else "it must be a field of SamplingParams"
             raise InvalidParams(f"{where} has the unknown field {key!r}; {hint}")
-    return PromptLine(_prompt(prompts[0], where), given, where)
+    ((key, value),) = prompts.items()
+    if key != "messages":
+        return PromptLine(_prompt(value, where), given, where)
+    if not isinstance(value, list):
+        raise InvalidParams(f"{where}: messages must be a list of messages, got {value!r:.60}")
+    return PromptLine("", given, where, value)
 
 
 def _prompt(value: Any, where: str) -> str | list[int]:

@@ -76,12 +76,19 @@ class Session:
             defaults["max_tokens"] = max_tokens
         return self._admission.default_params().clone(**(defaults | dict(given)))
 
-    def text(self, prompt: str | list[int], params: SamplingParams) -> Submission:
-        """Prepare a prompt to go on with. Raises: RequestError."""
-        made = self._admission.submission(parse_prompt(prompt), self._admission.prepare(params))
+    @property
+    def image_mark(self) -> str | None:
+        """What a text to go on with says where a picture is; None where the model reads none."""
+        return self._admission.image_mark
+
+    def text(self, prompt: str | list[int], params: SamplingParams, pictures: Sequence[Any] = ()) -> Submission:
+        """Prepare a prompt to go on with. Args: pictures: one for each of its marks. Raises: RequestError."""
+        key = "prompt" if isinstance(prompt, str) else "prompt_token_ids"
+        given = parse_prompt({key: prompt, "multi_modal_data": {"image": list(pictures)}})
+        made = self._admission.submission(given, self._admission.prepare(params))
         return replace(made, adapter=self._adapter)
 
-    def chat(self, messages: Sequence[Mapping[str, str]], params: SamplingParams) -> Submission:
+    def chat(self, messages: Sequence[Mapping[str, Any]], params: SamplingParams) -> Submission:
         """Prepare an answer, by the model's own template. Raises: RequestError."""
         return replace(self._admission.chat(messages, self._admission.prepare(params), {}), adapter=self._adapter)
 

@@ -6,6 +6,7 @@ Used by generate.py. Gets replies in the order of the prompts. Does not know whe
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -27,13 +28,12 @@ class TextWriter:
     """Prompt and continuation, as they read on. Several come under headings, as head(1) prints several files.
 
     Args:
-        echoes: begin with the prompt.
-        has_headings: there are several prompts.
+        echoes: of each prompt whether its output begins with it.
     """
 
-    def __init__(self, *, echoes: bool, has_headings: bool) -> None:
+    def __init__(self, echoes: Sequence[bool]) -> None:
         self._echoes = echoes
-        self._has_headings = has_headings
+        self._has_headings = len(echoes) > 1
         self._num_shown: int | None = None
 
     def write(self, reply: Reply) -> None:
@@ -45,18 +45,18 @@ class TextWriter:
         elif reply.is_last:
             for each in reply.output.outputs:
                 click.echo(self._heading(reply.place, reply.output, each))
-                click.echo(self._prompt(reply.output) + each.text)
+                click.echo(self._prompt(reply.place, reply.output) + each.text)
 
     def _grow(self, output: RequestOutput) -> None:
         text = output.outputs[0].text
         if self._num_shown is None:
-            click.echo(self._prompt(output), nl=False)
+            click.echo(self._prompt(0, output), nl=False)
             self._num_shown = 0
         click.echo(text[self._num_shown :], nl=output.finished)
         self._num_shown = len(text)
 
-    def _prompt(self, output: RequestOutput) -> str:
-        return output.prompt if self._echoes and output.prompt is not None else ""
+    def _prompt(self, place: int, output: RequestOutput) -> str:
+        return output.prompt if self._echoes[place] and output.prompt is not None else ""
 
     def _heading(self, place: int, output: RequestOutput, each: CompletionOutput) -> str:
         names = [f"prompt {place + 1}"] if self._has_headings else []

@@ -174,6 +174,7 @@ def _engine(serving: Serving) -> dict[str, Any] | None:
         "block_size": ready.block_size,
         "max_model_len": ready.max_model_len,
         "max_num_seqs": num * ready.max_num_seqs,
+        "reads_images": not ready.image_problem,
         "memory": {name: num * size for name, size in ready.memory.items()},
     }
 
@@ -229,6 +230,7 @@ def _request(tracked: Tracked) -> dict[str, Any]:
         "arrival_s": round(times.arrival_s, 4),
         "state": "waiting" if times.last_token_s is None else "running",
         "prompt_tokens": len(tracked.submission.prompt_token_ids),
+        "num_images": len(tracked.submission.images),
         "cached_tokens": tracked.num_cached_tokens,
         "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
         "max_tokens": tracked.submission.params.max_tokens,

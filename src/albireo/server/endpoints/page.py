@@ -14,7 +14,9 @@ from starlette.responses import Response
 
 _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_MODULES = ("app", "api", "playground", "snippets", "load", "live", "blocks", "requests", "steps", "charts", "draw")
+_MODULES = (
+    "app", "api", "playground", "pictures", "snippets", "load", "live", "blocks", "requests", "steps", "charts", "draw",
+)  # fmt: skip
 
 #: Path -> file: all there are, so that nothing else in the folder is ever served.
 ASSETS = {

@@ -4,7 +4,7 @@ import { ask, key, setKey } from "./api.js";
 import { say } from "./draw.js";
 import { startLive } from "./live.js";
 import { startLoad } from "./load.js";
-import { startPlayground } from "./playground.js";
+import { setEngine, startPlayground } from "./playground.js";
 
 const byId = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -64,4 +64,4 @@ byId("model").textContent = model.id;
 document.title = `Albireo · ${model.id}`;
 startPlayground(model);
 startLoad(model);
-startLive(showState);
+startLive(showState, setEngine);

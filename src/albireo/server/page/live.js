@@ -12,7 +12,7 @@ const RETRY_MS = 1000;
 /** What several views look at: the last event, and the request that is pointed at. */
 const scene = { event: null, focus: null };
 
-export function startLive(showState) {
+export function startLive(showState, tellEngine) {
   const draw = () => {
     if (scene.event !== null) for (const view of views) view.draw(scene);
   };
@@ -42,6 +42,7 @@ export function startLive(showState) {
     scene.event = event;
     for (const view of views) view.take(event);
     showState(...words(event));
+    if (event.engine !== null) tellEngine(event.engine);
     schedule();
   };
   follow(take, showState);

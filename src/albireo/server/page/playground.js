@@ -2,7 +2,8 @@
 
 import { ask, events, key, note } from "./api.js";
 import { element, say, seconds } from "./draw.js";
-import { curl, pythonCode } from "./snippets.js";
+import { startPictures, thumbnail } from "./pictures.js";
+import { curl, PictureFile, pythonCode } from "./snippets.js";
 
 const byId = (id) => document.getElementById(id);
 const WHOLE = new Set(["top_k", "max_tokens", "seed"]);
@@ -13,18 +14,31 @@ const HINTS = {
 };
 
 const form = byId("ask"), prompt = byId("prompt"), log = byId("log"), timing = byId("timing");
-let model = null, turns = [], running = null;
+let model = null, turns = [], running = null, readsImages = null;
 
 const mode = () => new FormData(form).get("mode");
 
-/** The request that the form describes, with this text. */
-function request(text) {
+const pictures = startPictures(() => {
+  if (!readsImages) return readsImages === null ? "the model is not known yet" : "this model reads text only";
+  return mode() === "chat" ? "" : "pictures are for chats";
+});
+
+/** A message of a user. address: what stands for a picture. */
+function message({ text, pictures }, address) {
+  if (!pictures.length) return { role: "user", content: text };
+  const parts = pictures.map((each) => ({ type: "image_url", image_url: { url: address(each) } }));
+  return { role: "user", content: [...parts, ...(text ? [{ type: "text", text }] : [])] };
+}
+
+/** The request that the form describes, with this text and the pictures that are held. */
+function request(text, address) {
   const fields = new FormData(form);
   const body = { model: model.id };
   const system = fields.get("system").trim();
   if (mode() === "chat") {
-    const before = [...(system ? [{ role: "system", content: system }] : []), ...turns];
-    body.messages = [...before, { role: "user", content: text }];
+    const before = turns.flatMap((each) => [message(each, address), { role: "assistant", content: each.answer }]);
+    const now = message({ text, pictures: pictures.held() }, address);
+    body.messages = [...(system ? [{ role: "system", content: system }] : []), ...before, now];
   } else {
     body.prompt = text;
   }
@@ -49,6 +63,15 @@ function turn(kind, who) {
   made.append(name, text);
   log.append(made);
   return { made, text, mark };
+}
+
+function showMessage(text, shown) {
+  const said = turn("user", "you");
+  said.text.textContent = text;
+  if (!shown.length) return;
+  const strip = element("div", "strip");
+  strip.append(...shown.map(thumbnail));
+  said.text.before(strip);
 }
 
 function follow(change) {
@@ -101,16 +124,20 @@ function tell(found, asked, end, isEnd) {
 
 async function send() {
   const text = prompt.value;
-  if (running || !text.trim()) return;
+  const shown = pictures.held();
+  if (running || (!text.trim() && !shown.length)) return;
+  if (pictures.isOpening()) return say(timing, "a picture is still being read", true);
   const isChat = mode() === "chat";
-  const { path, body } = request(text);
-  const said = isChat ? turn("user", "you") : null;
-  if (said) said.text.textContent = text;
+  const { path, body } = request(text, (picture) => picture.url);
+  if (isChat) showMessage(text, shown);
   const answer = turn("answer", model.id);
   if (!isChat) answer.text.textContent = text;
   const made = element("span", isChat ? "" : "made");
   answer.text.append(made);
-  if (isChat) prompt.value = "";
+  if (isChat) {
+    prompt.value = "";
+    pictures.set([]);
+  }
   log.scrollTop = log.scrollHeight;
   running = new AbortController();
   setRunning(true);
@@ -128,12 +155,15 @@ async function send() {
       answer.made.className = "turn error";
       made.textContent = error.message;
       say(timing, "the server refused", true);
-      if (isChat) prompt.value = text;
+      if (isChat) {
+        prompt.value = text;
+        pictures.set(shown);
+      }
     }
   }
   const answered = made.textContent;
   if (isChat && answer.made.className === "turn answer" && answered) {
-    turns.push({ role: "user", content: text }, { role: "assistant", content: answered });
+    turns.push({ text, pictures: shown, answer: answered });
   }
   running = null;
   setRunning(false);
@@ -156,10 +186,12 @@ function clear() {
 function showMode() {
   clear();
   byId("system-field").hidden = mode() !== "chat";
+  pictures.show();
 }
 
 async function copy(name, code) {
-  const { path, body } = request(prompt.value || FIRST[mode()]);
+  const held = pictures.held();
+  const { path, body } = request(prompt.value || (held.length ? "" : FIRST[mode()]), (picture) => new PictureFile(picture));
   const text = code(path, body, key() !== "");
   byId("snippet-text").textContent = text;
   byId("snippet").hidden = false;
@@ -169,7 +201,11 @@ async function copy(name, code) {
   } catch {
     words = `${name}; the browser lets nobody copy here, so select it`;
   }
-  byId("snippet-said").textContent = key() ? `${words}; the key comes from the variable ALBIREO_API_KEY` : words;
+  if (key()) words += "; the key comes from the variable ALBIREO_API_KEY";
+  if (mode() === "chat" && [held, ...turns.map((each) => each.pictures)].some((each) => each.length)) {
+    words += "; pictures are read from files where the code runs";
+  }
+  byId("snippet-said").textContent = words;
 }
 
 function summarize() {
@@ -177,6 +213,13 @@ function summarize() {
   const names = ["temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "stop", "system"];
   const set = names.filter((name) => fields.get(name).trim() !== "");
   byId("parameters-said").textContent = set.map((name) => `${name} ${fields.get(name).slice(0, 20)}`).join(", ");
+}
+
+/** What the live view learned about the engine. */
+export function setEngine(engine) {
+  if (readsImages === engine.reads_images) return;
+  readsImages = engine.reads_images;
+  pictures.show();
 }
 
 export function startPlayground(named) {

@@ -111,7 +111,9 @@ export function startRequests(setFocus) {
 }
 
 function told(request, { cached, computed, output }, holds, isPutBack) {
-  const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}`;
+  const images = request.num_images;
+  const shown = images ? `, ${images} image${images > 1 ? "s" : ""}` : "";
+  const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}${shown}`;
   if (request.state === "over") {
     const reasons = request.finish_reasons.filter((reason) => reason === "abort" || reason === "error");
     return [`${output} out, ${prompt}`, ...reasons, seconds(request.wall_s)].join(" · ");

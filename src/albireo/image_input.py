@@ -21,11 +21,15 @@ class GivenImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row."""
+    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row.
+
+    Fields: num_rows: that the tower gives of it.
+    """
 
     height: int
     width: int
     pixels: bytes
+    num_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,21 @@ class ImageInput:
         """Of its tokens those that are rows of the tower."""
         return sum(end - start for start, end in self.spans)
 
-    @property
-    def end(self) -> int:
-        """Behind the last of its positions."""
-        return self.spans[-1][1]
+    def tiles_within(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Of each tile that has rows among the tokens at positions start .. end-1: its number, and where they begin."""
+        found: list[tuple[int, int]] = []
+        number, left = 0, self.tiles[0].num_rows
+        for first, last in self.spans:
+            while first < last:
+                stop = min(last, first + left)
+                if first < end and start < stop and (not found or found[-1][0] != number):
+                    found.append((number, max(first, start)))
+                left -= stop - first
+                first = stop
+                if left == 0 and number + 1 < len(self.tiles):
+                    number += 1
+                    left = self.tiles[number].num_rows
+        return found
 
 
 def key_of(tiles: Sequence[Tile]) -> bytes:

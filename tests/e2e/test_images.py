@@ -148,3 +148,14 @@ def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: 
     (out / "vision" / "model.safetensors").write_bytes(damaged)
     with pytest.raises(Corrupt, match=r"vision/model.safetensors: the hash is not the manifest's"):
         LLM(str(out), num_threads=1, verify_hashes=True)
+
+
+def test_others_go_on_between_the_tiles_of_a_picture(folder: tuple[str, Path]) -> None:
+    """A step reads one tile, so an answer that is under way waits for no more than that."""
+    _, path = folder
+    chat = said(picture(96, 90, 7), picture(40, 40, 8), "?")
+    with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
+        alone = llm.chat([chat], GREEDY, use_tqdm=False)[0]
+        images = llm._admission.chat(chat, GREEDY, {}).images
+    num_tiles = sum(len(image.tiles) for image in images)
+    assert alone.metrics.num_prefill_chunks >= num_tiles > 1

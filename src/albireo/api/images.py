@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams
@@ -95,8 +98,12 @@ class ImageReader:
         first = len(ids)
         ids += self._tokenizer.encode(text, add_special_tokens=False)
         spans = _runs(ids, first, self._row)
-        tiles = tuple(Tile(int(tile.shape[0]), int(tile.shape[1]), tile.tobytes()) for tile in prepared.tiles)
+        tiles = tuple(self._tile(tile) for tile in prepared.tiles)
         return ImageInput(key_of(tiles), tiles, spans, prepared.grid)
+
+    def _tile(self, pixels: NDArray[np.uint8]) -> Tile:
+        height, width, _ = pixels.shape
+        return Tile(height, width, pixels.tobytes(), self._processor.rows(height, width))
 
     def _blank(self, token_id: int) -> str:
         """The text of a token that is nothing but blanks; empty for any other."""

@@ -26,7 +26,7 @@ from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
-from albireo.api.vision import Vision, image_problem, open_vision
+from albireo.api.vision import MAX_STEP_TILES, Vision, image_problem, open_vision
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
@@ -202,6 +202,7 @@ def load(
             pooling_rule=rule,
             image_problem=image_problem(vision),
             are_images_whole=isinstance(vision, Vision) and vision.sees_both_ways,
+            max_step_tiles=MAX_STEP_TILES[device.name],
         )
         return Loaded(
             config=config,

@@ -30,6 +30,8 @@ from albireo.models.text_part import rope_axes, sees_images_both_ways
 from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_file, tower_tensors
 
 TEXT_ONLY = "this model reads text only"
+#: Tiles that a step reads. On a processor one takes about a second, in which nobody's answer goes on.
+MAX_STEP_TILES = {"cpu": 1, "cuda": 8}
 #: Of a picture of a million pixels, where patches have 16 on a side.
 USUAL_PATCHES = 4096
 

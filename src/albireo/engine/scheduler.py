@@ -38,10 +38,12 @@ class _Step:
         copied: had a shared block replaced by a copy that exists only once the step was executed.
         is_prompt_open: known tokens of a scheduled sequence are left for a later step.
         prompt_rows: prompt positions whose log-probabilities are wanted, that this step still has rows for.
+        tiles: of images, that it may still begin with.
         end_order: nobody of this order or behind it is scheduled.
     """
 
     prompt_rows: int
+    tiles: int
     end_order: tuple[int, int, int] | None = None
 
     scheduled: list[Sequence] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Scheduler:
             )
         self._settings = settings
         self._counters = counters
-        self._step = _Step(settings.max_prompt_rows)
+        self._step = _Step(settings.max_prompt_rows, settings.max_step_tiles)
         self._step_idx = 0
         #: Since the last step that was executed.
         self._preempted: list[Sequence] = []
@@ -156,7 +158,7 @@ class Scheduler:
         Returns: the plan; its lists and work are borrowed and change with the next plan.
         Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
         """
-        self._step = _Step(self._settings.max_prompt_rows, self._end_order)
+        self._step = _Step(self._settings.max_prompt_rows, self._settings.max_step_tiles, self._end_order)
         self._end_order = None
         plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
@@ -197,7 +199,7 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
-            num_new = self._with_rows(seq, self._whole_images(seq, _up_to_branch(seq, num_new)))
+            num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new)))
             if num_new == 0:
                 self._step.is_prompt_open = True
                 continue
@@ -228,7 +230,7 @@ class Scheduler:
             if not self._has_room(seq, hit) or self._with_rows(seq, 1) == 0:
                 break
             start = max(hit.num_tokens, seq.num_swapped_tokens)
-            if self._whole_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
+            if self._with_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
                 break  # it begins with an image that this step has no room for
             self._admit(seq, hit, slot, plan)
 
@@ -251,7 +253,7 @@ class Scheduler:
         start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
-        num_new = self._with_rows(seq, self._whole_images(seq, _up_to_branch(seq, num_new), start))
+        num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new), start))
         end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
@@ -268,17 +270,20 @@ class Scheduler:
             return num_new
         return min(num_new, self._step.prompt_rows)
 
-    def _whole_images(self, seq: Sequence, num_new: int, start: int | None = None) -> int:
-        """How many of num_new tokens can be computed without cutting an image, where tokens see all of theirs."""
-        if not self._settings.are_images_whole or not seq.request.images:
+    def _with_images(self, seq: Sequence, num_new: int, start: int | None = None) -> int:
+        """How many of num_new tokens can be computed with the tiles of images that the step still has; and without
+        cutting an image, where tokens see all of theirs."""
+        if not seq.request.images:
             return num_new
         start = seq.num_computed_tokens if start is None else start
         end = start + num_new
-        for image in seq.request.images:
-            for first, last in image.spans:
-                if first < end < last:
-                    return max(0, first - start)
-        return num_new
+        begun = _tiles_begun(seq, start, end)
+        if len(begun) > self._step.tiles:
+            end = begun[self._step.tiles]
+        if self._settings.are_images_whole:
+            spans = (span for image in seq.request.images for span in image.spans)
+            end = next((first for first, last in spans if first < end < last), end)
+        return max(0, end - start)
 
     def _schedule(self, seq: Sequence, num_new: int, plan: StepPlan) -> None:
         start = seq.num_computed_tokens
@@ -287,6 +292,8 @@ class Scheduler:
         work = seq.work_for(num_new)
         plan.work.append(work)
         self._step.prompt_rows -= len(work.prompt_targets)
+        if work.images:
+            self._step.tiles -= len(_tiles_begun(seq, start, end))
         self.cache.publish(seq, start, end)
         self.states.order(seq, work)
         if end == seq.num_tokens:
@@ -406,7 +413,7 @@ class Scheduler:
         for seq in list(self.running) if self.states.is_used else lost:
             self._vacate(seq)
             self.add(seq)
-        self._step = _Step(self._settings.max_prompt_rows)
+        self._step = _Step(self._settings.max_prompt_rows, self._settings.max_step_tiles)
 
     def leave_out_last(self) -> Sequence | None:
         """After roll_back(): the next plan ends before the last in order of the one that failed.
@@ -429,6 +436,15 @@ class Scheduler:
             raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
         self.states.check_invariants(list(self.running))
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)
+
+
+def _tiles_begun(seq: Sequence, start: int, end: int) -> list[int]:
+    """Positions at which tiles of images begin among tokens start .. end-1."""
+    found = []
+    for image in seq.request.images:
+        going_on = {number for number, _ in image.tiles_within(start - 1, start)}
+        found += [at for number, at in image.tiles_within(start, end) if number not in going_on]
+    return found
 
 
 def _up_to_branch(seq: Sequence, num_new: int) -> int:

@@ -34,6 +34,7 @@ class EngineSettings:
         num_token_types: how many types of tokens it tells apart; 0: none.
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
+        max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
         image_problem: why prompts have no images, as the end of a sentence; empty: they may have some.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
@@ -67,6 +68,7 @@ class EngineSettings:
     is_causal: bool = True
     image_problem: str = "this model reads text only"
     are_images_whole: bool = False
+    max_step_tiles: int = 1
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
@@ -116,6 +118,7 @@ class EngineSettings:
         pooling_rule: PoolingRule | None = None,
         image_problem: str = "this model reads text only",
         are_images_whole: bool = False,
+        max_step_tiles: int = 1,
         lookahead: int = 0,
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
@@ -146,6 +149,7 @@ class EngineSettings:
             is_causal=is_causal,
             image_problem=image_problem,
             are_images_whole=are_images_whole,
+            max_step_tiles=max_step_tiles,
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,

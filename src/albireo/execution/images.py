@@ -98,7 +98,7 @@ class ImageRows:
         """
         self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
         self._num_parts = 1 + num_deep
-        self._kept: OrderedDict[bytes, F32] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, int], F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
 
     def give(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> StepInputs:
@@ -126,21 +126,30 @@ class ImageRows:
             for first, last in image.spans:
                 low, high = max(first, start), min(last, end)
                 if low < high:
-                    yield low - start, high - start, self._rows(image)[before + low - first : before + high - first]
+                    yield low - start, high - start, self._rows(image, before + low - first, before + high - first)
                 before += last - first
 
-    def _rows(self, image: ImageInput) -> F32:
-        known = self._kept.get(image.key)
+    def _rows(self, image: ImageInput, low: int, high: int) -> F32:
+        """Rows low to high - 1 of a picture, of whichever tiles they are."""
+        found, first = [], 0
+        for number, tile in enumerate(image.tiles):
+            if first < high and low < first + tile.num_rows:
+                found.append(self._tile_rows(image, number)[max(0, low - first) : high - first])
+            first += tile.num_rows
+        return np.concatenate(found)
+
+    def _tile_rows(self, image: ImageInput, number: int) -> F32:
+        known = self._kept.get((image.key, number))
         if known is not None:
-            self._kept.move_to_end(image.key)
+            self._kept.move_to_end((image.key, number))
             return known
-        tiles = (np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3) for tile in image.tiles)
-        rows = np.concatenate([self._tower(tile) for tile in tiles])
-        if len(rows) != image.num_rows:
-            raise InvariantError(f"the tower gives {len(rows)} rows of an image that has {image.num_rows} tokens")
+        tile = image.tiles[number]
+        rows = self._tower(np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3))
+        if len(rows) != tile.num_rows:
+            raise InvariantError(f"the tower gives {len(rows)} rows of a tile that has {tile.num_rows} tokens")
         if self._factor != 1.0:
             rows = rows / np.float32(self._factor)
-        self._kept[image.key] = rows
+        self._kept[image.key, number] = rows
         self._num_bytes += rows.nbytes
         while self._num_bytes > self._kept_bytes and len(self._kept) > 1:
             self._num_bytes -= self._kept.popitem(last=False)[1].nbytes

@@ -159,3 +159,24 @@ def test_others_go_on_between_the_tiles_of_a_picture(folder: tuple[str, Path]) -
         images = llm._admission.chat(chat, GREEDY, {}).images
     num_tiles = sum(len(image.tiles) for image in images)
     assert alone.metrics.num_prefill_chunks >= num_tiles > 1
+
+
+@pytest.mark.parametrize(
+    "guess", [{"method": "ngram", "prompt_lookup_min": 1}, {"method": "draft_model", "quantization": "int8"}], ids=str
+)
+def test_guesses_change_nothing(folder: tuple[str, Path], guess: dict[str, Any]) -> None:
+    """Drafts are rotated as what is drawn; and several answers go on from one prompt."""
+    name, path = folder
+    if guess["method"] == "draft_model" and name in ("qwen3_5", "lfm2_vl"):
+        pytest.skip("a draft model that keeps states is refused")
+    chats = list(CHATS.values())
+    drawn = SamplingParams(temperature=0.7, max_tokens=40, ignore_eos=True, seed=3, n=2)
+    params = [GREEDY, drawn, GREEDY, drawn]
+    found = []
+    for more in ({}, {"speculative_config": guess}):
+        with LLM(str(path), dtype="float32", num_threads=1, block_size=8, **more) as llm:
+            outputs = llm.chat(chats, params, use_tqdm=False)
+            found.append([[answer.token_ids for answer in output.outputs] for output in outputs])
+            if more:
+                assert llm.stats().num_drafts > 0
+    assert found[0] == found[1]

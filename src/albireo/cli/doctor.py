@@ -29,6 +29,7 @@ _GPU_DTYPES, _GPU_REPEATS = ("float32", "bfloat16"), 3
 #: Extra -> package, and what it is good for.
 EXTRAS = {
     "hub": ("huggingface_hub", "downloading models by their hub name"),
+    "images": ("PIL", "pictures in prompts"),
     "structured": ("llguidance", "structured outputs"),
     "xgrammar": ("xgrammar", "structured outputs by another library"),
 }

@@ -285,6 +285,7 @@ def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:
         work.block_tables,
         work.samples,
         num_drafts=len(drafts),
+        images=work.images,
         adapter_slot=work.adapter_slot,
         state_slot=work.state_slot,
         snapshot_slot=work.snapshot_slot,

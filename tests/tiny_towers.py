@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.execution.vision import VisionRunner, vision_programs
+from albireo.backends.cpu.model import CpuModel
+from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.models import load_architecture
 from albireo.models.vision.tower import open_tower, tower_tensors
 
@@ -193,7 +194,10 @@ def opened(
     data = {**json.loads((folder / "config.json").read_text()), **changes}
     tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
     programs = vision_programs(tower, CpuCatalog(isa_levels()), max_patches)
-    runner = VisionRunner(tower, tensors, thread_pool(num_threads), programs)
+    pool = thread_pool(num_threads)
+    runner = VisionRunner(
+        tower, tensors, programs, lambda program, weights: CpuModel(program, weights, pool, num_blocks(program))
+    )
     tensors.close()
     return runner
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.devices import Device
+from albireo.api.devices import Device, ImageNeeds
 from albireo.api.source import ModelSource
 from albireo.artifact.reader import is_engine_directory
-from albireo.backends.cpu.machine import thread_pool
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel
 from albireo.execution.images import ImageRows, RopeAxes
+from albireo.execution.runner import Pooler
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.images.decode import has_pillow
@@ -28,6 +28,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
 from albireo.models.text_part import rope_axes, sees_images_both_ways
+from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_tensors
 
 TEXT_ONLY = "this model reads text only"
@@ -52,23 +53,35 @@ class Vision:
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
 
-    @property
-    def working_bytes(self) -> int:
-        """Of activations, and of keys and values of one layer, for the largest tile that is usual.
-
-        For the largest there may be, addresses are kept; memory is taken when one comes.
-        """
+    def working_bytes(self, device: Device, needs: ImageNeeds) -> int:
+        """Of activations, and of keys and values of one layer: on the CPU for the largest tile that is usual. For the
+        largest there may be, addresses are kept there; memory is taken when one comes. A GPU has it all, and room for
+        what steps bring."""
         kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs)
-        largest = self.programs[0].maxima["T"]
-        return (sum(program.arena_bytes for program in self.programs) + kv) * min(largest, USUAL_PATCHES) // largest
+        largest, each = self.programs[0].maxima["T"], sum(program.arena_bytes for program in self.programs) + kv
+        return each * min(largest, USUAL_PATCHES) // largest if device.name == "cpu" else each + needs.room_bytes
+
+    def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
+        """Of steps with pictures of a program of the text part."""
+        numbers = (1 + self.tower.num_deep) * model.hidden_size + (model.head_dim if self.axes else 0)
+        return ImageNeeds(4 * numbers * program.maxima["T"], bool(self.axes))
 
     def load(
-        self, config: EngineConfig, model: ModelConfig, max_model_len: int, progress: Callable[[int], None]
+        self,
+        device: Device,
+        config: EngineConfig,
+        model: ModelConfig,
+        max_model_len: int,
+        progress: Callable[[int], None],
     ) -> ImageRows:
-        """Ready to run. Raises: WeightMismatch."""
+        """Ready to run. Raises: WeightMismatch; OutOfMemory where a GPU has no room for it."""
         tensors = tower_tensors(self.directory)
+
+        def opened(program: Program, tensors: TowerTensors) -> Pooler:
+            return device.tower(config, program, tensors, num_blocks(program), progress)
+
         try:
-            runner = VisionRunner(self.tower, tensors, thread_pool(config.num_threads), self.programs, progress)
+            runner = VisionRunner(self.tower, tensors, self.programs, opened)
         finally:
             tensors.close()
 
@@ -98,7 +111,7 @@ def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vi
     data = read_json(path)
     if not has_tower(data):
         return TEXT_ONLY
-    problem = _problem(config, source, device)
+    problem = _problem(config, source)
     if problem:
         return problem
     try:
@@ -114,11 +127,9 @@ def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vi
     return Vision(source.directory, tower, processor, programs, rope_axes(data), both_ways)
 
 
-def _problem(config: EngineConfig, source: ModelSource, device: Device) -> str:
+def _problem(config: EngineConfig, source: ModelSource) -> str:
     if config.limit_mm_per_prompt.image == 0:
         return "limit_mm_per_prompt leaves the part of the model that reads them out; raise it"
-    if device.name != "cpu":
-        return "on a GPU they are not read yet; use device=cpu"
     if len(source.parts) > 1:
         return f"with tensor_parallel_size={len(source.parts)} they are not read yet; leave it out"
     if is_engine_directory(source.directory):

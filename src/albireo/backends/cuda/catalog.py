@@ -41,6 +41,8 @@ _OTHERS = (
     *_ROUTED,
     "norm",
     "gather",
+    "given",
+    "add_given",
     "attention",
     "head_norm",
     "rope",

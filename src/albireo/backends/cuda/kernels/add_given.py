@@ -39,9 +39,10 @@ def add_given_kernel(
     mask = at < cols
     value = tl.load(x + row * x_stride + at, mask=mask, other=0.0)
     source = tl.load(of_token + row)
-    more = tl.load(given + source.to(tl.int64) * given_stride + at, mask=mask & (source >= 0), other=0.0)
+    is_given = at < tl.where(source >= 0, cols, 0)
+    more = tl.load(given + source.to(tl.int64) * given_stride + at, mask=is_given, other=0.0)
     # where nothing is added, -0 stays what it is
-    value = tl.where(source >= 0, value + more, value)
+    value = tl.where(is_given, value + more, value)
     tl.store(out + row * out_stride + at, value, mask=mask)
     if gain is not None:
         token = tl.program_id(0) + tl.arange(0, 1)

@@ -24,7 +24,7 @@ def given_kernel(given, of_token, out, given_stride, out_stride, cols, factor, B
     source = row
     if of_token is not None:
         source = tl.load(of_token + row)
-        mask = mask & (source >= 0)
+        mask = at < tl.where(source >= 0, cols, 0)
     value = tl.load(given + source.to(tl.int64) * given_stride + at, mask=mask, other=0.0)
     tl.store(out + row.to(tl.int64) * out_stride + at, value * factor, mask=mask)
 

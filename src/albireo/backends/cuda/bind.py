@@ -71,6 +71,14 @@ def _add_given(args: CallArgs) -> Launch:
     return lambda step: add_given(x(step), step.given[place], _given_rows(step), out(step))
 
 
+def _add_given_norm(args: CallArgs) -> Launch:
+    x, out, place, gain = args.buffer("x"), args.buffer("out"), args.number("place"), args.vector("gain")
+    scaled, squares = args.buffer("scaled"), args.buffer("squares")
+    return lambda step: add_given(
+        x(step), step.given[place], _given_rows(step), out(step), RowParts(gain, scaled(step), squares(step))
+    )
+
+
 def _given_rows(step: DeviceStep) -> torch.Tensor:
     """Raises: InvariantError where the step brings none."""
     if step.given_rows is None:
@@ -371,6 +379,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "embed": _embed,
     "given": _given,
     "add_given": _add_given,
+    "add_given_norm": _add_given_norm,
     "norm": _norm,
     "gather": _gather,
     "linear": _linear,

@@ -43,6 +43,7 @@ _OTHERS = (
     "gather",
     "given",
     "add_given",
+    "add_given_norm",
     "attention",
     "head_norm",
     "rope",

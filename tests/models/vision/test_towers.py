@@ -130,7 +130,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="num_attention_heads=5 must cut hidden_size=144"):
         open_tower(change_vision(folder, num_attention_heads=5), "float32", "config.json")
     for deep in ([1, 0], [3], ["1"], "1"):
-        with pytest.raises(ModelError, match="deepstack_visual_indexes=.* must be numbers of the 3 layers, in order"):
+        with pytest.raises(ModelError, match=r"deepstack_visual_indexes=.* must be numbers of the 3 layers, in order"):
             open_tower(change_vision(save(tmp_path, "qwen3_vl"), deepstack_visual_indexes=deep), "float32", "here")
     with pytest.raises(ModelError, match=r"deepstack_visual_indexes=\[8, 16, 24\] must be"):
         open_tower(change_vision(save(tmp_path, "qwen3_vl"), deepstack_visual_indexes=None), "float32", "here")

@@ -68,22 +68,22 @@ def _given(args: CallArgs) -> Launch:
 
 def _add_given(args: CallArgs) -> Launch:
     x, out, place = args.buffer("x"), args.buffer("out"), args.number("place")
-    return lambda step: add_given(x(step), step.given[place], _given_rows(step), out(step))
+    return lambda step: add_given(x(step), *_given_rows(step, place), out(step))
 
 
 def _add_given_norm(args: CallArgs) -> Launch:
     x, out, place, gain = args.buffer("x"), args.buffer("out"), args.number("place"), args.vector("gain")
     scaled, squares = args.buffer("scaled"), args.buffer("squares")
     return lambda step: add_given(
-        x(step), step.given[place], _given_rows(step), out(step), RowParts(gain, scaled(step), squares(step))
+        x(step), *_given_rows(step, place), out(step), RowParts(gain, scaled(step), squares(step))
     )
 
 
-def _given_rows(step: DeviceStep) -> torch.Tensor:
-    """Raises: InvariantError where the step brings none."""
-    if step.given_rows is None:
+def _given_rows(step: DeviceStep, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows, and which of them is a token's. Raises: InvariantError where the step brings none."""
+    if step.given_rows is None or place >= len(step.given):
         raise InvariantError("a program that adds rows of pictures runs a step that brings none")
-    return step.given_rows
+    return step.given[place], step.given_rows
 
 
 def _norm(args: CallArgs) -> Launch:

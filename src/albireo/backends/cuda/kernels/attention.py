@@ -6,7 +6,8 @@ value_dim: of a cache that has keys alone: values are so many of their first cha
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
 or None. both_ways: rows see what comes behind them, too; the step has all tokens of each sequence. row_ends: [T] int32
-or None, of causal rows: behind the last position that a row sees, where that is behind its own.
+or None, of causal rows: behind the last position that a row sees, where that is behind its own; rows up to there have
+that end, too.
 
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
 those less than window away. With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
@@ -172,18 +173,22 @@ def attention_kernel(
         if WINDOW:
             begin = tl.maximum(begin, (base + first_row // GROUP - window + 1) // BN * BN)
         last_token = tl.minimum(first_row + BM, num_rows) - 1
-        last_seen = positions
         if BOTH_WAYS:
             end = context
             if WINDOW:  # whole tiles, as those are that need no masks of loads
                 end = tl.minimum(end, (base + last_token // GROUP + window + BN - 1) // BN * BN)
             end = tl.minimum(end_split * SPLIT, end)
         elif row_ends is not None:
-            last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
-            end = tl.minimum(end_split * SPLIT, tl.max(last_seen, axis=0) + 1)
+            # no row before the last one sees more than that
+            last_end = tl.load(row_ends + first_token + last_token // GROUP)
+            end = tl.minimum(tl.maximum(base + last_token // GROUP + 1, last_end), context)
+            end = tl.minimum(end_split * SPLIT, end)
         else:
             end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
 
+        last_seen = positions
+        if row_ends is not None:
+            last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
         m = tl.full((BM,), float("-inf"), tl.float32)
         l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
         acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
@@ -201,10 +206,10 @@ def attention_kernel(
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
             next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, positions, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, False,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False,
             )  # fmt: skip
             pages = next_pages
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
@@ -213,7 +218,7 @@ def attention_kernel(
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, True,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -474,6 +479,7 @@ def aot_cases() -> list[AotCase]:
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
         case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
-        case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),
+        case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads)}, row_ends=True, **tokens),
+        case(64, "bf16", 128, {90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),
         case(16, "bf16", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, row_ends=True, WINDOW=False, **tokens),
     ]

@@ -144,7 +144,7 @@ def _with_images(setup: Setup) -> dict[str, Batch]:
 
 
 def _ends(batch: Batch, image: int) -> torch.Tensor:
-    """Of each row behind the last position it sees: so many new tokens see each other, and every third so many do not."""
+    """Of each row behind the last position it sees: `image` new tokens see each other, every third time they do not."""
     ends = []
     for new, context in batch:
         place = torch.arange(new) // image

@@ -62,9 +62,10 @@ class Vision:
         return each * min(largest, USUAL_PATCHES) // largest if device.name == "cpu" else each + needs.room_bytes
 
     def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
-        """Of steps with pictures of a program of the text part."""
+        """Of steps with pictures of a program of the text part; and of the tower's, which run in turn with these."""
         numbers = (1 + self.tower.num_deep) * model.hidden_size + (model.head_dim if self.axes else 0)
-        return ImageNeeds(4 * numbers * program.maxima["T"], bool(self.axes))
+        rooms = [program.maxima["T"] * numbers, *map(_numbers_given, self.programs)]
+        return ImageNeeds(4 * max(rooms), bool(self.axes))
 
     def load(
         self,
@@ -98,6 +99,13 @@ class Vision:
         # pairs that do not turn are behind those that do
         pairs = len(rope.inv_freq)
         return RopeAxes(rope, (*self.axes, *(0,) * pairs)[:pairs])
+
+
+def _numbers_given(program: Program) -> int:
+    """Of the largest tile: what a tower's program reads of it, rotations included."""
+    widths = {call.attrs["place"]: int(call.attrs["width"]) for call in program.calls if call.family == "given"}
+    turned = max((int(call.attrs["head_dim"]) for call in program.calls if "rope" in call.args), default=0)
+    return program.maxima["T"] * (sum(widths.values()) + turned)
 
 
 def open_vision(config: EngineConfig, source: ModelSource, device: Device) -> Vision | str:

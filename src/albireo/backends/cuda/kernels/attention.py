@@ -401,7 +401,10 @@ def aot_cases() -> list[AotCase]:
         kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
         shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip, value_dim=value_dim)
         launch = launch_of(shape, rows)
-        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
+        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8" or row_ends)) or (cache, head_dim) == (
+            "fp8e4nv",
+            128,
+        )
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}"

@@ -105,6 +105,10 @@ def _text_of(name: str) -> dict[str, Any]:
     return {key: value for key, value in tiny.items() if key != "architectures"}
 
 
+_QWEN_MOE = {**_text_of("qwen3_moe"), "model_type": "qwen3_vl_moe_text", "rope_parameters": _QWEN_ROPE}
+_QWEN_MOE.pop("rope_theta", None)
+
+
 def _channels_first(tiles: list[np.ndarray]) -> list[Any]:
     return [torch.tensor(tile).permute(2, 0, 1) for tile in tiles]
 
@@ -204,6 +208,25 @@ FAMILIES: dict[str, Family] = {
         lambda ids: {
             "text_config": {**_QWEN_TEXT, "vocab_size": len(ids)},
             "vision_config": {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1], "out_hidden_size": 48},
+            "image_token_id": ids["<|image_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
+    ),
+    "qwen3_vl_moe": Family(
+        "Qwen3VLMoeForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**_QWEN_MOE, "vocab_size": len(ids)},
+            "vision_config": {
+                **_QWEN,
+                "depth": 3,
+                "deepstack_visual_indexes": [0, 1],
+                "out_hidden_size": _QWEN_MOE["hidden_size"],
+            },
             "image_token_id": ids["<|image_pad|>"],
             "vision_start_token_id": ids["<|vision_start|>"],
             "vision_end_token_id": ids["<|vision_end|>"],

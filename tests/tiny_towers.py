@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from albireo.backends.backend import KernelCatalog
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.execution.vision import VisionRunner, vision_programs
+from albireo.backends.cpu.model import CpuModel
+from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
+from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.models.vision.tower import open_tower, tower_tensors
 
@@ -189,11 +192,26 @@ def transformers_rows(folder: Path, name: str, dtype: str, given: list[F32]) -> 
 def opened(
     folder: Path, dtype: str = "float32", num_threads: int = 1, max_patches: int = 160, **changes: Any
 ) -> VisionRunner:
-    """Args: changes: keys of config.json that differ."""
+    """On the CPU. Args: changes: keys of config.json that differ."""
+    pool = thread_pool(num_threads)
+
+    def open_program(program: Program, weights: Any) -> CpuModel:
+        return CpuModel(program, weights, pool, num_blocks(program))
+
+    return opened_by(open_program, CpuCatalog(isa_levels()), folder, dtype, max_patches, **changes)
+
+
+def opened_by(
+    open_program: Callable[[Program, Any], Any],
+    catalog: KernelCatalog,
+    folder: Path,
+    dtype: str,
+    max_patches: int,
+    **changes: Any,
+) -> VisionRunner:
     data = {**json.loads((folder / "config.json").read_text()), **changes}
     tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
-    programs = vision_programs(tower, CpuCatalog(isa_levels()), max_patches)
-    runner = VisionRunner(tower, tensors, thread_pool(num_threads), programs)
+    runner = VisionRunner(tower, tensors, vision_programs(tower, catalog, max_patches), open_program)
     tensors.close()
     return runner
 

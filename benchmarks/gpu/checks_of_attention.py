@@ -65,7 +65,7 @@ class Cache:
 
     def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
         """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks,
-        both_ways."""
+        both_ways, row_ends."""
         from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
         from albireo.backends.cuda.kernels.attention import attention
         from albireo.backends.cuda.kernels.build_work_list import build_work_list
@@ -103,8 +103,8 @@ class Cache:
         layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
         args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
         both_ways = more.get("both_ways", False)
-        sinks = more.get("sinks")
-        attention(*args, rows=more.get("rows"), sinks=sinks, value_dim=self.value_dim, both_ways=both_ways)
+        given = {name: more.get(name) for name in ("rows", "sinks", "row_ends")}
+        attention(*args, value_dim=self.value_dim, both_ways=both_ways, **given)
 
 
 def numbers(setup: Setup) -> Iterator[Finding]:
@@ -130,6 +130,27 @@ def numbers(setup: Setup) -> Iterator[Finding]:
         for window in (0, setup.pick(65, 4)):
             what = f"attention both ways, {dtype}, {name}, window {window}"
             yield _against_torch(setup, what, dtype, batch, "encoder", window=window, both_ways=True)
+    for window, (name, batch) in product((0, setup.pick(1024, 4)), _with_images(setup).items()):
+        what = f"attention of images, {name}, window {window}"
+        yield _against_torch(setup, what, "bfloat16", batch, window=window, image=setup.pick(256, 3))
+
+
+def _with_images(setup: Setup) -> dict[str, Batch]:
+    """Of whose new tokens there are images enough to cross ends of tiles and of splits."""
+    return {
+        "a prompt": setup.pick([(900, 900)], [(9, 9)]),
+        "prompts and a token": setup.pick([(300, 800), (1, 4000), (700, 2000)], [(5, 7), (1, 9)]),
+    }
+
+
+def _ends(batch: Batch, image: int) -> torch.Tensor:
+    """Of each row behind the last position it sees: `image` new tokens see each other, every third time they do not."""
+    ends = []
+    for new, context in batch:
+        place = torch.arange(new) // image
+        last = (context - new + (place + 1) * image).clamp(max=context)
+        ends.append(torch.where(place % 3 == 2, 0, last))
+    return torch.cat(ends).to(torch.int32)
 
 
 def texts(setup: Setup) -> dict[str, Batch]:
@@ -149,21 +170,25 @@ def _against_torch(
     batch: Batch,
     kind: str = "usual",
     has_sinks: bool = False,
+    image: int = 0,
     **more: Any,
 ) -> Finding:
+    """Args: image: tokens of one; 0: there are none."""
     cache = Cache(setup, dtype, len(batch), max(context for _, context in batch), kind)
     heads, kv_heads, dim, _ = cache.sizes
     if has_sinks:
         more["sinks"] = 3 * setup.random(heads, seed=9)
     total = sum(new for new, _ in batch)
+    ends = _ends(batch, image).to(setup.device) if image else None
     q = setup.random(total, heads * dim, dtype=torch.bfloat16)
     out = torch.empty((total, heads * (cache.value_dim or dim)), device=setup.device)
-    cache.attend(batch, q, out, **more)
+    cache.attend(batch, q, out, row_ends=ends, **more)
     worst, where, start = 0.0, "", 0
     for i, (new, context) in enumerate(batch):
         rows, (k, v) = slice(start, start + new), cache.numbers(i, context)
         start += new
-        error = _error(q[rows], k, v, out[rows], heads // kv_heads, context - new, **more)
+        own = None if ends is None else ends[rows]
+        error = _error(q[rows], k, v, out[rows], heads // kv_heads, context - new, ends=own, **more)
         if not error <= worst:
             worst, where = error, f"worst of {new} new tokens in a context of {context}"
     return Finding(what, worst, where)
@@ -180,6 +205,7 @@ def _error(
     softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
     both_ways: bool = False,
+    ends: torch.Tensor | None = None,
 ) -> float:
     """The largest difference as a part of 2^-7 of the values' largest: weights are rounded to bfloat16."""
     tokens, dim = len(q), k.shape[2]
@@ -191,6 +217,8 @@ def _error(
     seen = (place > own - window if window else place >= 0) & (both_ways or place <= own)
     if both_ways and window:
         seen &= place < own + window
+    if ends is not None:
+        seen |= (place > own) & (place < ends[:, None])
     scores = scores.masked_fill(~seen, -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks.double()[:, None, None].expand(-1, tokens, 1)), -1)
@@ -233,6 +261,29 @@ def bits(setup: Setup) -> Iterator[Finding]:
             start += new
         what = f"attention both ways, window {window}, a text's bits alone and beside others"
         yield same_bits(setup, what, {len(q) - 1: alone[:-1], len(q): together})
+
+
+def bits_of_images(setup: Setup) -> Iterator[Finding]:
+    """Rows that see to the end of an image, alone and beside others; and rows of no image, which are to be what they
+    are in a step without."""
+    batch, image = _with_images(setup)["prompts and a token"], setup.pick(256, 3)
+    cache = Cache(setup, "bfloat16", len(batch), max(context for _, context in batch))
+    heads, _, dim, _ = cache.sizes
+    ends = _ends(batch, image).to(setup.device)
+    q = setup.random(len(ends), heads * dim, dtype=torch.bfloat16)
+    together, alone, plain = (torch.empty_like(q) for _ in range(3))
+    cache.attend(batch, q, together, row_ends=ends)
+    cache.attend(batch, q, plain)
+    start = 0
+    for i, (new, _) in enumerate(batch):
+        rows = slice(start, start + new)
+        cache.attend(batch[i : i + 1], q[rows], alone[rows], first=i, row_ends=ends[rows])
+        start += new
+    what = "attention of images, bits alone and beside others"
+    yield same_bits(setup, what, {len(q) - 1: alone[:-1], len(q): together})
+    others = together[ends == 0], plain[ends == 0]
+    what = "attention of images, bits of other rows"
+    yield same_bits(setup, what, {len(others[0]) - 1: others[0][:-1], len(others[1]): others[1]})
 
 
 def codes(setup: Setup) -> Found:
@@ -278,6 +329,7 @@ def copies(setup: Setup) -> Found:
 CHECKS: dict[str, Check] = {
     "attention": numbers,
     "attention's bits": bits,
+    "attention of images": bits_of_images,
     "attention to codes": codes,
     "copies": copies,
 }

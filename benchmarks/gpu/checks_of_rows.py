@@ -1,4 +1,5 @@
-"""Kernels that work row by row, against torch in float64: embed, norm, rotation, elementwise, the KV cache's rows.
+"""Kernels that work row by row, against torch in float64: embed, norm, rotation, elementwise, the KV cache's rows, and
+rows of pictures.
 
 Errors are parts of what rounding allows: of an output in bfloat16 half a unit in its 8 bits, of float32 arithmetic some
 units of 2^-24 of the largest number.
@@ -143,6 +144,51 @@ def heads(setup: Setup) -> Found:
     table, positions = rotation(setup, len(x), dim)
     rope(x, table, positions, out, num, dim)
     yield "rope", off(out, rotated(x.double().view(-1, num, dim), table, positions).flatten(1))
+    own, numbers = torch.empty_like(x), torch.arange(len(x), dtype=torch.int32, device=setup.device)
+    rope(x, table[positions.long()].flatten(1), numbers, own, num, dim)
+    yield "rope by rows of the step", equal(own, out)
+
+
+def pictures(setup: Setup) -> Found:
+    """Rows that come with a step, in place of an embedding and added to what a layer left; and its norm's parts, which
+    are to have the bits that a linear leaves of the same rows."""
+    from albireo.backends.cuda.kernels.add_given import add_given
+    from albireo.backends.cuda.kernels.given import given
+    from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+    from albireo.backends.cuda.linear import linear, workspace_size
+    from albireo.backends.cuda.matrix import DeviceMatrix
+
+    tokens, cols, k = setup.pick((70, 4096, 1024), (5, 192, 64))
+    rows, x = setup.random(tokens, cols), setup.random(tokens, cols, seed=1)
+    out = torch.empty_like(x)
+    given(rows, out)
+    yield "given", equal(out, rows)
+    of_token = torch.arange(tokens, dtype=torch.int32, device=setup.device).flip(0)
+    of_token[::3] = -1
+    is_given = of_token >= 0
+    wanted = out.copy_(x).clone()
+    wanted[is_given] = rows[of_token[is_given].long()] * 2.5
+    given(rows, out, of_token, 2.5)
+    yield "given in place of embeddings", equal(out, wanted)
+    wanted = x.clone()
+    wanted[is_given] += rows[of_token[is_given].long()]
+
+    def parts_of(like: torch.Tensor) -> RowParts:
+        squares = torch.empty((tokens, -(-cols // 64)), device=setup.device)
+        return RowParts(1 + 0.1 * setup.random(cols, seed=2), torch.empty_like(like, dtype=torch.bfloat16), squares)
+
+    parts = parts_of(x)
+    add_given(x, rows, of_token, out, parts)
+    yield "add_given", equal(out, wanted)
+    yield "add_given, the norm's rows", off(parts.scaled, out.double() * parts.gain.double())
+    made, of_linear = torch.empty_like(x), parts_of(x)
+    matrix = DeviceMatrix("bfloat16", cols, k, setup.random(cols, k, seed=3, dtype=torch.bfloat16))
+    inputs = setup.random(tokens, k, seed=4, dtype=torch.bfloat16)
+    space = torch.zeros(workspace_size("bfloat16", cols, k), dtype=torch.uint8, device=setup.device)
+    linear(inputs, matrix, made, n=cols, residual=x, workspace=space, parts_out=of_linear)
+    add_given(made, rows, torch.full_like(of_token, -1), out, parts)
+    yield "add_given, a linear's rows", equal(parts.scaled, of_linear.scaled)
+    yield "add_given, a linear's squares", equal(parts.squares, of_linear.squares)
 
 
 def qk_norm_rope_kv_write(setup: Setup) -> Found:
@@ -198,5 +244,6 @@ CHECKS = {
     "elementwise": elementwise,
     "token_rows": token_rows,
     "heads": heads,
+    "pictures": pictures,
     "qk_norm_rope_kv_write": qk_norm_rope_kv_write,
 }

@@ -20,6 +20,7 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
+from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
@@ -47,6 +48,17 @@ class PlanRunner(Protocol):
     def execute(self, plan: StepPlan) -> StepResult: ...
 
     def prepare(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageNeeds:
+    """What steps with pictures take beside what all do.
+
+    Fields: room_bytes: of rows and rotations that the largest brings. has_axes: see execution.images.RopeAxes.
+    """
+
+    room_bytes: int
+    has_axes: bool
 
 
 class Device(Protocol):
@@ -84,11 +96,18 @@ class Device(Protocol):
         programs: Sequence[Program],
         memory: MemoryPlan,
         advance: Advance,
+        images: ImageNeeds | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         """The programs with their weights, ready to run, and the memory as it was shared out in the end.
 
-        Args: advance: told the bytes of each constant that is in place.
+        Args: advance: told the bytes of each constant that is in place. images: None: no step has any.
         """
+        ...
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
+    ) -> Pooler:
+        """A program of a vision tower, or of its projector, with weights of its own, ready to run."""
         ...
 
     def second(self, model: Any, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
@@ -142,6 +161,7 @@ class CpuDevice:
         programs: Sequence[Program],
         memory: MemoryPlan,
         advance: Advance,
+        images: ImageNeeds | None = None,
     ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
         if len(programs) == 1:
             with source.weights(graph) as weights:
@@ -154,6 +174,11 @@ class CpuDevice:
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
         )
         return ranks, memory
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
+    ) -> Pooler:
+        return CpuModel(program, weights, thread_pool(config.num_threads), num_blocks, advance)
 
     def second(
         self,
@@ -230,6 +255,7 @@ class CudaDevice:
         programs: Sequence[Program],
         memory: MemoryPlan,
         advance: Advance,
+        images: ImageNeeds | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         self._check_cache(programs[0].kv.dtype)
         from albireo.api.compile_ahead import compiling
@@ -258,14 +284,30 @@ class CudaDevice:
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
                 before_trial=kernels.wait,
-                reserve_bytes=memory.machine_bytes - memory.budget_bytes,
+                reserve_bytes=memory.machine_bytes - memory.budget_bytes + (images.room_bytes if images else 0),
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 num_state_slots=memory.num_state_slots,
                 max_num_seqs=config.step_limits.max_num_seqs,
+                has_axes=images is not None and images.has_axes,
                 is_eager=config.enforce_eager,
                 advance=advance,
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
+    ) -> Pooler:
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            program,
+            weights,
+            num_blocks=num_blocks,
+            max_positions=program.maxima["T"],
+            are_blocks_needed=True,
+            is_eager=True,
+            advance=advance,
+        )
 
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
@@ -293,9 +335,8 @@ class CudaDevice:
         seeing: Pooler | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        assert images is None, "prompts with images are refused on GPUs"
         states = model if model.program.states else None
-        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending)
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing)
 
 
 class AbsentGpu(CudaDevice):

@@ -26,7 +26,7 @@ from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
-from albireo.api.vision import MAX_STEP_TILES, Vision, image_problem, open_vision
+from albireo.api.vision import MAX_STEP_TILES, TEXT_ONLY, Vision, image_problem, open_vision
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
@@ -148,6 +148,8 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory, drafter, vision = _plan_all(config, source, device)
+        if isinstance(vision, str) and vision != TEXT_ONLY and config.limit_mm_per_prompt.image != 0:
+            _LOG.warning("%s: images are not read: %s", directory, vision)
         if drafter is not None:
             drafter.check_tokens(tokenizer.result() if tokenizer else None)
         swapping = device.swapping(config, programs[0])
@@ -159,11 +161,14 @@ def load(
             both = (*both, *vision.programs)
         method, images = None, None
         with _progress(both, show_progress, on_progress) as advance:
-            model, memory = device.model(config, source, graph, programs, memory, advance)
+            needs = None
+            if isinstance(vision, Vision):
+                # before the model, which takes what is left of a GPU's memory
+                images = vision.load(device, config, model_config, memory.max_model_len, advance)
+                needs = vision.needs(programs[0], model_config)
+            model, memory = device.model(config, source, graph, programs, memory, advance, needs)
             if drafter is not None:
                 method = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
-            if isinstance(vision, Vision):
-                images = vision.load(config, model_config, memory.max_model_len, advance)
         second = SecondPrograms(config, source, device, model, is_tuned)
         adapters = second.adapters() if config.enable_lora else None
         pooler = None
@@ -354,12 +359,14 @@ def _plan_all(
     drafter = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
     both = programs if drafter is None else (*programs, drafter.program)
     vision = open_vision(config, source, device)
+    weight_bytes, working_bytes = 0, 0
+    if isinstance(vision, Vision):
+        weight_bytes = vision.weight_bytes(device)
+        working_bytes = vision.working_bytes(device, vision.needs(programs[0], source.model_config))
     memory = plan_memory(
         config,
-        weight_bytes=sum(device.weight_bytes(program) for program in both)
-        + (vision.weight_bytes(device) if isinstance(vision, Vision) else 0),
-        arena_bytes=sum(program.arena_bytes for program in both)
-        + (vision.working_bytes if isinstance(vision, Vision) else 0),
+        weight_bytes=sum(device.weight_bytes(program) for program in both) + weight_bytes,
+        arena_bytes=sum(program.arena_bytes for program in both) + working_bytes,
         block_bytes=sum(device.block_bytes(program.kv) for program in both),
         model_len=model_len,
         machine=device.machine_bytes(),

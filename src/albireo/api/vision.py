@@ -13,21 +13,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.devices import Device
-from albireo.backends.cpu.machine import thread_pool
+from albireo.api.devices import Device, ImageNeeds
 from albireo.config import EngineConfig
-from albireo.errors import UnsupportedModel
+from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.execution.images import ImageRows, RopeAxes
+from albireo.execution.runner import Pooler
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.images.decode import has_pillow
 from albireo.images.processor import ImageProcessor, open_processor
+from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
 from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
 from albireo.models.text_part import rope_axes, sees_images_both_ways
-from albireo.models.vision.tower import VisionTower, has_tower, open_tower, tower_file, tower_tensors
+from albireo.models.vision.tensors import TowerTensors
+from albireo.models.vision.tower import (
+    VisionTower,
+    check_tensors,
+    has_tower,
+    open_tower,
+    tower_file,
+    tower_tensors,
+)
+from albireo.models.weights import weight_files
 
 TEXT_ONLY = "this model reads text only"
 #: Tiles that a step reads. On a processor one takes about a second, in which nobody's answer goes on.
@@ -69,23 +79,36 @@ class Vision:
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
 
-    @property
-    def working_bytes(self) -> int:
-        """Of activations, and of keys and values of one layer, for the largest tile that is usual.
-
-        For the largest there may be, addresses are kept; memory is taken when one comes.
-        """
+    def working_bytes(self, device: Device, needs: ImageNeeds) -> int:
+        """Of activations, and of keys and values of one layer: on the CPU for the largest tile that is usual. For the
+        largest there may be, addresses are kept there; memory is taken when one comes. A GPU has it all, and room for
+        what steps bring."""
         kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs)
-        largest = self.programs[0].maxima["T"]
-        return (sum(program.arena_bytes for program in self.programs) + kv) * min(largest, USUAL_PATCHES) // largest
+        largest, each = self.programs[0].maxima["T"], sum(program.arena_bytes for program in self.programs) + kv
+        return each * min(largest, USUAL_PATCHES) // largest if device.name == "cpu" else each + needs.room_bytes
+
+    def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
+        """Of steps with pictures of a program of the text part; and of the tower's, which run in turn with these."""
+        numbers = (1 + self.tower.num_deep) * model.hidden_size + (model.head_dim if self.axes else 0)
+        rooms = [program.maxima["T"] * numbers, *map(_numbers_given, self.programs)]
+        return ImageNeeds(4 * max(rooms), bool(self.axes))
 
     def load(
-        self, config: EngineConfig, model: ModelConfig, max_model_len: int, progress: Callable[[int], None]
+        self,
+        device: Device,
+        config: EngineConfig,
+        model: ModelConfig,
+        max_model_len: int,
+        progress: Callable[[int], None],
     ) -> ImageRows:
-        """Ready to run. Raises: WeightMismatch."""
+        """Ready to run. Raises: WeightMismatch; OutOfMemory where a GPU has no room for it."""
         tensors = tower_tensors(self.directory)
+
+        def opened(program: Program, tensors: TowerTensors) -> Pooler:
+            return device.tower(config, program, tensors, num_blocks(program), progress)
+
         try:
-            runner = VisionRunner(self.tower, tensors, thread_pool(config.num_threads), self.programs, progress)
+            runner = VisionRunner(self.tower, tensors, self.programs, opened)
         finally:
             tensors.close()
 
@@ -104,6 +127,13 @@ class Vision:
         return RopeAxes(rope, (*self.axes, *(0,) * pairs)[:pairs])
 
 
+def _numbers_given(program: Program) -> int:
+    """Of the largest tile: what a tower's program reads of it, rotations included."""
+    widths = {call.attrs["place"]: int(call.attrs["width"]) for call in program.calls if call.family == "given"}
+    turned = max((int(call.attrs["head_dim"]) for call in program.calls if "rope" in call.args), default=0)
+    return program.maxima["T"] * (sum(widths.values()) + turned)
+
+
 def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision | str:
     """What reads the pictures of a model; or why none are read, as the end of a sentence.
 
@@ -115,32 +145,44 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
     data = read_json(path)
     if not has_tower(data):
         return TEXT_ONLY
-    problem = _problem(config, source, device)
+    problem = _problem(config, source)
     if problem:
         return problem
+    assert source.vision_directory is not None, "else there is a problem"
     try:
         tower = open_tower(data, source.model_config.dtype, str(path))
+        _check_weights(tower, source.vision_directory)
         processor = open_processor(source.config_directory, data)
         programs = vision_programs(tower, device.catalog(), tower.patches(*processor.largest_tile()))
-    except UnsupportedModel as error:
+    except (UnsupportedModel, WeightMismatch) as error:
         return f"its part that reads them is not computed here: {error}"
     both_ways, rows = sees_images_both_ways(data), tower.rows(*processor.largest_tile())
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
     if both_ways and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
-    assert source.vision_directory is not None, "else there is a problem"
     return Vision(source.vision_directory, tower, processor, programs, rope_axes(data), both_ways)
 
 
-def _problem(config: EngineConfig, source: Source, device: Device) -> str:
+def _check_weights(tower: VisionTower, directory: Path) -> None:
+    """Raises: WeightMismatch where there are weights, and not the tower's: a model of text is served all the same."""
+    if not weight_files(directory):
+        return
+    tensors = tower_tensors(directory)
+    try:
+        check_tensors(tower, tensors)
+    finally:
+        tensors.close()
+
+
+def _problem(config: EngineConfig, source: Source) -> str:
     if config.limit_mm_per_prompt.image == 0:
         return "limit_mm_per_prompt leaves the part of the model that reads them out; raise it"
-    if device.name != "cpu":
-        return "on a GPU they are not read yet; use device=cpu"
     if len(source.parts) > 1:
         return f"with tensor_parallel_size={len(source.parts)} they are not read yet; leave it out"
     if source.vision_directory is None:
         return "this engine directory was built without the part that reads them; build it again"
+    if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
+        return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
     if not has_pillow():
         return "they need Pillow, which is not installed: pip install 'albireo[images]'"
     return ""

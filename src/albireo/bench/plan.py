@@ -112,7 +112,10 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     if config.enable_lora:
         program, adapter_bytes = with_adapter_room(program, graph, config, model_len, catalog)
     vision = open_vision(config, source, device)
-    vision_bytes = 0 if isinstance(vision, str) else vision.weight_bytes(device) + vision.working_bytes
+    vision_bytes = 0
+    if not isinstance(vision, str):
+        needs = vision.needs(program, source.model_config)
+        vision_bytes = vision.weight_bytes(device) + vision.working_bytes(device, needs)
     memory = memory_parts(
         config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes, vision_bytes
     )

@@ -36,7 +36,13 @@ _BY_OUTPUT = (
     "output_gate",
 )
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
-_BY_INPUT |= {"adapter": "x", "causal_conv": "x", "gated_delta_rule": "x", "selective_state": "x"}
+_BY_INPUT |= {
+    "add_given_norm": "x",
+    "adapter": "x",
+    "causal_conv": "x",
+    "gated_delta_rule": "x",
+    "selective_state": "x",
+}
 
 WHY = "the kernels are known before the first step, which then calls pointers"
 

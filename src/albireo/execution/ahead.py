@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -32,9 +32,11 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
+from albireo.execution.images import ImageRows, has_image_rows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
+from albireo.image_input import ImageInput
 from albireo.params import MAX_TOP
 from albireo.step import (
     SampledToken,
@@ -130,7 +132,10 @@ class _Begun:
 class AheadRunner:
     """Executes plans as Runner does, to the same bits.
 
-    Args: max_positions: longest sequence in tokens. states, ending: see Runner.
+    Steps that have rows of images for a program of their own (seeing) are computed as Runner does, and their tokens are
+    drawn by the host; what comes behind them is drawn by the device again.
+
+    Args: max_positions: longest sequence in tokens. states, ending, images, seeing: see Runner.
     """
 
     def __init__(
@@ -142,12 +147,17 @@ class AheadRunner:
         pooler: Pooler | None = None,
         states: StateTier | None = None,
         ending: Ending | None = None,
+        images: ImageRows | None = None,
+        seeing: Pooler | None = None,
     ) -> None:
         self._device = device
+        self._images, self._has_seeing = images, seeing is not None
         self._states = states
         #: By slot, whose state has a token that was not asked for.
         self._spoilt: dict[int, int] = {}
-        self._runner = Runner(device, vocab_size, block_size, pooler, states=states, ending=ending)
+        self._runner = Runner(
+            device, vocab_size, block_size, pooler, states=states, ending=ending, images=images, seeing=seeing
+        )
         self._block_size = block_size
         self._max_positions = max_positions
         self._tables = GroupTables()
@@ -268,19 +278,24 @@ class AheadRunner:
         for work in works:
             if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
                 return False
+            if self._has_seeing and has_image_rows(work):
+                return False
         tasks = (task for work in works for task in work.samples for _ in range(1 + work.num_drafts))
         return self._device.can_draw(list(tasks))
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""
         step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables)
+        inputs = step.inputs
+        if self._images is not None and any(work.images for work in plan.work):
+            inputs = self._images.give(inputs, plan.work)
         targets = [
             (first + i, target, work.prompt_logprobs or 0)
             for work, first in step.prompt_rows
             for i, target in enumerate(work.prompt_targets)
         ]
         tasks, rows = (step.tasks, step.task_rows) if not step.drafts else spread(step)
-        ticket = self._device.submit(step.inputs, tasks, rows, targets=targets, has_drafts=bool(step.drafts))
+        ticket = self._device.submit(inputs, tasks, rows, targets=targets, has_drafts=bool(step.drafts))
         return _Begun(plan, step, ticket)
 
     def _finish(self, begun: _Begun) -> StepResult:
@@ -313,6 +328,7 @@ class AheadRunner:
         tasks: list[SampleTask] = []
         slots: list[int] = []
         snapshots: list[tuple[int, int]] = []
+        images: list[Sequence[ImageInput]] = []
         before = {} if flight is None else flight.rows
         is_top = True
         for work in works:
@@ -335,13 +351,16 @@ class AheadRunner:
             tasks.append(task)
             slots.append(slot)
             snapshots.append(snapshot)
+            images.append(work.images)
             is_top = is_top and takes_best
         if not tasks:
             return None
         rows_of_blocks = self._tables.of(tables, 1 + max(positions) // self._block_size)
         step = pack_next(token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots, snapshots)
+        turns = None if self._images is None else self._images.next_positions(images, positions)
+        inputs = step.inputs if turns is None else replace(step.inputs, rope_positions=turns)
         from_device = np.array(sources, np.int32)
-        return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
+        return _Flight(self._device.submit(inputs, step.tasks, step.task_rows, from_device), rows)
 
 
 def _blocks_at(tables: Sequence[Sequence[int]], column: int) -> tuple[int, ...]:

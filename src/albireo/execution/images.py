@@ -1,8 +1,9 @@
 """Pictures of prompts -> rows of a step: what the vision tower gives of them in place of embeddings, and rotations
 where positions have three axes.
 
-Called by runner.py. A tower is run when a step first has tokens of a picture; its rows are kept a while, by what the
-picture is, so that preempted and repeated prompts do without. Does not know models: it is given what runs a tower.
+Called by runner.py and ahead.py. A tower is run when a step first has tokens of a picture; its rows are kept a while,
+by what the picture is, so that preempted and repeated prompts do without. Does not know models: it is given what runs a
+tower.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from albireo.image_input import ImageInput
 from albireo.step import SequenceWork
 
 F32 = NDArray[np.float32]
+Ints = NDArray[np.int32]
 
 #: Bytes of rows that are kept of pictures: about 100 of 256 rows of 2,560 numbers.
 KEPT_BYTES = 256 << 20
@@ -76,6 +78,17 @@ def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArra
     return found
 
 
+def shift_behind(images: Sequence[ImageInput]) -> int:
+    """What the text behind all images is turned by, beside its position: see axis_positions()."""
+    return sum(max(image.grid) - (end - first) for image in images if image.grid for first, end in image.spans)
+
+
+def has_image_rows(work: SequenceWork) -> bool:
+    """Whether some of a work's tokens are rows of images."""
+    start, end = _range(work)
+    return any(first < end and start < last for image in work.images for first, last in image.spans)
+
+
 class ImageRows:
     """Invariant: what a picture's rows are depends on its tiles alone, however often they are computed."""
 
@@ -117,6 +130,15 @@ class ImageRows:
             places = tuple(np.ascontiguousarray(each) for each in given)
             inputs = replace(inputs, given=places, given_rows=of_token, row_ends=row_ends)
         return inputs if self._axes is None else self._axes.turned(inputs, works)
+
+    def next_positions(self, images: Sequence[Sequence[ImageInput]], positions: Sequence[int]) -> Ints | None:
+        """[B] by which sequences' next tokens are rotated, all of whose images lie before; None: by positions.
+
+        Args: images, positions: of each sequence.
+        """
+        if self._axes is None or not any(images):
+            return None
+        return np.array([at + shift_behind(some) for at, some in zip(positions, images, strict=True)], np.int32)
 
     def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32]]:
         """Runs of a work's tokens that are rows of pictures: first and last of them, and the rows."""

@@ -1,7 +1,7 @@
 """VisionRunner: makes rows of a language model's embeddings of a tile: tower, neighbours put together, projector.
 
 Made by api/, called where a prompt has pictures. A tile is one step with its patches as one sequence. Does not know
-pictures, prompts or requests.
+pictures, prompts or requests, nor which device computes: what it gives lies in host memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.backend import KernelCatalog
-from albireo.backends.cpu.machine import ThreadPool
-from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
+from albireo.execution.runner import Pooler
 from albireo.graph.program import Program
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
@@ -27,9 +26,9 @@ _BLOCK_SIZE = 16
 
 
 class VisionRunner:
-    """A tower and its projector on this machine.
+    """A tower and its projector, ready to run.
 
-    One tile at a time, in turn with other programs of the pool.
+    One tile at a time, in turn with other programs of the device.
 
     Invariant: rows depend on the tile alone: neither on tiles before it nor on the number of threads.
     """
@@ -38,20 +37,19 @@ class VisionRunner:
         self,
         tower: VisionTower,
         tensors: TowerTensors,
-        pool: ThreadPool,
         programs: tuple[Program, Program],
-        progress: Callable[[int], None] = lambda _: None,
+        open_program: Callable[[Program, TowerTensors], Pooler],
     ) -> None:
-        """Args: tensors: of the tower's directory; may be closed behind this. programs: of vision_programs().
+        """Args:
+            tensors: of the tower's directory; may be closed behind this. programs: of vision_programs().
+            open_program: makes one ready to run, with num_blocks() blocks of keys and values.
 
         Raises: WeightMismatch where tensors do not fit the tower.
         """
         self._tower, self.max_patches = tower, programs[0].maxima["T"]
         check_tensors(tower, tensors)
         tower.hold({name: tensors.tensor(name).to_float32() for name in tower.host_tensors})
-        self._model, self._projector = (
-            CpuModel(program, tensors, pool, num_blocks(program), progress) for program in programs
-        )
+        self._model, self._projector = (open_program(program, tensors) for program in programs)
 
     def rows(self, tile: F32) -> F32:
         """[n, hidden_size of the text part] of a tile [H, W, 3], normalized; the caller's own.

@@ -8,6 +8,7 @@ Call families and their roles (a backend implements these):
     embed        ids, table -> out                          out[T, E] float32; ids: token_ids or positions
     given        -> out                                     out[T, width] float32, which comes with the step
     add_given    x -> out                                   x, and rows that come with the step where there are any
+    add_given_norm  x, gain -> out, scaled, squares         an add_given, and what linear_norm gives beside out
     norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
                                                             attr centered: of x minus its mean
     gather       x, rows -> out                             rows of x, copied

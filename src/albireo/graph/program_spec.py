@@ -82,6 +82,7 @@ FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
     "given": Family((), ("out",), ("width", "place")),
     "add_given": Family(("x",), ("out",), ("place",)),
+    "add_given_norm": Family(("x", "gain"), ("out", "scaled", "squares"), ("place",)),
     "norm": Family(
         ("x",),
         ("out",),
@@ -176,7 +177,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "output_gate", "adapter", *RECURRENT)
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "add_given_norm", "output_gate", "adapter", *RECURRENT)
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -421,7 +422,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
         fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
         return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
-    if call.family in ("given", "add_given"):
+    if call.family in ("given", "add_given", "add_given_norm"):
         width = int(a["width"]) if call.family == "given" else cols["x"]
         return cols["out"] == width and 0 <= int(a["place"]) < MAX_GIVEN
     if call.family == "slice":

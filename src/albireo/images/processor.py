@@ -25,6 +25,8 @@ _FAMILIES: Mapping[str, Callable[[Settings], ImageProcessor]] = {
     "gemma3": Gemma3.read,
     "idefics3": Idefics3.read,
     "lfm2_vl": Lfm2Vl.read,
+    # as it was first published
+    "lfm2-vl": Lfm2Vl.read,
     "mistral3": Mistral3.read,
     "qwen2_5_vl": Qwen2VL.read,
     "qwen2_vl": Qwen2VL.read,

@@ -55,6 +55,7 @@ _IDEFICS = _Whole(
         "transformers.js_config",
     ),
 )
+_LFM2 = _Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"})
 _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (11, 11, 10), (24, 20, 20)
 #: By the model_type of the whole.
 _WHOLES = {
@@ -62,7 +63,9 @@ _WHOLES = {
     "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
-    "lfm2_vl": _Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"}),
+    "lfm2_vl": _LFM2,
+    # as it was first published
+    "lfm2-vl": _LFM2,
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",

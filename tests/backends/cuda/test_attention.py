@@ -71,6 +71,8 @@ class Sequence:
     k: np.ndarray
     v: np.ndarray
     blocks: list[int]
+    #: [n] behind the last position that each row sees, where it is behind its own; None: of none is it.
+    ends: np.ndarray | None = None
 
     @property
     def context(self) -> int:
@@ -145,6 +147,17 @@ class World:
             sizes,
         )
 
+    def row_ends(self, order: list[int], num_tokens: int) -> torch.Tensor | None:
+        """[num_tokens], zeros where a row sees up to itself."""
+        if all(self.sequences[i].ends is None for i in order):
+            return None
+        found, at = np.zeros(num_tokens, np.int32), 0
+        for each in (self.sequences[i] for i in order):
+            if each.ends is not None:
+                found[at : at + len(each.q)] = each.ends
+            at += len(each.q)
+        return torch.from_numpy(found)
+
     def run(
         self,
         order: list[int],
@@ -184,7 +197,7 @@ class World:
         if coded:
             out = room(tokens, columns, coded)
         more = {"rows": rows if coded else None, "sinks": shape.sinks, "value_dim": shape.value_dim}
-        more["both_ways"] = shape.both_ways
+        more |= {"both_ways": shape.both_ways, "row_ends": self.row_ends(order, tokens)}
         attention(q, self.layer, out, step, work, workspace, *numbers, **more)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
@@ -211,8 +224,8 @@ class World:
         attrs["num_kv_heads"] = shape.num_kv_heads
         attrs["both_ways"] = shape.both_ways
         sinks = None if shape.sinks is None else shape.sinks.numpy()
-        wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks)
-        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks).astype(np.float64)
+        wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks, ends=each.ends)
+        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks, ends=each.ends).astype(np.float64)
         group = shape.num_heads // shape.num_kv_heads
         keys = np.abs(each.k).repeat(group, axis=1)
         size = np.einsum("nhd,chd->nhc", np.abs(each.q), keys).max(axis=-1)[..., None] * shape.scale
@@ -278,6 +291,66 @@ def test_rows_that_see_both_ways_against_the_reference(shape: Shape, tile_rows: 
 def test_ends_of_tiles_and_splits_both_ways(length: int, window: int) -> None:
     world = World(Shape(num_heads=1, num_kv_heads=1, both_ways=True, window=window), [length], [length])
     world.check([0], world.run([0], multiprocessors=64))
+
+
+def with_images(world: World, images: list[list[tuple[int, int]]]) -> World:
+    """Positions from first to end of each pair see all of these. A sequence without any has no ends."""
+    for each, spans in zip(world.sequences, images, strict=True):
+        first, ends = each.context - len(each.q), np.zeros(len(each.q), np.int32)
+        for start, end in spans:
+            ends[start - first : end - first] = end
+        each.ends = ends if spans else None
+    return world
+
+
+#: Of 150 positions two images, one across the ends of two splits; one to the end of a context; one of a chunk's first
+#: rows; none; one that is all there is.
+IMAGES: list[list[tuple[int, int]]] = [[(3, 20), (50, 133)], [(70, 90)], [(60, 70)], [], [(0, 21)]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(),
+        Shape(window=40, head_dim=8, block_size=8, out="bfloat16"),
+        Shape(window=70, kv="int8", softcap=5.0, num_kv_heads=1),
+        Shape(dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1, has_sinks=True),
+        Shape(kv="fp8", dtype="float16", num_heads=2, window=90),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("options", [{}, {"tile_rows": 16, "max_parts": 0}], ids=["in parts", "whole"])
+def test_rows_of_images_against_the_reference(shape: Shape, options: dict[str, Any]) -> None:
+    """Prompts, chunks behind a context, and a token that decodes; every row of an image sees to its end."""
+    world = with_images(World(shape, [150, 90, 70, 64, 21], [150, 30, 10, 1, 21]), IMAGES)
+    order = [1, 0, 3, 4, 2]
+    world.check(order, world.run(order, multiprocessors=64, **options))
+
+
+@pytest.mark.parametrize("length", [63, 64, 65, 129])
+def test_images_at_ends_of_tiles_and_splits(length: int) -> None:
+    shape = Shape(num_heads=2, num_kv_heads=1, window=33)
+    world = with_images(World(shape, [length], [length]), [[(1, 32), (length - 31, length)]])
+    world.check([0], world.run([0], multiprocessors=64))
+
+
+@pytest.mark.parametrize("window", [0, 40])
+def test_bits_of_images_are_the_same_in_any_company(window: int) -> None:
+    """And those of rows that see up to themselves are what they are without images in the step."""
+    world = with_images(
+        World(Shape(window=window), [150, 90, 70, 64, 21], [150, 30, 10, 1, 21]),
+        IMAGES,
+    )
+    alone = [world.run([i]) for i in range(5)]
+    order = [2, 0, 3, 4, 1]
+    together = torch.cat([alone[i] for i in order])
+    for options in ({"tile_rows": 16, "max_parts": 0}, {"tile_rows": 64, "multiprocessors": 64}, {"tile_rows": 128}):
+        assert torch.equal(world.run(order, **options), together), options
+    (first,) = [each for each in world.sequences if each.context == 150]
+    ends, first.ends = first.ends, None
+    plain = world.run([0])
+    assert ends is not None
+    assert torch.equal(plain[ends == 0], alone[0][ends == 0]) and not torch.equal(plain[3:10], alone[0][3:10])
 
 
 @pytest.mark.parametrize(

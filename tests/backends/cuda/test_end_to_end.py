@@ -20,6 +20,7 @@ from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
+from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.errors import ConfigError
@@ -52,6 +53,7 @@ class StandIn(devices.CudaDevice):
         programs: Sequence[Program],
         memory: MemoryPlan,
         advance: devices.Advance,
+        images: devices.ImageNeeds | None = None,
     ) -> tuple[CudaModel, MemoryPlan]:
         with source.weights(graph) as weights:
             model = open_model(
@@ -62,12 +64,26 @@ class StandIn(devices.CudaDevice):
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 num_state_slots=memory.num_state_slots,
                 max_num_seqs=config.step_limits.max_num_seqs,
+                has_axes=images is not None and images.has_axes,
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
                 advance=advance,
             )
         MODELS[:] = [model]
         return model, memory
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: devices.Advance
+    ) -> CudaModel:
+        return open_model(
+            program,
+            weights,
+            num_blocks=num_blocks,
+            max_positions=program.maxima["T"],
+            is_eager=True,
+            device=torch.device("cpu"),
+            advance=advance,
+        )
 
 
 @pytest.fixture(scope="module")

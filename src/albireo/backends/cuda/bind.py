@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
+from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
 from albireo.backends.cuda.expert_linear import check_types, expert_linear
+from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.elementwise import elementwise
@@ -20,6 +20,7 @@ from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 from albireo.backends.cuda.kernels.gather import gather
+from albireo.backends.cuda.kernels.given import given
 from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.join_heads import join_heads
@@ -28,111 +29,64 @@ from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
-from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.linear import linear
-from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.scratch import Scratch, qkv_columns
-from albireo.backends.cuda.states import DeviceStates
+from albireo.backends.cuda.scratch import qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import ROW_CODES
+from albireo.errors import InvariantError
 from albireo.graph.ops import GROUPS
-from albireo.graph.program import Buffer, Call
-
-Launch = Callable[[DeviceStep], None]
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Where everything a program names lies.
-
-    Fields:
-        buffers, specs: activations by name, [largest rows, columns]; and what the program says of them.
-        matrices: constants with a packing of rows. vectors: those of one row, and rope tables, float32.
-    """
-
-    buffers: Mapping[str, torch.Tensor]
-    specs: Mapping[str, Buffer]
-    matrices: Mapping[str, DeviceMatrix]
-    vectors: Mapping[str, torch.Tensor]
-    kv: DeviceKV
-    states: DeviceStates
-    scratch: Scratch
+from albireo.graph.program import Call
 
 
 def bind(call: Call, memory: Memory) -> Launch:
     """The launch of one call. Raises: KeyError for a family that has no kernel here."""
-    return _FAMILIES[call.family](_Args(call, memory))
+    return _FAMILIES[call.family](CallArgs(call, memory))
 
 
-@dataclass(frozen=True, slots=True)
-class _Args:
-    """What a call's roles name."""
-
-    call: Call
-    memory: Memory
-
-    def buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
-        """The rows that a step has of an activation."""
-        name = self.call.args[role]
-        tensor, rows = self.memory.buffers[name], self.memory.specs[name].rows
-        if isinstance(rows, int):
-            return lambda step: tensor[:rows]
-        return lambda step: tensor[: step.sizes[rows]]
-
-    def optional_buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor | None]:
-        return self.buffer(role) if role in self.call.args else lambda step: None
-
-    def ids(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
-        """A step array."""
-        name = self.call.args[role]
-        if name in ("token_ids", "positions", "token_types"):
-            return lambda step: getattr(step, name)
-        return lambda step: step.rows[name]
-
-    @property
-    def block_group(self) -> int:
-        """Which block tables the layer's blocks are in."""
-        return self.memory.kv.layout.place(self.call.attrs["layer"])[0]
-
-    def matrix(self, role: str = "weight") -> DeviceMatrix:
-        return self.memory.matrices[self.call.args[role]]
-
-    def vector(self, role: str) -> torch.Tensor:
-        return self.memory.vectors[self.call.args[role]]
-
-    def optional_vector(self, role: str) -> torch.Tensor | None:
-        return self.vector(role) if role in self.call.args else None
-
-    def columns(self, role: str) -> int:
-        """Of an activation; of rows of 8-bit codes the codes alone."""
-        return self.memory.specs[self.call.args[role]].cols
-
-    def row_squares(self) -> Callable[[DeviceStep], RowSquares | None]:
-        """Of the rows of x, where what is multiplied is a norm's."""
-        if "squares" not in self.call.args:
-            return lambda step: None
-        squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
-        factors = self.memory.scratch.factors
-        return lambda step: RowSquares(squares(step), factors, eps, width)
-
-    def number(self, name: str) -> int:
-        return int(self.call.attrs[name])
-
-
-def _embed(args: _Args) -> Launch:
+def _embed(args: CallArgs) -> Launch:
     ids, table, out = args.ids("ids"), args.matrix("table"), args.buffer("out")
-    factor = float(args.call.attrs.get("scale", 1.0))
-    return lambda step: embed(ids(step), table, out(step), factor)
+    factor, is_of_tokens = float(args.call.attrs.get("scale", 1.0)), args.call.args["ids"] == "token_ids"
+
+    def launch(step: DeviceStep) -> None:
+        embed(ids(step), table, out(step), factor)
+        if is_of_tokens and step.given_rows is not None:
+            given(step.given[0], out(step), step.given_rows, factor)
+
+    return launch
 
 
-def _norm(args: _Args) -> Launch:
+def _given(args: CallArgs) -> Launch:
+    out, place = args.buffer("out"), args.number("place")
+    return lambda step: given(step.given[place], out(step))
+
+
+def _add_given(args: CallArgs) -> Launch:
+    x, out, place = args.buffer("x"), args.buffer("out"), args.number("place")
+    return lambda step: add_given(x(step), *_given_rows(step, place), out(step))
+
+
+def _add_given_norm(args: CallArgs) -> Launch:
+    x, out, place, gain = args.buffer("x"), args.buffer("out"), args.number("place"), args.vector("gain")
+    scaled, squares = args.buffer("scaled"), args.buffer("squares")
+    return lambda step: add_given(
+        x(step), *_given_rows(step, place), out(step), RowParts(gain, scaled(step), squares(step))
+    )
+
+
+def _given_rows(step: DeviceStep, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows, and which of them is a token's. Raises: InvariantError where the step brings none."""
+    if step.given_rows is None or place >= len(step.given):
+        raise InvariantError("a program that adds rows of pictures runs a step that brings none")
+    return step.given[place], step.given_rows
+
+
+def _norm(args: CallArgs) -> Launch:
     x, weight, bias, out = args.buffer("x"), *(args.optional_vector(r) for r in ("weight", "bias")), args.buffer("out")
     eps, cols, centered = float(args.call.attrs["eps"]), args.columns("x"), bool(args.call.attrs.get("centered", False))
     if "rows" in args.call.args:
@@ -142,12 +96,12 @@ def _norm(args: _Args) -> Launch:
     return lambda step: norm(x(step), weight, out(step), eps, cols, base=residual(step), bias=bias, centered=centered)
 
 
-def _gather(args: _Args) -> Launch:
+def _gather(args: CallArgs) -> Launch:
     x, rows, out = args.buffer("x"), args.ids("rows"), args.buffer("out")
     return lambda step: gather(x(step), rows(step), out(step))
 
 
-def _linear(args: _Args) -> Launch:
+def _linear(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
@@ -165,7 +119,7 @@ def _linear(args: _Args) -> Launch:
     )
 
 
-def _linear_norm(args: _Args) -> Launch:
+def _linear_norm(args: CallArgs) -> Launch:
     x, weight, out, residual = args.buffer("x"), args.matrix(), args.buffer("out"), args.buffer("residual")
     bias, gain, n, scratch = args.optional_vector("bias"), args.vector("gain"), args.number("n"), args.memory.scratch
     scaled, squares = args.buffer("scaled"), args.buffer("squares")
@@ -181,7 +135,7 @@ def _linear_norm(args: _Args) -> Launch:
     )
 
 
-def _qkv_rope_kv(args: _Args) -> Launch:
+def _qkv_rope_kv(args: CallArgs) -> Launch:
     x, weight, q = args.buffer("x"), args.matrix(), args.buffer("q")
     bias, q_norm, k_norm = (args.optional_vector(role) for role in ("bias", "q_norm", "k_norm"))
     table, layer, group = args.vector("rope"), args.memory.kv.layers[args.number("layer")], args.block_group
@@ -204,8 +158,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
             bias,
             q_norm,
             k_norm,
-            table,
-            step.positions,
+            *step.rotation(table),
             step.slots[group],
             q(step),
             layer,
@@ -218,7 +171,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     return launch
 
 
-def _attention(args: _Args) -> Launch:
+def _attention(args: CallArgs) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch, group = args.memory.kv.layers[args.number("layer")], args.memory.scratch, args.block_group
     sinks = args.optional_vector("sinks")
@@ -240,10 +193,11 @@ def _attention(args: _Args) -> Launch:
         sinks=sinks,
         value_dim=attrs.get("value_dim", 0),
         both_ways=bool(attrs.get("both_ways", False)),
+        row_ends=step.row_ends,
     )
 
 
-def _head_top(args: _Args) -> Launch:
+def _head_top(args: CallArgs) -> Launch:
     x, weight = args.buffer("x"), args.matrix()
     ids, values = args.buffer("ids"), args.buffer("values")
     n, scratch, cap = args.number("n"), args.memory.scratch, float(args.call.attrs.get("softcap", 0.0))
@@ -258,7 +212,7 @@ def _head_top(args: _Args) -> Launch:
     return launch
 
 
-def _route(args: _Args) -> Launch:
+def _route(args: CallArgs) -> Launch:
     x, ids, weights = args.buffer("x"), args.buffer("ids"), args.buffer("weights")
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
@@ -268,7 +222,7 @@ def _route(args: _Args) -> Launch:
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 
-def _expert_linear(args: _Args) -> Launch:
+def _expert_linear(args: CallArgs) -> Launch:
     """Ids are read where the route before left them: in the list."""
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
@@ -279,13 +233,13 @@ def _expert_linear(args: _Args) -> Launch:
     )
 
 
-def _combine(args: _Args) -> Launch:
+def _combine(args: CallArgs) -> Launch:
     x, weights, out = args.buffer("x"), args.buffer("weights"), args.buffer("out")
     residual = args.optional_buffer("residual")
     return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real)
 
 
-def _combine_norm(args: _Args) -> Launch:
+def _combine_norm(args: CallArgs) -> Launch:
     x, weights, out, residual = (args.buffer(role) for role in ("x", "weights", "out", "residual"))
     gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
     return lambda step: moe_combine(
@@ -298,56 +252,56 @@ def _combine_norm(args: _Args) -> Launch:
     )
 
 
-def _gate_rows(args: _Args) -> Launch:
+def _gate_rows(args: CallArgs) -> Launch:
     x, gate, out = args.buffer("x"), args.buffer("gate"), args.buffer("out")
     residual = args.optional_buffer("residual")
     return lambda step: gate_rows(x(step), gate(step), out(step), residual(step))
 
 
-def _top(args: _Args) -> Launch:
+def _top(args: CallArgs) -> Launch:
     x, ids, values = args.buffer("x"), args.buffer("ids"), args.buffer("values")
     keys = args.memory.scratch.top
     return lambda step: top(x(step), step.top_counts, ids(step), values(step), keys)
 
 
-def _elementwise(args: _Args) -> Launch:
+def _elementwise(args: CallArgs) -> Launch:
     x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
     kind, cols, weight = args.call.attrs["kind"], args.columns("x"), args.optional_vector("weight")
     number = float(args.call.attrs.get(kind, 1.0))  # of scale and softcap, which attributes are called after
     return lambda step: elementwise(kind, x(step), y(step), out(step), cols, number, weight)
 
 
-def _head_norm(args: _Args) -> Launch:
+def _head_norm(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.optional_vector("weight"), args.buffer("out")
     eps, heads = float(args.call.attrs["eps"]), args.number("num_heads")
     return lambda step: head_norm(x(step), weight, out(step), eps, heads)
 
 
-def _rope(args: _Args) -> Launch:
+def _rope(args: CallArgs) -> Launch:
     x, table, out = args.buffer("x"), args.vector("rope"), args.buffer("out")
     heads, head_dim = args.number("num_heads"), args.number("head_dim")
-    return lambda step: rope(x(step), table, step.positions, out(step), heads, head_dim)
+    return lambda step: rope(x(step), *step.rotation(table), out(step), heads, head_dim)
 
 
-def _kv_write(args: _Args) -> Launch:
+def _kv_write(args: CallArgs) -> Launch:
     k, v, layer = args.buffer("k"), args.optional_buffer("v"), args.memory.kv.layers[args.number("layer")]
     kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
     group = args.block_group
     return lambda step: kv_write(k(step), v(step), step.slots[group], layer, kv_heads, head_dim)
 
 
-def _head_linear(args: _Args) -> Launch:
+def _head_linear(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
     heads, n = args.number("num_heads"), args.number("n")
     return lambda step: head_linear(x(step), weight, out(step), heads, n)
 
 
-def _join_heads(args: _Args) -> Launch:
+def _join_heads(args: CallArgs) -> Launch:
     x, y, out, heads = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.number("num_heads")
     return lambda step: join_heads(x(step), y(step), out(step), heads)
 
 
-def _output_gate(args: _Args) -> Launch:
+def _output_gate(args: CallArgs) -> Launch:
     x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
     kind, heads, eps = (
         args.call.attrs["kind"],
@@ -357,7 +311,7 @@ def _output_gate(args: _Args) -> Launch:
     return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps)
 
 
-def _causal_conv(args: _Args) -> Launch:
+def _causal_conv(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
     states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
     activation, gated = args.call.attrs.get("activation", "silu"), bool(args.call.attrs.get("gated", False))
@@ -373,7 +327,7 @@ def _causal_conv(args: _Args) -> Launch:
     )
 
 
-def _gated_delta_rule(args: _Args) -> Launch:
+def _gated_delta_rule(args: CallArgs) -> Launch:
     x, gates, out = args.buffer("x"), args.buffer("gates"), args.buffer("out")
     a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
     heads, k_dim, v_dim = (args.number(name) for name in ("num_k_heads", "k_dim", "v_dim"))
@@ -391,7 +345,7 @@ def _gated_delta_rule(args: _Args) -> Launch:
     )
 
 
-def _selective_state(args: _Args) -> Launch:
+def _selective_state(args: CallArgs) -> Launch:
     x, dt, out, attrs = args.buffer("x"), args.buffer("dt"), args.buffer("out"), args.call.attrs
     a_log, dt_bias, skip = (args.vector(name) for name in ("a_log", "dt_bias", "skip"))
     states, heads, k_dim, v_dim = (
@@ -416,13 +370,16 @@ def _selective_state(args: _Args) -> Launch:
     )
 
 
-def _slice(args: _Args) -> Launch:
+def _slice(args: CallArgs) -> Launch:
     x, out, start = args.buffer("x"), args.buffer("out"), args.number("start")
     return lambda step: slice_columns(x(step), start, out(step))
 
 
-_FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
+_FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "embed": _embed,
+    "given": _given,
+    "add_given": _add_given,
+    "add_given_norm": _add_given_norm,
     "norm": _norm,
     "gather": _gather,
     "linear": _linear,

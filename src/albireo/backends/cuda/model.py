@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from albireo.backends.cuda.bind import Launch, Memory, bind
+from albireo.backends.cuda.bind import bind
 from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets, Ending
+from albireo.backends.cuda.call_args import Launch, Memory
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
@@ -32,9 +33,10 @@ from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
-from albireo.backends.cuda.staging import TYPE_COLUMNS, Staging
+from albireo.backends.cuda.staging import ROPE_COLUMNS, TYPE_COLUMNS, Staging
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
+from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
 from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
@@ -71,6 +73,7 @@ class CudaModel:
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
         num_host_blocks: of host memory, to swap blocks to.
         num_state_slots: sequences that can keep states at once, where the program keeps any.
+        has_axes: positions have three axes, so that recorded steps say by which one rows are rotated.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
@@ -88,9 +91,10 @@ class CudaModel:
         num_host_blocks: int = 0,
         num_state_slots: int = 0,
         max_num_seqs: int | None = None,
+        has_axes: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
-        self.device, self._max_positions = device, max_positions
+        self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
         self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
@@ -122,7 +126,7 @@ class CudaModel:
         self.check_size(inputs)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}
         self._staging.fill(inputs, sizes)
-        self._launch(self._step(sizes), self._launches[index : index + 1])
+        self._launch(self._own_step(sizes, inputs), self._launches[index : index + 1])
         return self._outputs_of(inputs)
 
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
@@ -165,6 +169,8 @@ class CudaModel:
         columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
         if any("token_types" in call.args.values() for call in program.calls):
             columns = {**columns, **TYPE_COLUMNS}
+        if self._has_axes:
+            columns = {**columns, **ROPE_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
@@ -215,10 +221,11 @@ class CudaModel:
         self.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
-        bucket = self._buckets.of(sizes, ending) if self._recordings.are_made else None
+        is_alike = self._recordings.are_made and not brings_rows(inputs, self._has_axes)
+        bucket = self._buckets.of(sizes, ending) if is_alike else None
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
-            self._whole(sizes, ending, feeds=sources is not None)()
+            self._whole(sizes, ending, sources is not None, self._own_step(sizes, inputs))()
             return sizes
         self._run(bucket)
         return bucket.sizes
@@ -307,6 +314,11 @@ class CudaModel:
     def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
         return self._staging.step(self.program.sizes(sizes))
 
+    def _own_step(self, sizes: Mapping[str, int], inputs: StepInputs) -> DeviceStep:
+        """A step that is not padded, with what it brings."""
+        step = self._step(sizes)
+        return with_rows(step, inputs, self.device) if brings_rows(inputs, self._has_axes) else step
+
     def _launch(self, step: DeviceStep, launches: Sequence[tuple[Call, Launch]] | None = None) -> None:
         """launches: of some calls of the program; None: of all."""
         for work in self._scratch.work.values():
@@ -319,9 +331,10 @@ class CudaModel:
         feeds = bucket.ending.draws and bucket.tokens is None
         self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds))
 
-    def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
-        """All launches of a step. Args: feeds: tokens of the step before may be among its own."""
-        step = self._step(sizes)
+    def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool, own: DeviceStep | None = None) -> Launches:
+        """All launches of a step. Args: feeds: tokens of the step before may be among its own. own: the step itself,
+        where it is not that of a bucket."""
+        step = self._step(sizes) if own is None else own
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
         end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
 
@@ -350,7 +363,8 @@ class CudaModel:
             return wanted
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
-        self._whole(largest, WHOLE if self.draws else NO_ENDING, feeds=False)()
+        own = with_empty_rows(self._step(largest), self.program, self.device)
+        self._whole(largest, WHOLE if self.draws else NO_ENDING, False, own)()
         if self.draws:
             self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)

@@ -22,7 +22,8 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
-#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs, model.py TYPE_COLUMNS.
+#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs, model.py TYPE_COLUMNS and
+#: ROPE_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
@@ -58,6 +59,8 @@ Columns = Mapping[str, tuple[str, type[np.generic]]]
 Arrays = Mapping[str, NDArray[Any]]
 #: Of programs that read types of tokens; a step that says nothing of them has zeros.
 TYPE_COLUMNS: Columns = {"token_types": ("T", np.int32)}
+#: Of models whose positions have three axes: what rows are rotated by where it is one number.
+ROPE_COLUMNS: Columns = {"rope_positions": ("T", np.int32)}
 _TORCH = {np.int32: torch.int32, np.float32: torch.float32, np.int64: torch.int64, np.float64: torch.float64}
 
 
@@ -172,6 +175,9 @@ class Staging:
             _put(arrays[name], _NONE if given is None else given)
         if "token_types" in arrays:
             _put(arrays["token_types"], _NONE if inputs.token_types is None else inputs.token_types)
+        if "rope_positions" in arrays:
+            turns = inputs.rope_positions
+            _put(arrays["rope_positions"], inputs.positions if turns is None else turns)
         num_logits, rows = sizes["R"], arrays["out_rows"]
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
@@ -185,8 +191,8 @@ class Staging:
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them."""
         names = {name: [_of_group(name, group) for group in range(len(self._units))] for name in _GROUP_ARRAYS}
-        types = [name for name in TYPE_COLUMNS if name in self._columns]
-        found = self.tensors(sizes, [*_STEP_ARRAYS, *types, *chain.from_iterable(names.values())])
+        more = [name for name in (*TYPE_COLUMNS, *ROPE_COLUMNS) if name in self._columns]
+        found = self.tensors(sizes, [*_STEP_ARRAYS, *more, *chain.from_iterable(names.values())])
         return DeviceStep(
             token_ids=found["token_ids"],
             positions=found["positions"],
@@ -202,6 +208,7 @@ class Staging:
             snapshot_rows=found["snapshot_rows"],
             sizes=dict(sizes),
             token_types=found.get("token_types"),
+            rope_positions=found.get("rope_positions"),
         )
 
     def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -24,6 +24,9 @@ class DeviceStep:
         top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
         snapshot_slots, snapshot_rows: [B]; 0 rows where no snapshot is taken.
         token_types: [T] where the program reads them; else None.
+        rope_positions: [T] by which rows are rotated: positions, where the model has no others. rope_rows: [T, D]
+            float32, cosines, then sines, that stand for these; row_numbers: [T] 0, 1, 2, … beside it.
+        given: [any, width] float32 each; given_rows, row_ends: [T]. None, and no rows, where the step brings none.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
 
@@ -41,6 +44,18 @@ class DeviceStep:
     snapshot_rows: torch.Tensor
     sizes: Mapping[str, int]
     token_types: torch.Tensor | None = None
+    rope_positions: torch.Tensor | None = None
+    rope_rows: torch.Tensor | None = None
+    row_numbers: torch.Tensor | None = None
+    given: tuple[torch.Tensor, ...] = ()
+    given_rows: torch.Tensor | None = None
+    row_ends: torch.Tensor | None = None
+
+    def rotation(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What rows are rotated by: a table, the model's or the step's own, and the row of it that each has."""
+        if self.rope_rows is not None and self.row_numbers is not None:
+            return self.rope_rows, self.row_numbers
+        return table, self.positions if self.rope_positions is None else self.rope_positions
 
     @property
     def for_states(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

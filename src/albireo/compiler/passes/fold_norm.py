@@ -4,7 +4,8 @@ What a row is divided by is known when all of it is. So the linear that makes th
 combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
 columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the
 compute type comes before the division, not behind. To rows of e4m3, too: their scales are of groups, which whoever
-makes the row has whole.
+makes the row has whole. Where a step's rows are added to what such a linear makes, that sum gives these: so a row has
+the bits that it has in the program that adds none.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ def _fold(rw: Rewriter, norm: Node) -> None:
         raise NotFired("it subtracts the mean, or is no product with a weight: linears divide by a root alone")
     if h.type.dtype not in _TYPES or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
-    if made is None or "residual" not in made.inputs or not (made.family == "combine" or _is_able_linear(made)):
+    first = made.inputs["x"].producer if made is not None and made.op == "add_given" else made
+    if first is None or "residual" not in first.inputs or not (first.family == "combine" or _is_able_linear(first)):
         raise NotFired(f"{x} is not made by a linear of {' or '.join(_TYPES)}, or by a combine, that adds a residual")
-    if h.type.dtype == FP8_TOKEN != made.inputs["x"].type.dtype and made.family == "linear":
-        raise NotFired(f"{h} is {h.type.dtype}, and what makes {x} reads {made.inputs['x'].type.dtype}")
+    if h.type.dtype == FP8_TOKEN != first.inputs["x"].type.dtype and first.family == "linear":
+        raise NotFired(f"{h} is {h.type.dtype}, and what makes {x} reads {first.inputs['x'].type.dtype}")
+    assert made is not None, "there is what makes it"
     for user in users:
         readers = [role for role, value in user.inputs.items() if value is h]
         if user.family not in ("linear", "qkv_rope_kv", "expert_linear") or readers != ["x"] or not _is_able(user):
@@ -81,7 +84,7 @@ def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
     ]
     inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)
     body = body_of(members, inputs, outputs)
-    family = f"{made.family}_norm"
+    family = f"{made.family or made.op}_norm"
     rw.replace((made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family=family),))
     return scaled, squares
 

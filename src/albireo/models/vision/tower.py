@@ -98,6 +98,7 @@ _FAMILIES: dict[str, _Open] = {
     "qwen3_5": open_qwen3_vl,
     "qwen3_5_moe": open_qwen3_vl,
     "qwen3_vl": open_qwen3_vl,
+    "qwen3_vl_moe": open_qwen3_vl,
     "smolvlm": open_idefics3,
 }
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.

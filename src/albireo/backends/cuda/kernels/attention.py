@@ -5,13 +5,16 @@ q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. k
 value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
-or None. both_ways: rows see what comes behind them, too; the step has all tokens of each sequence.
+or None. both_ways: rows see what comes behind them, too; the step has all tokens of each sequence. row_ends: [T] int32
+or None, of causal rows: behind the last position that a row sees, where that is behind its own; rows up to there have
+that end, too.
 
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
-those less than window away. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); out is the
-mean of v by their softmax, in which sinks[h] is one score more, of no value: it is added last, when a row is whole. All
-of out is written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its
-last block behind it, are not read.
+those less than window away. With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
+Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); out is the mean of v by their softmax, in
+which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is written; a padding
+row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not
+read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -57,7 +60,12 @@ from albireo.backends.cuda.attention_plan import (
     parts_of,
 )
 from albireo.backends.cuda.chip import Chip, chip_of
-from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
+from albireo.backends.cuda.kernels.parts.attention_rows import (
+    complete_tokens,
+    last_positions,
+    merge_parts,
+    store_rows,
+)
 from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.row_codes import row_block
@@ -79,6 +87,7 @@ def attention_kernel(
     k_scale,
     v_scale,
     sinks,
+    row_ends,
     out,
     rows_out,
     items,
@@ -169,9 +178,17 @@ def attention_kernel(
             if WINDOW:  # whole tiles, as those are that need no masks of loads
                 end = tl.minimum(end, (base + last_token // GROUP + window + BN - 1) // BN * BN)
             end = tl.minimum(end_split * SPLIT, end)
+        elif row_ends is not None:
+            # no row before the last one sees more than that
+            last_end = tl.load(row_ends + first_token + last_token // GROUP)
+            end = tl.minimum(tl.maximum(base + last_token // GROUP + 1, last_end), context)
+            end = tl.minimum(end_split * SPLIT, end)
         else:
             end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
 
+        last_seen = positions
+        if row_ends is not None:
+            last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
         m = tl.full((BM,), float("-inf"), tl.float32)
         l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
         acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
@@ -189,19 +206,19 @@ def attention_kernel(
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
             next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, positions, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, False,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False,
             )  # fmt: skip
             pages = next_pages
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
             pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, True,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -243,8 +260,8 @@ def attention_kernel(
                 first_slot = slot - nth * (num_rows // GROUP)
                 for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
                     merged_m, merged_l, merged = merge_parts(
-                        partial, partial_ml, first_slot, splits, before, base, row, num_rows, kv_head, window,
-                        KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS,
+                        partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, row, num_rows,
+                        kv_head, window, KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS,
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
@@ -276,6 +293,7 @@ def attention(
     sinks: torch.Tensor | None = None,
     value_dim: int = 0,
     both_ways: bool = False,
+    row_ends: torch.Tensor | None = None,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -297,6 +315,7 @@ def attention(
         kv.k_scale,
         kv.v_scale,
         sinks,
+        row_ends,
         out,
         rows if is_coded else out,
         work.items,
@@ -373,6 +392,7 @@ def aot_cases() -> list[AotCase]:
         sinks: bool = False,
         value_dim: int = 0,
         both_ways: bool = False,
+        row_ends: bool = False,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -381,10 +401,14 @@ def aot_cases() -> list[AotCase]:
         kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
         shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip, value_dim=value_dim)
         launch = launch_of(shape, rows)
-        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
+        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8" or row_ends)) or (cache, head_dim) == (
+            "fp8e4nv",
+            128,
+        )
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
-            f"{'.both_ways' * both_ways}{'.window' * (both_ways and options.get('WINDOW', True))}",
+            f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}"
+            f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             attention_kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
             | dict.fromkeys(("k", "v"), f"*{cache}")
@@ -392,8 +416,10 @@ def aot_cases() -> list[AotCase]:
             | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
             | dict.fromkeys(("window", "q_stride", "out_stride"), "i32")
-            | ({"sinks": "*fp32"} if sinks else {}),
+            | ({"sinks": "*fp32"} if sinks else {})
+            | ({"row_ends": "*i32"} if row_ends else {}),
             ({} if sinks else {"sinks": None})
+            | ({} if row_ends else {"row_ends": None})
             | {
                 "KV_HEADS": 8,
                 "GROUP": 4,
@@ -430,6 +456,7 @@ def aot_cases() -> list[AotCase]:
 
     loads = "LDGSTS.E.BYPASS.128"
     latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
+    tokens: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 2, "SOFTCAP": False}
     encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
@@ -455,4 +482,7 @@ def aot_cases() -> list[AotCase]:
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
         case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
+        case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads)}, row_ends=True, **tokens),
+        case(64, "bf16", 128, {90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),
+        case(16, "bf16", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, row_ends=True, WINDOW=False, **tokens),
     ]

@@ -15,8 +15,16 @@ from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, normalise,
 
 
 @triton.jit
+def last_positions(row_ends, first_token, rows, num_rows, base, GROUP: tl.constexpr):
+    """The last position that each row sees: its own, or the one before its end; of what is no row the context's."""
+    tokens = rows // GROUP
+    ends = tl.load(row_ends + first_token + tokens, mask=rows < num_rows, other=0)
+    return tl.minimum(tl.maximum(base + tokens, ends - 1), base + num_rows // GROUP - 1)
+
+
+@triton.jit
 def merge_parts(
-    partial, partial_ml, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
+    partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLIT: tl.constexpr,
     ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr,
 ):  # fmt: skip
@@ -37,6 +45,8 @@ def merge_parts(
         last_seen = positions * 0 + (base + num_rows // GROUP - 1)
         if WINDOW:
             last_seen = tl.minimum(last_seen, positions + window - 1)
+    elif row_ends is not None:
+        last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
     end_seen = tl.where(rows < num_rows, last_seen // SPLIT - before + 1, 0)
     at = (first_slot + rows // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
     step = step.to(tl.int64) * (KV_HEADS * GROUP)

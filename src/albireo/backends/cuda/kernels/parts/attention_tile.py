@@ -19,15 +19,18 @@ ONES = tl.constexpr(16)
 @triton.jit
 def attend(
     start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
-    tile_q, turned_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+    tile_q, turned_q, ones, positions, last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap,
+    window,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
-    CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, MASKED: tl.constexpr,
+    CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, ENDS: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
-    pages: [BN] the block of each position. MASKED: rows see a part of the positions, or the context ends among them;
-    else loads need no masks, and scores only those of a window. VALUE_DIM: values are so many first channels of keys,
+    pages: [BN] the block of each position. MASKED: rows see a part of the positions, up to last_seen of each where rows
+    are causal, or the context ends among them; else loads need no masks, and scores only those of a window. ENDS: the
+    last position that a causal row sees may be behind its own. VALUE_DIM: values are so many first channels of keys,
     which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
     """
     BM: tl.constexpr = tile_q.shape[0]
@@ -74,9 +77,11 @@ def attend(
             if WINDOW:
                 is_near = at[None, :] < positions[:, None] + window
                 seen = seen & is_near if MASKED else is_near
+        elif ENDS and not MASKED:
+            seen = at[None, :] > positions[:, None] - window
         else:
-            seen = at[None, :] <= positions[:, None]
-        if WINDOW:
+            seen = at[None, :] <= last_seen[:, None]
+        if WINDOW and (MASKED or not ENDS):
             seen = seen & (at[None, :] > positions[:, None] - window)
         scores = tl.where(seen, scores, float("-inf"))
 

@@ -1,0 +1,94 @@
+"""What a call of the program names, as a launch finds it: activations, constants, arrays of the step.
+
+Made by bind.py once a call. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
+from albireo.backends.cuda.kv import DeviceKV
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.scratch import Scratch
+from albireo.backends.cuda.states import DeviceStates
+from albireo.backends.cuda.step import DeviceStep
+from albireo.graph.program import Buffer, Call
+
+Launch = Callable[[DeviceStep], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where everything a program names lies.
+
+    Fields:
+        buffers, specs: activations by name, [largest rows, columns]; and what the program says of them.
+        matrices: constants with a packing of rows. vectors: those of one row, and rope tables, float32.
+    """
+
+    buffers: Mapping[str, torch.Tensor]
+    specs: Mapping[str, Buffer]
+    matrices: Mapping[str, DeviceMatrix]
+    vectors: Mapping[str, torch.Tensor]
+    kv: DeviceKV
+    states: DeviceStates
+    scratch: Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class CallArgs:
+    """What a call's roles name."""
+
+    call: Call
+    memory: Memory
+
+    def buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
+        """The rows that a step has of an activation."""
+        name = self.call.args[role]
+        tensor, rows = self.memory.buffers[name], self.memory.specs[name].rows
+        if isinstance(rows, int):
+            return lambda step: tensor[:rows]
+        return lambda step: tensor[: step.sizes[rows]]
+
+    def optional_buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor | None]:
+        return self.buffer(role) if role in self.call.args else lambda step: None
+
+    def ids(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
+        """A step array."""
+        name = self.call.args[role]
+        if name in ("token_ids", "positions", "token_types"):
+            return lambda step: getattr(step, name)
+        return lambda step: step.rows[name]
+
+    @property
+    def block_group(self) -> int:
+        """Which block tables the layer's blocks are in."""
+        return self.memory.kv.layout.place(self.call.attrs["layer"])[0]
+
+    def matrix(self, role: str = "weight") -> DeviceMatrix:
+        return self.memory.matrices[self.call.args[role]]
+
+    def vector(self, role: str) -> torch.Tensor:
+        return self.memory.vectors[self.call.args[role]]
+
+    def optional_vector(self, role: str) -> torch.Tensor | None:
+        return self.vector(role) if role in self.call.args else None
+
+    def columns(self, role: str) -> int:
+        """Of an activation; of rows of 8-bit codes the codes alone."""
+        return self.memory.specs[self.call.args[role]].cols
+
+    def row_squares(self) -> Callable[[DeviceStep], RowSquares | None]:
+        """Of the rows of x, where what is multiplied is a norm's."""
+        if "squares" not in self.call.args:
+            return lambda step: None
+        squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
+        factors = self.memory.scratch.factors
+        return lambda step: RowSquares(squares(step), factors, eps, width)
+
+    def number(self, name: str) -> int:
+        return int(self.call.attrs[name])

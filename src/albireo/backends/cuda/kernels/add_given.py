@@ -1,0 +1,102 @@
+"""add_given: out[t] = x[t] + given[of_token[t]], or x[t] where of_token[t] is below 0.
+
+x, out: [T, E] float32, out may be x; given: [any, E] float32; of_token: [T] int32; rows contiguous inside, any distance
+apart. parts_out: what a norm of out's rows is made of, see parts/row_squares.py: the bits that a linear would leave of
+such rows. A program takes some columns of a row. Steps that bring rows are not padded.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
+
+_BLOCK = 512
+
+
+@triton.jit
+def add_given_kernel(
+    x,
+    given,
+    of_token,
+    out,
+    gain,
+    scaled,
+    squares,
+    x_stride,
+    given_stride,
+    out_stride,
+    cols,
+    scaled_stride,
+    squares_stride,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < cols
+    value = tl.load(x + row * x_stride + at, mask=mask, other=0.0)
+    source = tl.load(of_token + row)
+    is_given = at < tl.where(source >= 0, cols, 0)
+    more = tl.load(given + source.to(tl.int64) * given_stride + at, mask=is_given, other=0.0)
+    # where nothing is added, -0 stays what it is
+    value = tl.where(is_given, value + more, value)
+    tl.store(out + row * out_stride + at, value, mask=mask)
+    if gain is not None:
+        token = tl.program_id(0) + tl.arange(0, 1)
+        store_parts(
+            tl.reshape(value, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
+            scaled_stride, squares, squares_stride,
+        )  # fmt: skip
+
+
+def add_given(
+    x: torch.Tensor,
+    given: torch.Tensor,
+    of_token: torch.Tensor,
+    out: torch.Tensor,
+    parts_out: RowParts | None = None,
+) -> None:
+    num_tokens, cols = out.shape
+    add_given_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
+        x,
+        given,
+        of_token,
+        out,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
+        x.stride(0),
+        given.stride(0),
+        out.stride(0),
+        cols,
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
+        BLOCK=_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    numbers = ("x_stride", "given_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
+    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
+    of_codes = of_norm | {"scaled": "*fp8e4nv"}
+
+    def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        pointers = dict.fromkeys(("x", "given", "out"), "*fp32") | more
+        return AotCase(
+            f"add_given.{name}",
+            add_given_kernel,
+            pointers | {"of_token": "*i32"} | dict.fromkeys(numbers, "i32"),
+            {"BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            aligned=(*pointers, *numbers[:-1]),
+            max_registers=64,
+            max_shared=8 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
+        )
+
+    return [case("rows", {}, (80, 90, 100)), case("norm", of_norm, (80, 90, 100)), case("codes", of_codes, (90,))]

@@ -1,0 +1,82 @@
+"""Whether a model reads pictures, and what is said where it does not: text is served all the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import LLM, SamplingParams
+from albireo.errors import TemplateError
+from tiny_sights import picture, save
+
+safetensors = pytest.importorskip("safetensors.numpy")
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def sight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("sight"), "idefics3")
+
+
+def without_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").unlink()
+
+
+def without_tower(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    kept = {name: rows for name, rows in safetensors.load_file(path).items() if "vision_model" not in name}
+    safetensors.save_file(kept, path, {"format": "pt"})
+
+
+def with_another_tower(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.load_file(path)
+    name = next(name for name in tensors if name.endswith("patch_embedding.bias"))
+    safetensors.save_file({**tensors, name: np.zeros(3, np.float32)}, path, {"format": "pt"})
+
+
+def of_another_kind(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["hidden_act"] = "swoosh"
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_processor, "there is no preprocessor_config.json that says how they are prepared"),
+        (without_tower, "is not computed here: .*vision_model"),
+        (with_another_tower, "is not computed here: .*patch_embedding.bias"),
+        (of_another_kind, "is not computed here: .*hidden_act='swoosh'"),
+    ],
+)
+def test_text_is_served_where_pictures_cannot_be_read(
+    damage: Any, words: str, sight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(sight, folder)
+    damage(folder)
+    parts = [{"type": "image", "image": picture(9, 9)}, {"type": "text", "text": "?"}]
+    with caplog.at_level(logging.WARNING), LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        assert "images are not read" in caplog.text
+        with pytest.raises(TemplateError, match=words):
+            llm.chat([{"role": "user", "content": parts}], GREEDY)
+        (output,) = llm.chat([{"role": "user", "content": "Hello"}], GREEDY, use_tqdm=False)
+        assert len(output.outputs[0].token_ids) == 4
+
+
+def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albireo.api.vision.has_pillow", lambda: False)
+    parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    with LLM(str(sight), dtype="float32", num_threads=1) as llm:
+        with pytest.raises(TemplateError, match=r"they need Pillow.*pip install 'albireo\[images\]'"):
+            llm.chat([{"role": "user", "content": parts}], GREEDY)

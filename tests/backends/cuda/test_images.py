@@ -1,0 +1,62 @@
+"""Answers about pictures on the executor for GPUs, its kernels interpreted: the tokens of the CPU's kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo import LLM, SamplingParams
+from albireo.api import load
+from albireo.api.load import Loaded
+from albireo.execution.ahead import AheadRunner
+from backends.cuda.test_end_to_end import StandIn, check_logprobs
+from e2e.test_images import said
+from tiny_sights import picture, save
+
+#: Sizes of pictures that are few patches.
+SMALL = {"idefics3": (32, 32), "qwen3_vl": (48, 16), "gemma3": (30, 20), "qwen3_5": (32, 16)}
+GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True, logprobs=1)
+
+
+def answers(folder: Path, name: str, device: str, **settings: Any) -> tuple[list[Any], Loaded]:
+    """About a picture, beside a prompt without one; and what gave them, which is closed."""
+    chats = [said("A ", picture(*SMALL[name], seed=1), "?"), said("B")]
+    settings = {"max_num_seqs": 2, "max_model_len": 128, "block_size": 8, **settings}
+    with LLM(str(folder), device=device, dtype="float32", num_threads=1, **settings) as llm:
+        assert llm.loaded is not None
+        return [output.outputs[0] for output in llm.chat(chats, GREEDY, use_tqdm=False)], llm.loaded
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
+@pytest.mark.parametrize(("name", "budget"), [("idefics3", 8), ("qwen3_vl", 8), ("gemma3", 64), ("qwen3_5", 64)])
+def test_answers_about_pictures_are_those_of_the_cpu(
+    name: str, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the tower, in one step or in pieces; rotations of three axes, behind which steps are begun ahead; rows
+    behind further layers; tokens of a picture that see all of it."""
+    folder = save(tmp_path, name)
+    wanted, on_cpu = answers(folder, name, "cpu")
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    found, on_gpu = answers(folder, name, "cuda", max_num_batched_tokens=budget)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.token_ids == theirs.token_ids
+        check_logprobs(ours.logprobs, theirs.logprobs)
+    execute: Any = on_gpu.execute
+    assert isinstance(execute.__self__, AheadRunner) and execute.__self__.num_found > 0
+    assert on_cpu.settings.image_problem == on_gpu.settings.image_problem == ""
+
+
+def test_without_pictures_nothing_of_them_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path, "qwen3_vl")
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    sizes = []
+    for limit in (1, 0):
+        settings = {"max_model_len": 128, "block_size": 8, "limit_mm_per_prompt": {"image": limit}}
+        with LLM(str(folder), device="cuda", dtype="float32", num_threads=1, **settings) as llm:
+            assert llm.loaded is not None
+            sizes.append((llm.loaded.memory.weight_bytes, llm.loaded.memory.arena_bytes))
+            model: Any = llm.loaded.model
+            assert ("rope_positions" in model._staging._columns) == (limit == 1)
+    assert sizes[0] > sizes[1] and sizes[0][1] > sizes[1][1]

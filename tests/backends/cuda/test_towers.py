@@ -1,0 +1,58 @@
+"""Vision towers as programs of the executor for GPUs, interpreted, beside transformers and the CPU's kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.open import open_model
+from albireo.backends.weights import Weights
+from albireo.execution.vision import VisionRunner, num_blocks
+from albireo.graph.program import Program
+from tiny_towers import farthest, opened, opened_by, save, tiles, transformers_rows
+
+#: One of each kind of tower.
+NAMES = ("gemma3", "idefics3", "lfm2_vl", "mistral3", "qwen3_vl")
+
+
+def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
+    def open_program(program: Program, weights: Weights) -> CudaModel:
+        return open_model(
+            program,
+            weights,
+            num_blocks=num_blocks(program),
+            max_positions=program.maxima["T"],
+            is_eager=True,
+            device=torch.device("cpu"),
+        )
+
+    return opened_by(open_program, CudaCatalog(90), folder, dtype, max_patches)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in NAMES), ("idefics3", "bfloat16")])
+def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
+    """All layers of a tower write one layer of keys and values; rows see all of a tile."""
+    folder, given = save(tmp_path, name, dtype), tiles(name)[-1:]
+    exact, theirs = (transformers_rows(folder, name, each, given) for each in ("float64", dtype))
+    runner = on_gpu(folder, dtype)
+    ours = [runner.rows(tile) for tile in given]
+    noise = farthest(theirs, exact)
+    assert farthest(ours, exact) < noise * (4 if dtype == "float32" else 1.2)
+    cpu = opened(folder, dtype)
+    assert farthest(ours, [cpu.rows(tile).astype(np.float64) for tile in given]) < noise * 4
+
+
+def test_bits_do_not_depend_on_tiles_before_nor_on_what_is_planned(tmp_path: Path) -> None:
+    folder, (_, first, second) = save(tmp_path, "mistral3", "bfloat16"), tiles("mistral3")
+    runner = on_gpu(folder, "bfloat16")
+    alone = runner.rows(second)
+    kept = alone.copy()
+    runner.rows(first)
+    assert np.array_equal(runner.rows(second), kept) and np.array_equal(alone, kept)
+    assert np.array_equal(on_gpu(folder, "bfloat16", 300).rows(second), kept)

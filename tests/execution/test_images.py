@@ -1,0 +1,48 @@
+"""Positions of what comes behind images, and which works have rows of some."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albireo.execution.images import ImageRows, RopeAxes, axis_positions, has_image_rows, shift_behind
+from albireo.graph.ops import RopeSpec
+from albireo.image_input import ImageInput
+from albireo.step import SequenceWork
+
+#: Two pictures, the second of which is two runs of tokens with the same grid.
+IMAGES = (
+    ImageInput(b"1", (), ((3, 15),), (3, 4)),
+    ImageInput(b"2", (), ((20, 30), (34, 44)), (1, 10)),
+)
+AXES = RopeAxes(RopeSpec((1.0, 0.1), 1.0), (0, 1))
+
+
+def no_tower(tile: np.ndarray) -> np.ndarray:
+    raise AssertionError("nothing is read")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("position", [44, 45, 300])
+def test_what_comes_behind_is_turned_by_one_number(count: int, position: int) -> None:
+    images = IMAGES[:count]
+    wanted = axis_positions(images, position, position + 1)
+    assert (wanted == position + shift_behind(images)).all()
+    assert (shift_behind(images) != 0) == (count > 0)
+
+
+def test_next_tokens_of_sequences_with_images_and_without() -> None:
+    rows = ImageRows(no_tower, axes=AXES)
+    found = rows.next_positions([IMAGES, (), IMAGES[:1]], [50, 7, 20])
+    assert found is not None and found.dtype == np.int32
+    assert found.tolist() == [50 - 8, 7, 20 - 8]
+    assert rows.next_positions([(), ()], [3, 4]) is None, "as positions say"
+    assert ImageRows(no_tower).next_positions([IMAGES], [50]) is None
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "wanted"), [(0, 3, False), (0, 4, True), (14, 1, True), (15, 5, False), (30, 4, False)]
+)
+def test_which_works_have_rows_of_images(start: int, count: int, wanted: bool) -> None:
+    work = SequenceWork(0, [1] * count, start, ((1, 2),), images=IMAGES)
+    assert has_image_rows(work) is wanted

@@ -304,7 +304,7 @@ class CudaDevice:
             weights,
             num_blocks=num_blocks,
             max_positions=program.maxima["T"],
-            are_blocks_needed=True,
+            is_tower=True,
             is_eager=True,
             advance=advance,
         )

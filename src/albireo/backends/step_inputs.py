@@ -50,8 +50,8 @@ class StepInputs:
         token_types: [T] 0 where a token is of the first text of a sequence, 1 of the second. Left out: all are 0.
         given: arrays [any, width] float32 of rows that come with the step, as ops that read them number them.
         given_rows: [T] which row of the first of them is a token's embedding, -1: it has its own. Left out: all have.
-        row_ends: [T] behind the last position that a row sees, where that is not its own; 0: it is. Left out: of all it
-            is.
+        row_ends: [T] behind the last position that a row sees, where that is not its own; 0: it is. Rows up to there
+            have that end, too. Left out: of all it is.
         rope_positions: [T] by which rows are rotated, and rope_rows: [T, D] float32 cosines, then sines, that stand for
             these. Left out: positions.
     """

@@ -80,6 +80,7 @@ class StandIn(devices.CudaDevice):
             weights,
             num_blocks=num_blocks,
             max_positions=program.maxima["T"],
+            is_tower=True,
             is_eager=True,
             device=torch.device("cpu"),
             advance=advance,

@@ -12,6 +12,7 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.weights import Weights
+from albireo.errors import OutOfMemory
 from albireo.execution.vision import VisionRunner, num_blocks
 from albireo.graph.program import Program
 from tiny_towers import farthest, opened, opened_by, save, tiles, transformers_rows
@@ -27,6 +28,7 @@ def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
             weights,
             num_blocks=num_blocks(program),
             max_positions=program.maxima["T"],
+            is_tower=True,
             is_eager=True,
             device=torch.device("cpu"),
         )
@@ -46,6 +48,12 @@ def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path)
     assert farthest(ours, exact) < noise * (4 if dtype == "float32" else 1.2)
     cpu = opened(folder, dtype)
     assert farthest(ours, [cpu.rows(tile).astype(np.float64) for tile in given]) < noise * 4
+
+
+def test_a_gpu_without_room_for_the_largest_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CudaModel, "_blocks_that_fit", lambda self, wanted, reserve: wanted - 1)
+    with pytest.raises(OutOfMemory, match="room for 10 of the 11 blocks of its largest tile"):
+        on_gpu(save(tmp_path, "idefics3"), "float32")
 
 
 def test_bits_do_not_depend_on_tiles_before_nor_on_what_is_planned(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class CudaModel:
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
         num_host_blocks: of host memory, to swap blocks to.
         num_state_slots: sequences that can keep states at once, where the program keeps any.
+        is_tower: what each step gives is read before the next one begins, so that there is room for one.
         has_axes: positions have three axes, so that recorded steps say by which one rows are rotated.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
@@ -92,6 +93,7 @@ class CudaModel:
         num_state_slots: int = 0,
         max_num_seqs: int | None = None,
         has_axes: bool = False,
+        is_tower: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
@@ -105,7 +107,7 @@ class CudaModel:
         self._recordings = Recordings(self._buckets, recorder)
         endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
         self._made_endings, found = endings, {} if endings is None else endings.found
-        self._results = Results({name: self._output(name) for name in program.outputs} | found)
+        self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
         self._kv, self._launches = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
         self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes + staged * self._block_bytes)

@@ -30,7 +30,7 @@ def open_model(
     num_state_slots: int = 0,
     max_num_seqs: int | None = None,
     has_axes: bool = False,
-    are_blocks_needed: bool = False,
+    is_tower: bool = False,
     is_eager: bool = False,
     device: torch.device | None = None,
     recorder: Recorder | None = None,
@@ -40,10 +40,9 @@ def open_model(
     """Place the constants, allocate the rest, run a trial step.
 
     Args:
-        num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel, unless
-            are_blocks_needed.
-        num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs, has_axes: see
-            CudaModel.
+        num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel, but for a tower's.
+        num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs, has_axes,
+            is_tower: see CudaModel.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
@@ -68,6 +67,7 @@ def open_model(
             num_state_slots=num_state_slots,
             max_num_seqs=max_num_seqs,
             has_axes=has_axes,
+            is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
         )
     except torch.cuda.OutOfMemoryError as error:
@@ -76,9 +76,10 @@ def open_model(
             f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "
             "--device cpu"
         ) from None
-    if are_blocks_needed and model.num_blocks < num_blocks:
+    if is_tower and model.num_blocks < num_blocks:
         raise OutOfMemory(
-            f"the GPU has room for {model.num_blocks} of {num_blocks} blocks of a program that needs all of them; end "
-            "what else uses the GPU, or use --device cpu"
+            f"after a vision tower's weights and a trial step the GPU has room for {model.num_blocks} of the "
+            f"{num_blocks} blocks of its largest tile. End what else uses the GPU, leave images out "
+            "(limit_mm_per_prompt), or use --device cpu"
         )
     return model

@@ -27,17 +27,20 @@ class Ticket:
 
 
 class Results:
-    """Room for the largest results. Args: like: tensors of their largest shapes, on the device."""
+    """Room for the largest results.
 
-    def __init__(self, like: Mapping[str, torch.Tensor]) -> None:
+    Args: like: tensors of their largest shapes, on the device. is_alone: each is waited for, and read, before the next.
+    """
+
+    def __init__(self, like: Mapping[str, torch.Tensor], is_alone: bool = False) -> None:
         self._is_cuda = any(tensor.is_cuda for tensor in like.values())
         self._like = like
-        self._sets: list[dict[str, torch.Tensor]] = [{} for _ in range(_SETS)]
+        self._sets: list[dict[str, torch.Tensor]] = [{} for _ in range(1 if is_alone else _SETS)]
         self._turn = 0
 
     def send(self, tensors: Mapping[str, torch.Tensor]) -> Ticket:
-        """Begin copying behind what is under way. What a step three turns ago gave is overwritten."""
-        turn, self._turn = self._turn, (self._turn + 1) % _SETS
+        """Begin copying behind what is under way. What a step as many turns ago gave is overwritten."""
+        turn, self._turn = self._turn, (self._turn + 1) % len(self._sets)
         for name, tensor in tensors.items():
             if len(tensor):
                 self._host(turn, name)[: len(tensor)].copy_(tensor, non_blocking=True)

@@ -77,6 +77,6 @@ def test_text_is_served_where_pictures_cannot_be_read(
 def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("albireo.api.vision.has_pillow", lambda: False)
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
-    with LLM(str(sight), dtype="float32", num_threads=1) as llm:
-        with pytest.raises(TemplateError, match=r"they need Pillow.*pip install 'albireo\[images\]'"):
-            llm.chat([{"role": "user", "content": parts}], GREEDY)
+    needs = pytest.raises(TemplateError, match=r"they need Pillow.*pip install 'albireo\[images\]'")
+    with LLM(str(sight), dtype="float32", num_threads=1) as llm, needs:
+        llm.chat([{"role": "user", "content": parts}], GREEDY)

@@ -38,8 +38,10 @@ def f32(*shape: int, seed: int = 0) -> tuple[np.ndarray, str]:
 
 
 def test_every_op_of_the_reference_has_a_rule() -> None:
-    # calls of several ranks are not looked at one by one, nor those of programs with adapters, or that keep a state
+    # calls of several ranks are not looked at one by one, nor those of programs with adapters, or that keep a state, or
+    # that read what comes with a step
     others = {"linear", "head_linear", "expert_linear", "kv_write", "top_logits", "all_reduce", "adapter", *RECURRENT}
+    others |= {"given", "add_given"}
     assert set(OPS) == {*_RULES, *others}
 
 

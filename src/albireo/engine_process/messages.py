@@ -118,7 +118,6 @@ class Ready(Message):
 
     engine: dict[str, Any]
     tokenizer_directory: str
-    config_directory: str
     defaults: GenerationDefaults
     vocab_size: int
     max_model_len: int
@@ -136,6 +135,7 @@ class Ready(Message):
     is_causal: bool = True
     image_problem: str = ""
     are_images_whole: bool = False
+    config_directory: str = ""
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""

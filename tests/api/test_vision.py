@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo import LLM, SamplingParams
+from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.errors import TemplateError
 from tiny_sights import picture, save
 
@@ -80,3 +80,15 @@ def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.
     needs = pytest.raises(TemplateError, match=r"they need Pillow.*pip install 'albireo\[images\]'")
     with LLM(str(sight), dtype="float32", num_threads=1) as llm, needs:
         llm.chat([{"role": "user", "content": parts}], GREEDY)
+
+
+def test_text_alone_is_built_where_pictures_cannot_be_read(sight: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "damaged", tmp_path / "engine"
+    shutil.copytree(sight, folder)
+    without_processor(folder)
+    build(folder, out, BuildConfig(dtype="float32"))
+    assert not (out / "vision").exists()
+    with LLM(str(out), num_threads=1) as llm:
+        with pytest.raises(TemplateError, match="this engine directory was built without the part that reads them"):
+            llm.chat([{"role": "user", "content": [{"type": "image", "image": picture(9, 9)}]}], GREEDY)
+        assert len(llm.chat([{"role": "user", "content": "Hello"}], GREEDY)[0].outputs[0].token_ids) == 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ from albireo.models.vision.tower import (
 from albireo.models.weights import weight_files
 
 TEXT_ONLY = "this model reads text only"
+_NOT_COMPUTED = "its part that reads them is not computed here"
 #: Tiles that a step reads. On a processor one takes about a second, in which nobody's answer goes on.
 MAX_STEP_TILES = {"cpu": 1, "cuda": 8}
 #: Of a picture of a million pixels, where patches have 16 on a side.
@@ -139,32 +140,66 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
 
     Raises: ModelError for files that say nonsense.
     """
-    path = source.config_directory / "config.json"
-    if not path.is_file():
+    opened = _open(source)
+    if opened == TEXT_ONLY:
         return TEXT_ONLY
-    data = read_json(path)
-    if not has_tower(data):
-        return TEXT_ONLY
-    problem = _problem(config, source)
-    if problem:
+    problem = opened if isinstance(opened, str) else ""
+    problem = _unwanted(config, source) or problem
+    if isinstance(opened, str) or problem:
         return problem
-    assert source.vision_directory is not None, "else there is a problem"
     try:
-        tower = open_tower(data, source.model_config.dtype, str(path))
-        _check_weights(tower, source.vision_directory)
-        processor = open_processor(source.config_directory, data)
-        programs = vision_programs(tower, device.catalog(), tower.patches(*processor.largest_tile()))
-    except (UnsupportedModel, WeightMismatch) as error:
-        return f"its part that reads them is not computed here: {error}"
-    both_ways, rows = sees_images_both_ways(data), tower.rows(*processor.largest_tile())
+        largest = opened.tower.patches(*opened.processor.largest_tile())
+        programs = vision_programs(opened.tower, device.catalog(), largest)
+    except UnsupportedModel as error:
+        return f"{_NOT_COMPUTED}: {error}"
+    both_ways, rows = sees_images_both_ways(opened.config), opened.tower.rows(*opened.processor.largest_tile())
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
     if both_ways and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
-    return Vision(source.vision_directory, tower, processor, programs, rope_axes(data), both_ways)
+    axes = rope_axes(opened.config)
+    return Vision(opened.directory, opened.tower, opened.processor, programs, axes, both_ways)
+
+
+def stored_vision(source: Source) -> bytearray:
+    """What an engine directory keeps of a checkpoint's part that reads pictures; empty: there is none that is computed.
+
+    Raises: ModelError for files that say nonsense.
+    """
+    opened = _open(source)
+    return bytearray() if isinstance(opened, str) else tower_file(opened.directory)
+
+
+class _Opened(NamedTuple):
+    """What says how pictures are read. config: what config.json holds."""
+
+    directory: Path
+    config: dict[str, Any]
+    tower: VisionTower
+    processor: ImageProcessor
+
+
+def _open(source: Source) -> _Opened | str:
+    """A model's files, or why they do not tell: text is served all the same."""
+    path, folder = source.config_directory / "config.json", source.vision_directory
+    if not path.is_file():
+        return TEXT_ONLY
+    config = read_json(path)
+    if not has_tower(config):
+        return TEXT_ONLY
+    if folder is None:
+        return "this engine directory was built without the part that reads them; build it again"
+    if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
+        return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
+    try:
+        tower = open_tower(config, source.model_config.dtype, str(path))
+        _check_weights(tower, folder)
+        return _Opened(folder, config, tower, open_processor(source.config_directory, config))
+    except (UnsupportedModel, WeightMismatch) as error:
+        return f"{_NOT_COMPUTED}: {error}"
 
 
 def _check_weights(tower: VisionTower, directory: Path) -> None:
-    """Raises: WeightMismatch where there are weights, and not the tower's: a model of text is served all the same."""
+    """Raises: WeightMismatch where there are weights, and not the tower's."""
     if not weight_files(directory):
         return
     tensors = tower_tensors(directory)
@@ -174,37 +209,15 @@ def _check_weights(tower: VisionTower, directory: Path) -> None:
         tensors.close()
 
 
-def _problem(config: EngineConfig, source: Source) -> str:
+def _unwanted(config: EngineConfig, source: Source) -> str:
+    """Why pictures are not read here and now."""
     if config.limit_mm_per_prompt.image == 0:
         return "limit_mm_per_prompt leaves the part of the model that reads them out; raise it"
     if len(source.parts) > 1:
         return f"with tensor_parallel_size={len(source.parts)} they are not read yet; leave it out"
-    if source.vision_directory is None:
-        return "this engine directory was built without the part that reads them; build it again"
-    if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
-        return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
     if not has_pillow():
         return "they need Pillow, which is not installed: pip install 'albireo[images]'"
     return ""
-
-
-def stored_vision(source: Source) -> bytearray:
-    """What an engine directory keeps of a checkpoint's part that reads pictures; empty: there is none.
-
-    Raises: ModelError, WeightMismatch.
-    """
-    path = source.config_directory / "config.json"
-    if not path.is_file() or source.vision_directory is None:
-        return bytearray()
-    data = read_json(path)
-    if not has_tower(data):
-        return bytearray()
-    try:
-        open_tower(data, source.model_config.dtype, str(path))
-        open_processor(source.config_directory, data)
-    except UnsupportedModel:
-        return bytearray()  # requests are told why
-    return tower_file(source.vision_directory)
 
 
 def image_problem(vision: Vision | str) -> str:

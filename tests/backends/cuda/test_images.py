@@ -48,6 +48,25 @@ def test_answers_about_pictures_are_those_of_the_cpu(
     assert on_cpu.settings.image_problem == on_gpu.settings.image_problem == ""
 
 
+def test_pictures_beside_all_else_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More requests than seats, who is preempted, two continuations of one, a prompt found again, penalties."""
+    folder = save(tmp_path, "qwen3_vl")
+    chats = [said("A ", picture(32, 32, 1), "?"), said("B ", picture(48, 16, 2)), said("A ", picture(32, 32, 1), "!")]
+    params = [GREEDY, GREEDY.clone(temperature=0.8, top_p=0.9, seed=3, n=2), GREEDY.clone(repetition_penalty=1.3)]
+
+    def tokens(device: str) -> list[list[list[int]]]:
+        settings = {"max_num_seqs": 3, "max_model_len": 64, "block_size": 8, "num_gpu_blocks_override": 9}
+        with LLM(str(folder), device=device, dtype="float32", num_threads=1, **settings) as llm:
+            found = llm.chat(chats, params, use_tqdm=False) + llm.chat(chats[:1], GREEDY, use_tqdm=False)
+            stats = llm.stats()
+            assert stats.num_failed_steps == 0 and stats.num_preemptions > 0 and stats.prefix_cache_hits > 0
+            return [[list(one.token_ids) for one in output.outputs] for output in found]
+
+    wanted = tokens("cpu")
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    assert tokens("cuda") == wanted
+
+
 def test_without_pictures_nothing_of_them_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path, "qwen3_vl")
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())

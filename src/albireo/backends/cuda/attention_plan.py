@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import triton
 
 from albireo.backends.cuda.catalog import MAX_HEAD_DIM
 from albireo.backends.cuda.chip import Chip
@@ -192,6 +193,16 @@ def launch_of(shape: AttentionShape, tile_rows: int) -> Launch:
     if shape.kv_dtype in KV_CODES:
         return Launch(4, 4, 3, 168) if shape.head_dim in (64, 128) else Launch(4, 4, 2)
     return Launch(4, 4, 2)
+
+
+def turned_block(head_dim: int, value_dim: int) -> int:
+    """Channels of keys behind those that are values, as a tile has them: a matrix unit's least, or more."""
+    return max(16, int(triton.next_power_of_2(head_dim - value_dim))) if value_dim else 16
+
+
+def merged_rows(tile_rows: int, block_dim: int, warps: int) -> int:
+    """Rows that are merged at once: four numbers a thread of each part, a load of 16 bytes."""
+    return min(tile_rows, max(1, 128 * warps // block_dim))
 
 
 @dataclass(frozen=True, slots=True)

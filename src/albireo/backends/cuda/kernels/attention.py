@@ -44,22 +44,14 @@ loads of that; whole items run through split ends without draining the loads. Pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.attention_plan import (
-    ITEM_FIELDS,
-    AttentionShape,
-    WorkList,
-    launch_of,
-    parts_of,
-)
-from albireo.backends.cuda.chip import Chip, chip_of
+from albireo.backends.cuda.attention_plan import ITEM_FIELDS, WorkList, merged_rows, parts_of, turned_block
+from albireo.backends.cuda.chip import chip_of
+from albireo.backends.cuda.kernels.parts.attention_cases import attention_cases
 from albireo.backends.cuda.kernels.parts.attention_rows import (
     complete_tokens,
     last_positions,
@@ -347,18 +339,13 @@ def attention(
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
         STAGES=plan.launch.stages,
-        MERGED=_merged(plan.tile_rows, block_dim, plan.launch.warps),
+        MERGED=merged_rows(plan.tile_rows, block_dim, plan.launch.warps),
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
         BOTH_WAYS=both_ways,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,
     )
-
-
-def turned_block(head_dim: int, value_dim: int) -> int:
-    """Channels of keys behind those that are values, as a tile has them: a matrix unit's least, or more."""
-    return max(16, int(triton.next_power_of_2(head_dim - value_dim))) if value_dim else 16
 
 
 def need_rows(out: torch.dtype, head_dim: int) -> bool:
@@ -373,116 +360,5 @@ def _readable(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 
-def _merged(tile_rows: int, block_dim: int, warps: int) -> int:
-    """Rows that are merged at once: four numbers a thread of each part, a load of 16 bytes."""
-    return min(tile_rows, max(1, 128 * warps // block_dim))
-
-
-_ALIGNED = ("items", "q_stride", "out_stride")
-
-
 def aot_cases() -> list[AotCase]:
-    def case(
-        rows: int,
-        cache: str,
-        head_dim: int,
-        words: Mapping[int, tuple[str, ...]],
-        out: str = "*bf16",
-        *,
-        sinks: bool = False,
-        value_dim: int = 0,
-        both_ways: bool = False,
-        row_ends: bool = False,
-        **options: Any,
-    ) -> AotCase:
-        """As it is launched on Hopper, or on all of words where these have little shared memory."""
-        architectures = tuple(words)
-        chip = Chip(132, 89) if 89 in words else Chip(132)
-        kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
-        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip, value_dim=value_dim)
-        launch = launch_of(shape, rows)
-        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8" or row_ends)) or (cache, head_dim) == (
-            "fp8e4nv",
-            128,
-        )
-        return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
-            f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}"
-            f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
-            attention_kernel,
-            {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
-            | dict.fromkeys(("k", "v"), f"*{cache}")
-            | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
-            | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
-            | dict.fromkeys(("scale", "softcap"), "fp32")
-            | dict.fromkeys(("window", "q_stride", "out_stride"), "i32")
-            | ({"sinks": "*fp32"} if sinks else {})
-            | ({"row_ends": "*i32"} if row_ends else {}),
-            ({} if sinks else {"sinks": None})
-            | ({} if row_ends else {"row_ends": None})
-            | {
-                "KV_HEADS": 8,
-                "GROUP": 4,
-                "HEAD_DIM": head_dim,
-                "STORED_DIM": head_dim,
-                "VALUE_DIM": value_dim,
-                "BLOCK_DIM": triton.next_power_of_2(value_dim or head_dim),
-                "TURNED_BLOCK": turned_block(head_dim, value_dim),
-                "PAGE": 16,
-                "BM": rows,
-                "BN": shape.kv_tile,
-                "SPLIT": 512,
-                "QK_TYPE": tl.bfloat16,
-                "PV_TYPE": tl.bfloat16,
-                "CODES": cache != "bf16",
-                "WINDOW": True,
-                "SOFTCAP": True,
-                "STAGES": launch.stages,
-                "MERGED": _merged(rows, triton.next_power_of_2(value_dim or head_dim), launch.warps),
-                "TOKEN_BLOCK": 0,
-                "BOTH_WAYS": both_ways,
-            }
-            | options,
-            num_warps=launch.warps,
-            num_stages=launch.stages,
-            asked_registers=launch.registers,
-            # of an item, not of a tile
-            max_spills=16 if has_spills else 0,
-            aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
-            max_shared=(99 if chip.has_little_shared_memory else 146 if head_dim == 512 else 132) << 10,
-            words=words,
-            architectures=architectures,
-        )
-
-    loads = "LDGSTS.E.BYPASS.128"
-    latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
-    tokens: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 2, "SOFTCAP": False}
-    encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
-    return [
-        case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
-        case(64, "bf16", 128, {90: ("HGMMA", loads)}),
-        case(16, "bf16", 64, {90: ("HMMA", loads)}, sinks=True, GROUP=8, SOFTCAP=False),
-        case(128, "bf16", 128, {90: ("HGMMA", loads)}),
-        case(64, "bf16", 256, {90: ("HGMMA", loads)}),
-        case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),
-        case(16, "i8", 256, {90: ("HMMA", loads)}),
-        case(16, "bf16", 128, {90: ("HMMA",)}, "*u8", TOKEN_BLOCK=4096),
-        case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
-        case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),
-        case(16, "fp8e4nv", 128, {90: ("HMMA", loads)}, "*fp8e4nv", WINDOW=False, SOFTCAP=False),
-        case(128, "fp8e4nv", 128, {90: ("HGMMA", loads)}, "*fp8e4nv", WINDOW=False, SOFTCAP=False),
-        case(64, "u8", 128, {80: ("HMMA", loads)}),
-        case(16, "bf16", 128, {89: ("HMMA", loads), 120: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
-        case(64, "bf16", 256, {89: ("HMMA", loads)}),
-        case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
-        case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
-        case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
-        case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
-        case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
-        case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
-        case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
-        case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
-        case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads)}, row_ends=True, **tokens),
-        case(64, "bf16", 128, {90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),
-        case(16, "bf16", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, row_ends=True, WINDOW=False, **tokens),
-    ]
+    return attention_cases(attention_kernel)

@@ -82,6 +82,7 @@ def loaded(config: EngineConfig, report: Path, weights: str, seats: int, setup: 
     return Loaded(
         config=config,
         directory=Path(str(config.model)),
+        config_directory=Path(str(config.model)),
         model_config=unread,
         defaults=GenerationDefaults(),
         eos_token_ids=(),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from albireo.backends.cuda import bind
+from albireo.backends.cuda import call_args
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.model import CudaModel
@@ -235,13 +235,13 @@ def read_by(
 
     def wrong(step: DeviceStep) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(bind, "RowSquares", lambda *fields: alter(RowSquares(*fields)))
+            patch.setattr(call_args, "RowSquares", lambda *fields: alter(RowSquares(*fields)))
             launch(step)
 
     launched(model, monkeypatch, index, wrong)
 
 
-def launched(model: CudaModel, monkeypatch: pytest.MonkeyPatch, index: int, launch: bind.Launch) -> None:
+def launched(model: CudaModel, monkeypatch: pytest.MonkeyPatch, index: int, launch: call_args.Launch) -> None:
     """Puts a launch in the place of a call's own."""
     launches = list(model._launches)
     launches[index] = (launches[index][0], launch)

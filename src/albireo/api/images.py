@@ -99,6 +99,12 @@ class ImageReader:
         ids += self._tokenizer.encode(text, add_special_tokens=False)
         spans = _runs(ids, first, self._row)
         tiles = tuple(self._tile(tile) for tile in prepared.tiles)
+        there, wanted = sum(end - start for start, end in spans), sum(tile.num_rows for tile in tiles)
+        if there != wanted:
+            raise InvalidParams(
+                f"the tokenizer writes {there} tokens {self._processor.image_token} for it, the tower gives {wanted} "
+                "rows: tokenizer and processor are of different models"
+            )
         return ImageInput(key_of(tiles), tiles, spans, prepared.grid)
 
     def _tile(self, pixels: NDArray[np.uint8]) -> Tile:

@@ -62,7 +62,7 @@ def _said(block: Block, where: str) -> dict[str, Any]:
 def _image(block: Block, where: str) -> dict[str, Any]:
     source = block.get("source")
     if not isinstance(source, dict) or source.get("type") not in ("base64", "url"):
-        raise _wrong(where, f"needs source, of type base64 or url; it is {source!r:.40}")
+        raise _wrong(where, f"is an image, which needs source, of type base64 or url; it is {source!r:.40}")
     if source["type"] == "url":
         return {"content": [image(_string(source, "url", f"{where}.source"))]}
     media, data = (_string(source, name, f"{where}.source") for name in ("media_type", "data"))

@@ -154,6 +154,16 @@ def _of_lfm2_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarra
     return {"pixel_values": torch.stack(padded), "spatial_shapes": shapes, "pixel_attention_mask": mask}
 
 
+_CLIP = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+_LLAVA = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+
+
+def _llava(tokenizer: Any) -> Any:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return transformers.LlavaProcessor(CLIPImageProcessorPil(**_CLIP), tokenizer, **_LLAVA)
+
+
 FAMILIES: dict[str, Family] = {
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
@@ -170,6 +180,22 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"processor_class": "Idefics3Processor", "image_seq_len": 4},
         },
         _smolvlm,
+    ),
+    "llava": Family(
+        "LlavaForConditionalGeneration",
+        ("<image>",),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_LLAMA, "vocab_size": len(ids)},
+            "vision_config": {**_SIGLIP, "model_type": "clip_vision_model", "num_hidden_layers": 3},
+            "image_token_index": ids["<image>"],
+            "image_seq_length": 16,
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "CLIPImageProcessor", **_CLIP},
+            "processor_config.json": {"processor_class": "LlavaProcessor", **_LLAVA},
+        },
+        _llava,
     ),
     "mistral3": Family(
         "Mistral3ForConditionalGeneration",

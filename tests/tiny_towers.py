@@ -77,6 +77,10 @@ def _of_gemma3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
 
+def _of_llava(model: Any, tile: Any) -> Any:
+    return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
+
+
 def _of_lfm2_vl(model: Any, tile: Any) -> Any:
     patches = _patches(tile, 8).reshape(1, -1, 3 * 8 * 8)
     shape = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])
@@ -130,6 +134,7 @@ FAMILIES: dict[str, Family] = {
         _text_of("lfm2"),
         {"projector_hidden_size": 100},
     ),
+    "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
     "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_text")),
     "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_moe_text")),

@@ -34,6 +34,7 @@ def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
 
 _SIGLIP = {"vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "image_size": 28}}
 _SIGLIP["vision_config"] |= {"num_hidden_layers": 1, "patch_size": 7}
+_CLIP = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "clip_vision_model"}}
 _SIGLIP2 = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 16}}
 _GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
 _GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
@@ -74,6 +75,8 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _PIXTRAL,
         "tie_word_embeddings": False,
     },
+    "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
+    "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
     "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
     "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
     "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},

@@ -66,6 +66,19 @@ _WHOLES = {
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,
+    "llava": _Whole(
+        "LlavaForConditionalGeneration",
+        {"llama": "llama", "mistral": "mistral"},
+        # of Llama 1, which files of LLaVA 1.5 leave out
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 2048,
+        },
+    ),
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
@@ -102,7 +115,7 @@ _OF_IMAGES = keys(
     "_pad_token_id scale_factor image_seq_len use_reentrant_checkpointing transformers.js_config vocab_size",
     "downsample_factor projector_bias projector_hidden_size projector_use_layernorm do_image_splitting",
     "encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance max_tiles min_image_tokens min_tiles",
-    "tile_size use_image_special_tokens use_thumbnail",
+    "tile_size use_image_special_tokens use_thumbnail vision_feature_select_strategy image_seq_length",
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")

@@ -48,6 +48,8 @@ PUBLISHED = [
         "lfm2_vl",
         {"model.vision_tower.vision_model.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
     ),
+    ("llava", {"vision_tower.vision_model.": "vision_tower."}),
+    ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("qwen3_5", {"model.visual.": "visual."}),
 ]
@@ -89,7 +91,7 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl"])
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava"])
 def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None:
     data = change_vision(save(tmp_path, name))
     tower = open_tower(data, "float32", "config.json")
@@ -105,7 +107,7 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("idefics3", {"hidden_act": "quick_gelu"}, "hidden_act='quick_gelu' is not supported"),
+        ("idefics3", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
         ("idefics3", {"num_channels": 4}, "num_channels=4 is not supported"),
         ("idefics3", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("idefics3", {"image_size": 80}, "image_size=80 is not supported; .*scale_factor=3"),
@@ -117,6 +119,7 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen3_5", {"in_channels": 1}, "in_channels=1 is not supported"),
         ("mistral3", {"head_dim": 32}, "head_dim=32 is not supported"),
+        ("llava", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
 )
@@ -147,6 +150,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("qwen3_5", {"num_position_embeddings": 37}, "num_position_embeddings=37 must be a square"),
         ("qwen3_5", {"out_hidden_size": 64}, "out_hidden_size=64 must be text_config.hidden_size=48"),
         ("lfm2_vl", {"num_patches": 50}, "num_patches=50 must be a square"),
+        ("llava", {"image_size": 99}, "image_size=99 must be patches of 8 pixels"),
     ],
 )
 def test_sizes_that_do_not_fit(name: str, vision: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -162,6 +166,13 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
 
 
+@pytest.mark.parametrize("layer", [0, 4, -4, [1, 2], "last"])
+def test_layers_that_llava_has_not(layer: Any, tmp_path: Path) -> None:
+    data = {**change_vision(save(tmp_path, "llava")), "vision_feature_layer": layer}
+    with pytest.raises(UnsupportedModel, match=r"vision_feature_layer=.* supported: one of 3 layers"):
+        open_tower(data, "float32", "config.json")
+
+
 # -- keys that change what is computed ---------------------------------------------------------------------------------
 
 
@@ -173,6 +184,8 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
         ("qwen3_5", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "temporal_patch_size": 2}, {}),
         ("mistral3", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}}, {"projector_hidden_act": "relu"}),
         ("mistral3", {"hidden_act": "gelu"}, {"multimodal_projector_bias": True, "spatial_merge_size": 1}),
+        ("llava", {"hidden_act": "gelu"}, {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}),
+        ("llava", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
         ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),
         ("lfm2_vl", {"num_patches": 4}, {"downsample_factor": 1, "projector_hidden_act": "silu"}),
     ],
@@ -201,6 +214,7 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
         ("idefics3", (96, 88)),
         ("idefics3", (48, 48)),
         ("gemma3", (48, 48)),
+        ("llava", (96, 88)),
         ("lfm2_vl", (48, 40)),
         ("mistral3", (40, 48)),
         ("qwen3_5", (48, 50)),
@@ -209,6 +223,8 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
 )
 def test_tiles_that_are_not_read(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, name)), "float32", "config.json")
-    tower.hold({each: np.zeros((36 if name == "qwen3_5" else 49, 144), np.float32) for each in tower.host_tensors})
+    num_rows = {"qwen3_5": 36, "llava": 145}.get(name, 49)
+    shapes = {each: (144,) if "class" in each else (num_rows, 144) for each in tower.host_tensors}
+    tower.hold({each: np.zeros(shape, np.float32) for each, shape in shapes.items()})
     with pytest.raises(InvariantError, match=f"a tile of {size[0]} x {size[1]} pixels"):
         tower.inputs(np.zeros((*size, 3), np.float32))

@@ -14,10 +14,13 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
 from albireo.graph.ops import RopeSpec
 
+#: OpenAI's first approximation of gelu, which is several ops here.
+QUICK_GELU = "quick_gelu"
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """Fields: patch_size: pixels on a side. act: one of ops.UNARY_KINDS. is_rms: norms are RMS norms without a bias.
+    """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
     has_bias: linears of layers have one."""
 
     hidden_size: int
@@ -76,11 +79,16 @@ def layer(b: GraphBuilder, c: EncoderSettings, x: Value, number: int, prefix: st
         if names.gate is not None:
             gate = linear(b, c, h, f"{name}.{names.gate}", c.intermediate_size, "gate", c.has_bias)
         with b.part("act"):
-            m = b.unary(m, c.act) if gate is None else b.mul(b.unary(gate, c.act), m)
+            m = activated(b, m, c.act) if gate is None else b.mul(activated(b, gate, c.act), m)
             m = b.cast(m, c.dtype)
         down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", c.has_bias)
         with b.part("down"):
             return b.add(x, down)
+
+
+def activated(b: GraphBuilder, x: Value, act: str) -> Value:
+    """act(x), float32. Args: act: one of ops.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
+    return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
 
 
 def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: str, name: str, names: Names) -> Value:

@@ -56,7 +56,7 @@ class Lfm2VLTower(GivesRowsOnce):
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
-        self.table = checked_table(tensors, _TABLE, self.side, self.encoder.hidden_size)
+        self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size, self.merge)

@@ -22,9 +22,9 @@ Ints = NDArray[np.int64]
 _THETAS = (1.0, 1e12)
 
 
-def checked_table(tensors: Mapping[str, F32], name: str, side: int, width: int) -> F32:
-    """A table of positions [side * side, width]. Raises: WeightMismatch for one of another shape."""
-    table, wanted = tensors[name], (side**2, width)
+def checked_table(tensors: Mapping[str, F32], name: str, rows: int, width: int) -> F32:
+    """A table of positions [rows, width]. Raises: WeightMismatch for one of another shape."""
+    table, wanted = tensors[name], (rows, width)
     if table.shape != wanted:
         raise WeightMismatch(f"{name} is {list(table.shape)}, config.json implies {list(wanted)}")
     return table

@@ -76,6 +76,10 @@ class Qwen3VLTower:
         return len(self.deep)
 
     @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def dtype(self) -> str:
         return self.encoder.dtype
 
@@ -84,7 +88,7 @@ class Qwen3VLTower:
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
-        self.table = checked_table(tensors, _TABLE, self.side, self.encoder.hidden_size)
+        self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size, self.merge)

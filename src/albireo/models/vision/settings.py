@@ -13,11 +13,11 @@ from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.vision.encoder import EncoderSettings
+from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings
 
 #: Far more than any tower has.
 MAX_WIDTH, MAX_HEADS, MAX_PATCH_SIZE, MAX_IMAGE_SIZE = 2**16, 2**10, 256, 2**16
-#: What an activation is called -> ops.UNARY_KINDS.
+#: What an activation is called -> see encoder.activated().
 ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
+    QUICK_GELU: QUICK_GELU,
 }
 #: Of any tower: how it was published, and how pictures come to it.
 IGNORABLE = IGNORABLE_KEYS | keys("dtype torch_dtype initializer_factor size max_image_size use_base_siglip")
@@ -86,7 +87,7 @@ def encoder_settings(
 
 
 def activation(fields: Fields, key: str, default: str | None) -> str:
-    """One of ops.UNARY_KINDS. Raises: UnsupportedModel for another."""
+    """What an activation is, for encoder.activated(). Raises: UnsupportedModel for another."""
     name = fields.text(key, default)
     if name not in ACTIVATIONS:
         fields.unsupported(key, name, f"supported: {', '.join(ACTIVATIONS)}")

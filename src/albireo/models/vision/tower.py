@@ -14,6 +14,7 @@ from albireo.graph.node import Graph, Value
 from albireo.models.vision.gemma3 import open_gemma3
 from albireo.models.vision.idefics3 import open_idefics3
 from albireo.models.vision.lfm2_vl import open_lfm2_vl
+from albireo.models.vision.llava import open_llava
 from albireo.models.vision.mistral3 import open_mistral3
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
@@ -49,6 +50,11 @@ class VisionTower(Protocol):
     @property
     def host_tensors(self) -> tuple[str, ...]:
         """Names of tensors that inputs() reads; hold() is to be given them once, before."""
+        ...
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        """Patterns of names of tensors that a checkpoint has and no row is made of."""
         ...
 
     @property
@@ -91,6 +97,7 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 _FAMILIES: dict[str, _Open] = {
     "gemma3": open_gemma3,
     "idefics3": open_idefics3,
+    "llava": open_llava,
     "lfm2_vl": open_lfm2_vl,
     # as it was first published
     "lfm2-vl": open_lfm2_vl,
@@ -132,7 +139,7 @@ def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:
     graphs = tower.graph(), tower.projector()
     read = {name for graph in graphs for constant in graph.constants.values() for name in _sources(constant)}
     for graph in graphs:
-        check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors, *IGNORABLE_TENSORS))
+        check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors, *tower.unread_tensors, *IGNORABLE_TENSORS))
 
 
 def _sources(constant: Value) -> list[str]:

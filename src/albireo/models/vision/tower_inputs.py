@@ -31,6 +31,10 @@ class GivesRowsOnce:
     def num_deep(self) -> int:
         return 0
 
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return ()
+
 
 class HoldsNothing(GivesRowsOnce):
     """Of a tower whose host part reads no tensors, either."""

@@ -1,0 +1,143 @@
+"""LLaVA 1.5 and its kin: CLIP of square tiles, all but its last layers, and two linears.
+
+Found by tower.py. The first row of a tower is no patch but a class: it comes with the step as a patch of zeros, of
+which a linear without a bias makes nothing, and its embedding is among the positions. Sources: Liu et al. 2023,
+Improved Baselines with Visual Instruction Tuning; Radford et al. 2021, CLIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, one_size, patch_rows
+from albireo.models.vision.positions import checked_table
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    activation,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.siglip import NAMES
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+
+_DEFAULTS = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embeddings.position_embedding.weight"
+
+
+@dataclass(slots=True)
+class LlavaTower(GivesRowsOnce):
+    """Implements tower.VisionTower.
+
+    Fields: side: patches on each. num_layers: that are computed. has_class: its row is given, too. act, has_bias: of
+    the projector. positions: [1 + side * side, E] of the class, its embedding included, and of patches, once held.
+    """
+
+    encoder: EncoderSettings
+    side: int
+    num_layers: int
+    has_class: bool
+    act: str
+    has_bias: bool
+    width: int
+    positions: F32 | None = None
+    merge: int = 1
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return _CLASS, _TABLE
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        layers = range(self.num_layers, self.encoder.num_layers)
+        return "vision_tower.post_layernorm.*", *(f"vision_tower.encoder.layers.{number}.*" for number in layers)
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        table = checked_table(tensors, _TABLE, 1 + self.side**2, self.encoder.hidden_size)
+        first = checked_table({_CLASS: tensors[_CLASS].reshape(1, -1)}, _CLASS, 1, self.encoder.hidden_size)
+        self.positions = np.concatenate([table[:1] + first, table[1:]])
+
+    def patches(self, height: int, width: int) -> int:
+        return 1 + one_size(height, width, self.side, self.encoder.patch_size)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) - (not self.has_class)
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        if self.positions is None:
+            raise InvariantError(f"{_TABLE} is read before it is held")
+        self.patches(*tile.shape[:2])
+        rows = patch_rows(tile, self.encoder.patch_size)
+        return TowerInputs((np.concatenate([np.zeros_like(rows[:1]), rows]), self.positions), (self.side, self.side))
+
+    def graph(self) -> Graph:
+        b, c, prefix = GraphBuilder(), self.encoder, "vision_tower"
+        with b.part("embed"):
+            patches = b.given(c.patch_width, 0)
+            x = linear(b, c, patches, f"{prefix}.embeddings.patch_embedding", c.hidden_size, "patches", False)
+            with b.part("positions"):
+                x = b.add(x, b.given(c.hidden_size, 1))
+            x = norm(b, c, x, f"{prefix}.pre_layrnorm")
+        for number in range(self.num_layers):
+            x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden if self.has_class else hidden[1:]
+
+    def projector(self) -> Graph:
+        b, c, name = GraphBuilder(), self.encoder, "multi_modal_projector"
+        x = linear(b, c, b.given(c.hidden_size, 0), f"{name}.linear_1", self.width, "up", self.has_bias)
+        with b.part("act"):
+            x = activated(b, x, self.act)
+        return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down", self.has_bias))
+
+
+def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields, whole = vision_fields(data, where, ("clip_vision_model",)), Fields(data, where)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS)
+    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 336)
+    # of text beside it, and of what pairs them
+    fields.refuse_unread(IGNORABLE | keys("vocab_size projection_dim attention_dropout logit_scale_init_value"), {})
+    if size % encoder.patch_size:
+        fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
+    at = whole.raw("vision_feature_layer")
+    at = -2 if at is None else at
+    if type(at) is not int or not -encoder.num_layers <= at <= encoder.num_layers or at == 0:
+        whole.unsupported("vision_feature_layer", at, f"supported: one of {encoder.num_layers} layers")
+    strategy = whole.text("vision_feature_select_strategy", "default")
+    if strategy not in ("default", "full"):
+        whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, full")
+    return LlavaTower(
+        encoder,
+        size // encoder.patch_size,
+        at if at > 0 else encoder.num_layers + 1 + at,
+        strategy == "full",
+        activation(whole, "projector_hidden_act", "gelu"),
+        whole.flag("multimodal_projector_bias", True),
+        text_width(data, where, 4096),
+    )

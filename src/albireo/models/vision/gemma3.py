@@ -6,7 +6,6 @@ Found by tower.py. Source: Gemma Team 2025, Gemma 3 Technical Report.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,37 +14,18 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings
-from albireo.models.vision.patches import F32, Grid, blocks, one_size, patch_rows
+from albireo.models.vision.patches import F32, Grid, blocks
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.square import SquareTower
 
 _PROJECTOR = "multi_modal_projector"
 
 
-@dataclass(frozen=True, slots=True)
-class Gemma3Tower(HoldsNothing):
-    """Implements tower.VisionTower. Fields: side: patches on each. merge: patches on a side of what becomes one row."""
+class Gemma3Tower(SquareTower):
+    """Implements tower.VisionTower."""
 
-    encoder: EncoderSettings
-    side: int
-    merge: int
-    width: int
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def patches(self, height: int, width: int) -> int:
-        return one_size(height, width, self.side, self.encoder.patch_size)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        self.patches(*tile.shape[:2])
-        return TowerInputs((patch_rows(tile, self.encoder.patch_size),), (self.side, self.side))
+    __slots__ = ()
 
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_tower", self.side**2)

@@ -6,44 +6,25 @@ Found by tower.py. Source: Laurençon et al. 2024, Building and better understan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, linear
-from albireo.models.vision.patches import F32, Grid, one_size, patch_rows, side_by_side
+from albireo.models.vision.encoder import linear
+from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.square import SquareTower
 
 _DEFAULTS = {**DEFAULTS, "hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 
 
-@dataclass(frozen=True, slots=True)
-class Idefics3Tower(HoldsNothing):
-    """Implements tower.VisionTower. Fields: side: patches on each. merge: patches on a side of what becomes one row."""
+class Idefics3Tower(SquareTower):
+    """Implements tower.VisionTower."""
 
-    encoder: EncoderSettings
-    side: int
-    merge: int
-    width: int
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def patches(self, height: int, width: int) -> int:
-        return one_size(height, width, self.side, self.encoder.patch_size)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        self.patches(*tile.shape[:2])
-        return TowerInputs((patch_rows(tile, self.encoder.patch_size),), (self.side, self.side))
+    __slots__ = ()
 
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_model", self.side**2)

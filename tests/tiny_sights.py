@@ -89,6 +89,12 @@ _QWEN = {"hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2,
 _QWEN |= {"num_position_embeddings": 16}
 _QWEN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
 _QWEN_TEXT = {**_LLAMA, "model_type": "qwen3_vl_text", "head_dim": 16, "rope_parameters": _QWEN_ROPE}
+_QWEN2_TEXT = {key: value for key, value in _LLAMA.items() if key not in ("model_type", "rope_theta")}
+_QWEN2_TEXT |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 3, 2]}}
+_QWEN2 = {key: value for key, value in _QWEN.items() if key != "num_position_embeddings"}
+_QWEN2_VL = {key: value for key, value in _QWEN2.items() if key != "intermediate_size"}
+# two of three layers see windows of 2 x 2 of what becomes a row
+_QWEN2_5 = {**_QWEN2, "depth": 3, "window_size": 32, "fullatt_block_indexes": [1], "out_hidden_size": 48}
 _QWEN_SIZES = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
 _LFM2 = {
     "encoder_patch_size": 8,
@@ -212,6 +218,36 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"patch_size": 8, "spatial_merge_size": 2},
         },
         inputs=_of_mistral3,
+    ),
+    "qwen2_5_vl": Family(
+        "Qwen2_5_VLForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**_QWEN2_TEXT, "model_type": "qwen2_5_vl_text", "vocab_size": len(ids)},
+            "vision_config": _QWEN2_5,
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
+    ),
+    "qwen2_vl": Family(
+        "Qwen2VLForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**_QWEN2_TEXT, "model_type": "qwen2_vl_text", "vocab_size": len(ids)},
+            "vision_config": {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2},
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
     ),
     "qwen3_5": Family(
         "Qwen3_5ForConditionalGeneration",

@@ -30,6 +30,7 @@ transformers = pytest.importorskip("transformers")
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 _TEXT = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 99, "pad_token_id": 0}
+_HEADS = {"num_key_value_heads": 2}
 _LLAMA = {**_TEXT, "model_type": "llama", "num_attention_heads": 2}
 
 
@@ -60,7 +61,7 @@ def _patches(tile: Any, size: int, merge: int = 1) -> Any:
     return cut.permute(0, 3, 1, 4, 2, 5, 6)
 
 
-def _of_qwen3_vl(model: Any, tile: Any) -> Any:
+def _of_qwen_vl(model: Any, tile: Any) -> Any:
     """Patches in blocks of what is merged, each of two frames alike."""
     cut = _patches(tile, 8, 2)
     frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
@@ -113,6 +114,18 @@ _PIXTRAL = {
     "patch_size": 8,
     "hidden_act": "silu",
 }
+_QWEN2_VL = {"hidden_size": 48, "embed_dim": 144, "mlp_ratio": 2, "depth": 3, "num_heads": 2, "patch_size": 8}
+# windows of 4 x 4 patches
+_QWEN2_5_VL = {
+    "hidden_size": 144,
+    "intermediate_size": 200,
+    "depth": 4,
+    "num_heads": 2,
+    "patch_size": 8,
+    "window_size": 32,
+    "fullatt_block_indexes": [1, 3],
+    "out_hidden_size": 48,
+}
 # grids smaller and larger than the table, and one line
 _ANY = ((48, 96), (112, 80), (16, 144))
 
@@ -136,12 +149,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
-    "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_text")),
-    "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen3_vl, _QWEN3_VL, _text_of("qwen3_5_moe_text")),
+    "qwen2_5_vl": Family(
+        "Qwen2_5_VLModel", _ANY, _of_qwen_vl, _QWEN2_5_VL, {**_LLAMA, "model_type": "qwen2_5_vl_text", **_HEADS}
+    ),
+    "qwen2_vl": Family(
+        "Qwen2VLModel", _ANY, _of_qwen_vl, _QWEN2_VL, {**_LLAMA, "model_type": "qwen2_vl_text", **_HEADS}
+    ),
+    "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen_vl, _QWEN3_VL, _text_of("qwen3_5_text")),
+    "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen_vl, _QWEN3_VL, _text_of("qwen3_5_moe_text")),
     "qwen3_vl": Family(
         "Qwen3VLModel",
         _ANY,
-        _of_qwen3_vl,
+        _of_qwen_vl,
         {**_QWEN3_VL, "deepstack_visual_indexes": []},
         {**_LLAMA, "model_type": "qwen3_vl_text", "num_key_value_heads": 2, "head_dim": 24},
     ),

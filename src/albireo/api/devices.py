@@ -28,6 +28,7 @@ from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.images import ImageRows
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -106,7 +107,7 @@ class Device(Protocol):
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
-    ) -> Pooler:
+    ) -> TowerModel:
         """A program of a vision tower, or of its projector, with weights of its own, ready to run."""
         ...
 
@@ -177,7 +178,7 @@ class CpuDevice:
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
-    ) -> Pooler:
+    ) -> TowerModel:
         return CpuModel(program, weights, thread_pool(config.num_threads), num_blocks, advance)
 
     def second(
@@ -296,7 +297,7 @@ class CudaDevice:
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
-    ) -> Pooler:
+    ) -> TowerModel:
         from albireo.backends.cuda.open import open_model
 
         return open_model(

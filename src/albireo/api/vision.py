@@ -17,8 +17,7 @@ from albireo.api.devices import Device, ImageNeeds
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.execution.images import ImageRows, RopeAxes
-from albireo.execution.runner import Pooler
-from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
+from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.images.decode import has_pillow
 from albireo.images.processor import ImageProcessor, open_processor
@@ -105,7 +104,7 @@ class Vision:
         """Ready to run. Raises: WeightMismatch; OutOfMemory where a GPU has no room for it."""
         tensors = tower_tensors(self.directory)
 
-        def opened(program: Program, tensors: TowerTensors) -> Pooler:
+        def opened(program: Program, tensors: TowerTensors) -> TowerModel:
             return device.tower(config, program, tensors, num_blocks(program), progress)
 
         try:

@@ -6,16 +6,17 @@ pictures, prompts or requests, nor which device computes: what it gives lies in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.backend import KernelCatalog
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
-from albireo.execution.runner import Pooler
 from albireo.graph.program import Program
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
@@ -23,6 +24,20 @@ from albireo.models.vision.tower import VisionTower, check_tensors
 F32 = NDArray[np.float32]
 #: Positions of a block of keys and values.
 _BLOCK_SIZE = 16
+
+
+class TowerModel(Protocol):
+    """A program of a tower, or of its projector, on a device."""
+
+    def run(self, inputs: StepInputs) -> StepOutputs: ...
+
+    def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
+        """Compute one step that layers of the KV cache cut into sequences each in a way of its own.
+
+        Args: steps: of each such layer, alike but for sequences and where their keys and values are.
+        Raises: InvariantError, as run().
+        """
+        ...
 
 
 class VisionRunner:
@@ -38,7 +53,7 @@ class VisionRunner:
         tower: VisionTower,
         tensors: TowerTensors,
         programs: tuple[Program, Program],
-        open_program: Callable[[Program, TowerTensors], Pooler],
+        open_program: Callable[[Program, TowerTensors], TowerModel],
     ) -> None:
         """Args:
             tensors: of the tower's directory; may be closed behind this. programs: of vision_programs().
@@ -60,25 +75,31 @@ class VisionRunner:
         if num_patches > self.max_patches:
             raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
         inputs = self._tower.inputs(tile)
-        hidden = self._model.run(step_of(inputs.given, inputs.rope_rows)).hidden
+        steps = [step_of(inputs.given, inputs.rope_rows, each) for each in inputs.sequences or ((num_patches,),)]
+        hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
         joined = self._tower.joined(hidden, inputs.grid)
-        return self._projector.run(step_of((joined,))).hidden.copy()
+        return self._projector.run(step_of((joined,), None, (len(joined),))).hidden.copy()
 
 
-def step_of(given: tuple[F32, ...], rope_rows: F32 | None = None) -> StepInputs:
-    """A step of one sequence whose tokens are rows that come with it; all of them are wanted."""
-    count = len(given[0])
-    rows, num_blocks = np.arange(count, dtype=np.int32), -(-count // _BLOCK_SIZE)
+def step_of(given: tuple[F32, ...], rope_rows: F32 | None, sequences: Sequence[int]) -> StepInputs:
+    """A step whose tokens are rows that come with it; all of them are wanted. Args: sequences: tokens of each."""
+    count, lengths = len(given[0]), np.array(sequences, np.int32)
+    starts = np.cumsum([0, *lengths], dtype=np.int32)
+    num_blocks = -(-lengths // _BLOCK_SIZE)
+    # behind the null block; a block is of one sequence
+    first_block = 1 + np.cumsum([0, *num_blocks[:-1]], dtype=np.int32)
+    places = np.arange(count, dtype=np.int32)
+    positions = places - np.repeat(starts[:-1], lengths)
     none = np.zeros(0, np.int32)
     return StepInputs(
         token_ids=np.zeros(count, np.int32),
-        positions=rows,
-        # behind the null block
-        slots=rows + np.int32(_BLOCK_SIZE),
-        query_start=np.array([0, count], np.int32),
-        context_len=np.array([count], np.int32),
-        block_table=np.arange(1, num_blocks + 1, dtype=np.int32)[None],
-        logit_rows=rows,
+        positions=positions,
+        slots=positions + np.repeat(first_block, lengths) * np.int32(_BLOCK_SIZE),
+        query_start=starts,
+        context_len=lengths,
+        # entries behind a sequence's own are not read
+        block_table=first_block[:, None] + np.arange(num_blocks.max(), dtype=np.int32),
+        logit_rows=places,
         top_rows=none,
         given=tuple(np.ascontiguousarray(rows, np.float32) for rows in given),
         rope_rows=None if rope_rows is None else np.ascontiguousarray(rope_rows, np.float32),
@@ -91,15 +112,22 @@ def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int
     Raises: UnsupportedModel for a graph that no kernels perform.
     """
     first, second = (
-        compile_graph(graph, catalog, maxima={"T": rows, "R": rows, "G": 1}, block_size=_BLOCK_SIZE, max_positions=rows)
-        for graph, rows in (
-            (tower.graph(), max_patches),
-            (tower.projector(), max(1, max_patches // tower.merge**2)),
+        compile_graph(
+            graph,
+            catalog,
+            # best logits are of nobody, but whoever has room for so many has it for as many sequences
+            maxima={"T": rows, "R": rows, "G": sequences},
+            block_size=_BLOCK_SIZE,
+            max_positions=rows,
+        )
+        for graph, rows, sequences in (
+            (tower.graph(), max_patches, tower.most_sequences(max_patches)),
+            (tower.projector(), max(1, max_patches // tower.merge**2), 1),
         )
     )
     return first, second
 
 
 def num_blocks(program: Program) -> int:
-    """Blocks that the largest tile fills, and the null block."""
-    return 1 + -(-program.maxima["T"] // _BLOCK_SIZE)
+    """Blocks that the largest tile fills, and the null block; each further sequence begins a block."""
+    return 1 + -(-program.maxima["T"] // _BLOCK_SIZE) + program.maxima["G"] - 1

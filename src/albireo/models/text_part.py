@@ -32,7 +32,8 @@ class _Whole:
         ignored: keys of the text part that say nothing.
         sees_images_both_ways: tokens of an image see all of it.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
-            numbers.
+            numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
+        may_be_flat: the whole may have the keys of its text part among its own.
     """
 
     class_name: str
@@ -43,6 +44,8 @@ class _Whole:
     ignored: frozenset[str] = frozenset()
     sees_images_both_ways: bool = False
     sections: tuple[int, int, int] | None = None
+    takes_turns: bool = True
+    may_be_flat: bool = False
 
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -56,7 +59,15 @@ _IDEFICS = _Whole(
     ),
 )
 _LFM2 = _Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"})
-_QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (11, 11, 10), (24, 20, 20)
+_QWEN2_SECTIONS, _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (16, 24, 24), (11, 11, 10), (24, 20, 20)
+_QWEN2_VL = _Whole(
+    "Qwen2VLForConditionalGeneration",
+    {"qwen2_vl_text": "qwen2"},
+    {"rope_theta": 1000000.0},
+    sections=_QWEN2_SECTIONS,
+    takes_turns=False,
+    may_be_flat=True,
+)
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
@@ -85,6 +96,10 @@ _WHOLES = {
         {"mistral": "mistral", "ministral3": "ministral3"},
         {"tie_word_embeddings": True},
     ),
+    "qwen2_5_vl": replace(
+        _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
+    ),
+    "qwen2_vl": _QWEN2_VL,
     "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
     "qwen3_5_moe": _Whole(
         "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS
@@ -109,7 +124,7 @@ _WHOLES = {
 _OF_IMAGES = keys(
     "audio_config audio_token_id boa_token_id eoa_token_id eoa_token_index vision_soft_tokens_per_image",
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
-    "image_token_id video_token_id vision_start_token_id vision_end_token_id",
+    "image_token_id video_token_id vision_start_token_id vision_end_token_id vision_token_id",
     "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
     "_pad_token_id scale_factor image_seq_len use_reentrant_checkpointing transformers.js_config vocab_size",
@@ -119,6 +134,8 @@ _OF_IMAGES = keys(
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")
+#: What rotary settings were called that have them, and are else those of text.
+_OLD_TYPE = "mrope"
 #: Keys that the whole may have in place of its text part.
 _SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings")
 #: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
@@ -130,6 +147,9 @@ _PREFIXES = (
     ("language_model.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
+#: Of a model whose text part has the names of one of text alone, beside its tower.
+_BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
+_TOWER = "visual."
 #: Of which a model with parts has some.
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.")
 #: A tensor of a model written without its head -> what names are to begin with.
@@ -167,9 +187,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         fields.unsupported(
             "architectures", list(classes), f"of a model_type {data['model_type']!r}: {whole.class_name}"
         )
-    text = fields.table("text_config")
-    if text is None:
-        raise ModelError(f"{where}: text_config is missing")
+    text = text_keys(data, where)
     part = text.get("model_type", next(iter(whole.parts)))
     if part not in whole.parts:
         fields.unsupported("text_config", text, f"its model_type must be {' or '.join(whole.parts)}")
@@ -180,11 +198,24 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         if text.get(key, value) != value:
             fields.unsupported(f"text_config.{key}", text[key], f"supported: {short(value)}")
     shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
-    fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES, {})
+    # written twice by some
+    again = {key for key, value in text.items() if whole.may_be_flat and data.get(key) == value}
+    fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES | again | {"text_config"}, {})
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+
+
+def text_keys(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What config.json says of the text part of a whole, as it says it. Raises: ModelError where that is nothing."""
+    text, whole = Fields(data, where).table("text_config"), _WHOLES.get(str(data.get("model_type")))
+    if text is not None:
+        return text
+    if whole is None or not whole.may_be_flat:
+        raise ModelError(f"{where}: text_config is missing")
+    of_whole = _OF_IMAGES - {"vocab_size"} | {"model_type", "architectures"}
+    return {key: value for key, value in data.items() if key not in of_whole}
 
 
 def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
@@ -196,23 +227,26 @@ def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
 def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
     """Of each pair of the rotation, by which axis it turns: 0 time, 1 row, 2 column. Empty: positions are numbers.
 
-    Args: data: what config.json holds. Pairs of the three take turns, until one has all of its own; time has the rest.
+    Args: data: what config.json holds. Where pairs of the three take turns, they do until one has all of its own; time
+        has the rest.
     """
     whole = _WHOLES.get(str(data.get("model_type")))
     if whole is None or whole.sections is None:
         return ()
-    text = data.get("text_config")
+    text = data.get("text_config", data)
     text = text if isinstance(text, Mapping) else {}
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     said = rope.get("mrope_section", whole.sections) if isinstance(rope, Mapping) else whole.sections
     sections = [int(each) for each in said]
+    if not whole.takes_turns:
+        return tuple(axis % 3 for axis, count in enumerate(sections) for _ in range(count))
     return tuple(turn if turn and i < 3 * sections[turn] else 0 for i in range(sum(sections)) for turn in (i % 3,))
 
 
 def _without_places(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: each for key, each in value.items() if key not in _OF_PLACES}
+    return {key: each for key, each in value.items() if key not in _OF_PLACES and each != _OLD_TYPE}
 
 
 def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
@@ -220,6 +254,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     files = SafetensorsFiles(directory)
     if any(name.startswith(_WITH_PARTS) for name in files.names):
         return TextTensors(files, _PREFIXES)
+    if any(name.startswith(_TOWER) for name in files.names):
+        return TextTensors(files, _BESIDE_A_TOWER)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     return files if prefixes is None else TextTensors(files, prefixes)
 

@@ -21,6 +21,7 @@ from albireo.backends.cpu.kv_view import token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.runner import Runner, native_tunings
 from albireo.backends.cpu.stored import read_stored
+from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepArrays, StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
 from albireo.backends.stored_weights import StoredWeights
@@ -149,6 +150,7 @@ class CpuModel:
     def _take(self, program: Program, peers: Peers | None) -> None:
         self.program, self._peers = program, peers
         self.native = self._bind(program.calls)
+        self._layer_runs: list[tuple[int, _native.Program]] = []
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._rows = {
@@ -165,6 +167,17 @@ class CpuModel:
         self.check_size(inputs)
         self._run(self.native, inputs)
         return self.outputs(inputs)
+
+    def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
+        """See execution.vision.TowerModel."""
+        for inputs in steps:
+            self.check_size(inputs)
+        if not self._layer_runs:
+            calls = self.program.calls
+            self._layer_runs = [(layer, self._bind(calls[run.start : run.stop])) for layer, run in layer_runs(calls)]
+        for layer, native in self._layer_runs:
+            self._run(native, steps[layer])
+        return self.outputs(steps[0])
 
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:
         arrays = self.step_arrays(inputs)

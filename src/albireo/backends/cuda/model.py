@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
 from albireo.backends.cuda.tokens import numbers_of
+from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
@@ -123,13 +124,28 @@ class CudaModel:
         self._begin(inputs)
         return self._outputs_of(inputs)
 
+    @frees_cache
+    def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
+        """See execution.vision.TowerModel. Each run of layers is launched behind the copy of its own step."""
+        for inputs in steps:
+            self.check_size(inputs)
+        for layer, run in layer_runs(self.program.calls):
+            launches = self._launches[run.start : run.stop]
+            is_given = any(call.family == "given" for call, _ in launches)
+            self._launch_some(steps[layer] if is_given else replace(steps[layer], given=()), launches)
+        return self._outputs_of(steps[0])
+
     def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
         """One call of a step on what arena and KV cache hold; for whoever looks at each call alone, as CpuModel's."""
         self.check_size(inputs)
+        self._launch_some(inputs, self._launches[index : index + 1])
+        return self._outputs_of(inputs)
+
+    def _launch_some(self, inputs: StepInputs, launches: Sequence[tuple[Call, Launch]]) -> None:
+        """Some calls of a step, at its own size."""
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}
         self._staging.fill(inputs, sizes)
-        self._launch(self._own_step(sizes, inputs), self._launches[index : index + 1])
-        return self._outputs_of(inputs)
+        self._launch(self._own_step(sizes, inputs), launches)
 
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)

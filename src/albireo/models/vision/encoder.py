@@ -1,8 +1,9 @@
 """Layers of vision towers as graph-building functions: all patches of a tile see each other.
 
 Called by the families beside it. As in models/layers.py, x is the residual stream in float32, and what a matrix is
-multiplied with is rounded to the compute dtype. All layers write layer 0 of the KV cache: nobody reads the keys of a
-layer behind it, so that a tower has room for those of one.
+multiplied with is rounded to the compute dtype. All layers write one layer of the KV cache: nobody reads the keys of a
+layer behind it, so that a tower has room for those of one. Those that see windows alone write another one, whose
+sequences are the windows.
 """
 
 from __future__ import annotations
@@ -62,13 +63,16 @@ class Names(NamedTuple):
     joined: str | None = None
 
 
-def layer(b: GraphBuilder, c: EncoderSettings, x: Value, number: int, prefix: str, names: Names) -> Value:
-    """x behind one layer, [T, E] float32. Args: prefix: of layers, behind which their numbers come."""
+def layer(
+    b: GraphBuilder, c: EncoderSettings, x: Value, number: int, prefix: str, names: Names, kv_layer: int = 0
+) -> Value:
+    """x behind one layer, [T, E] float32. Args: prefix: of layers, behind which their numbers come. kv_layer: of the KV
+    cache."""
     name = f"{prefix}.{number}"
     with b.part(f"layers.{number}.attn"):
         h = rounded_norm(b, c, x, f"{name}.{names.attention_norm}")
         parts = {p: _of_heads(b, c, h, place, p, name, names) for place, p in enumerate("qkv")}
-        a = _attention(b, c, parts)
+        a = _attention(b, c, parts, kv_layer)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias)
         with b.part("o"):
             x = b.add(x, o)
@@ -98,17 +102,17 @@ def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: s
     return linear(b, c, h, module, c.hidden_size, part, c.has_bias, rows)
 
 
-def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value]) -> Value:
+def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_layer: int) -> Value:
     """Rotated by the step's rope_rows where it has them, else not at all: no frequency is told."""
     still = RopeSpec((0.0,) * (c.head_dim // 2))
     with b.part("rope"):
         q, k = (b.rope(parts[p], still, c.num_heads, c.head_dim) for p in "qk")
     with b.part("kv"):
-        b.kv_write(k, parts["v"], 0, c.num_heads, c.head_dim)
+        b.kv_write(k, parts["v"], kv_layer, c.num_heads, c.head_dim)
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
-            layer=0,
+            layer=kv_layer,
             num_heads=c.num_heads,
             num_kv_heads=c.num_heads,
             head_dim=c.head_dim,

@@ -55,6 +55,18 @@ def blocks(rows: NDArray[np.float32], grid: Grid, size: int) -> NDArray[np.float
     return rows.reshape(height // size, size, width // size, size, -1).transpose(0, 2, 1, 3, 4)
 
 
+def in_blocks(rows: NDArray[np.float32], grid: Grid, size: int) -> F32:
+    """[T, E] of rows in reading order: block by block."""
+    return np.ascontiguousarray(blocks(rows, grid, size).reshape(grid[0] * grid[1], -1))
+
+
+def repeated_patches(tile: F32, patch_size: int, frames: int) -> F32:
+    """[T, 3 * frames * P * P] of a tile [H, W, 3], in reading order: of frames that are alike, as the weight of a
+    convolution in three directions is flattened."""
+    rows = patch_rows(tile, patch_size)
+    return np.repeat(rows.reshape(len(rows), 3, 1, -1), frames, axis=2).reshape(len(rows), -1)
+
+
 def side_by_side(rows: F32, grid: Grid, size: int) -> F32:
     """[T / size², size² * E]: the rows of each block of size x size beside each other, in reading order."""
     cut = blocks(rows, grid, size)

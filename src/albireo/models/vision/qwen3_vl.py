@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
@@ -20,7 +19,7 @@ from albireo.graph.ops import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, repeated_patches
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
@@ -90,6 +89,9 @@ class Qwen3VLTower:
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
+    def most_sequences(self, patches: int) -> int:
+        return 1
+
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
@@ -100,18 +102,14 @@ class Qwen3VLTower:
         if self.table is None:
             raise InvariantError(f"{_TABLE} is read before it is held")
         c, (height, width, _) = self.encoder, tile.shape
-        count, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
-        channels = patch_rows(tile, c.patch_size).reshape(count, 3, 1, -1)
-        patches = np.repeat(channels, self.frames, axis=2).reshape(count, -1)
+        self.patches(height, width)
+        grid = grid_of(height, width, c.patch_size)
+        patches = repeated_patches(tile, c.patch_size, self.frames)
         positions = resampled(self.table, *(corner_weights(count, self.side) for count in grid))
         each = frequencies(self.theta, c.head_dim // 2)
         turns = rotations(places(grid), each, each)
-        patches, positions, turns = (self._in_blocks(rows, grid) for rows in (patches, positions, turns))
+        patches, positions, turns = (in_blocks(rows, grid, self.merge) for rows in (patches, positions, turns))
         return TowerInputs((patches, positions), grid, turns)
-
-    def _in_blocks(self, rows: NDArray[np.float32], grid: Grid) -> F32:
-        """[T, E] of rows in reading order."""
-        return np.ascontiguousarray(blocks(rows, grid, self.merge).reshape(grid[0] * grid[1], -1))
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

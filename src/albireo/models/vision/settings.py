@@ -13,6 +13,7 @@ from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.layer_kinds import MAX_LAYERS
+from albireo.models.text_part import text_keys
 from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings
 
 #: Far more than any tower has.
@@ -96,7 +97,4 @@ def activation(fields: Fields, key: str, default: str | None) -> str:
 
 def text_width(data: Mapping[str, Any], where: str, default: int | None = None) -> int:
     """hidden_size of the text part, which rows of pictures have. Args: default: what it is where nothing is said."""
-    text = Fields(data, where).table("text_config")
-    if text is None:
-        raise ModelError(f"{where}: text_config is missing")
-    return Fields(text, f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, default)
+    return Fields(text_keys(data, where), f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, default)

@@ -17,6 +17,7 @@ from albireo.models.vision.lfm2_vl import open_lfm2_vl
 from albireo.models.vision.llava import open_llava
 from albireo.models.vision.mistral3 import open_mistral3
 from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.qwen2_vl import open_qwen2_5_vl, open_qwen2_vl
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import TowerInputs
@@ -75,6 +76,10 @@ class VisionTower(Protocol):
         """Patches of such a tile. Raises: InvariantError for a size that the tower does not read."""
         ...
 
+    def most_sequences(self, patches: int) -> int:
+        """Most that TowerInputs.sequences are of a layer, of tiles of up to so many patches."""
+        ...
+
     def inputs(self, tile: F32) -> TowerInputs:
         """Of a tile [H, W, 3], normalized. Raises: InvariantError, as patches()."""
         ...
@@ -102,6 +107,8 @@ _FAMILIES: dict[str, _Open] = {
     # as it was first published
     "lfm2-vl": open_lfm2_vl,
     "mistral3": open_mistral3,
+    "qwen2_5_vl": open_qwen2_5_vl,
+    "qwen2_vl": open_qwen2_vl,
     "qwen3_5": open_qwen3_vl,
     "qwen3_5_moe": open_qwen3_vl,
     "qwen3_vl": open_qwen3_vl,

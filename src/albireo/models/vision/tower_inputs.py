@@ -15,11 +15,14 @@ class TowerInputs:
         where the tower wants any.
     grid: rows and columns of patches, of the tile.
     rope_rows: [T, head_dim] cosines, then sines, of the pairs (i, i + D/2); None: nothing is rotated.
+    sequences: of each layer of the KV cache, how many patches each of its sequences has, in their order; patches of
+        one see each other. None: there is one layer, and all patches see each other.
     """
 
     given: tuple[F32, ...]
     grid: Grid
     rope_rows: F32 | None = None
+    sequences: tuple[tuple[int, ...], ...] = ()
 
 
 class GivesRowsOnce:
@@ -34,6 +37,9 @@ class GivesRowsOnce:
     @property
     def unread_tensors(self) -> tuple[str, ...]:
         return ()
+
+    def most_sequences(self, patches: int) -> int:
+        return 1
 
 
 class HoldsNothing(GivesRowsOnce):

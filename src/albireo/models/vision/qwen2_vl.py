@@ -1,0 +1,179 @@
+"""Qwen2-VL and Qwen2.5-VL: patches of any grid rotated by row and column, and a merger of blocks of 2 x 2.
+
+Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A picture is two
+frames that are alike. In most layers of Qwen2.5-VL patches see those of their window alone: blocks are then in the
+order of windows, each a sequence of a second layer of the KV cache, and back in reading order before the merger.
+Sources: Wang et al. 2024, Qwen2-VL; Bai et al. 2025, Qwen2.5-VL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, repeated_patches
+from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    MAX_WIDTH,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+
+_NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
+_GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
+_KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
+_DEFAULTS = {"num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14}
+_DEFAULTS_2_5 = {**_DEFAULTS, "hidden_size": 3584, "intermediate_size": 3420, "hidden_act": "silu"}
+#: What nothing is computed from: steps of time, of videos, and a key of the first files.
+_OF_OTHERS = keys("tokens_per_second spatial_patch_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Qwen2VLTower(HoldsNothing):
+    """Implements tower.VisionTower. Fields: frames: that a patch has. merge: patches on a side of what becomes one row.
+    theta: base of frequencies. window: blocks on a side; 0: no layer has windows. whole: layers without."""
+
+    encoder: EncoderSettings
+    names: Names
+    frames: int
+    merge: int
+    theta: float
+    width: int
+    window: int = 0
+    whole: tuple[int, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
+
+    def most_sequences(self, patches: int) -> int:
+        """Windows of a line of blocks."""
+        return -(-patches // self.merge**2 // self.window) if self.window else 1
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        c, (height, width, _) = self.encoder, tile.shape
+        num_patches, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
+        each = frequencies(self.theta, c.head_dim // 2)
+        rows = repeated_patches(tile, c.patch_size, self.frames), rotations(places(grid), each, each)
+        patches, turns = (in_blocks(each, grid, self.merge) for each in rows)
+        if not self.window:
+            return TowerInputs((patches,), grid, turns)
+        order, counts = self._windows(grid)
+        patches, turns = (self._of_blocks(each)[order].reshape(num_patches, -1) for each in (patches, turns))
+        windows = tuple(int(count) * self.merge**2 for count in counts)
+        return TowerInputs((patches,), grid, turns, ((num_patches,), windows) if self.whole else (windows,))
+
+    def _windows(self, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Blocks in the order of windows, and how many each window has."""
+        rows, columns = (each.ravel() for each in np.indices((grid[0] // self.merge, grid[1] // self.merge)))
+        window = rows // self.window * len(columns) + columns // self.window
+        # blocks of one window stay in reading order
+        return np.argsort(window, kind="stable"), np.unique(window, return_counts=True)[1]
+
+    def _of_blocks(self, rows: F32) -> F32:
+        """[blocks, any] of rows [T, any]."""
+        return rows.reshape(len(rows) // self.merge**2, -1)
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            patches = b.given(c.patch_width * self.frames, 0)
+            x = linear(b, c, patches, "visual.patch_embed.proj", c.hidden_size, "patches", False)
+        for number in range(c.num_layers):
+            kv_layer = int(bool(self.window and self.whole) and number not in self.whole)
+            x = layer(b, c, x, number, "visual.blocks", self.names, kv_layer)
+        with b.part("head"):
+            x = norm(b, c, x, "visual.merger.ln_q")
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        rows = self._of_blocks(hidden)
+        return rows[np.argsort(self._windows(grid)[0])] if self.window else rows
+
+    def projector(self) -> Graph:
+        b, c, name = GraphBuilder(), self.encoder, "visual.merger.mlp"
+        width = c.hidden_size * self.merge**2
+        x = linear(b, c, b.given(width, 0), f"{name}.0", width, "up")
+        with b.part("act"):
+            x = b.unary(x, "gelu")
+        return pooled_states(b, linear(b, c, x, f"{name}.2", self.width, "down"))
+
+
+def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    # hidden_size is that of rows, layers have another one
+    fields = vision_fields(data, where, ("qwen2_vl_vision", "qwen2_vl"), {**_KEYS, "hidden_size": "embed_dim"})
+    embed_dim = fields.integer("hidden_size", 1, MAX_WIDTH, 1280)
+    wider = embed_dim * fields.integer("mlp_ratio", 1, 16, 4)
+    defaults = {**_DEFAULTS, "hidden_size": 1280, "intermediate_size": wider, "hidden_act": "quick_gelu"}
+    encoder = encoder_settings(fields, dtype, defaults, eps=1e-6)
+    if encoder.intermediate_size != wider:
+        what = f"layers are mlp_ratio times embed_dim wide, here {wider}"
+        fields.unsupported("intermediate_size", encoder.intermediate_size, what)
+    of_rows = Fields(data["vision_config"], fields.where)
+    width = of_rows.integer("hidden_size", 1, MAX_WIDTH, 3584)
+    return _tower(fields, encoder, _NAMES, data, where, ("hidden_size", width))
+
+
+def open_qwen2_5_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields = vision_fields(data, where, ("qwen2_5_vl_vision", "qwen2_5_vl"), _KEYS)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
+    width = fields.integer("out_hidden_size", 1, MAX_WIDTH, 3584)
+    size, whole = fields.integer("window_size", 1, MAX_IMAGE_SIZE, 112), _whole_layers(fields)
+    has_windows = any(number not in whole for number in range(encoder.num_layers))
+    tower = _tower(fields, encoder, _GATED, data, where, ("out_hidden_size", width))
+    window = size // tower.merge // encoder.patch_size
+    if not window:
+        fields.fail("window_size", size, f"must be at least {tower.merge} patches of {encoder.patch_size} pixels")
+    of_tower = tuple(number for number in whole if number < encoder.num_layers)
+    return replace(tower, window=window if has_windows else 0, whole=of_tower)
+
+
+def _whole_layers(fields: Fields) -> tuple[int, ...]:
+    """Layers whose patches see all others."""
+    name = "fullatt_block_indexes"
+    given = fields.raw(name)
+    given = [7, 15, 23, 31] if given is None else given
+    if not isinstance(given, list) or not all(type(each) is int and each >= 0 for each in given):
+        fields.fail(name, given, "must be a list of numbers of layers")
+    return tuple(sorted(set(given)))
+
+
+def _tower(
+    fields: Fields,
+    encoder: EncoderSettings,
+    names: Names,
+    data: Mapping[str, Any],
+    where: str,
+    width: tuple[str, int],
+) -> Qwen2VLTower:
+    """What both read alike. Args: width: of rows, and the key that says it."""
+    frames = fields.integer("temporal_patch_size", 1, 16, 2)
+    merge = fields.integer("spatial_merge_size", 1, 16, 2)
+    if encoder.head_dim % 4:
+        fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
+    theta, of_text = axial_theta(fields), text_width(data, where)
+    fields.refuse_unread(IGNORABLE | _OF_OTHERS | {width[0]}, {"in_chans": (3,)})
+    if width[1] != of_text:
+        fields.fail(width[0], width[1], f"must be the text part's hidden_size={of_text}")
+    return Qwen2VLTower(encoder, names, frames, merge, theta, width[1])

@@ -74,6 +74,25 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
     assert_prepared(ours, ours.prepare(image), [put_together(found, theirs)], tokens)
 
 
+#: As the files of Qwen2.5-VL have it, pixels beside a size that says them again.
+_PUBLISHED = {"min_pixels": 3136, "max_pixels": 20_000, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+_PUBLISHED |= {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+_VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor", "fps": 2, "min_frames": 4, "max_frames": 768}
+
+
+@pytest.mark.parametrize("is_one_file", [False, True])
+def test_what_is_said_of_videos_changes_nothing(is_one_file: bool, tmp_path: Path) -> None:
+    image = _PUBLISHED | {"size": {"min_pixels": 3136, "max_pixels": 20_000}}
+    whole = {"processor_class": "Qwen2_5_VLProcessor", "video_processor": _VIDEO}
+    named = {"image_processor": image} if is_one_file else {}
+    files = (None if is_one_file else image, whole | named)
+    ours, theirs = opened(tmp_path, {"model_type": "qwen2_5_vl"}, *files), Qwen2VLImageProcessorPil(**_PUBLISHED)
+    given = picture(200, 90)
+    found = theirs([given])
+    tokens = "<|image_pad|>" * (int(np.prod(found["image_grid_thw"])) // 4)
+    assert_prepared(ours, ours.prepare(given), [put_together(found, theirs)], tokens)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 201), (3, 2000), (2000, 3)])
 def test_pictures_that_transformers_refuses_are_refused(tmp_path: Path, width: int, height: int) -> None:
     with pytest.raises(ValueError, match="aspect ratio"):

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from albireo.errors import UnsupportedModel
+from albireo.json_file import read_json
 from albireo.models import load_architecture, load_config
+from albireo.models.text_part import rope_axes
+from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
 from variants import VARIANTS
@@ -39,8 +42,23 @@ _SIGLIP2 = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip2
 _GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
 _GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
 _GEMMA4 = {"vision_config": _GEMMA4_VISION, "audio_config": None, "tie_word_embeddings": True}
+_QWEN2 = {"hidden_size": 60, "embed_dim": 16, "mlp_ratio": 2, "num_heads": 2, "depth": 1}
+_QWEN2_5 = {**_QWEN2, "hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 60}
+_QWEN2_5 = {key: value for key, value in _QWEN2_5.items() if key not in ("embed_dim", "mlp_ratio")}
+#: Pairs of one direction side by side.
+_CHUNKS = {"mrope_section": [1, 1, 3], "rope_type": "default", "rope_theta": 5e6}
 #: The model_type of the whole, and its config.
 WHOLES: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        "text_config": text("qwen2", "qwen2_5_vl_text", rope_parameters=_CHUNKS, rope_theta=...),
+        "vision_config": _QWEN2_5,
+        "tie_word_embeddings": True,
+    },
+    "qwen2_vl": {
+        "text_config": text("qwen2", "qwen2_vl_text", rope_parameters=_CHUNKS, rope_theta=...),
+        "vision_config": _QWEN2,
+        "tie_word_embeddings": False,
+    },
     "qwen3_vl": {
         "text_config": text("qwen3", "qwen3_vl_text", rope_parameters=_PLACES, rope_theta=...),
         "vision_config": _QWEN,
@@ -119,6 +137,48 @@ def test_logits_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
     assert_same_logits(Model(tmp_path).logits(tokens), wanted)
 
 
+def as_published(directory: Path, rope: dict[str, Any]) -> None:
+    """A model of Qwen2-VL as its first files are: keys of text among those of the whole, names of a model of text."""
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((directory / "config.json").read_text())
+    of_text = config.pop("text_config")
+    theta = of_text.pop("rope_parameters")["rope_theta"]
+    left_out = ("model_type", "layer_types", "dtype", "tie_word_embeddings")
+    flat = {key: value for key, value in of_text.items() if key not in left_out}
+    flat |= {"rope_theta": theta, "rope_scaling": rope, "torch_dtype": config.pop("dtype"), "vision_token_id": 5}
+    config["vision_config"] |= {"model_type": config["model_type"], "in_chans": 3, "spatial_patch_size": 14}
+    (directory / "config.json").write_text(json.dumps({**config, **flat}))
+    tensors = load_file(directory / "model.safetensors")
+    prefixes = (("model.language_model.", "model."), ("model.visual.", "visual."))
+    for old, new in prefixes:
+        tensors = {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in tensors.items()}
+    save_file(tensors, directory / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "rope", [{"type": "mrope"}, {"type": "default", "rope_type": "default"}, {"type": "mrope", "rope_type": "default"}]
+)
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_files_of_qwen_as_they_were_published(name: str, rope: dict[str, Any], tmp_path: Path) -> None:
+    save(name, tmp_path)
+    tokens = prompt(WHOLES[name]["text_config"], 20, 6)
+    wanted, tower = Model(tmp_path).logits(tokens), open_tower(read_json(tmp_path / "config.json"), "float32", "here")
+    axes = rope_axes(read_json(tmp_path / "config.json"))
+    as_published(tmp_path, {"mrope_section": _CHUNKS["mrope_section"], **rope})
+    config = read_json(tmp_path / "config.json")
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert rope_axes(config) == axes == (0, 1, 2, 2, 2)
+    assert open_tower(config, "float32", "here") == tower
+    check_tensors(tower, tower_tensors(tmp_path))
+
+
+def test_axes_of_qwen_where_files_do_not_say() -> None:
+    for name, sections in {"qwen2_vl": (16, 24, 24), "qwen2_5_vl": (16, 24, 24)}.items():
+        axes = rope_axes({"model_type": name, "hidden_size": 8})
+        assert axes == tuple(axis for axis, count in enumerate(sections) for _ in range(count))
+
+
 def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
     """As published, and as transformers has them in memory: the same model."""
     save("qwen3_vl_moe", tmp_path)
@@ -132,6 +192,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
     ("name", "changes", "message"),
     [
         ("qwen3_vl_moe", {"norm_topk_prob": False}, "text_config.norm_topk_prob=False is not supported"),
+        ("qwen2_5_vl", {"model_type": "qwen2_vl_text"}, "its model_type must be qwen2_5_vl_text"),
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
         ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3"),
     ],

@@ -129,19 +129,17 @@ def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTow
     if encoder.intermediate_size != wider:
         what = f"layers are mlp_ratio times embed_dim wide, here {wider}"
         fields.unsupported("intermediate_size", encoder.intermediate_size, what)
-    of_rows = Fields(data["vision_config"], fields.where)
-    width = of_rows.integer("hidden_size", 1, MAX_WIDTH, 3584)
-    return _tower(fields, encoder, _NAMES, data, where, ("hidden_size", width))
+    of_rows = Fields(data["vision_config"], fields.where), "hidden_size"
+    return _tower(fields, encoder, _NAMES, data, where, of_rows)
 
 
 def open_qwen2_5_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = vision_fields(data, where, ("qwen2_5_vl_vision", "qwen2_5_vl"), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
-    width = fields.integer("out_hidden_size", 1, MAX_WIDTH, 3584)
     size, whole = fields.integer("window_size", 1, MAX_IMAGE_SIZE, 112), _whole_layers(fields)
     has_windows = any(number not in whole for number in range(encoder.num_layers))
-    tower = _tower(fields, encoder, _GATED, data, where, ("out_hidden_size", width))
+    tower = _tower(fields, encoder, _GATED, data, where, (fields, "out_hidden_size"))
     window = size // tower.merge // encoder.patch_size
     if not window:
         fields.fail("window_size", size, f"must be at least {tower.merge} patches of {encoder.patch_size} pixels")
@@ -165,15 +163,17 @@ def _tower(
     names: Names,
     data: Mapping[str, Any],
     where: str,
-    width: tuple[str, int],
+    of_rows: tuple[Fields, str],
 ) -> Qwen2VLTower:
-    """What both read alike. Args: width: of rows, and the key that says it."""
+    """What both read alike. Args: of_rows: where the width of rows is said, and by which key."""
+    at, key = of_rows
+    width = at.integer(key, 1, MAX_WIDTH, 3584)
     frames = fields.integer("temporal_patch_size", 1, 16, 2)
     merge = fields.integer("spatial_merge_size", 1, 16, 2)
     if encoder.head_dim % 4:
         fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
     theta, of_text = axial_theta(fields), text_width(data, where)
-    fields.refuse_unread(IGNORABLE | _OF_OTHERS | {width[0]}, {"in_chans": (3,)})
-    if width[1] != of_text:
-        fields.fail(width[0], width[1], f"must be the text part's hidden_size={of_text}")
-    return Qwen2VLTower(encoder, names, frames, merge, theta, width[1])
+    fields.refuse_unread(IGNORABLE | _OF_OTHERS | {key}, {"in_chans": (3,)})
+    if width != of_text:
+        at.fail(key, width, f"must be the text part's hidden_size={of_text}")
+    return Qwen2VLTower(encoder, names, frames, merge, theta, width)

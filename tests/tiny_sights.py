@@ -96,6 +96,8 @@ _QWEN2_VL = {key: value for key, value in _QWEN2.items() if key != "intermediate
 # two of three layers see windows of 2 x 2 of what becomes a row
 _QWEN2_5 = {**_QWEN2, "depth": 3, "window_size": 32, "fullatt_block_indexes": [1], "out_hidden_size": 48}
 _QWEN_SIZES = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
+_INTERNVL = {**_SIGLIP, "image_size": [32, 32], "patch_size": [8, 8], "use_qk_norm": True}
+_GOT = {"size": {"height": 32, "width": 32}, "crop_to_patches": False, "min_patches": 1, "max_patches": 3}
 _LFM2 = {
     "encoder_patch_size": 8,
     "downsample_factor": 2,
@@ -130,6 +132,10 @@ def _of_mistral3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarr
 def _of_gemma3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     types = [[int(token == ids["<image_soft_token>"]) for token in prompt]]
     return {"pixel_values": torch.stack(_channels_first(tiles)), "token_type_ids": torch.tensor(types)}
+
+
+def _of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    return {"pixel_values": torch.stack(_channels_first(tiles))}
 
 
 def _cut(tile: np.ndarray, merge: int) -> Any:
@@ -316,6 +322,22 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"image_seq_length": 4},
         },
         inputs=_of_gemma3,
+    ),
+    "internvl": Family(
+        "InternVLForConditionalGeneration",
+        ("<IMG_CONTEXT>", "<img>", "</img>"),
+        "<IMG_CONTEXT>\n",
+        lambda ids: {
+            "text_config": {**_LLAMA, "vocab_size": len(ids)},
+            "vision_config": _INTERNVL,
+            "image_token_id": ids["<IMG_CONTEXT>"],
+            "image_seq_length": 4,
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "GotOcr2ImageProcessorFast", **_GOT},
+            "processor_config.json": {"processor_class": "InternVLProcessor", "image_seq_length": 4},
+        },
+        inputs=_of_internvl,
     ),
     "lfm2_vl": Family(
         "Lfm2VlForConditionalGeneration",

@@ -78,6 +78,10 @@ def _of_gemma3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
 
+def _of_internvl(model: Any, tile: Any) -> Any:
+    return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
+
+
 def _of_llava(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
@@ -97,6 +101,7 @@ _SIGLIP = {
     "image_size": 96,
     "patch_size": 8,
 }
+_INTERNVL = {**_SIGLIP, "image_size": [96, 96], "patch_size": [8, 8]}
 _QWEN3_VL = {
     "hidden_size": 144,
     "intermediate_size": 200,
@@ -139,6 +144,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),
+    "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
     "lfm2_vl": Family(
         "Lfm2VlModel",
         _ANY,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from albireo.errors import InvalidParams, ModelError, UnsupportedModel
 from albireo.images.decode import as_image
+from albireo.images.grids import nearest_grid
 from images.compared import assert_prepared, opened
 from images.pictures import LONG, SIZES, picture
 from images.without_torchvision import imported
@@ -125,7 +126,7 @@ def test_grids_are_those_of_transformers(tmp_path: Path, theirs: Any) -> None:
         [s, s * k] for s in (1, 400, 900) for k in (1, 2, 5)
     ]:
         expected = processor._get_grid_layout(height, width, min_tiles=2, max_tiles=10, tile_size=512)[:2]
-        assert ours._grid(height, width) == expected, (height, width)
+        assert nearest_grid(ours.grids, height, width, ours.side) == expected, (height, width)
 
 
 def test_one_tile_of_a_grid_has_its_own_rows(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
 _SIGLIP = {"vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "image_size": 28}}
 _SIGLIP["vision_config"] |= {"num_hidden_layers": 1, "patch_size": 7}
 _CLIP = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "clip_vision_model"}}
+_INTERNVL = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "internvl_vision"}}
 _SIGLIP2 = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 16}}
 _GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
 _GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
@@ -95,6 +96,10 @@ WHOLES: dict[str, dict[str, Any]] = {
     },
     "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
     "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
+    "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
+    "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
+    "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
+    "internvl of qwen3_moe": {"text_config": text("qwen3_moe", "qwen3_moe"), **_INTERNVL, "tie_word_embeddings": False},
     "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
     "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
     "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
@@ -194,6 +199,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("qwen3_vl_moe", {"norm_topk_prob": False}, "text_config.norm_topk_prob=False is not supported"),
         ("qwen2_5_vl", {"model_type": "qwen2_vl_text"}, "its model_type must be qwen2_5_vl_text"),
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
+        ("internvl", {"model_type": "gpt_oss"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
         ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3"),
     ],
 )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
+from albireo.images.grids import MAX_TILES, cut_into, grids, nearest_grid
 from albireo.images.pixels import Pixels, array, scaled_at_once
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _START, _END, _THUMBNAIL = "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"
-_MAX_TILES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +53,8 @@ class Lfm2Vl:
     def read(cls, settings: Settings) -> Lfm2Vl:
         """Raises: ModelError, UnsupportedModel."""
         image = settings.image
-        fewest_tiles = image.integer("min_tiles", 1, _MAX_TILES, 2)
-        most_tiles = image.integer("max_tiles", 1, _MAX_TILES, 10)
+        fewest_tiles = image.integer("min_tiles", 1, MAX_TILES, 2)
+        most_tiles = image.integer("max_tiles", 1, MAX_TILES, 10)
         is_cut = image.flag("do_image_splitting", True)
         if is_cut and fewest_tiles > most_tiles:
             image.fail("min_tiles", fewest_tiles, f"must be at most max_tiles={most_tiles}")
@@ -66,7 +66,7 @@ class Lfm2Vl:
             most=image.integer("max_image_tokens", 1, MAX_ROWS, 256),
             tolerance=image.number("max_pixels_tolerance", 0.0, 2.0**20, 2.0),
             side=image.integer("tile_size", 1, MAX_SIDE, 512),
-            grids=_grids(fewest_tiles, most_tiles) if is_cut and most_tiles > 1 else (),
+            grids=grids(fewest_tiles, most_tiles) if is_cut and most_tiles > 1 else (),
             has_thumbnail=image.flag("use_thumbnail", True),
         )
         settings.require_agreement(image, "encoder_patch_size", found.patch, settings.tower, "patch_size")
@@ -80,17 +80,14 @@ class Lfm2Vl:
         if not self.grids or not self._is_large(image.height, image.width):
             whole = self._whole(image)
             return PreparedImage((whole,), f"{_START}{self._rows_of(whole)}{_END}")
-        num_columns, num_rows = self._grid(image.height, image.width)
+        num_columns, num_rows = nearest_grid(self.grids, image.height, image.width, self.side)
         thumbnail = [self._whole(image)] if self.has_thumbnail else []
         cut = array(self.pixels.resized(image, num_rows * self.side, num_columns * self.side))
         if num_columns * num_rows == 1:
             return PreparedImage((cut,), f"{_START}{self._rows_of(cut)}{_END}")
-        tiles, marks = [], []
-        for row in range(num_rows):
-            for column in range(num_columns):
-                top, left = row * self.side, column * self.side
-                tiles.append(cut[top : top + self.side, left : left + self.side])
-                marks.append(f"<|img_row_{row + 1}_col_{column + 1}|>")
+        tiles = cut_into(cut, self.side)
+        places = [(row + 1, column + 1) for row in range(num_rows) for column in range(num_columns)]
+        marks = [f"<|img_row_{row}_col_{column}|>" for row, column in places]
         tiles += thumbnail
         marks += [_THUMBNAIL] * len(thumbnail)
         text = "".join(mark + self._rows_of(tile) for mark, tile in zip(marks, tiles, strict=True))
@@ -136,22 +133,3 @@ class Lfm2Vl:
         step = self.patch * self.scale
         tall, wide = (max(self.patch, round(side / step) * step) for side in (height, width))
         return tall * wide > self.most * step**2 * self.tolerance
-
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        """Columns and rows of the grid whose proportions are nearest; of equal ones the largest less than twice the
-        picture.
-        """
-        best, least = (1, 1), math.inf
-        for columns, rows in self.grids:
-            difference = abs(width / height - columns / rows)
-            is_filled = height * width > 0.5 * self.side**2 * columns * rows
-            if difference < least or (difference == least and is_filled):
-                best, least = (columns, rows), difference
-        return best
-
-
-def _grids(fewest: int, most: int) -> tuple[tuple[int, int], ...]:
-    """All of fewest to most tiles, those of fewer tiles first."""
-    sides = range(1, most + 1)
-    found = [(columns, rows) for columns in sides for rows in sides if fewest <= columns * rows <= most]
-    return tuple(sorted(found, key=math.prod))

@@ -12,6 +12,7 @@ from typing import Any
 from albireo.errors import UnsupportedModel, short
 from albireo.images.gemma3 import Gemma3
 from albireo.images.idefics3 import Idefics3
+from albireo.images.internvl import InternVL
 from albireo.images.lfm2_vl import Lfm2Vl
 from albireo.images.llava import Llava
 from albireo.images.mistral3 import Mistral3
@@ -25,6 +26,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
 _FAMILIES: Mapping[str, Callable[[Settings], ImageProcessor]] = {
     "gemma3": Gemma3.read,
     "idefics3": Idefics3.read,
+    "internvl": InternVL.read,
     "llava": Llava.read,
     "lfm2_vl": Lfm2Vl.read,
     # as it was first published

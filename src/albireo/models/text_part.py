@@ -74,6 +74,11 @@ _WHOLES = {
     "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
+    "internvl": _Whole(
+        "InternVLForConditionalGeneration",
+        {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe")},
+        {"tie_word_embeddings": True},
+    ),
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,
@@ -128,9 +133,10 @@ _OF_IMAGES = keys(
     "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
     "_pad_token_id scale_factor image_seq_len use_reentrant_checkpointing transformers.js_config vocab_size",
-    "downsample_factor projector_bias projector_hidden_size projector_use_layernorm do_image_splitting",
-    "encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance max_tiles min_image_tokens min_tiles",
-    "tile_size use_image_special_tokens use_thumbnail vision_feature_select_strategy image_seq_length",
+    "downsample_factor downsample_ratio projector_bias projector_hidden_size projector_use_layernorm",
+    "do_image_splitting encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance max_tiles",
+    "min_image_tokens min_tiles tile_size use_image_special_tokens use_thumbnail vision_feature_select_strategy",
+    "image_seq_length",
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")

@@ -18,7 +18,7 @@ from albireo.graph.program import Program
 from tiny_towers import farthest, opened, opened_by, save, tiles, transformers_rows
 
 #: One of each kind of tower.
-NAMES = ("gemma3", "idefics3", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
+NAMES = ("gemma3", "idefics3", "internvl", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
 
 
 def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
@@ -37,7 +37,9 @@ def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in NAMES), ("idefics3", "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "float32") for name in NAMES), ("idefics3", "bfloat16"), ("internvl", "bfloat16")]
+)
 def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
     """All layers of a tower write one layer of keys and values; rows see all of a tile."""
     folder, given = save(tmp_path, name, dtype), tiles(name)[-1:]

@@ -44,6 +44,7 @@ PUBLISHED = [
     ("gemma3", {"vision_tower.vision_model.": "vision_tower."}),
     ("gemma3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("idefics3", {"model.vision_model.": "vision_model.", "model.connector.": "connector."}),
+    ("internvl", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     (
         "lfm2_vl",
         {"model.vision_tower.vision_model.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
@@ -126,6 +127,10 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         ("qwen2_5_vl", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen2_5_vl", {"model_type": "qwen2_vl"}, "model_type='qwen2_vl' is not supported"),
         ("mistral3", {"head_dim": 32}, "head_dim=32 is not supported"),
+        ("internvl", {"norm_type": "batch_norm"}, "norm_type='batch_norm' is not supported"),
+        ("internvl", {"patch_size": [8, 4]}, r"patch_size=\[8, 4\] is not supported; supported: squares"),
+        ("internvl", {"use_absolute_position_embeddings": False}, "'use_absolute_position_embeddings': False"),
+        ("internvl", {"drop_path_rate": 0.1}, "'drop_path_rate': 0.1"),
         ("llava", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
@@ -161,6 +166,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("qwen2_5_vl", {"fullatt_block_indexes": [-1]}, "fullatt_block_indexes=.* must be a list of numbers of layers"),
         ("qwen2_vl", {"hidden_size": 64}, "hidden_size=64 must be the text part's hidden_size=48"),
         ("lfm2_vl", {"num_patches": 50}, "num_patches=50 must be a square"),
+        ("internvl", {"image_size": 80}, "image_size=80 must be blocks of 32 pixels: patch_size / downsample_ratio"),
         ("llava", {"image_size": 99}, "image_size=99 must be patches of 8 pixels"),
     ],
 )
@@ -178,10 +184,23 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 4, -4, [1, 2], "last"])
-def test_layers_that_llava_has_not(layer: Any, tmp_path: Path) -> None:
-    data = {**change_vision(save(tmp_path, "llava")), "vision_feature_layer": layer}
-    with pytest.raises(UnsupportedModel, match=r"vision_feature_layer=.* supported: one of 3 layers"):
-        open_tower(data, "float32", "config.json")
+def test_layers_that_towers_have_not(layer: Any, tmp_path: Path) -> None:
+    for name in ("llava", "internvl"):
+        data = {**change_vision(save(tmp_path / name, name)), "vision_feature_layer": layer}
+        with pytest.raises(UnsupportedModel, match=r"vision_feature_layer=.* supported: one of 3 layers"):
+            open_tower(data, "float32", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"downsample_ratio": 0.3}, "downsample_ratio=0.3 is not supported; supported: 1 divided by a whole number"),
+        ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy='full' is not supported"),
+    ],
+)
+def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=words):
+        open_tower({**change_vision(save(tmp_path, "internvl")), **changes}, "float32", "config.json")
 
 
 # -- keys that change what is computed ---------------------------------------------------------------------------------
@@ -200,6 +219,10 @@ def test_layers_that_llava_has_not(layer: Any, tmp_path: Path) -> None:
         ("qwen2_vl", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "gelu"}, {}),
         ("mistral3", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}}, {"projector_hidden_act": "relu"}),
         ("mistral3", {"hidden_act": "gelu"}, {"multimodal_projector_bias": True, "spatial_merge_size": 1}),
+        ("internvl", {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}, {}),
+        ("internvl", {"use_mean_pooling": False, "attention_bias": True}, {"vision_feature_layer": 3}),
+        ("internvl", {"layer_norm_eps": 0.5, "hidden_act": "relu"}, {"vision_feature_layer": -2}),
+        ("internvl", {"use_mask_token": True}, {"downsample_ratio": 0.5, "projector_hidden_act": "gelu_pytorch_tanh"}),
         ("llava", {"hidden_act": "gelu"}, {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}),
         ("llava", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
         ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),
@@ -230,6 +253,7 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
         ("idefics3", (96, 88)),
         ("idefics3", (48, 48)),
         ("gemma3", (48, 48)),
+        ("internvl", (96, 88)),
         ("llava", (96, 88)),
         ("lfm2_vl", (48, 40)),
         ("mistral3", (40, 48)),
@@ -240,8 +264,9 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
 )
 def test_tiles_that_are_not_read(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, name)), "float32", "config.json")
-    num_rows = {"qwen3_5": 36, "llava": 145}.get(name, 49)
-    shapes = {each: (144,) if "class" in each else (num_rows, 144) for each in tower.host_tensors}
+    num_rows = {"qwen3_5": 36, "llava": 145, "internvl": 145}.get(name, 49)
+    single = ("class", "cls", "bias")
+    shapes = {each: (1 if any(map(each.count, single)) else num_rows, 144) for each in tower.host_tensors}
     tower.hold({each: np.zeros(shape, np.float32) for each, shape in shapes.items()})
     with pytest.raises(InvariantError, match=f"a tile of {size[0]} x {size[1]} pixels"):
         tower.inputs(np.zeros((*size, 3), np.float32))

@@ -8,7 +8,7 @@ sequences are the windows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
@@ -17,12 +17,14 @@ from albireo.graph.ops import RopeSpec
 
 #: OpenAI's first approximation of gelu, which is several ops here.
 QUICK_GELU = "quick_gelu"
+#: Of norms of queries and keys.
+QK_EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
     """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
-    has_bias: linears of layers have one."""
+    has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too."""
 
     hidden_size: int
     intermediate_size: int
@@ -34,6 +36,7 @@ class EncoderSettings:
     dtype: str
     is_rms: bool = False
     has_bias: bool = True
+    has_qkv_bias: bool = True
 
     @property
     def head_dim(self) -> int:
@@ -48,7 +51,9 @@ class EncoderSettings:
 class Names(NamedTuple):
     """What a checkpoint calls the parts of a layer, behind its number.
 
-    gate: None: there is none. joined: the module that has the rows of q, k and v, where one does.
+    gate: None: there is none. joined: the module that has the rows of q, k and v, where one does. q_norm, k_norm: of
+    norms of all heads' numbers together. out_gain, down_gain: of vectors that what attention and FFN give is multiplied
+    by, number by number (LayerScale).
     """
 
     attention_norm: str
@@ -61,6 +66,10 @@ class Names(NamedTuple):
     down: str
     gate: str | None = None
     joined: str | None = None
+    q_norm: str | None = None
+    k_norm: str | None = None
+    out_gain: str | None = None
+    down_gain: str | None = None
 
 
 def layer(
@@ -75,7 +84,7 @@ def layer(
         a = _attention(b, c, parts, kv_layer)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias)
         with b.part("o"):
-            x = b.add(x, o)
+            x = b.add(x, _gained(b, o, name, names.out_gain))
     with b.part(f"layers.{number}.mlp"):
         h = rounded_norm(b, c, x, f"{name}.{names.ffn_norm}")
         m = linear(b, c, h, f"{name}.{names.up}", c.intermediate_size, "up", c.has_bias)
@@ -87,7 +96,15 @@ def layer(
             m = b.cast(m, c.dtype)
         down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", c.has_bias)
         with b.part("down"):
-            return b.add(x, down)
+            return b.add(x, _gained(b, down, name, names.down_gain))
+
+
+def _gained(b: GraphBuilder, x: Value, name: str, gain: str | None) -> Value:
+    """x times a vector, in float32, where there is one: a table of one row, which is that of every token of a tile."""
+    if gain is None:
+        return x
+    weight = b.weight(f"{name}.{gain}", (1, int(x.type.dims[-1])), "float32")
+    return b.mul(x, b.embed(b.token_ids, weight))
 
 
 def activated(b: GraphBuilder, x: Value, act: str) -> Value:
@@ -99,7 +116,9 @@ def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: s
     """Queries, keys or values of all heads."""
     module, first = f"{name}.{names[1 + place]}", place * c.hidden_size
     rows = None if names.joined is None else (f"{name}.{names.joined}", first)
-    return linear(b, c, h, module, c.hidden_size, part, c.has_bias, rows)
+    x = linear(b, c, h, module, c.hidden_size, part, c.has_bias and c.has_qkv_bias, rows)
+    of_norm = {"q": names.q_norm, "k": names.k_norm}.get(part)
+    return x if of_norm is None else norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
 
 
 def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_layer: int) -> Value:

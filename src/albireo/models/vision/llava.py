@@ -1,8 +1,7 @@
 """LLaVA 1.5 and its kin: CLIP of square tiles, all but its last layers, and two linears.
 
-Found by tower.py. The first row of a tower is no patch but a class: it comes with the step as a patch of zeros, of
-which a linear without a bias makes nothing, and its embedding is among the positions. Sources: Liu et al. 2023,
-Improved Baselines with Visual Instruction Tuning; Radford et al. 2021, CLIP.
+Found by tower.py. Sources: Liu et al. 2023, Improved Baselines with Visual Instruction Tuning; Radford et al. 2021,
+CLIP.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, one_size, patch_rows
+from albireo.models.vision.encoder import activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
     activation,
     encoder_settings,
+    feature_layer,
     text_width,
     vision_fields,
 )
 from albireo.models.vision.siglip import NAMES
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.square import ClassTower
 
 _DEFAULTS = {
     "hidden_size": 1024,
@@ -45,26 +44,17 @@ _CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embedd
 
 
 @dataclass(slots=True)
-class LlavaTower(GivesRowsOnce):
+class LlavaTower(ClassTower):
     """Implements tower.VisionTower.
 
-    Fields: side: patches on each. num_layers: that are computed. has_class: its row is given, too. act, has_bias: of
-    the projector. positions: [1 + side * side, E] of the class, its embedding included, and of patches, once held.
+    Fields: num_layers: that are computed. has_class: its row is given, too. act, has_bias: of the projector.
     """
 
-    encoder: EncoderSettings
-    side: int
     num_layers: int
     has_class: bool
     act: str
     has_bias: bool
-    width: int
-    positions: F32 | None = None
     merge: int = 1
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -80,18 +70,8 @@ class LlavaTower(GivesRowsOnce):
         first = checked_table({_CLASS: tensors[_CLASS].reshape(1, -1)}, _CLASS, 1, self.encoder.hidden_size)
         self.positions = np.concatenate([table[:1] + first, table[1:]])
 
-    def patches(self, height: int, width: int) -> int:
-        return 1 + one_size(height, width, self.side, self.encoder.patch_size)
-
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) - (not self.has_class)
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        if self.positions is None:
-            raise InvariantError(f"{_TABLE} is read before it is held")
-        self.patches(*tile.shape[:2])
-        rows = patch_rows(tile, self.encoder.patch_size)
-        return TowerInputs((np.concatenate([np.zeros_like(rows[:1]), rows]), self.positions), (self.side, self.side))
 
     def graph(self) -> Graph:
         b, c, prefix = GraphBuilder(), self.encoder, "vision_tower"
@@ -125,19 +105,16 @@ def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
     fields.refuse_unread(IGNORABLE | keys("vocab_size projection_dim attention_dropout logit_scale_init_value"), {})
     if size % encoder.patch_size:
         fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
-    at = whole.raw("vision_feature_layer")
-    at = -2 if at is None else at
-    if type(at) is not int or not -encoder.num_layers <= at <= encoder.num_layers or at == 0:
-        whole.unsupported("vision_feature_layer", at, f"supported: one of {encoder.num_layers} layers")
+    at = feature_layer(whole, encoder.num_layers, -2)
     strategy = whole.text("vision_feature_select_strategy", "default")
     if strategy not in ("default", "full"):
         whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, full")
     return LlavaTower(
         encoder,
         size // encoder.patch_size,
-        at if at > 0 else encoder.num_layers + 1 + at,
+        text_width(data, where, 4096),
+        at,
         strategy == "full",
         activation(whole, "projector_hidden_act", "gelu"),
         whole.flag("multimodal_projector_bias", True),
-        text_width(data, where, 4096),
     )

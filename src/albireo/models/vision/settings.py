@@ -95,6 +95,18 @@ def activation(fields: Fields, key: str, default: str | None) -> str:
     return ACTIVATIONS[name]
 
 
+def feature_layer(whole: Fields, num_layers: int, default: int) -> int:
+    """How many layers are computed, behind the last of which rows are taken. Args: default: as the key says it.
+
+    Raises: UnsupportedModel where that is not behind one layer.
+    """
+    at = whole.raw("vision_feature_layer")
+    at = default if at is None else at
+    if type(at) is not int or not -num_layers <= at <= num_layers or at == 0:
+        whole.unsupported("vision_feature_layer", at, f"supported: one of {num_layers} layers")
+    return at if at > 0 else num_layers + 1 + at
+
+
 def text_width(data: Mapping[str, Any], where: str, default: int | None = None) -> int:
     """hidden_size of the text part, which rows of pictures have. Args: default: what it is where nothing is said."""
     return Fields(text_keys(data, where), f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, default)

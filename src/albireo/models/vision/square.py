@@ -1,15 +1,19 @@
-"""What towers of square tiles of one size have alike, whose positions are tensors of their program.
+"""What towers of square tiles of one size have alike: positions are tensors of their program; or come with a tile, and
+the first row of the tower is no patch but a class.
 
 Called by the families.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from albireo.errors import InvariantError
 from albireo.models.vision.encoder import EncoderSettings
 from albireo.models.vision.patches import F32, one_size, patch_rows
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, HoldsNothing, TowerInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +39,31 @@ class SquareTower(HoldsNothing):
     def inputs(self, tile: F32) -> TowerInputs:
         self.patches(*tile.shape[:2])
         return TowerInputs((patch_rows(tile, self.encoder.patch_size),), (self.side, self.side))
+
+
+@dataclass(slots=True)
+class ClassTower(GivesRowsOnce):
+    """As SquareTower. The class comes as a patch of zeros, of which a linear without a bias makes nothing, and its
+    embedding is among the positions.
+
+    Fields: positions: [1 + side * side, E] of the class, its embedding included, and of patches, once held.
+    """
+
+    encoder: EncoderSettings
+    side: int
+    width: int
+    positions: F32 | None = field(default=None, kw_only=True)
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    def patches(self, height: int, width: int) -> int:
+        return 1 + one_size(height, width, self.side, self.encoder.patch_size)
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        if self.positions is None:
+            raise InvariantError("a table of positions is read before it is held")
+        self.patches(*tile.shape[:2])
+        rows = patch_rows(tile, self.encoder.patch_size)
+        return TowerInputs((np.concatenate([np.zeros_like(rows[:1]), rows]), self.positions), (self.side, self.side))

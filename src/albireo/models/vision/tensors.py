@@ -30,6 +30,8 @@ _PREFIXES = tuple(
 )
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
+#: Vectors that graphs read as tables of one row.
+_OF_ONE_ROW = (".lambda_1", ".lambda_2")
 
 
 class TowerTensors:
@@ -55,7 +57,7 @@ class TowerTensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises: WeightMismatch for an unknown name."""
-        shape = _flat(self._stored.shape(name))
+        shape = _flat(name, self._stored.shape(name))
         return shape[::-1] if name in _TRANSPOSED else shape
 
     def kind(self, name: str) -> str:
@@ -73,7 +75,7 @@ class TowerTensors:
             if name not in self._turned:
                 self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(found.to_float32().T))
             return self._turned[name]
-        return replace(found, shape=_flat(found.shape))
+        return replace(found, shape=_flat(name, found.shape))
 
     def encoded(self, name: str) -> Encoded:
         raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
@@ -102,6 +104,8 @@ def tower_file(directory: Path) -> bytearray:
         stored.close()
 
 
-def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Of a convolution [out, in, ...]: [out, all the rest]."""
+    if len(shape) == 1 and name.endswith(_OF_ONE_ROW):
+        return 1, *shape
     return shape if len(shape) < 3 else (shape[0], math.prod(shape[1:]))

@@ -13,6 +13,7 @@ from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
 from albireo.models.vision.gemma3 import open_gemma3
 from albireo.models.vision.idefics3 import open_idefics3
+from albireo.models.vision.internvl import open_internvl
 from albireo.models.vision.lfm2_vl import open_lfm2_vl
 from albireo.models.vision.llava import open_llava
 from albireo.models.vision.mistral3 import open_mistral3
@@ -102,6 +103,7 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 _FAMILIES: dict[str, _Open] = {
     "gemma3": open_gemma3,
     "idefics3": open_idefics3,
+    "internvl": open_internvl,
     "llava": open_llava,
     "lfm2_vl": open_lfm2_vl,
     # as it was first published

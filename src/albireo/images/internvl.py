@@ -1,0 +1,92 @@
+"""InternVL: square tiles in a grid of nearly a picture's proportions, and last the whole of it in one.
+
+Chat templates write <IMG_CONTEXT> for a picture, which all of its rows are. Called by processor.py. Source of the grid:
+Chen et al. 2024, InternVL 1.5, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import ModelError
+from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
+from albireo.images.pixels import Pixels, array
+from albireo.images.prepared import PreparedImage
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, Settings
+from albireo.json_file import Fields
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_START, _END = "<img>", "</img>"
+_CLASSES = ("GotOcr2ImageProcessor",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InternVL:
+    """See ImageProcessor. Fields: side: of a tile. num_rows: of it. grids: that a picture may be cut into; none: it is
+    one tile."""
+
+    pixels: Pixels
+    side: int
+    num_rows: int
+    grids: tuple[Grid, ...]
+
+    image_token = placeholder = "<IMG_CONTEXT>"
+
+    @classmethod
+    def read(cls, settings: Settings) -> InternVL:
+        """Raises: ModelError, UnsupportedModel."""
+        image, processor = settings.image, settings.processor
+        height, width = settings.size("height", "width", default=384)
+        of_tower = _one_of(settings.tower, "image_size", 448)
+        if (height, width) != (of_tower, of_tower):
+            image.fail("size", image.raw("size"), f"must be the {of_tower} x {of_tower} pixels of config.json's tower")
+        fewest, most = image.integer("min_patches", 1, MAX_TILES, 1), image.integer("max_patches", 1, MAX_TILES, 12)
+        if fewest > most:
+            image.fail("min_patches", fewest, f"must be at most max_patches={most}")
+        ratio = settings.model.number("downsample_ratio", 1 / 16, 1.0, 0.5)
+        num_rows = int(width // _one_of(settings.tower, "patch_size", 14) * ratio) ** 2
+        said = processor.integer("image_seq_length", 1, MAX_ROWS, 256)
+        if said != num_rows:
+            raise ModelError(
+                f"{processor.where}: image_seq_length is {said}, but of a tile of {width} x {width} pixels the tower "
+                f"of config.json gives {num_rows} rows; both must be of one checkpoint"
+            )
+        found = cls(
+            settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD),
+            width,
+            num_rows,
+            grids(fewest, most) if most > 1 else (),
+        )
+        # pictures are cut for this model whatever its file says
+        settings.refuse_unread(("crop_to_patches",), {"do_center_crop": (False,)})
+        return found
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """See ImageProcessor; no sides are too unequal."""
+        columns, rows = nearest_grid(self.grids, image.height, image.width, self.side)
+        tiles = cut_into(array(self.pixels.resized(image, rows * self.side, columns * self.side)), self.side)
+        if len(tiles) > 1:
+            tiles.append(array(self.pixels.resized(image, self.side, self.side)))
+        return PreparedImage(tuple(tiles), f"{_START}{self.image_token * self.num_rows * len(tiles)}{_END}")
+
+    def rows(self, height: int, width: int) -> int:
+        return self.num_rows
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.pixels.normalized(tile)
+
+
+def _one_of(tower: Fields, key: str, default: int) -> int:
+    """A number, or the first of two, which the tower has to be equal."""
+    given = tower.raw(key)
+    first = given[0] if isinstance(given, list) and given else given
+    return Fields({key: first}, tower.where).integer(key, 1, MAX_SIDE, default)

@@ -1,0 +1,177 @@
+"""InternVL 2.5, 3 and 3.5, as transformers has them: InternViT of square tiles, and an MLP of blocks of 2 x 2 patches.
+
+Found by tower.py. What attention and FFN give is multiplied by a vector each (LayerScale). The bias of patches is among
+their positions, as the class has none. Source: Chen et al. 2024, InternVL 2.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import Names, activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, side_by_side
+from albireo.models.vision.positions import checked_table
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    activation,
+    encoder_settings,
+    feature_layer,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.square import ClassTower
+
+_NAMES = Names(
+    "layernorm_before",
+    "attention.q_proj",
+    "attention.k_proj",
+    "attention.v_proj",
+    "attention.projection_layer",
+    "layernorm_after",
+    "mlp.fc1",
+    "mlp.fc2",
+    out_gain="lambda_1",
+    down_gain="lambda_2",
+)
+_NORMED = _NAMES._replace(q_norm="attention.q_norm", k_norm="attention.k_norm")
+_DEFAULTS = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+}
+_EMBEDDINGS = "vision_tower.embeddings"
+_CLASS, _TABLE = f"{_EMBEDDINGS}.cls_token", f"{_EMBEDDINGS}.position_embeddings"
+_PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection"
+#: Of training.
+_OF_TRAINING = keys("hidden_dropout_prob attention_dropout projection_dropout layer_scale_init_value use_mask_token")
+#: Of the projector's norm, as torch has it.
+_PROJECTOR_EPS = 1e-5
+
+
+@dataclass(slots=True)
+class InternVLTower(ClassTower):
+    """Implements tower.VisionTower.
+
+    Fields: merge: patches on a side of what becomes one row. num_layers: that are computed. has_norm: behind the last
+    of all layers. has_qk_norm: of queries and keys. act: of the projector.
+    """
+
+    merge: int
+    num_layers: int
+    has_norm: bool
+    has_qk_norm: bool
+    act: str
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return _CLASS, _TABLE, f"{_PATCHES}.bias"
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        """Also what stands for patches that training hides."""
+        layers = range(self.num_layers, self.encoder.num_layers)
+        names = f"{_EMBEDDINGS}.mask_token", *(f"vision_tower.encoder.layer.{number}.*" for number in layers)
+        return names if self.has_norm else (*names, "vision_tower.layernorm.*")
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        width, count = self.encoder.hidden_size, 1 + self.side**2
+        flat = {name: tensors[name].reshape(1, -1) for name in self.host_tensors}
+        first, table, bias = (
+            checked_table(flat, name, 1, rows * width)
+            for name, rows in zip(self.host_tensors, (1, count, 1), strict=True)
+        )
+        table = table.reshape(count, width)
+        self.positions = np.concatenate([table[:1] + first, table[1:] + bias])
+
+    def rows(self, height: int, width: int) -> int:
+        return (self.patches(height, width) - 1) // self.merge**2
+
+    def graph(self) -> Graph:
+        b, c, names = GraphBuilder(), self.encoder, _NORMED if self.has_qk_norm else _NAMES
+        with b.part("embed"):
+            x = linear(b, c, b.given(c.patch_width, 0), _PATCHES, c.hidden_size, "patches", False)
+            with b.part("positions"):
+                x = b.add(x, b.given(c.hidden_size, 1))
+        for number in range(self.num_layers):
+            x = layer(b, c, x, number, "vision_tower.encoder.layer", names)
+        if self.has_norm:
+            with b.part("head"):
+                x = norm(b, replace(c, is_rms=False), x, "vision_tower.layernorm")
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden[1:], grid, self.merge)
+
+    def projector(self) -> Graph:
+        b, c, name = GraphBuilder(), replace(self.encoder, is_rms=False), "multi_modal_projector"
+        x = norm(b, c, b.given(c.hidden_size * self.merge**2, 0), f"{name}.layer_norm", _PROJECTOR_EPS)
+        x = linear(b, c, x, f"{name}.linear_1", self.width, "up")
+        with b.part("act"):
+            x = activated(b, x, self.act)
+        return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down"))
+
+
+def open_internvl(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields, whole = vision_fields(_with_squares(data, where), where, ("internvl_vision",)), Fields(data, where)
+    kind = fields.text("norm_type", "layer_norm")
+    if kind not in ("layer_norm", "rms_norm"):
+        fields.unsupported("norm_type", kind, "supported: layer_norm, rms_norm")
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=kind == "rms_norm")
+    encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", False))
+    size, has_norm = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), not fields.flag("use_mean_pooling", True)
+    has_qk_norm = fields.flag("use_qk_norm", False)
+    fields.refuse_unread(IGNORABLE | _OF_TRAINING, {"use_absolute_position_embeddings": (True,)})
+    merge, side = _merge(whole), size // encoder.patch_size
+    if size % encoder.patch_size or side % merge:
+        step = encoder.patch_size * merge
+        fields.fail("image_size", size, f"must be blocks of {step} pixels: patch_size / downsample_ratio")
+    strategy = whole.text("vision_feature_select_strategy", "default")
+    if strategy != "default":
+        whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, patches without the class")
+    at = feature_layer(whole, encoder.num_layers, -1)
+    # -1 is what the tower gives; a layer, the last one too, is before the norm
+    is_last = whole.raw("vision_feature_layer") in (None, -1)
+    return InternVLTower(
+        encoder,
+        side,
+        text_width(data, where),
+        merge,
+        at,
+        has_norm and is_last,
+        has_qk_norm,
+        activation(whole, "projector_hidden_act", "gelu"),
+    )
+
+
+def _with_squares(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The same, a height and a width that are equal as one number. Raises: UnsupportedModel where they are not."""
+    table = dict(Fields(data, where).table("vision_config") or {})
+    for key in ("image_size", "patch_size"):
+        given = table.get(key)
+        if isinstance(given, list) and given:
+            if given != given[:1] * 2:
+                Fields(table, f"{where}: vision_config").unsupported(key, given, "supported: squares")
+            table[key] = given[0]
+    return {**data, "vision_config": table}
+
+
+def _merge(whole: Fields) -> int:
+    """Patches on a side of a row."""
+    ratio = whole.number("downsample_ratio", 1 / 16, 1.0, 0.5)
+    if not (1 / ratio).is_integer():
+        whole.unsupported("downsample_ratio", ratio, "supported: 1 divided by a whole number")
+    return int(1 / ratio)

@@ -6,15 +6,17 @@ Called by plan.py before a weight is read. Predicts as cost_model.py does, of pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from albireo.api.vision import Vision
+from albireo.backends.layer_runs import layer_runs
 from albireo.bench.cost_model import CostModel
 from albireo.bench.predict import Estimate
 from albireo.bench.roofline import Limits, StepShape
+from albireo.graph.program import Program
 from albireo.images.decode import as_image
 
 #: Width and height of the picture that figures are of.
@@ -30,9 +32,11 @@ def image_figures(vision: Vision | str, limits: Sequence[Limits]) -> dict[str, A
     sizes = [tile.shape[:2] for tile in prepared.tiles]
     rows = [vision.tower.rows(*size) for size in sizes]
     patches = [vision.tower.patches(*size) for size in sizes]
-    costs = [CostModel(program, 0) for program in vision.programs]
-    steps = [(cost, count) for cost, counts in zip(costs, (patches, rows), strict=True) for count in counts]
-    times = sorted(sum(_step_s(cost, count, each) for cost, count in steps) for each in limits)
+    costs, projector = _layer_costs(vision.programs[0]), CostModel(vision.programs[1], 0)
+    sequences = [vision.tower.sequences(*size) or ((count,),) for size, count in zip(sizes, patches, strict=True)]
+    steps = [(costs[layer], lengths) for tile in sequences for layer, lengths in enumerate(tile)]
+    steps += [(projector, (count,)) for count in rows]
+    times = sorted(sum(_step_s(cost, lengths, each) for cost, lengths in steps) for each in limits)
     return {
         "problem": "",
         "picture": list(PICTURE),
@@ -43,5 +47,13 @@ def image_figures(vision: Vision | str, limits: Sequence[Limits]) -> dict[str, A
     }
 
 
-def _step_s(costs: CostModel, rows: int, limits: Limits) -> float:
-    return costs.step_s(StepShape(rows, 0, 0, ((rows, rows),)), limits)
+def _layer_costs(program: Program) -> list[CostModel]:
+    """Of the calls of each layer of the KV cache: whose sequences those have."""
+    runs = layer_runs(program.calls)
+    calls = [tuple(program.calls[i] for of, run in runs for i in run if of == layer) for layer in sorted(dict(runs))]
+    return [CostModel(replace(program, calls=some), 0) for some in calls]
+
+
+def _step_s(costs: CostModel, lengths: Sequence[int], limits: Limits) -> float:
+    rows = sum(lengths)
+    return costs.step_s(StepShape(rows, 0, 0, tuple((each, each) for each in lengths)), limits)

@@ -75,7 +75,8 @@ class VisionRunner:
         if num_patches > self.max_patches:
             raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
         inputs = self._tower.inputs(tile)
-        steps = [step_of(inputs.given, inputs.rope_rows, each) for each in inputs.sequences or ((num_patches,),)]
+        sequences = self._tower.sequences(*tile.shape[:2]) or ((num_patches,),)
+        steps = [step_of(inputs.given, inputs.rope_rows, each) for each in sequences]
         hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
         joined = self._tower.joined(hidden, inputs.grid)
         return self._projector.run(step_of((joined,), None, (len(joined),))).hidden.copy()

@@ -37,6 +37,17 @@ def test_rows_are_counted_before_they_are_computed(name: str, tmp_path: Path) ->
         assert tower.rows(*tile.shape[:2]) == len(runner.rows(tile))
 
 
+@pytest.mark.parametrize(("window", "merge"), [(32, 2), (48, 2), (24, 1), (64, 2), (17, 2)])
+def test_no_tile_has_more_windows_than_there_is_room_for(window: int, merge: int, tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, "qwen2_5_vl"), window_size=window, spatial_merge_size=merge)
+    tower, step = open_tower(data, "float32", "config.json"), 8 * merge
+    for height, width in np.ndindex(9, 30):
+        size = (height + 1) * step, (width + 1) * step
+        whole, windows = tower.sequences(*size)
+        assert sum(windows) == tower.patches(*size) == whole[0] and len(whole) == 1
+        assert len(windows) <= tower.most_sequences(whole[0])
+
+
 # -- names of tensors --------------------------------------------------------------------------------------------------
 
 #: As published, or as transformers writes the whole -> as it writes models without their head.

@@ -30,7 +30,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, Sequences, TowerInputs
 
 _NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
@@ -65,6 +65,15 @@ class Qwen2VLTower(HoldsNothing):
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2
 
+    def sequences(self, height: int, width: int) -> Sequences:
+        """Of layers without windows, then of those with."""
+        if not self.window:
+            return ()
+        num_patches = self.patches(height, width)
+        _, counts = self._windows(grid_of(height, width, self.encoder.patch_size))
+        windows = tuple(int(count) * self.merge**2 for count in counts)
+        return ((num_patches,), windows) if self.whole else (windows,)
+
     def most_sequences(self, patches: int) -> int:
         """Windows of a line of blocks."""
         return -(-patches // self.merge**2 // self.window) if self.window else 1
@@ -72,15 +81,14 @@ class Qwen2VLTower(HoldsNothing):
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape
         num_patches, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
-        each = frequencies(self.theta, c.head_dim // 2)
-        rows = repeated_patches(tile, c.patch_size, self.frames), rotations(places(grid), each, each)
-        patches, turns = (in_blocks(each, grid, self.merge) for each in rows)
+        of_axis = frequencies(self.theta, c.head_dim // 2)
+        made = repeated_patches(tile, c.patch_size, self.frames), rotations(places(grid), of_axis, of_axis)
+        patches, turns = (in_blocks(rows, grid, self.merge) for rows in made)
         if not self.window:
             return TowerInputs((patches,), grid, turns)
-        order, counts = self._windows(grid)
-        patches, turns = (self._of_blocks(each)[order].reshape(num_patches, -1) for each in (patches, turns))
-        windows = tuple(int(count) * self.merge**2 for count in counts)
-        return TowerInputs((patches,), grid, turns, ((num_patches,), windows) if self.whole else (windows,))
+        order, _ = self._windows(grid)
+        patches, turns = (self._of_blocks(rows)[order].reshape(num_patches, -1) for rows in (patches, turns))
+        return TowerInputs((patches,), grid, turns)
 
     def _windows(self, grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Blocks in the order of windows, and how many each window has."""

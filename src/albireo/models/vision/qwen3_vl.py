@@ -30,7 +30,7 @@ from albireo.models.vision.positions import (
     rotations,
 )
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
-from albireo.models.vision.tower_inputs import TowerInputs
+from albireo.models.vision.tower_inputs import Sequences, TowerInputs
 
 _NAMES = Names(
     "norm1",
@@ -88,6 +88,9 @@ class Qwen3VLTower:
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
+
+    def sequences(self, height: int, width: int) -> Sequences:
+        return ()
 
     def most_sequences(self, patches: int) -> int:
         return 1

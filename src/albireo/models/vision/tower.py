@@ -21,7 +21,7 @@ from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.qwen2_vl import open_qwen2_5_vl, open_qwen2_vl
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
-from albireo.models.vision.tower_inputs import TowerInputs
+from albireo.models.vision.tower_inputs import Sequences, TowerInputs
 from albireo.models.weights import check_weights
 
 __all__ = [
@@ -77,8 +77,13 @@ class VisionTower(Protocol):
         """Patches of such a tile. Raises: InvariantError for a size that the tower does not read."""
         ...
 
+    def sequences(self, height: int, width: int) -> Sequences:
+        """Of each layer of the KV cache, how many patches each of its sequences has, in the order of given rows; those
+        of one see each other. None: there is one layer, and all patches see each other. Raises: as patches()."""
+        ...
+
     def most_sequences(self, patches: int) -> int:
-        """Most that TowerInputs.sequences are of a layer, of tiles of up to so many patches."""
+        """Most of a layer, of tiles of up to so many patches."""
         ...
 
     def inputs(self, tile: F32) -> TowerInputs:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from albireo.models.vision.patches import F32, Grid
 
+#: See tower.VisionTower.sequences().
+Sequences = tuple[tuple[int, ...], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class TowerInputs:
@@ -15,14 +18,11 @@ class TowerInputs:
         where the tower wants any.
     grid: rows and columns of patches, of the tile.
     rope_rows: [T, head_dim] cosines, then sines, of the pairs (i, i + D/2); None: nothing is rotated.
-    sequences: of each layer of the KV cache, how many patches each of its sequences has, in their order; patches of
-        one see each other. None: there is one layer, and all patches see each other.
     """
 
     given: tuple[F32, ...]
     grid: Grid
     rope_rows: F32 | None = None
-    sequences: tuple[tuple[int, ...], ...] = ()
 
 
 class GivesRowsOnce:
@@ -36,6 +36,9 @@ class GivesRowsOnce:
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
+        return ()
+
+    def sequences(self, height: int, width: int) -> Sequences:
         return ()
 
     def most_sequences(self, patches: int) -> int:

@@ -178,6 +178,19 @@ def test_files_of_qwen_as_they_were_published(name: str, rope: dict[str, Any], t
     check_tensors(tower, tower_tensors(tmp_path))
 
 
+def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) -> None:
+    """As before transformers 5, which writes it of the whole."""
+    for name in ("internvl", "internvl of llama"):
+        folder = tmp_path / name
+        save(name, folder)
+        tokens, path = prompt(WHOLES[name]["text_config"], 20, 6), folder / "config.json"
+        wanted, config = Model(folder).logits(tokens), json.loads(path.read_text())
+        is_tied = config.pop("tie_word_embeddings")
+        config["text_config"] |= {"tie_word_embeddings": True if is_tied else None}
+        path.write_text(json.dumps(config))
+        np.testing.assert_array_equal(Model(folder).logits(tokens), wanted)
+
+
 def test_axes_of_qwen_where_files_do_not_say() -> None:
     for name, sections in {"qwen2_vl": (16, 24, 24), "qwen2_5_vl": (16, 24, 24)}.items():
         axes = rope_axes({"model_type": name, "hidden_size": 8})

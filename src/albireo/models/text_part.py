@@ -77,7 +77,6 @@ _WHOLES = {
     "internvl": _Whole(
         "InternVLForConditionalGeneration",
         {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe")},
-        {"tie_word_embeddings": True},
     ),
     "lfm2_vl": _LFM2,
     # as it was first published

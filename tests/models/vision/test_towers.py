@@ -141,7 +141,7 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         ("internvl", {"norm_type": "batch_norm"}, "norm_type='batch_norm' is not supported"),
         ("internvl", {"patch_size": [8, 4]}, r"patch_size=\[8, 4\] is not supported; supported: squares"),
         ("internvl", {"use_absolute_position_embeddings": False}, "'use_absolute_position_embeddings': False"),
-        ("internvl", {"drop_path_rate": 0.1}, "'drop_path_rate': 0.1"),
+        ("internvl", {"num_registers": 4}, "'num_registers': 4"),
         ("llava", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],

@@ -56,7 +56,10 @@ _EMBEDDINGS = "vision_tower.embeddings"
 _CLASS, _TABLE = f"{_EMBEDDINGS}.cls_token", f"{_EMBEDDINGS}.position_embeddings"
 _PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection"
 #: Of training.
-_OF_TRAINING = keys("hidden_dropout_prob attention_dropout projection_dropout layer_scale_init_value use_mask_token")
+_OF_TRAINING = keys(
+    "dropout hidden_dropout_prob attention_dropout projection_dropout drop_path_rate layer_scale_init_value",
+    "use_mask_token",
+)
 #: Of the projector's norm, as torch has it.
 _PROJECTOR_EPS = 1e-5
 

@@ -31,7 +31,9 @@ ACTIVATIONS = {
     QUICK_GELU: QUICK_GELU,
 }
 #: Of any tower: how it was published, and how pictures come to it.
-IGNORABLE = IGNORABLE_KEYS | keys("dtype torch_dtype initializer_factor size max_image_size use_base_siglip")
+IGNORABLE = IGNORABLE_KEYS | keys(
+    "architectures dtype torch_dtype initializer_factor size max_image_size use_base_siglip"
+)
 
 
 def vision_fields(

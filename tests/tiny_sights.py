@@ -176,6 +176,34 @@ def _llava(tokenizer: Any) -> Any:
     return transformers.LlavaProcessor(CLIPImageProcessorPil(**_CLIP), tokenizer, **_LLAVA)
 
 
+_QWEN3_5_TEXT = _text_of("qwen3_5_text")
+_DEEP = {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1]}
+
+
+def _seen(vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower whose rows are as wide as a text part."""
+    return {**vision, "out_hidden_size": text["hidden_size"]}
+
+
+def _qwen(name: str, text_type: str, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Family:
+    """Args: name: what its class begins with."""
+    return Family(
+        f"{name}ForConditionalGeneration",
+        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        lambda ids: {
+            "text_config": {**text, "model_type": text_type, "vocab_size": len(ids)},
+            "vision_config": vision,
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
+        inputs=_of_qwen,
+    )
+
+
 FAMILIES: dict[str, Family] = {
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
@@ -225,83 +253,13 @@ FAMILIES: dict[str, Family] = {
         },
         inputs=_of_mistral3,
     ),
-    "qwen2_5_vl": Family(
-        "Qwen2_5_VLForConditionalGeneration",
-        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        lambda ids: {
-            "text_config": {**_QWEN2_TEXT, "model_type": "qwen2_5_vl_text", "vocab_size": len(ids)},
-            "vision_config": _QWEN2_5,
-            "image_token_id": ids["<|image_pad|>"],
-            "video_token_id": ids["<|video_pad|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-        },
-        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
+    "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
+    "qwen2_vl": _qwen(
+        "Qwen2VL", "qwen2_vl_text", _QWEN2_TEXT, {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}
     ),
-    "qwen2_vl": Family(
-        "Qwen2VLForConditionalGeneration",
-        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"),
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        lambda ids: {
-            "text_config": {**_QWEN2_TEXT, "model_type": "qwen2_vl_text", "vocab_size": len(ids)},
-            "vision_config": {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2},
-            "image_token_id": ids["<|image_pad|>"],
-            "video_token_id": ids["<|video_pad|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-        },
-        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
-    ),
-    "qwen3_5": Family(
-        "Qwen3_5ForConditionalGeneration",
-        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        lambda ids: {
-            "text_config": {**_text_of("qwen3_5_text"), "vocab_size": len(ids)},
-            "vision_config": {**_QWEN, "out_hidden_size": _text_of("qwen3_5_text")["hidden_size"]},
-            "image_token_id": ids["<|image_pad|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-        },
-        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
-    ),
-    "qwen3_vl": Family(
-        "Qwen3VLForConditionalGeneration",
-        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        lambda ids: {
-            "text_config": {**_QWEN_TEXT, "vocab_size": len(ids)},
-            "vision_config": {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1], "out_hidden_size": 48},
-            "image_token_id": ids["<|image_pad|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-        },
-        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
-    ),
-    "qwen3_vl_moe": Family(
-        "Qwen3VLMoeForConditionalGeneration",
-        ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
-        "<|vision_start|><|image_pad|><|vision_end|>",
-        lambda ids: {
-            "text_config": {**_QWEN_MOE, "vocab_size": len(ids)},
-            "vision_config": {
-                **_QWEN,
-                "depth": 3,
-                "deepstack_visual_indexes": [0, 1],
-                "out_hidden_size": _QWEN_MOE["hidden_size"],
-            },
-            "image_token_id": ids["<|image_pad|>"],
-            "vision_start_token_id": ids["<|vision_start|>"],
-            "vision_end_token_id": ids["<|vision_end|>"],
-        },
-        {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
-    ),
+    "qwen3_5": _qwen("Qwen3_5", "qwen3_5_text", _QWEN3_5_TEXT, _seen(_QWEN, _QWEN3_5_TEXT)),
+    "qwen3_vl": _qwen("Qwen3VL", "qwen3_vl_text", _QWEN_TEXT, _seen(_DEEP, _QWEN_TEXT)),
+    "qwen3_vl_moe": _qwen("Qwen3VLMoe", "qwen3_vl_moe_text", _QWEN_MOE, _seen(_DEEP, _QWEN_MOE)),
     "gemma3": Family(
         "Gemma3ForConditionalGeneration",
         ("<start_of_image>", "<image_soft_token>", "<end_of_image>"),

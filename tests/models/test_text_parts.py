@@ -100,6 +100,7 @@ WHOLES: dict[str, dict[str, Any]] = {
     "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
     "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
     "internvl of qwen3_moe": {"text_config": text("qwen3_moe", "qwen3_moe"), **_INTERNVL, "tie_word_embeddings": False},
+    "internvl of gpt_oss": {"text_config": text("gpt_oss", "gpt_oss"), **_INTERNVL, "tie_word_embeddings": False},
     "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
     "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
     "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
@@ -212,7 +213,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("qwen3_vl_moe", {"norm_topk_prob": False}, "text_config.norm_topk_prob=False is not supported"),
         ("qwen2_5_vl", {"model_type": "qwen2_vl_text"}, "its model_type must be qwen2_5_vl_text"),
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
-        ("internvl", {"model_type": "gpt_oss"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
+        ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
         ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3"),
     ],
 )

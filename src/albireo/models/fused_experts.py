@@ -25,7 +25,7 @@ from albireo.errors import WeightMismatch, short
 from albireo.models.interleaved_experts import INTERLEAVED
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors
+from albireo.models.text_part import TextTensors, text_type
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
@@ -159,7 +159,7 @@ def split_experts(
     Raises: WeightMismatch for one of another shape.
     """
     is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS)) for name in stored.names)
-    if not is_fused or config.get("model_type") in INTERLEAVED:
+    if not is_fused or text_type(config) in INTERLEAVED:
         return stored
     text = config.get("text_config")
     hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None

@@ -76,7 +76,7 @@ _WHOLES = {
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _Whole(
         "InternVLForConditionalGeneration",
-        {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe")},
+        {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
     ),
     "lfm2_vl": _LFM2,
     # as it was first published
@@ -210,6 +210,16 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+
+
+def text_type(data: Mapping[str, Any]) -> str:
+    """The architecture of what config.json describes, or of its text part; what it calls itself where none is known."""
+    named = str(data.get("model_type"))
+    whole, text = _WHOLES.get(named), data.get("text_config")
+    if whole is None:
+        return named
+    part = text.get("model_type") if isinstance(text, Mapping) else None
+    return whole.parts.get(str(part), next(iter(whole.parts.values())))
 
 
 def text_keys(data: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors, open_tensors
+from albireo.models.text_part import TextTensors, open_tensors, text_type
 from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
@@ -189,7 +189,7 @@ class Checkpoint:
         self, stored: SafetensorsFiles | TextTensors | FusedExperts, path: Path, config: Mapping[str, Any]
     ) -> Plan:
         quantization = quantization_format(self.directory, config)
-        if config.get("model_type") in INTERLEAVED and not isinstance(stored, FusedExperts):
+        if text_type(config) in INTERLEAVED and not isinstance(stored, FusedExperts):
             if not isinstance(quantization, Mxfp4 | None):
                 raise UnsupportedModel(f"{path}: experts of gpt-oss are read as numbers or in MXFP4, not as this says")
             return interleaved(stored)

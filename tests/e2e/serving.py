@@ -153,7 +153,16 @@ class Server:
             adapters._held.clear()
         vocab_size = self.loaded.model_config.vocab_size
         states = recording if settings.num_state_slots else None
-        runner = Runner(recording, vocab_size, config.block_size, host=recording, adapters=adapters, states=states)
+        kept = self.loaded.hidden_states
+        runner = Runner(
+            recording,
+            vocab_size,
+            config.block_size,
+            host=recording,
+            adapters=adapters,
+            states=states,
+            hidden_states=kept,
+        )
 
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)

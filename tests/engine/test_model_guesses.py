@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albireo.engine.model_drafts import PATIENCE
+from albireo.engine.model_drafts import PATIENCE, PATIENCE_OF_HEADS
 from albireo.engine.model_guesses import MOST_FAILED
 from albireo.errors import InvariantError
 from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SampledToken, StepPlan, StepResult
-from engine.conftest import VOCAB_SIZE, next_token
+from engine.conftest import VOCAB_SIZE, ToyExecutor, checksum, next_token
 from engine.test_properties import apply, events, recurrent_setups, setups
 
 CONFIG = SpeculativeConfig(method="draft_model", quantization="int4", num_speculative_tokens=4)
@@ -59,6 +59,45 @@ class Draft:
         return result
 
 
+class Head(Draft):
+    """A head: of each position it stores the token behind it, and sees that the model has left there what it leaves.
+
+    Attributes: toy: the model.
+    """
+
+    toy: ToyExecutor
+
+    def __call__(self, plan: StepPlan) -> StepResult:
+        assert 0 < plan.num_tokens == sum(len(work.token_ids) for work in plan.work) <= self.max_tokens
+        self.rows.append(plan.num_tokens)
+        result = StepResult([])
+        for work in plan.work:
+            (table,) = work.block_tables
+            end = work.num_computed_tokens + len(work.token_ids)
+            for position, token in zip(range(work.num_computed_tokens, end), work.token_ids, strict=True):
+                self.slots[table[position // self.size]][position % self.size] = token
+            for task in work.samples:
+                tokens = [*task.prompt_token_ids, *task.output_token_ids]
+                assert len(tokens) == end + 1 and tokens[end - len(work.token_ids) + 1 :] == list(work.token_ids)
+                for position in range(end):
+                    block, place = table[position // self.size], position % self.size
+                    # the last place of a shared block is of whoever came last: the tokens behind it may differ
+                    is_shared = place == self.size - 1
+                    assert is_shared or self.slots[block][place] == tokens[position + 1], "it guesses from another"
+                    if position < work.num_computed_tokens or len(work.token_ids) > 1:
+                        self._check_state(block, place, tokens[: position + 1], len(tokens) - position)
+                token = next_token(tokens, task.seed)
+                if self._random.random() >= self.chance:
+                    token = (token + 1) % VOCAB_SIZE
+                result.tokens.append(SampledToken(work.seq_id, token))
+        return result
+
+    def _check_state(self, block: int, place: int, tokens: list[int], num_behind: int) -> None:
+        """What the model has left, but of tokens that are guesses, which are among the last."""
+        if num_behind > 1 + CONFIG.num_speculative_tokens:
+            assert self.toy.layers[1][block][place] == checksum(tokens), "a state of another history is read"
+
+
 class Free(Pacing):
     """A row costs nothing."""
 
@@ -72,7 +111,8 @@ class Free(Pacing):
 def give_freely(patch: pytest.MonkeyPatch) -> None:
     """Every sequence has all drafts in every step."""
     patch.setattr("albireo.engine.drafting.Pacing", Free)
-    patch.setattr("albireo.engine.model_drafts.PATIENCE", 10**6)
+    for name in ("PATIENCE", "PATIENCE_OF_HEADS"):
+        patch.setattr(f"albireo.engine.model_drafts.{name}", 10**6)
     for name in ("TRIAL_EVERY", "LATER_TRIAL_EVERY"):
         patch.setattr(f"albireo.engine.model_drafts.{name}", 10**6)
 
@@ -249,6 +289,46 @@ def test_sequences_longer_than_it_knows_have_no_drafts(bench: Any, free: None) -
     assert run.engine.stats().num_draft_tokens == 2
 
 
+def of_head(bench: Any, chance: float = 1.0, **kwargs: Any) -> tuple[Any, Head]:
+    kwargs = {"speculative": CONFIG, "num_blocks": 64, "max_num_batched_tokens": 512, **kwargs}
+    head = Head(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"], chance)
+    run = bench(Method(1, execute=head, reads_states=True), **kwargs)
+    head.toy = run.toy
+    return run, head
+
+
+def test_a_head_is_one_token_behind_and_computes_again_what_was_a_guess(bench: Any, free: None) -> None:
+    run, head = of_head(bench)
+    run.add(PROMPT, max_tokens=11)
+    run.run()
+    run.check_all_ended()
+    # 21 tokens and the first of the answer, of which all but the last have a state; five more tokens, five more states
+    assert head.rows == [21, 1, 1, 1, 5, 1, 1, 1]
+    stats = run.engine.stats()
+    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (8, 8)
+
+
+def test_of_what_others_left_a_head_computes_the_last_position_again(bench: Any, free: None) -> None:
+    """It had read a token behind, which need not be this one's."""
+    run, head = of_head(bench)
+    run.add(PROMPT, max_tokens=11)
+    run.run()
+    head.rows.clear()
+    run.add([*PROMPT, *run.tokens["0", 0], 9, 9], max_tokens=6)
+    run.run()
+    run.check_all_ended()
+    assert head.rows == [34 - 23, 1, 1, 1]
+
+
+def test_a_prompt_is_caught_up_with_sooner_by_a_head(bench: Any) -> None:
+    run, head = of_head(bench, max_model_len=400)
+    run.add(PROMPT * 12, max_tokens=60)
+    while not head.rows:
+        run.step()
+    num_decoded = head.rows[0] + 1 - 252
+    assert PATIENCE_OF_HEADS * (num_decoded - 1) < 252 < PATIENCE_OF_HEADS * num_decoded
+
+
 @settings(max_examples=200)
 @given(
     setup=st.one_of(setups, recurrent_setups).map(lambda setup: setup | {"lookahead": 0}),
@@ -256,6 +336,7 @@ def test_sequences_longer_than_it_knows_have_no_drafts(bench: Any, free: None) -
     chance=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     max_draft_rows=st.sampled_from([1, 3, 64]),
     is_free=st.sampled_from([True, True, False]),
+    is_head=st.booleans(),
 )
 def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     bench: Any,
@@ -265,12 +346,17 @@ def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     chance: float,
     max_draft_rows: int,
     is_free: bool,
+    is_head: bool,
 ) -> None:
-    draft = Draft(setup["num_blocks"], 8, setup["max_num_batched_tokens"], chance)
+    kind = Head if is_head else Draft
+    draft = kind(setup["num_blocks"], 8, setup["max_num_batched_tokens"], chance)
     with pytest.MonkeyPatch.context() as patch:
         if is_free:
             give_freely(patch)
-        run = bench(Method(1, execute=draft), **setup, speculative=CONFIG, max_draft_rows=max_draft_rows)
+        method = Method(1, execute=draft, reads_states=is_head)
+        run = bench(method, **setup, speculative=CONFIG, max_draft_rows=max_draft_rows)
+        if isinstance(draft, Head):
+            draft.toy = run.toy
         for event in script:
             apply(run, event, step_failed)
         run.run()

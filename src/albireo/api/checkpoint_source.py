@@ -44,7 +44,10 @@ class CheckpointSource:
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
         self.model_config = load_config(directory).with_dtype(dtype)
-        stored, is_weight_only = _stored_encodings(directory, self.model_config.dtype)
+        stored, is_weight_only = dict[str, str](), False
+        if weight_files(directory):  # it may be looked at without
+            with Checkpoint(directory) as checkpoint:
+                stored, is_weight_only = stored_encodings(checkpoint, self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.vision_directory: Path | None = directory
@@ -83,16 +86,13 @@ def with_whole_prompts(config: EngineConfig, default_model_len: int) -> EngineCo
     return replace(config, max_num_batched_tokens=longest)
 
 
-def _stored_encodings(directory: Path, dtype: str) -> tuple[dict[str, str], bool]:
+def stored_encodings(checkpoint: Checkpoint, dtype: str) -> tuple[dict[str, str], bool]:
     """Of the matrices that lie in few bits and stay so; others are given as numbers by the checkpoint. And whether
-    activations are to keep 16 bits beside them."""
-    if not weight_files(directory):  # it may be looked at all the same
-        return {}, False
-    with Checkpoint(directory) as checkpoint:
-        # float8 is multiplied as bfloat16; a wider compute type would lose its activations' bits
-        stored = {
-            name: kind
-            for name, kind in checkpoint.encodings.items()
-            if encoding(kind).kind != "float" or dtype == encoding(kind).activation
-        }
-        return stored, checkpoint.is_weight_only
+    activations are to keep 16 bits beside them. Args: dtype: computed in."""
+    # float8 is multiplied as bfloat16; a wider compute type would lose its activations' bits
+    stored = {
+        name: kind
+        for name, kind in checkpoint.encodings.items()
+        if encoding(kind).kind != "float" or dtype == encoding(kind).activation
+    }
+    return stored, checkpoint.is_weight_only

@@ -25,6 +25,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
+from albireo.execution.draft_head import HiddenStates
 from albireo.execution.images import ImageRows
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, Pooler, Runner
@@ -126,6 +127,7 @@ class Device(Protocol):
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        hidden_states: HiddenStates | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -203,6 +205,7 @@ class CpuDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        hidden_states: HiddenStates | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
         return Runner(
@@ -215,6 +218,7 @@ class CpuDevice:
             ending=ending,
             images=images,
             seeing=seeing,
+            hidden_states=hidden_states,
         )
 
 
@@ -334,8 +338,10 @@ class CudaDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        hidden_states: HiddenStates | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
+        assert hidden_states is None, "a head that drafts is refused on GPUs"
         states = model if model.program.states else None
         return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing)
 

@@ -1,4 +1,5 @@
-"""The draft model of speculative_config: planned beside the model, before a weight is read, and then loaded.
+"""What guesses for a model: planned beside it, before a weight is read, and then loaded. Here, a draft model; a head
+that drafts is in draft_head.py.
 
 Called by load.py. Does not guess (engine/model_guesses.py).
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 from albireo.api.devices import CpuDevice, Device
 from albireo.api.locate import locate_model
@@ -18,8 +21,10 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows
 from albireo.errors import ConfigError, ModelError
+from albireo.execution.draft_head import HiddenStates
 from albireo.execution.runner import Runner
 from albireo.graph.program import Program
+from albireo.json_file import read_json
 from albireo.speculative.proposer import Method
 from albireo.text.tokenizer import Tokenizer
 
@@ -28,8 +33,39 @@ LEAST_SHARED = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Drafter:
-    """A draft model that is not loaded yet. is_same: it is the model itself, rounded."""
+class LoadedDrafter:
+    """hidden_states: where those that it reads are left by the model; None: it reads none."""
+
+    method: Method
+    hidden_states: HiddenStates | None = None
+
+
+class Drafter(Protocol):
+    """What guesses, and is not loaded yet. programs: all that it is computed by."""
+
+    @property
+    def programs(self) -> tuple[Program, ...]: ...
+
+    def weight_bytes(self, device: Device) -> int: ...
+
+    def block_bytes(self, device: Device) -> int:
+        """What it keeps of one KV block's positions."""
+        ...
+
+    def check_tokens(self, tokenizer: Tokenizer | None) -> None:
+        """Raises: ConfigError when its tokens are others than the model's, as far as that is known."""
+        ...
+
+    def load(
+        self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
+    ) -> LoadedDrafter:
+        """It with its weights, and room for num_blocks blocks, on the threads of the model that it is for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDrafter:
+    """Implements Drafter: a draft model. is_same: it is the model itself, rounded."""
 
     config: EngineConfig
     source: ModelSource
@@ -37,10 +73,19 @@ class Drafter:
     max_positions: int
     is_same: bool
 
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return (self.program,)
+
+    def weight_bytes(self, device: Device) -> int:
+        return device.weight_bytes(self.program)
+
+    def block_bytes(self, device: Device) -> int:
+        return device.block_bytes(self.program.kv)
+
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
-    ) -> Method:
-        """It with its weights and a KV cache of num_blocks blocks, on the threads of the model that it is for."""
+    ) -> LoadedDrafter:
         assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_drafter() refuses others"
         program = self.program
         if is_tuned:
@@ -49,10 +94,10 @@ class Drafter:
             own = CpuModel(program, weights, model.pool, num_blocks, advance)
         size = self.source.model_config.vocab_size
         runner = Runner(own, size, self.config.block_size)
-        return Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=size)
+        method = Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=size)
+        return LoadedDrafter(method)
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
-        """Raises: ConfigError when its tokens are others than the model's, as far as that is known."""
         if self.is_same or tokenizer is None:
             return
         place = self.source.tokenizer_directory
@@ -65,9 +110,18 @@ class Drafter:
             )
 
 
+def require_room_for_drafts(what: str, source: ModelSource, device: Device) -> None:
+    """Raises: ConfigError where nothing that has weights guesses yet."""
+    why = f"speculative_config: {what}"
+    if not isinstance(device, CpuDevice):
+        raise ConfigError(f"{why} runs on the CPU alone yet, not on {device.name}; use method ngram, or device=cpu")
+    if len(source.parts) != 1:
+        raise ConfigError(f"{why} runs on one rank, not beside {len(source.parts)}; leave tensor_parallel_size out")
+
+
 def plan_drafter(
     config: EngineConfig, source: ModelSource, windows: Windows, model_len: int, device: Device
-) -> Drafter | None:
+) -> ModelDrafter | None:
     """Compile the draft model that config asks for, None where there is none.
 
     Args: source, windows, model_len: of the model, its block groups, and the longest sequence.
@@ -77,10 +131,7 @@ def plan_drafter(
     if asked is None or asked.method != "draft_model":
         return None
     why = "speculative_config: a draft model"
-    if not isinstance(device, CpuDevice):
-        raise ConfigError(f"{why} runs on the CPU alone yet, not on {device.name}; use method ngram, or device=cpu")
-    if len(source.parts) != 1:
-        raise ConfigError(f"{why} runs on one rank, not beside {len(source.parts)}; leave tensor_parallel_size out")
+    require_room_for_drafts("a draft model", source, device)
     if None not in windows:
         raise ConfigError(
             f"{why} needs blocks that are kept, and all layers of this model have windows; use method ngram"
@@ -106,6 +157,7 @@ def plan_drafter(
         directory = locate_model(own.model)
     except ModelError as error:
         raise ConfigError(f"speculative_config.model: {error}") from None
+    _refuse_head(directory)
     drafting = open_source(directory, own)
     own = drafting.adopt(own)
     max_positions = min(model_len, drafting.model_config.max_position_embeddings)
@@ -120,4 +172,17 @@ def plan_drafter(
         raise ConfigError(
             f"{why} that keeps states cannot go back behind a wrong draft, and {kind} keeps some; use another"
         )
-    return Drafter(own, drafting, program, max_positions, asked.model is None)
+    return ModelDrafter(own, drafting, program, max_positions, asked.model is None)
+
+
+def _refuse_head(directory: Path) -> None:
+    """Raises: ConfigError for a directory that holds a head, which is no model."""
+    path = directory / "config.json"
+    data = read_json(path) if path.is_file() else {}
+    names = [*(data.get("architectures") or ()), data.get("speculators_model_type")]
+    said = next((str(name) for name in names if "eagle" in str(name).lower()), None)
+    if said is not None or "draft_vocab_size" in data:
+        method = "eagle3" if said is None or "3" in said else "eagle"
+        raise ConfigError(
+            f'speculative_config.model={directory} is a head that drafts, not a model; say which: "method": "{method}"'
+        )

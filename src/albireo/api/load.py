@@ -15,6 +15,7 @@ from pathlib import Path
 
 from albireo.api.adapters import Adapters
 from albireo.api.devices import Device, open_device
+from albireo.api.draft_head import HeadDrafter, asked_head, plan_head, tapped
 from albireo.api.drafter import Drafter, plan_drafter
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
@@ -36,10 +37,12 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
+from albireo.execution.draft_head import HiddenStates
 from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
+from albireo.models.draft_heads.head import DraftHead
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.rearranged import REARRANGED
@@ -68,7 +71,8 @@ class Loaded:
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         pooling_rule: what its files say of embeddings, or of scores.
         adapters: those that requests may have; None without enable_lora.
-        method: how drafts are made; None: as settings.speculative says.
+        method: how drafts are made; None: as settings.speculative says. hidden_states: those that a head reads, which
+            execute keeps.
         config_directory: where config.json is, and what says how images are prepared.
         load_s: seconds it took, weights included.
     """
@@ -92,6 +96,7 @@ class Loaded:
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
     method: Method | None = None
+    hidden_states: HiddenStates | None = None
     config_directory: Path = Path()
 
     @property
@@ -156,10 +161,10 @@ def load(
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         graph = source.graph(memory.max_model_len)
-        both = programs if drafter is None else (*programs, drafter.program)
+        both = programs if drafter is None else (*programs, *drafter.programs)
         if isinstance(vision, Vision):
             both = (*both, *vision.programs)
-        method, images = None, None
+        method, states, images = None, None, None
         with _progress(both, show_progress, on_progress) as advance:
             needs = None
             if isinstance(vision, Vision):
@@ -168,8 +173,10 @@ def load(
                 needs = vision.needs(programs[0], model_config)
             model, memory = device.model(config, source, graph, programs, memory, advance, needs)
             if drafter is not None:
-                method = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
-        second = SecondPrograms(config, source, device, model, is_tuned)
+                guessing = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
+                method, states = guessing.method, guessing.hidden_states
+        head = drafter.head if isinstance(drafter, HeadDrafter) else None
+        second = SecondPrograms(config, source, device, model, is_tuned, head)
         adapters = second.adapters() if config.enable_lora else None
         pooler = None
         if model_config.pooling is not None:
@@ -188,6 +195,7 @@ def load(
             ending,
             images,
             second.seeing(vision.tower.num_deep) if isinstance(vision, Vision) and vision.tower.num_deep else None,
+            states,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
@@ -230,6 +238,7 @@ def load(
             pooling_rule=rule,
             adapters=adapters,
             method=method,
+            hidden_states=states,
         )
 
 
@@ -249,6 +258,7 @@ class SecondPrograms:
     device: Device
     model: DeviceModel
     is_tuned: bool
+    head: DraftHead | None = None
     slots: CpuAdapters | None = None
 
     def adapters(self) -> Adapters:
@@ -277,7 +287,7 @@ class SecondPrograms:
         config, source, catalog = self.config, self.source, self.device.catalog()
         model_len = config.max_model_len or source.default_model_len
         with guard(source):
-            graph = copy_graph(source.graph(model_len))
+            graph = tapped(copy_graph(source.graph(model_len)), self.head, source.model_config)
             if change is not None:
                 change(graph)
             return tuple(
@@ -337,11 +347,15 @@ def _plan_all(
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
+    head = asked_head(config, source, device)
     with guard(source):
         graph = source.graph(model_len)
         programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
+        if head is not None:
+            graph = tapped(copy_graph(graph), head, source.model_config)
+            programs = (compile_program(graph, config, model_len, None, device.catalog()),)
         if source.model_config.pooling is not None:
             _refuse_without_text(config, source, device, graph)
         if programs[0].states:
@@ -356,18 +370,22 @@ def _plan_all(
                 )
             program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
             programs = (program,)
-    drafter = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
-    both = programs if drafter is None else (*programs, drafter.program)
+    drafter: Drafter | None = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
+    if head is not None:
+        drafter = plan_head(config, source, head, graph, programs[0], model_len, device)
+    arenas = programs if drafter is None else (*programs, *drafter.programs)
     vision = open_vision(config, source, device)
-    weight_bytes, working_bytes = 0, 0
+    weight_bytes, working_bytes, block_bytes = 0, 0, 0
+    if drafter is not None:
+        weight_bytes, block_bytes = drafter.weight_bytes(device), drafter.block_bytes(device)
     if isinstance(vision, Vision):
-        weight_bytes = vision.weight_bytes(device)
+        weight_bytes += vision.weight_bytes(device)
         working_bytes = vision.working_bytes(device, vision.needs(programs[0], source.model_config))
     memory = plan_memory(
         config,
-        weight_bytes=sum(device.weight_bytes(program) for program in both) + weight_bytes,
-        arena_bytes=sum(program.arena_bytes for program in both) + working_bytes,
-        block_bytes=sum(device.block_bytes(program.kv) for program in both),
+        weight_bytes=sum(device.weight_bytes(program) for program in programs) + weight_bytes,
+        arena_bytes=sum(program.arena_bytes for program in arenas) + working_bytes,
+        block_bytes=sum(device.block_bytes(program.kv) for program in programs) + block_bytes,
         model_len=model_len,
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,

@@ -79,8 +79,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
     """
     asked = config.speculative_config
-    if asked is not None and asked.method == "draft_model":
-        raise ConfigError("plan counts and predicts one model; leave speculative_config with its draft model out")
+    if asked is not None and asked.method != "ngram":
+        raise ConfigError("plan counts and predicts one model; leave speculative_config with what guesses for it out")
     directory = locate_model(config.model)
     source = _source(directory, config)
     num_ranks = len(source.parts)

@@ -273,8 +273,9 @@ def _model_drafts(
         settings.max_num_batched_tokens,
         settings.vocab_size,
         method.vocab_size,
+        reads_states=method.reads_states,
     )
-    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions)
+    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions, method.reads_states)
 
 
 def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:

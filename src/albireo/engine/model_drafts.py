@@ -23,19 +23,21 @@ USUAL_EVERY = 8
 #: Whose prompt the draft model has not seen is tried in one step of so many.
 CATCH_UP_TRIAL_EVERY = 256
 #: A token of a prompt that the draft model has not seen costs about so much less than a decoded one gains: whoever has
-#: not decoded enough to believe in as many more does without.
-PATIENCE = 12
+#: not decoded enough to believe in as many more does without. A head is one layer.
+PATIENCE, PATIENCE_OF_HEADS = 12, 100
 
 
 class ModelDrafts:
     """Attributes: is_usual: the step that was planned last takes what others of as many rows take, and is to count.
 
     Args: num_most: drafts of one sequence in one step. max_positions: longest sequence that the draft model knows.
+        is_head: it is a head that drafts.
     """
 
-    def __init__(self, guesses: ModelGuesses, num_most: int, max_positions: int) -> None:
+    def __init__(self, guesses: ModelGuesses, num_most: int, max_positions: int, is_head: bool) -> None:
         self.is_usual = True
         self._guesses, self._num_most, self._max_positions = guesses, num_most, max_positions
+        self._is_head = is_head
         self._experience = Experience(1)
         self._acceptances: dict[int, Acceptance] = {}
         self._num_plans = 0
@@ -54,11 +56,12 @@ class ModelDrafts:
         if self._num_plans % every == every // 2:
             return {}
         offers: list[tuple[float, int, int]] = []
+        patience = PATIENCE_OF_HEADS if self._is_head else PATIENCE
         for place, seq in enumerate(scheduled):
             if not self._guesses.can_guess(seq):
                 continue
             num_missing = self._guesses.num_missing(seq)
-            if num_missing > PATIENCE * len(seq.output_token_ids):
+            if num_missing > patience * len(seq.output_token_ids):
                 continue
             has_seen_all = num_missing <= 1 + self._num_most
             may_try = is_trial and (has_seen_all or self._num_plans % CATCH_UP_TRIAL_EVERY == 0)

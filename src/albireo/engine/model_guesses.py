@@ -8,6 +8,10 @@ behind: prompts are computed for it when a guess is wanted, and no more of them 
 as the token itself will be, with the sequence's own parameters, its grammar and the random number of its place, so that
 two models that think alike draw alike. No guess changes a token: where a block held what somebody else left there,
 nothing would be lost but a guess.
+
+A head that drafts is such a model, too, but for two things. It reads hidden states that the model left, so what it
+computes at a position is of the token behind it: its sequences are one shorter. And where a token was a guess so was
+the hidden state, so what it left there is computed again when both are known.
 """
 
 from __future__ import annotations
@@ -75,6 +79,7 @@ class ModelGuesses:
         execute: computes a plan of the draft model. cache: knows keys of blocks.
         group: of block tables, whose layers see all positions. max_tokens: of one step.
         vocab_size: ids of the model are below it; own_vocab_size: those of the draft model.
+        reads_states: it is a head.
     """
 
     def __init__(
@@ -86,7 +91,10 @@ class ModelGuesses:
         max_tokens: int,
         vocab_size: int,
         own_vocab_size: int,
+        *,
+        reads_states: bool = False,
     ) -> None:
+        self._shift = int(reads_states)
         self._mask_bytes = -(-max(vocab_size, own_vocab_size) // 8)
         self._execute, self._cache, self._block_size = execute, cache, block_size
         self._group, self._max_tokens, self._vocab_size = group, max_tokens, vocab_size
@@ -111,7 +119,7 @@ class ModelGuesses:
 
     def num_missing(self, seq: Seq) -> int:
         """How many of its known tokens a guess would have to be computed from first, the last one included."""
-        return seq.num_tokens - self._num_known(seq)
+        return self._length(seq) - self._num_known(seq)
 
     def guess(self, wanted: Sequence[tuple[Seq, int]]) -> list[list[int]]:
         """Guess what follows the last known tokens of sequences, each so many tokens.
@@ -147,10 +155,11 @@ class ModelGuesses:
         budget = self._max_tokens
         for seq, _ in wanted:
             start = self._num_known(seq)
-            num_new = min(seq.num_tokens - start, budget)
+            num_new = min(self._length(seq) - start, budget)
             if num_new > 0:
                 budget -= num_new
-                works.append(self._work(seq, seq.slice(start, start + num_new), start, []))
+                tokens = seq.slice(start + self._shift, start + self._shift + num_new)
+                works.append(self._work(seq, tokens, start, []))
                 self._write(seq, start, start + num_new)
         drawn = self._step(works)
         for seq, _ in wanted:
@@ -164,10 +173,11 @@ class ModelGuesses:
                     continue
                 drafts[seq_id].append(token)
                 if len(drafts[seq_id]) < num and token not in seq.stop_ids:
-                    position = seq.num_tokens + len(drafts[seq_id]) - 1
+                    position = self._length(seq) + len(drafts[seq_id]) - 1
                     works.append(self._work(seq, [token], position, drafts[seq_id]))
                     self._spoil(seq, position, position + 1)
-                    self._progress[seq_id].fed.append(token)
+                    if not self._shift:
+                        self._progress[seq_id].fed.append(token)
             drawn = self._step(works)
 
     def _step(self, works: list[SequenceWork]) -> dict[int, int]:
@@ -179,7 +189,7 @@ class ModelGuesses:
 
     def _work(self, seq: Seq, token_ids: list[int], start: int, drafts: list[int]) -> SequenceWork:
         work = SequenceWork(seq.seq_id, token_ids, start, (seq.block_tables[self._group],))
-        if start + len(token_ids) == seq.num_tokens + len(drafts):
+        if start + len(token_ids) == self._length(seq) + len(drafts):
             output = [*seq.output_token_ids, *drafts]
             params, task = self._progress[seq.seq_id].params, seq.task
             kept = (task.seed, task.prompt_token_ids, output, task.stop_token_ids)
@@ -190,8 +200,12 @@ class ModelGuesses:
 
     # -- the cache -----------------------------------------------------------------------------------------------------
 
+    def _length(self, seq: Seq) -> int:
+        """Positions that are computed of what is known of it."""
+        return seq.num_tokens - self._shift
+
     def _num_known(self, seq: Seq) -> int:
-        """How many of its first tokens the cache has, all but the last at most."""
+        """How many of its first positions the cache has, all but the last at most."""
         table, size = seq.block_tables[self._group], self._block_size
         progress = self._progress.get(seq.seq_id)
         if progress is None:
@@ -200,6 +214,8 @@ class ModelGuesses:
             progress = self._progress[seq.seq_id] = _Progress(params)
             while (progress.num_known + size) < seq.num_tokens and self._is_held(seq, progress.num_known // size):
                 progress.num_known += size
+            # the last position of the last block read a token behind it, which need not be this one's
+            progress.num_known = max(0, progress.num_known - self._shift)
         elif progress.num_known and table[(progress.num_known - 1) // size] != progress.tail:
             # it was shared, and replaced by a copy for whoever writes on
             progress.num_known = (progress.num_known - 1) // size * size
@@ -210,7 +226,7 @@ class ModelGuesses:
             progress.num_known += 1
         progress.fed.clear()
         # where a step failed, nothing came behind what was computed for its guess
-        progress.num_known = min(progress.num_known, seq.num_tokens - 1)
+        progress.num_known = max(0, min(progress.num_known, self._length(seq) - 1))
         if progress.num_known:
             progress.tail = table[(progress.num_known - 1) // size]
         return progress.num_known

@@ -78,7 +78,12 @@ class GroupTables:
 
 
 def pack_step(
-    plan: StepPlan, block_size: int, *, is_top_greedy: bool = False, tables: GroupTables | None = None
+    plan: StepPlan,
+    block_size: int,
+    *,
+    is_top_greedy: bool = False,
+    tables: GroupTables | None = None,
+    num_ahead: int = 0,
 ) -> PackedStep:
     """Flatten a plan.
 
@@ -86,6 +91,7 @@ def pack_step(
         is_top_greedy: the best few logits are for those that take the best one. Where a device draws tokens from
             logits itself; and where a step cannot be computed again, should the best few not decide.
         tables: of the caller's steps before; None: nothing is kept.
+        num_ahead: block tables are to reach so many positions behind the context.
 
     The best few logits are enough when no task of the step needs more; otherwise all rows take the way through the
     logits, so that the head is read once.
@@ -98,7 +104,7 @@ def pack_step(
     np.cumsum(counts, out=query_start[1:])
     context_len = starts + counts
 
-    num_blocks = max(1, -(-int(context_len.max(initial=0)) // block_size))
+    num_blocks = max(1, -(-(int(context_len.max(initial=0)) + num_ahead) // block_size))
     group_tables = (tables or GroupTables()).of([work.block_tables for work in works], num_blocks)
     owner = np.repeat(np.arange(len(works), dtype=np.int32), counts)
     positions = (np.arange(plan.num_tokens, dtype=np.int32) - query_start[owner] + starts[owner]).astype(np.int32)
@@ -201,6 +207,36 @@ def pack_next(
         **_by_group(slots, tables),
     )
     return PackedStep(inputs, tasks, list(range(count)), is_top, [])
+
+
+def step_of(
+    given: tuple[NDArray[np.float32], ...],
+    rope_rows: NDArray[np.float32] | None,
+    sequences: Sequence[int],
+    block_size: int,
+) -> StepInputs:
+    """A step whose tokens are rows that come with it; all of them are wanted. Args: sequences: tokens of each."""
+    count, lengths = len(given[0]), np.array(sequences, np.int32)
+    starts = np.cumsum([0, *lengths], dtype=np.int32)
+    num_blocks = -(-lengths // block_size)
+    # behind the null block; a block is of one sequence
+    first_block = 1 + np.cumsum([0, *num_blocks[:-1]], dtype=np.int32)
+    places = np.arange(count, dtype=np.int32)
+    positions = places - np.repeat(starts[:-1], lengths)
+    none = np.zeros(0, np.int32)
+    return StepInputs(
+        token_ids=np.zeros(count, np.int32),
+        positions=positions,
+        slots=positions + np.repeat(first_block, lengths) * np.int32(block_size),
+        query_start=starts,
+        context_len=lengths,
+        # entries behind a sequence's own are not read
+        block_table=first_block[:, None] + np.arange(num_blocks.max(), dtype=np.int32),
+        logit_rows=places,
+        top_rows=none,
+        given=tuple(np.ascontiguousarray(rows, np.float32) for rows in given),
+        rope_rows=None if rope_rows is None else np.ascontiguousarray(rope_rows, np.float32),
+    )
 
 
 def with_logits(inputs: StepInputs) -> StepInputs:

@@ -16,6 +16,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.adapters import AdapterRunner
+from albireo.execution.draft_head import HiddenStates
 from albireo.execution.drafts import draw_with_drafts
 from albireo.execution.images import ImageRows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
@@ -99,6 +100,8 @@ class Runner:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        hidden_states: HiddenStates | None = None,
+        num_ahead: int = 0,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
@@ -107,6 +110,8 @@ class Runner:
             computed twice.
         ending: what is made of pooled hidden states; None: an embedding of length 1.
         images: None where no prompt has any. seeing: the program of steps that have rows of some; None: the model's.
+        hidden_states: where those of every step go, for a head that drafts; None: there is no such head.
+        num_ahead: see pack_step().
         """
         self._model = model
         self._host = host
@@ -115,6 +120,7 @@ class Runner:
         self._states = states
         self._ending = Scaled() if ending is None else ending
         self._images, self._seeing = images, seeing
+        self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = GroupTables()
@@ -126,6 +132,8 @@ class Runner:
         KV slots, which the next step that needs them writes again, and states of sequences, which begin anew.
         """
         move_blocks(plan, self._model, self._host, self._states)
+        if self._hidden_states is not None:
+            self._hidden_states.copy_blocks(plan.block_copies)
         if not plan.work:
             return StepResult([])
         if plan.adapters and self._adapters is not None:
@@ -142,7 +150,8 @@ class Runner:
         return False
 
     def _pack(self, plan: StepPlan) -> PackedStep:
-        step = pack_step(plan, self._block_size, is_top_greedy=self._states is not None, tables=self._tables)
+        is_once, ahead = self._states is not None, self._num_ahead
+        step = pack_step(plan, self._block_size, is_top_greedy=is_once, tables=self._tables, num_ahead=ahead)
         if self._images is None or not any(work.images for work in plan.work):
             return step
         return replace(step, inputs=self._images.give(step.inputs, plan.work))
@@ -150,12 +159,18 @@ class Runner:
     def _run(self, inputs: StepInputs) -> StepOutputs:
         """By the program with adapters where a row has one, or that for rows of images: no other step pays for them."""
         if inputs.given_rows is not None and self._seeing is not None:
-            return self._seeing.run(inputs)
+            return self._run_by(self._seeing, inputs)
         if inputs.adapter_slots is None:
-            return self._model.run(inputs)
+            return self._run_by(self._model, inputs)
         if self._adapters is None:
             raise InvariantError("a sequence has an adapter, and this device computes none")
-        return self._adapters.program().run(inputs)
+        return self._run_by(self._adapters.program(), inputs)
+
+    def _run_by(self, program: Pooler | DeviceModel, inputs: StepInputs) -> StepOutputs:
+        outputs = program.run(inputs)
+        if self._hidden_states is not None:
+            self._hidden_states.take(inputs, outputs)
+        return outputs
 
     def _sample(self, step: PackedStep) -> StepResult:
         outputs = self._run(step.inputs)
@@ -200,7 +215,7 @@ class Runner:
             plan = plan.part([work for work in plan.work if work.pooling is not None])
         step = self._pack(plan)
         try:
-            outputs = pooler.run(with_hidden(step.inputs, plan.work))
+            outputs = self._run_by(pooler, with_hidden(step.inputs, plan.work))
         except OutOfMemory as error:
             # It has memory of its own, had when it is first asked for: those that ask do without.
             asking = ", ".join(f"sequence {work.seq_id}" for work in plan.work if work.pooling)

@@ -17,6 +17,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
+from albireo.execution.inputs import step_of
 from albireo.graph.program import Program
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
@@ -76,35 +77,10 @@ class VisionRunner:
             raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
         inputs = self._tower.inputs(tile)
         sequences = self._tower.sequences(*tile.shape[:2]) or ((num_patches,),)
-        steps = [step_of(inputs.given, inputs.rope_rows, each) for each in sequences]
+        steps = [step_of(inputs.given, inputs.rope_rows, each, _BLOCK_SIZE) for each in sequences]
         hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
         joined = self._tower.joined(hidden, inputs.grid)
-        return self._projector.run(step_of((joined,), None, (len(joined),))).hidden.copy()
-
-
-def step_of(given: tuple[F32, ...], rope_rows: F32 | None, sequences: Sequence[int]) -> StepInputs:
-    """A step whose tokens are rows that come with it; all of them are wanted. Args: sequences: tokens of each."""
-    count, lengths = len(given[0]), np.array(sequences, np.int32)
-    starts = np.cumsum([0, *lengths], dtype=np.int32)
-    num_blocks = -(-lengths // _BLOCK_SIZE)
-    # behind the null block; a block is of one sequence
-    first_block = 1 + np.cumsum([0, *num_blocks[:-1]], dtype=np.int32)
-    places = np.arange(count, dtype=np.int32)
-    positions = places - np.repeat(starts[:-1], lengths)
-    none = np.zeros(0, np.int32)
-    return StepInputs(
-        token_ids=np.zeros(count, np.int32),
-        positions=positions,
-        slots=positions + np.repeat(first_block, lengths) * np.int32(_BLOCK_SIZE),
-        query_start=starts,
-        context_len=lengths,
-        # entries behind a sequence's own are not read
-        block_table=first_block[:, None] + np.arange(num_blocks.max(), dtype=np.int32),
-        logit_rows=places,
-        top_rows=none,
-        given=tuple(np.ascontiguousarray(rows, np.float32) for rows in given),
-        rope_rows=None if rope_rows is None else np.ascontiguousarray(rope_rows, np.float32),
-    )
+        return self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
 
 
 def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int) -> tuple[Program, Program]:

@@ -31,6 +31,8 @@ from albireo.models.weights import Checkpoint, check_weights
 _ROOM = (
     "block_settings",
     "config",
+    "draft_heads",
+    "draft_input",
     "encoders",
     "expert_settings",
     "experts",

@@ -14,6 +14,7 @@ from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
+from albireo.models.draft_input import DraftInput
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.mamba_settings import MambaSettings
@@ -178,6 +179,7 @@ class ModelConfig:
         experts: None: every layer has an ordinary MLP. recurrent: None: every layer has attention.
         rms_norm_eps: of LayerNorms, too.
         pooling: what it gives, where it writes no text.
+        draft: what it reads beside tokens, where it guesses what another model says.
     """
 
     model_type: str
@@ -208,6 +210,7 @@ class ModelConfig:
     blocks: BlockSettings = field(default_factory=BlockSettings)
     recurrent: RecurrentSettings | MambaSettings | None = None
     pooling: PoolingRule | None = None
+    draft: DraftInput | None = None
     stored_dtype: str = field(default="float32", compare=False)
 
     def with_dtype(self, dtype: str) -> ModelConfig:

@@ -20,9 +20,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
+from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP
 from albireo.models.config import ModelConfig
+from albireo.models.draft_input import EMBEDDING_NORM, FEW_LOGITS, JOINING, STATE_NORM, DraftInput
 from albireo.models.head_rows import RowsOf, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
@@ -93,11 +95,24 @@ LLAMA_ENDS = Ends()
 
 
 def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
-    """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
+    """Rows of the embedding table times their multiplier: the residual stream [T, E] float32. Of a layer that guesses,
+    they are joined with hidden states first."""
     with b.part("embed"):
         x = b.embed(b.token_ids, _table(b, c, names))
         factor = embedding_factor(c)
-        return x if factor == 1.0 else b.scale(x, factor)
+        x = x if factor == 1.0 else b.scale(x, factor)
+    return x if c.draft is None else _joined_with_states(b, c, x, c.draft)
+
+
+def _joined_with_states(b: GraphBuilder, c: ModelConfig, x: Value, draft: DraftInput) -> Value:
+    """A linear of embeddings and the hidden states that come with the step, both normed, side by side."""
+    with b.part("join"):
+        parts = [(x, EMBEDDING_NORM), (b.given(c.hidden_size, 0), STATE_NORM)]
+        first, second = (unrounded_norm(b, c, value, f"{name}.weight") for value, name in parts)
+        if draft.is_state_first:
+            first, second = second, first
+        joined = b.cast(b.join_heads(first, second, 1), c.dtype)
+        return linear(b, c, joined, JOINING, c.hidden_size, "fc", False, None)
 
 
 def embedding_factor(c: ModelConfig) -> float:
@@ -277,16 +292,43 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, ha
         return pooled_states(b, x)
     with b.part("head"):
         y = norm(b, c, x, f"{names.norm}.weight", "norm", 1.0 / c.multipliers.logits)
-        if c.tie_word_embeddings:
-            weight = _table(b, c, names)
-        else:
-            weight = b.weight(f"{names.head}.weight", (c.vocab_size, c.hidden_size), c.dtype)
+        weight = head_weight(b, c, names)
         bias = b.weight(f"{names.head}.bias", (c.vocab_size,), "float32") if has_bias else None
+    following = x
+    if c.draft is not None and c.draft.leaves_normed:
+        with b.part("next"):
+            following = unrounded_norm(b, c, x, f"{names.norm}.weight")
+    return ending(b, c, y, weight, bias, following)
+
+
+def head_weight(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
+    """What makes logits of what the last norm gave: [V, E]. Of a layer that guesses among some tokens, their rows: the
+    first ones, in whose place others may be put."""
+    if c.draft is not None and c.draft.num_ids is not None:
+        count, source = c.draft.num_ids, names.table if c.tie_word_embeddings else f"{names.head}.weight"
+        rows = (RowSegment(source, 0, count),)
+        return b.weight(FEW_LOGITS, (count, c.hidden_size), c.dtype, segments=rows)
+    if c.tie_word_embeddings:
+        return _table(b, c, names)
+    return b.weight(f"{names.head}.weight", (c.vocab_size, c.hidden_size), c.dtype)
+
+
+def ending(
+    b: GraphBuilder, c: ModelConfig, y: Value, weight: Value, bias: Value | None = None, following: Value | None = None
+) -> Graph:
+    """Finishes the graph of a model that writes text. Args: y: what the head multiplies, rounded.
+    following: [T, E] what stands for the next tokens' hidden states, of a layer that guesses; others have none."""
+    with b.part("head"):
         with b.part("logits"):
             logits = _logits(b, c, b.gather_rows(y, b.logit_rows), weight, bias)
         with b.part("top"):
             top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight, bias))
-    return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
+    more = {}
+    if c.draft is not None and following is not None:
+        with b.part("next"):
+            rows = {NEXT_OF_LOGITS: b.logit_rows, NEXT_OF_TOP: b.top_rows}
+            more = {name: b.gather_rows(following, each) for name, each in rows.items()}
+    return b.finish(logits=logits, top_ids=top_ids, top_values=top_values, **more)
 
 
 def pooled_states(b: GraphBuilder, x: Value) -> Graph:

@@ -18,6 +18,9 @@ from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 
+#: What names begin with, and what they are to begin with: of several the first.
+Prefixes = Sequence[tuple[str, str]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
@@ -278,7 +281,7 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
 class TextTensors:
     """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
 
-    def __init__(self, files: SafetensorsFiles, prefixes: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
         self.directory = files.directory
         self._files = files
         self._stored: dict[str, str] = {}

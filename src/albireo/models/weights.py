@@ -28,7 +28,7 @@ from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors, open_tensors, text_type
+from albireo.models.text_part import Prefixes, TextTensors, open_tensors, text_type
 from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
@@ -47,8 +47,9 @@ class Checkpoint:
         UnsupportedModel for a way of quantizing that is not read.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, prefixes: Prefixes = ()) -> None:
+        """prefixes: of the tensors of a part of the model, and what their names begin with here; none: all there is."""
+        self.directory, self._prefixes = Path(directory), prefixes
         self._stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFile
         if is_gguf(self.directory):
             self._stored = GgufFile(self.directory)
@@ -168,7 +169,8 @@ class Checkpoint:
         self.close()
 
     def _safetensors(self) -> SafetensorsFiles | TextTensors | FusedExperts:
-        stored = open_tensors(self.directory)
+        prefixes = self._prefixes
+        stored = TextTensors(SafetensorsFiles(self.directory), prefixes) if prefixes else open_tensors(self.directory)
         try:
             path = self.directory / "config.json"
             return split_experts(stored, read_json(path) if path.exists() else {})

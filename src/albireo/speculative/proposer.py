@@ -40,6 +40,8 @@ class Method:
         a plan of the draft model, which has a KV cache of its own with blocks of the same numbers; see
         engine/model_guesses.py. max_positions: longest sequence that it knows; vocab_size: its
         ids are below it.
+        reads_states: it is a head of the model's own: what it computes at a position reads what the model left there,
+            and the token behind it.
     """
 
     num_kinds: int
@@ -47,10 +49,11 @@ class Method:
     execute: Callable[[StepPlan], StepResult] | None = None
     max_positions: int = MAX_POSITIONS
     vocab_size: int = 0
+    reads_states: bool = False
 
 
 def method_of(config: SpeculativeConfig) -> Method:
     """What config asks for, where no model is needed for it."""
-    assert config.method == "ngram", "a draft model is loaded by whoever loads the model"
+    assert config.method == "ngram", "a draft model or a head is loaded by whoever loads the model"
     low, high = config.prompt_lookup_min, config.prompt_lookup_max
     return Method(high - low + 1, partial(NgramProposer, shortest=low, longest=high))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.kv_view import token_numbers, widen
-from albireo.backends.cpu.pack import constant_offsets, pack_constants
+from albireo.backends.cpu.pack import constant_offsets, pack_constants, pack_rows
 from albireo.backends.cpu.runner import Runner, native_tunings
 from albireo.backends.cpu.stored import read_stored
 from albireo.backends.layer_runs import layer_runs
@@ -28,9 +28,11 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
+from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, TOP_LOGITS
+from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
-from albireo.graph.program import Buffer, Call, Program, StateLayout
+from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
@@ -106,23 +108,31 @@ class CpuModel:
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
         num_state_slots: int = 0,
+        lender: CpuModel | None = None,
+        borrowed: Sequence[str] = (),
     ) -> None:
-        """num_state_slots: sequences that can keep states at once, where the program keeps any."""
+        """Args:
+        num_state_slots: sequences that can keep states at once, where the program keeps any.
+        borrowed: constants that are lender's, which has the same by these names.
+        """
         self.num_blocks = num_blocks
         self.num_state_slots = num_state_slots
         if program.states and num_state_slots < 1:
             raise InvariantError("a program that keeps states of sequences has no slots for them")
         self.pool = pool
-        offsets, num_bytes = constant_offsets(program.constants)
-        self._weights = _native.Memory(num_bytes)
+        own = {name: constant for name, constant in program.constants.items() if name not in borrowed}
+        offsets, num_bytes = constant_offsets(own)
+        self._weights, self._lender = _native.Memory(max(1, num_bytes)), lender
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv = KVMemory(program.kv, num_blocks)
         self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
+        if lender is not None:
+            self._constants |= {name: lender._lent(name, program) for name in borrowed}
         if isinstance(weights, StoredWeights):
-            read_stored(weights, program.constants, self._weights, offsets, progress)
+            read_stored(weights, own, self._weights, offsets, progress)
         else:
-            pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+            pack_constants(pool, own, weights, self._weights, offsets, progress)
         self._adapters: CpuAdapters | None = None
         self._take(program, peers)
 
@@ -147,6 +157,24 @@ class CpuModel:
         other._take(program, peers)
         return other
 
+    def put_rows(self, name: str, first: int, segments: Sequence[RowSegment], weights: Weights) -> None:
+        """Make rows of a matrix others than it was loaded with: whole panels, from row first on.
+
+        Args: segments: of tensors of the type that its own are of.
+        """
+        constant, rows = self.program.constants[name], sum(map(len, segments))
+        panel_bytes = constant.num_bytes // -(-constant.rows // PANEL)
+        at = self._constants[name] + first // PANEL * panel_bytes
+        definition = ConstantDef(tuple(segments))
+        part = replace(constant, rows=rows, num_bytes=rows // PANEL * panel_bytes, definition=definition)
+        pack_rows(self.pool, part, weights, at)
+
+    def _lent(self, name: str, program: Program) -> int:
+        """Where a constant is that another program has, too."""
+        if program.constants[name] != self.program.constants.get(name):
+            raise InvariantError(f"a program that is to borrow {name} has another one")
+        return self._constants[name]
+
     def _take(self, program: Program, peers: Peers | None) -> None:
         self.program, self._peers = program, peers
         self.native = self._bind(program.calls)
@@ -154,10 +182,11 @@ class CpuModel:
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._rows = {
-            name: self._view(program.buffers[program.outputs[name]])
-            for name in ("logits", "hidden")
-            if name in program.outputs
+            name: self._view(program.buffers[buffer])
+            for name, buffer in program.outputs.items()
+            if not name.startswith("top_")
         }
+        self._taps = [rows for name, rows in self._rows.items() if name.startswith(TAP)]
 
     def run(self, inputs: StepInputs) -> StepOutputs:
         """Compute one step, the GIL released.
@@ -244,7 +273,12 @@ class CpuModel:
         """What the step that ran last left for these inputs."""
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
         logits, hidden = (self._rows.get(name, NOTHING)[:num_rows] for name in ("logits", "hidden"))
-        return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden)
+        taps = _side_by_side([rows[: inputs.num_tokens] for rows in self._taps])
+        following = NOTHING
+        if NEXT_OF_TOP in self._rows:
+            parts = self._rows[NEXT_OF_LOGITS][:num_rows], self._rows[NEXT_OF_TOP][:num_top]
+            following = np.concatenate(parts)
+        return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden, taps, following)
 
     def runner(self, calls: Sequence[Call]) -> Runner:
         """Some calls as a program of their own, on these weights and activations; for measuring them.
@@ -425,3 +459,9 @@ class CpuModel:
             "state_size": states.slot_bytes // itemsize("float32"),
             "state_slots": self.num_state_slots,
         }
+
+
+def _side_by_side(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if len(arrays) < 2:
+        return arrays[0] if arrays else NOTHING
+    return np.concatenate(arrays, axis=1)

@@ -74,6 +74,12 @@ def pack_constants(
         progress(constant.num_bytes)
 
 
+def pack_rows(pool: _native.ThreadPool, part: PackedConstant, weights: Weights, at: int) -> None:
+    """Whole panels of a matrix, as pack_constants() packs them, to an address."""
+    for _ in _pack_matrix(pool, part, weights, at):
+        pass
+
+
 def write_rope_table(constant: PackedConstant, memory: _native.Memory, offset: int) -> None:
     """Compute a rotation table where it belongs; of each position the cosines, then the sines."""
     assert constant.rope is not None

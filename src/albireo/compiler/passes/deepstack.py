@@ -6,7 +6,7 @@ that steps without pictures do without.
 
 from __future__ import annotations
 
-from albireo.errors import UnsupportedModel
+from albireo.compiler.passes.taps import read_by
 from albireo.graph.node import Graph, Node, Value
 
 
@@ -16,7 +16,7 @@ def run(graph: Graph, count: int) -> None:
     Raises: UnsupportedModel for a graph in which these are not to be found.
     """
     for layer in range(count):
-        x = _left_by(graph, layer)
+        x = read_by(graph, layer + 1)
         y = Value(f"{x.name}d", x.type)
         for node in graph.nodes:
             node.inputs = {role: y if value is x else value for role, value in node.inputs.items()}
@@ -24,13 +24,3 @@ def run(graph: Graph, count: int) -> None:
         y.producer = node
         assert x.producer is not None, "a layer left it"
         graph.nodes.insert(graph.nodes.index(x.producer) + 1, node)
-
-
-def _left_by(graph: Graph, layer: int) -> Value:
-    """What the first norm behind a layer reads."""
-    for node in graph.nodes:
-        if node.op == "rms_norm" and node.origin.startswith((f"layers.{layer + 1}.attn", "head")):
-            x = node.inputs["x"]
-            if x.producer is not None and x.producer.origin.startswith(f"layers.{layer}."):
-                return x
-    raise UnsupportedModel(f"rows of pictures are added behind layer {layer}, which is not to be found in this model")

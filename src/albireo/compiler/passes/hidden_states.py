@@ -36,6 +36,11 @@ def run(graph: Graph) -> PassRecord:
     return rw.finish()
 
 
+def final_norm(graph: Graph) -> Node:
+    """The norm that the head multiplies what it gives. Raises: NotFired."""
+    return _head(graph)[0]
+
+
 def _head(graph: Graph) -> tuple[Node, Node, Sequence[Node]]:
     """The final norm, the gather of its rows, and the linear over them with what caps it. Raises: NotFired."""
     capped = match_softcap(graph.outputs["logits"])

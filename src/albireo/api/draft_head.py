@@ -1,0 +1,301 @@
+"""A head that drafts: planned beside the model whose hidden states it reads, and then loaded.
+
+Called by load.py. Does not guess (engine/model_guesses.py), nor keep hidden states (execution/draft_head.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.api.checkpoint_source import stored_encodings
+from albireo.api.devices import CpuDevice, Device
+from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
+from albireo.api.locate import locate_model
+from albireo.api.programs import compile_program
+from albireo.api.source import ModelSource
+from albireo.api.tuning import tuned
+from albireo.artifact.reader import is_engine_directory
+from albireo.backends.cpu.model import CpuModel
+from albireo.backends.weights import Tensor, Weights
+from albireo.compiler.passes import choose_precision, taps
+from albireo.compiler.pipeline import compile_graph
+from albireo.config import EngineConfig
+from albireo.encodings import is_encoding
+from albireo.errors import ConfigError, ModelError
+from albireo.execution.draft_head import HeadModel, HiddenStates
+from albireo.execution.draft_ids import DraftIds
+from albireo.execution.runner import Runner
+from albireo.graph.node import Graph, RowSegment
+from albireo.graph.program import PANEL, Program
+from albireo.models.config import ModelConfig
+from albireo.models.draft_heads.eagle import eagle_head, token_ids
+from albireo.models.draft_heads.head import ENDS, DraftHead
+from albireo.models.draft_heads.mtp import mtp_head
+from albireo.models.draft_input import FEW_LOGITS
+from albireo.models.gguf.tensors import is_gguf
+from albireo.models.weights import Checkpoint
+from albireo.quantization.encoded import Encoded
+from albireo.quantization.schemes import Precision
+from albireo.speculative.proposer import Method
+from albireo.speculative_config import HEADS
+from albireo.text.tokenizer import Tokenizer
+
+#: Tokens that a head guesses among, where the model has more than twice as many and nothing else is asked for.
+FEW_IDS = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class HeadDrafter:
+    """Implements drafter.Drafter: a head that is not loaded yet.
+
+    Fields:
+        graph, program: of its layer; combining: of what makes one row of several hidden states, and its graph.
+        borrowed: constants that are the model's own.
+        group: of block tables, whose layers see all positions.
+    """
+
+    config: EngineConfig
+    source: ModelSource
+    head: DraftHead
+    graph: Graph
+    program: Program
+    combining: tuple[Graph, Program] | None
+    borrowed: tuple[str, ...]
+    max_positions: int
+    group: int
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return (self.program, *((self.combining[1],) if self.combining else ()))
+
+    def weight_bytes(self, device: Device) -> int:
+        own = {name: each for name, each in self.program.constants.items() if name not in self.borrowed}
+        programs = (replace(self.program, constants=own), *self.programs[1:])
+        return sum(device.weight_bytes(program) for program in programs)
+
+    def block_bytes(self, device: Device) -> int:
+        """Of its keys and values, and of the hidden states that it reads."""
+        width = HiddenStates.bytes_per_token(self.head.config.hidden_size, is_exact=self._is_exact)
+        return device.block_bytes(self.program.kv) + self.config.block_size * width
+
+    def check_tokens(self, tokenizer: Tokenizer | None) -> None:
+        """Its tokens are the model's."""
+
+    def load(
+        self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
+    ) -> LoadedDrafter:
+        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_head() refuses others"
+        head, program, size = self.head, self.program, self.config.block_size
+        if is_tuned:
+            program = tuned(program, self.source.directory, self.config.num_threads)[0]
+        with self._weights() as weights:
+            own = CpuModel(program, weights, model.pool, num_blocks, advance, lender=model, borrowed=self.borrowed)
+            combine = CpuModel(self.combining[1], weights, model.pool, 1, advance) if self.combining else None
+        states = HiddenStates(
+            num_blocks, size, head.config.hidden_size, is_exact=self._is_exact, group=self.group, combine=combine
+        )
+        vocab_size = self.source.model_config.vocab_size
+        runner = Runner(HeadModel(own, states, size, vocab_size, self._ids(own)), vocab_size, size, num_ahead=1)
+        method = Method(
+            1,
+            execute=runner.execute,
+            max_positions=self.max_positions,
+            vocab_size=vocab_size,
+            reads_states=True,
+        )
+        return LoadedDrafter(method, states)
+
+    def _ids(self, model: CpuModel) -> NDArray[np.int32] | DraftIds | None:
+        """The model's ids of those that it guesses among; None: all, as they are."""
+        head, num_ids = self.head, self.head.num_ids
+        if num_ids is None:
+            return token_ids(head) if head.has_own_ids else None
+        definition = self.program.constants[FEW_LOGITS].definition
+        assert definition is not None
+        (name,) = definition.sources
+        rows = self._rows(name)
+
+        def put(first: int, ids: NDArray[np.int32]) -> None:
+            model.put_rows(FEW_LOGITS, first, [RowSegment(name, each, each + 1) for each in ids.tolist()], rows)
+
+        return DraftIds(self.source.model_config.vocab_size, num_ids, put, PANEL)
+
+    def _rows(self, name: str) -> Checkpoint:
+        """Where a matrix of the model is, of which rows are read from time to time; it stays open."""
+        own = Checkpoint(self.head.directory, self.head.names)
+        if name in own:
+            return own
+        own.close()
+        return Checkpoint(self.source.directory, ENDS)
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.head.config.dtype == "float32"
+
+    @contextmanager
+    def _weights(self) -> Iterator[Weights]:
+        """Its own; and the model's, where it has none and cannot borrow what lies in memory."""
+        with self.head.tensors() as own:
+            missing = [name for name in self.head.shared if name not in own and name not in self.borrowed]
+            if not missing:
+                yield own
+                return
+            with self.source.weights(self.source.graph(self.max_positions)) as model:
+                if not isinstance(model, Checkpoint):
+                    raise ConfigError(
+                        f"speculative_config.model={self.head.directory}: it has no {missing[0]} of its own, and an "
+                        "engine directory's is packed for other kernels; serve the checkpoint"
+                    )
+                yield _Both(own, model, tuple(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Implements backends.weights.Weights: a head's tensors, and of missing the model's."""
+
+    own: Checkpoint
+    model: Checkpoint
+    missing: tuple[str, ...]
+
+    @property
+    def encodings(self) -> Mapping[str, str]:
+        shared = {name: kind for name, kind in self.model.encodings.items() if name in self.missing}
+        return {**self.own.encodings, **shared}
+
+    def tensor(self, name: str) -> Tensor:
+        return self._home(name).tensor(name)
+
+    def encoded(self, name: str) -> Encoded:
+        return self._home(name).encoded(name)
+
+    def release(self, name: str) -> None:
+        self._home(name).release(name)
+
+    def _home(self, name: str) -> Checkpoint:
+        return self.model if name in self.missing else self.own
+
+
+def asked_head(config: EngineConfig, source: ModelSource, device: Device) -> DraftHead | None:
+    """The head that config asks for, None where there is none. Reads no weight.
+
+    Raises: ConfigError saying what does not go with one; ModelError; UnsupportedModel.
+    """
+    asked = config.speculative_config
+    if asked is None or asked.method not in HEADS:
+        return None
+    require_room_for_drafts("a head that drafts", source, device)
+    where, model = _directory(asked.model, source), source.model_config
+    rows_are = where if asked.method == "mtp" else source.directory
+    try:
+        num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
+        if asked.method == "mtp":
+            head = mtp_head(model, where, num_ids)
+        else:
+            head = eagle_head(asked.method, model, where, num_ids)
+        limit = head.config.max_position_embeddings
+        head.check_weights([head.build(limit), *([head.combine()] if head.is_combined else [])])
+    except ModelError as error:
+        raise type(error)(f"speculative_config: {error}") from None
+    return head
+
+
+def plan_head(
+    config: EngineConfig,
+    source: ModelSource,
+    head: DraftHead,
+    graph: Graph,
+    program: Program,
+    model_len: int,
+    device: Device,
+) -> HeadDrafter:
+    """Compile a head. Args: graph, program: of the model."""
+    asked, windows = config.speculative_config, program.kv.windows
+    assert asked is not None
+    if None not in windows:
+        raise ConfigError(
+            "speculative_config: a head that drafts needs blocks that are kept, and all layers of this model have "
+            "windows; use method ngram"
+        )
+    max_positions = min(model_len, head.config.max_position_embeddings)
+    own = replace(config, kv_cache_dtype="auto", enable_lora=False)
+    built = _rounded(head.build(max_positions), head, config, graph)
+    compiled = compile_program(built, own, max_positions, None, device.catalog(), has_block_groups=False)
+    combining = None
+    if head.is_combined:
+        combine, rows = head.combine(), config.step_limits.max_num_batched_tokens
+        maxima = {"T": rows, "R": rows, "G": 1}
+        catalog = device.catalog()
+        combining = (
+            combine,
+            compile_graph(combine, catalog, maxima=maxima, block_size=config.block_size, max_positions=1),
+        )
+    borrowed = tuple(
+        name
+        for name in head.shared
+        if name in compiled.constants and compiled.constants[name] == program.constants.get(name)
+    )
+    group = windows.index(None)
+    return HeadDrafter(config, source, head, built, compiled, combining, borrowed, max_positions, group)
+
+
+def tapped(graph: Graph, head: DraftHead | None, model: ModelConfig) -> Graph:
+    """A graph of the model, changed so that it hands out what a head reads."""
+    if head is not None:
+        taps.run(graph, head.taps, model.multipliers.residual)
+    return graph
+
+
+def _directory(model: str | None, source: ModelSource) -> Path:
+    """Of a head's tensors. Raises: ConfigError where there are none."""
+    if model is None:
+        if is_engine_directory(source.directory):
+            raise ConfigError(
+                f"speculative_config: {source.directory} is an engine directory, which keeps no layers that guess; "
+                'name the checkpoint that has them: {"method": "mtp", "model": CHECKPOINT}'
+            )
+        return source.directory
+    try:
+        return locate_model(model)
+    except ModelError as error:
+        raise ConfigError(f"speculative_config.model: {error}") from None
+
+
+def _has_plain_head(directory: Path) -> bool:
+    """Whether rows of what makes the model's logits can be read one by one, as numbers."""
+    if is_engine_directory(directory) or is_gguf(directory):
+        return False
+    with Checkpoint(directory, ENDS) as tables:
+        return not tables.encodings
+
+
+def _num_ids(asked: int | None, vocab_size: int) -> int | None:
+    """How many tokens a head guesses among, in whole panels; None: all."""
+    wanted = (FEW_IDS if vocab_size > 2 * FEW_IDS else 0) if asked is None else asked
+    num = -(-wanted // PANEL) * PANEL
+    return num if 0 < num < vocab_size else None
+
+
+def _rounded(graph: Graph, head: DraftHead, config: EngineConfig, model: Graph) -> Graph:
+    """With the encodings that its matrices are held in: as the checkpoint has them, or as config asks; and what it
+    shares with the model as the model has it, unless the head is asked for in bits of its own."""
+    asked = config.speculative_config
+    assert asked is not None
+    with head.tensors() as tensors:
+        stored, is_weight_only = stored_encodings(tensors, head.config.dtype)
+    scheme = asked.quantization or (None if stored else config.quantization)
+    precision = Precision(scheme, None, stored, is_weight_only)
+    kinds = {name: value.type.dtype for name, value in model.constants.items() if name in head.shared}
+
+    def chosen(name: str, role: str | None) -> str | None:
+        if asked.quantization is None and name in kinds:
+            return kinds[name] if is_encoding(kinds[name]) else None
+        return precision.of(name, role)
+
+    choose_precision.run(graph, chosen, precision.is_weight_only)
+    return graph

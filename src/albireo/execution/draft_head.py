@@ -1,0 +1,137 @@
+"""Hidden states of tokens, kept for a head that drafts; and the head as a model that reads them.
+
+The model's runner leaves them here (runner.py); what the head's runner executes is a HeadModel. They lie as the KV
+cache does, by block and place in it, so that whoever shares a block shares them, and whoever gets it writes them anew.
+Does not know which layer they are of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
+from albireo.execution.draft_ids import DraftIds
+from albireo.execution.inputs import step_of
+
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+#: Added before the lower half of a float32 goes, so that what is left is rounded, ties to even.
+_HALF = np.uint32(0x7FFF)
+
+
+class Steps(Protocol):
+    """A program ready to run."""
+
+    def run(self, inputs: StepInputs) -> StepOutputs: ...
+
+
+class HiddenStates:
+    """Of each place of the KV cache the hidden state of its token.
+
+    Args:
+        width: numbers of one. is_exact: float32; else bfloat16, which is what a head computes with at most.
+        group: of block tables, whose layers see all positions.
+        combine: what makes a row of width numbers of those of several layers; None: there is one.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        width: int,
+        *,
+        is_exact: bool,
+        group: int = 0,
+        combine: Steps | None = None,
+    ) -> None:
+        self._rows = np.zeros((num_blocks, block_size, width), np.float32 if is_exact else np.uint16)
+        self._flat = self._rows.reshape(num_blocks * block_size, width)
+        self._group, self._combine, self._is_exact = group, combine, is_exact
+
+    @staticmethod
+    def bytes_per_token(width: int, *, is_exact: bool) -> int:
+        return width * (4 if is_exact else 2)
+
+    def take(self, inputs: StepInputs, outputs: StepOutputs) -> None:
+        """Keep those of all rows of a step of the model."""
+        rows = outputs.taps
+        if self._combine is not None:
+            rows = self._combine.run(step_of((rows,), None, (len(rows),), self._rows.shape[1])).hidden
+        slots = inputs.slots if inputs.group_slots is None else inputs.group_slots[self._group]
+        self.write(slots, rows)
+
+    def write(self, slots: Ints, rows: F32) -> None:
+        """Args: rows: [n, width]."""
+        self._flat[slots] = rows if self._is_exact else _rounded(rows)
+
+    def read(self, slots: Ints) -> F32:
+        """[n, width]."""
+        rows = self._flat[slots]
+        if self._is_exact:
+            return rows
+        return np.asarray((rows.astype(np.uint32) << np.uint32(16)).view(np.float32))
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy those of whole blocks (source, target), in order."""
+        for source, target in pairs:
+            self._rows[target] = self._rows[source]
+
+
+def _rounded(rows: F32) -> NDArray[np.uint16]:
+    bits = np.ascontiguousarray(rows).view(np.uint32)
+    return ((bits + (_HALF + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+class HeadModel:
+    """Implements runner.DeviceModel: a head that drafts, which reads hidden states where its tokens' places are.
+
+    What it leaves itself of a row that is drawn from stands for the next place's hidden state, until the model has
+    computed that token: so it goes on from there without anybody's help.
+
+    Args: token_ids: the model's id of each of its own, of vocab_size there are, or those that it has just now; None:
+        they are the same.
+    """
+
+    def __init__(
+        self,
+        model: Steps,
+        states: HiddenStates,
+        block_size: int,
+        vocab_size: int,
+        token_ids: Ints | DraftIds | None = None,
+    ) -> None:
+        self._model, self._states, self._block_size = model, states, block_size
+        self._vocab_size, self._token_ids = vocab_size, token_ids
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        ids = self._token_ids
+        if isinstance(ids, DraftIds):
+            ids.meet(inputs.token_ids)
+            ids = ids.of_row
+        outputs = self._model.run(replace(inputs, given=(self._states.read(inputs.slots),)))
+        rows = inputs.out_rows
+        owner = np.searchsorted(inputs.query_start, rows, side="right") - 1
+        places = inputs.positions[rows] + 1
+        # the last place of a table is nobody's beginning
+        has_place = places < inputs.block_table.shape[1] * self._block_size
+        owner, places = owner[has_place], places[has_place]
+        blocks = inputs.block_table[owner, places // self._block_size]
+        self._states.write(blocks * self._block_size + places % self._block_size, outputs.following[has_place])
+        return outputs if ids is None else self._renumbered(outputs, ids)
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
+    def _renumbered(self, outputs: StepOutputs, token_ids: Ints) -> StepOutputs:
+        """With the model's ids: what has none of the head's cannot be drawn."""
+        top = outputs.top_ids
+        logits = np.full((len(outputs.logits), self._vocab_size), -np.inf, np.float32)
+        logits[:, token_ids] = outputs.logits
+        return replace(outputs, logits=logits, top_ids=np.where(top < 0, top, token_ids[top]).astype(np.int32))

@@ -1,7 +1,8 @@
-"""The question: what does guessing ahead bring, by prompt lookup or by a draft model, and what does it cost elsewhere?
+"""The question: what does guessing ahead bring, by prompt lookup, a draft model or a head, and what does it cost elsewhere?
 
     python benchmarks/speculative.py [--model DIR] [--quantization int8] [--running 1 4 16] [--rounds 5] [--drafts 5 8]
                                      [--draft-model DIR] [--draft-quantization int4] [--clock cpu --num-threads 1]
+                                     [--method mtp|eagle|eagle3] [--draft-vocab-size 32768]
 
 Two engines on one model, with and without drafts, take turns, run by run; both must give the same tokens and
 log-probabilities, or the script ends. What is compared is the ratio within a pair. Prints the median ratio and its
@@ -137,6 +138,8 @@ def main() -> None:
     parser.add_argument("--quantization")
     parser.add_argument("--draft-model", help="guesses in place of prompt lookup")
     parser.add_argument("--draft-quantization", help="of the draft model; alone: the model itself in this is one")
+    parser.add_argument("--method", choices=("mtp", "eagle", "eagle3"), help="by a head, of --draft-model or the model")
+    parser.add_argument("--draft-vocab-size", type=int, help="of a head")
     parser.add_argument("--num-threads", type=int)
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--drafts", type=int, nargs="+", default=[8])
@@ -160,9 +163,10 @@ def main() -> None:
     print(f"{'':9}{heads}")
     for num_drafts in options.drafts:
         config: dict[str, Any] = {"method": "ngram", "num_speculative_tokens": num_drafts}
-        if options.draft_model or options.draft_quantization:
-            config |= {"method": "draft_model", "model": options.draft_model}
+        if options.method or options.draft_model or options.draft_quantization:
+            config |= {"method": options.method or "draft_model", "model": options.draft_model}
             config["quantization"] = options.draft_quantization
+            config["draft_vocab_size"] = options.draft_vocab_size
         drafted = LLM(options.model, **common, speculative_config=config)
         for name, workload in workloads(plain, has_text).items():
             if options.workloads and name not in options.workloads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
-from albireo import BuildConfig, build
+from albireo import LLM, BuildConfig, build
 from albireo.api.devices import open_device
 from albireo.api.draft_head import HeadDrafter
 from albireo.api.load import Loaded, _plan_all, load
@@ -30,6 +31,7 @@ from e2e.test_speculative import Eager, requests
 from engine.test_model_guesses import give_freely
 from tiny_heads import MTP, config_with_mtp, eagle3_head, eagle_head, markov, mtp_weights
 from tiny_models import make_checkpoint
+from tiny_sights import picture, save
 from transformers_models import transformers
 
 torch = pytest.importorskip("torch")
@@ -330,6 +332,23 @@ def test_guesses_among_few_tokens(kind: str, settings: dict[str, Any], eager: No
         found.append(each.run(inputs).logits.copy())
     has_row = np.isfinite(found[0][0])
     assert has_row.sum() == 64 and np.array_equal(found[0][0, has_row], found[1][0, has_row])
+
+
+def test_pictures_in_prompts_change_nothing(eager: None, tmp_path: Path) -> None:
+    directory = save(tmp_path, "qwen3_5")
+    text = json.loads((directory / "config.json").read_text())["text_config"]
+    layer = {name: each for name, each in mtp_weights(text, 5).items() if name.startswith("mtp.")}
+    path = directory / "model.safetensors"
+    save_file({**load_file(path), **layer}, path)
+    parts = [{"type": "image", "image": picture(50, 30)}, {"type": "text", "text": "What is it?"}]
+    found = []
+    for asked in (None, {"method": "mtp"}):
+        llm = LLM(str(directory), dtype="float32", num_threads=1, speculative_config=asked)
+        params = [SamplingParams(temperature=t, seed=1, max_tokens=16, ignore_eos=True, logprobs=1) for t in (0, 1)]
+        outputs = llm.chat([[{"role": "user", "content": parts}]] * 2, params, use_tqdm=False)
+        found.append([(output.outputs[0].token_ids, output.outputs[0].cumulative_logprob) for output in outputs])
+        assert (llm.stats().num_draft_tokens > 0) == (asked is not None)
+    assert found[0] == found[1]
 
 
 def opened_head(directory: Path, asked: dict[str, Any], settings: dict[str, Any]) -> HeadModel:

@@ -98,6 +98,22 @@ def row_costs(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
     print("  " + "   ".join(f"{rows}: {statistics.median(times[rows]) / one:.2f}" for rows in ROWS) + "\n")
 
 
+def guess_cost(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
+    """Prints the seconds of one guess of a draft model or a head, with 128 tokens before it."""
+    loaded = llm.loaded
+    assert loaded is not None
+    if loaded.method is None or loaded.method.execute is None:
+        return
+    times = []
+    for _ in range(3 * rounds):
+        task = SampleTask(0, SamplingParams(temperature=0.0), 1, [1], [])
+        work = SequenceWork(0, [5], 128, (list(range(1, 12)),), (task,))
+        start = clock()
+        loaded.method.execute(StepPlan(0, [work], 1))
+        times.append(clock() - start)
+    print(f"a guess: {1e3 * statistics.median(times):.2f} ms\n")
+
+
 def run(llm: LLM, workload: Workload, num: int, options: argparse.Namespace, idx: int) -> tuple[float, int, list[Any]]:
     """Seconds, steps and outputs of num requests at once."""
     clock = CLOCKS[options.clock]
@@ -168,6 +184,7 @@ def main() -> None:
             config["quantization"] = options.draft_quantization
             config["draft_vocab_size"] = options.draft_vocab_size
         drafted = LLM(options.model, **common, speculative_config=config)
+        guess_cost(drafted, CLOCKS[options.clock], options.rounds)
         for name, workload in workloads(plain, has_text).items():
             if options.workloads and name not in options.workloads:
                 continue

@@ -1,4 +1,4 @@
-"""The question: what does guessing ahead bring, by prompt lookup, a draft model or a head, and what does it cost elsewhere?
+"""The question: what does guessing ahead bring, by lookup, a draft model or a head, and what does it cost elsewhere?
 
     python benchmarks/speculative.py [--model DIR] [--quantization int8] [--running 1 4 16] [--rounds 5] [--drafts 5 8]
                                      [--draft-model DIR] [--draft-quantization int4] [--clock cpu --num-threads 1]
@@ -13,6 +13,7 @@ machine that others use, --clock cpu --num-threads 1 counts processor time inste
 repeats   few tokens are allowed, and greedy decoding of any model soon goes round in circles among them
 prompt    what follows is in the prompt: a text that stands there four times, gone on with greedily (needs a tokenizer)
 JSON      a list of objects by a schema (needs a tokenizer); its drafts must also pass the grammar
+object    one object by a schema without a space to choose: nothing repeats, and keys are forced (needs a tokenizer)
 plain     greedy: what the model says by itself
 random    at temperature 1, from prompts at random: nothing repeats, and drafts can only cost
 """
@@ -49,6 +50,18 @@ FORM = {
         "additionalProperties": False,
     },
 }
+OBJECT = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "is_happy": {"type": "boolean"},
+        "colour": {"enum": ["red", "green", "dark blue"]},
+        "description": {"type": "string", "maxLength": 40},
+        "number_of_friends": {"enum": [0, 1, 2, 3]},
+    },
+    "required": ["name", "is_happy", "colour", "description", "number_of_friends"],
+    "additionalProperties": False,
+}
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -73,6 +86,8 @@ def workloads(llm: LLM, has_text: bool) -> dict[str, Workload]:
     if has_text:
         found["prompt"] = Workload(lambda idx: STORY * 3 + STORY[: 20 + idx % 40], greedy)
         found["JSON"] = Workload(lambda idx: STORY[: 20 + idx % 40], {**greedy, "structured_outputs": {"json": FORM}})
+        form = {"json": OBJECT, "disable_any_whitespace": True}
+        found["object"] = Workload(lambda idx: STORY[: 20 + idx % 40], {**greedy, "structured_outputs": form})
         found["plain"] = Workload(lambda idx: STORY[: 20 + idx % 40], greedy)
     found["random"] = Workload(drawn, {"temperature": 1.0})
     return found

@@ -40,6 +40,11 @@ class TokenMatcher(Protocol):
         """
         ...
 
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        """Tokens of what must come next whatever is drawn, as a tokenizer would have them: a guess, since the same text
+        may come in other tokens. None where nothing is certain, or the grammar does not tell."""
+        ...
+
 
 class TokenConstraint(Protocol):
     """A compiled grammar: gives each sequence of a request its matcher."""

@@ -327,7 +327,7 @@ class Bench:
 
     def add(self, prompt: Sequence[int], request_id: str | None = None, **kwargs: Any) -> str:
         request_id = str(len(self.added)) if request_id is None else request_id
-        names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling", "adapter", "images")
+        names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling", "adapter", "images", "constraint")
         own = {name: kwargs.pop(name) for name in names if name in kwargs}
         params = SamplingParams(**{"ignore_eos": True, "seed": 7, **kwargs})
         self.engine.add_request(request_id, prompt, params, **own)

@@ -336,3 +336,42 @@ def test_whatever_happens_and_whatever_is_guessed(
         prompt, params = run.added[request_id]
         if params.prompt_logprobs is not None and run.tokens[request_id, update.index]:
             assert update.progress.prompt_logprobs == prompt_logprobs(prompt)
+
+
+class Form:
+    """A grammar that lets everything come, and knows of the first tokens. num_asked: how often it was asked."""
+
+    eos_token_ids = (EOS,)
+
+    def __init__(self, text: Sequence[int]) -> None:
+        self._text = list(text)
+        self.num_asked = 0
+
+    def matcher(self) -> Form:
+        return self
+
+    def allowed(self, output_token_ids: Sequence[int]) -> bytes:
+        return b"\xff" * 16
+
+    def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
+        return [b"\xff" * 16 for _ in draft_token_ids]
+
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        self.num_asked += 1
+        known = len(output_token_ids)
+        return self._text[known:] if self._text[:known] == list(output_token_ids) else []
+
+
+def test_what_a_grammar_forces_is_guessed_before_what_stood_there_earlier(bench: Any) -> None:
+    """And where it says nothing the proposer is asked; both guesses have their own acceptance rates."""
+    prompt = [3, 4, 5, 6]
+    text: list[int] = []
+    while len(text) < 10:
+        text.append(next_token([*prompt, *text], 7))
+    form = Form(text)
+    run = drafting(bench, WRONG, max_model_len=64)
+    run.add(prompt, max_tokens=20, seed=7, ignore_eos=True, structured_outputs={"regex": "a"}, constraint=form)
+    run.run()
+    run.check_all_ended()
+    stats = run.engine.stats()
+    assert form.num_asked > 3 and 6 <= stats.num_accepted_tokens < stats.num_draft_tokens

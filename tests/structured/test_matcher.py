@@ -74,3 +74,33 @@ def test_drafts_up_to_the_end_and_behind_an_output_that_does_not_follow(backend:
     lost = compiled.matcher()
     assert lost.ahead(ids("x"), text) == []
     assert allowed_ids(lost, ids("tw"))
+
+
+FORM = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "is_happy": {"type": "boolean"},
+        "colour": {"enum": ["red", "dark red"]},
+    },
+    "required": ["name", "is_happy", "colour"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_forced_may_come_and_is_what_must_be_said(backend: str) -> None:
+    """Nothing is seen of the question. xgrammar is not asked."""
+    compiled = constraint(json=FORM, disable_any_whitespace=True, backend=backend)
+    matcher, text = compiled.matcher(), '{"name":"a","is_happy":true,"colour":"dark red"}'
+    output, read = ids(text), tokenizer("bundled")
+    found = 0
+    for count in range(len(output) + 1):
+        forced = list(matcher.forced(output[:count]))
+        assert matcher.allowed(output[:count]) == compiled.matcher().allowed(output[:count])
+        behind = text[len(read.decode(output[:count])) :]
+        assert behind.startswith(read.decode(forced))
+        assert len(matcher.ahead(output[:count], forced)) == len(forced)
+        found += len(forced) > 0
+    assert found > len(output) // 2 if backend == "llguidance" else not found
+    assert not compiled.matcher().forced(ids("x"))

@@ -36,7 +36,8 @@ from albireo.step import SequenceWork, StepPlan
 
 #: What guessing takes beside a model that has filled the caches: once a step, and for each sequence; and the part of a
 #: step that it may take while no guess is worth a row. Beside steps of less than a millisecond it has to wait its turn.
-STEP_S, GUESS_S, GUESSES_FRAC = 1e-5, 5e-6, 0.02
+#: And what it takes to ask a grammar.
+STEP_S, GUESS_S, GUESSES_FRAC, GRAMMAR_S = 1e-5, 5e-6, 0.02, 3e-5
 
 
 class Guesses:
@@ -71,7 +72,8 @@ class Drafting:
         self._method = method or method_of(config)
         #: None where each sequence has a proposer.
         self._model = _model_drafts(self._method, config, settings, cache)
-        self._experience = Experience(self._method.num_kinds)
+        #: The last kind is of what a grammar leaves no choice of.
+        self._experience = Experience(self._method.num_kinds + 1)
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
         self._drafted: list[Sequence] = []
@@ -180,7 +182,9 @@ class Drafting:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
         num = len(scheduled)
         self._num_plans += 1
-        every = ceil((STEP_S + num * GUESS_S) / (GUESSES_FRAC * self._pacing.expected(num)))
+        num_grammars = sum(seq.task.matcher is not None for seq in scheduled)
+        takes = STEP_S + num * GUESS_S + num_grammars * GRAMMAR_S
+        every = ceil(takes / (GUESSES_FRAC * self._pacing.expected(num)))
         if self._num_plans % every == 0:
             return range(num)
         believed = self._believed
@@ -200,6 +204,9 @@ class Drafting:
         if num_most < 1:
             return [], 0.0
         guess, kind = guesses.proposer.propose(output, num_most)
+        forced = [] if seq.task.matcher is None else list(seq.task.matcher.forced(output)[:num_most])
+        if forced and (len(forced) > len(guess) or guess[: len(forced)] != forced):
+            guess, kind = forced, self._method.num_kinds
         # Nothing follows an end; that it comes is seen in the row before it.
         for place, token_id in enumerate(guess):
             if token_id in seq.stop_ids:

@@ -71,6 +71,9 @@ class _Ahead:
     def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
         return []
 
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        return []
+
 
 class ModelGuesses:
     """Invariant: _held names blocks of the draft model's cache that hold all tokens of what goes by a key.

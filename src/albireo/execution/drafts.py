@@ -77,3 +77,6 @@ class _Foreseen:
 
     def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
         return []
+
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        return []

@@ -179,6 +179,9 @@ class Turns:
             masks.append(self.allowed([*output_token_ids, *draft_token_ids[:num]]))
         return masks
 
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        return []
+
     def _allowed(self, place: int) -> range:
         return range(20, 25) if place % 2 else range(5, 10)
 

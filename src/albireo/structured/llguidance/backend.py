@@ -43,8 +43,10 @@ _LIMITS = {
 class Constraint:
     """A compiled grammar; implements step.TokenConstraint. Threads may share it."""
 
-    def __init__(self, template: llguidance.LLMatcher, eos_token_ids: tuple[int, ...]) -> None:
-        self._template = template
+    def __init__(
+        self, template: llguidance.LLMatcher, eos_token_ids: tuple[int, ...], tokenizer: llguidance.LLTokenizer
+    ) -> None:
+        self._template, self._tokenizer = template, tokenizer
         self._eos_token_ids = eos_token_ids
 
     def is_spent(self) -> bool:
@@ -57,7 +59,7 @@ class Constraint:
         """See step.TokenConstraint. Cost: 10 µs; nothing is compiled again."""
         from albireo.structured.llguidance.matcher import Matcher
 
-        return Matcher(self._template.deep_copy, self._eos_token_ids)
+        return Matcher(self._template.deep_copy, self._eos_token_ids, self._tokenizer.tokenize_bytes)
 
 
 class LLGuidance:
@@ -130,4 +132,4 @@ class LLGuidance:
         refused = [warning for warning in template.get_grammar_warnings() if not warning.startswith(_TOLERATED)]
         if refused:
             raise UnsupportedFeature(f"structured_outputs.{kind} asks for what is not supported: {'; '.join(refused)}")
-        return Constraint(template, self._vocabulary.eos_token_ids)
+        return Constraint(template, self._vocabulary.eos_token_ids, tokenizer)

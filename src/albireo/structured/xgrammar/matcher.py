@@ -62,6 +62,10 @@ class Matcher:
             pass
         return masks
 
+    def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+        """See step.TokenMatcher: the process is not asked."""
+        return []
+
     def _error(self, where: str, why: str) -> InvalidParams:
         return InvalidParams(f"structured_outputs cannot go on with {where}: {why}")
 

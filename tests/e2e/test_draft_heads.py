@@ -288,21 +288,33 @@ def test_eagle_heads_serve_any_model(eager: None, tmp_path: Path) -> None:
     assert stats.num_draft_tokens > 0
 
 
-def test_a_head_takes_what_is_the_models_from_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_a_head_takes_what_is_the_models_from_it(is_tied: bool, quantization: str | None, tmp_path: Path) -> None:
     """Tables of tokens are in memory once; where the head is asked for in other bits it has its own."""
-    config = config_with_mtp("qwen3_5_text")
+    config = config_with_mtp("qwen3_5_text") | {"tie_word_embeddings": is_tied}
     directory = make_checkpoint(tmp_path / "model", config, weights=mtp_weights(config, 5), dtype="bfloat16")
     plain = drafter = None
     for asked, borrowed in (
         (None, ()),
         ({"method": "mtp"}, ("model.embed_tokens.weight", "lm_head.weight")),
         ({"method": "mtp", "quantization": "int8"}, ("model.embed_tokens.weight",)),
+        ({"method": "mtp", "draft_vocab_size": 64}, ("model.embed_tokens.weight",)),
     ):
-        settings = EngineConfig(model=str(directory), device="cpu", max_num_seqs=8, speculative_config=asked)
+        settings = EngineConfig(
+            model=str(directory), device="cpu", max_num_seqs=8, quantization=quantization, speculative_config=asked
+        )
         source = open_source(directory, settings)
         _, memory, drafter, _ = _plan_all(source.adopt(settings), source, open_device(settings))
         plain = plain or memory
-        assert (drafter.borrowed if isinstance(drafter, HeadDrafter) else ()) == borrowed
+        wanted = borrowed
+        if asked is not None and "quantization" in asked and quantization is not None:
+            wanted = ("model.embed_tokens.weight", "lm_head.weight")  # those are the bits that the model has
+        if is_tied and (asked is None or "quantization" not in asked or quantization is not None):
+            wanted = wanted[:1]
+        elif is_tied:
+            wanted = ()
+        assert (drafter.borrowed if isinstance(drafter, HeadDrafter) else ()) == wanted
         assert (memory.kv_bytes > plain.kv_bytes) == (drafter is not None)
         assert (memory.weight_bytes > plain.weight_bytes) == (drafter is not None)
 

@@ -225,7 +225,10 @@ def plan_head(
     max_positions = min(model_len, head.config.max_position_embeddings)
     own = replace(config, kv_cache_dtype="auto", enable_lora=False)
     built = _rounded(head.build(max_positions), head, config, graph)
-    compiled = compile_program(built, own, max_positions, None, device.catalog(), has_block_groups=False)
+    packings = {name: each.packing for name, each in program.constants.items() if name in head.shared}
+    compiled = compile_program(
+        built, own, max_positions, None, device.catalog(), has_block_groups=False, packings=packings
+    )
     combining = None
     if head.is_combined:
         combine, rows = head.combine(), config.step_limits.max_num_batched_tokens
@@ -298,4 +301,8 @@ def _rounded(graph: Graph, head: DraftHead, config: EngineConfig, model: Graph) 
         return precision.of(name, role)
 
     choose_precision.run(graph, chosen, precision.is_weight_only)
+    multiplied = {value for node in graph.nodes if node.op != "embed" for value in node.inputs.values()}
+    for name, value in graph.constants.items():
+        if name in kinds and value not in multiplied:  # a table of embeddings, as the model's lies
+            value.type = model.constants[name].type
     return graph

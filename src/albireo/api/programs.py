@@ -5,6 +5,7 @@ Called by load.py, build.py, drafter.py and the commands that look at programs. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from albireo.api.devices import open_device
@@ -41,12 +42,14 @@ def compile_program(
     *,
     has_adapters: bool = False,
     has_block_groups: bool = True,
+    packings: Mapping[str, str] | None = None,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
     Args:
         catalog: kernels to choose from; None: those of the device that config asks for. has_adapters: of linears.
         has_block_groups: layers with windows may have blocks of their own, where the kernels can do that.
+        packings: see compile_graph().
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
@@ -69,4 +72,5 @@ def compile_program(
         passes=passes,
         kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
         has_block_groups=has_block_groups and BLOCK_GROUPS in catalog.abilities,
+        packings=packings,
     )

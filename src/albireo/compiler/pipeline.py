@@ -150,6 +150,7 @@ def compile_graph(
     passes: Sequence[Pass] = PASSES,
     kv_dtype: str | None = None,
     has_block_groups: bool = False,
+    packings: Mapping[str, str] | None = None,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
 
@@ -162,6 +163,7 @@ def compile_graph(
         passes: rewrites to run, in order; whoever measures leaves some out, see passes_without().
         kv_dtype: type of the KV cache; None: that of the queries.
         has_block_groups: layers with a window have KV blocks of their own, which are let go behind it.
+        packings: of constants that another program has in memory, by name: they are read so where a kernel can.
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.
@@ -179,7 +181,7 @@ def compile_graph(
     fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))
     require_families(fused, records)
     check_graph(fused)
-    kernels, selected = select_kernels(fused, catalog)
+    kernels, selected = select_kernels(fused, catalog, packings)
     layouts, laid_out = plan_layouts(fused, kernels, max_positions)
     memory, planned = plan_memory(fused, maxima)
     calls, met = place_barriers(make_calls(fused, kernels, layouts, memory), memory, maxima)

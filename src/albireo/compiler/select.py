@@ -6,7 +6,7 @@ Called by pipeline.py after the passes. Does not know devices: a kernel is a nam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog, Variant
 from albireo.compiler.passes.narrow_activations import takes_narrow
@@ -47,17 +47,24 @@ _BY_INPUT |= {
 WHY = "the kernels are known before the first step, which then calls pointers"
 
 
-def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Variant], PassRecord]:
+def select_kernels(
+    graph: Graph, catalog: KernelCatalog, packings: Mapping[str, str] | None = None
+) -> tuple[dict[Node, Variant], PassRecord]:
     """A variant for each node of a fused graph.
 
     The catalog's first choice is taken. An embedding table that a linear reads too is kept once: there the first
-    choice that reads the linear's packing is taken.
+    choice that reads the linear's packing is taken; and of constants that are packed already, that which reads them.
+
+    Args: packings: of those, by name.
 
     Raises: UnsupportedModel naming the node for which the catalog has no kernel.
     """
     record = PassRecord("select_kernel", WHY, "exact", len(graph.nodes), len(graph.nodes))
     chosen: dict[Node, Variant] = {}
-    packings: dict[Value, set[str]] = {}
+    known_packings: dict[Value, set[str]] = {}
+    for name, packing in (packings or {}).items():
+        if name in graph.constants:
+            known_packings[graph.constants[name]] = {packing}
     for node in sorted(graph.nodes, key=lambda n: n.family == "embed"):
         dtype = _dtype(node, catalog.abilities)
         variants = catalog.variants(str(node.family), dtype, call_attrs(node))
@@ -67,7 +74,7 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
                 "try another dtype"
             )
         role = FAMILIES[str(node.family)].weight
-        known = packings.setdefault(node.inputs[role], set()) if role in node.inputs else set()
+        known = known_packings.setdefault(node.inputs[role], set()) if role in node.inputs else set()
         chosen[node] = next((v for v in variants if v.packing in known), variants[0])
         known.add(chosen[node].packing)
     counts = Counter(variant.identity for variant in chosen.values())

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from albireo.models import load_architecture
 from tiny_models import random_weights
+from transformers_models import transformers
+
+torch = pytest.importorskip("torch")
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -113,6 +117,31 @@ def eagle3_head(
         ids = np.sort(np.random.default_rng(seed).choice(model["vocab_size"], vocab, replace=False))
         extra = {"d2t": ids - np.arange(vocab), "t2d": np.isin(np.arange(model["vocab_size"]), ids)}
     return _written(path, config, _drawn(shapes, seed), extra)
+
+
+def gemma4_assistant(path: Path, model: Mapping[str, Any], seed: int) -> tuple[Path, Any]:
+    """An assistant of a Gemma 4 with this config.json as transformers writes it, and the config that transformers sees
+    as much of a window with as the model's next token does: its mask has two positions more."""
+    left_out = ("architectures", "torch_dtype", "attention_k_eq_v")
+    text = {key: value for key, value in model.items() if key not in left_out}
+    text |= {"hidden_size": 40, "intermediate_size": 56, "num_hidden_layers": 4, "num_kv_shared_layers": 4}
+    text |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "vocab_size_per_layer_input": 0}
+    text |= {"use_double_wide_mlp": False, "enable_moe_block": False, "attention_k_eq_v": True}
+    config = transformers.Gemma4AssistantConfig(text_config=text, backbone_hidden_size=model["hidden_size"])
+    torch.manual_seed(seed)
+    head = transformers.Gemma4AssistantForCausalLM(config).eval()
+    for name, each in head.named_parameters():
+        if each.ndim > 1:
+            torch.nn.init.normal_(each, std=1.3 / each.shape[-1] ** 0.5)
+        elif "norm" in name:
+            each.data = 1 + 0.2 * torch.randn_like(each)
+    head.save_pretrained(path)
+    narrow = transformers.Gemma4AssistantConfig(
+        text_config={**text, "sliding_window": text["sliding_window"] - 2}, backbone_hidden_size=model["hidden_size"]
+    )
+    seen = transformers.Gemma4AssistantForCausalLM(narrow).eval()
+    seen.load_state_dict(head.state_dict())
+    return path, seen
 
 
 def _head_config(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from albireo.step import SampleTask, SequenceWork, StepPlan
 from e2e.serving import Server, assert_same_answers
 from e2e.test_speculative import Eager, requests
 from engine.test_model_guesses import give_freely
-from tiny_heads import MTP, config_with_mtp, eagle3_head, eagle_head, markov, mtp_weights
+from tiny_heads import MTP, config_with_mtp, eagle3_head, eagle_head, gemma4_assistant, markov, mtp_weights
 from tiny_models import make_checkpoint
 from tiny_sights import picture, save
 from transformers_models import transformers
@@ -237,6 +237,69 @@ def test_eagle3_is_what_llama_computes(way: str, tmp_path: Path) -> None:
     assert_near(got, wanted)
 
 
+def gemma4_config(**more: Any) -> dict[str, Any]:
+    config = dict(load_architecture("gemma4_text").tiny) | {"num_hidden_layers": 6}
+    return config | {"layer_types": ["sliding_attention", "full_attention"] * 3} | more
+
+
+@pytest.mark.parametrize("window", [21, 200])
+def test_an_assistant_of_gemma4_is_what_transformers_computes(window: int, tmp_path: Path) -> None:
+    """It reads the keys and values of the model's last layers, and guesses again and again at one position."""
+    config = gemma4_config(sliding_window=window)
+    directory = make_checkpoint(tmp_path / "model", config, seed=3)
+    where, theirs = gemma4_assistant(tmp_path / "head", config, 1)
+    model = in_transformers(directory)
+    tokens = [TOKENS[-1], *TOKENS[:2]]
+    with torch.no_grad():
+        out = model(torch.tensor([TOKENS[:-1]]), output_hidden_states=True, return_shared_kv_states=True)
+        state, wanted = out.hidden_states[-1][:, -1:], []
+        for token in tokens:
+            embedding = model.get_input_embeddings()(torch.tensor([[token]]))
+            at = torch.tensor([[len(TOKENS) - 1]])
+            said = theirs(
+                inputs_embeds=torch.cat([embedding, state], -1),
+                position_ids=at,
+                shared_kv_states=out.shared_kv_states,
+                use_cache=False,
+            )
+            wanted.append(said.logits[0, 0].numpy())
+            state = said.last_hidden_state
+    loaded, head = opened(directory, method="mtp", model=str(where))
+    tables = tuple([each + 5 * group for each in TABLE] for group in range(len(loaded.settings.windows)))
+
+    def step(ids: list[int], start: int) -> StepPlan:
+        (work,) = plan(ids, start).work
+        return StepPlan(0, [replace(work, block_tables=tables)], len(ids))
+
+    loaded.execute(step(TOKENS[:-1], 0))
+    found = []
+    for token in tokens:
+        inputs = pack_step(step([token], len(TOKENS) - 2), 8).inputs
+        rows = inputs.top_rows
+        found.append(
+            head.run(replace(inputs, logit_rows=rows, top_rows=rows[:0], top_counts=rows[:0])).logits[0].copy()
+        )
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("way", ["one thread", "no prefix cache", "preempted", "int8"])
+def test_served_with_an_assistant(way: str, eager: None, tmp_path: Path) -> None:
+    """It has no cache to catch up with, blocks of windows are let go meanwhile, and its table is its own."""
+    config, settings = gemma4_config(sliding_window=9), dict(WAYS[way])
+    if "num_gpu_blocks_override" in settings:
+        settings["num_gpu_blocks_override"] = 16
+    directory = make_checkpoint(tmp_path / "model", config, seed=3, dtype="bfloat16")
+    where, _ = gemma4_assistant(tmp_path / "head", config, 1)
+    same = {key: value for key, value in settings.items() if key == "quantization"}
+    plain = Server.load(directory, enable_prefix_caching=False, **same).alone(requests())
+    asked = {"method": "mtp", "model": str(where), "num_speculative_tokens": 4, "draft_vocab_size": 64}
+    server = Server.load(directory, **settings, speculative_config=asked)
+    got, stats = server.serve(requests(), stagger=2)
+    assert_same_answers(got, plain)
+    assert stats.num_draft_tokens > stats.num_accepted_tokens > 0
+    assert ("num_gpu_blocks_override" in settings) == (stats.num_preemptions > 0)
+
+
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts wherever there is room for one."""
@@ -379,6 +442,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     head, _ = eagle3_head(tmp_path / "head", llama | {"hidden_size": 96}, 3)
     first, _ = eagle_head(tmp_path / "first", llama, 3)
     bad, _ = eagle3_head(tmp_path / "bad", llama, 3, draft_vocab_size=40, eagle_aux_hidden_state_layer_ids=[1, 2, 9])
+    helping, _ = gemma4_assistant(tmp_path / "helping", gemma4_config(), 1)
+    other = make_checkpoint(tmp_path / "other", gemma4_config(num_key_value_heads=4))
     build(without, tmp_path / "built")
     none, empty = tmp_path / "none", tmp_path / "empty"
     empty.mkdir()
@@ -411,6 +476,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
             r"what layers \[1, 2, 9\] are given, .* 3 layers",
         ),
         (deep, {"method": "eagle3", "model": str(first)}, ModelError, "speculative_config: .*first: .*state_norm"),
+        (
+            plain,
+            {"method": "mtp", "model": str(helping)},
+            ConfigError,
+            "assistant of a gemma4 of width 48; this",
+        ),
+        (
+            other,
+            {"method": "mtp", "model": str(helping)},
+            ConfigError,
+            "2 heads of 16, which no layer with a window",
+        ),
+        (plain, {"model": str(helping)}, ConfigError, 'not a model; say which: "method": "mtp"'),
         (plain, {"model": str(head)}, ConfigError, 'is a head that drafts, not a model; say which: "method": "eagle3"'),
         (plain, {"model": str(first)}, ConfigError, 'not a model; say which: "method": "eagle"$'),
     ]

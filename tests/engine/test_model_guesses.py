@@ -6,7 +6,7 @@ The draft model of these tests stores the tokens that it is given, slot by slot,
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SampledToken, StepPlan, StepResult
-from engine.conftest import VOCAB_SIZE, ToyExecutor, checksum, next_token
+from engine.conftest import VOCAB_SIZE, ToyExecutor, checksum, next_token, prefix_checksums
 from engine.test_properties import apply, events, recurrent_setups, setups
 
 CONFIG = SpeculativeConfig(method="draft_model", quantization="int4", num_speculative_tokens=4)
@@ -96,6 +96,30 @@ class Head(Draft):
         """What the model has left, but of tokens that are guesses, which are among the last."""
         if num_behind > 1 + CONFIG.num_speculative_tokens:
             assert self.toy.layers[1][block][place] == checksum(tokens), "a state of another history is read"
+
+
+class Assistant(Head):
+    """A head without a cache: it guesses at the last position that the model has computed, again and again."""
+
+    def __call__(self, plan: StepPlan) -> StepResult:
+        assert 0 < plan.num_tokens == len(plan.work)
+        self.rows.append(plan.num_tokens)
+        result = StepResult([])
+        for work in plan.work:
+            (task,), position = work.samples, work.num_computed_tokens
+            tokens = [*task.prompt_token_ids, *task.output_token_ids]
+            assert list(work.token_ids) == tokens[-1:] and position <= len(tokens) - 2
+            table, known = work.block_tables[0], prefix_checksums(tokens[: position + 1])
+            found = [self.toy.layers[1][table[i // self.size]][i % self.size] for i in range(position + 1)]
+            assert found == known, "keys of another history are read"
+            token = next_token(tokens, task.seed)
+            if self._random.random() >= self.chance:
+                token = (token + 1) % VOCAB_SIZE
+            result.tokens.append(SampledToken(work.seq_id, token))
+        return result
+
+
+READS: dict[type[Draft], Literal["", "states", "cache"]] = {Draft: "", Head: "states", Assistant: "cache"}
 
 
 class Free(Pacing):
@@ -289,10 +313,10 @@ def test_sequences_longer_than_it_knows_have_no_drafts(bench: Any, free: None) -
     assert run.engine.stats().num_draft_tokens == 2
 
 
-def of_head(bench: Any, chance: float = 1.0, **kwargs: Any) -> tuple[Any, Head]:
+def of_head(bench: Any, kind: type[Head] = Head, **kwargs: Any) -> tuple[Any, Head]:
     kwargs = {"speculative": CONFIG, "num_blocks": 64, "max_num_batched_tokens": 512, **kwargs}
-    head = Head(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"], chance)
-    run = bench(Method(1, execute=head, reads_states=True), **kwargs)
+    head = kind(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"])
+    run = bench(Method(1, execute=head, reads=READS[kind]), **kwargs)
     head.toy = run.toy
     return run, head
 
@@ -320,6 +344,16 @@ def test_of_what_others_left_a_head_computes_the_last_position_again(bench: Any,
     assert head.rows == [34 - 23, 1, 1, 1]
 
 
+def test_one_that_reads_the_models_cache_computes_a_row_for_a_guess(bench: Any, free: None) -> None:
+    run, head = of_head(bench, Assistant)
+    run.add(PROMPT, max_tokens=11)
+    run.run()
+    run.check_all_ended()
+    assert head.rows == [1] * 8
+    stats = run.engine.stats()
+    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (8, 8)
+
+
 def test_a_prompt_is_caught_up_with_sooner_by_a_head(bench: Any) -> None:
     run, head = of_head(bench, max_model_len=400)
     run.add(PROMPT * 12, max_tokens=60)
@@ -336,7 +370,7 @@ def test_a_prompt_is_caught_up_with_sooner_by_a_head(bench: Any) -> None:
     chance=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     max_draft_rows=st.sampled_from([1, 3, 64]),
     is_free=st.sampled_from([True, True, False]),
-    is_head=st.booleans(),
+    kind=st.sampled_from([Draft, Head, Assistant]),
 )
 def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     bench: Any,
@@ -346,14 +380,13 @@ def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     chance: float,
     max_draft_rows: int,
     is_free: bool,
-    is_head: bool,
+    kind: type[Draft],
 ) -> None:
-    kind = Head if is_head else Draft
     draft = kind(setup["num_blocks"], 8, setup["max_num_batched_tokens"], chance)
     with pytest.MonkeyPatch.context() as patch:
         if is_free:
             give_freely(patch)
-        method = Method(1, execute=draft, reads_states=is_head)
+        method = Method(1, execute=draft, reads=READS[kind])
         run = bench(method, **setup, speculative=CONFIG, max_draft_rows=max_draft_rows)
         if isinstance(draft, Head):
             draft.toy = run.toy

@@ -35,6 +35,7 @@ from albireo.graph.node import Graph, RowSegment
 from albireo.graph.program import PANEL, Program
 from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.eagle import eagle_head, token_ids
+from albireo.models.draft_heads.gemma4 import assistant_head, is_assistant
 from albireo.models.draft_heads.head import ENDS, DraftHead
 from albireo.models.draft_heads.mtp import mtp_head
 from albireo.models.draft_input import FEW_LOGITS
@@ -80,9 +81,10 @@ class HeadDrafter:
         return sum(device.weight_bytes(program) for program in programs)
 
     def block_bytes(self, device: Device) -> int:
-        """Of its keys and values, and of the hidden states that it reads."""
-        width = HiddenStates.bytes_per_token(self.head.config.hidden_size, is_exact=self._is_exact)
-        return device.block_bytes(self.program.kv) + self.config.block_size * width
+        """Of its keys and values, where it has any, and of the hidden states that it reads."""
+        width = HiddenStates.bytes_per_token(self.head.kept_size, is_exact=self._is_exact)
+        own = 0 if self.head.reads_cache else device.block_bytes(self.program.kv)
+        return own + self.config.block_size * width
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
         """Its tokens are the model's."""
@@ -95,19 +97,29 @@ class HeadDrafter:
         if is_tuned:
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self._weights() as weights:
-            own = CpuModel(program, weights, model.pool, num_blocks, advance, lender=model, borrowed=self.borrowed)
+            own = CpuModel(
+                program,
+                weights,
+                model.pool,
+                num_blocks,
+                advance,
+                lender=model,
+                borrowed=self.borrowed,
+                reads_cache=head.reads_cache,
+            )
             combine = CpuModel(self.combining[1], weights, model.pool, 1, advance) if self.combining else None
         states = HiddenStates(
-            num_blocks, size, head.config.hidden_size, is_exact=self._is_exact, group=self.group, combine=combine
+            num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
         vocab_size = self.source.model_config.vocab_size
-        runner = Runner(HeadModel(own, states, size, vocab_size, self._ids(own)), vocab_size, size, num_ahead=1)
+        reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
+        runner = Runner(reading, vocab_size, size, num_ahead=1)
         method = Method(
             1,
             execute=runner.execute,
             max_positions=self.max_positions,
             vocab_size=vocab_size,
-            reads_states=True,
+            reads="cache" if head.reads_cache else "states",
         )
         return LoadedDrafter(method, states)
 
@@ -194,7 +206,9 @@ def asked_head(config: EngineConfig, source: ModelSource, device: Device) -> Dra
     rows_are = where if asked.method == "mtp" else source.directory
     try:
         num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
-        if asked.method == "mtp":
+        if asked.method == "mtp" and is_assistant(where):
+            head = assistant_head(model, where, num_ids)
+        elif asked.method == "mtp":
             head = mtp_head(model, where, num_ids)
         else:
             head = eagle_head(asked.method, model, where, num_ids)
@@ -227,7 +241,14 @@ def plan_head(
     built = _rounded(head.build(max_positions), head, config, graph)
     packings = {name: each.packing for name, each in program.constants.items() if name in head.shared}
     compiled = compile_program(
-        built, own, max_positions, None, device.catalog(), has_block_groups=False, packings=packings
+        built,
+        own,
+        max_positions,
+        None,
+        device.catalog(),
+        has_block_groups=False,
+        packings=packings,
+        cache=program.kv if head.reads_cache else None,
     )
     combining = None
     if head.is_combined:

@@ -25,6 +25,7 @@ from albireo.execution.draft_head import HiddenStates
 from albireo.execution.runner import Runner
 from albireo.graph.program import Program
 from albireo.json_file import read_json
+from albireo.models.draft_heads.gemma4 import MODEL_TYPE as ASSISTANT
 from albireo.speculative.proposer import Method
 from albireo.text.tokenizer import Tokenizer
 
@@ -181,8 +182,9 @@ def _refuse_head(directory: Path) -> None:
     data = read_json(path) if path.is_file() else {}
     names = [*(data.get("architectures") or ()), data.get("speculators_model_type")]
     said = next((str(name) for name in names if "eagle" in str(name).lower()), None)
-    if said is not None or "draft_vocab_size" in data:
-        method = "eagle3" if said is None or "3" in said else "eagle"
+    is_assistant = data.get("model_type") == ASSISTANT
+    if said is not None or is_assistant or "draft_vocab_size" in data:
+        method = "mtp" if is_assistant else "eagle3" if said is None or "3" in said else "eagle"
         raise ConfigError(
             f'speculative_config.model={directory} is a head that drafts, not a model; say which: "method": "{method}"'
         )

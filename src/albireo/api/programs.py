@@ -16,6 +16,7 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import adapter_passes, compile_graph, passes_without
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.speculative_config import MAX_DRAFTS
@@ -43,13 +44,14 @@ def compile_program(
     has_adapters: bool = False,
     has_block_groups: bool = True,
     packings: Mapping[str, str] | None = None,
+    cache: KVLayout | None = None,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
     Args:
         catalog: kernels to choose from; None: those of the device that config asks for. has_adapters: of linears.
         has_block_groups: layers with windows may have blocks of their own, where the kernels can do that.
-        packings: see compile_graph().
+        packings, cache: see compile_graph().
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
@@ -73,4 +75,5 @@ def compile_program(
         kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
         has_block_groups=has_block_groups and BLOCK_GROUPS in catalog.abilities,
         packings=packings,
+        cache=cache,
     )

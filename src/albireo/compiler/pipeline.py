@@ -44,6 +44,7 @@ from albireo.compiler.passes import (
 from albireo.compiler.rewrite import copy_graph, label
 from albireo.compiler.select import select_kernels
 from albireo.errors import ConfigError, InvariantError, UnsupportedModel
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
@@ -151,6 +152,7 @@ def compile_graph(
     kv_dtype: str | None = None,
     has_block_groups: bool = False,
     packings: Mapping[str, str] | None = None,
+    cache: KVLayout | None = None,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
 
@@ -164,6 +166,7 @@ def compile_graph(
         kv_dtype: type of the KV cache; None: that of the queries.
         has_block_groups: layers with a window have KV blocks of their own, which are let go behind it.
         packings: of constants that another program has in memory, by name: they are read so where a kernel can.
+        cache: of another program, whose layers this one's read; None: it has one of its own.
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.
@@ -176,17 +179,18 @@ def compile_graph(
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
     if graph.top_k:
         maxima["P"] = maxima["T"] * graph.top_k
-    check_graph(graph)
+    check_graph(graph, reads_cache=cache is not None)
     passes = passes_for(catalog.abilities, passes)
     fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))
     require_families(fused, records)
-    check_graph(fused)
+    check_graph(fused, reads_cache=cache is not None)
     kernels, selected = select_kernels(fused, catalog, packings)
     layouts, laid_out = plan_layouts(fused, kernels, max_positions)
     memory, planned = plan_memory(fused, maxima)
     calls, met = place_barriers(make_calls(fused, kernels, layouts, memory), memory, maxima)
-    kv, done = kv_layout(fused, block_size, kv_dtype), [*records, selected, laid_out, planned, met]
-    if has_block_groups:
+    done = [*records, selected, laid_out, planned, met]
+    kv = kv_layout(fused, block_size, kv_dtype) if cache is None else cache
+    if has_block_groups and cache is None:
         kv, grouped = group_blocks(fused, kv, max_positions)
         done.append(grouped)
     return emit(fused, calls, layouts, memory, kv, maxima, done)

@@ -280,9 +280,9 @@ def _model_drafts(
         settings.max_num_batched_tokens,
         settings.vocab_size,
         method.vocab_size,
-        reads_states=method.reads_states,
+        reads=method.reads,
     )
-    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions, method.reads_states)
+    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions, bool(method.reads))
 
 
 def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:

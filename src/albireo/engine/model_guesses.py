@@ -11,7 +11,8 @@ nothing would be lost but a guess.
 
 A head that drafts is such a model, too, but for two things. It reads hidden states that the model left, so what it
 computes at a position is of the token behind it: its sequences are one shorter. And where a token was a guess so was
-the hidden state, so what it left there is computed again when both are known.
+the hidden state, so what it left there is computed again when both are known. One that reads the model's cache has
+nothing to catch up with, and makes all of its guesses at one position.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from albireo.engine.prefix_cache import PrefixCache
 from albireo.engine.request import Sequence as Seq
@@ -82,7 +84,7 @@ class ModelGuesses:
         execute: computes a plan of the draft model. cache: knows keys of blocks.
         group: of block tables, whose layers see all positions. max_tokens: of one step.
         vocab_size: ids of the model are below it; own_vocab_size: those of the draft model.
-        reads_states: it is a head.
+        reads: see Method.
     """
 
     def __init__(
@@ -95,9 +97,9 @@ class ModelGuesses:
         vocab_size: int,
         own_vocab_size: int,
         *,
-        reads_states: bool = False,
+        reads: Literal["", "states", "cache"] = "",
     ) -> None:
-        self._shift = int(reads_states)
+        self._shift, self._has_cache = int(bool(reads)), reads != "cache"
         self._mask_bytes = -(-max(vocab_size, own_vocab_size) // 8)
         self._execute, self._cache, self._block_size = execute, cache, block_size
         self._group, self._max_tokens, self._vocab_size = group, max_tokens, vocab_size
@@ -158,6 +160,9 @@ class ModelGuesses:
         budget = self._max_tokens
         for seq, _ in wanted:
             start = self._num_known(seq)
+            if not self._has_cache:
+                works.append(self._work(seq, seq.slice(start + 1, start + 2), start, []))
+                continue
             num_new = min(self._length(seq) - start, budget)
             if num_new > 0:
                 budget -= num_new
@@ -177,6 +182,9 @@ class ModelGuesses:
                 drafts[seq_id].append(token)
                 if len(drafts[seq_id]) < num and token not in seq.stop_ids:
                     position = self._length(seq) + len(drafts[seq_id]) - 1
+                    if not self._has_cache:
+                        works.append(self._work(seq, [token], self._length(seq) - 1, drafts[seq_id]))
+                        continue
                     works.append(self._work(seq, [token], position, drafts[seq_id]))
                     self._spoil(seq, position, position + 1)
                     if not self._shift:
@@ -191,8 +199,9 @@ class ModelGuesses:
         return {token.seq_id: token.token_id for token in result.tokens}
 
     def _work(self, seq: Seq, token_ids: list[int], start: int, drafts: list[int]) -> SequenceWork:
-        work = SequenceWork(seq.seq_id, token_ids, start, (seq.block_tables[self._group],))
-        if start + len(token_ids) == self._length(seq) + len(drafts):
+        tables = (seq.block_tables[self._group],) if self._has_cache else tuple(seq.block_tables)
+        work = SequenceWork(seq.seq_id, token_ids, start, tables)
+        if not self._has_cache or start + len(token_ids) == self._length(seq) + len(drafts):
             output = [*seq.output_token_ids, *drafts]
             params, task = self._progress[seq.seq_id].params, seq.task
             kept = (task.seed, task.prompt_token_ids, output, task.stop_token_ids)
@@ -211,10 +220,12 @@ class ModelGuesses:
         """How many of its first positions the cache has, all but the last at most."""
         table, size = seq.block_tables[self._group], self._block_size
         progress = self._progress.get(seq.seq_id)
+        if not self._has_cache:
+            if progress is None:
+                self._progress[seq.seq_id] = _Progress(_of_guesses(seq))
+            return self._length(seq) - 1
         if progress is None:
-            # nobody is told how likely it was, nor when it has thought enough
-            params = seq.request.params.clone(logprobs=None, prompt_logprobs=None, thinking_token_budget=None)
-            progress = self._progress[seq.seq_id] = _Progress(params)
+            progress = self._progress[seq.seq_id] = _Progress(_of_guesses(seq))
             while (progress.num_known + size) < seq.num_tokens and self._is_held(seq, progress.num_known // size):
                 progress.num_known += size
             # the last position of the last block read a token behind it, which need not be this one's
@@ -251,10 +262,15 @@ class ModelGuesses:
 
     def _name_blocks(self, seq: Seq) -> None:
         """Full blocks of known tokens go by their keys."""
-        if not self._cache.is_enabled:
+        if not self._cache.is_enabled or not self._has_cache:
             return
         table, size = seq.block_tables[self._group], self._block_size
         for idx in range(self._progress[seq.seq_id].num_known // size - 1, -1, -1):
             if self._is_held(seq, idx):
                 break
             self._held[table[idx]] = self._cache.key_at(seq, (idx + 1) * size)
+
+
+def _of_guesses(seq: Seq) -> SamplingParams:
+    """How drafts are drawn: nobody is told how likely they were, nor when it has thought enough."""
+    return seq.request.params.clone(logprobs=None, prompt_logprobs=None, thinking_token_budget=None)

@@ -64,8 +64,11 @@ class HiddenStates:
         rows = outputs.taps
         if self._combine is not None:
             rows = self._combine.run(step_of((rows,), None, (len(rows),), self._rows.shape[1])).hidden
-        slots = inputs.slots if inputs.group_slots is None else inputs.group_slots[self._group]
-        self.write(slots, rows)
+        self.write(self.slots(inputs), rows)
+
+    def slots(self, inputs: StepInputs) -> Ints:
+        """[T] where those of a step's rows lie."""
+        return inputs.slots if inputs.group_slots is None else np.ascontiguousarray(inputs.group_slots[self._group])
 
     def write(self, slots: Ints, rows: F32) -> None:
         """Args: rows: [n, width]."""
@@ -97,6 +100,8 @@ class HeadModel:
 
     Args: token_ids: the model's id of each of its own, of vocab_size there are, or those that it has just now; None:
         they are the same.
+        reads_cache: it has no KV cache and computes one row of a sequence, at the last place whose keys the model has
+            written, turned as the token behind it; then again, with what it left itself.
     """
 
     def __init__(
@@ -106,7 +111,10 @@ class HeadModel:
         block_size: int,
         vocab_size: int,
         token_ids: Ints | DraftIds | None = None,
+        *,
+        reads_cache: bool = False,
     ) -> None:
+        self._reads_cache = reads_cache
         self._model, self._states, self._block_size = model, states, block_size
         self._vocab_size, self._token_ids = vocab_size, token_ids
 
@@ -115,6 +123,12 @@ class HeadModel:
         if isinstance(ids, DraftIds):
             ids.meet(inputs.token_ids)
             ids = ids.of_row
+        if self._reads_cache:
+            slots = self._states.slots(inputs)
+            inputs = replace(inputs, given=(self._states.read(slots),), rope_positions=inputs.positions + 1)
+            outputs = self._model.run(inputs)
+            self._states.write(slots, outputs.following)
+            return outputs if ids is None else self._renumbered(outputs, ids)
         outputs = self._model.run(replace(inputs, given=(self._states.read(inputs.slots),)))
         rows = inputs.out_rows
         owner = np.searchsorted(inputs.query_start, rows, side="right") - 1

@@ -28,8 +28,8 @@ from albireo.graph.program_spec import FAMILIES
 IMPLICIT_ROLES = ("kv", "positions", "slots")
 
 
-def check_graph(graph: Graph) -> None:
-    """Hold a graph to the rules.
+def check_graph(graph: Graph, *, reads_cache: bool = False) -> None:
+    """Hold a graph to the rules. Args: reads_cache: another graph wrote the KV cache that it reads.
 
     1. A value is defined before it is read, once, and names its producer; constants are registered under their name.
     2. Types are what ops.infer says; attributes are known and sensible.
@@ -42,7 +42,7 @@ def check_graph(graph: Graph) -> None:
     Cost: O(nodes and their bodies).
     """
     _check_nodes(graph)
-    _check_kv(graph, is_body=False)
+    _check_kv(graph, is_body=reads_cache)
     counts = {node.attrs["top_k"] for node in graph.nodes if "top_k" in node.attrs}
     if len(counts) > 1:
         raise InvariantError(f"layers choose {sorted(counts)} experts of a token; P pairs are counted by one number")

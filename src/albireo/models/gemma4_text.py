@@ -189,7 +189,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             x = _mlp_and_experts(b, config, x, layer)
         if given:
             x = _with_given(b, config, x, given[layer], layer)
-        x = _scaled(b, x, layer)
+        x = scaled(b, x, layer)
     return head(b, config, x)
 
 
@@ -259,7 +259,7 @@ def _normed(b: GraphBuilder, c: ModelConfig, x: Value, module: str) -> Value:
         return b.rms_norm(x, b.weight(f"{module}.weight", (c.hidden_size,), "float32"), c.rms_norm_eps)
 
 
-def _scaled(b: GraphBuilder, x: Value, layer: int) -> Value:
+def scaled(b: GraphBuilder, x: Value, layer: int) -> Value:
     """The residual stream times the number that the layer ends with."""
     with b.part(f"layers.{layer}.scalar"):
         return b.scale_by(x, b.weight(f"model.layers.{layer}.layer_scalar", (1,), "float32"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 from albireo.speculative.ngram import NgramProposer
 from albireo.speculative_config import SpeculativeConfig
@@ -40,8 +40,8 @@ class Method:
         a plan of the draft model, which has a KV cache of its own with blocks of the same numbers; see
         engine/model_guesses.py. max_positions: longest sequence that it knows; vocab_size: its
         ids are below it.
-        reads_states: it is a head of the model's own: what it computes at a position reads what the model left there,
-            and the token behind it.
+        reads: what it reads of the model's, where it is a head: states, which are left at each position, beside the
+            token behind it; cache: these and keys and values, and it has none of its own.
     """
 
     num_kinds: int
@@ -49,7 +49,7 @@ class Method:
     execute: Callable[[StepPlan], StepResult] | None = None
     max_positions: int = MAX_POSITIONS
     vocab_size: int = 0
-    reads_states: bool = False
+    reads: Literal["", "states", "cache"] = ""
 
 
 def method_of(config: SpeculativeConfig) -> Method:

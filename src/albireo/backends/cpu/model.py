@@ -110,10 +110,12 @@ class CpuModel:
         num_state_slots: int = 0,
         lender: CpuModel | None = None,
         borrowed: Sequence[str] = (),
+        reads_cache: bool = False,
     ) -> None:
         """Args:
         num_state_slots: sequences that can keep states at once, where the program keeps any.
         borrowed: constants that are lender's, which has the same by these names.
+        reads_cache: its KV cache is lender's.
         """
         self.num_blocks = num_blocks
         self.num_state_slots = num_state_slots
@@ -124,7 +126,7 @@ class CpuModel:
         offsets, num_bytes = constant_offsets(own)
         self._weights, self._lender = _native.Memory(max(1, num_bytes)), lender
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
-        self._kv = KVMemory(program.kv, num_blocks)
+        self._kv: KVMemory = lender._kv if reads_cache and lender is not None else KVMemory(program.kv, num_blocks)
         self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if lender is not None:

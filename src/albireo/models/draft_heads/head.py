@@ -47,6 +47,7 @@ class DraftHead:
         build: its graph, for sequences of up to so many tokens.
         state_size: numbers of all taps of a token. is_combined: a linear makes hidden_size of them, see combine().
         shared: which of the model's constants its graph has, too.
+        reads_cache: it has no KV cache: its layers read the model's.
         has_own_ids: it guesses some of the model's tokens, by ids of its own; see eagle.token_ids().
     """
 
@@ -59,11 +60,17 @@ class DraftHead:
     is_combined: bool = False
     shared: tuple[str, ...] = (TABLE, HEAD)
     has_own_ids: bool = False
+    reads_cache: bool = False
 
     @property
     def num_ids(self) -> int | None:
         """See DraftInput."""
         return None if self.config.draft is None else self.config.draft.num_ids
+
+    @property
+    def kept_size(self) -> int:
+        """Numbers of what is kept of a token."""
+        return self.config.hidden_size if self.is_combined else self.state_size
 
     def combine(self) -> Graph:
         """What makes one row of those of all taps, which come with the step. Output: hidden, of all rows wanted."""

@@ -111,7 +111,7 @@ LIES: list[tuple[bytes, str]] = [
     (padded(head([], [tensor(dims=(33, 2), kind=8)]), 256), "rows of 33 are no whole blocks of 32"),
     (padded(head([], [tensor(kind=5)]), 256), "'w': has type 5, which is not known"),
     (padded(head([], [tensor(kind=2**31)]), 256), "has type 2147483648, which is not known"),
-    (padded(head([], [tensor(kind=10, dims=(256, 1))]), 256), "has type Q2_K; supported: F32, F16"),
+    (padded(head([], [tensor(kind=15, dims=(256, 1))]), 256), "has type Q8_K; supported: F32, F16"),
     (padded(head([], [tensor(), tensor(offset=256)]), 512), "'w' appears twice"),
     (
         padded(head([], [tensor(), tensor("v", offset=128)]), 512),

@@ -16,7 +16,7 @@ from albireo.models import build_graph, load_architecture, load_config, open_che
 from albireo.models.config import parse_config
 from albireo.models.rope import rope_spec
 from albireo.models.weights import Checkpoint
-from models.gguf.writer import CONFIGS, LLAMA, words, write_gguf
+from models.gguf.writer import CONFIGS, LLAMA, PRESETS, words, write_gguf
 from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.test_gguf_blocks import KINDS
 from step_batches import Work, make_step
@@ -43,17 +43,27 @@ def test_whole_models_equal_transformers(name: str, kind: str, tmp_path: Path) -
     assert off < (3e-6 if kind == "F32" else 1e-4), off  # Q6_K has its scales rounded to 16 bits
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
-def test_transformers_reads_the_file_the_same_way(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PRESETS)
+def test_files_of_few_bits_equal_transformers(kind: str, tmp_path: Path) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, kind, seed=3)
+    off = distance(logits_of(tmp_path / "m.gguf"), logits_by_transformers(LLAMA, numbers, IDS))
+    assert off < (1e-4 if "Q6_K" in PRESETS[kind].values() else 3e-6), off
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "Q8_0") for name in ("llama", "qwen2", "qwen3")), ("llama", "preset Q2_K"), ("qwen2", "preset IQ1_M")],
+)
+def test_transformers_reads_the_file_the_same_way(name: str, kind: str, tmp_path: Path) -> None:
     """Its own reader of GGUF: settings, order of rows, names."""
     config = CONFIGS[name] | ({"head_dim": 128} if name == "qwen3" else {})  # which it takes every Qwen 3 to have
-    write_gguf(tmp_path / "m.gguf", config, "Q8_0", seed=4, tokenizer=words)
+    write_gguf(tmp_path / "m.gguf", config, kind, seed=4, tokenizer=words)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="m.gguf", dtype=torch.float32, attn_implementation="eager"
     )
     with torch.no_grad():
         wanted = model.eval()(torch.tensor([IDS])).logits[0].numpy()
-    assert distance(logits_of(tmp_path / "m.gguf"), wanted) < 3e-6
+    assert distance(logits_of(tmp_path / "m.gguf"), wanted) < (1e-4 if kind == "preset Q2_K" else 3e-6)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *KINDS])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from quantization.formats.gguf_random import random_blocks, scaled
 from tiny_models import random_weights
 
 gguf = pytest.importorskip("gguf")
@@ -237,16 +238,38 @@ def quantized(weight: Array, kind: str, seed: int) -> tuple[NDArray[np.uint8], A
     try:
         data = gguf.quantize(weight, number)
     except NotImplementedError:
-        rng = np.random.default_rng(seed)
-        size, num_bytes = gguf.GGML_QUANT_SIZES[number]
-        data = rng.integers(0, 256, (weight.size // size, num_bytes)).astype(np.uint8)
-        # so that numbers have about the size of the weights: codes are up to 31 or 63, scales up to 63 or 127
-        tiny = np.array([float(np.abs(weight).mean()) / 1500], "<f2").view(np.uint8)
-        places = [208] if kind == "Q6_K" else [0, 2]
-        for place in places:
-            data[:, place : place + 2] = tiny
-        data = data.reshape(len(weight), -1)
+        size = gguf.GGML_QUANT_SIZES[number][0]
+        blocks = random_blocks(kind, weight.size // size, np.random.default_rng(seed))
+        # so that numbers have about the size of the weights
+        whole = np.abs(gguf.dequantize(scaled(kind, blocks, np.ones(1)), number)).mean()
+        data = scaled(kind, blocks, np.array([np.abs(weight).mean() / whole])).reshape(len(weight), -1)
     return data, gguf.dequantize(data, number)
+
+
+_MIXED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "F16", "F32", "BF16")
+#: Of files as llama.cpp's presets make them: by the last parts of names, the type of the others first.
+PRESETS: dict[str, dict[str, str]] = {
+    "preset Q2_K": {"": "Q2_K", "v_proj": "Q4_K", "o_proj": "Q3_K", "down_proj": "Q3_K", "lm_head": "Q6_K"},
+    "preset Q3_K_M": {"": "Q3_K", "v_proj": "Q5_K", "o_proj": "Q4_K", "down_proj": "Q4_K", "lm_head": "Q6_K"},
+    "preset IQ4_XS": {"": "IQ4_XS", "v_proj": "Q5_K", "down_proj": "Q5_K", "lm_head": "Q6_K"},
+    "preset IQ3_M": {"": "IQ3_S", "v_proj": "Q4_K", "o_proj": "Q4_K", "down_proj": "Q4_K", "lm_head": "Q6_K"},
+    "preset IQ3_XXS": {"": "IQ3_XXS", "k_proj": "IQ2_S", "v_proj": "IQ3_S", "o_proj": "IQ3_S", "lm_head": "Q5_K"},
+    "preset IQ2_M": {"": "IQ2_S", "v_proj": "Q4_K", "o_proj": "IQ3_S", "down_proj": "IQ3_S", "lm_head": "Q5_K"},
+    "preset IQ2_XXS": {"": "IQ2_XXS", "v_proj": "Q4_K", "down_proj": "Q2_K", "embed_tokens": "Q2_K", "lm_head": "Q5_K"},
+    "preset IQ1_M": {"": "IQ1_M", "o_proj": "IQ2_XXS", "v_proj": "Q4_K", "embed_tokens": "Q2_K", "lm_head": "Q5_K"},
+    "preset IQ1_S": {"": "IQ1_S", "o_proj": "IQ2_XS", "v_proj": "Q4_K", "embed_tokens": "Q2_K", "lm_head": "Q5_K"},
+    "preset IQ4_NL": {"": "IQ4_NL", "v_proj": "Q5_1", "lm_head": "Q6_K"},
+    "preset TQ1_0": {"": "TQ1_0", "embed_tokens": "Q4_K", "lm_head": "Q6_K"},
+    "preset TQ2_0": {"": "TQ2_0", "embed_tokens": "Q4_K", "lm_head": "Q6_K"},
+}
+
+
+def _type_of(name: str, kind: str, i: int) -> str:
+    """Of the matrix i."""
+    if kind == "mixed":
+        return _MIXED[i % len(_MIXED)]
+    preset = PRESETS.get(kind, {"": kind})
+    return preset.get(name.split(".")[-2], preset[""])
 
 
 def words(writer: Any) -> None:
@@ -272,7 +295,7 @@ def write_gguf(
     """Write a model. Returns: every weight of the float model, as the numbers that stand in the file.
 
     Args:
-        kind: type of the matrices; "mixed": another one for each.
+        kind: type of the matrices; "mixed": another one for each; or one of PRESETS.
         change: may add keys to the writer, and alter the settings of the architecture before they are written.
         tokenizer: adds one.
     """
@@ -307,10 +330,9 @@ def write_gguf(
         writer.add_bos_token_id(config["bos_token_id"])
         writer.add_eos_token_id(config["eos_token_id"])
     numbers = random_weights(config, seed)
-    kinds = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "F16", "F32", "BF16")
     experts: dict[str, tuple[str, list[NDArray[Any]]]] = {}
     for i, (name, weight) in enumerate(numbers.items()):
-        own = "F32" if weight.ndim == 1 else kinds[i % len(kinds)] if kind == "mixed" else kind
+        own = "F32" if weight.ndim == 1 else _type_of(name, kind, i)
         if ".experts." in name:  # all of a layer are one tensor, and of one type
             own = experts.get(stacked_name(name), (own, []))[0]
             data, numbers[name] = (weight, weight) if own == "F32" else quantized(weight, own, seed + i)

@@ -104,7 +104,7 @@ def test_more_experts_than_are_held_decoded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(*images)
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "mixed"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "Q2_K", "Q3_K", "IQ3_S", "TQ2_0", "mixed"])
 def test_gguf_files_of_experts(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     from models.gguf.writer import MIXTURES as CONFIGS

@@ -8,29 +8,26 @@ import pytest
 from albireo.encodings import encoding
 from albireo.errors import WeightMismatch
 from albireo.quantization.formats.gguf_blocks import BLOCKS, TYPE_NAMES, read_blocks
+from quantization.formats.gguf_random import random_blocks, scaled
 
 gguf = pytest.importorskip("gguf")
 KINDS = [name for name, block in BLOCKS.items() if block.encoding]
 
 
-def random_blocks(kind: str, n: int, k: int, seed: int) -> np.ndarray:
-    """Any bits but for the scales, which are ordinary float16 numbers of both signs."""
+def blocks_of(kind: str, n: int, k: int, seed: int) -> np.ndarray:
+    """Any bits but for the scales, which are ordinary numbers of both signs."""
     rng = np.random.default_rng(seed)
-    block = BLOCKS[kind]
-    data = rng.integers(0, 256, (n * k // block.size, block.num_bytes)).astype(np.uint8)
-    places = {"Q6_K": [208], "MXFP4": []}.get(kind, [0, 2] if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [0])
-    for place in places:
-        scales = (rng.standard_normal(len(data)) * 0.05).astype("<f2")
-        data[:, place : place + 2] = scales[:, None].view(np.uint8)
+    count = n * k // BLOCKS[kind].size
+    blocks = scaled(kind, random_blocks(kind, count, rng), rng.standard_normal((2, count)) * 0.05)
     if kind == "MXFP4":
-        data[:, 0] = rng.integers(100, 150, len(data))
-    return data.reshape(n, -1)
+        blocks[:, 0] = rng.integers(100, 150, count)
+    return blocks.reshape(n, -1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_bits_are_read_as_the_library_reads_them(kind: str) -> None:
     n, k = 6, 768
-    data = random_blocks(kind, n, k, 3)
+    data = blocks_of(kind, n, k, 3)
     wanted = gguf.dequantize(data, gguf.GGMLQuantizationType[kind])
     matrix = read_blocks(kind, data, (n, k), "w")
     assert matrix.encoding == encoding(BLOCKS[kind].encoding or "")
@@ -43,14 +40,17 @@ def test_any_bits_are_read_as_the_library_reads_them(kind: str) -> None:
         assert not (matrix.scale.view(np.uint32) & 0xFF).any()
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0"])
 def test_the_librarys_own_quantization(kind: str) -> None:
-    weight = np.random.default_rng(1).standard_normal((8, 96)).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((8, 256 if kind.startswith("TQ") else 96)).astype(np.float32)
     number = gguf.GGMLQuantizationType[kind]
     data = gguf.quantize(weight, number)
     matrix = read_blocks(kind, data, weight.shape, "w")
     np.testing.assert_array_equal(matrix.decode(), gguf.dequantize(data, number))
-    assert np.abs(matrix.decode() - weight).max() < 0.35
+    if kind.startswith("TQ"):  # the largest number of 256, with a sign or without one number at all
+        assert (np.abs(matrix.decode()).max(axis=1) == np.abs(weight).max(axis=1).astype(np.float16)).all()
+    else:
+        assert np.abs(matrix.decode() - weight).max() < 0.35
 
 
 def test_sizes_and_numbers_of_types_are_the_librarys() -> None:
@@ -64,12 +64,28 @@ def test_sizes_and_numbers_of_types_are_the_librarys() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [0x7C00, 0x7E01, 0xFC00])
 def test_a_scale_that_is_not_finite_is_named(kind: str, bits: int) -> None:
-    data = random_blocks(kind, 2, 256, 5)
-    place = 208 if kind == "Q6_K" else 0
-    blocks = data.reshape(-1, BLOCKS[kind].num_bytes)
+    blocks = blocks_of(kind, 2, 256, 5).reshape(-1, BLOCKS[kind].num_bytes)
     if kind == "MXFP4":
         blocks[1, 0] = 255
     else:
-        blocks[1, place : place + 2] = np.array([bits], "<u2").view(np.uint8)
+        blocks[1] = scaled(kind, blocks[1:2], np.array([bits], "<u2").view("<f2"))
     with pytest.raises(WeightMismatch, match=r"tensor 'w' holds -?(inf|nan).*finite"):
-        read_blocks(kind, data, (2, 256), "w")
+        read_blocks(kind, blocks.reshape(2, -1), (2, 256), "w")
+
+
+def test_what_a_type_costs_is_said() -> None:
+    """Where a weight takes half as much again as in the file, or more."""
+    assert BLOCKS["Q2_K"].note == "the numbers are kept, in 12 bits each instead of 2.62"
+    assert BLOCKS["TQ1_0"].note == "the numbers are kept, in 4.25 bits each instead of 1.69"
+    assert BLOCKS["Q6_K"].note.endswith("; the scale of each 16 numbers, a product of up to 19 bits, is rounded to 16")
+    assert {kind for kind in BLOCKS if not BLOCKS[kind].note} == {
+        "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "MXFP4",
+    }  # fmt: skip
+
+
+def test_the_one_number_of_q3_k_that_is_no_int8() -> None:
+    """-4 times -32, which is 128: held with its sign turned."""
+    blocks = np.zeros((1, 110), np.uint8)  # every code is -4, every scale -32
+    matrix = read_blocks("Q3_K", scaled("Q3_K", blocks, np.array([0.5])), (1, 256), "w")
+    assert (matrix.codes == 0).all() and (matrix.scale == -0.5).all()
+    np.testing.assert_array_equal(matrix.decode(), np.full((1, 256), 64.0, np.float32))

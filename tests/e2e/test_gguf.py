@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.locate import locate_model
 from albireo.cli.main import main
-from albireo.errors import ModelError
+from albireo.errors import ConfigError, ModelError
 from albireo.text.tokenizer import Tokenizer
+from albireo.verify.subject import open_subject
 from models.gguf.writer import LLAMA, write_gguf
 from text.gguf_settings import sentence_piece_settings, write_sentence_piece
 from tiny_models import make_checkpoint, shared_data
@@ -30,13 +31,13 @@ def answers(model: Path, **options: Any) -> list[tuple[list[int], float]]:
     return [(list(output.token_ids), output.cumulative_logprob or 0.0) for output in outputs]
 
 
-def write_with_tokenizer(path: Path, kind: str) -> Path:
+def write_with_tokenizer(path: Path, kind: str, split: dict[str, Any] | None = None) -> Path:
     """A small model with a tokenizer and a template. Returns: the directory that the tokenizer is from."""
     directory = shared_data("tokenizers", "mistral-v1")
     settings = sentence_piece_settings(directory)
     config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
     config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
-    write_gguf(path, config, kind, tokenizer=lambda writer: write_sentence_piece(writer, settings))
+    write_gguf(path, config, kind, split=split, tokenizer=lambda writer: write_sentence_piece(writer, settings))
     return directory
 
 
@@ -76,6 +77,41 @@ def test_an_engine_directory_of_it_needs_it_no_more(tmp_path: Path) -> None:
     assert built.chat(messages, GREEDY)[0].prompt_token_ids == wanted.chat(messages, GREEDY)[0].prompt_token_ids
 
 
+def test_parts_run_as_the_whole_does(tmp_path: Path) -> None:
+    """By the first, the last and the directory; and an engine directory of them, held against its files."""
+    (tmp_path / "parts").mkdir()
+    write_gguf(tmp_path / "m.gguf", LLAMA, "preset Q2_K", seed=7)
+    write_gguf(tmp_path / "parts" / "m.gguf", LLAMA, "preset Q2_K", seed=7, split={"split_max_tensors": 8})
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert len(parts) == 3
+    wanted = answers(tmp_path / "m.gguf")
+    for place in (parts[0], parts[2], tmp_path / "parts"):
+        assert answers(place) == wanted
+    result = CliRunner().invoke(main, ["inspect", str(parts[1])])
+    assert "in 3 files: 21 tensors of float32, int4.g32.affine, int8.g128, int8.g16" in result.output, result.output
+
+
+def test_an_engine_directory_of_parts_is_verified(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    write_with_tokenizer(tmp_path / "parts" / "m.gguf", "Q8_0", split={"split_max_tensors": 6})
+    options = BuildConfig(dtype="bfloat16", max_model_len=64, max_num_seqs=2)
+    build(tmp_path / "parts", tmp_path / "engine", options)
+    first, second = sorted((tmp_path / "parts").iterdir())
+    manifest = json.loads((tmp_path / "engine" / "manifest.json").read_text())
+    assert sorted(manifest["source"]) == [first.name, second.name]
+    looked_at: list[str] = []
+    subject = open_subject(tmp_path / "engine", str(second), looked_at.append)
+    assert (subject.checkpoint, set(looked_at)) == (first, {first.name, second.name})
+    data = bytearray(second.read_bytes())
+    data[-1] ^= 1
+    second.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"was not built from.*{second.name} has sha256"):
+        open_subject(tmp_path / "engine", str(first), looked_at.append)
+    write_with_tokenizer(tmp_path / "whole.gguf", "Q8_0")
+    with pytest.raises(ConfigError, match=r"lists 2 GGUF files, and there are 1\."):
+        open_subject(tmp_path / "engine", str(tmp_path / "whole.gguf"), looked_at.append)
+
+
 def test_what_inspect_says_of_it(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", LLAMA, "mixed")
     result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.gguf")])
@@ -91,6 +127,16 @@ def test_where_it_is_found(tmp_path: Path) -> None:
     (tmp_path / "b.GGUF").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match=r"holds 2 GGUF files; give one of them: a\.gguf, b\.GGUF"):
         locate_model(str(tmp_path))
+    (tmp_path / "b.GGUF").unlink()
+    for number in (2, 3):  # of a model whose first part is not there: whoever opens it says so
+        (tmp_path / f"c-0000{number}-of-00003.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"2 models in GGUF files; give one of them: a\.gguf, c-00002-of-00003\.gguf"):
+        locate_model(str(tmp_path))
+    file.unlink()
+    assert locate_model(str(tmp_path)) == tmp_path / "c-00002-of-00003.gguf"
+    (tmp_path / "c-00001-of-00003.gguf").write_bytes(b"GGUF")
+    assert locate_model(str(tmp_path / "c-00003-of-00003.gguf")) == tmp_path / "c-00001-of-00003.gguf"
+    file.write_bytes(b"GGUF")
     (tmp_path / "config.json").write_text(json.dumps({}))
     assert locate_model(str(tmp_path)) == tmp_path, "a directory that is a model is one, whatever lies beside it"
     shutil.copy(file, tmp_path / "model.bin")

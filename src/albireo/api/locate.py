@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from albireo.errors import ModelError
+from albireo.models.gguf.split import part_paths
 from albireo.models.gguf.tensors import is_gguf
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
@@ -24,7 +25,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def locate_model(name: str | None) -> Path:
-    """The directory, or the GGUF file, that a model is loaded from.
+    """The directory, or the GGUF file, that a model is loaded from: of a file in parts the first of them.
 
     Raises: ModelError when there is no such directory and the name cannot be fetched, saying what to do.
     """
@@ -34,7 +35,7 @@ def locate_model(name: str | None) -> Path:
     if path.is_dir():
         return _gguf_in(path) or path
     if is_gguf(path) and path.exists():
-        return path
+        return _first_part(path)
     if path.exists():
         raise ModelError(
             f"{name} is a file; give the directory that holds config.json and model.safetensors, or a .gguf file"
@@ -45,17 +46,27 @@ def locate_model(name: str | None) -> Path:
 
 
 def _gguf_in(directory: Path) -> Path | None:
-    """The GGUF file of a directory that holds nothing else to run.
+    """The GGUF file, or the first of its parts, of a directory that holds nothing else to run.
 
     Raises: ModelError when there are several.
     """
     found = sorted(path for path in directory.iterdir() if is_gguf(path))
     if not found or any((directory / name).exists() for name in ("config.json", "manifest.json")):
         return None
-    if len(found) > 1:
-        listed = ", ".join(path.name for path in found[:5])
-        raise ModelError(f"{directory}: holds {len(found)} GGUF files; give one of them: {listed}")
-    return found[0]
+    models: dict[Path, Path] = {}
+    for path in found:
+        models.setdefault(part_paths(path)[0], _first_part(path))
+    if len(models) > 1:
+        listed = ", ".join(path.name for path in list(models.values())[:5])
+        what = "GGUF files" if len(models) == len(found) else "models in GGUF files"
+        raise ModelError(f"{directory}: holds {len(models)} {what}; give one of them: {listed}")
+    return next(iter(models.values()))
+
+
+def _first_part(path: Path) -> Path:
+    """Of a model in several files, if it is there; whoever opens one says what is missing."""
+    first = part_paths(path)[0]
+    return first if first.exists() else path
 
 
 def _fetch(name: str) -> Path:

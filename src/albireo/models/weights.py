@@ -21,6 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models.fused_experts import FusedExperts, split_experts
 from albireo.models.gguf.config import config_of, parts_of
+from albireo.models.gguf.split import part_paths
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.interleaved_experts import INTERLEAVED, interleaved
 from albireo.models.latent_weights import JOINED, split_up_projections
@@ -251,9 +252,10 @@ class Checkpoint:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that a Checkpoint of a directory, or of a GGUF file, may read; none: there are no weights."""
+    """The files that a Checkpoint of a directory, or of a GGUF file with its other parts, may read, in order; none:
+    there are no weights."""
     if is_gguf(directory):
-        return [directory] if directory.is_file() else []
+        return [path for path in part_paths(directory) if path.is_file()]
     return sorted(directory.glob("*.safetensors"))
 
 

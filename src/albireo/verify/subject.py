@@ -26,6 +26,7 @@ from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
 from albireo.models.gguf.tensors import is_gguf
+from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
 
@@ -109,18 +110,30 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:
     wanted = {name: (entry, name) for name, entry in files.manifest.source.items()}
     in_one = is_gguf(checkpoint)
+    places = _gguf_files(files, checkpoint) if in_one else {}
     for name, entry in files.manifest.files.items():
         folder, _, copied = name.partition("/")
         if folder in (layout.TOKENIZER, layout.CONFIG) and not in_one:
             wanted[copied] = (entry, name)
     for name, (entry, listed) in sorted(wanted.items(), key=lambda item: item[1][0].size):
         note(name)
-        problem = _difference(checkpoint if in_one else checkpoint / name, entry, listed)
+        problem = _difference(places[name] if in_one else checkpoint / name, entry, listed)
         if problem:
             raise ConfigError(
                 f"{files.directory} was not built from {checkpoint}: {name} {problem}. Give the one it was built "
                 f"from, or {layout.rebuild_hint(files.directory)}"
             )
+
+
+def _gguf_files(files: EngineFiles, checkpoint: Path) -> dict[str, Path]:
+    """Which file each of the manifest is, under any name. Raises: ConfigError for another number of parts."""
+    listed, there = sorted(files.manifest.source), weight_files(checkpoint)
+    if len(listed) != len(there):
+        raise ConfigError(
+            f"{files.directory} was not built from {checkpoint}: manifest.json lists {len(listed)} GGUF files, and "
+            f"there are {len(there)}. Give those it was built from, or {layout.rebuild_hint(files.directory)}"
+        )
+    return dict(zip(listed, there, strict=True))
 
 
 def _difference(path: Path, entry: FileEntry, listed: str) -> str:

@@ -149,7 +149,9 @@ def test_a_file_shorter_than_a_head(size: int, tmp_path: Path) -> None:
 
 def test_a_part_of_several_files(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(padded(head([pair("split.count", 2, struct.pack("<H", 3))], [tensor()]), 256))
-    with pytest.raises(UnsupportedModel, match="=3: it is one part of several"):
+    with pytest.raises(
+        UnsupportedModel, match=r"=3: it is one part of several, which are found by names such as m-00001-of-00003.gguf"
+    ):
         GgufFile(tmp_path / "m.gguf")
 
 

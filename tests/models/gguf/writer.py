@@ -291,6 +291,7 @@ def write_gguf(
     change: Callable[[Any, dict[str, Any]], object] = lambda writer, keys: None,
     scale: float = 1.0,
     tokenizer: Callable[[Any], object] | None = None,
+    split: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
     """Write a model. Returns: every weight of the float model, as the numbers that stand in the file.
 
@@ -298,9 +299,10 @@ def write_gguf(
         kind: type of the matrices; "mixed": another one for each; or one of PRESETS.
         change: may add keys to the writer, and alter the settings of the architecture before they are written.
         tokenizer: adds one.
+        split: how the writer cuts the file into parts, whose names are made of path.
     """
     arch, heads = _ARCHITECTURES.get(config["model_type"], config["model_type"]), config["num_attention_heads"]
-    writer = gguf.GGUFWriter(str(path), arch)
+    writer = gguf.GGUFWriter(str(path), arch, **(split or {}))
     keys: dict[str, Any] = {
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],

@@ -38,12 +38,14 @@ _NUMBERS |= {10: "<u8", 11: "<i8", 12: "<f8"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor: name of its type in ggml, shape with the longest stride first, and byte range in the file."""
+    """A tensor: name of its type in ggml, shape with the longest stride first, byte range, and in which file of the
+    model."""
 
     kind: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    file: int = 0
 
 
 @dataclass(frozen=True, slots=True)

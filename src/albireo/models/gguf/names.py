@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from albireo.errors import WeightMismatch, short
 from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
@@ -84,7 +85,7 @@ def _reshaped(part: str, entry: Entry) -> Entry:
         shape = (math.prod(shape),)
     elif part in _OF_HEADS and len(shape) == 3:
         shape = (shape[0] * shape[1], shape[2])
-    return Entry(entry.kind, shape, entry.start, entry.stop)
+    return replace(entry, shape=shape)
 
 
 def _matrices(new: str, entry: Entry, name: str) -> Iterator[tuple[str, Entry]]:
@@ -99,8 +100,8 @@ def _matrices(new: str, entry: Entry, name: str) -> Iterator[tuple[str, Entry]]:
         raise WeightMismatch(f"tensor {short(name)} has {entry.shape[0]} rows for gate and up of an expert")
     middle = entry.start + (entry.stop - entry.start) // 2
     half = (entry.shape[0] // 2, *entry.shape[1:])
-    yield f"{stem}.{gate}.{kind}", Entry(entry.kind, half, entry.start, middle)
-    yield f"{stem}.{up}.{kind}", Entry(entry.kind, half, middle, entry.stop)
+    yield f"{stem}.{gate}.{kind}", replace(entry, shape=half, stop=middle)
+    yield f"{stem}.{up}.{kind}", replace(entry, shape=half, start=middle)
 
 
 def _experts(name: str, entry: Entry, dims: int) -> Iterator[Entry]:
@@ -113,4 +114,4 @@ def _experts(name: str, entry: Entry, dims: int) -> Iterator[Entry]:
     size = (entry.stop - entry.start) // entry.shape[0]
     for expert in range(entry.shape[0]):
         start = entry.start + expert * size
-        yield Entry(entry.kind, entry.shape[1:], start, start + size)
+        yield replace(entry, shape=entry.shape[1:], start=start, stop=start + size)

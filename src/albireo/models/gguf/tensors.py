@@ -1,4 +1,5 @@
-"""GgufFile: a mapped GGUF file whose tensors have the names that graphs read, and their rows in the order of graphs.
+"""GgufFile: a mapped GGUF file, or all parts of one, whose tensors have the names that graphs read, and their rows in
+the order of graphs.
 
 Called by models.weights and models/__init__.py. Does not know graphs, nor which models there are beyond their names
 of tensors.
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.encodings import encoding as named
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
-from albireo.models.gguf.header import Entry, read_header
+from albireo.errors import ModelError, WeightMismatch, short
+from albireo.models.gguf.header import Entry
 from albireo.models.gguf.names import renamed
 from albireo.models.gguf.put_back import Order, Part
+from albireo.models.gguf.split import open_parts, part_paths
 from albireo.models.gguf.stored import FACTORS
-from albireo.models.mapped_file import MappedFile
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
@@ -47,22 +48,16 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 class GgufFile:
-    """Tensors by the names of graphs: a StoredTensors.
+    """Tensors by the names of graphs: a StoredTensors. Of a model in several files, any of them stands for all.
 
     Raises: ModelError for a file that cannot be read; WeightMismatch for one that is damaged; UnsupportedModel for a
-        type of tensor that is not read, or one part of several.
+        type of tensor that is not read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = MappedFile(path, 24, "a GGUF head")
+        self._files, header = open_parts(path)
+        self.path = path if len(self._files) == 1 else part_paths(path)[0]
         try:
-            header = read_header(self._file.view, str(path))
-            parts = header.settings.get("split.count", 1)
-            if parts != 1:
-                raise UnsupportedModel(
-                    f"{path}: split.count={short(parts)}: it is one part of several; llama-gguf-split --merge joins"
-                )
             name = header.settings.get("general.architecture")
             self._entries = renamed(header.entries, name, str(path), partial(_is_unread, header.settings, name))
         except ModelError:
@@ -90,23 +85,24 @@ class GgufFile:
 
     def buffer(self, name: str) -> memoryview:
         entry = self._entry(name)
-        return self._file.view[entry.start : entry.stop]
+        return self._files[entry.file].view[entry.start : entry.stop]
 
     def tensor(self, name: str) -> RawTensor:
         """A view of a tensor of numbers. Raises: WeightMismatch for one of blocks."""
         entry, dtype = self._entry(name), self.dtype(name)
         if dtype is None:
             raise WeightMismatch(f"{self.path}: tensor {short(name)} of {entry.kind} must be F32, F16 or BF16")
-        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._file.address + entry.start)
+        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._files[entry.file].address + entry.start)
 
     def release(self, name: str) -> None:
         """Let the pages of a tensor go; they are read from the file again when touched."""
         entry = self._entry(name)
-        self._file.release(entry.start, entry.stop)
+        self._files[entry.file].release(entry.start, entry.stop)
 
     def close(self) -> None:
-        """Give the mapping up; it goes when the last RawTensor does."""
-        self._file.close()
+        """Give the mappings up; they go when their last RawTensor does."""
+        for file in self._files:
+            file.close()
 
     def plan(self, parts: Mapping[str, Part]) -> Plan:
         """The matrices that are blocks, and what is made of tensors by parts, by name."""

@@ -17,6 +17,7 @@ from albireo.quantization.formats.arrays import nibbles, unpack_words
 from albireo.quantization.formats.gguf_grids import grid
 from albireo.quantization.formats.gguf_parts import ZERO, Parts, Reader, half, signed
 
+_EIGHTH = np.float32(0.125)
 _MAGNITUDES_2 = np.array([8, 25, 43], np.int8)
 _MAGNITUDES_3 = np.array([4, 12, 20, 28, 36, 44, 52, 62], np.int8)
 #: [256, 8] of a byte of signs: where a bit is set, -1.
@@ -37,7 +38,8 @@ def _odd(numbers: NDArray[Any]) -> F32:
 
 def _seven_signs(words: NDArray[Any]) -> NDArray[np.int8]:
     """[blocks, n] words, the lowest 28 bits of which are signs of 32 numbers -> [blocks, n, 4, 8]."""
-    return _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
+    signs: NDArray[np.int8] = _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
+    return signs
 
 
 def _iq2_xxs(b: U8) -> Parts:
@@ -45,28 +47,28 @@ def _iq2_xxs(b: U8) -> Parts:
     parts = b[:, 2:].reshape(len(b), 8, 8)
     words = _words(parts[:, :, 4:], "<u4")[:, :, 0]
     numbers = _MAGNITUDES_2[grid("IQ2_XXS")][parts[:, :, :4]] * _seven_signs(words)
-    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) / 8, ZERO, None
+    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) * _EIGHTH, ZERO, None
 
 
 def _iq2_xs(b: U8) -> Parts:
     # of each 8 numbers: 9 bits of a point and seven signs; then 4 bits of scale for 16
     words = _words(b[:, 2:66], "<u2")
     numbers = _MAGNITUDES_2[grid("IQ2_XS")][words & np.uint16(511)] * _SEVEN_SIGNS[words >> np.uint16(9)]
-    return signed(numbers), _odd(nibbles(b[:, 66:])) * half(b[:, :2]) / 8, ZERO, None
+    return signed(numbers), _odd(nibbles(b[:, 66:])) * half(b[:, :2]) * _EIGHTH, ZERO, None
 
 
 def _iq2_s(b: U8) -> Parts:
     # of each 8 numbers: 8 bits of a point, 8 signs, the point's two highest bits; then 4 bits of scale for 16
     points = b[:, 2:34] | (unpack_words(b[:, 66:74], 2).astype(np.uint16) << np.uint16(8))
     numbers = _MAGNITUDES_2[grid("IQ2_S")][points] * _SIGNS[b[:, 34:66]]
-    return signed(numbers), _odd(nibbles(b[:, 74:])) * half(b[:, :2]) / 8, ZERO, None
+    return signed(numbers), _odd(nibbles(b[:, 74:])) * half(b[:, :2]) * _EIGHTH, ZERO, None
 
 
 def _iq3_xxs(b: U8) -> Parts:
     # eight points of each 32 numbers, all of them; then a word of signs with 4 bits of scale above for each 32
     words = _words(b[:, 66:], "<u4")
     numbers = _MAGNITUDES_3[grid("IQ3_XXS")][b[:, 2:66]].reshape(-1, 8, 4, 8) * _seven_signs(words)
-    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) / 4, ZERO, None
+    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) * np.float32(0.25), ZERO, None
 
 
 def _iq3_s(b: U8) -> Parts:
@@ -103,7 +105,7 @@ def _iq1_m(b: U8) -> Parts:
     tops = (words >> np.uint16(12)) << np.arange(0, 16, 4, dtype=np.uint16)
     block = half(np.bitwise_or.reduce(tops, axis=1, keepdims=True).view(np.uint8))
     scales = (words[:, :, None] >> np.arange(0, 12, 3, dtype=np.uint16)) & np.uint16(7)
-    return signed(numbers), _odd(scales.reshape(-1, 16)) * block / 8, ZERO, None
+    return signed(numbers), _odd(scales.reshape(-1, 16)) * block * _EIGHTH, ZERO, None
 
 
 READERS: Mapping[str, Reader] = {

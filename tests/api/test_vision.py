@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ import numpy as np
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.api.devices import CpuDevice
+from albireo.artifact.tuning_files import cache_path, write_table
+from albireo.config import EngineConfig
 from albireo.errors import TemplateError
+from albireo.graph.program import Program
+from albireo.graph.tuning import BUCKETS, Tuning
 from tiny_sights import picture, save
+from tuning_tables import CHANGED, table_for
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -72,6 +79,34 @@ def test_text_is_served_where_pictures_cannot_be_read(
             llm.chat([{"role": "user", "content": parts}], GREEDY)
         (output,) = llm.chat([{"role": "user", "content": "Hello"}], GREEDY, use_tqdm=False)
         assert len(output.outputs[0].token_ids) == 4
+
+
+def test_a_tower_runs_with_what_was_tuned(sight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the user's table, as the text part does."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    programs: list[Program] = []
+    load_tower = CpuDevice.tower
+
+    def recorded(self: CpuDevice, config: EngineConfig, program: Program, *rest: Any) -> Any:
+        programs.append(program)
+        return load_tower(self, config, program, *rest)
+
+    monkeypatch.setattr(CpuDevice, "tower", recorded)
+
+    def tunings() -> set[tuple[Tuning, ...]]:
+        programs.clear()
+        with LLM(str(sight), dtype="float32", num_threads=1):
+            assert len(programs) == 2
+            return {call.tuning for program in programs for call in program.calls if call.family == "linear"}
+
+    assert (CHANGED,) * len(BUCKETS) not in tunings()
+    entries = tuple(entry for program in programs for entry in table_for(program).entries)
+    table = replace(table_for(programs[0]), entries=tuple({(e.key, e.bucket): e for e in entries}.values()))
+    path = cache_path(table.fingerprint)
+    assert path is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, table)
+    assert tunings() == {(CHANGED,) * len(BUCKETS)}
 
 
 def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.MonkeyPatch) -> None:

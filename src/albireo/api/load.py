@@ -64,7 +64,7 @@ class Loaded:
     """Everything an engine is made of.
 
     Fields:
-        program: of the first rank; other_ranks: of the others.
+        program: of the first rank; other_ranks: of the second.
         device: cpu or cuda.
         execute: makes a plan happen on model. prepare: what later steps would wait for, a piece a call, while there is
             nothing to execute; returns whether it did any.
@@ -160,6 +160,9 @@ def load(
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
+            if isinstance(vision, Vision):
+                tower, projector = (tuned(program, directory, config.num_threads)[0] for program in vision.programs)
+                vision = replace(vision, programs=(tower, projector))
         graph = source.graph(memory.max_model_len)
         both = programs if drafter is None else (*programs, *drafter.programs)
         if isinstance(vision, Vision):

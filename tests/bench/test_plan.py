@@ -289,12 +289,15 @@ def test_what_reads_pictures_is_counted_and_predicted(tmp_path):
     )
     images = figures["images"]
     assert (images["tiles"], images["tokens"], images["patches"]) == (10, 40, 160)
-    assert images["elapsed_s"]["low"] < images["elapsed_s"]["expected"] < images["elapsed_s"]["high"]
+    assert images["first_token_s"]["low"] < images["first_token_s"]["expected"] < images["first_token_s"]["high"]
     memory = figures["memory"]
     assert memory["needed_bytes"] - bare["memory"]["needed_bytes"] == memory["vision_bytes"] > 0
     assert bare["memory"]["vision_bytes"] == 0 and bare["images"]["problem"].startswith("limit_mm_per_prompt")
     text = "\n".join(plan_lines(figures))
-    assert "of 1,024 x 768 pixels: 40 tokens, 10 tiles, read in" in text and "the part that reads them" in text
+    assert "of 1,024 x 768 pixels: 40 tokens, 10 tiles, first token in" in text and "the part that reads them" in text
+    short = plan_model(replace(config, max_model_len=32), PlanWorkload(input_len=8, output_len=8))
+    assert short["images"]["first_token_s"] is None, "the prompt of a picture is longer"
+    assert "40 tokens, 10 tiles\n" in "\n".join(plan_lines(short))
     assert "images        not read: limit_mm_per_prompt" in "\n".join(plan_lines(bare))
     assert "images" not in "\n".join(plan_lines(plan_model(DEFAULT, PlanWorkload())))
 

@@ -8,6 +8,8 @@ from albireo.bench.cost_model import MODEL_ERROR
 from albireo.bench.predict import Estimate, predict, schedule
 from albireo.bench.roofline import Limits, StepShape
 from albireo.engine.settings import EngineSettings
+from albireo.errors import UnsupportedFeature
+from albireo.image_input import ImageInput, Tile
 from albireo.params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -41,6 +43,15 @@ def test_prompts_are_cut_to_the_budget_and_share_nothing():
     assert sum(step.num_tokens for step in found.steps) == 2 * (16 + 1)
     assert max(step.num_tokens for step in found.steps) == 8
     assert found.first_token_steps[0] < found.first_token_steps[1]
+
+
+def test_pictures_cut_a_prompt_where_the_next_tile_begins():
+    tile = Tile(8, 8, b"", 3)
+    image = ImageInput(bytes(32), (tile, tile), ((1, 4), (5, 8)))
+    found = schedule(settings(image_problem=""), [(10, 1)], GREEDY, [image])
+    assert [step.num_tokens for step in found.steps] == [5, 5]
+    with pytest.raises(UnsupportedFeature, match="reads text only"):
+        schedule(settings(), [(10, 1)], GREEDY, [image])
 
 
 def test_seats_are_kept():

@@ -1,50 +1,122 @@
-"""What a picture takes: tiles, tokens of the prompt, and the time that the tower and its projector need for it.
+"""What a picture takes: tiles, tokens of the prompt, and the time to the first token of an answer about it.
 
-Called by plan.py before a weight is read. Predicts as cost_model.py does, of programs that read patches.
+Called by plan.py before a weight is read, and by cli/facts.py. The engine itself plans the prompt; its steps and the
+tower's are priced as cost_model.py does it, and all of that is held to what a layer of the tower takes here and now.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
 
-from albireo.api.vision import Vision
+from albireo.api.vision import MAX_STEP_TILES, Vision
 from albireo.backends.layer_runs import layer_runs
 from albireo.bench.cost_model import CostModel
-from albireo.bench.predict import Estimate
+from albireo.bench.predict import Estimate, median_limits, schedule
 from albireo.bench.roofline import Limits, StepShape
+from albireo.engine.settings import EngineSettings
+from albireo.errors import RequestError
 from albireo.graph.program import Program
+from albireo.image_input import ImageInput, Tile
 from albireo.images.decode import as_image
+from albireo.images.prepared import PreparedImage
+from albireo.params import SamplingParams
 
 #: Width and height of the picture that figures are of.
 PICTURE = (1024, 768)
+#: Marks between image tokens, as all tokenizers of these models have them: a token each, and blanks side by side.
+_MARK = r"<[^<>]+>|\[[^\[\]]+\]|\s+|[^\s<\[]+|."
 
 
-def image_figures(vision: Vision | str, limits: Sequence[Limits]) -> dict[str, Any]:
-    """Of one picture; problem: why none are read, else empty. elapsed_s: None where no limits are known."""
+def image_figures(vision: Vision | str) -> dict[str, Any]:
+    """Of one picture; problem: why none are read, else empty. prompt_tokens: with the marks between those of rows."""
     if isinstance(vision, str):
         return {"problem": vision}
-    width, height = PICTURE
-    prepared = vision.processor.prepare(as_image(np.zeros((height, width, 3), np.uint8)))
-    sizes = [tile.shape[:2] for tile in prepared.tiles]
-    rows = [vision.tower.rows(*size) for size in sizes]
-    patches = [vision.tower.patches(*size) for size in sizes]
-    costs, projector = _layer_costs(vision.programs[0]), CostModel(vision.programs[1], 0)
-    sequences = [vision.tower.sequences(*size) or ((count,),) for size, count in zip(sizes, patches, strict=True)]
-    steps = [(costs[layer], lengths) for tile in sequences for layer, lengths in enumerate(tile)]
-    steps += [(projector, (count,)) for count in rows]
-    times = sorted(sum(_step_s(cost, lengths, each) for cost, lengths in steps) for each in limits)
+    prepared = _prepared(vision)
+    patches = _patches(vision, prepared)
+    image, length = _placed(vision, prepared)
     return {
         "problem": "",
         "picture": list(PICTURE),
-        "tiles": len(sizes),
+        "tiles": len(patches),
         "patches": sum(patches),
-        "tokens": sum(rows),
-        "elapsed_s": asdict(Estimate.of(times[len(times) // 2], times[0], times[-1])) if times else None,
+        "largest_tile_patches": max(patches),
+        "tokens": image.num_rows,
+        "prompt_tokens": length,
     }
+
+
+def first_token(
+    vision: Vision,
+    text: CostModel,
+    settings: EngineSettings,
+    limits: Sequence[Limits],
+    layer: Program,
+    layer_s: Sequence[float],
+) -> Estimate | None:
+    """Seconds from a prepared picture, which is the whole prompt, to the token behind it: tower, projector, and steps.
+
+    Args:
+        text: of the language model. settings: of an engine with blocks for the prompt.
+        layer, layer_s: of the tower's largest tile, what a layer is, and what it took each time; see tower_speed.py.
+    Returns: None where such a prompt is refused.
+    """
+    prepared = _prepared(vision)
+    image, length = _placed(vision, prepared)
+    engine = replace(
+        settings, image_problem="", are_images_whole=vision.sees_both_ways, max_step_tiles=MAX_STEP_TILES["cpu"]
+    )
+    try:
+        steps = schedule(engine, [(length, 1)], SamplingParams(temperature=0.0), (image,)).steps
+    except RequestError:
+        return None
+    held = median_limits(limits)
+    patches, projector = _patches(vision, prepared), CostModel(vision.programs[1], 0)
+    seconds = _tower_s(vision, prepared, held)
+    seconds += sum(_of_rows(projector, tile.num_rows, held) for tile in image.tiles)
+    seconds += sum(text.step_s(step, held) + text.outside_s(step) for step in steps)
+    times = sorted(seconds * each / _of_rows(CostModel(layer, 0), max(patches), held) for each in layer_s)
+    return Estimate.of(median(times), times[0], times[-1])
+
+
+def _prepared(vision: Vision) -> PreparedImage:
+    width, height = PICTURE
+    return vision.processor.prepare(as_image(np.zeros((height, width, 3), np.uint8)))
+
+
+def _patches(vision: Vision, prepared: PreparedImage) -> list[int]:
+    """Of each tile."""
+    return [vision.tower.patches(*tile.shape[:2]) for tile in prepared.tiles]
+
+
+def _placed(vision: Vision, prepared: PreparedImage) -> tuple[ImageInput, int]:
+    """The picture where a prompt of nothing else has it, without its pixels; and how long that is."""
+    row = re.escape(vision.processor.image_token)
+    spans, length = [], 0
+    for part in re.finditer(f"(?P<rows>(?:{row})+)|{_MARK}", prepared.text):
+        count = len(part["rows"]) // len(vision.processor.image_token) if part["rows"] else 1
+        if part["rows"]:
+            spans.append((length, length + count))
+        length += count
+    sizes = [tile.shape[:2] for tile in prepared.tiles]
+    tiles = tuple(Tile(height, width, b"", vision.tower.rows(height, width)) for height, width in sizes)
+    return ImageInput(bytes(32), tiles, tuple(spans), prepared.grid), length
+
+
+def _tower_s(vision: Vision, prepared: PreparedImage, limits: Limits) -> float:
+    """Of all tiles: of each run of layers, as many patches at once as its layers see."""
+    costs, seconds = _layer_costs(vision.programs[0]), 0.0
+    for tile in prepared.tiles:
+        size = tile.shape[:2]
+        for layer, lengths in enumerate(vision.tower.sequences(*size) or ((vision.tower.patches(*size),),)):
+            shape = StepShape(sum(lengths), 0, 0, tuple((each, each) for each in lengths))
+            seconds += costs[layer].step_s(shape, limits)
+    return seconds
 
 
 def _layer_costs(program: Program) -> list[CostModel]:
@@ -54,6 +126,6 @@ def _layer_costs(program: Program) -> list[CostModel]:
     return [CostModel(replace(program, calls=some), 0) for some in calls]
 
 
-def _step_s(costs: CostModel, lengths: Sequence[int], limits: Limits) -> float:
-    rows = sum(lengths)
-    return costs.step_s(StepShape(rows, 0, 0, tuple((each, each) for each in lengths)), limits)
+def _of_rows(costs: CostModel, rows: int, limits: Limits) -> float:
+    """A step of one sequence of so many rows, all of them new."""
+    return costs.step_s(StepShape(rows, 0, 0, ((rows, rows),)), limits)

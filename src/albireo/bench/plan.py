@@ -16,16 +16,18 @@ from albireo.api.locate import locate_model
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
-from albireo.api.vision import open_vision
+from albireo.api.tuning import tuned
+from albireo.api.vision import Vision, open_vision
 from albireo.artifact.reader import is_engine_directory
 from albireo.backends.cpu.machine import usable_cpus
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.fit import MemoryParts, memory_parts
-from albireo.bench.image_cost import image_figures
+from albireo.bench.image_cost import first_token, image_figures
 from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
 from albireo.config import EngineConfig
@@ -76,7 +78,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU. Of a model that writes
         no text (writes_text) they are of prompts alone.
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
-    Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
+    Cost: about a second: compiling, the probes, and scheduling the workload without computing it; with pictures one or
+        two more, for a layer of what reads them.
     """
     asked = config.speculative_config
     if asked is not None and asked.method != "ngram":
@@ -137,18 +140,27 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     )
     dtype = source.model_config.dtype
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
-    limits: list[Limits] = []
+    images = image_figures(vision) | {"first_token_s": None}
     if device.name == "cpu":
         probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
         limits = [probe.measure() for _ in range(_NUM_BURSTS)]
-        speed = _predicted(CostModel(program, vocab_size), probe, limits, settings, workload, concurrency)
+        costs = CostModel(program, vocab_size)
+        speed = _predicted(costs, probe, limits, settings, workload, concurrency)
+        if isinstance(vision, Vision) and writes_text:
+            length = images["prompt_tokens"] + 1
+            settings = replace(settings, num_blocks=max(settings.num_blocks, memory.blocks_for(1, length)))
+            tower, _ = tuned(vision.programs[0], directory, config.num_threads)
+            layer = layer_program(tower)
+            layer_s = layer_seconds(layer, images["largest_tile_patches"], config.num_threads)
+            predicted = first_token(vision, costs, settings, limits, layer, layer_s)
+            images["first_token_s"] = None if predicted is None else asdict(predicted)
     return {
         "model": str(directory),
         "dtype": dtype,
         "writes_text": writes_text,
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
-        "images": image_figures(vision, limits),
+        "images": images,
         **speed,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }

@@ -67,8 +67,8 @@ def _image_lines(images: dict[str, Any]) -> Iterator[str]:
         return
     width, height = images["picture"]
     tiles = f"{images['tiles']} tile{'s' * (images['tiles'] != 1)}"
-    predicted = images["elapsed_s"]
-    time = f", read in {_bars(predicted, seconds)}" if predicted is not None else ""
+    predicted = images["first_token_s"]
+    time = f", first token in {_bars(predicted, seconds)}" if predicted is not None else ""
     yield row("an image", f"of {width:,} x {height:,} pixels: {images['tokens']:,} tokens, {tiles}{time}")
 
 

@@ -15,6 +15,7 @@ from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.roofline import Limits, StepShape, shape_of
 from albireo.engine.engine import Engine
 from albireo.engine.settings import EngineSettings
+from albireo.image_input import ImageInput
 from albireo.params import SamplingParams
 from albireo.step import SampledToken, StepPlan, StepResult
 
@@ -61,10 +62,16 @@ class Prediction:
     decode_step_s: Estimate | None
 
 
-def schedule(settings: EngineSettings, lengths: Sequence[tuple[int, int]], params: SamplingParams) -> Schedule:
+def schedule(
+    settings: EngineSettings,
+    lengths: Sequence[tuple[int, int]],
+    params: SamplingParams,
+    images: Sequence[ImageInput] = (),
+) -> Schedule:
     """Let the engine plan requests that arrive together.
 
-    Args: lengths: for each request, its prompt and output tokens. params: but for max_tokens.
+    Args: lengths: for each request, its prompt and output tokens. params: but for max_tokens. images: of each prompt.
+    Raises: RequestError for one that is refused.
     Cost: what scheduling them for real costs; nothing is computed.
     """
     steps: list[StepShape] = []
@@ -78,7 +85,7 @@ def schedule(settings: EngineSettings, lengths: Sequence[tuple[int, int]], param
     for idx, (prompt_len, output_len) in enumerate(lengths):
         own = replace(params, max_tokens=output_len, ignore_eos=True)
         # A salt of its own: prompts that are alike here are not in what is planned for.
-        engine.add_request(str(idx), [0] * prompt_len, own, cache_salt=str(idx))
+        engine.add_request(str(idx), [0] * prompt_len, own, cache_salt=str(idx), images=images)
     first: dict[int, int] = {}
     while engine.has_work():
         for update in engine.step():
@@ -110,9 +117,14 @@ def predict(costs: CostModel, planned: Schedule, limits: Sequence[Limits]) -> Pr
     )
 
 
+def median_limits(measured: Sequence[Limits]) -> Limits:
+    """What is expected of several measurements."""
+    return _limits(measured, median)
+
+
 def _cases(limits: Sequence[Limits]) -> tuple[Limits, Limits, Limits]:
     """Expected, best and worst."""
-    return _limits(limits, median), _limits(limits, max), _limits(limits, min)
+    return median_limits(limits), _limits(limits, max), _limits(limits, min)
 
 
 def _limits(measured: Sequence[Limits], pick: Callable[[list[float]], float]) -> Limits:

@@ -74,7 +74,7 @@ def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> li
     vision = open_vision(config, source, device)
     if vision == TEXT_ONLY:
         return []
-    figures = image_figures(vision, [])
+    figures = image_figures(vision)
     if figures["problem"]:
         return [("images", f"not read: {figures['problem']}")]
     assert isinstance(vision, Vision), "there is no problem"

@@ -1,0 +1,75 @@
+"""What a picture takes: counted as the tokenizer and the engine count it, and priced by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from albireo.bench.cost_model import MODEL_ERROR, CostModel
+from albireo.bench.image_cost import PICTURE, first_token, image_figures
+from albireo.bench.roofline import Limits, StepShape
+from albireo.bench.tower_speed import layer_program
+from albireo.engine.settings import EngineSettings
+from albireo.images.decode import as_image
+from albireo.text.tokenizer import Tokenizer
+from bench.test_tower_speed import vision_of
+
+tiny_sights = pytest.importorskip("tiny_sights")
+LIMITS = [Limits(1e9, 1e11)] * 3
+SETTINGS = EngineSettings(num_blocks=200, max_model_len=2048, vocab_size=300)
+
+
+class HandCosts(CostModel):
+    """A step of the text part takes a second, and nothing beside."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepShape] = []
+
+    def step_s(self, shape: StepShape, limits: Limits) -> float:
+        self.steps.append(shape)
+        return 1.0
+
+    def outside_s(self, shape: StepShape) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("name", tiny_sights.FAMILIES)
+def test_tokens_are_those_of_the_tokenizer(name: str, tmp_path: Path) -> None:
+    vision = vision_of(tiny_sights.save(tmp_path, name))
+    figures = image_figures(vision)
+    prepared = vision.processor.prepare(as_image(np.zeros((PICTURE[1], PICTURE[0], 3), np.uint8)))
+    tokenizer = Tokenizer.from_directory(tmp_path)
+    ids = tokenizer.encode(prepared.text, add_special_tokens=False)
+    (row,) = tokenizer.encode(vision.processor.image_token, add_special_tokens=False)
+    assert figures["tokens"] == ids.count(row) > 0
+    blanks = sum(len(part) - 1 for part in prepared.text.split(">") if part.isspace())  # one token each, without merges
+    assert figures["prompt_tokens"] == pytest.approx(len(ids) - blanks, abs=2)
+    assert figures["tiles"] == len(prepared.tiles)
+
+
+def test_tower_projector_and_steps_by_hand(tmp_path: Path) -> None:
+    vision = vision_of(tiny_sights.save(tmp_path, "idefics3"))
+    figures, text = image_figures(vision), HandCosts()
+    tower, projector = (CostModel(program, 0) for program in vision.programs)
+    layer = layer_program(vision.programs[0])
+    patches, rows = figures["largest_tile_patches"], figures["tokens"] // figures["tiles"]
+    of_layer = CostModel(layer, 0).step_s(StepShape(patches, 0, 0, ((patches, patches),)), LIMITS[0])
+    found = first_token(vision, text, SETTINGS, LIMITS, layer, [2 * of_layer, of_layer, 3 * of_layer])
+    assert found is not None
+    tiles = figures["tiles"]
+    assert len(text.steps) == tiles, "a step for each tile, as the engine cuts them"
+    assert sum(step.num_tokens for step in text.steps) == figures["prompt_tokens"]
+    one = tower.step_s(StepShape(patches, 0, 0, ((patches, patches),)), LIMITS[0])
+    one += projector.step_s(StepShape(rows, 0, 0, ((rows, rows),)), LIMITS[0])
+    assert found.expected == pytest.approx(2 * tiles * (one + 1))
+    assert found.low == pytest.approx(tiles * (one + 1) * (1 - MODEL_ERROR))
+    assert found.high == pytest.approx(3 * tiles * (one + 1) * (1 + MODEL_ERROR))
+
+
+def test_a_prompt_that_is_refused_has_no_time(tmp_path: Path) -> None:
+    vision = vision_of(tiny_sights.save(tmp_path, "idefics3"))
+    short = replace(SETTINGS, max_model_len=image_figures(vision)["prompt_tokens"])
+    assert first_token(vision, HandCosts(), short, LIMITS, layer_program(vision.programs[0]), [1.0]) is None

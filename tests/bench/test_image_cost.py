@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,3 +74,24 @@ def test_a_prompt_that_is_refused_has_no_time(tmp_path: Path) -> None:
     vision = vision_of(tiny_sights.save(tmp_path, "idefics3"))
     short = replace(SETTINGS, max_model_len=image_figures(vision)["prompt_tokens"])
     assert first_token(vision, HandCosts(), short, LIMITS, layer_program(vision.programs[0]), [1.0]) is None
+
+
+def test_windows_of_a_tower_take_less_than_all_of_a_picture(tmp_path: Path) -> None:
+    """A picture of 12,288 patches in one tile; layers are held to be as fast as the machine's limits say."""
+    path = tiny_sights.save(tmp_path, "qwen2_5_vl") / "config.json"
+    data, found = json.loads(path.read_text()), {}
+    files = {"size": {"shortest_edge": 256, "longest_edge": 2**20}, "patch_size": 8}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(files))
+    settings = EngineSettings(num_blocks=2000, max_model_len=16384, vocab_size=300)
+    for whole in ((), (1,), (0, 1, 2)):
+        data["vision_config"]["fullatt_block_indexes"] = list(whole)
+        path.write_text(json.dumps(data))
+        vision = vision_of(tmp_path)
+        assert image_figures(vision)["patches"] == 12288
+        layer, rows = layer_program(vision.programs[0]), 12288
+        took = CostModel(layer, 0).step_s(StepShape(rows, 0, 0, ((rows, rows),)), LIMITS[0])
+        text = HandCosts()
+        estimate = first_token(vision, text, settings, LIMITS, layer, [took])
+        assert estimate is not None
+        found[whole] = estimate.expected - len(text.steps)
+    assert 1.5 * found[()] < found[1,] < found[0, 1, 2] / 1.5

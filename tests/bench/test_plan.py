@@ -300,18 +300,3 @@ def test_what_reads_pictures_is_counted_and_predicted(tmp_path):
     assert "40 tokens, 10 tiles\n" in "\n".join(plan_lines(short))
     assert "images        not read: limit_mm_per_prompt" in "\n".join(plan_lines(bare))
     assert "images" not in "\n".join(plan_lines(plan_model(DEFAULT, PlanWorkload())))
-
-
-def test_windows_of_a_tower_take_less_than_all_of_a_picture(tmp_path):
-    tiny_sights = pytest.importorskip("tiny_sights")
-    path = tiny_sights.save(tmp_path, "qwen2_5_vl") / "config.json"
-    data, found = json.loads(path.read_text()), {}
-    files = {"size": {"shortest_edge": 256, "longest_edge": 2**20}, "patch_size": 8}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(files))
-    for whole in ((), (1,), (0, 1, 2)):
-        data["vision_config"]["fullatt_block_indexes"] = list(whole)
-        path.write_text(json.dumps(data))
-        images = plan_model(EngineConfig(model=str(tmp_path), dtype="float32"), PlanWorkload())["images"]
-        assert images["patches"] == 12288
-        found[whole] = images["elapsed_s"]["expected"]
-    assert 1.5 * found[()] < found[1,] < found[0, 1, 2] / 1.5

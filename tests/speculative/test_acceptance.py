@@ -53,3 +53,29 @@ def test_kinds_are_apart_and_a_new_sequence_begins_with_what_others_saw() -> Non
     second.note([3], 0, 0)
     second.judge([4])
     assert first.rate(0) == pytest.approx(1.0, abs=1e-6), "one sequence's failures are its own"
+
+
+def test_by_place_each_draft_of_a_guess_is_judged_for_itself() -> None:
+    shared = Experience(3, is_by_place=True)
+    first = Acceptance(shared)
+    for end in range(200):
+        first.note([1, 2, 3], 0, end)
+        first.judge([1] * end + [1, 2, 4])
+    assert min(first.rate(0), first.rate(1)) == pytest.approx(1.0, abs=1e-6)
+    assert first.rate(2) == pytest.approx(0.0, abs=1e-6)
+    late = Acceptance(shared)
+    assert late.rate(0) > 0.99 and late.rate(2) < 0.01
+
+
+def test_a_place_that_was_never_judged_is_as_the_one_before_it() -> None:
+    """Else a head that is right would never be asked for a second draft, where a row costs more than half."""
+    shared = Experience(3, is_by_place=True)
+    earlier, first = Acceptance(shared), Acceptance(shared)
+    for end in range(50):
+        first.note([1], 0, end)
+        first.judge([1] * (end + 1))
+    assert first.rate(0) == first.rate(1) == first.rate(2) > 0.99
+    first.note([1, 1], 0, 0)
+    first.judge([1, 2])
+    assert first.rate(0) > first.rate(1) == first.rate(2) > FIRST_RATE
+    assert earlier.rate(2) == FIRST_RATE and Acceptance(shared).rate(2) == shared.rates[1] < shared.rates[0]

@@ -38,7 +38,7 @@ class ModelDrafts:
         self.is_usual = True
         self._guesses, self._num_most, self._max_positions = guesses, num_most, max_positions
         self._is_head = is_head
-        self._experience = Experience(1)
+        self._experience = Experience(num_most, is_by_place=True)
         self._acceptances: dict[int, Acceptance] = {}
         self._num_plans = 0
 
@@ -65,13 +65,13 @@ class ModelDrafts:
                 continue
             has_seen_all = num_missing <= 1 + self._num_most
             may_try = is_trial and (has_seen_all or self._num_plans % CATCH_UP_TRIAL_EVERY == 0)
-            rate = probability = self._acceptance(seq).rate(0)
+            acceptance, probability = self._acceptance(seq), 1.0
             longest = min(seq.max_len - 1, self._max_positions)
             for num in range(1, 1 + min(self._num_most, longest - seq.num_tokens)):
+                probability *= acceptance.rate(num - 1)
                 if probability <= worth and not (may_try and num == 1):
                     break
                 offers.append((-probability, num, place))
-                probability *= rate
                 self.is_usual &= has_seen_all
         offers.sort()
         nums: dict[int, int] = {}

@@ -448,7 +448,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     none, empty = tmp_path / "none", tmp_path / "empty"
     empty.mkdir()
     cases: list[tuple[Path, dict[str, Any], type[EngineError], str]] = [
-        (plain, {"method": "mtp"}, ConfigError, "llama has no layers that guess; models of deepseek_v3, .* may"),
+        (plain, {"method": "mtp"}, ConfigError, "llama has no layers that guess; models of deepseek_v3, .* may, and"),
         (without, {"method": "mtp"}, ConfigError, "without has no layers that guess; checkpoints that were trained"),
         (
             tmp_path / "built",

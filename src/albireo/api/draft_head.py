@@ -56,7 +56,7 @@ class HeadDrafter:
     """Implements drafter.Drafter: a head that is not loaded yet.
 
     Fields:
-        graph, program: of its layer; combining: of what makes one row of several hidden states, and its graph.
+        program: of its layers; combining: of what makes one row of several hidden states, where it reads several.
         borrowed: constants that are the model's own.
         group: of block tables, whose layers see all positions.
     """
@@ -64,16 +64,15 @@ class HeadDrafter:
     config: EngineConfig
     source: ModelSource
     head: DraftHead
-    graph: Graph
     program: Program
-    combining: tuple[Graph, Program] | None
+    combining: Program | None
     borrowed: tuple[str, ...]
     max_positions: int
     group: int
 
     @property
     def programs(self) -> tuple[Program, ...]:
-        return (self.program, *((self.combining[1],) if self.combining else ()))
+        return (self.program,) if self.combining is None else (self.program, self.combining)
 
     def weight_bytes(self, device: Device) -> int:
         own = {name: each for name, each in self.program.constants.items() if name not in self.borrowed}
@@ -107,7 +106,7 @@ class HeadDrafter:
                 borrowed=self.borrowed,
                 reads_cache=head.reads_cache,
             )
-            combine = CpuModel(self.combining[1], weights, model.pool, 1, advance) if self.combining else None
+            combine = CpuModel(self.combining, weights, model.pool, 1, advance) if self.combining else None
         states = HiddenStates(
             num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
@@ -252,12 +251,10 @@ def plan_head(
     )
     combining = None
     if head.is_combined:
-        combine, rows = head.combine(), config.step_limits.max_num_batched_tokens
+        rows = config.step_limits.max_num_batched_tokens
         maxima = {"T": rows, "R": rows, "G": 1}
-        catalog = device.catalog()
-        combining = (
-            combine,
-            compile_graph(combine, catalog, maxima=maxima, block_size=config.block_size, max_positions=1),
+        combining = compile_graph(
+            head.combine(), device.catalog(), maxima=maxima, block_size=config.block_size, max_positions=1
         )
     borrowed = tuple(
         name
@@ -265,7 +262,7 @@ def plan_head(
         if name in compiled.constants and compiled.constants[name] == program.constants.get(name)
     )
     group = windows.index(None)
-    return HeadDrafter(config, source, head, built, compiled, combining, borrowed, max_positions, group)
+    return HeadDrafter(config, source, head, compiled, combining, borrowed, max_positions, group)
 
 
 def tapped(graph: Graph, head: DraftHead | None, model: ModelConfig) -> Graph:

@@ -86,7 +86,8 @@ def mtp_head(model: ModelConfig, directory: Path, num_ids: int | None = None) ->
     if family is None:
         raise ConfigError(
             f"speculative_config.method=mtp: {model.model_type} has no layers that guess; models of "
-            f"{', '.join(sorted(_FAMILIES))} may. Use method ngram, draft_model or eagle3"
+            f"{', '.join(sorted(_FAMILIES))} may, and gemma4 has assistants, which are named as model. Use method "
+            "ngram, draft_model or eagle3"
         )
     config = _one_layer(model, replace(family.draft, num_ids=num_ids))
     names = (*family.names(model.num_layers), *ENDS)

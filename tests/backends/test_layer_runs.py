@@ -12,7 +12,8 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.layer_runs import layer_runs
 from albireo.errors import InvariantError
-from albireo.execution.vision import step_of, vision_programs
+from albireo.execution.inputs import step_of
+from albireo.execution.vision import vision_programs
 from albireo.models.vision.tower import open_tower
 from tiny_towers import change_vision, save
 
@@ -34,7 +35,7 @@ def test_a_run_has_the_calls_of_one_layer(whole: list[int], layers: list[int], t
 
 def test_a_step_of_several_sequences() -> None:
     """Each begins a block, behind the null block; all of its rows are its context."""
-    step = step_of((np.zeros((40, 3), np.float32),), None, (16, 20, 4))
+    step = step_of((np.zeros((40, 3), np.float32),), None, (16, 20, 4), 16)
     step.check(16)
     assert step.block_table.tolist() == [[1, 2], [2, 3], [4, 5]]
     assert step.slots.tolist() == [*range(16, 52), *range(64, 68)]

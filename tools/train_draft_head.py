@@ -79,11 +79,11 @@ class Head(nn.Module):
 
     def unrolled(self, embeds: Tensor, states: Tensor, depth: int) -> list[Tensor]:
         """What it leaves of each row [B, T, E], from the model's states, then from its own of one row before, ..."""
-        batch, length, hidden = states.shape
+        batch, length, _ = states.shape
         cosines = self.rotary(states, torch.arange(length)[None])
         steps: list[tuple[Tensor, Tensor]] = []
         left = []
-        for step in range(depth):
+        for _ in range(depth):
             x = torch.cat([self.input_layernorm(embeds), self.hidden_norm(states)], -1)
             q, k, v = (
                 linear(x).view(batch, length, -1, self.dim).transpose(1, 2)
@@ -127,7 +127,7 @@ class Trainer:
         self.head = Head(self.model.config, len(taps))
 
     def losses(self, tokens: Tensor) -> tuple[list[Tensor], list[float]]:
-        """Of each depth: how far its distributions are from the model's, and how often the likeliest token is the same."""
+        """Of each depth: how far its distributions are from the model's, and how often the likeliest token is its."""
         known = tokens.clamp_min(0)
         with torch.no_grad():
             outputs = self.model(known, output_hidden_states=True)

@@ -18,6 +18,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from albireo.images.processor import open_processor
 from albireo.models import load_architecture
+from tiny_towers import BUFFERS
+from variants import VARIANTS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -108,8 +110,8 @@ _LFM2 = {
 _LFM2 |= {"do_image_splitting": False}
 
 
-def _text_of(name: str) -> dict[str, Any]:
-    tiny = {**load_architecture(name).tiny, "max_position_embeddings": 2048}
+def _text_of(name: str, **changes: Any) -> dict[str, Any]:
+    tiny = {**load_architecture(name).tiny, "max_position_embeddings": 2048, **changes}
     return {key: value for key, value in tiny.items() if key != "architectures"}
 
 
@@ -132,6 +134,18 @@ def _of_mistral3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarr
 def _of_gemma3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     types = [[int(token == ids["<image_soft_token>"]) for token in prompt]]
     return {"pixel_values": torch.stack(_channels_first(tiles)), "token_type_ids": torch.tensor(types)}
+
+
+def _of_gemma4(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """All pictures are as many patches as the largest may have; those that are none have no place."""
+    pixels, places = torch.zeros(len(tiles), 24, 3 * 8 * 8), torch.full((len(tiles), 24, 2), -1)
+    for number, tile in enumerate(tiles):
+        patches = _cut(tile, 1).reshape(-1, 3 * 8 * 8)
+        rows, columns = (axis.flatten() for axis in torch.tensor(np.indices([side // 8 for side in tile.shape[:2]])))
+        pixels[number, : len(patches)] = patches
+        places[number, : len(patches)] = torch.stack([columns, rows], dim=-1)
+    types = [[int(token == ids["<|image|>"]) for token in prompt]]
+    return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": torch.tensor(types)}
 
 
 def _of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
@@ -201,6 +215,63 @@ def _qwen(name: str, text_type: str, text: Mapping[str, Any], vision: Mapping[st
         },
         {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
         inputs=_of_qwen,
+    )
+
+
+_GEMMA4 = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "patch_size": 8,
+    "pooling_kernel_size": 2,
+    "position_embedding_size": 12,
+}
+#: Layers with a window, and each kind twice, of which the last read what the first wrote.
+_GEMMA4_SHARING = {**VARIANTS["gemma4_text, embeddings of layers"], "sliding_window": 16}
+_GEMMA4_AUDIO = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "subsampling_conv_channels": [4, 2],
+    "output_proj_dims": 16,
+}
+
+
+def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[str, Any] | None = None) -> Family:
+    def config(ids: Mapping[str, int]) -> dict[str, Any]:
+        sizes = {"vocab_size": len(ids), "vocab_size_per_layer_input": len(ids)}
+        return {
+            "text_config": {**_text_of("gemma4_text", **text), **sizes},
+            "vision_config": {**_GEMMA4, **vision},
+            "audio_config": audio,
+            "image_token_id": ids["<|image|>"],
+            "boi_token_id": ids["<|image>"],
+            "eoi_token_id": ids["<image|>"],
+        }
+
+    of_pictures = {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 6, "image_seq_length": 280}
+    of_pictures |= {"do_normalize": False, "patch_size": 8, "pooling_kernel_size": 2}
+    of_sounds = {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}
+    return Family(
+        "Gemma4ForConditionalGeneration",
+        ("<|image>", "<|image|>", "<image|>"),
+        "<|image|>",
+        config,
+        {
+            "processor_config.json": {
+                "processor_class": "Gemma4Processor",
+                "image_processor": of_pictures,
+                "feature_extractor": of_sounds,
+                "video_processor": {"video_processor_type": "Gemma4VideoProcessor"},
+                "audio_ms_per_token": 40,
+                "audio_seq_length": 750,
+                "image_seq_length": 280,
+            }
+        },
+        inputs=_of_gemma4,
     )
 
 
@@ -281,6 +352,10 @@ FAMILIES: dict[str, Family] = {
         },
         inputs=_of_gemma3,
     ),
+    # as 26B-A4B and 31B, whose tokens of an image see each other in layers with a window
+    "gemma4": _gemma4({"sliding_window": 16, "use_bidirectional_attention": "vision"}, {"standardize": True}),
+    # as E2B and E4B
+    "gemma4, embeddings of layers": _gemma4(_GEMMA4_SHARING, {"use_clipped_linears": True}, _GEMMA4_AUDIO),
     "internvl": Family(
         "InternVLForConditionalGeneration",
         ("<IMG_CONTEXT>", "<img>", "</img>"),
@@ -321,7 +396,7 @@ def save(folder: Path, name: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config = transformers.AutoConfig.for_model(name, **family.config(ids))
+    config = transformers.AutoConfig.for_model(name.partition(",")[0], **family.config(ids))
     config.text_config.eos_token_id = config.eos_token_id = ids["<|im_end|>"]
     config.text_config.bos_token_id = config.text_config.pad_token_id = ids["<|im_start|>"]
     model = getattr(transformers, family.class_name)(config).eval()
@@ -329,12 +404,15 @@ def save(folder: Path, name: str, seed: int = 0) -> Path:
         for key, weight in model.named_parameters():
             if weight.ndim > 1:
                 scale = 1.0 if "position" in key else weight[0].numel() ** -0.5
-                if "embed_tokens" in key:
+                if "embed_tokens." in key:
                     # Gemma's are multiplied, and are its head, too: larger ones would say nothing but themselves
-                    scale = 0.05 if name == "gemma3" else 1.0
+                    scale = 0.05 if name.startswith("gemma") else 1.0
                 weight.normal_(0.0, 1.5 * scale)
             else:
                 weight.normal_(1.0 if "norm" in key.lower() and key.endswith("weight") else 0.0, 0.2)
+        for key, number in model.named_buffers():
+            if "vision_tower" in key and key.rpartition(".")[2] in BUFFERS:
+                number.normal_(BUFFERS[key.rpartition(".")[2]], 0.2)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     for file, content in family.files.items():

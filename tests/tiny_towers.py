@@ -78,6 +78,15 @@ def _of_gemma3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
 
+def _of_gemma4(model: Any, tile: Any) -> Any:
+    """Patches with the channel last, colours from 0 to 1, and column and row of each."""
+    height, width = (side // 8 for side in tile.shape[:2])
+    patches = tile.reshape(height, 8, width, 8, 3).permute(0, 2, 1, 3, 4).reshape(1, height * width, -1)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
+    return model.get_image_features(patches, places, return_dict=True).pooler_output[0]
+
+
 def _of_internvl(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
@@ -131,6 +140,19 @@ _QWEN2_5_VL = {
     "fullatt_block_indexes": [1, 3],
     "out_hidden_size": 48,
 }
+# two heads of queries share one of keys and values; heads of 48, as of 26B-A4B a multiple of 4 and no power of 2
+_GEMMA4 = {
+    "hidden_size": 96,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 48,
+    "patch_size": 8,
+    "pooling_kernel_size": 2,
+    "position_embedding_size": 20,
+    "standardize": True,
+}
 # grids smaller and larger than the table, and one line
 _ANY = ((48, 96), (112, 80), (16, 144))
 
@@ -144,6 +166,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),
+    "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, _text_of("gemma4_text")),
     "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
     "lfm2_vl": Family(
         "Lfm2VlModel",
@@ -175,6 +198,18 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+#: Numbers that checkpoints have and that are no parameters -> around what they are drawn. Bounds cut some of what they
+#: are for, at either end.
+BUFFERS = {
+    "std_bias": 0.0,
+    "std_scale": 1.0,
+    "input_min": -1.0,
+    "input_max": 1.0,
+    "output_min": -1.5,
+    "output_max": 1.5,
+}
+
+
 def save(
     folder: Path,
     name: str,
@@ -202,6 +237,10 @@ def save(
             else:
                 parameter.normal_(1.0 if "norm" in of_weight.lower() and of_weight.endswith("weight") else 0.0, 0.2)
             parameter.copy_(parameter.to(getattr(torch, dtype)))
+        for of_number, number in model.named_buffers():
+            mean = BUFFERS.get(of_number.rpartition(".")[2])
+            if mean is not None:
+                number.normal_(mean, 0.2).copy_(number.to(getattr(torch, dtype)))
     model.save_pretrained(folder)
     return folder
 

@@ -1,7 +1,8 @@
 // Attention of this step's rows over their sequences' paged KV caches: decode, prefill and mixed steps alike.
 // out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
 // window w > 0, s > position - w; where row_ends says so, up to there); h' = h / (H / K). both_ways: of all positions
-// of the sequence, all of which the step has (with a window, |s - position| < w).
+// of the sequence, all of which the step has (with a window, |s - position| < w); -1: of none behind, whatever row_ends
+// says.
 //   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
 // rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of
 // leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one

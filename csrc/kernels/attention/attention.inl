@@ -432,8 +432,8 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
   r.first[i] = position - a.window + 1;
   r.last[i] = position;
-  if (step.row_ends && step.row_ends[of_step] > position) r.last[i] = step.row_ends[of_step] - 1;
-  if (a.both_ways) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
+  if (step.row_ends && !a.both_ways && step.row_ends[of_step] > position) r.last[i] = step.row_ends[of_step] - 1;
+  if (a.both_ways > 0) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
   r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }
 

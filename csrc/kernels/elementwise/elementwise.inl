@@ -15,6 +15,9 @@ ALBIREO_INLINE void map_row(const Args& a, int64_t i, F f) {
   }
 }
 
+// x between ends[0] and ends[1]; what is no number stays so.
+ALBIREO_INLINE V clamped(V x, const float* ends) { return min(set1(ends[1]), max(set1(ends[0]), x)); }
+
 // A row of numbers as 8-bit codes with one scale.
 template <class T>
 void quantize_row(const Args& a, int64_t i, float* numbers) {
@@ -42,6 +45,7 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kScale: map_row(a, i, [&](V x, V) { return mul(x, set1(a.scale)); }); break;
       case Map::kSoftcap: map_row(a, i, [&](V x, V) { return softcap(x, a.softcap); }); break;
       case Map::kScaleBy: map_row(a, i, [&](V x, V) { return mul(x, set1(((const float*)a.weight)[0])); }); break;
+      case Map::kClamp: map_row(a, i, [&](V x, V) { return clamped(x, (const float*)a.weight); }); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;
       case Map::kMul: map_row(a, i, [](V x, V y) { return mul(x, y); }); break;
       case Map::kSigmoid: map_row(a, i, [](V x, V) { return sigmoid(x); }); break;

@@ -26,7 +26,7 @@ from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
-from albireo.models.text_part import rope_axes, sees_images_both_ways
+from albireo.models.text_part import rope_axes, sees_images_both_ways, token_of_images
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import (
     VisionTower,
@@ -66,7 +66,8 @@ class Source(Protocol):
 class Vision:
     """What reads pictures, before it is loaded.
 
-    Fields: programs: of the tower and of its projector. axes, sees_both_ways: see text_part.py.
+    Fields: programs: of the tower and of its projector. axes, sees_both_ways: see text_part.py. token: that
+    those of a picture count as, where layers have an embedding of each token.
     """
 
     directory: Path
@@ -75,6 +76,7 @@ class Vision:
     programs: tuple[Program, Program]
     axes: tuple[int, ...]
     sees_both_ways: bool
+    token: int | None
 
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
@@ -116,7 +118,7 @@ class Vision:
             return runner.rows(self.processor.normalized(tile))
 
         axes = self._axes(model, max_model_len)
-        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep)
+        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep, self.token)
 
     def _axes(self, model: ModelConfig, max_model_len: int) -> RopeAxes | None:
         if not self.axes:
@@ -155,8 +157,11 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
     if both_ways and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
-    axes = rope_axes(opened.config)
-    return Vision(opened.directory, opened.tower, opened.processor, programs, axes, both_ways)
+    axes, token = rope_axes(opened.config), None
+    if source.model_config.blocks.layer_width:
+        where = str(source.config_directory / "config.json")
+        token = token_of_images(opened.config, where, source.model_config.vocab_size)
+    return Vision(opened.directory, opened.tower, opened.processor, programs, axes, both_ways, token)
 
 
 def stored_vision(source: Source) -> bytearray:

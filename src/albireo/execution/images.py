@@ -99,6 +99,7 @@ class ImageRows:
         axes: RopeAxes | None = None,
         sees_both_ways: bool = False,
         num_deep: int = 0,
+        token: int | None = None,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
@@ -108,9 +109,10 @@ class ImageRows:
         sees_both_ways: tokens of a picture see all of it, and are in one step.
         num_deep: rows of a tile are [rows, (1 + num_deep) * E]: behind what stands in place of embeddings, what is
             added behind as many layers.
+        token: what tokens of pictures are where layers have an embedding of each token; None: none has.
         """
         self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
-        self._num_parts = 1 + num_deep
+        self._num_parts, self._token = 1 + num_deep, token
         self._kept: OrderedDict[tuple[bytes, int], F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
 
@@ -129,6 +131,9 @@ class ImageRows:
             given = np.split(np.concatenate(parts), self._num_parts, axis=1)
             places = tuple(np.ascontiguousarray(each) for each in given)
             inputs = replace(inputs, given=places, given_rows=of_token, row_ends=row_ends)
+            if self._token is not None:
+                ids = np.where(of_token >= 0, np.int32(self._token), inputs.token_ids)
+                inputs = replace(inputs, token_ids=ids)
         return inputs if self._axes is None else self._axes.turned(inputs, works)
 
     def next_positions(self, images: Sequence[Sequence[ImageInput]], positions: Sequence[int]) -> Ints | None:

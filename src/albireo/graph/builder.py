@@ -68,8 +68,10 @@ class GraphBuilder:
             raise InvariantError(f"weight {name} asked for as {dtype}{list(dims)}, was {known.type}")
         return known
 
-    def embed(self, ids: Value, table: Value) -> Value:
-        return self._node("embed", {"ids": ids, "table": table})[0]
+    def embed(self, ids: Value, table: Value, never_given: bool = False) -> Value:
+        """never_given: rows are the table's, also where the step gives one in place of an embedding."""
+        attrs = {"never_given": True} if never_given else {}
+        return self._node("embed", {"ids": ids, "table": table}, **attrs)[0]
 
     def given(self, width: int, place: int) -> Value:
         return self._node("given", {}, width=width, place=place)[0]
@@ -194,6 +196,10 @@ class GraphBuilder:
     def scale_by(self, x: Value, weight: Value) -> Value:
         """weight: [1] float32."""
         return self._node("scale_by", {"x": x, "weight": weight})[0]
+
+    def clamp(self, x: Value, weight: Value) -> Value:
+        """weight: [2] float32."""
+        return self._node("clamp", {"x": x, "weight": weight})[0]
 
     def softcap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""

@@ -281,6 +281,12 @@ def _scale_by(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["x"],)
 
 
+def _clamp(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["weight"].dims != (2,):
+        raise InvariantError(f"clamp {x['weight']}: wanted two numbers")
+    return (x["x"],)
+
+
 def _squares(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     rows, cols = x["x"].dims
     return (TensorType("float32", (rows, num_squares(int(cols)))),)
@@ -328,8 +334,8 @@ MAX_RANKS = 8
 #: op -> what it needs. In the order in which a layer uses them.
 OPS: dict[str, Op] = {
     # x[t] = table[ids[t]], widened to float32. Of token_ids: a row that the step gives for a token (step input
-    # given_rows) is read in its place
-    "embed": Op(("ids", "table"), (), _embed),
+    # given_rows) is read in its place, but where all rows are the table's: never_given
+    "embed": Op(("ids", "table"), (), _embed, optional_attrs=("never_given",)),
     # rows of T that come with the step, at one of MAX_GIVEN places
     "given": Op((), ("width", "place"), _given),
     # x[t] + row given_rows[t] of those; x[t] where that is -1
@@ -403,17 +409,17 @@ OPS: dict[str, Op] = {
     # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was there
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
-    # the step says where a row's positions end (step input row_ends); unless both_ways: rows see all positions, or
-    # those less than window away, and a step has all of a sequence. sinks: of each head one more score, not scaled nor
-    # capped, in every row's softmax; it has no value. value_dim: where the cache has keys alone, values are so many of
-    # their first channels. rows: of q row i is row rows[i] of the step. distances: [2n + 1, H] what is added to scaled
-    # scores by how far a position is from the row's, -n to n and beyond
+    # the step says where a row's positions end (step input row_ends), which causal ones do not ask; unless both_ways:
+    # rows see all positions, or those less than window away, and a step has all of a sequence. sinks: of each head one
+    # more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where the cache has keys
+    # alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step. distances:
+    # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows", "distances"),
-        optional_attrs=("value_dim", "both_ways"),
+        optional_attrs=("value_dim", "both_ways", "causal"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the
@@ -455,6 +461,8 @@ OPS: dict[str, Op] = {
     "scale": Op(("x",), ("factor",), _same),
     # x * weight[0]: a factor that the checkpoint holds
     "scale_by": Op(("x", "weight"), (), _scale_by),
+    # x kept between weight[0] and weight[1]
+    "clamp": Op(("x", "weight"), (), _clamp),
     # y[i] = x[rows[i]]
     "gather_rows": Op(("x", "rows"), (), _gather),
     # ids of the best logits of each row, best first (of equals the lowest id first), and these logits. Those behind

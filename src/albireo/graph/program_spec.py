@@ -41,9 +41,12 @@ KINDS = (
     *("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "sigmoid"),
     "scale_by",
     "relu2",
+    "clamp",
 )
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
+#: How many numbers of a weight those read that read one.
+KIND_NUMBERS = {"scale_by": 1, "clamp": 2}
 #: What an output_gate does to a gate.
 GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64
@@ -79,7 +82,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
+    "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale", "never_given")),
     "given": Family((), ("out",), ("width", "place")),
     "add_given": Family(("x",), ("out",), ("place",)),
     "add_given_norm": Family(("x", "gain"), ("out", "scaled", "squares"), ("place",)),
@@ -122,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks", "distances"),
-        optional_attrs=("value_dim", "both_ways"),
+        optional_attrs=("value_dim", "both_ways", "causal"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -395,9 +398,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     a = call.attrs
     if call.family == "elementwise":
         numbers = {name for name in ("scale", "softcap") if name in a}
-        if ("weight" in call.args) != (a["kind"] == "scale_by"):
-            return False
-        if "weight" in call.args and _constant(program, call, "weight").cols != 1:
+        found = _constant(program, call, "weight").cols if "weight" in call.args else None
+        if found != KIND_NUMBERS.get(a["kind"]):
             return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from albireo.errors import UnsupportedModel, short
 from albireo.images.gemma3 import Gemma3
+from albireo.images.gemma4 import Gemma4
 from albireo.images.idefics3 import Idefics3
 from albireo.images.internvl import InternVL
 from albireo.images.lfm2_vl import Lfm2Vl
@@ -25,6 +26,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
 #: By model_type.
 _FAMILIES: Mapping[str, Callable[[Settings], ImageProcessor]] = {
     "gemma3": Gemma3.read,
+    "gemma4": Gemma4.read,
     "idefics3": Idefics3.read,
     "internvl": InternVL.read,
     "llava": Llava.read,

@@ -137,7 +137,7 @@ CONFIG = ConfigRules(
     period=_PERIOD,
     default_window=512,
     head_dim=256,
-    # of the text alone: what follows images may look both ways
+    # of the text alone: tokens of an image see each other, in layers with a window
     built_in={"use_bidirectional_attention": "vision"},
     defaults={
         "vocab_size": _ENTRIES,
@@ -182,6 +182,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             linears=_linears(config, layer, is_local),
             norms=AROUND_ATTENTION,
             cache=config.cache_of(layer),
+            is_causal=not is_local,
         )
         if config.experts is None:
             x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
@@ -204,6 +205,7 @@ def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
     """What each layer is given of each token, [T, layer_width] float32: of an embedding of its own, and of x, that of
     all layers; empty where there is no such thing.
 
+    A token of an image has the row of the table that the step has for it, where x has that of the image.
     The table is as large as the rest of the model and a step reads a row a token, so it stays in the checkpoint's type.
     A linear's result is multiplied by E^-0.5 and normed: that is a norm whose eps is divided by its square.
     """
@@ -212,7 +214,7 @@ def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
         return ()
     with b.part("given"):
         table = b.weight("model.embed_tokens_per_layer.weight", (c.vocab_size, count * width), c.stored_dtype)
-        own = b.scale(b.embed(b.token_ids, table), nearest(width**0.5, c.dtype) * _HALF_ROOT)
+        own = b.scale(b.embed(b.token_ids, table, never_given=True), nearest(width**0.5, c.dtype) * _HALF_ROOT)
         of_x = linear(b, c, b.cast(x, c.dtype), "model.per_layer_model_projection", count * width, "of_x", False, None)
         weight = b.weight("model.per_layer_projection_norm.weight", (width,), "float32", factor=_HALF_ROOT)
         of_x = b.rms_norm(of_x, weight, c.rms_norm_eps * c.hidden_size, num_heads=count)

@@ -140,6 +140,7 @@ def attention_block(
     norms: Norms = BEFORE_ATTENTION,
     sinks: bool = False,
     cache: int | None = None,
+    is_causal: bool = False,
     names: AttentionNames = LLAMA_ATTENTION,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so.
@@ -154,6 +155,7 @@ def attention_block(
         joined: name of the tensor that holds the rows of q, k and v, where one does.
         sinks: each head has one more score in the softmax of its rows.
         cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.
+        is_causal: tokens of images see nothing behind them, whatever the step says.
     """
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
@@ -169,7 +171,7 @@ def attention_block(
                 parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_{names.norm}", p, heads, is_norm_wide)
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
         gate = _output_gate(b, c, h, name, qkv_bias) if c.blocks.has_output_gate else None
-        a = attention(b, c, parts, layer if cache is None else cache, rope, window, sink, gate)
+        a = attention(b, c, parts, layer if cache is None else cache, rope, window, sink, gate, is_causal=is_causal)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
 
@@ -205,12 +207,13 @@ def attention(
     sinks: Value | None = None,
     gate: Value | None = None,
     distances: Value | None = None,
+    is_causal: bool = False,
 ) -> Value:
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
-        distances: see graph.ops.
+        distances: see graph.ops. is_causal: see attention_block().
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
@@ -218,7 +221,7 @@ def attention(
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks, gate, distances)
+    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal)
 
 
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool) -> Value:
@@ -437,8 +440,9 @@ def _attention(
     sinks: Value | None,
     gate: Value | None,
     distances: Value | None,
+    is_causal: bool,
 ) -> Value:
-    both_ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {}
+    ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
@@ -451,7 +455,7 @@ def _attention(
             scale=c.scale,
             window=window,
             softcap=c.multipliers.attention_cap,
-            **both_ways,
+            **ways,
         )
         if gate is not None:
             a = b.mul(a, b.unary(gate, "sigmoid"))

@@ -33,7 +33,8 @@ class _Whole:
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
         neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
         ignored: keys of the text part that say nothing.
-        sees_images_both_ways: tokens of an image see all of it.
+        sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
+            part by which they do.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
         may_be_flat: the whole may have the keys of its text part among its own.
@@ -45,7 +46,7 @@ class _Whole:
     always: Mapping[str, Any] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
-    sees_images_both_ways: bool = False
+    sees_images_both_ways: bool | str = False
     sections: tuple[int, int, int] | None = None
     takes_turns: bool = True
     may_be_flat: bool = False
@@ -74,7 +75,7 @@ _QWEN2_VL = _Whole(
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
-    "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
+    "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}, sees_images_both_ways="vision"),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _Whole(
@@ -238,8 +239,18 @@ def text_keys(data: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
     """Whether tokens of an image see those of it that are behind them. Args: data: what config.json holds."""
-    whole = _WHOLES.get(str(data.get("model_type")))
-    return whole is not None and whole.sees_images_both_ways
+    whole, text = _WHOLES.get(str(data.get("model_type"))), data.get("text_config")
+    if whole is None or isinstance(whole.sees_images_both_ways, bool):
+        return whole is not None and bool(whole.sees_images_both_ways)
+    return isinstance(text, Mapping) and text.get("use_bidirectional_attention") == whole.sees_images_both_ways
+
+
+def token_of_images(data: Mapping[str, Any], where: str, vocab_size: int) -> int:
+    """Id of the token that tokens of an image count as where each has an embedding beside the row of the image.
+
+    Args: data: what config.json holds. Raises: ModelError for one that is none.
+    """
+    return Fields(text_keys(data, where), f"{where}: text_config").integer("pad_token_id", 0, vocab_size - 1, 0)
 
 
 def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:

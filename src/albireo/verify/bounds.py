@@ -273,6 +273,11 @@ def _scale_by(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [np.abs(op["weight"].astype(np.float64)) * op.errors["x"] + 2 * U * np.abs(values[0])]
 
 
+def _clamp(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    """No rounding, and nothing farther apart than it was."""
+    return [op.errors["x"]]
+
+
 def _unary(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     """16 roundings, and an exponential whose argument, and so whose error, grows with x."""
     x, error, kind = np.abs(op["x"]).astype(np.float64), op.errors["x"], op.call.attrs["kind"]
@@ -331,6 +336,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "unary": _unary,
     "scale": _scale,
     "scale_by": _scale_by,
+    "clamp": _clamp,
     "gather_rows": _copied,
     "route": _route,
     "combine": _combine,

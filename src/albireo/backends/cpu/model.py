@@ -66,6 +66,8 @@ _GAPLESS = {
 _GATHERS = {"T": 1, "S": 2}
 #: What says which row of a table an embedding is, as the native core numbers it.
 _IDS = ("token_ids", "positions", "token_types")
+#: Of tokens, whatever rows the step gives.
+_OF_TOKENS_ALONE = 3
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
 
@@ -394,7 +396,8 @@ class CpuModel:
         elif call.family == "add_given":
             args |= {"k": program.buffers[call.args["x"]].cols, "n": attrs["place"]}
         elif call.family == "embed":
-            args |= {"k": attrs["width"], "ids_of": _IDS.index(call.args["ids"])}
+            is_alone = attrs.get("never_given", False) and call.args["ids"] == _IDS[0]
+            args |= {"k": attrs["width"], "ids_of": _OF_TOKENS_ALONE if is_alone else _IDS.index(call.args["ids"])}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
             args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
@@ -435,6 +438,8 @@ class CpuModel:
         for key in ("centered", "both_ways"):
             if key in attrs:
                 args[key] = int(attrs[key])
+        if attrs.get("causal", False):
+            args["both_ways"] = -1
         if "act" in attrs:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:

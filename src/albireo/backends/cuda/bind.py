@@ -51,7 +51,9 @@ def bind(call: Call, memory: Memory) -> Launch:
 
 def _embed(args: CallArgs) -> Launch:
     ids, table, out = args.ids("ids"), args.matrix("table"), args.buffer("out")
-    factor, is_of_tokens = float(args.call.attrs.get("scale", 1.0)), args.call.args["ids"] == "token_ids"
+    attrs = args.call.attrs
+    factor, is_of_tokens = float(attrs.get("scale", 1.0)), args.call.args["ids"] == "token_ids"
+    is_of_tokens = is_of_tokens and not attrs.get("never_given", False)
 
     def launch(step: DeviceStep) -> None:
         embed(ids(step), table, out(step), factor)
@@ -193,7 +195,7 @@ def _attention(args: CallArgs) -> Launch:
         sinks=sinks,
         value_dim=attrs.get("value_dim", 0),
         both_ways=bool(attrs.get("both_ways", False)),
-        row_ends=step.row_ends,
+        row_ends=None if attrs.get("causal", False) else step.row_ends,
     )
 
 

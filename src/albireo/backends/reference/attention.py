@@ -39,7 +39,8 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        ends = None if step.row_ends is None else step.row_ends[rows]
+        has_ends = step.row_ends is not None and not attrs.get("causal", False)
+        ends = step.row_ends[rows] if has_ends else None
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 

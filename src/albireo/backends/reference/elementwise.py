@@ -1,4 +1,4 @@
-"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by.
+"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by, clamp.
 
 Called by interpret.py. add, mul and both scales are single float32 operations; the others go through float64.
 """
@@ -44,6 +44,11 @@ def scale(call: OpCall) -> tuple[Array, ...]:
 
 def scale_by(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * call["weight"].astype(np.float32),)
+
+
+def clamp(call: OpCall) -> tuple[Array, ...]:
+    least, most = call["weight"].astype(np.float32)
+    return (np.minimum(np.maximum(call["x"], least), most),)
 
 
 def unary(call: OpCall) -> tuple[Array, ...]:

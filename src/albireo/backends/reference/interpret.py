@@ -53,6 +53,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "unary": elementwise.unary,
     "scale": elementwise.scale,
     "scale_by": elementwise.scale_by,
+    "clamp": elementwise.clamp,
     "gather_rows": rows.gather_rows,
     "top_logits": rows.top_logits,
 }

@@ -19,7 +19,7 @@ def embed(call: OpCall) -> tuple[Array, ...]:
         raise InvariantError(f"token ids {ids.min()}..{ids.max()} leave the vocabulary of {len(table)}")
     found = table[ids]
     given = call.step.given_rows
-    if given is not None and ids is call.step.token_ids:
+    if given is not None and ids is call.step.token_ids and not call.attrs.get("never_given", False):
         found[given >= 0] = call.step.given[0][given[given >= 0]]
     return (found,)
 

@@ -12,7 +12,7 @@ WHY = "gives the gather its kernel, which may read the table as it is packed for
 def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "fuse_embed", WHY, "exact")
     for embed in rw.nodes("embed"):
-        attrs, members = {"width": embed.inputs["table"].type.dims[1]}, [embed]
+        attrs, members = {"width": embed.inputs["table"].type.dims[1], **embed.attrs}, [embed]
         with rw.attempt(embed):
             scale = rw.only(embed.output, "scale")
             # a factor of 0 stands for none in a program

@@ -126,9 +126,9 @@ def _scale(node: Node) -> Single:
     return "elementwise", {"kind": "scale", "scale": node.attrs["factor"]}, dict(node.inputs)
 
 
-def _scale_by(node: Node) -> Single:
+def _by_numbers(node: Node) -> Single:
     _require_float32(node, "x")
-    return "elementwise", {"kind": "scale_by"}, dict(node.inputs)
+    return "elementwise", {"kind": node.op}, dict(node.inputs)
 
 
 def _top(node: Node) -> Single:
@@ -162,7 +162,8 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "mul": _elementwise,
     "clamped_swiglu": _elementwise,
     "scale": _scale,
-    "scale_by": _scale_by,
+    "scale_by": _by_numbers,
+    "clamp": _by_numbers,
     "top_logits": _top,
 }
 

@@ -94,16 +94,18 @@ def places(grid: Grid) -> Ints:
     return np.stack(np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"), axis=-1)
 
 
-def axial_theta(fields: Fields) -> float:
-    """The base of frequencies, in the form since transformers 5 or the one before. Raises: UnsupportedModel for
-    rotations of another kind."""
+def axial_theta(fields: Fields, default: float = 10000.0) -> float:
+    """The base of frequencies, in the form since transformers 5 or the one before. Args: default: where none is said.
+
+    Raises: UnsupportedModel for rotations of another kind.
+    """
     inner = fields.table("rope_parameters")
     if inner is None:
-        return fields.number("rope_theta", *_THETAS, 10000.0)
+        return fields.number("rope_theta", *_THETAS, default)
     rope = Fields(inner, f"{fields.where}: rope_parameters")
     kind = rope.text("rope_type", "axial")
     if kind not in ("axial", "default"):
         rope.unsupported("rope_type", kind, "supported: axial")
-    theta = rope.number("rope_theta", *_THETAS, 10000.0)
+    theta = rope.number("rope_theta", *_THETAS, default)
     rope.refuse_unread((), {})
     return theta

@@ -20,7 +20,7 @@ from albireo.models.text_part import TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
-_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.")
+_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
 _PREFIXES = tuple(
     (f"{whole}{part}{more}", part)
     for part in _PARTS
@@ -105,7 +105,9 @@ def tower_file(directory: Path) -> bytearray:
 
 
 def _flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a convolution [out, in, ...]: [out, all the rest]."""
+    """Of a convolution [out, in, ...]: [out, all the rest]; of a number that is no row: a row of one."""
+    if not shape:
+        return (1,)
     if len(shape) == 1 and name.endswith(_OF_ONE_ROW):
         return 1, *shape
     return shape if len(shape) < 3 else (shape[0], math.prod(shape[1:]))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
 from albireo.models.vision.gemma3 import open_gemma3
+from albireo.models.vision.gemma4 import open_gemma4
 from albireo.models.vision.idefics3 import open_idefics3
 from albireo.models.vision.internvl import open_internvl
 from albireo.models.vision.lfm2_vl import open_lfm2_vl
@@ -107,6 +108,7 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole.
 _FAMILIES: dict[str, _Open] = {
     "gemma3": open_gemma3,
+    "gemma4": open_gemma4,
     "idefics3": open_idefics3,
     "internvl": open_internvl,
     "llava": open_llava,

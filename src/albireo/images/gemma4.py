@@ -1,0 +1,96 @@
+"""Gemma4: a picture keeps its proportions, and has as many pixels as so many rows allow. It is one tile.
+
+Called by processor.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import ModelError
+from albireo.images.pixels import Pixels, array, scaled_first
+from albireo.images.prepared import PreparedImage
+from albireo.images.settings import BICUBIC, MAX_ROWS, MAX_STEP, Settings
+from albireo.json_file import keys
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Colours as they are.
+_MEAN, _STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+#: Of sounds; and what nobody asks of pictures, whose size follows from the number of rows.
+_OF_OTHERS = keys("feature_extractor audio_seq_length audio_ms_per_token image_seq_length size")
+#: On a side: pixels of a patch, and patches of what becomes a row.
+_SIDES = {"patch_size": 16, "pooling_kernel_size": 3}
+#: Rows of the tower's tables of positions, where nothing is said.
+_POSITIONS = 10240
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gemma4:
+    """See ImageProcessor. Fields: step: side in pixels of what becomes a row. most: rows of a picture."""
+
+    pixels: Pixels
+    step: int
+    most: int
+
+    image_token = placeholder = "<|image|>"
+    _BEGIN, _END = "<|image>", "<image|>"
+
+    @classmethod
+    def read(cls, settings: Settings) -> Gemma4:
+        """Raises: ModelError, UnsupportedModel."""
+        image, tower = settings.image, settings.tower
+        is_normed = image.flag("do_normalize", False)
+
+        def table(factor: float, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+            return scaled_first(factor, *((mean, std) if is_normed else (_MEAN, _STD)))
+
+        sides = {name: image.integer(name, 1, MAX_STEP, usual) for name, usual in _SIDES.items()}
+        patch, pooled = sides.values()
+        found = cls(
+            settings.pixels(("Gemma4ImageProcessor",), BICUBIC, _MEAN, _STD, table),
+            step=patch * pooled,
+            most=image.integer("max_soft_tokens", 1, MAX_ROWS, 280),
+        )
+        for name, side in sides.items():
+            settings.require_agreement(image, name, side, tower, name)
+        positions = tower.integer("position_embedding_size", 1, 2**31, _POSITIONS)
+        if found.most * pooled > positions:
+            raise ModelError(
+                f"{image.where}: max_soft_tokens is {found.most}: a picture may be {found.most * pooled} patches long, "
+                f"but {tower.where} has position_embedding_size={positions}; ask for less"
+            )
+        settings.refuse_unread(_OF_OTHERS)
+        return found
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """See ImageProcessor; no sides are too unequal."""
+        height, width = self._size(image.height, image.width)
+        tile = array(self.pixels.resized(image, height, width))
+        return PreparedImage((tile,), f"{self._BEGIN}{self.image_token * self.rows(height, width)}{self._END}")
+
+    def rows(self, height: int, width: int) -> int:
+        return (height // self.step) * (width // self.step)
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.step, self.most * self.step
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.pixels.normalized(tile)
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a tile: the largest steps of the same proportions; of a line as many as it is long."""
+        factor = math.sqrt(self.most * self.step**2 / (height * width))
+        tall, wide = (math.floor(factor * side / self.step) for side in (height, width))
+        if not tall:
+            tall, wide = 1, min(max(width // height, 1), self.most)
+        elif not wide:
+            tall, wide = min(max(height // width, 1), self.most), 1
+        return tall * self.step, wide * self.step

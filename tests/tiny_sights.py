@@ -353,7 +353,7 @@ FAMILIES: dict[str, Family] = {
         inputs=_of_gemma3,
     ),
     # as 26B-A4B and 31B, whose tokens of an image see each other in layers with a window
-    "gemma4": _gemma4({"sliding_window": 16, "use_bidirectional_attention": "vision"}, {"standardize": True}),
+    "gemma4": _gemma4({"sliding_window": 4, "use_bidirectional_attention": "vision"}, {"standardize": True}),
     # as E2B and E4B
     "gemma4, embeddings of layers": _gemma4(_GEMMA4_SHARING, {"use_clipped_linears": True}, _GEMMA4_AUDIO),
     "internvl": Family(

@@ -26,7 +26,7 @@ from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
-from albireo.models.text_part import rope_axes, sees_images_both_ways, token_of_images
+from albireo.models.text_part import rope_axes, sees_images_beyond_windows, sees_images_both_ways, token_of_images
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import (
     VisionTower,
@@ -153,14 +153,15 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
         programs = vision_programs(opened.tower, device.catalog(), largest)
     except UnsupportedModel as error:
         return f"{_NOT_COMPUTED}: {error}"
-    both_ways, rows = sees_images_both_ways(opened.config), opened.tower.rows(*opened.processor.largest_tile())
+    rows = opened.tower.rows(*opened.processor.largest_tile())
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
-    if both_ways and narrow:
+    if sees_images_beyond_windows(opened.config) and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
     axes, token = rope_axes(opened.config), None
     if source.model_config.blocks.layer_width:
         where = str(source.config_directory / "config.json")
         token = token_of_images(opened.config, where, source.model_config.vocab_size)
+    both_ways = sees_images_both_ways(opened.config)
     return Vision(opened.directory, opened.tower, opened.processor, programs, axes, both_ways, token)
 
 

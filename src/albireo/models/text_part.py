@@ -34,7 +34,7 @@ class _Whole:
         neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
         ignored: keys of the text part that say nothing.
         sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
-            part by which they do.
+            part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
         may_be_flat: the whole may have the keys of its text part among its own.
@@ -47,6 +47,7 @@ class _Whole:
     neutral: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
     sees_images_both_ways: bool | str = False
+    are_windows_kept: bool = False
     sections: tuple[int, int, int] | None = None
     takes_turns: bool = True
     may_be_flat: bool = False
@@ -75,7 +76,12 @@ _QWEN2_VL = _Whole(
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
-    "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}, sees_images_both_ways="vision"),
+    "gemma4": _Whole(
+        "Gemma4ForConditionalGeneration",
+        {"gemma4_text": "gemma4_text"},
+        sees_images_both_ways="vision",
+        are_windows_kept=True,
+    ),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _Whole(
@@ -243,6 +249,11 @@ def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
     if whole is None or isinstance(whole.sees_images_both_ways, bool):
         return whole is not None and bool(whole.sees_images_both_ways)
     return isinstance(text, Mapping) and text.get("use_bidirectional_attention") == whole.sees_images_both_ways
+
+
+def sees_images_beyond_windows(data: Mapping[str, Any]) -> bool:
+    """Whether tokens of an image see what is before them of it in layers with a window, too, however far it is."""
+    return sees_images_both_ways(data) and not _WHOLES[str(data["model_type"])].are_windows_kept
 
 
 def token_of_images(data: Mapping[str, Any], where: str, vocab_size: int) -> int:

@@ -19,7 +19,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.vectors import altered
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program, is_gated
-from albireo.graph.program_spec import KINDS_OF_TWO
+from albireo.graph.program_spec import KIND_NUMBERS, KINDS_OF_TWO
 
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int32": np.int32}
 
@@ -133,8 +133,8 @@ class ProgramRunner:
             return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=x)}
         if kind == "softcap":
             return {"out": _softcap(x, call.attrs["softcap"], step)}
-        if kind == "scale_by":
-            return {"out": _op("scale_by", step, x=x, weight=self._arg(call, "weight", step).reshape(-1))}
+        if kind in KIND_NUMBERS:
+            return {"out": _op(kind, step, x=x, weight=self._arg(call, "weight", step).reshape(-1))}
         if kind in KINDS_OF_TWO:
             return {"out": _op(kind, step, x=x, y=self._arg(call, "y", step))}
         return {"out": _op("unary", step, {"kind": kind}, x=x)}

@@ -114,6 +114,20 @@ def test_kinds_with_a_number(dtype: str, level: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_bounds_that_are_stored(dtype: str, level: str) -> None:
+    """What is no number stays so; bounds may be infinite."""
+    x = normal(4, 45)
+    x[0, :3] = np.inf, -np.inf, np.nan
+    for least, most in ((-0.5, 0.75), (-np.inf, 0.25), (-np.inf, np.inf)):
+        weight, out = np.float32([[least, most]]), Guarded.poisoned(x.shape, dtype)
+        args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "k": 45, "out_dtype": dtype}
+        run([Call("elementwise", level, dtype, args | {"act": KINDS.index("clamp")})], rows_step(4), 2)
+        is_number = ~np.isnan(x)
+        assert_same_bits(out.values[is_number], round_to(np.clip(x, least, most), dtype)[is_number], "kept between")
+        assert np.isnan(out.values[~is_number]).all()
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_a_factor_that_is_stored(dtype: str, level: str) -> None:
     x, weight, out = normal(3, 45), np.float32([[0.37]]), Guarded.poisoned((3, 45), dtype)
     args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "k": 45, "out_dtype": dtype}

@@ -119,3 +119,11 @@ def test_kinds_with_a_number() -> None:
         else:
             exact = number * np.tanh(x.astype(np.float64) / number)
             assert (np.abs(numbers(out) - exact) <= 10 * ULP * np.abs(exact)).all()
+
+
+def test_bounds_that_are_stored() -> None:
+    x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
+    for least, most in ((-0.5, 0.75), (-np.inf, 0.25)):
+        out = room(*x.shape, "float32")
+        elementwise("clamp", tensor(x), None, out, x.shape[1], weight=torch.tensor([least, most]))
+        assert_same_bits(numbers(out), np.clip(x, np.float32(least), np.float32(most)), "kept between")

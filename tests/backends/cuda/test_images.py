@@ -17,6 +17,7 @@ from tiny_sights import picture, save
 
 #: Sizes of pictures that are few patches.
 SMALL = {"idefics3": (32, 32), "qwen3_vl": (48, 16), "gemma3": (30, 20), "qwen3_5": (32, 16)}
+SMALL |= dict.fromkeys(("gemma4", "gemma4, embeddings of layers"), (32, 16))
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True, logprobs=1)
 
 
@@ -30,12 +31,23 @@ def answers(folder: Path, name: str, device: str, **settings: Any) -> tuple[list
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
-@pytest.mark.parametrize(("name", "budget"), [("idefics3", 8), ("qwen3_vl", 8), ("gemma3", 64), ("qwen3_5", 64)])
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [
+        ("idefics3", 8),
+        ("qwen3_vl", 8),
+        ("gemma3", 64),
+        ("gemma4", 64),
+        ("gemma4, embeddings of layers", 8),
+        ("qwen3_5", 64),
+    ],
+)
 def test_answers_about_pictures_are_those_of_the_cpu(
     name: str, budget: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of the tower, in one step or in pieces; rotations of three axes, behind which steps are begun ahead; rows
-    behind further layers; tokens of a picture that see all of it."""
+    behind further layers; tokens of a picture that see all of it, in all layers or in some, or count as others where
+    each layer has an embedding of a token."""
     folder = save(tmp_path, name)
     wanted, on_cpu = answers(folder, name, "cpu")
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())

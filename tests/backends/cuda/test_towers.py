@@ -18,7 +18,7 @@ from albireo.graph.program import Program
 from tiny_towers import farthest, opened, opened_by, save, tiles, transformers_rows
 
 #: One of each kind of tower.
-NAMES = ("gemma3", "idefics3", "internvl", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
+NAMES = ("gemma3", "gemma4", "idefics3", "internvl", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
 
 
 def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:

@@ -54,6 +54,7 @@ def test_no_tile_has_more_windows_than_there_is_room_for(window: int, merge: int
 PUBLISHED = [
     ("gemma3", {"vision_tower.vision_model.": "vision_tower."}),
     ("gemma3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
+    ("gemma4", {"model.vision_tower.": "vision_tower.", "model.embed_vision.": "embed_vision."}),
     ("idefics3", {"model.vision_model.": "vision_model.", "model.connector.": "connector."}),
     ("internvl", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     (
@@ -115,6 +116,22 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         tower.hold({each: np.zeros((4, 144), np.float32) for each in tower.host_tensors})
 
 
+def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
+    tower = open_tower(change_vision(save(tmp_path, "gemma4")), "float32", "config.json")
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(tiles("gemma4")[0])
+    tables, *vectors = tower.host_tensors
+    fitting = {tables: np.zeros((2, 20 * 96), np.float32)} | {each: np.zeros(96, np.float32) for each in vectors}
+    for name, wrong in ((tables, (2, 19 * 96)), (vectors[0], (95,)), (vectors[1], (2, 96))):
+        with pytest.raises(WeightMismatch, match=rf"{name} is \[\d, \d+\], config.json implies"):
+            tower.hold({**fitting, name: np.zeros(wrong, np.float32)})
+    tower.hold(fitting)
+    with pytest.raises(InvariantError, match="168 x 16 pixels; there are positions of 20 patches on a side"):
+        tower.inputs(np.zeros((168, 16, 3), np.float32))
+    with pytest.raises(InvariantError, match="a tile of 48 x 40 pixels is not filled by patches of 16"):
+        tower.inputs(np.zeros((48, 40, 3), np.float32))
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +145,12 @@ def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None
         ("idefics3", {"vision_use_head": True}, "'vision_use_head': True"),
         ("gemma3", {"image_size": 80}, "image_size=80 is not supported; .*mm_tokens_per_image=9"),
         ("gemma3", {"use_absolute_positions": "no"}, "'use_absolute_positions': 'no'"),
+        ("gemma4", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
+        ("gemma4", {"head_dim": 46}, "head_dim=46 is not supported; heads must be four equal parts"),
+        ("gemma4", {"attention_bias": True}, "'attention_bias': True"),
+        ("gemma4", {"global_head_dim": 64}, "'global_head_dim': 64"),
+        ("gemma4", {"layer_types": ["full_attention"]}, "'layer_types':"),
+        ("gemma4", {"rope_parameters": {"rope_type": "proportional"}}, "rope_type='proportional' is not supported"),
         ("qwen3_vl", {"depth": 4, "deepstack_visual_indexes": [0, 1, 2, 3]}, "at most 3 layers go deeper"),
         ("qwen3_5", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn' is not supported"),
         ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),
@@ -170,6 +193,8 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "vision", "words"),
     [
+        ("gemma4", {"pooling_kernel_size": 1}, "pooling_kernel_size=1 must be a whole number from 2 to 16"),
+        ("gemma4", {"num_key_value_heads": 3}, "num_key_value_heads=3 must divide num_attention_heads=4"),
         ("qwen3_5", {"num_position_embeddings": 37}, "num_position_embeddings=37 must be a square"),
         ("qwen3_5", {"out_hidden_size": 64}, "out_hidden_size=64 must be text_config.hidden_size=48"),
         ("qwen2_5_vl", {"out_hidden_size": 64}, "out_hidden_size=64 must be the text part's hidden_size=48"),
@@ -222,6 +247,10 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
     [
         ("idefics3", {"layer_norm_eps": 0.5, "hidden_act": "gelu"}, {"scale_factor": 2}),
         ("gemma3", {"layer_norm_eps": 0.5}, {"mm_tokens_per_image": 36}),
+        ("gemma4", {"use_clipped_linears": True}, {}),
+        ("gemma4", {"use_clipped_linears": True, "standardize": False, "num_key_value_heads": 4}, {}),
+        ("gemma4", {"rope_parameters": {"rope_type": "axial", "rope_theta": 7.0}}, {}),
+        ("gemma4", {"rms_norm_eps": 0.5, "hidden_activation": "silu", "head_dim": 16}, {}),
         ("qwen3_5", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "temporal_patch_size": 2}, {}),
         ("qwen2_5_vl", {"fullatt_block_indexes": []}, {}),
         ("qwen2_5_vl", {"fullatt_block_indexes": [0, 1, 2, 3, 4]}, {}),

@@ -226,7 +226,8 @@ def open_gemma4(data: Mapping[str, Any], dtype: str, where: str) -> Gemma4Tower:
     found = Gemma4Tower(
         encoder,
         heads,
-        fields.integer("pooling_kernel_size", 1, 16, 3),
+        # of patches that are not put together transformers makes no rows
+        fields.integer("pooling_kernel_size", 2, 16, 3),
         fields.integer("position_embedding_size", 1, _MAX_POSITIONS, 10240),
         fields.flag("use_clipped_linears", False),
         fields.flag("standardize", False),

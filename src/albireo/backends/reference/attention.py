@@ -39,8 +39,7 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        has_ends = step.row_ends is not None and not attrs.get("causal", False)
-        ends = step.row_ends[rows] if has_ends else None
+        ends = None if step.row_ends is None or attrs.get("causal", False) else step.row_ends[rows]
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 

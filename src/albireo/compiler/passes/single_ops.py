@@ -22,6 +22,9 @@ def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "single_ops", WHY, "exact")
     for scale in rw.nodes("scale"):
         _softcap(rw, scale)
+    for clamp in rw.nodes("clamp"):
+        with rw.attempt(clamp):
+            _rounded_clamp(rw, clamp)
     for op, single in SINGLES.items():
         for node in rw.nodes(op):
             with rw.attempt(node):
@@ -174,6 +177,13 @@ def _softcap(rw: Rewriter, scale: Node) -> None:
     if found is None or found.x.type.dtype != "float32" or any(len(rw.users(n.output)) > 1 for n in found.nodes[:-1]):
         return
     rw.fuse(found.nodes, "elementwise", {"kind": "softcap", "softcap": found.cap}, {"x": found.x}, scale.outputs)
+
+
+def _rounded_clamp(rw: Rewriter, clamp: Node) -> None:
+    """With the rounding behind it: what is written is rounded anyway."""
+    cast = rw.only(clamp.output, "cast")
+    if cast is not None and cast.output.type.dtype not in ROW_CODES:
+        rw.fuse((clamp, cast), "elementwise", {"kind": "clamp"}, dict(clamp.inputs), cast.outputs)
 
 
 def _slices(rw: Rewriter, split: Node) -> None:

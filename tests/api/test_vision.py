@@ -16,7 +16,7 @@ from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.devices import CpuDevice
 from albireo.artifact.tuning_files import cache_path, write_table
 from albireo.config import EngineConfig
-from albireo.errors import TemplateError
+from albireo.errors import ModelError, TemplateError
 from albireo.graph.program import Program
 from albireo.graph.tuning import BUCKETS, Tuning
 from tiny_sights import picture, save
@@ -107,6 +107,49 @@ def test_a_tower_runs_with_what_was_tuned(sight: Path, tmp_path: Path, monkeypat
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table)
     assert tunings() == {(CHANGED,) * len(BUCKETS)}
+
+
+def change(folder: Path, **of_text: Any) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"] |= of_text
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("kind", ["audio", "input_audio", "video", "video_url"])
+def test_sounds_and_videos_are_refused_where_a_model_could_have_them(kind: str, tmp_path: Path) -> None:
+    """What their parts need is left where it lies, and text and pictures know nothing of it."""
+    folder = save(tmp_path, "gemma4, embeddings of layers")
+    assert any("audio_tower" in name for name in safetensors.load_file(folder / "model.safetensors"))
+    with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        assert not llm.loaded.settings.image_problem
+        with pytest.raises(TemplateError, match=f"of type '{kind}'; models here read text and images"):
+            llm.chat([{"role": "user", "content": [{"type": kind, kind: "a.wav"}]}], GREEDY)
+
+
+def test_a_picture_longer_than_a_window(tmp_path: Path) -> None:
+    """Gemma 3's see all of it, whatever the window; Gemma 4's see what is before them as far as the window goes."""
+    parts = [{"type": "image", "image": picture(9, 9)}]
+    for name, words in (
+        ("gemma3", "of an image's 4 tokens each sees all, which windows of 3 positions"),
+        ("gemma4", ""),
+    ):
+        folder = save(tmp_path / name, name)
+        change(folder, sliding_window=3)
+        with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+            if not words:
+                assert llm.chat([{"role": "user", "content": parts}], GREEDY)[0].outputs[0].token_ids
+                continue
+            with pytest.raises(TemplateError, match=words):
+                llm.chat([{"role": "user", "content": parts}], GREEDY)
+
+
+@pytest.mark.parametrize("token", [-1, 10_000, "no"])
+def test_a_token_of_pictures_that_the_table_has_not(token: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path, "gemma4, embeddings of layers")
+    change(folder, pad_token_id=token)
+    with pytest.raises(ModelError, match=r"text_config: pad_token_id=.* must be a whole number from 0 to 2"):
+        LLM(str(folder), dtype="float32", num_threads=1)
 
 
 def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,3 +300,18 @@ def test_what_reads_pictures_is_counted_and_predicted(tmp_path):
     assert "40 tokens, 10 tiles\n" in "\n".join(plan_lines(short))
     assert "images        not read: limit_mm_per_prompt" in "\n".join(plan_lines(bare))
     assert "images" not in "\n".join(plan_lines(plan_model(DEFAULT, PlanWorkload())))
+
+
+@pytest.mark.parametrize(("most", "tokens"), [(6, 4), (70, 63), (280, 266)])
+def test_a_budget_of_rows_is_what_a_picture_takes(tmp_path, most, tokens):
+    tiny_sights = pytest.importorskip("tiny_sights")
+    path = tiny_sights.save(tmp_path, "gemma4") / "processor_config.json"
+    data, config = json.loads(path.read_text()), json.loads((tmp_path / "config.json").read_text())
+    data["image_processor"]["max_soft_tokens"] = most
+    path.write_text(json.dumps(data))
+    config["vision_config"]["position_embedding_size"] = 2 * most
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in tmp_path.glob("*.safetensors"):
+        name.unlink()
+    images = plan_model(EngineConfig(model=str(tmp_path), dtype="float32"), PlanWorkload())["images"]
+    assert (images["tiles"], images["tokens"], images["patches"]) == (1, tokens, 4 * tokens)

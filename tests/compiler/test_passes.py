@@ -18,6 +18,7 @@ from albireo.compiler.passes import (
     merge_gate_up,
     merge_qkv,
     rows_before_head,
+    single_ops,
 )
 from albireo.compiler.pipeline import PASSES, run_passes
 from albireo.graph.builder import GraphBuilder
@@ -595,3 +596,30 @@ def test_embed() -> None:
     graph, record = after(Decoder().graph(), fuse_embed)
     assert only(graph, "embed").attrs == {"width": E} and record.fired == 1
     assert all(node.family for node in graph.nodes)
+
+
+def test_an_embedding_of_the_table_alone_says_so() -> None:
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("t", (7, E), "float32"), never_given=True)
+    graph, _ = after(b.finish(hidden=b.gather_rows(x, b.logit_rows)), fuse_embed)
+    assert only(graph, "embed").attrs == {"width": E, "never_given": True}
+
+
+# single_ops
+
+
+def test_bounds_and_the_rounding_behind_them_are_one_call() -> None:
+    """Where nobody reads what was not rounded."""
+
+    def graph_of(reads_both: bool) -> Graph:
+        b = GraphBuilder()
+        x = b.clamp(b.given(E, 0), b.weight("ends", (2,), "float32"))
+        y = b.linear(b.cast(x, "bfloat16"), b.weight("w", (E, E), "bfloat16"))
+        y = b.add(x, y) if reads_both else y
+        return b.finish(hidden=b.gather_rows(y, b.logit_rows))
+
+    for reads_both, kinds in ((False, ["clamp"]), (True, ["clamp", "cast"])):
+        graph, _ = after(graph_of(reads_both), single_ops)
+        found = [node for node in graph.nodes if node.family == "elementwise"]
+        assert [node.attrs["kind"] for node in found] == kinds
+        assert found[-1].output.type.dtype == "bfloat16"

@@ -12,7 +12,7 @@ import pytest
 from albireo.errors import UnsupportedModel
 from albireo.json_file import read_json
 from albireo.models import load_architecture, load_config
-from albireo.models.text_part import rope_axes
+from albireo.models.text_part import rope_axes, sees_images_beyond_windows, sees_images_both_ways
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
@@ -230,3 +230,16 @@ def test_queries_that_would_have_to_grow_are_refused(tmp_path: Path) -> None:
     Model(tmp_path, max_model_len=128)
     with pytest.raises(UnsupportedModel, match=r"max_model_len=129 with llama_4_scaling_beta=0.1: .*len=128 or less"):
         Model(tmp_path, max_model_len=129)
+
+
+def test_which_tokens_of_images_see_each_other() -> None:
+    """Gemma 4 says it of its text part: E2B and E4B say nothing, 26B-A4B and 31B vision."""
+    for data, both_ways, beyond_windows in (
+        ({"model_type": "gemma3", "text_config": {}}, True, True),
+        ({"model_type": "gemma4", "text_config": {"use_bidirectional_attention": "vision"}}, True, False),
+        ({"model_type": "gemma4", "text_config": {"use_bidirectional_attention": None}}, False, False),
+        ({"model_type": "gemma4", "text_config": {}}, False, False),
+        ({"model_type": "mistral3", "text_config": {"use_bidirectional_attention": "vision"}}, False, False),
+        ({"model_type": "llama"}, False, False),
+    ):
+        assert (sees_images_both_ways(data), sees_images_beyond_windows(data)) == (both_ways, beyond_windows)

@@ -202,6 +202,9 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         step.state_slots,
         step.snapshot_slots,
         step.snapshot_rows,
+        given=list(step.given),
+        given_rows=step.given_rows,
+        row_ends=step.row_ends,
     )
     _check_memory(calls)
     return top_ids, top_values

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from albireo.backends.reference.rounding import round_kv, round_to
 from albireo.dtypes import KV_CODES
@@ -242,10 +243,13 @@ def attend(
     is_damaged: bool = False,
     leaving: Sequence[int] = (),
     picks: bool = True,
+    ends: NDArray[np.int32] | None = None,
+    is_causal: bool = False,
 ) -> list[Array]:
     """Run one step; the cache holds spans[i][0] tokens of sequence i, the last spans[i][1] of them are computed.
 
     Args: leaving: rows of the step that are computed alone; none: all are. picks: the kernel is given all queries.
+        ends: see StepInputs.row_ends; is_causal: the kernel does not ask for them.
     Returns: what is stored for each sequence, [new, heads, D] as dtype is stored; of rows that leave, for all of them.
     """
     blocks = [-(-context // place.block_size) for context, _ in spans]
@@ -257,6 +261,7 @@ def attend(
     if leaving:
         rows, none = np.array(leaving, np.int32), np.zeros(0, np.int32)
         step = replace(step, logit_rows=rows, top_rows=none, top_counts=none)
+    step = replace(step, row_ends=ends)
     step.check(place.block_size)
     cache = cache_of(KVShape(types.kv, case.keys, case.dim, place.block_size, not case.value_dim), num_blocks)
     size, slots = place.block_size, []
@@ -279,7 +284,7 @@ def attend(
         "kv": cache.memory,
         "num_heads": case.queries,
         "value_dim": case.value_dim,
-        "both_ways": int(case.both_ways),
+        "both_ways": -1 if is_causal else int(case.both_ways),
     }
     args |= {
         "window": case.window,
@@ -439,6 +444,28 @@ def test_texts_of_every_length_both_ways(types: Types, level: str, window: int) 
     exact = [exactly(case, t, *span, types) for t, span in zip(texts, case.spans, strict=True)]
     value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
     assert_close(decode(np.concatenate(ours), types.compute), value, error, types.compute, types.at_most)
+
+
+@pytest.mark.parametrize("window", [0, 9])
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_rows_that_see_to_an_end(types: Types, level: str, window: int) -> None:
+    """From their own window to the end that the step says; where the kernel does not ask for ends, to themselves."""
+    case = Case(4, 2, 20, ((75, 75),), window=window)
+    t, ends = text(case, 75, types, 0), np.zeros(75, np.int32)
+    ends[10:40] = 40
+    plain, seeing, causal = (
+        attend(case, [t], case.spans, types, level, Placement(), **more)[0]
+        for more in ({}, {"ends": ends}, {"ends": ends, "is_causal": True})
+    )
+    assert_same_bits(causal, plain, "nobody asks")
+    is_changed = (decode(seeing, types.compute) != decode(plain, types.compute)).any(axis=(1, 2))
+    assert is_changed[10:39].all() and not is_changed[39:].any() and not is_changed[:10].any()
+    for row in (10, 25, 39):
+        # what the last row of a text would see that ends there, whose window reaches as far back as this one's
+        turned = replace(t, q=np.concatenate([t.q[:39], t.q[row : row + 1]]))
+        wider = replace(case, window=window and window + 39 - row)
+        (alone,) = attend(wider, [turned], [(40, 1)], types, level, Placement())
+        assert_same_bits(seeing[row : row + 1], alone, f"row {row}")
 
 
 #: What sequences of one step share of a text, in blocks, and what each has of its own: (shared, context, new).

@@ -52,3 +52,21 @@ def test_rows_times_a_number(dtype: str, level: str, width: int) -> None:
     args = {"weight": Guarded(rows, dtype), "out": out, "k": width, "w_dtype": dtype, "packed": 0, "scale": 55.5}
     run([Call("embed", level, dtype, args)], rows_step(3, token_ids=ids))
     assert_same_bits(out.values, rows[ids] * np.float32(55.5), "times")
+
+
+@pytest.mark.parametrize("level", sorted({level for _, level in VARIANTS}))
+def test_rows_that_the_step_gives(level: str) -> None:
+    """In place of those of tokens; not where rows are the table's whatever is given, which may be of another width."""
+    ids, given_rows = [0, 69, 3, 5], np.array([-1, 1, 0, -1], np.int32)
+    given, found = normal(2, 17), []
+    calls = []
+    for width, ids_of in ((17, 0), (40, 3)):
+        rows, out = normal(70, width), Guarded.poisoned((4, width))
+        args = {"weight": Guarded(rows), "out": out, "k": width, "w_dtype": "float32", "packed": 0, "ids_of": ids_of}
+        calls.append(Call("embed", level, "float32", args))
+        found.append((out, rows[ids]))
+    run(calls, rows_step(4, token_ids=ids, given=(given,), given_rows=given_rows))
+    (ours, wanted), (alone, of_table) = found
+    wanted[1:3] = given[[1, 0]]
+    assert_same_bits(ours.values, wanted, "given")
+    assert_same_bits(alone.values, of_table, "the table's")

@@ -354,32 +354,31 @@ def test_eagle_heads_serve_any_model(eager: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("quantization", [None, "int8"])
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_a_head_takes_what_is_the_models_from_it(is_tied: bool, quantization: str | None, tmp_path: Path) -> None:
-    """Tables of tokens are in memory once; where the head is asked for in other bits it has its own."""
+    """Tables of tokens are in memory once; one that is multiplied is its own where it is asked for in other bits."""
     config = config_with_mtp("qwen3_5_text") | {"tie_word_embeddings": is_tied}
     directory = make_checkpoint(tmp_path / "model", config, weights=mtp_weights(config, 5), dtype="bfloat16")
-    plain = drafter = None
-    for asked, borrowed in (
-        (None, ()),
-        ({"method": "mtp"}, ("model.embed_tokens.weight", "lm_head.weight")),
-        ({"method": "mtp", "quantization": "int8"}, ("model.embed_tokens.weight",)),
-        ({"method": "mtp", "draft_vocab_size": 64}, ("model.embed_tokens.weight",)),
-    ):
+    table, head = "model.embed_tokens.weight", "lm_head.weight"
+    all_of_it = (table,) if is_tied else (table, head)
+    none_multiplied = () if is_tied else (table,)
+    ways: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+        ({"method": "mtp"}, all_of_it),
+        ({"method": "mtp", "quantization": "int8"}, all_of_it if quantization else none_multiplied),
+        ({"method": "mtp", "draft_vocab_size": 64}, (table,)),
+    ]
+
+    def planned(asked: dict[str, Any] | None) -> Any:
         settings = EngineConfig(
             model=str(directory), device="cpu", max_num_seqs=8, quantization=quantization, speculative_config=asked
         )
         source = open_source(directory, settings)
-        _, memory, drafter, _ = _plan_all(source.adopt(settings), source, open_device(settings))
-        plain = plain or memory
-        wanted = borrowed
-        if asked is not None and "quantization" in asked and quantization is not None:
-            wanted = ("model.embed_tokens.weight", "lm_head.weight")  # those are the bits that the model has
-        if is_tied and (asked is None or "quantization" not in asked or quantization is not None):
-            wanted = wanted[:1]
-        elif is_tied:
-            wanted = ()
-        assert (drafter.borrowed if isinstance(drafter, HeadDrafter) else ()) == wanted
-        assert (memory.kv_bytes > plain.kv_bytes) == (drafter is not None)
-        assert (memory.weight_bytes > plain.weight_bytes) == (drafter is not None)
+        return _plan_all(source.adopt(settings), source, open_device(settings))
+
+    _, plain, nobody, _ = planned(None)
+    assert nobody is None
+    for asked, borrowed in ways:
+        _, memory, drafter, _ = planned(asked)
+        assert isinstance(drafter, HeadDrafter) and drafter.borrowed == borrowed
+        assert memory.kv_bytes > plain.kv_bytes and memory.weight_bytes > plain.weight_bytes
 
 
 @pytest.mark.parametrize("settings", [{}, {"quantization": "int8"}])

@@ -77,6 +77,8 @@ class Drafting:
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
         self._drafted: list[Sequence] = []
+        #: Sequences with drafts in the step before this, which have kept their blocks since.
+        self._had_drafts: set[int] = set()
         #: Sequences with drafts in the last step, or the next: their guesses pay for themselves.
         self._believed: set[int] = set()
         self._num_plans = 0
@@ -94,6 +96,7 @@ class Drafting:
         Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
         """
         self._is_decode = False
+        had_drafts, self._had_drafts = self._had_drafts, set()
         runs_ahead = self._settings.lookahead > 0
         self._was_begun, self._is_begun = self._is_begun, runs_ahead
         works = plan.work
@@ -112,7 +115,8 @@ class Drafting:
         num_spare = min(self._settings.max_num_batched_tokens - plan.num_tokens, self._settings.max_draft_rows)
         worth = self._pacing.begin(num_rows)
         if self._model is not None:
-            self._put(plan, self._made(self._model, scheduled, plan, max(0, num_spare), worth))
+            barred = self._unread(scheduled, plan, had_drafts) if self._method.reads else set()
+            self._put(plan, self._made(self._model, scheduled, plan, max(0, num_spare), worth, barred))
             return
         if num_spare <= 0 or worth >= 1.0:
             return
@@ -154,11 +158,29 @@ class Drafting:
             nums[place] = num
         return {place: guesses[place][:num] for place, num in nums.items()}
 
+    def _unread(self, scheduled: list[Sequence], plan: StepPlan, had_drafts: set[int]) -> set[int]:
+        """Sequences of which a head cannot read what the model leaves, since guesses are made before the step: its
+        blocks are moved with it, or tokens before the last one are computed in it. Drafts that came true were, in the
+        step before."""
+        moved = {target for _, target in (*plan.block_copies, *plan.swap_ins)}
+        return {
+            seq.seq_id
+            for seq, work in zip(scheduled, plan.work, strict=True)
+            if (len(work.token_ids) > 1 and seq.seq_id not in had_drafts)
+            or (moved and any(map(moved.intersection, seq.block_tables)))
+        }
+
     def _made(
-        self, model: ModelDrafts, scheduled: list[Sequence], plan: StepPlan, num_spare: int, worth: float
+        self,
+        model: ModelDrafts,
+        scheduled: list[Sequence],
+        plan: StepPlan,
+        num_spare: int,
+        worth: float,
+        barred: set[int],
     ) -> dict[int, list[int]]:
         """Drafts of a model, by place: made when it is known that there are rows and places for them."""
-        nums = model.nums(scheduled, num_spare, worth, self._pacing)
+        nums = model.nums(scheduled, num_spare, worth, self._pacing, barred)
         places = self._with_room(scheduled, plan, nums)
         self._is_decode = model.is_usual
         made = model.make([(scheduled[place], nums[place]) for place in places])
@@ -170,6 +192,7 @@ class Drafting:
             plan.work[place] = _with_drafts(plan.work[place], drafts)
             plan.num_tokens += len(drafts)
             plan.num_drafts += len(drafts)
+            self._had_drafts.add(plan.work[place].seq_id)
 
     def _only_decodes(self, seq: Sequence, work: SequenceWork) -> bool:
         """Whether it computes its last token alone, or with drafts that came true and a state has not seen."""
@@ -258,11 +281,13 @@ class Drafting:
     def forget(self, seq: Sequence) -> None:
         """It is finished."""
         self._guesses.pop(seq.seq_id, None)
+        self._had_drafts.discard(seq.seq_id)
         if self._model is not None:
             self._model.forget(seq)
 
     def left(self, seq: Sequence) -> None:
         """It gives its blocks up."""
+        self._had_drafts.discard(seq.seq_id)
         if self._model is not None:
             self._model.left(seq)
 

@@ -9,6 +9,8 @@ drafts that were made; hence the trials.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from albireo.engine.model_guesses import ModelGuesses
 from albireo.engine.request import Sequence
 from albireo.speculative.acceptance import Acceptance, Experience
@@ -42,10 +44,12 @@ class ModelDrafts:
         self._acceptances: dict[int, Acceptance] = {}
         self._num_plans = 0
 
-    def nums(self, scheduled: list[Sequence], num_spare: int, worth: float, pacing: Pacing) -> dict[int, int]:
+    def nums(
+        self, scheduled: list[Sequence], num_spare: int, worth: float, pacing: Pacing, barred: Container[int] = ()
+    ) -> dict[int, int]:
         """How many drafts each sequence is to have, by place among scheduled: the likeliest first.
 
-        Args: num_spare: rows there are for all. worth: what pacing.begin() gave.
+        Args: num_spare: rows there are for all. worth: what pacing.begin() gave. barred: sequences that have none now.
         """
         self._num_plans += 1
         self.is_usual = worth < 1.0 or self._num_plans % USUAL_EVERY == 0
@@ -58,7 +62,7 @@ class ModelDrafts:
         offers: list[tuple[float, int, int]] = []
         patience = PATIENCE_OF_HEADS if self._is_head else PATIENCE
         for place, seq in enumerate(scheduled):
-            if not self._guesses.can_guess(seq):
+            if seq.seq_id in barred or not self._guesses.can_guess(seq):
                 continue
             num_missing = self._guesses.num_missing(seq)
             if num_missing > patience * len(seq.output_token_ids):

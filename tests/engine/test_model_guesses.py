@@ -146,34 +146,13 @@ def free(monkeypatch: pytest.MonkeyPatch) -> None:
     give_freely(monkeypatch)
 
 
-def drafting(bench: Any, chance: float = 1.0, **kwargs: Any) -> tuple[Any, Draft]:
+def drafting(bench: Any, chance: float = 1.0, kind: type[Draft] = Draft, **kwargs: Any) -> tuple[Any, Draft]:
     kwargs = {"speculative": CONFIG, "num_blocks": 64, "max_num_batched_tokens": 512, **kwargs}
-    draft = Draft(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"], chance)
-    return bench(Method(1, execute=draft), **kwargs), draft
-
-
-def test_a_guess_is_a_step_for_each_draft_and_the_first_has_the_prompt(bench: Any, free: None) -> None:
-    run, draft = drafting(bench)
-    run.add(PROMPT, max_tokens=11)
-    run.run()
-    run.check_all_ended()
-    # the prompt's step gives one token, two steps five each; behind four drafts that came true three were fed
-    assert draft.rows == [22, 1, 1, 1, 2, 1, 1, 1]
-    stats = run.engine.stats()
-    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (8, 8)
-
-
-def test_what_others_left_is_found(bench: Any, free: None) -> None:
-    """The next turn: blocks that the draft model has filled are not computed again."""
-    run, draft = drafting(bench)
-    run.add(PROMPT, max_tokens=11)
-    run.run()
-    draft.rows.clear()
-    run.add([*PROMPT, *run.tokens["0", 0], 9, 9], max_tokens=6)
-    run.run()
-    run.check_all_ended()
-    # 34 tokens and the first of the answer, of which three blocks of 8 are there
-    assert draft.rows == [35 - 24, 1, 1, 1]
+    draft = kind(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"], chance)
+    run = bench(Method(1, execute=draft, reads=READS[kind]), **kwargs)
+    if isinstance(draft, Head):
+        draft.toy = run.toy
+    return run, draft
 
 
 def test_long_prompts_are_caught_up_with_step_by_step(bench: Any, free: None) -> None:
@@ -313,49 +292,45 @@ def test_sequences_longer_than_it_knows_have_no_drafts(bench: Any, free: None) -
     assert run.engine.stats().num_draft_tokens == 2
 
 
-def of_head(bench: Any, kind: type[Head] = Head, **kwargs: Any) -> tuple[Any, Head]:
-    kwargs = {"speculative": CONFIG, "num_blocks": 64, "max_num_batched_tokens": 512, **kwargs}
-    head = kind(kwargs["num_blocks"], 8, kwargs["max_num_batched_tokens"])
-    run = bench(Method(1, execute=head, reads=READS[kind]), **kwargs)
-    head.toy = run.toy
-    return run, head
-
-
-def test_a_head_is_one_token_behind_and_computes_again_what_was_a_guess(bench: Any, free: None) -> None:
-    run, head = of_head(bench)
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        # the prompt's step gives one token, two steps five each; behind four drafts that came true three were fed
+        (Draft, [22, 1, 1, 1, 2, 1, 1, 1]),
+        # all but the last token have a state; what was a guess is computed again: five more tokens, five more states
+        (Head, [21, 1, 1, 1, 5, 1, 1, 1]),
+        (Assistant, [1] * 8),
+    ],
+)
+def test_a_guess_is_a_step_for_each_draft_and_the_first_has_what_is_missing(
+    bench: Any, free: None, kind: type[Draft], rows: list[int]
+) -> None:
+    run, draft = drafting(bench, kind=kind)
     run.add(PROMPT, max_tokens=11)
     run.run()
     run.check_all_ended()
-    # 21 tokens and the first of the answer, of which all but the last have a state; five more tokens, five more states
-    assert head.rows == [21, 1, 1, 1, 5, 1, 1, 1]
+    assert draft.rows == rows
     stats = run.engine.stats()
     assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (8, 8)
 
 
-def test_of_what_others_left_a_head_computes_the_last_position_again(bench: Any, free: None) -> None:
-    """It had read a token behind, which need not be this one's."""
-    run, head = of_head(bench)
+@pytest.mark.parametrize(("kind", "num_missing"), [(Draft, 35 - 24), (Head, 34 - 23)])
+def test_what_others_left_is_found(bench: Any, free: None, kind: type[Draft], num_missing: int) -> None:
+    """The next turn: blocks that the draft model has filled are not computed again; by a head the last position is,
+    which had read a token behind that need not be this one's."""
+    run, draft = drafting(bench, kind=kind)
     run.add(PROMPT, max_tokens=11)
     run.run()
-    head.rows.clear()
+    draft.rows.clear()
     run.add([*PROMPT, *run.tokens["0", 0], 9, 9], max_tokens=6)
     run.run()
     run.check_all_ended()
-    assert head.rows == [34 - 23, 1, 1, 1]
-
-
-def test_one_that_reads_the_models_cache_computes_a_row_for_a_guess(bench: Any, free: None) -> None:
-    run, head = of_head(bench, Assistant)
-    run.add(PROMPT, max_tokens=11)
-    run.run()
-    run.check_all_ended()
-    assert head.rows == [1] * 8
-    stats = run.engine.stats()
-    assert (stats.num_draft_tokens, stats.num_accepted_tokens) == (8, 8)
+    # 34 tokens and the first of the answer, of which three blocks of 8 are there
+    assert draft.rows == [num_missing, 1, 1, 1]
 
 
 def test_a_prompt_is_caught_up_with_sooner_by_a_head(bench: Any) -> None:
-    run, head = of_head(bench, max_model_len=400)
+    run, head = drafting(bench, kind=Head, max_model_len=400)
     run.add(PROMPT * 12, max_tokens=60)
     while not head.rows:
         run.step()

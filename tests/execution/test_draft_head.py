@@ -12,6 +12,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
 from albireo.execution.draft_head import HeadModel, HiddenStates
 from albireo.execution.inputs import pack_step
+from albireo.execution.runner import Runner
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
@@ -112,3 +113,17 @@ def test_ids_of_its_own_are_the_models_outside() -> None:
     assert head.run(inputs).top_ids.tolist() == [[5, -1]]
     logits = head.run(replace(inputs, logit_rows=inputs.top_rows, top_rows=inputs.top_rows[:0])).logits
     assert logits[0, [2, 5, 7]].tolist() == [0, 1, 2] and np.isneginf(np.delete(logits, [2, 5, 7])).all()
+
+
+def test_one_that_reads_the_cache_leaves_its_state_where_it_reads_and_computes_no_step_twice() -> None:
+    """The best few logits, which are equal here, would not decide what is drawn."""
+    states, model = HiddenStates(8, 4, 2, is_exact=True), Leaves()
+    head = HeadModel(model, states, 4, 3, reads_cache=True)
+    states.write(np.array([9, 10]), rows_of(3, 4))
+    task = SampleTask(0, SamplingParams(temperature=1.0, top_k=2), 7, [], [])
+    plan = StepPlan(0, [SequenceWork(0, [5], 1, ([2],), (task,))], 1)
+    runner = Runner(head, 3, 4, states=head)
+    for read in (3, 6):
+        assert runner.execute(plan).tokens[0].token_id in (1, 2)
+        assert np.array_equal(model.seen.pop(), rows_of(read)) and not model.seen
+    assert np.array_equal(states.read(np.array([9, 10])), rows_of(12, 4))

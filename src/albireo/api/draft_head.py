@@ -33,12 +33,10 @@ from albireo.execution.draft_ids import DraftIds
 from albireo.execution.runner import Runner
 from albireo.graph.node import Graph, RowSegment
 from albireo.graph.program import PANEL, Program
+from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
-from albireo.models.draft_heads.eagle import eagle_head, token_ids
-from albireo.models.draft_heads.gemma4 import assistant_head, is_assistant
 from albireo.models.draft_heads.head import ENDS, DraftHead
-from albireo.models.draft_heads.mtp import mtp_head
-from albireo.models.draft_input import FEW_LOGITS
+from albireo.models.draft_input import ASSISTANT, FEW_LOGITS
 from albireo.models.gguf.tensors import is_gguf
 from albireo.models.weights import Checkpoint
 from albireo.quantization.encoded import Encoded
@@ -112,7 +110,9 @@ class HeadDrafter:
         )
         vocab_size = self.source.model_config.vocab_size
         reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
-        runner = Runner(reading, vocab_size, size, num_ahead=1)
+        # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
+        states_of_it = reading if head.reads_cache else None
+        runner = Runner(reading, vocab_size, size, states=states_of_it, num_ahead=1)
         method = Method(
             1,
             execute=runner.execute,
@@ -126,7 +126,11 @@ class HeadDrafter:
         """The model's ids of those that it guesses among; None: all, as they are."""
         head, num_ids = self.head, self.head.num_ids
         if num_ids is None:
-            return token_ids(head) if head.has_own_ids else None
+            if not head.has_own_ids:
+                return None
+            from albireo.models.draft_heads.eagle import token_ids
+
+            return token_ids(head)
         definition = self.program.constants[FEW_LOGITS].definition
         assert definition is not None
         (name,) = definition.sources
@@ -205,12 +209,7 @@ def asked_head(config: EngineConfig, source: ModelSource, device: Device) -> Dra
     rows_are = where if asked.method == "mtp" else source.directory
     try:
         num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
-        if asked.method == "mtp" and is_assistant(where):
-            head = assistant_head(model, where, num_ids)
-        elif asked.method == "mtp":
-            head = mtp_head(model, where, num_ids)
-        else:
-            head = eagle_head(asked.method, model, where, num_ids)
+        head = _opened(asked.method, model, where, num_ids)
         limit = head.config.max_position_embeddings
         head.check_weights([head.build(limit), *([head.combine()] if head.is_combined else [])])
     except ModelError as error:
@@ -285,6 +284,22 @@ def _directory(model: str | None, source: ModelSource) -> Path:
         return locate_model(model)
     except ModelError as error:
         raise ConfigError(f"speculative_config.model: {error}") from None
+
+
+def _opened(method: str, model: ModelConfig, where: Path, num_ids: int | None) -> DraftHead:
+    """Architectures are read where somebody asks for a head: else nobody waits for them."""
+    if method != "mtp":
+        from albireo.models.draft_heads.eagle import eagle_head
+
+        return eagle_head(method, model, where, num_ids)
+    path = where / "config.json"
+    if path.is_file() and read_json(path).get("model_type") == ASSISTANT:
+        from albireo.models.draft_heads.gemma4 import assistant_head
+
+        return assistant_head(model, where, num_ids)
+    from albireo.models.draft_heads.mtp import mtp_head
+
+    return mtp_head(model, where, num_ids)
 
 
 def _has_plain_head(directory: Path) -> bool:

@@ -25,7 +25,7 @@ from albireo.execution.draft_head import HiddenStates
 from albireo.execution.runner import Runner
 from albireo.graph.program import Program
 from albireo.json_file import read_json
-from albireo.models.draft_heads.gemma4 import MODEL_TYPE as ASSISTANT
+from albireo.models.draft_input import ASSISTANT
 from albireo.speculative.proposer import Method
 from albireo.text.tokenizer import Tokenizer
 

@@ -64,7 +64,7 @@ class Loaded:
     """Everything an engine is made of.
 
     Fields:
-        program: of the first rank; other_ranks: of the second.
+        program: of the first rank; other_ranks: of the others.
         device: cpu or cuda.
         execute: makes a plan happen on model. prepare: what later steps would wait for, a piece a call, while there is
             nothing to execute; returns whether it did any.

@@ -143,6 +143,9 @@ class HeadModel:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
     def _renumbered(self, outputs: StepOutputs, token_ids: Ints) -> StepOutputs:
         """With the model's ids: what has none of the head's cannot be drawn."""
         top = outputs.top_ids

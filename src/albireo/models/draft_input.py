@@ -10,6 +10,8 @@ from dataclasses import dataclass
 #: Modules of such a layer, whatever files call them: what joins a token's embedding and a hidden state, and their
 #: norms.
 JOINING, EMBEDDING_NORM, STATE_NORM = "draft.fc", "draft.embedding_norm", "draft.state_norm"
+#: model_type of Gemma 4's assistants.
+ASSISTANT = "gemma4_assistant"
 #: Rows of the model's head, where it guesses among some of its tokens.
 FEW_LOGITS = "draft.head.weight"
 

@@ -34,7 +34,6 @@ from albireo.models.layers import (
 )
 from albireo.models.rope import rope_spec
 
-MODEL_TYPE = "gemma4_assistant"
 #: Its own table of tokens, and what makes a hidden state of the model's width of its own.
 _TOKENS, _LEAVING = "draft.tokens.weight", "draft.leaving"
 _NAMES = (
@@ -46,12 +45,6 @@ _NAMES = (
 )
 #: Keys of its text_config that say what all of its layers are.
 _SAID = keys("num_kv_shared_layers vocab_size_per_layer_input use_double_wide_mlp enable_moe_block architectures")
-
-
-def is_assistant(directory: Path) -> bool:
-    """Whether a directory holds one."""
-    path = directory / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == MODEL_TYPE
 
 
 def assistant_head(model: ModelConfig, directory: Path, num_ids: int | None = None) -> DraftHead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -446,7 +447,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     build(without, tmp_path / "built")
     none, empty = tmp_path / "none", tmp_path / "empty"
     empty.mkdir()
+    few, tensors = eagle3_head(tmp_path / "few", llama, 3, draft_vocab_size=40)
+    lost, far = (Path(shutil.copytree(few, tmp_path / name)) for name in ("lost", "far"))
+    save_file(tensors, lost / "model.safetensors")
+    save_file({**tensors, "d2t": np.full(40, 100)}, far / "model.safetensors")
     cases: list[tuple[Path, dict[str, Any], type[EngineError], str]] = [
+        (deep, {"method": "eagle3", "model": str(lost)}, ModelError, "no tensor d2t that says which those are"),
+        (deep, {"method": "eagle3", "model": str(far)}, ModelError, "leads to ids 100 to 139, .* has 131 tokens"),
         (plain, {"method": "mtp"}, ConfigError, "llama has no layers that guess; models of deepseek_v3, .* may, and"),
         (without, {"method": "mtp"}, ConfigError, "without has no layers that guess; checkpoints that were trained"),
         (

@@ -130,7 +130,7 @@ class HeadDrafter:
                 return None
             from albireo.models.draft_heads.eagle import token_ids
 
-            return token_ids(head)
+            return token_ids(head, self.source.model_config.vocab_size)
         definition = self.program.constants[FEW_LOGITS].definition
         assert definition is not None
         (name,) = definition.sources

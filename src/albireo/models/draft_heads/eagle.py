@@ -94,16 +94,18 @@ def eagle_head(method: str, model: ModelConfig, directory: Path, num_ids: int | 
     return _third(directory, fields, config, model, owned)
 
 
-def token_ids(head: DraftHead) -> NDArray[np.int32] | None:
-    """[its vocab_size] the model's id of each of a head's own; None: they are the same.
+def token_ids(head: DraftHead, vocab_size: int) -> NDArray[np.int32]:
+    """[its vocab_size] the model's id of each of a head's own. Args: vocab_size: the model's.
 
-    Raises: WeightMismatch where they are not.
+    Raises: WeightMismatch where they are not told, or are none of the model's.
     """
-    files = SafetensorsFiles(head.directory)
+    count, files = head.config.vocab_size, SafetensorsFiles(head.directory)
     try:
         if _OFFSETS not in files:
-            return None
-        count = head.config.vocab_size
+            raise WeightMismatch(
+                f"{head.directory}: has logits of {count} tokens, the model has {vocab_size}, and there is no tensor "
+                f"{_OFFSETS} that says which those are"
+            )
         if files.type_name(_OFFSETS) != "I64" or files.shape(_OFFSETS) != (count,):
             raise WeightMismatch(
                 f"{head.directory}: {_OFFSETS} is {files.type_name(_OFFSETS)} {list(files.shape(_OFFSETS))}, "
@@ -112,8 +114,11 @@ def token_ids(head: DraftHead) -> NDArray[np.int32] | None:
         found = np.frombuffer(files.buffer(_OFFSETS), "<i8") + np.arange(count)
     finally:
         files.close()
-    if found.min() < 0 or found.max() >= MAX_VOCAB or len(np.unique(found)) != count:
-        raise WeightMismatch(f"{head.directory}: {_OFFSETS} leads to ids that are none, or to one twice")
+    if found.min() < 0 or found.max() >= vocab_size or len(np.unique(found)) != count:
+        raise WeightMismatch(
+            f"{head.directory}: {_OFFSETS} leads to ids {found.min()} to {found.max()}, or to one twice; the model has "
+            f"{vocab_size} tokens"
+        )
     return found.astype(np.int32)
 
 

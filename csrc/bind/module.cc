@@ -421,6 +421,7 @@ NB_MODULE(_native, m) {
   m.attr("FEW_ROWS") = kFewRows;
   m.attr("BUCKET_ROWS") = nb::cast(std::vector<int64_t>(std::begin(kBucketRows), std::end(kBucketRows)));
   m.def("isa_levels", &isa_levels);
+  m.def("known_levels", &known_levels);
   m.def("refused_levels", &refused_levels);
   m.def("amx_refusal", [] { return amx_refusal(true); }, "What a processor with AMX would be told; empty: it is on.");
   m.def("first_difference", &first_difference, "level"_a, "trusted"_a);

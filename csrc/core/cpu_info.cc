@@ -10,6 +10,9 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include "albireo/amx.h"
@@ -56,21 +59,6 @@ bool has_amx() {  // + TILE INT8 BF16; whether they may be used is another quest
   return has_avx512bf16() && bit(features, 24) && bit(features, 25) && bit(features, 22);
 }
 bool saves_tiles() { return (saved_state() & 0x60000) == 0x60000; }
-#else
-bool has_avx2() { return false; }
-bool has_avx512() { return false; }
-bool has_avx512vnni() { return false; }
-bool has_avx512bf16() { return false; }
-bool has_amx() { return false; }
-bool saves_tiles() { return false; }
-#endif
-
-std::string read_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
 
 std::vector<std::string> find_levels() {
   std::vector<std::string> levels;
@@ -83,6 +71,33 @@ std::vector<std::string> find_levels() {
   return levels;
 }
 
+std::string refusal_of_amx() { return has_amx() ? amx_refusal(saves_tiles()) : ""; }
+
+const std::vector<std::string> kKnown{"amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "scalar"};
+#elif defined(__aarch64__)
+std::vector<std::string> find_levels() {
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  const bool neon = first & HWCAP_ASIMD, neondot = neon && first & HWCAP_ASIMDDP;
+  std::vector<std::string> levels;
+  if (neondot && second & HWCAP2_I8MM && second & HWCAP2_BF16) levels.push_back("neonmm");
+  if (neondot) levels.push_back("neondot");
+  if (neon) levels.push_back("neon");
+  levels.push_back("scalar");
+  return levels;
+}
+
+std::string refusal_of_amx() { return ""; }
+
+const std::vector<std::string> kKnown{"neonmm", "neondot", "neon", "scalar"};
+#endif
+
+std::string read_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
 }  // namespace
 
 // Asked for every matrix that is packed; on a virtual machine each cpuid is a way out of it and back.
@@ -91,9 +106,11 @@ std::vector<std::string> isa_levels() {
   return levels;
 }
 
+std::vector<std::string> known_levels() { return kKnown; }
+
 std::map<std::string, std::string> refused_levels() {
-  if (!has_amx() || amx_refusal(saves_tiles()).empty()) return {};
-  return {{"amx", amx_refusal(saves_tiles())}};
+  const std::string refusal = refusal_of_amx();
+  return refusal.empty() ? std::map<std::string, std::string>{} : std::map<std::string, std::string>{{"amx", refusal}};
 }
 
 std::vector<int> usable_cpus() {

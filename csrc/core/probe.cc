@@ -24,8 +24,10 @@ bool has(const std::string& level) {
 }
 
 // Sums 64-bit words so that no load can be left out; 8 chains hide the add.
-__attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uint64_t read_all(const uint64_t* p,
-                                                                                               int64_t words) {
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
+#endif
+uint64_t read_all(const uint64_t* p, int64_t words) {
   uint64_t s[32] = {};
   for (int64_t i = 0; i + 32 <= words; i += 32)
     for (int64_t j = 0; j < 32; j++) s[j] += p[i + j];
@@ -34,7 +36,6 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uin
   return sum;
 }
 
-#if defined(__x86_64__)
 // 28 chains: more than latency times throughput of any core so far (16 fall short of it where two start each cycle).
 // clang-format off
 #define CHAINS(OP) \
@@ -42,6 +43,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uin
   OP(17) OP(18) OP(19) OP(20) OP(21) OP(22) OP(23) OP(24) OP(25) OP(26) OP(27)
 // clang-format on
 constexpr int kChains = 28;
+#if defined(__x86_64__)
 #define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOTI512(n) "vpdpbusd %%zmm30, %%zmm31, %%zmm" #n "\n"
@@ -71,6 +73,28 @@ __attribute__((noinline)) void chains_fma256(int64_t n) {
 __attribute__((noinline)) void chains_madd256(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(MADD256)::: "memory");
 }
+#elif defined(__aarch64__)
+#define ARCH128 ".arch armv8.2-a+dotprod+i8mm+bf16\n"  // of the assembler: a machine that has them comes here
+#define FMA128(n) "fmla v" #n ".4s, v30.4s, v31.4s\n"
+#define MULL128(n) "smull v" #n ".8h, v30.8b, v31.8b\n"
+#define DOTI128(n) "sdot v" #n ".4s, v30.16b, v31.16b\n"
+#define MMLA128(n) "bfmmla v" #n ".4s, v30.8h, v31.8h\n"
+#define MMLAI128(n) "usmmla v" #n ".4s, v30.16b, v31.16b\n"
+__attribute__((noinline)) void chains_fma128(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(FMA128)::: "memory");
+}
+__attribute__((noinline)) void chains_mull128(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(MULL128)::: "memory");
+}
+__attribute__((noinline)) void chains_int8_128(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(ARCH128 CHAINS(DOTI128)::: "memory");
+}
+__attribute__((noinline)) void chains_mmla128(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(ARCH128 CHAINS(MMLA128)::: "memory");
+}
+__attribute__((noinline)) void chains_mmla_int8_128(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(ARCH128 CHAINS(MMLAI128)::: "memory");
+}
 #endif
 
 }  // namespace
@@ -84,9 +108,9 @@ double probe_read(ThreadPool& pool, const char* data, int64_t bytes) {
 }
 
 double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) {
-#if defined(__x86_64__)
   void (*chains)(int64_t) = nullptr;
   double per_iteration = 0;
+#if defined(__x86_64__)
   if (kind == "bfloat16") {
     if (has("avx512bf16")) chains = chains_dot512, per_iteration = kChains * 64;
   } else if (kind == "int8") {
@@ -103,12 +127,25 @@ double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) 
   } else if (has("avx2")) {
     chains = chains_fma256, per_iteration = kChains256 * 16;
   }
+#elif defined(__aarch64__)
+  if (kind == "bfloat16") {
+    if (has("neonmm")) chains = chains_mmla128, per_iteration = kChains * 32;
+  } else if (kind == "int8") {
+    // Without DotProd what adds products is left out of the limit.
+    if (has("neonmm")) {
+      chains = chains_mmla_int8_128, per_iteration = kChains * 64;
+    } else if (has("neondot")) {
+      chains = chains_int8_128, per_iteration = kChains * 32;
+    } else if (has("neon")) {
+      chains = chains_mull128, per_iteration = kChains * 16;
+    }
+  } else if (has("neon")) {
+    chains = chains_fma128, per_iteration = kChains * 8;
+  }
+#endif
   if (!chains) return 0;
   const double s = seconds_of(pool, [&](int64_t) { chains(iterations); });
   return per_iteration * (double)iterations * (double)pool.size() / s;
-#else
-  return 0;
-#endif
 }
 
 }  // namespace albireo

@@ -211,7 +211,7 @@ ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) {
 // and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in 16 bits. In instructions,
 // since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
 constexpr int32_t kDotZero = 128;
-template <int MR, int NV>
+template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
   const __m256i ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8((char)0x80);
 #pragma GCC unroll 32

@@ -98,6 +98,31 @@ ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
 }
 ALBIREO_INLINE V from_whole(V sums) { return _mm512_cvtepi32_ps(_mm512_castps_si512(sums)); }
 
+#ifdef ALBIREO_HAVE_BF16_DOT
+#define ALBIREO_HAVE_BYTE_TABLES  // of 128 entries (VBMI)
+ALBIREO_INLINE void store_two(bf16* p, V first, V second) {
+  _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+}
+// acc[i][j] += both products of each pair of bf16 of w[j] and the pair at a + i * lda.
+template <int MR, int NV>
+ALBIREO_INLINE void bf16_dots(V (&acc)[MR][NV], const V (&w)[NV], const bf16* a, int64_t lda) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) {
+    if constexpr (NV == 1) {  // one dot a broadcast: in one instruction
+      asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][0]) : "v"(w[0]), "m"(*(const float*)(a + i * lda)));
+      continue;
+    }
+    // One broadcast a row, not one a dot: a core with two dots a cycle has two loads a cycle, and a broadcast from
+    // memory in the dot itself would take one for each.
+    V pair;
+    asm("vbroadcastss %1, %0" : "=v"(pair) : "m"(*(const float*)(a + i * lda)));
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++)  // the intrinsic makes g++ 12 copy accumulators
+      asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
+  }
+}
+#endif
+
 ALBIREO_INLINE __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }  // 0 < n < 16
 ALBIREO_INLINE V load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
 ALBIREO_INLINE void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
@@ -173,12 +198,13 @@ ALBIREO_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p)
 ALBIREO_INLINE Codes low_nibbles(Codes c) { return _mm512_and_si512(c, _mm512_set1_epi8(15)); }
 ALBIREO_INLINE Codes high_nibbles(Codes c) { return low_nibbles(_mm512_srli_epi16(c, 4)); }
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c); }
-// The zero of column codes in dot4, and how often products of codes up to `largest` can be added in 16 bits.
+// The zero of column codes in dot4 unless all are small, which is below 128, and how often products of codes up to
+// `largest` can be added in 16 bits.
 constexpr int32_t kDotZero = 0;
 constexpr int narrow_dots(int) { return 0; }
 // acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
-#ifdef ALBIREO_HAVE_VNNI
-template <int MR, int NV>
+#ifdef ALBIREO_HAVE_BYTE_DOT
+template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++) {
@@ -194,7 +220,7 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
   }
 }
 #else
-template <int MR, int NV>
+template <int MR, int NV, bool kSmall>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
   const VI mask = _mm512_set1_epi32(0x00ff00ff);
 #pragma GCC unroll 2

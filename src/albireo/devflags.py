@@ -1,6 +1,7 @@
 """Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
-ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx
+ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx; on Arm
+                  scalar, neon, neondot or neonmm
 CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,10 @@ def test_engines_on_one_node_have_the_weights_of_a_built_model_once(
     assert two.budget_bytes == part_of(one.budget_bytes, 2, one.weight_bytes)
     monkeypatch.setattr("albireo.api.source.numa_nodes", lambda: {0: 0, 1: 1})
     assert not open_source(tmp_path / "engine", config).shares_weights, "far memory is slower"
+    monkeypatch.setattr("albireo.api.source.numa_nodes", lambda: {0: 0})
+    assert open_source(tmp_path / "engine", config).shares_weights
+    monkeypatch.setattr(mmap, "PAGESIZE", 65536)
+    assert not open_source(tmp_path / "engine", config).shares_weights, "constants share a page"
 
 
 def test_weights_that_are_cut_short_are_not_mapped(tmp_path: Path) -> None:

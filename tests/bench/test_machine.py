@@ -11,18 +11,9 @@ from albireo.bench import machine
 from albireo.bench.machine import (
     machine_facts,
     parse_available_bytes,
-    parse_cpu_name,
     parse_cpu_quota,
     parse_huge_pages,
 )
-
-
-def test_cpu_name():
-    assert (
-        parse_cpu_name("processor\t: 0\nmodel name\t: AMD EPYC 9V74 \nflags: x\nmodel name : other\n")
-        == "AMD EPYC 9V74"
-    )
-    assert parse_cpu_name("processor : 0\nCPU implementer : 0x41\n") is None
 
 
 @pytest.mark.parametrize(

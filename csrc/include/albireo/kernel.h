@@ -113,14 +113,48 @@ struct Variant {
   KernelFn run;
 };
 
-// What a family is to the runtime. item: the unit threads claim.
+// Lines of a family that is compiled once for each way of adding float32 numbers (norm_avx512 and so on of norm), and
+// of one that is the same function wherever it runs.
+#define ALBIREO_VARIANT(family, level, run) {#family, "any", #level, run}
+// clang-format off
+#if defined(__x86_64__)
+#define ALBIREO_AT_EVERY_LEVEL(family)                 \
+  ALBIREO_VARIANT(family, avx512, family##_avx512),    \
+  ALBIREO_VARIANT(family, avx2, family##_avx2),        \
+  ALBIREO_VARIANT(family, scalar, family##_scalar)
+#define ALBIREO_SAME_AT_EVERY_LEVEL(family, run)       \
+  ALBIREO_VARIANT(family, avx512, run),                \
+  ALBIREO_VARIANT(family, avx2, run),                  \
+  ALBIREO_VARIANT(family, scalar, run)
+#elif defined(__aarch64__)
+#define ALBIREO_AT_EVERY_LEVEL(family)                 \
+  ALBIREO_VARIANT(family, neon, family##_neon),        \
+  ALBIREO_VARIANT(family, scalar, family##_scalar)
+#define ALBIREO_SAME_AT_EVERY_LEVEL(family, run)       \
+  ALBIREO_VARIANT(family, neon, run),                  \
+  ALBIREO_VARIANT(family, scalar, run)
+#endif
+// clang-format on
+
+// What a family is to the runtime. item: the unit threads claim. revision: raised when its kernels change so much that
+// what was measured of them no longer holds.
 struct Family {
   const char* name;
   CountFn items;
   ScratchFn scratch_bytes;
   const Variant* variants;
   int64_t num_variants;
-  int64_t revision = 1;  // raised when its kernels change so much that what was measured of them no longer holds
+  int64_t revision;
+
+  template <int64_t N>
+  constexpr Family(const char* name, CountFn items, ScratchFn scratch_bytes, const Variant (&variants)[N],
+                   int64_t revision = 1)
+      : name(name),
+        items(items),
+        scratch_bytes(scratch_bytes),
+        variants(variants),
+        num_variants(N),
+        revision(revision) {}
 };
 
 const Family* find_family(const char* name);

@@ -9,11 +9,7 @@ int64_t items(const Args& a, const Step& s) {
 }
 int64_t scratch_bytes(const Args& a) { return a.adapters ? kAdapterRows * a_stride(*a.adapters) * 4 : 0; }
 
-constexpr Variant kVariants[] = {
-    {"adapter", "any", "avx512", adapter_avx512},
-    {"adapter", "any", "avx2", adapter_avx2},
-    {"adapter", "any", "scalar", adapter_scalar},
-};
+constexpr Variant kVariants[] = {ALBIREO_AT_EVERY_LEVEL(adapter)};
 }  // namespace
-const Family kAdapter{"adapter", items, scratch_bytes, kVariants, 3};
+const Family kAdapter{"adapter", items, scratch_bytes, kVariants};
 }  // namespace albireo

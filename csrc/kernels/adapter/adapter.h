@@ -12,5 +12,6 @@ constexpr int64_t adapter_parts(const Adapters& d) { return d.targets * ceil_div
 void adapter_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void adapter_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void adapter_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void adapter_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kAdapter;
 }  // namespace albireo

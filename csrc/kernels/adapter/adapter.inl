@@ -23,8 +23,8 @@ ALBIREO_INLINE void widen_row(const Args& a, int64_t i, float* to) {
   for (int64_t e = k; e < padded; e++) to[e] = 0.0f;
 }
 
-// Rows of one adapter at once: with 16 registers their sums would go to memory and back.
-constexpr int kTogether = kTileRows >= 6 ? kAdapterRows : 1;
+// Rows of one adapter at once: where a vector of 16 is more than one register their sums would go to memory and back.
+constexpr int kTogether = kTileVectors > 1 ? kAdapterRows : 1;
 
 // kRows rows of x, side by side in scratch, by kRankBlock rows of A. Sums do not depend on kRows.
 template <int kRows>

@@ -17,11 +17,7 @@ float tree(const Args& a, int64_t first, int64_t count, int64_t at) {
 }
 
 // One unit for all levels: sums that are written out give the same bits however wide the additions are.
-constexpr Variant kVariants[] = {
-    {"all_reduce", "any", "avx512", all_reduce},
-    {"all_reduce", "any", "avx2", all_reduce},
-    {"all_reduce", "any", "scalar", all_reduce},
-};
+constexpr Variant kVariants[] = {ALBIREO_SAME_AT_EVERY_LEVEL(all_reduce, all_reduce)};
 
 }  // namespace
 
@@ -39,5 +35,5 @@ void all_reduce(const Args& a, const Step&, int64_t begin, int64_t end, Scratch&
   }
 }
 
-const Family kAllReduce{"all_reduce", items, scratch_bytes, kVariants, 3};
+const Family kAllReduce{"all_reduce", items, scratch_bytes, kVariants};
 }  // namespace albireo

@@ -18,11 +18,16 @@ int64_t scratch_bytes(const Args& a) {
 }
 
 constexpr Variant kVariants[] = {
+#if defined(__x86_64__)
     {"attention", "bfloat16", "avx512bf16", attention_avx512bf16},
     {"attention", "any", "avx512", attention_avx512},
     {"attention", "any", "avx2", attention_avx2},
+#elif defined(__aarch64__)
+    {"attention", "bfloat16", "neonmm", attention_neonmm},
+    {"attention", "any", "neon", attention_neon},
+#endif
     {"attention", "any", "scalar", attention_scalar},
 };
 }  // namespace
-const Family kAttention{"attention", items, scratch_bytes, kVariants, 4, 3};
+const Family kAttention{"attention", items, scratch_bytes, kVariants, 3};
 }  // namespace albireo

@@ -105,7 +105,11 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
 #pragma GCC unroll 8
   for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
   const typename W::A* q = r.q + row * r.Dp;
-  for (int64_t s = 0; s < r.Dp / W::kStep; s++) {
+  const int64_t steps = r.Dp / W::kStep;
+  const char* ahead = (const char*)k[0];
+  if constexpr (Tile<W>::kStreams)
+    if (row == 0) ahead = (const char*)t.next_k[j0];
+  for (int64_t s = paired_steps<W, MR, NV>(acc, q, r.Dp, k[0], 16 * W::kStep, steps, ahead); s < steps; s++) {
     if constexpr (Tile<W>::kStreams) {  // a step of so many sub-panels is a line
       constexpr int kInLine = NV > 1 ? kLineBytes / (16 * W::kStep * sizeof(typename W::B)) : 1;
       if (row == 0)
@@ -133,6 +137,29 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   }
 }
 
+// As paired_steps, of values.
+template <class W, int MR, int NV>
+ALBIREO_INLINE int64_t paired_values([[maybe_unused]] const RowBlock<W>& r, [[maybe_unused]] const Tile<W>& t,
+                                     [[maybe_unused]] V (&acc)[MR][NV], [[maybe_unused]] const typename W::A* p,
+                                     [[maybe_unused]] int64_t column, [[maybe_unused]] int64_t positions) {
+#ifdef ALBIREO_HAVE_ROW_PAIRS
+  if constexpr (kInRowPairs<W> && MR > 1 && NV == 1) {
+    const int64_t twos = ceil_div(positions, W::kStep) / 2, in_sub = 16 / W::kStep / 2, next = r.Wp * W::kStep;
+    RowPairs<MR> pairs(acc);
+    for (int64_t j0 = 0; j0 * in_sub < twos; j0++) {
+      const typename W::B* v = t.v[j0] + column * W::kStep;
+      const int64_t left = twos - j0 * in_sub;
+      for (int64_t s = 0; s < (left < in_sub ? left : in_sub); s++, v += 2 * next)
+        pairs.add([&](int q) { return two_words(v, v + next, q); }, (const char*)(p + 16 * j0 + 2 * s * W::kStep),
+                  kAttentionTile * (int64_t)sizeof(*p));
+    }
+    pairs.give(acc);
+    return 2 * twos;
+  }
+#endif
+  return 0;
+}
+
 template <class W, int MR, int NV>
 ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t column, int64_t positions) {
   V acc[MR][NV];
@@ -144,10 +171,12 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
       acc[i][j] = kIsWhole<W> ? zero() : mul(load(r.out + (row + i) * r.Wp + column + 16 * j), fix);
   }
   const typename W::A* p = r.p + row * kAttentionTile;
-  for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
+  constexpr int64_t kSteps = 16 / W::kStep;
+  const int64_t done = paired_values<W, MR, NV>(r, t, acc, p, column, positions);
+  for (int64_t j0 = done / kSteps; j0 * 16 < positions; j0++) {
     const int64_t left = positions - 16 * j0, steps = ceil_div(left < 16 ? left : 16, W::kStep);
     const typename W::B* v = t.v[j0] + column * W::kStep;
-    for (int64_t s = 0; s < steps; s++) {
+    for (int64_t s = j0 == done / kSteps ? done % kSteps : 0; s < steps; s++) {
       if constexpr (Tile<W>::kStreams) {
         constexpr int kInLine = kLineBytes / (16 * W::kStep * sizeof(typename W::B));
         const typename W::B* next = t.next_v[j0] + column * W::kStep;

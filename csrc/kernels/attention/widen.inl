@@ -4,7 +4,7 @@
 
 namespace {
 
-#ifdef ALBIREO_HAVE_BF16_DOT
+#ifdef ALBIREO_HAVE_BYTE_TABLES
 
 // The bits of bfloat16 of each code but its sign, in two tables of bytes.
 struct CodeTable {

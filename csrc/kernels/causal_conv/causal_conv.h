@@ -15,5 +15,6 @@ constexpr int64_t kConvChannels = 64;  // of an item
 void causal_conv_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void causal_conv_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void causal_conv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void causal_conv_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kCausalConv;
 }  // namespace albireo

@@ -10,5 +10,6 @@ constexpr int64_t kCombineColumns = 512;  // of one item: a row of a small step 
 void combine_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void combine_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void combine_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void combine_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kCombine;
 }  // namespace albireo

@@ -27,5 +27,6 @@ enum class Map : int32_t {
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void elementwise_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kElementwise;
 }  // namespace albireo

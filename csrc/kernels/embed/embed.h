@@ -11,5 +11,6 @@ constexpr IdsOf kOfTokensAlone = (IdsOf)3;
 void embed_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void embed_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void embed_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void embed_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kEmbed;
 }  // namespace albireo

@@ -15,14 +15,22 @@ int64_t scratch_bytes(const Args& a) {
 }
 
 constexpr Variant kVariants[] = {
+#if defined(__x86_64__)
     {"expert_linear", "integers", "amx", expert_linear_amx},
     {"expert_linear", "bfloat16", "avx512bf16", expert_linear_avx512bf16},
     {"expert_linear", "fp8", "avx512bf16", expert_linear_avx512bf16},
     {"expert_linear", "integers", "avx512vnni", expert_linear_avx512vnni},
     {"expert_linear", "any", "avx512", expert_linear_avx512},
     {"expert_linear", "any", "avx2", expert_linear_avx2},
+#elif defined(__aarch64__)
+    {"expert_linear", "integers", "neonmm", expert_linear_integers_neonmm},
+    {"expert_linear", "bfloat16", "neonmm", expert_linear_neonmm},
+    {"expert_linear", "fp8", "neonmm", expert_linear_neonmm},
+    {"expert_linear", "integers", "neondot", expert_linear_neondot},
+    {"expert_linear", "any", "neon", expert_linear_neon},
+#endif
     {"expert_linear", "any", "scalar", expert_linear_scalar},
 };
 }  // namespace
-const Family kExpertLinear{"expert_linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
+const Family kExpertLinear{"expert_linear", items, scratch_bytes, kVariants};
 }  // namespace albireo

@@ -9,5 +9,6 @@ constexpr int64_t kGateColumns = 512;  // of one item
 void gate_rows_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gate_rows_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gate_rows_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void gate_rows_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kGateRows;
 }  // namespace albireo

@@ -8,11 +8,7 @@ int64_t scratch_bytes(const Args& a) {
   return (a.k_dim * kStateColumns + 2 * round_up(a.k_dim, 16)) * (int64_t)sizeof(float);
 }
 
-constexpr Variant kVariants[] = {
-    {"gated_delta_rule", "any", "avx512", gated_delta_rule_avx512},
-    {"gated_delta_rule", "any", "avx2", gated_delta_rule_avx2},
-    {"gated_delta_rule", "any", "scalar", gated_delta_rule_scalar},
-};
+constexpr Variant kVariants[] = {ALBIREO_AT_EVERY_LEVEL(gated_delta_rule)};
 }  // namespace
-const Family kGatedDeltaRule{"gated_delta_rule", items, scratch_bytes, kVariants, 3};
+const Family kGatedDeltaRule{"gated_delta_rule", items, scratch_bytes, kVariants};
 }  // namespace albireo

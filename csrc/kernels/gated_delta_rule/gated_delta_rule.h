@@ -16,5 +16,6 @@ namespace albireo {
 void gated_delta_rule_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gated_delta_rule_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gated_delta_rule_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void gated_delta_rule_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kGatedDeltaRule;
 }  // namespace albireo

@@ -8,11 +8,7 @@ int64_t items(const Args& a, const Step& s) { return count_rows(s, a.rows); }
 int64_t scratch_bytes(const Args&) { return 0; }
 
 // One unit for all levels: a copy computes nothing, and memcpy picks its instructions itself.
-constexpr Variant kVariants[] = {
-    {"gather", "any", "avx512", gather_rows},
-    {"gather", "any", "avx2", gather_rows},
-    {"gather", "any", "scalar", gather_rows},
-};
+constexpr Variant kVariants[] = {ALBIREO_SAME_AT_EVERY_LEVEL(gather, gather_rows)};
 }  // namespace
 
 void gather_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
@@ -21,5 +17,5 @@ void gather_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Sc
     memcpy((char*)a.out + i * to, (const char*)a.x + gathered_row(step, a.rows, a.gather, i) * from, a.k * size);
 }
 
-const Family kGather{"gather", items, scratch_bytes, kVariants, 3};
+const Family kGather{"gather", items, scratch_bytes, kVariants};
 }  // namespace albireo

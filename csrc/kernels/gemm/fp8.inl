@@ -26,7 +26,7 @@ struct E4M3Table {
 };
 constexpr E4M3Table kE4M3;
 
-#ifdef ALBIREO_HAVE_BF16_DOT
+#ifdef ALBIREO_HAVE_BYTE_TABLES
 constexpr int kFp8Rows = 20;  // a tile of one vector: four registers hold the table, four what is looked up
 
 struct Fp8Decoder {
@@ -52,7 +52,7 @@ struct Fp8Decoder {
 // A panel as one of bf16, the same numbers; scales stay where they are.
 inline void unpack_fp8(const Encoding& e, int64_t k, const uint8_t* from, uint16_t* to) {
   const int64_t words = sub_panel_bytes(e, k) / kWord, fours = ceil_div(k, 4), pairs = ceil_div(k, 2);
-#ifdef ALBIREO_HAVE_BF16_DOT
+#ifdef ALBIREO_HAVE_BYTE_TABLES
   const Fp8Decoder decode;
   for (int64_t j = 0; j < kSubPanels; j++)
     for (int64_t s = 0; s < fours; s++) {
@@ -75,7 +75,7 @@ inline void unpack_fp8(const Encoding& e, int64_t k, const uint8_t* from, uint16
 #endif
 }
 
-#ifdef ALBIREO_HAVE_BF16_DOT
+#ifdef ALBIREO_HAVE_BYTE_TABLES
 // MR rows by one sub-panel. a: interleaved pairs, [pairs][MR][2]; scale: [groups][64].
 template <int MR>
 void fp8_tile(const bf16* a, const Encoding& e, int64_t k, const uint8_t* b, const float* scale, float* c, int64_t ldc,
@@ -137,7 +137,7 @@ struct Fp8Panels final : Panels {
   void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
-#ifdef ALBIREO_HAVE_BF16_DOT
+#ifdef ALBIREO_HAVE_BYTE_TABLES
     // pairs beyond k are read as they lie behind the copy: finite, and times weights of zero
     if (rows <= kFp8Rows && rows <= a.tuning.tall_rows && a.k % 4 == 0)
       return fp8_rows(rows, x.interleaved(m, rows), e, a.k, b, scale, c, ldc, a.tuning.fetch_bytes,

@@ -81,6 +81,10 @@ struct WeightBF16 : FloatSums {  // pairs widened to two float32 products: level
   static ALBIREO_INLINE void put_pair(A* p, V v, V w) { put(p, v), put(p + 16, w); }
 };
 
+// Whether a level has RowPairs for products of a policy.
+template <class W>
+constexpr bool kInRowPairs = false;
+
 #ifdef ALBIREO_HAVE_BF16_DOT
 struct WeightBF16Dot : FloatSums {
   using A = bf16;
@@ -90,26 +94,15 @@ struct WeightBF16Dot : FloatSums {
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
     V w[NV];
 #pragma GCC unroll 32
-    for (int j = 0; j < NV; j++) w[j] = _mm512_loadu_ps((const float*)b(j));
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) {
-      if constexpr (NV == 1) {  // one dot a broadcast: in one instruction
-        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][0]) : "v"(w[0]), "m"(*(const float*)(a + i * lda)));
-        continue;
-      }
-      // One broadcast a row, not one a dot: a core with two dots a cycle has two loads a cycle, and a broadcast from
-      // memory in the dot itself would take one for each.
-      V pair;
-      asm("vbroadcastss %1, %0" : "=v"(pair) : "m"(*(const float*)(a + i * lda)));
-#pragma GCC unroll 32
-      for (int j = 0; j < NV; j++)  // the intrinsic makes g++ 12 copy accumulators
-        asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
-    }
+    for (int j = 0; j < NV; j++) w[j] = load((const float*)b(j));
+    bf16_dots<MR, NV>(acc, w, a, lda);
   }
   static constexpr bool kToBF16 = true;
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
-  static ALBIREO_INLINE void put_pair(A* p, V v, V w) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(w, v)); }
+  static ALBIREO_INLINE void put_pair(A* p, V v, V w) { store_two(p, v, w); }
 };
+template <>
+constexpr bool kInRowPairs<WeightBF16Dot> = true;
 using PairPolicy = WeightBF16Dot;
 #else
 using PairPolicy = WeightBF16;
@@ -188,6 +181,30 @@ struct Activations {
   }
 };
 
+// As many steps of MR rows by one sub-panel as go two at a time: all, or all but one; none where a level has no
+// RowPairs. next: elements of B from step to step.
+template <class W, int MR, int NV, class Acc>
+ALBIREO_INLINE int64_t paired_steps([[maybe_unused]] Acc (&acc)[MR][NV], [[maybe_unused]] const typename W::A* a,
+                                    [[maybe_unused]] int64_t lda, [[maybe_unused]] const typename W::B* b,
+                                    [[maybe_unused]] int64_t next, [[maybe_unused]] int64_t steps,
+                                    [[maybe_unused]] const char* ahead) {
+#ifdef ALBIREO_HAVE_ROW_PAIRS
+  if constexpr (kInRowPairs<W> && MR > 1 && NV == 1) {
+    RowPairs<MR> pairs(acc);
+    for (int64_t s = 0; s + 2 <= steps; s += 2) {
+      prefetch_l2(ahead + 64 * s);
+      prefetch_l2(ahead + 64 * s + 64);
+      const typename W::B* at = b + s * next;
+      pairs.add([&](int q) { return two_words(at, at + next, q); }, (const char*)(a + s * W::kStep),
+                lda * (int64_t)sizeof(*a));
+    }
+    pairs.give(acc);
+    return steps / 2 * 2;
+  }
+#endif
+  return 0;
+}
+
 // MR rows by NV sub-panels over steps. sub: elements from one sub-panel of B to the next. accumulate: start from C.
 // lda, advance: elements of A from row to row and from step to step. ahead: a line from here on is fetched to L2 each
 // step.
@@ -199,7 +216,7 @@ ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, c
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? W::get(c + i * ldc + 16 * j) : W::start();
-  for (int64_t s = 0; s < steps; s++) {
+  for (int64_t s = paired_steps<W, MR, NV>(acc, a, lda, b, kSubPanel * W::kStep, steps, ahead); s < steps; s++) {
     prefetch_l2(ahead + 64 * s);
     W::template step<MR, NV>(acc, a + s * advance, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
   }

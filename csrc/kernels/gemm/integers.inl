@@ -56,9 +56,12 @@ struct WeightInt8 {
     Codes w[NV];
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = load_codes(b(j));
-    dot4<MR, NV>(acc, w, a, lda);
+    dot4<MR, NV, false>(acc, w, a, lda);
   }
 };
+
+template <>
+constexpr bool kInRowPairs<WeightInt8> = true;
 
 // What happens to a group's sum: kInt8Group, kInt4Group, kFp4.
 struct ScaledGroups {
@@ -85,6 +88,15 @@ template <DType kType>
 ALBIREO_INLINE Codes code_of(Codes nibbles) {
   return kType == DType::kFp4 ? twice_e2m1(nibbles) : nibbles;
 }
+
+#ifdef ALBIREO_HAVE_ROW_PAIRS
+template <DType kType>
+ALBIREO_INLINE std::pair<I4, I4> nibble_words(const uint8_t* at, int q) {
+  Codes w{};
+  w.q[q] = read<B16>(at + 16 * q);
+  return {(I4)code_of<kType>(low_nibbles(w)).q[q], (I4)code_of<kType>(high_nibbles(w)).q[q]};
+}
+#endif
 
 // How many dot products of such codes a level adds in 16 bits: a power of two, as groups are; 0: it adds in 32.
 template <DType kType>
@@ -134,7 +146,28 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
   if constexpr (narrow_run<kCodes>() > 0)
     return narrow_group_dots<kType, narrow_run<kCodes>(), MR, NV>(acc, a, lda, words, b, ahead);
   constexpr int64_t advance = TokenRows::step<MR, NV>();
-  for (int64_t s = 0; s < words; s++) {
+  int64_t done = 0;
+#ifdef ALBIREO_HAVE_ROW_PAIRS
+  if constexpr (MR > 1 && NV == 1) {
+    RowPairs<MR> pairs(acc);
+    if constexpr (has_nibbles(kType)) {
+      for (; done < words; done++, a += 8) {
+        prefetch_l2(ahead + kWord * done);
+        const uint8_t* at = b(0) + done * kWord;
+        pairs.add([&](int q) { return nibble_words<kType>(at, q); }, (const char*)a, lda);
+      }
+    } else {
+      for (; done + 2 <= words; done += 2, a += 8) {
+        prefetch_l2(ahead + kWord * done);
+        prefetch_l2(ahead + kWord * done + kWord);
+        const uint8_t* at = b(0) + done * kWord;
+        pairs.add([&](int q) { return two_words(at, at + kWord, q); }, (const char*)a, lda);
+      }
+    }
+    pairs.give(acc);
+  }
+#endif
+  for (int64_t s = done; s < words; s++) {
     prefetch_l2(ahead + kWord * s);
     Codes w[NV];
 #pragma GCC unroll 32
@@ -143,13 +176,13 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
       Codes half[NV];
 #pragma GCC unroll 32
       for (int j = 0; j < NV; j++) half[j] = code_of<kType>(low_nibbles(w[j]));
-      dot4<MR, NV>(acc, half, a, lda);
+      dot4<MR, NV, true>(acc, half, a, lda);
 #pragma GCC unroll 32
       for (int j = 0; j < NV; j++) half[j] = code_of<kType>(high_nibbles(w[j]));
-      dot4<MR, NV>(acc, half, a + advance, lda);
+      dot4<MR, NV, true>(acc, half, a + advance, lda);
       a += 2 * advance;
     } else {
-      dot4<MR, NV>(acc, w, a, lda);
+      dot4<MR, NV, has_nibbles(kCodes)>(acc, w, a, lda);
       a += advance;
     }
   }
@@ -160,7 +193,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
 template <bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
                                int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
-  constexpr bool kIsOff = kDotZero != 0 && narrow_run<kCodes>() == 0;  // sums are of codes less kDotZero
+  constexpr bool kIsOff = kDotZero != 0 && !has_nibbles(kCodes);  // sums are of codes less kDotZero
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
@@ -353,8 +386,8 @@ struct EncodedPanels final : Panels {
   void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
 #endif
 
-  // What codes in bytes are: where all are added in 32 bits, one code serves all.
-  static constexpr DType kBytes = narrow_run<kType>() > 0 ? kType : DType::kInt8Group;
+  // What codes in bytes are: where all are multiplied alike, one code serves all.
+  static constexpr DType kBytes = kDotZero != 0 ? kType : DType::kInt8Group;
 
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height.
   void many_rows(int64_t m0, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {

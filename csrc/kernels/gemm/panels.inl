@@ -36,7 +36,7 @@ Panels* made(const Args& a, Scratch& scratch, char* memory, void* room) {
 
 ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, void* room) {
   switch (a.w_dtype) {
-#if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
+#if !defined(ALBIREO_HAVE_BYTE_DOT) && !defined(ALBIREO_TILES)
     case DType::kF32: return made<NumberPanels<WeightF32>>(a, scratch, memory, room);
     case DType::kF16: return made<NumberPanels<WeightF16>>(a, scratch, memory, room);
     case DType::kBF16: return made<NumberPanels<PairPolicy>>(a, scratch, memory, room);

@@ -1,4 +1,4 @@
-#define ALBIREO_HAVE_VNNI  // for fewer rows than a tile has
+#define ALBIREO_HAVE_BYTE_DOT  // for fewer rows than a tile has
 #define ALBIREO_TILES AmxTiles
 #include "simd/vec_avx512.h"
 // clang-format off: the vocabulary comes first, what is written in it after

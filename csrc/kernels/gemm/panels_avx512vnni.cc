@@ -1,4 +1,4 @@
-#define ALBIREO_HAVE_VNNI
+#define ALBIREO_HAVE_BYTE_DOT
 #include "simd/vec_avx512.h"
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"

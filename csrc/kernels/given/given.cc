@@ -26,17 +26,9 @@ void add_given_rows(const Args& a, const Step& step, int64_t begin, int64_t end,
 }
 
 // One unit for all levels, as of gather: a sum of two numbers is the same in any of them.
-constexpr Variant kVariants[] = {
-    {"given", "any", "avx512", given_rows},
-    {"given", "any", "avx2", given_rows},
-    {"given", "any", "scalar", given_rows},
-};
-constexpr Variant kAddVariants[] = {
-    {"add_given", "any", "avx512", add_given_rows},
-    {"add_given", "any", "avx2", add_given_rows},
-    {"add_given", "any", "scalar", add_given_rows},
-};
+constexpr Variant kVariants[] = {ALBIREO_SAME_AT_EVERY_LEVEL(given, given_rows)};
+constexpr Variant kAddVariants[] = {ALBIREO_SAME_AT_EVERY_LEVEL(add_given, add_given_rows)};
 }  // namespace
-const Family kGiven{"given", items, scratch_bytes, kVariants, 3};
-const Family kAddGiven{"add_given", items, scratch_bytes, kAddVariants, 3};
+const Family kGiven{"given", items, scratch_bytes, kVariants};
+const Family kAddGiven{"add_given", items, scratch_bytes, kAddVariants};
 }  // namespace albireo

@@ -10,11 +10,16 @@ int64_t items(const Args& a, const Step& s) {
 int64_t scratch_bytes(const Args& a) { return kMostChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 constexpr Variant kVariants[] = {
+#if defined(__x86_64__)
     {"head_linear", "bfloat16", "avx512bf16", head_linear_avx512bf16},
     {"head_linear", "any", "avx512", head_linear_avx512},
     {"head_linear", "any", "avx2", head_linear_avx2},
+#elif defined(__aarch64__)
+    {"head_linear", "bfloat16", "neonmm", head_linear_neonmm},
+    {"head_linear", "any", "neon", head_linear_neon},
+#endif
     {"head_linear", "any", "scalar", head_linear_scalar},
 };
 }  // namespace
-const Family kHeadLinear{"head_linear", items, scratch_bytes, kVariants, 4};
+const Family kHeadLinear{"head_linear", items, scratch_bytes, kVariants};
 }  // namespace albireo

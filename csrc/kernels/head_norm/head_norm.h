@@ -9,5 +9,6 @@ namespace albireo {
 void head_norm_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_norm_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_norm_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void head_norm_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kHeadNorm;
 }  // namespace albireo

@@ -22,14 +22,22 @@ float value_of(uint64_t key) {
 }
 
 constexpr Variant kVariants[] = {
+#if defined(__x86_64__)
     {"head_top", "integers", "amx", head_top_amx},          {"head_top", "bfloat16", "avx512bf16", head_top_avx512bf16},
     {"head_top", "fp8", "avx512bf16", head_top_avx512bf16}, {"head_top", "integers", "avx512vnni", head_top_avx512vnni},
     {"head_top", "any", "avx512", head_top_avx512},         {"head_top", "any", "avx2", head_top_avx2},
+#elif defined(__aarch64__)
+    {"head_top", "integers", "neonmm", head_top_integers_neonmm},
+    {"head_top", "bfloat16", "neonmm", head_top_neonmm},
+    {"head_top", "fp8", "neonmm", head_top_neonmm},
+    {"head_top", "integers", "neondot", head_top_neondot},
+    {"head_top", "any", "neon", head_top_neon},
+#endif
     {"head_top", "any", "scalar", head_top_scalar},
 };
 }  // namespace
 
-const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 3};
+const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, 3};
 
 TopLists::TopLists(int64_t threads, int64_t max_rows)
     : threads(threads), rows(max_rows), memory(threads * std::max<int64_t>(1, max_rows) * (int64_t)sizeof(TopList)) {

@@ -8,5 +8,6 @@ namespace albireo {
 void join_heads_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void join_heads_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void join_heads_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void join_heads_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kJoinHeads;
 }  // namespace albireo

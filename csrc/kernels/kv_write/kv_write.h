@@ -9,5 +9,6 @@ namespace albireo {
 void kv_write_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void kv_write_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void kv_write_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void kv_write_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kKvWrite;
 }  // namespace albireo

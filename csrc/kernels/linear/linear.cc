@@ -8,18 +8,28 @@ int64_t items(const Args& a, const Step& s) {
 int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kMostChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 constexpr Variant kVariants[] = {
+#if defined(__x86_64__)
     {"linear", "integers", "amx", linear_amx},
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
     {"linear", "fp8", "avx512bf16", linear_avx512bf16},
     {"linear", "integers", "avx512vnni", linear_avx512vnni},
     {"linear", "any", "avx512", linear_avx512},
     {"linear", "any", "avx2", linear_avx2},
+#elif defined(__aarch64__)
+    {"linear", "integers", "neonmm", linear_integers_neonmm},
+    {"linear", "bfloat16", "neonmm", linear_neonmm},
+    {"linear", "fp8", "neonmm", linear_neonmm},
+    {"linear", "integers", "neondot", linear_neondot},
+    {"linear", "any", "neon", linear_neon},
+#endif
     {"linear", "any", "scalar", linear_scalar},
-    // Of no level that a machine has, so never chosen: another order of sums, and what tests run.
+// Of no level that a machine has, so never chosen: another order of sums, and what tests run.
+#if defined(__x86_64__)
     {"linear", "bfloat16", "amx_bf16", linear_bf16_amx},
+#endif
     {"linear", "integers", "amx_model", linear_amx_model},
     {"linear", "bfloat16", "amx_bf16_model", linear_bf16_amx_model},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 3};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, 3};
 }  // namespace albireo

@@ -10,5 +10,6 @@ namespace albireo {
 void norm_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void norm_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void norm_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void norm_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kNorm;
 }  // namespace albireo

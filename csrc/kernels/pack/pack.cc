@@ -35,6 +35,7 @@ From element(const void* row, int64_t k) {
   return x;
 }
 
+#if defined(__x86_64__)
 bool has_avx512() {
   static const bool yes = [] {
     for (const std::string& level : isa_levels())
@@ -43,10 +44,15 @@ bool has_avx512() {
   }();
   return yes;
 }
+#endif
 
 // The common case moves 32-bit words: 64 rows of `words` of them into sub-panels of `steps`, line by line.
 void transpose_words(const void* const* rows, int64_t words, int64_t steps, bool wide, uint32_t* to) {
+#if defined(__x86_64__)
   if (wide && has_avx512()) return transpose_words_avx512(rows, words, steps, to);
+#else
+  (void)wide;
+#endif
   for (int64_t s0 = 0; s0 < words; s0 += kBlock) {
     const int64_t n = std::min(kBlock, words - s0);
     for (int64_t c = 0; c < kPanel; c++) {

@@ -35,6 +35,10 @@ void qkv_rope_kv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_neondot(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_integers_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kQkvRopeKv;
 }  // namespace albireo

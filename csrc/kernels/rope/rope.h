@@ -8,5 +8,6 @@ namespace albireo {
 void rope_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void rope_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void rope_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void rope_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kRope;
 }  // namespace albireo

@@ -17,5 +17,6 @@ constexpr float kLeastScores = 1e-20f;  // as graph/ops.py LEAST_SCORES
 void route_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void route_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kRoute;
 }  // namespace albireo

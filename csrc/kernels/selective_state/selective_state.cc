@@ -5,11 +5,7 @@ namespace {
 int64_t items(const Args& a, const Step& s) { return s.B * a.num_heads * column_blocks(a); }
 int64_t scratch_bytes(const Args& a) { return a.k_dim * kStateColumns * (int64_t)sizeof(float); }
 
-constexpr Variant kVariants[] = {
-    {"selective_state", "any", "avx512", selective_state_avx512},
-    {"selective_state", "any", "avx2", selective_state_avx2},
-    {"selective_state", "any", "scalar", selective_state_scalar},
-};
+constexpr Variant kVariants[] = {ALBIREO_AT_EVERY_LEVEL(selective_state)};
 }  // namespace
-const Family kSelectiveState{"selective_state", items, scratch_bytes, kVariants, 3};
+const Family kSelectiveState{"selective_state", items, scratch_bytes, kVariants};
 }  // namespace albireo

@@ -15,5 +15,6 @@ namespace albireo {
 void selective_state_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void selective_state_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void selective_state_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void selective_state_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kSelectiveState;
 }  // namespace albireo

@@ -5,11 +5,7 @@ namespace {
 int64_t items(const Args& a, const Step& s) { return count_rows(s, a.rows) * top_chunks(a); }
 int64_t scratch_bytes(const Args&) { return 0; }
 
-constexpr Variant kVariants[] = {
-    {"top", "any", "avx512", top_avx512},
-    {"top", "any", "avx2", top_avx2},
-    {"top", "any", "scalar", top_scalar},
-};
+constexpr Variant kVariants[] = {ALBIREO_AT_EVERY_LEVEL(top)};
 }  // namespace
-const Family kTop{"top", items, scratch_bytes, kVariants, 3};
+const Family kTop{"top", items, scratch_bytes, kVariants};
 }  // namespace albireo

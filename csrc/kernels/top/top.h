@@ -9,5 +9,6 @@ constexpr int64_t top_chunks(const Args& a) { return ceil_div(a.n, kTopChunk); }
 void top_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void top_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void top_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void top_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kTop;
 }  // namespace albireo

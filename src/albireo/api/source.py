@@ -6,6 +6,7 @@ is done with them does not differ. Reads no weight until asked.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
 from albireo.backends.cpu.machine import numa_nodes
+from albireo.backends.cpu.pack import ALIGN
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.compiler.passes.shard import Part
@@ -73,6 +75,12 @@ class ModelSource(Protocol):
         ...
 
 
+def _may_share_pages() -> bool:
+    """Whether engines may map the weights of a file. Not among NUMA nodes, where each reads what is near it; nor where
+    the system's pages are larger than what constants are aligned to (16 or 64 KiB on some Arm systems)."""
+    return len(set(numa_nodes().values())) <= 1 and mmap.PAGESIZE <= ALIGN
+
+
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:
     """The source in a directory. Raises: ModelError; ConfigError for what only an engine directory can keep."""
     if is_engine_directory(directory):
@@ -89,8 +97,7 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
             config.tensor_parallel_size,
             config.tp_invariant,
             config.pin_numerics,
-            # Not among NUMA nodes, where each engine reads what is near it.
-            shares_weights=config.data_parallel_size > 1 and len(set(numa_nodes().values())) <= 1,
+            shares_weights=config.data_parallel_size > 1 and _may_share_pages(),
         )
     if (directory / PROGRAM).is_file() and not (directory / "config.json").exists():
         raise Corrupt(

@@ -53,7 +53,7 @@ GROUP_PRODUCTS, NIBBLE_FRACTION = 24, 0.12
 #: against a quarter of a float32 product. AVX2, 2,048 x 4,096, 256 rows, one thread, of three runs the median, in
 #: float32 peaks: int8 1.2, of groups of 128, 64, 32, 16 1.1, 0.94, 0.69, 0.62; int4-g128, -g64, -g32 1.9, 1.5, 1.3;
 #: MXFP4 1.2, NVFP4 0.8. AVX-512 without VNNI was not measured.
-VNNI_LEVELS = ("avx512vnni", *BFLOAT16_LEVELS)
+VNNI_LEVELS = ("avx512vnni", "neondot", *BFLOAT16_LEVELS)
 NARROW_PRODUCTS = {"int8": (3.0, 64), "int4": (1.9, 38), "fp4": (1.3, 60)}
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from albireo.api.memory import machine_bytes
+from albireo.backends.cpu.fingerprint import cpu_name
 
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -48,7 +49,7 @@ class MachineFacts:
 def machine_facts() -> MachineFacts:
     """Ask the operating system. Cost: milliseconds; with an NVIDIA driver as long as nvidia-smi takes."""
     return MachineFacts(
-        cpu=parse_cpu_name(_read(_CPUINFO)) or platform.processor() or platform.machine(),
+        cpu=cpu_name(_read(_CPUINFO)) or platform.processor() or platform.machine(),
         num_cpus=len(os.sched_getaffinity(0)),
         cpu_quota=parse_cpu_quota(_read(_CPU_QUOTA)),
         huge_pages=parse_huge_pages(_read(_HUGE_PAGES)),
@@ -58,12 +59,6 @@ def machine_facts() -> MachineFacts:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
-
-
-def parse_cpu_name(cpuinfo: str) -> str | None:
-    """The processor's name, from /proc/cpuinfo; None where it has none (some ARM systems)."""
-    match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return match[1].strip() if match else None
 
 
 def parse_cpu_quota(cpu_max: str) -> float | None:

@@ -23,7 +23,7 @@ from albireo.step import StepPlan
 
 _LINEARS = ("linear", "linear_norm", "expert_linear")
 #: Levels of a processor with an instruction for products of bfloat16; elsewhere they are products of float32.
-BFLOAT16_LEVELS = ("avx512bf16", "amx")
+BFLOAT16_LEVELS = ("avx512bf16", "amx", "neonmm")
 
 
 def distinct_experts(num_experts: int, top_k: int, num_tokens: int) -> float:

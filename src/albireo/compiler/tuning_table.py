@@ -19,7 +19,7 @@ _CACHED = (replace(Tuning(), tall_rows=0),) * 3 + _DEFAULTS[3:]
 #: Kernels that copy activations to float32, a chunk of rows at a time. An item of one chunk keeps its copy for all
 #: panels; one of more copies every chunk for every panel: prompts of a 0.5B model took 1.13 times as long, on two
 #: threads.
-_COPYING = ".bfloat16.avx2"
+_COPYING = (".bfloat16.avx2", ".bfloat16.neon")
 #: Weights are read for each 48 rows then, 48 operations a byte: on so many threads about 20 GB/s.
 _FEW_THREADS = 8
 

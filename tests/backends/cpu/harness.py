@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.machine import LEVELS, isa_levels, thread_pool
 from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits, round_to, scaled_codes
 from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import COMPUTE_DTYPES, KV_CODES, itemsize
@@ -47,6 +47,12 @@ def variants(family: str) -> list[tuple[str, str]]:
         if name == family and level in levels and kind not in ("integers", "fp8")
         for dtype in (COMPUTE_DTYPES if kind == "any" else (kind,))
     ]
+
+
+def level_of(family: str, level: str, kind: str = "any") -> str:
+    """The level whose kernels of a family a program of this level has: its own, or the next lower one's."""
+    known = {lvl for name, of, lvl in _native.kernels() if name == family and of in ("any", kind)}
+    return next(lvl for lvl in LEVELS[LEVELS.index(level) :] if lvl in known)
 
 
 @cache

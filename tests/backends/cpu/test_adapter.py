@@ -19,6 +19,7 @@ from backends.cpu.harness import (
     assert_same_bits,
     interleave,
     ints,
+    level_of,
     normal,
     panels,
     rows_step,
@@ -71,17 +72,12 @@ def with_adapters(
     k, width = x.shape[1], len(adapters.targets) * MAX_RANK
     low = Guarded.poisoned((len(x), width))
     shared = {"x": given, "x_dtype": dtype, "adapters": adapters.native.address}
-    first = Call("adapter", "scalar" if level == "scalar" else _level(level), dtype, {**shared, "out": low})
+    first = Call("adapter", level_of("adapter", level), dtype, {**shared, "out": low})
     numbers = {"n": n, "k": k, "w_dtype": dtype, "low_stride": width}
     second = Call("linear", level, dtype, {**shared, "weight": weight, "out": out, **numbers, **args, "low": low})
     step = replace(rows_step(len(x)), adapter_slots=ints(slots))
     run([first, second], step, threads=2)
     return out
-
-
-def _level(level: str) -> str:
-    """The adapter's own of a level that has one for linears only."""
-    return "avx2" if level == "avx2" else "avx512"
 
 
 def plain(x: F32, weight: Guarded, n: int, dtype: str, level: str, **args: Any) -> Guarded:
@@ -130,14 +126,14 @@ def test_gate_and_up_have_their_own_before_they_are_multiplied(dtype: str, level
     both = x.astype(np.float64) @ w.astype(np.float64).T + adapters.added(x, slots)
     gate, up = both[:, :n], both[:, n:]
     wanted = gate / (1 + np.exp(-gate)) * up
-    tolerance = 2e-3 if dtype == "bfloat16" and level == "avx512bf16" else 1e-4
+    tolerance = 2e-3 if dtype == "bfloat16" and level in ("avx512bf16", "neonmm") else 1e-4
     assert np.abs(got - wanted).max() < tolerance * np.abs(wanted).max()
     for row, slot in enumerate(slots):
         if slot < 0:
             assert_same_bits(got[row], without[row])
 
 
-@pytest.mark.parametrize("level", [level for level in isa_levels() if level in ("avx512", "avx2", "scalar")])
+@pytest.mark.parametrize("level", [level for level in isa_levels() if level == level_of("adapter", level)])
 def test_activations_of_8_bits_are_read_as_the_linear_reads_them(level: str) -> None:
     m, k, ends = 6, 70, (30, 64)
     x = normal(m, k, seed=4)

@@ -30,8 +30,8 @@ ROWS = [1, 2, 7, 24, 25, 29, 48, 50, 101]
 F32 = NDArray[np.float32]
 
 
-def levels_of(family: str) -> list[str]:
-    known = {level for name, kind, level in _native.kernels() if name == family and kind in ("any", "integers")}
+def levels_of(family: str, of: str = "integers") -> list[str]:
+    known = {level for name, kind, level in _native.kernels() if name == family and kind in ("any", of)}
     return [level for level in isa_levels() if level in known]
 
 
@@ -192,7 +192,7 @@ def random_fp8(name: str, n: int, k: int) -> Encoded:
 
 
 @pytest.mark.parametrize("name", FLOATS)
-@pytest.mark.parametrize("level", [level for level in isa_levels() if level != "avx512vnni"])
+@pytest.mark.parametrize("level", levels_of("linear", "fp8"))
 def test_fp8_weights_are_multiplied_as_the_bfloat16_numbers_they_are(name: str, level: str) -> None:
     for (n, k), m in zip(SHAPES * 2, [*ROWS, *ROWS], strict=False):
         encoded = random_fp8(name, n, k)

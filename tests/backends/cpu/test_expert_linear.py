@@ -14,7 +14,17 @@ from albireo.dtypes import TOKEN
 from albireo.encodings import ENCODINGS
 from albireo.quantization.rounding import round_weights
 from backends.cpu import encoded_linears
-from backends.cpu.harness import assert_same_bits, encode, interleave, normal, panels, pool, rows_step, variants
+from backends.cpu.harness import (
+    assert_same_bits,
+    encode,
+    interleave,
+    level_of,
+    normal,
+    panels,
+    pool,
+    rows_step,
+    variants,
+)
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
@@ -26,8 +36,7 @@ ENCODED = [
     (name, level)
     for name in ("int8", "int8.g32", "int4.g64", "int4.g32.affine", "int4p.g64", "fp4.g16", "fp8", "fp8.g128")
     for level in isa_levels()
-    if level in {lvl for family, kind, lvl in _native.kernels() if family == "expert_linear"}
-    and (level != "avx512bf16" if ENCODINGS[name].kind != "float" else level not in ("avx512vnni", "amx"))
+    if level == level_of("expert_linear", level, "fp8" if ENCODINGS[name].kind == "float" else "integers")
 ]
 
 

@@ -14,6 +14,7 @@ from backends.cpu.harness import (
     assert_close,
     assert_same_bits,
     chain_error,
+    level_of,
     normal,
     panels,
     rows_step,
@@ -169,7 +170,7 @@ def test_capped_logits_are_the_best_of_all_capped(dtype: str, level: str) -> Non
     x, w = 9 * normal(3, 35, dtype=dtype), 9 * normal(200, 35, seed=1, dtype=dtype)
     found = Guarded.poisoned((3, 200))
     capped = {"x": Guarded(logits(x, w, dtype, level)), "out": found, "k": 200, "act": KINDS.index("softcap")}
-    own = level if ("float32", level) in variants("elementwise") else "avx512"  # the same vectors
+    own = level_of("elementwise", level)  # the same vectors
     run([Call("elementwise", own, "float32", capped | {"softcap": 2.5, "out_dtype": "float32"})], rows_step(3))
     args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "n": 200, "k": 35, "softcap": 2.5}
     args |= {"x_dtype": dtype, "w_dtype": dtype, "rows": "G"}

@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.graph.private_norms import FEW_ROWS
-from backends.cpu.harness import Call, Guarded, assert_same_bits, ints, normal, panels, pool, rows_step, run, variants
+from backends.cpu.harness import (
+    Call,
+    Guarded,
+    assert_same_bits,
+    ints,
+    level_of,
+    normal,
+    panels,
+    pool,
+    rows_step,
+    run,
+    variants,
+)
 
 I32 = NDArray[np.int32]
 LEVEL = dict(reversed(variants("linear")))["float32"]
@@ -25,7 +37,10 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
     [
         ({"family": "convolution"}, "unknown kernel family convolution"),
         ({"isa": "avx1024"}, "family linear has no variant for float32 at level avx1024"),
-        ({"dtype": "float32", "isa": "avx512bf16"}, "family linear has no variant for float32 at level avx512bf16"),
+        (
+            {"isa": "amx_bf16_model"},
+            "family linear has no variant for float32 at level amx_bf16_model",
+        ),
         ({"colour": 1}, "unknown kernel argument colour"),
         ({"w_dtype": "int7"}, "unknown dtype int7"),
         ({"kv_dtype": "float64"}, "unknown dtype float64"),
@@ -56,7 +71,7 @@ def test_a_private_norm_changes_no_bit(rows: int) -> None:
         normed, out = Guarded.poisoned((rows, 48)), Guarded.poisoned((rows, 64))
         norm = {"x": Guarded(x), "weight": Guarded(weight), "out": normed, "k": 48, "eps": 1e-6}
         linear = {"x": normed, "weight": panels(w, "float32"), "out": out, "n": 64, "k": 48}
-        level = "avx2" if LEVEL != "scalar" else LEVEL
+        level = level_of("norm", LEVEL)
         calls = [
             Call("norm", level, "float32", norm | {"is_private": is_private}),
             Call("linear", level, "float32", linear),
@@ -190,5 +205,6 @@ def test_probes_measure_something() -> None:
     memory = _native.Memory(1 << 20)
     assert _native.probe_read(pool(2), memory) > 0
     assert _native.probe_dot(pool(), "float32", 1000) > 0
-    assert (_native.probe_dot(pool(), "bfloat16", 1000) > 0) == ("avx512bf16" in _native.isa_levels())
+    has_dots = not {"avx512bf16", "neonmm"}.isdisjoint(_native.isa_levels())
+    assert (_native.probe_dot(pool(), "bfloat16", 1000) > 0) == has_dots
     assert ints([1]).dtype == np.int32

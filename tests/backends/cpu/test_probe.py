@@ -19,7 +19,7 @@ def test_reads_whole_pages_with_every_thread(num_threads):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
 def test_dot_products(dtype):
     speed = SpeedProbe(thread_pool(1), 4096).dot(dtype)
-    if "avx2" in _native.isa_levels():
+    if _native.isa_levels() != ["scalar"]:
         assert 0 < speed < 1e14
     else:
         assert speed == 0.0

@@ -12,8 +12,10 @@ from albireo.backends.cpu.regimes import ATTENTION_ROWS, ATTENTION_TILE, TILES
 from albireo.graph.tuning import ALLOWED, MOST_CHUNK, ROW_CHUNK, row_chunks
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
-HEADERS = {level: re.split("vnni|bf16", level)[0] for level in TILES} | {"amx": "avx512"}
+HEADERS = {level: re.split("vnni|bf16|dot|mm", level)[0] for level in TILES} | {"amx": "avx512"}
 CATALOG = CpuCatalog(tuple(TILES))
+#: Where registers hold four numbers.
+SHARED = "simd/quads.h"
 
 
 def constant(file: str, name: str) -> int:
@@ -26,7 +28,9 @@ def constant(file: str, name: str) -> int:
 def test_tiles_are_those_of_the_headers(level: str) -> None:
     header = f"simd/vec_{HEADERS[level]}.h"
     tiles = TILES[level]
-    assert (tiles.rows, tiles.vectors) == (constant(header, "kTileRows"), constant(header, "kTileVectors"))
+    has_quads = SHARED in (CSRC / header).read_text()
+    assert tiles.rows == constant(header, "kTileRows")
+    assert tiles.vectors == constant(SHARED if has_quads else header, "kTileVectors")
     has_tall = "#define ALBIREO_TALL_ROWS" in (CSRC / header).read_text()
     assert tiles.matrix == (constant("kernels/gemm/tiles.inl", "kTileSide") if level == "amx" else 0)
     assert tiles.tall == (constant("include/albireo/tuning.h", "kTallRows") if has_tall else 0)

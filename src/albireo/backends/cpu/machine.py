@@ -17,8 +17,8 @@ _LOG = logging.getLogger(__name__)
 #: What thread_pool() gives, for those who hand it on and do not know the native core.
 ThreadPool = _native.ThreadPool
 
-#: Best first; csrc/isa_levels.txt says what each asks of the processor.
-LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "scalar")
+#: Of processors of this kind, best first; csrc/isa_levels.txt says what each asks of them.
+LEVELS = tuple(_native.known_levels())
 #: The target that means this machine's levels.
 NATIVE = "native"
 

@@ -41,6 +41,9 @@ TILES = {
     "avx512vnni": Tiles(6, 4, 28),
     "avx512": Tiles(6, 4, 28),
     "avx2": Tiles(5, 1, 0),
+    "neonmm": Tiles(6, 1, 0),
+    "neondot": Tiles(6, 1, 0),
+    "neon": Tiles(6, 1, 0),
     "scalar": Tiles(4, 1, 0),
 }
 

@@ -1,0 +1,12 @@
+#include "simd/vec_neon.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/math.inl"
+#include "kernels/gemm/gemm.inl"
+#include "kernels/qkv_rope_kv/qkv_rope_kv.inl"
+#include "kernels/head_norm/head_norm.inl"
+
+namespace albireo {
+void head_norm_neon(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_head_norm(args, step, begin, end, scratch);
+}
+}  // namespace albireo

@@ -5,6 +5,7 @@ A compiler that copies accumulators or spills them halves the speed and changes 
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from albireo import _native
 
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86; of Arm: test_arm.py")
 TILE_ROWS, TILE_VECTORS, TALL_ROWS = 6, 4, 28
 AVX2_ROWS = 5
 

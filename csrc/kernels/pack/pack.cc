@@ -46,22 +46,38 @@ bool has_avx512() {
 }
 #endif
 
-// The common case moves 32-bit words: 64 rows of `words` of them into sub-panels of `steps`, line by line.
+// Four words of four rows, of null none, as four words of four columns, 16 apart.
+void transpose_four(const void* const* rows, int64_t at, uint32_t* out) {
+  U4 r[4];
+  for (int i = 0; i < 4; i++) r[i] = rows[i] ? read<U4>((const uint32_t*)rows[i] + at) : U4{};
+  const U4 low = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5),
+           high = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+  const U4 lower = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5),
+           higher = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+  const U4 columns[4] = {
+      __builtin_shufflevector(low, lower, 0, 1, 4, 5), __builtin_shufflevector(low, lower, 2, 3, 6, 7),
+      __builtin_shufflevector(high, higher, 0, 1, 4, 5), __builtin_shufflevector(high, higher, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; i++) memcpy(out + i * kSubPanel, columns + i, 16);
+}
+
+// The common case moves 32-bit words: 64 rows of `words` of them into sub-panels of `steps`, a line of each row at a
+// time.
 void transpose_words(const void* const* rows, int64_t words, int64_t steps, bool wide, uint32_t* to) {
 #if defined(__x86_64__)
   if (wide && has_avx512()) return transpose_words_avx512(rows, words, steps, to);
 #else
   (void)wide;
 #endif
-  for (int64_t s0 = 0; s0 < words; s0 += kBlock) {
-    const int64_t n = std::min(kBlock, words - s0);
-    for (int64_t c = 0; c < kPanel; c++) {
-      uint32_t line[kBlock] = {};
-      if (rows[c]) memcpy(line, (const char*)rows[c] + s0 * 4, n * 4);
-      uint32_t* column = to + (c / kSubPanel * steps + s0) * kSubPanel + c % kSubPanel;
-      for (int64_t s = 0; s < n; s++) column[s * kSubPanel] = line[s];
+  const int64_t fours = words / 4 * 4;
+  for (int64_t c0 = 0; c0 < kPanel; c0 += kSubPanel)
+    for (int64_t s0 = 0; s0 < words; s0 += kBlock) {
+      uint32_t* line = to + c0 * steps + s0 * kSubPanel;
+      const int64_t end = std::min(s0 + kBlock, words);
+      for (int64_t s = s0; s < std::min(end, fours); s += 4)
+        for (int64_t c = 0; c < kSubPanel; c += 4) transpose_four(rows + c0 + c, s, line + (s - s0) * kSubPanel + c);
+      for (int64_t s = std::max(s0, fours); s < end; s++)
+        for (int64_t c = 0; c < kSubPanel; c++) line[(s - s0) * kSubPanel + c] = element<uint32_t>(rows[c0 + c], s);
     }
-  }
 }
 
 void pack_pairs(const void* const* rows, int64_t k, bool wide, char* out) {

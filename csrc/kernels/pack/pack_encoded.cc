@@ -9,20 +9,57 @@
 namespace albireo {
 namespace {
 
-// Where the code of column c at k lies in a sub-panel, and by how many bits it is shifted there.
-struct Place {
-  int64_t at;
-  int shift;
-};
-Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
-  const int64_t in_word = 4 * c + k % 4;
-  if (e.dtype == DType::kFp8) return {fp8_place(c, k), 0};
-  if (e.dtype == DType::kInt8) return {k / 4 * kWord + in_word, 0};
-  const int64_t g = k / e.group, in = k % e.group;
-  if (e.dtype == DType::kInt8Group) return {g * group_bytes(e) + head_bytes(e) + in / 4 * kWord + in_word, 0};
-  const int64_t words = e.dtype == DType::kInt4Group ? g * group_bytes(e) + head_bytes(e)
-                                                     : gamma_bytes(e, depth) + g * group_words(e) * kWord;
-  return {words + in / 8 * kWord + in_word, (int)(in / 4 % 2 * 4)};
+// Where the words of group g begin in a sub-panel; of encodings whose words know no groups there is one.
+int64_t words_at(const Encoding& e, int64_t k, int64_t g) {
+  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return 0;
+  if (e.dtype == DType::kInt8Group || e.dtype == DType::kInt4Group) return g * group_bytes(e) + head_bytes(e);
+  return gamma_bytes(e, k) + g * group_words(e) * kWord;
+}
+
+// Codes of four k, or of eight in nibbles, are one word of 32 bits; of float8 two halves of it, see fp8_place.
+template <DType kType>
+void put_word(uint64_t codes, int64_t c, uint8_t* word) {
+  if constexpr (kType == DType::kFp8) {
+    for (int half = 0; half < 2; half++) {
+      const uint16_t two = (uint16_t)(codes >> 16 * half);
+      memcpy(word + fp8_place(c, 2 * half), &two, 2);
+    }
+  } else {
+    const uint32_t four = has_nibbles(kType) ? (uint32_t)codes | (uint32_t)(codes >> 32) << 4 : (uint32_t)codes;
+    memcpy(word + 4 * c, &four, 4);
+  }
+}
+
+template <DType kType>
+void put_codes(const uint8_t* codes, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
+  constexpr int64_t kCodes = has_nibbles(kType) ? 8 : 4;
+  const int64_t length = kType == DType::kInt8 || kType == DType::kFp8 ? k : e.group;
+  for (int64_t g = 0; g * length < k; g++) {
+    uint8_t* word = sub + words_at(e, k, g);
+    const int64_t end = std::min(k, (g + 1) * length);
+    int64_t i = g * length;
+    for (; i + kCodes <= end; i += kCodes, word += kWord) {
+      uint64_t some = 0;
+      memcpy(&some, codes + i, kCodes);
+      put_word<kType>(some, c, word);
+    }
+    if (i < end) {
+      uint64_t some = 0;
+      memcpy(&some, codes + i, end - i);
+      put_word<kType>(some, c, word);
+    }
+  }
+}
+
+void put_codes(const uint8_t* codes, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
+  switch (e.dtype) {
+    case DType::kInt8: return put_codes<DType::kInt8>(codes, k, e, c, sub);
+    case DType::kInt8Group: return put_codes<DType::kInt8Group>(codes, k, e, c, sub);
+    case DType::kInt4Group: return put_codes<DType::kInt4Group>(codes, k, e, c, sub);
+    case DType::kInt4Progressive: return put_codes<DType::kInt4Progressive>(codes, k, e, c, sub);
+    case DType::kFp4: return put_codes<DType::kFp4>(codes, k, e, c, sub);
+    default: return put_codes<DType::kFp8>(codes, k, e, c, sub);
+  }
 }
 
 void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
@@ -49,10 +86,7 @@ void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column
   uint8_t* sub = panel + column / kSubPanel * sub_panel_bytes(e, k);
   if (!row.codes) return;
   put_heads(row, k, e, c, sub);
-  for (int64_t i = 0; i < k; i++) {
-    const Place p = place_of(e, k, c, i);
-    sub[p.at] |= (uint8_t)(row.codes[i] << p.shift);
-  }
+  put_codes(row.codes, k, e, c, sub);
   float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));
   const int64_t scales = tail_bytes(e, k) / (kPanel * 4);
   const float by = e.dtype == DType::kFp4 ? 0.5f : 1.0f;
@@ -65,21 +99,21 @@ float storable(float scale) {  // 16 significant bits, ties to even
 }
 float nearest(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }  // |x| < 2^22
 
-uint8_t e4m3_code(float x) {
-  const float size = std::fabs(x);
-  int code = (int)nearest(size * 512.0f);  // below 2^-6: steps of 2^-9
-  if (size >= 0x1p-6f) {
-    const uint32_t u = bits_of(size);
-    code = std::min<int>(126, (int)((u + 0x7ffff + (u >> 20 & 1)) >> 20) - (120 << 3));
-  }
-  return (uint8_t)(code | (std::signbit(x) ? 128 : 0));
+// [4] e4m3, in lanes of 32 bits.
+I4 e4m3_codes(F4 x) {
+  const U4 bits = (U4)x, size = bits & 0x7fffffff;
+  const I4 tiny = to_ints(round_of((F4)size * 512.0f));  // below 2^-6: steps of 2^-9
+  const I4 rounded = (I4)((size + 0x7ffff + (size >> 20 & 1)) >> 20) - (120 << 3);
+  return ((F4)size >= 0x1p-6f ? rounded < 126 ? rounded : isplat(126) : tiny) | (I4)(bits >> 24 & 128);
 }
-uint8_t e2m1_code(float x) {
-  const float size = std::min(std::fabs(x), 6.0f);
-  const float code = size < 2.0f   ? nearest(size * 2.0f)
-                     : size < 4.0f ? nearest(size) + 2.0f
-                                   : nearest(size * 0.5f) + 4.0f;
-  return (uint8_t)((int)code | (std::signbit(x) ? 8 : 0));
+uint8_t e4m3_code(float x) { return (uint8_t)e4m3_codes(splat(x))[0]; }
+// [4] e2m1, likewise.
+I4 e2m1_codes(F4 x) {
+  const F4 whole = (F4)((U4)x & 0x7fffffff), size = whole < 6.0f ? whole : splat(6.0f);
+  const F4 code = size < 2.0f   ? round_of(size * 2.0f)
+                  : size < 4.0f ? round_of(size) + 2.0f
+                                : round_of(size * 0.5f) + 4.0f;
+  return to_ints(code) | (I4)((U4)x >> 28 & 8);
 }
 
 // One row of numbers, rounded.
@@ -91,12 +125,12 @@ struct Rounded {
 
   template <class From>
   void take(const void* from, int64_t k, const Encoding& e) {
-    numbers.resize(k), codes.resize(k);
+    numbers.resize(round_up(k, 16)), codes.resize(round_up(k, 16));
     scale.resize(num_groups(e, k)), zero.resize(num_groups(e, k));
-    for (int64_t i = 0; i < k; i++) {
-      From x;
-      memcpy(&x, (const From*)from + i, sizeof(x));
-      numbers[i] = widen(x);
+    for (int64_t i = 0; i < k; i += 16) {
+      From some[16] = {};
+      memcpy((void*)some, (const From*)from + i, std::min<int64_t>(16, k - i) * sizeof(From));
+      store(numbers.data() + i, load(some));
     }
     if (e.dtype == DType::kFp4) return e2m1(k, e);
     for (int64_t g = 0; g < num_groups(e, k); g++) {
@@ -107,18 +141,31 @@ struct Rounded {
     }
   }
 
+  // Groups are whole vectors; behind k there are zeros, whose codes nobody reads.
+  V vector(int64_t i) const { return load(numbers.data() + i); }
+  void keep(int64_t i, const VI& ints) {  // of their low 8 bits
+    const auto byte = [&](int q) { return ints.q[q] << 24 >> 24; };
+    const B16 bytes = pack_ints(byte(0), byte(1), byte(2), byte(3));
+    memcpy(codes.data() + i, &bytes, 16);
+  }
+  float largest_of(int64_t begin, int64_t end) const {  // as if numbers that are none were not there
+    V most = set1(0.0f);
+    for (int64_t i = begin; i < end; i += 16) most = max(vector(i), max(sub(set1(0.0f), vector(i)), most));
+    return hmax(most);
+  }
+
   void e4m3(int64_t begin, int64_t end, int64_t g) {
-    float largest = 0.0f;
-    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(numbers[i]));
-    const float s = largest / 448.0f, by = s > 0.0f ? s : INFINITY;
-    for (int64_t i = begin; i < end; i++) codes[i] = e4m3_code(numbers[i] / by);
+    const float s = largest_of(begin, end) / 448.0f;
+    const F4 by = splat(s > 0.0f ? s : INFINITY);
+    for (int64_t i = begin; i < end; i += 16)
+      keep(i, quarters<VI>([&](int q) { return e4m3_codes(vector(i).q[q] / by); }));
     scale[g] = s, zero[g] = 0;
   }
 
   void e2m1(int64_t k, const Encoding& e) {
     const int64_t groups = num_groups(e, k);
-    std::vector<float> largest(groups, 0.0f);
-    for (int64_t i = 0; i < k; i++) largest[i / e.group] = std::max(largest[i / e.group], std::fabs(numbers[i]));
+    std::vector<float> largest(groups);
+    for (int64_t g = 0; g < groups; g++) largest[g] = largest_of(g * e.group, std::min(k, (g + 1) * e.group));
     const float most = *std::max_element(largest.begin(), largest.end());
     gamma.assign(groups, 0), scale[0] = has_e4m3_scales(e) ? most / (6.0f * 448.0f) : 1.0f;
     for (int64_t g = 0; g < groups; g++) {
@@ -132,28 +179,33 @@ struct Rounded {
         gamma[g] = (uint8_t)std::min(254, std::max(0, exponent - 3 + 127));
         step = std::ldexp(1.0f, gamma[g] - 127);
       }
-      const float by = step > 0.0f ? step : INFINITY;
-      for (int64_t i = g * e.group; i < std::min(k, (g + 1) * e.group); i++) codes[i] = e2m1_code(numbers[i] / by);
+      const F4 by = splat(step > 0.0f ? step : INFINITY);
+      for (int64_t i = g * e.group; i < std::min(k, (g + 1) * e.group); i += 16)
+        keep(i, quarters<VI>([&](int q) { return e2m1_codes(vector(i).q[q] / by); }));
     }
   }
 
   void symmetric(int64_t begin, int64_t end, int64_t g, bool is_group) {
-    float largest = 0.0f;
-    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(numbers[i]));
-    const float s = is_group ? storable(largest / 127.0f) : largest / 127.0f;
-    const float by = s > 0.0f ? s : INFINITY;
-    for (int64_t i = begin; i < end; i++)
-      codes[i] = (uint8_t)(int)(std::min(127.0f, std::max(-127.0f, nearest(numbers[i] / by))) + 128.0f);
+    const float largest = largest_of(begin, end) / 127.0f, s = is_group ? storable(largest) : largest;
+    const V by = set1(s > 0.0f ? s : INFINITY), most = set1(127.0f), least = set1(-127.0f);
+    for (int64_t i = begin; i < end; i += 16) {
+      const V nearest = min(max(round_even(div(vector(i), by)), least), most);
+      keep(i, quarters<VI>([&](int q) { return to_ints(nearest.q[q]) + 128; }));
+    }
     scale[g] = s, zero[g] = 128;
   }
 
   void asymmetric(int64_t begin, int64_t end, int64_t g) {
-    float low = 0.0f, high = 0.0f;
-    for (int64_t i = begin; i < end; i++) low = std::min(low, numbers[i]), high = std::max(high, numbers[i]);
-    const float s = storable((high - low) / 15.0f), by = s > 0.0f ? s : INFINITY;
-    const float z = std::min(15.0f, std::max(0.0f, nearest(-low / by)));
-    for (int64_t i = begin; i < end; i++)
-      codes[i] = (uint8_t)(int)std::min(15.0f, std::max(0.0f, nearest(numbers[i] / by) + z));
+    V lowest = set1(0.0f), highest = set1(0.0f);
+    for (int64_t i = begin; i < end; i += 16) lowest = min(vector(i), lowest), highest = max(vector(i), highest);
+    const float low = -hmax(sub(set1(0.0f), lowest)), high = hmax(highest);
+    const float s = storable((high - low) / 15.0f), divisor = s > 0.0f ? s : INFINITY;
+    const float z = std::min(15.0f, std::max(0.0f, nearest(-low / divisor)));
+    const V by = set1(divisor), most = set1(15.0f);
+    for (int64_t i = begin; i < end; i += 16) {
+      const V code = min(max(add(round_even(div(vector(i), by)), set1(z)), set1(0.0f)), most);
+      keep(i, quarters<VI>([&](int q) { return to_ints(code.q[q]); }));
+    }
     scale[g] = s, zero[g] = (uint8_t)(int)z;
   }
 };

@@ -28,7 +28,7 @@ from tiny_models import make_checkpoint
 from variants import VARIANTS, tiny_of
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
-LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni"))
+LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni", "neondot"))
 #: A head_dim of 80, groups of three query heads, an FFN that fills no panel, a tied head.
 WIDE = {
     **load_architecture("llama").tiny,
@@ -172,7 +172,7 @@ def test_served_as_if_alone(
     how = SCENARIOS[scenario]
     server = Server.load(checkpoint(config, dtype), **how.config)
     kernels = {call.kernel.split(".")[2] for call in server.loaded.program.calls}
-    assert level in kernels or (level == "avx512bf16" and dtype != "bfloat16")
+    assert level in kernels or (level in ("avx512bf16", "neonmm") and dtype != "bfloat16")
     got, stats = server.serve(requests(), how.waves, how.stagger)
     assert came_about(how, server, stats, got), f"{scenario} did not come about: {stats}"
     assert_same_answers(got, wanted)

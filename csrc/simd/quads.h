@@ -141,7 +141,7 @@ ALBIREO_INLINE V keep(V a, int64_t low, int64_t high, V b) {
      end = isplat(high < 0    ? 0
                   : high > 16 ? 16
                               : (int32_t)high);
-  return quarters<V>([&](int q) { return (lane(q) >= first) & (lane(q) < end) ? a.q[q] : b.q[q]; });
+  return quarters<V>([&](int q) { return ((lane(q) >= first) & (lane(q) < end)) ? a.q[q] : b.q[q]; });
 }
 ALBIREO_INLINE float sum(V v) {
   F4 four = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);

@@ -30,6 +30,7 @@ ALBIREO_INLINE F4 floor_of(F4 x);
 ALBIREO_INLINE F4 round_of(F4 x);                      // nearest even
 ALBIREO_INLINE F4 widen_f16(U4 bits);                  // of float16, in the low half of each lane
 ALBIREO_INLINE B16 pack_ints(I4 a, I4 b, I4 c, I4 d);  // of 8 bits each
+ALBIREO_INLINE W8 tiny_e4m3(B16 twice);  // bits of bfloat16 of 0 to 7, times 2^-9; of codes as e4m3_bits has them
 
 // What f(q) gives for each quarter.
 template <class T, class F>
@@ -152,11 +153,29 @@ ALBIREO_INLINE float hmax(V v) {
   const float a = four[0] > four[2] ? four[0] : four[2], b = four[1] > four[3] ? four[1] : four[3];
   return a > b ? a : b;
 }
-ALBIREO_INLINE V pair_even(const bf16* p) {
-  return quarters<V>([&](int q) { return (F4)(read<U4>(p + 8 * q) << 16); });
+// Pairs of bf16, in the bits of a V: the numbers in the low halves, and in the high ones.
+ALBIREO_INLINE V even_of(V pairs) {
+  return quarters<V>([&](int q) { return (F4)((U4)pairs.q[q] << 16); });
 }
-ALBIREO_INLINE V pair_odd(const bf16* p) {
-  return quarters<V>([&](int q) { return (F4)(read<U4>(p + 8 * q) & 0xffff0000); });
+ALBIREO_INLINE V odd_of(V pairs) {
+  return quarters<V>([&](int q) { return (F4)((U4)pairs.q[q] & 0xffff0000); });
+}
+ALBIREO_INLINE V pair_even(const bf16* p) { return even_of(load((const float*)p)); }
+ALBIREO_INLINE V pair_odd(const bf16* p) { return odd_of(load((const float*)p)); }
+// e4m3 codes, each twice in its 16 bits, as bfloat16: exponents are 120 apart.
+ALBIREO_INLINE F4 e4m3_bits(B16 twice) {
+  const W8 size = (W8)twice >> 4 & 0x7f0;
+  const W8 bits = size < 0x80 ? tiny_e4m3(twice) : size + (120 << 7);
+  return (F4)(bits | ((W8)twice & 0x8000));
+}
+// 16 columns of four k of e4m3: pairs of the first two k, or of the other two.
+ALBIREO_INLINE V e4m3_pairs(const uint8_t* at, bool is_second) {
+  return quarters<V>([&](int q) {
+    const B16 c = read<B16>(at + 16 * q);
+    return e4m3_bits(is_second
+                         ? __builtin_shufflevector(c, c, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15)
+                         : __builtin_shufflevector(c, c, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7));
+  });
 }
 // Whole numbers: 16 lanes of pairs of int16, or of int32 sums, in the bits of a V.
 ALBIREO_INLINE V whole_pairs(const int8_t* p) {

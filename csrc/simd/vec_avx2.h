@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "albireo/encoded.h"
+#include "simd/e4m3_avx2.h"
 
 #define ALBIREO_INLINE inline __attribute__((always_inline))
 
@@ -145,15 +146,21 @@ ALBIREO_INLINE float hmax(V v) {
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
-ALBIREO_INLINE __m256 even8(const bf16* p) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i*)p), 16));
+// Pairs of bf16, in the bits of a V: the numbers in the low halves, and in the high ones.
+ALBIREO_INLINE __m256 even8(__m256 pairs) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
 }
-ALBIREO_INLINE __m256 odd8(const bf16* p) {
-  return _mm256_castsi256_ps(
-      _mm256_and_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi32((int)0xffff0000)));
+ALBIREO_INLINE __m256 odd8(__m256 pairs) {
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32((int)0xffff0000)));
 }
-ALBIREO_INLINE V pair_even(const bf16* p) { return {even8(p), even8(p + 16)}; }
-ALBIREO_INLINE V pair_odd(const bf16* p) { return {odd8(p), odd8(p + 16)}; }
+ALBIREO_INLINE V even_of(V pairs) { return {even8(pairs.lo), even8(pairs.hi)}; }
+ALBIREO_INLINE V odd_of(V pairs) { return {odd8(pairs.lo), odd8(pairs.hi)}; }
+ALBIREO_INLINE V pair_even(const bf16* p) { return even_of(load((const float*)p)); }
+ALBIREO_INLINE V pair_odd(const bf16* p) { return odd_of(load((const float*)p)); }
+// 16 columns of four k of e4m3: pairs of the first two k, or of the other two.
+ALBIREO_INLINE V e4m3_pairs(const uint8_t* at, bool is_second) {
+  return {_mm256_castsi256_ps(e4m3_pairs8(at, is_second)), _mm256_castsi256_ps(e4m3_pairs8(at + 32, is_second))};
+}
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 // Whole numbers, 16 lanes of 32 bits.

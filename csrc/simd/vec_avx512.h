@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "albireo/split.h"
+#include "simd/e4m3_avx2.h"
 #include "simd/transpose_avx512.h"
 
 #define ALBIREO_INLINE inline __attribute__((always_inline))
@@ -156,10 +157,19 @@ ALBIREO_INLINE float sum(V v) {
 ALBIREO_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
 
 // Weights of 16 columns at one k (f32, f16) or one pair of k (bf16: even k in the low half of each 32-bit lane).
-ALBIREO_INLINE V pair_even(const bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
-ALBIREO_INLINE V pair_odd(const bf16* p) {  // two shifts, not a mask: the tile has no register left for a constant
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_srli_epi32(_mm512_loadu_si512(p), 16), 16));
+ALBIREO_INLINE V even_of(V pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16)); }
+ALBIREO_INLINE V odd_of(V pairs) {  // two shifts, not a mask: the tile has no register left for a constant
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_srli_epi32(_mm512_castps_si512(pairs), 16), 16));
 }
+ALBIREO_INLINE V pair_even(const bf16* p) { return even_of(load((const float*)p)); }
+ALBIREO_INLINE V pair_odd(const bf16* p) { return odd_of(load((const float*)p)); }
+#ifndef ALBIREO_HAVE_BYTE_TABLES
+// 16 columns of four k of e4m3: pairs of the first two k, or of the other two.
+ALBIREO_INLINE V e4m3_pairs(const uint8_t* at, bool is_second) {
+  const __m512i low = _mm512_castsi256_si512(e4m3_pairs8(at, is_second));
+  return _mm512_castsi512_ps(_mm512_inserti64x4(low, e4m3_pairs8(at + 32, is_second), 1));
+}
+#endif
 
 #define ALBIREO_HAVE_TRANSPOSE  // what writes a KV cache of bf16 pairs in runs
 // even and odd of 16 channels, side by side

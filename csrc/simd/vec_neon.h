@@ -70,6 +70,10 @@ ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
 ALBIREO_INLINE Codes high_nibbles(Codes c) {
   return quarters<Codes>([&](int q) { return vshrq_n_u8(c.q[q], 4); });
 }
+ALBIREO_INLINE W8 tiny_e4m3(B16 twice) {
+  const B16 halves = {0, 0, 0x80, 0xc0, 0, 0x20, 0x40, 0x60, 0, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c};
+  return (W8)vqtbl1q_u8(halves, (B16)(((W8)twice & 0x707) | 0x800));
+}
 // Of each e2m1 code twice its number plus 12.
 ALBIREO_INLINE Codes twice_e2m1(Codes c) {
   const B16 table = read<B16>(albireo::kTwiceE2M1);

@@ -93,6 +93,10 @@ ALBIREO_INLINE B16 pack_ints(I4 a, I4 b, I4 c, I4 d) {
   return __builtin_shufflevector((B16)low, (B16)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
 }
 #endif
+ALBIREO_INLINE W8 tiny_e4m3(B16 twice) {
+  const W8 m = (W8)twice & 7;
+  return m < 2 ? m * 0x3b00 : m < 4 ? m * 0x40 + 0x3b00 : m * 0x20 + 0x3b80;
+}
 ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
   sums = quarters<V>([&](int q) { return (F4)((I4)sums.q[q] + pair_dots((I4)pairs.q[q], (I4)others.q[q])); });
 }

@@ -47,12 +47,19 @@ struct Fp8Decoder {
     second = _mm512_castsi512_ps(_mm512_unpackhi_epi8(lower, upper));
   }
 };
+#else
+constexpr int kFp8Rows = 4;
+
+struct Fp8Decoder {
+  ALBIREO_INLINE void pairs(const uint8_t* at, V& first, V& second) const {
+    first = e4m3_pairs(at, false), second = e4m3_pairs(at, true);
+  }
+};
 #endif
 
 // A panel as one of bf16, the same numbers; scales stay where they are.
 inline void unpack_fp8(const Encoding& e, int64_t k, const uint8_t* from, uint16_t* to) {
   const int64_t words = sub_panel_bytes(e, k) / kWord, fours = ceil_div(k, 4), pairs = ceil_div(k, 2);
-#ifdef ALBIREO_HAVE_BYTE_TABLES
   const Fp8Decoder decode;
   for (int64_t j = 0; j < kSubPanels; j++)
     for (int64_t s = 0; s < fours; s++) {
@@ -62,60 +69,59 @@ inline void unpack_fp8(const Encoding& e, int64_t k, const uint8_t* from, uint16
       store(out, first);
       if (2 * s + 1 < pairs) store(out + kSubPanel, second);
     }
-#else
-  for (int64_t j = 0; j < kSubPanels; j++)
-    for (int64_t s = 0; s < fours; s++)
-      for (int64_t i = 0; i < kWord; i++) {
-        const uint8_t code = from[(j * words + s) * kWord + i];
-        const int64_t column = i / 16 * 4 + i % 8 / 2, half = i % 16 / 8, pair = 2 * s + half;
-        if (pair < pairs)
-          to[((j * pairs + pair) * kSubPanel + column) * 2 + i % 2] =
-              (uint16_t)(kE4M3.bits[code & 127] | (code & 128) << 8);
-      }
-#endif
 }
 
-#ifdef ALBIREO_HAVE_BYTE_TABLES
-// MR rows by one sub-panel. a: interleaved pairs, [pairs][MR][2]; scale: [groups][64].
+// MR rows by one sub-panel. a: rows, lda apart, or with tables of bytes interleaved pairs, [pairs][MR][2]; scale:
+// [groups][64].
 template <int MR>
-void fp8_tile(const bf16* a, const Encoding& e, int64_t k, const uint8_t* b, const float* scale, float* c, int64_t ldc,
-              int64_t fetch_bytes) {
-  const Fp8Decoder decode;
+void fp8_tile(const PairPolicy::A* a, [[maybe_unused]] int64_t lda, const Encoding& e, int64_t k, const uint8_t* b,
+              const float* scale, float* c, int64_t ldc, int64_t fetch_bytes) {
+  [[maybe_unused]] const Fp8Decoder decode;
   const int64_t groups = num_groups(e, k), fours = ceil_div(k, 4), of_group = e.group ? e.group / 4 : fours;
   for (int64_t g = 0; g < groups; g++) {
-    V acc[MR];
+    V acc[MR][1];
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) acc[i] = zero();
+    for (int i = 0; i < MR; i++) acc[i][0] = zero();
     const int64_t end = (g + 1) * of_group < fours ? (g + 1) * of_group : fours;
     for (int64_t s = g * of_group; s < end; s++) {
       const uint8_t* at = b + s * kWord;
       prefetch_l2((const char*)at + fetch_bytes);
+#ifdef ALBIREO_HAVE_BYTE_TABLES
       V first, second;
       decode.pairs(at, first, second);
       const bf16* row = a + s * 4 * MR;
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++)
-        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i]) : "v"(first), "m"(*(const float*)(row + 2 * i)));
+        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][0]) : "v"(first), "m"(*(const float*)(row + 2 * i)));
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++)
-        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i]) : "v"(second), "m"(*(const float*)(row + 2 * MR + 2 * i)));
+        asm("vdpbf16ps %2%{1to16%}, %1, %0"
+            : "+v"(acc[i][0])
+            : "v"(second), "m"(*(const float*)(row + 2 * MR + 2 * i)));
+#else
+      PairPolicy::words<MR>(acc, a + s * 4, lda, e4m3_pairs(at, false));
+      // of more rows codes are read again: both halves at once would take registers of sums
+      if constexpr (MR > 2) asm("" ::: "memory");
+      PairPolicy::words<MR>(acc, a + s * 4 + 2, lda, e4m3_pairs(at, true));
+#endif
     }
     const V by = load(scale + g * kPanel);
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) store(c + i * ldc, g == 0 ? mul(acc[i], by) : fma(acc[i], by, load(c + i * ldc)));
+    for (int i = 0; i < MR; i++)
+      store(c + i * ldc, g == 0 ? mul(acc[i][0], by) : fma(acc[i][0], by, load(c + i * ldc)));
   }
 }
 
 template <int... I>
-ALBIREO_INLINE void fp8_rows(int64_t rows, const bf16* a, const Encoding& e, int64_t k, const uint8_t* b,
-                             const float* scale, float* c, int64_t ldc, int64_t fetch,
+ALBIREO_INLINE void fp8_rows(int64_t rows, const PairPolicy::A* a, int64_t lda, const Encoding& e, int64_t k,
+                             const uint8_t* b, const float* scale, float* c, int64_t ldc, int64_t fetch,
                              std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const bf16*, const Encoding&, int64_t, const uint8_t*, const float*, float*, int64_t, int64_t);
+  using Fn = void (*)(const PairPolicy::A*, int64_t, const Encoding&, int64_t, const uint8_t*, const float*, float*,
+                      int64_t, int64_t);
   static constexpr Fn kRows[] = {fp8_tile<1 + I>...};
   for (int64_t j = 0; j < kSubPanels; j++)
-    kRows[rows - 1](a, e, k, b + j * sub_panel_bytes(e, k), scale + kSubPanel * j, c + kSubPanel * j, ldc, fetch);
+    kRows[rows - 1](a, lda, e, k, b + j * sub_panel_bytes(e, k), scale + kSubPanel * j, c + kSubPanel * j, ldc, fetch);
 }
-#endif
 
 // One panel after another, times rows of bf16.
 struct Fp8Panels final : Panels {
@@ -140,7 +146,11 @@ struct Fp8Panels final : Panels {
 #ifdef ALBIREO_HAVE_BYTE_TABLES
     // pairs beyond k are read as they lie behind the copy: finite, and times weights of zero
     if (rows <= kFp8Rows && rows <= a.tuning.tall_rows && a.k % 4 == 0)
-      return fp8_rows(rows, x.interleaved(m, rows), e, a.k, b, scale, c, ldc, a.tuning.fetch_bytes,
+      return fp8_rows(rows, x.interleaved(m, rows), 0, e, a.k, b, scale, c, ldc, a.tuning.fetch_bytes,
+                      std::make_integer_sequence<int, kFp8Rows>());
+#else
+    if (rows <= kFp8Rows && a.k % 4 == 0)
+      return fp8_rows(rows, x.rows(m, rows), x.stride(), e, a.k, b, scale, c, ldc, a.tuning.fetch_bytes,
                       std::make_integer_sequence<int, kFp8Rows>());
 #endif
     if (panel != unpacked_panel) unpack_fp8(e, a.k, b, unpacked);

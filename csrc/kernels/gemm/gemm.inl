@@ -72,6 +72,16 @@ struct WeightBF16 : FloatSums {  // pairs widened to two float32 products: level
       }
     }
   }
+  // The same of pairs that are in registers.
+  template <int MR>
+  static ALBIREO_INLINE void words(V (&acc)[MR][1], const A* a, int64_t lda, V pairs) {
+#pragma GCC unroll 2
+    for (int odd = 0; odd < 2; odd++) {
+      const V w = odd ? odd_of(pairs) : even_of(pairs);
+#pragma GCC unroll 32
+      for (int i = 0; i < MR; i++) acc[i][0] = fma(set1(a[i * lda + odd]), w, acc[i][0]);
+    }
+  }
   static constexpr bool kToBF16 = true;
   static ALBIREO_INLINE void put(A* p, V v) {  // the value a bf16 activation would have
     bf16 tmp[16];
@@ -96,6 +106,11 @@ struct WeightBF16Dot : FloatSums {
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = load((const float*)b(j));
     bf16_dots<MR, NV>(acc, w, a, lda);
+  }
+  template <int MR>
+  static ALBIREO_INLINE void words(V (&acc)[MR][1], const A* a, int64_t lda, V pairs) {
+    const V w[1] = {pairs};
+    bf16_dots<MR, 1>(acc, w, a, lda);
   }
   static constexpr bool kToBF16 = true;
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }

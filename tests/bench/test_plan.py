@@ -252,12 +252,6 @@ def test_the_probe_reads_what_a_step_reads(monkeypatch):
     assert found["limits"]["read_bytes_per_s"]["median"] == 1e11
 
 
-def test_a_draft_model_is_not_planned_for() -> None:
-    config = EngineConfig(speculative_config={"method": "draft_model", "quantization": "int4"})
-    with pytest.raises(ConfigError, match="plan counts and predicts one model; leave speculative_config"):
-        plan_model(config, PlanWorkload())
-
-
 def test_lines(fixed_machine):
     found = bundled(GIB, concurrency=2, input_len=8, output_len=4)
     shown = "\n".join(plan_lines(found))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.head import ENDS, DraftHead
 from albireo.models.draft_input import ASSISTANT, FEW_LOGITS
 from albireo.models.gguf.tensors import is_gguf
-from albireo.models.weights import Checkpoint
+from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.schemes import Precision
 from albireo.speculative.proposer import Method
@@ -72,6 +73,14 @@ class HeadDrafter:
     def programs(self) -> tuple[Program, ...]:
         return (self.program,) if self.combining is None else (self.program, self.combining)
 
+    @property
+    def vocab_size(self) -> int:
+        return self.source.model_config.vocab_size
+
+    @property
+    def reads(self) -> Literal["", "states", "cache"]:
+        return "cache" if self.head.reads_cache else "states"
+
     def weight_bytes(self, device: Device) -> int:
         own = {name: each for name, each in self.program.constants.items() if name not in self.borrowed}
         programs = (replace(self.program, constants=own), *self.programs[1:])
@@ -84,7 +93,8 @@ class HeadDrafter:
         return own + self.config.block_size * width
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
-        """Its tokens are the model's."""
+        """Its tokens are the model's, or it says which each of them is."""
+        self._own_ids()
 
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
@@ -108,7 +118,7 @@ class HeadDrafter:
         states = HiddenStates(
             num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
-        vocab_size = self.source.model_config.vocab_size
+        vocab_size = self.vocab_size
         reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
         # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
         states_of_it = reading if head.reads_cache else None
@@ -118,19 +128,15 @@ class HeadDrafter:
             execute=runner.execute,
             max_positions=self.max_positions,
             vocab_size=vocab_size,
-            reads="cache" if head.reads_cache else "states",
+            reads=self.reads,
         )
         return LoadedDrafter(method, states)
 
     def _ids(self, model: CpuModel) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""
-        head, num_ids = self.head, self.head.num_ids
+        num_ids = self.head.num_ids
         if num_ids is None:
-            if not head.has_own_ids:
-                return None
-            from albireo.models.draft_heads.eagle import token_ids
-
-            return token_ids(head, self.source.model_config.vocab_size)
+            return self._own_ids()
         definition = self.program.constants[FEW_LOGITS].definition
         assert definition is not None
         (name,) = definition.sources
@@ -139,7 +145,15 @@ class HeadDrafter:
         def put(first: int, ids: NDArray[np.int32]) -> None:
             model.put_rows(FEW_LOGITS, first, [RowSegment(name, each, each + 1) for each in ids.tolist()], rows)
 
-        return DraftIds(self.source.model_config.vocab_size, num_ids, put, PANEL)
+        return DraftIds(self.vocab_size, num_ids, put, PANEL)
+
+    def _own_ids(self) -> NDArray[np.int32] | None:
+        """The model's ids of those that it has itself; None: it has none."""
+        if not self.head.has_own_ids:
+            return None
+        from albireo.models.draft_heads.eagle import token_ids
+
+        return token_ids(self.head, self.vocab_size)
 
     def _rows(self, name: str) -> Checkpoint:
         """Where a matrix of the model is, of which rows are read from time to time; it stays open."""
@@ -196,9 +210,12 @@ class _Both:
         return self.model if name in self.missing else self.own
 
 
-def asked_head(config: EngineConfig, source: ModelSource, device: Device) -> DraftHead | None:
+def asked_head(
+    config: EngineConfig, source: ModelSource, device: Device, *, may_lack_weights: bool = False
+) -> DraftHead | None:
     """The head that config asks for, None where there is none. Reads no weight.
 
+    Args: may_lack_weights: nothing is to be loaded: where a directory has no weights, they will be there.
     Raises: ConfigError saying what does not go with one; ModelError; UnsupportedModel.
     """
     asked = config.speculative_config
@@ -211,7 +228,8 @@ def asked_head(config: EngineConfig, source: ModelSource, device: Device) -> Dra
         num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
         head = _opened(asked.method, model, where, num_ids)
         limit = head.config.max_position_embeddings
-        head.check_weights([head.build(limit), *([head.combine()] if head.is_combined else [])])
+        if weight_files(where) or not may_lack_weights:
+            head.check_weights([head.build(limit), *([head.combine()] if head.is_combined else [])])
     except ModelError as error:
         raise type(error)(f"speculative_config: {error}") from None
     return head
@@ -306,6 +324,8 @@ def _has_plain_head(directory: Path) -> bool:
     """Whether rows of what makes the model's logits can be read one by one, as numbers."""
     if is_engine_directory(directory) or is_gguf(directory):
         return False
+    if not weight_files(directory):
+        return True
     with Checkpoint(directory, ENDS) as tables:
         return not tables.encodings
 
@@ -322,8 +342,10 @@ def _rounded(graph: Graph, head: DraftHead, config: EngineConfig, model: Graph) 
     shares with the model as the model has it, unless the head is asked for in bits of its own."""
     asked = config.speculative_config
     assert asked is not None
-    with head.tensors() as tensors:
-        stored, is_weight_only = stored_encodings(tensors, head.config.dtype)
+    stored, is_weight_only = dict[str, str](), False
+    if weight_files(head.directory):
+        with head.tensors() as tensors:
+            stored, is_weight_only = stored_encodings(tensors, head.config.dtype)
     scheme = asked.quantization or (None if stored else config.quantization)
     precision = Precision(scheme, None, stored, is_weight_only)
     kinds = {name: value.type.dtype for name, value in model.constants.items() if name in head.shared}

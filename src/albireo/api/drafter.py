@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from albireo.api.config_only import open_to_plan
 from albireo.api.devices import CpuDevice, Device
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
@@ -42,10 +43,21 @@ class LoadedDrafter:
 
 
 class Drafter(Protocol):
-    """What guesses, and is not loaded yet. programs: all that it is computed by."""
+    """What guesses, and is not loaded yet.
+
+    Fields:
+        programs: all that it is computed by: of guesses, and of what is made for them in each step of the model.
+        vocab_size: guesses are drawn among so many tokens. reads: see speculative.proposer.Method.
+    """
 
     @property
     def programs(self) -> tuple[Program, ...]: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def reads(self) -> Literal["", "states", "cache"]: ...
 
     def weight_bytes(self, device: Device) -> int: ...
 
@@ -54,7 +66,7 @@ class Drafter(Protocol):
         ...
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
-        """Raises: ConfigError when its tokens are others than the model's, as far as that is known."""
+        """Raises: ConfigError, WeightMismatch when its tokens are others than the model's, as far as that is known."""
         ...
 
     def load(
@@ -78,6 +90,14 @@ class ModelDrafter:
     def programs(self) -> tuple[Program, ...]:
         return (self.program,)
 
+    @property
+    def vocab_size(self) -> int:
+        return self.source.model_config.vocab_size
+
+    @property
+    def reads(self) -> Literal["", "states", "cache"]:
+        return ""
+
     def weight_bytes(self, device: Device) -> int:
         return device.weight_bytes(self.program)
 
@@ -93,9 +113,8 @@ class ModelDrafter:
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self.source.weights(self.source.graph(self.max_positions)) as weights:
             own = CpuModel(program, weights, model.pool, num_blocks, advance)
-        size = self.source.model_config.vocab_size
-        runner = Runner(own, size, self.config.block_size)
-        method = Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=size)
+        runner = Runner(own, self.vocab_size, self.config.block_size)
+        method = Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=self.vocab_size)
         return LoadedDrafter(method)
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
@@ -121,11 +140,19 @@ def require_room_for_drafts(what: str, source: ModelSource, device: Device) -> N
 
 
 def plan_drafter(
-    config: EngineConfig, source: ModelSource, windows: Windows, model_len: int, device: Device
+    config: EngineConfig,
+    source: ModelSource,
+    windows: Windows,
+    model_len: int,
+    device: Device,
+    *,
+    may_lack_weights: bool = False,
 ) -> ModelDrafter | None:
     """Compile the draft model that config asks for, None where there is none.
 
-    Args: source, windows, model_len: of the model, its block groups, and the longest sequence.
+    Args:
+        source, windows, model_len: of the model, its block groups, and the longest sequence.
+        may_lack_weights: nothing is to be loaded: its config.json is enough.
     Raises: ConfigError saying what does not go with one; ModelError; UnsupportedModel.
     """
     asked = config.speculative_config
@@ -159,7 +186,7 @@ def plan_drafter(
     except ModelError as error:
         raise ConfigError(f"speculative_config.model: {error}") from None
     _refuse_head(directory)
-    drafting = open_source(directory, own)
+    drafting = open_to_plan(directory, own) if may_lack_weights else open_source(directory, own)
     own = drafting.adopt(own)
     max_positions = min(model_len, drafting.model_config.max_position_embeddings)
     with guard(drafting):

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.adapters import Adapters
+from albireo.api.compiled import compile_all
 from albireo.api.devices import Device, open_device
-from albireo.api.draft_head import HeadDrafter, asked_head, plan_head, tapped
-from albireo.api.drafter import Drafter, plan_drafter
+from albireo.api.draft_head import HeadDrafter, tapped
+from albireo.api.drafter import Drafter
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
-from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
+from albireo.api.programs import MAX_PROMPT_ROWS, compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.share import Share
 from albireo.api.source import ModelSource, guard, open_source
@@ -45,7 +46,6 @@ from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.head import DraftHead
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.pooling_rule import PoolingRule
-from albireo.models.rearranged import REARRANGED
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
@@ -299,29 +299,6 @@ class SecondPrograms:
             )
 
 
-def _refuse_with_states(config: EngineConfig, device: Device) -> None:
-    """What is not done where sequences keep a state beside the KV cache. Raises: ConfigError naming it."""
-    why = "layers of this model keep a state of each sequence, and"
-    if config.speculative_config is not None and device.lookahead:
-        raise ConfigError(f"speculative_config: {why} on a GPU drafts are not taken back from it yet; leave it out")
-    if config.swap_space:
-        raise ConfigError(f"swap_space: {why} who is preempted computes all tokens again; leave it out")
-    if config.enable_lora:
-        raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
-
-
-def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device, graph: Graph) -> None:
-    """What is not done for models that write no text. Raises: ConfigError naming it."""
-    why = f"this model {source.pooling_rule.says}, and"
-    if device.name == "cuda" and any("distances" in node.inputs for node in graph.nodes):
-        raise ConfigError(f"device=cuda: {why} scores that depend on distances are not computed there; use cpu")
-    if len(source.parts) > 1:
-        raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
-    for name, asked in (("speculative_config", config.speculative_config), ("enable_lora", config.enable_lora)):
-        if asked:
-            raise ConfigError(f"{name}: {why} writes no text; leave it out")
-
-
 def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
     programs, memory = plan_ranks(config, source, device=device)
@@ -350,49 +327,22 @@ def _plan_all(
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
-    head = asked_head(config, source, device)
-    with guard(source):
-        graph = source.graph(model_len)
-        programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
-        for rank, program in enumerate(programs):
-            source.check(program, rank)
-        if head is not None:
-            graph = tapped(copy_graph(graph), head, source.model_config)
-            programs = (compile_program(graph, config, model_len, None, device.catalog()),)
-        if source.model_config.pooling is not None:
-            _refuse_without_text(config, source, device, graph)
-        if programs[0].states:
-            _refuse_with_states(config, device)
-        adapter_bytes = 0
-        if config.enable_lora:
-            kind = source.model_config.model_type
-            if kind in REARRANGED:
-                raise ConfigError(
-                    f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
-                    "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
-                )
-            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
-            programs = (program,)
-    drafter: Drafter | None = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
-    if head is not None:
-        drafter = plan_head(config, source, head, graph, programs[0], model_len, device)
-    arenas = programs if drafter is None else (*programs, *drafter.programs)
+    compiled = compile_all(config, source, model_len, device)
+    programs, drafter = compiled.programs, compiled.drafter
     vision = open_vision(config, source, device)
-    weight_bytes, working_bytes, block_bytes = 0, 0, 0
-    if drafter is not None:
-        weight_bytes, block_bytes = drafter.weight_bytes(device), drafter.block_bytes(device)
+    weight_bytes, working_bytes = 0, 0
     if isinstance(vision, Vision):
         weight_bytes += vision.weight_bytes(device)
         working_bytes = vision.working_bytes(device, vision.needs(programs[0], source.model_config))
     memory = plan_memory(
         config,
-        weight_bytes=sum(device.weight_bytes(program) for program in programs) + weight_bytes,
-        arena_bytes=sum(program.arena_bytes for program in arenas) + working_bytes,
-        block_bytes=sum(device.block_bytes(program.kv) for program in programs) + block_bytes,
+        weight_bytes=compiled.weight_bytes(device) + weight_bytes,
+        arena_bytes=compiled.arena_bytes + working_bytes,
+        block_bytes=compiled.block_bytes(device),
         model_len=model_len,
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
-        adapter_bytes=adapter_bytes,
+        adapter_bytes=compiled.adapter_bytes,
         slot_bytes=programs[0].states.slot_bytes,
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,

@@ -121,7 +121,10 @@ class CostModel:
     Cost of a question: O(kinds of calls + sequences * distinct windows).
     """
 
-    def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
+    def __init__(
+        self, program: Program, vocab_size: int, *other_ranks: Program, beside: CostModel | None = None
+    ) -> None:
+        """Args: beside: of a program whose steps are between those of this one, and leave the caches as they do."""
         self._vocab_size, self._top_k = vocab_size, program.top_k
         #: Family -> bytes of a slot that its calls keep.
         self._state_bytes: Counter[str] = Counter()
@@ -129,6 +132,8 @@ class CostModel:
         #: what attention_of() says -> calls
         self._attention: Counter[AttentionWork] = Counter()
         self._python = STREAMED if Roofline(program, *other_ranks).decode_bytes > CACHE_BYTES else CACHED
+        if beside is not None and beside._python is STREAMED:
+            self._python = STREAMED
         for each in (program, *other_ranks):
             for call in each.calls:
                 if "state" in call.attrs:
@@ -146,6 +151,15 @@ class CostModel:
         """Seconds of a step outside of executing it: scheduling, and text."""
         return self._python.outside_s + self._python.outside_sequence_s * len(shape.sequences)
 
+    @property
+    def draw_s(self) -> float:
+        """Seconds of drawing from one row of full logits, which step_s() counts for each."""
+        return SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S
+
+    def state_s(self, limits: Limits) -> float:
+        """Seconds of writing once more what a sequence keeps beside the KV cache."""
+        return sum(self._state_bytes.values()) / (limits.read_bytes_per_s * READ_FRACTION)
+
     def parts(self, shape: StepShape, limits: Limits) -> dict[str, float]:
         """Seconds of a step by family of calls, of sampling, and of Python; parts that take none are left out."""
         num_logits, num_top = shape.num_logit_rows, shape.num_top_rows
@@ -162,7 +176,7 @@ class CostModel:
         for family, num_bytes in self._state_bytes.items():
             found[family] += states_moved(shape) * num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
         if num_logits:
-            found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
+            found["sampling"] = num_logits * self.draw_s
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
         return dict(found)
 

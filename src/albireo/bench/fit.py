@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albireo.api.devices import Device
+from albireo.api.drafter import Drafter
 from albireo.api.memory import OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
@@ -28,6 +29,7 @@ class MemoryParts:
         context_limit: longest sequence that the model or the settings allow.
         state_bytes: what max_num_seqs sequences keep beside the KV cache.
         vision_bytes: of what reads images: weights, and activations of a usual one.
+        drafter_bytes: weights of what guesses; its activations, and its part of a block, are with the model's.
     """
 
     budget_bytes: int
@@ -41,13 +43,14 @@ class MemoryParts:
     adapter_bytes: int = 0
     state_bytes: int = 0
     vision_bytes: int = 0
+    drafter_bytes: int = 0
     windows: Windows = (None,)
     max_new: int = 2048
 
     @property
     def fixed_bytes(self) -> int:
         """Everything but the KV cache."""
-        beside = self.adapter_bytes + self.state_bytes + self.vision_bytes
+        beside = self.adapter_bytes + self.state_bytes + self.vision_bytes + self.drafter_bytes
         return self.weight_bytes + beside + self.activation_bytes + self.overhead_bytes
 
     @property
@@ -76,7 +79,8 @@ class MemoryParts:
         needed = self.fixed_bytes + kv_bytes
         if self.blocks_for(num_requests, length) <= self.room_blocks:
             return
-        adapters = f"adapters {_gib(self.adapter_bytes)}, " if self.adapter_bytes else ""
+        adapters = f"what drafts {_gib(self.drafter_bytes)}, " if self.drafter_bytes else ""
+        adapters += f"adapters {_gib(self.adapter_bytes)}, " if self.adapter_bytes else ""
         states = f"states of sequences {_gib(self.state_bytes)}, " if self.state_bytes else ""
         states += f"what reads images {_gib(self.vision_bytes)}, " if self.vision_bytes else ""
         parts = (
@@ -108,6 +112,7 @@ def memory_parts(
     shares_weights: bool = False,
     adapter_bytes: int = 0,
     vision_bytes: int = 0,
+    drafter: Drafter | None = None,
 ) -> MemoryParts:
     """Count the parts.
 
@@ -115,6 +120,7 @@ def memory_parts(
         memory_bytes: what the engine may use, or all that are on the machine; None: memory_utilization of its memory.
         shares_weights: those engines have them in memory together.
         adapter_bytes: of the slots of adapters. vision_bytes: of what reads images.
+        drafter: what guesses, where it has weights.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
@@ -122,9 +128,14 @@ def memory_parts(
     num_engines = config.data_parallel_size if device.name == "cpu" else 1
     allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
     budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
-    block_bytes = device.block_bytes(program.kv)
+    block_bytes, activation_bytes, drafter_bytes = device.block_bytes(program.kv), program.arena_bytes, 0
+    if drafter is not None:
+        block_bytes += drafter.block_bytes(device)
+        activation_bytes += sum(each.arena_bytes for each in drafter.programs)
+        drafter_bytes = drafter.weight_bytes(device)
     state_bytes = program.states.slot_bytes * config.step_limits.max_num_seqs
-    fixed = weight_bytes + adapter_bytes + state_bytes + vision_bytes + program.arena_bytes + OVERHEAD_BYTES
+    beside = adapter_bytes + state_bytes + vision_bytes + drafter_bytes
+    fixed = weight_bytes + beside + activation_bytes + OVERHEAD_BYTES
     room = (budget - fixed) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override * program.kv.num_groups)
@@ -133,7 +144,7 @@ def memory_parts(
     return MemoryParts(
         budget_bytes=budget,
         weight_bytes=weight_bytes,
-        activation_bytes=program.arena_bytes,
+        activation_bytes=activation_bytes,
         overhead_bytes=OVERHEAD_BYTES,
         block_bytes=block_bytes,
         block_size=config.block_size,
@@ -142,6 +153,7 @@ def memory_parts(
         adapter_bytes=adapter_bytes,
         state_bytes=state_bytes,
         vision_bytes=vision_bytes,
+        drafter_bytes=drafter_bytes,
         windows=program.kv.windows,
         max_new=config.step_limits.max_num_batched_tokens,
     )

@@ -7,20 +7,20 @@ measured now, on a processor only: it knows no GPU. Does not run the model.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from albireo.api.checkpoint_source import with_whole_prompts
+from albireo.api.compiled import compile_all
+from albireo.api.config_only import open_to_plan
 from albireo.api.devices import planning_device
 from albireo.api.locate import locate_model
-from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
+from albireo.api.programs import MAX_PROMPT_ROWS
 from albireo.api.share import Share, threads_of
-from albireo.api.source import ModelSource, open_source
+from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
 from albireo.api.vision import Vision, open_vision
-from albireo.artifact.reader import is_engine_directory
 from albireo.backends.cpu.machine import usable_cpus
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
+from albireo.bench.draft_figures import check_tokens, draft_memory, draft_speeds
 from albireo.bench.fit import MemoryParts, memory_parts
 from albireo.bench.image_cost import first_token, image_figures
 from albireo.bench.limits import LimitProbe
@@ -28,20 +28,11 @@ from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
 from albireo.bench.tower_speed import layer_program, layer_seconds
-from albireo.compiler.passes import choose_precision
-from albireo.compiler.passes.shard import Part, parts
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
-from albireo.graph.node import Graph
-from albireo.models import build_graph, load_config
-from albireo.models.quantized import quantization_format
-from albireo.models.weights import weight_files
 from albireo.params import SamplingParams
-from albireo.quantization.schemes import Precision
 
-#: Of a config.json that names no dtype, beside no weights: what most checkpoints are published in.
-ASSUMED_DTYPE = "bfloat16"
 #: Requests at once when nobody says how many, as far as they fit.
 DEFAULT_CONCURRENCY = 16
 #: Keys of what is predicted.
@@ -70,6 +61,16 @@ class PlanWorkload:
         """Tokens of one request at its end."""
         return self.input_len + self.output_len
 
+    @property
+    def middle(self) -> int:
+        """Tokens of one request half way through its output."""
+        return self.input_len + (self.output_len + 1) // 2
+
+    @property
+    def has_logits(self) -> bool:
+        """It is drawn from full logits."""
+        return SamplingParams(temperature=self.temperature).needs_logits
+
 
 def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int | None = None) -> dict[str, Any]:
     """Count memory; of a processor measure the limits and predict speed.
@@ -81,11 +82,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it; with pictures one or
         two more, for a layer of what reads them.
     """
-    asked = config.speculative_config
-    if asked is not None and asked.method != "ngram":
-        raise ConfigError("plan counts and predicts one model; leave speculative_config with what guesses for it out")
     directory = locate_model(config.model)
-    source = _source(directory, config)
+    source = open_to_plan(directory, config)
     num_ranks = len(source.parts)
     if num_ranks > 1:
         raise ConfigError(
@@ -110,17 +108,25 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
-    graph, catalog, adapter_bytes = source.graph(model_len), device.catalog(), 0
-    program = compile_program(graph, config, model_len, source.parts[0], catalog)
-    if config.enable_lora:
-        program, adapter_bytes = with_adapter_room(program, graph, config, model_len, catalog)
+    compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
+    (program,), drafter = compiled.programs, compiled.drafter
+    if drafter is not None:
+        check_tokens(drafter, config, source)
     vision = open_vision(config, source, device)
     vision_bytes = 0
     if not isinstance(vision, str):
         needs = vision.needs(program, source.model_config)
         vision_bytes = vision.weight_bytes(device) + vision.working_bytes(device, needs)
     memory = memory_parts(
-        config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes, vision_bytes
+        config,
+        device,
+        program,
+        model_len,
+        memory_bytes,
+        source.shares_weights,
+        compiled.adapter_bytes,
+        vision_bytes,
+        drafter,
     )
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
@@ -141,11 +147,15 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     dtype = source.model_config.dtype
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
     images = image_figures(vision) | {"first_token_s": None}
+    drafts = draft_memory(config, drafter, device)
     if device.name == "cpu":
         probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
         limits = [probe.measure() for _ in range(_NUM_BURSTS)]
         costs = CostModel(program, vocab_size)
         speed = _predicted(costs, probe, limits, settings, workload, concurrency)
+        if drafts is not None:
+            request = (workload.input_len, workload.middle, workload.has_logits)
+            drafts |= draft_speeds(costs, drafter, settings, request, sorted({1, concurrency}), limits)
         if isinstance(vision, Vision) and writes_text:
             length = images["prompt_tokens"] + 1
             settings = replace(settings, num_blocks=max(settings.num_blocks, memory.blocks_for(1, length)))
@@ -161,57 +171,13 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
         "images": images,
+        "speculative": drafts,
         **speed,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }
 
 
-class ConfigOnly:
-    """A directory with config.json and no weights, which will be what quantization_config says: enough to plan."""
-
-    shares_weights = False
-
-    def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...], precision: Precision) -> None:
-        self.config_directory = directory
-        self.vision_directory: Path | None = directory
-        self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
-        self.precision = precision
-        self._format = quantization_format(directory)
-        if self._format is not None and precision.scheme is not None:
-            raise ConfigError(
-                f"quantization={precision.scheme}: this checkpoint is quantized already, as its config.json says; "
-                "leave it out, or give the original checkpoint"
-            )
-        self.default_model_len = self.model_config.max_position_embeddings
-        self.parts = parts
-
-    def adopt(self, config: EngineConfig) -> EngineConfig:
-        """The settings as they are, but for steps that have room for whole prompts where they need it."""
-        is_causal = not self.model_config.blocks.sees_both_ways
-        return config if is_causal else with_whole_prompts(config, self.default_model_len)
-
-    def graph(self, model_len: int) -> Graph:
-        """The graph for sequences of up to model_len tokens."""
-        graph = build_graph(self.model_config, model_len)
-        if self._format is not None or not self.precision.is_plain:
-            choose_precision.run(graph, self._of, self.precision.is_weight_only)
-        return graph
-
-    def _of(self, name: str, role: str | None) -> str | None:
-        """The encoding of a matrix; see compiler.passes.choose_precision."""
-        if self._format is None or role in ("vocab", "router"):
-            return self.precision.of(name, role)
-        return self._format.foreseen(name.removesuffix(".weight"))
-
-
-def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:
-    if is_engine_directory(directory) or weight_files(directory):
-        return open_source(directory, config)
-    precision = Precision(config.quantization, config.quantization_head)
-    return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant), precision)
-
-
-def _model_len(config: EngineConfig, source: ModelSource | ConfigOnly, workload: PlanWorkload) -> int:
+def _model_len(config: EngineConfig, source: ModelSource, workload: PlanWorkload) -> int:
     longest = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > longest:
@@ -234,6 +200,7 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
         "adapter_bytes": memory.adapter_bytes,
         "state_bytes": memory.state_bytes,
         "vision_bytes": memory.vision_bytes,
+        "drafter_bytes": memory.drafter_bytes,
         "kv_bytes": kv_bytes,
         "activation_bytes": memory.activation_bytes,
         "overhead_bytes": memory.overhead_bytes,
@@ -290,9 +257,7 @@ def _speed(
 
 def _parts(costs: CostModel, workload: PlanWorkload, concurrency: int, limits: list[Limits]) -> dict[str, float]:
     """Where the time of a step goes in which all requests decode, half way through."""
-    middle = workload.input_len + (workload.output_len + 1) // 2
-    has_logits = SamplingParams(temperature=workload.temperature).needs_logits
-    rows = (concurrency, 0) if has_logits else (0, concurrency)
-    shape = StepShape(concurrency, *rows, ((1, middle),) * concurrency)
+    rows = (concurrency, 0) if workload.has_logits else (0, concurrency)
+    shape = StepShape(concurrency, *rows, ((1, workload.middle),) * concurrency)
     best = limits[len(limits) // 2]
     return costs.parts(shape, best)

@@ -28,6 +28,7 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
         "",
         *_image_lines(figures["images"]),
         *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", NO_GPU_COSTS),)),
+        *_draft_lines(figures["speculative"]),
     ]
 
 
@@ -45,11 +46,16 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
         ("activations", "activation_bytes", ""),
         ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out"),
+        (
+            "drafts",
+            "drafter_bytes",
+            "   weights of what guesses; its activations and its KV cache are with the model's",
+        ),
         ("overhead", "overhead_bytes", "   Python, libraries, tokenizer, scratch of threads"),
         ("needed", "needed_bytes", ""),
         ("free", "free_bytes", ""),
     ):
-        if memory[key] or key not in ("adapter_bytes", "state_bytes", "vision_bytes"):
+        if memory[key] or key not in ("adapter_bytes", "state_bytes", "vision_bytes", "drafter_bytes"):
             yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
     length = workload["input_len"] + workload["output_len"]
     yield row(
@@ -121,6 +127,50 @@ def _limit_lines(figures: dict[str, Any]) -> Iterator[str]:
         "error bars",
         f"the spread of the limits while they were measured, and {figures['model_error']:.0%} of the model",
     )
+
+
+def _draft_lines(drafts: dict[str, Any] | None) -> Iterator[str]:
+    """What drafts bring, by how many of those come true whose predecessors did."""
+    if drafts is None or drafts["one_request"] is None:
+        return
+    yield ""
+    prompt_s = drafts["prompt_s"]
+    prompt = "" if prompt_s is None else f"; what guesses reads a prompt in {_bars(prompt_s, seconds)}"
+    yield row(
+        "drafts", f"{drafts['method']}, at most {drafts['num_speculative_tokens']} of a request in a step{prompt}"
+    )
+    one, all_requests = drafts["one_request"], drafts["all_requests"]
+    yield from _draft_batch_lines("one request", one)
+    if all_requests["num_requests"] > 1:
+        yield from _draft_batch_lines(f"{all_requests['num_requests']} at once", all_requests)
+
+
+def _draft_batch_lines(name: str, speed: dict[str, Any]) -> Iterator[str]:
+    numbers, pays = speed["by_number"], speed["pays_from"]
+    if not numbers:
+        yield row(name, "no drafts: a step has no rows for them")
+        return
+    worth = "does not pay"
+    if pays["expected"] is not None:
+        high = "none" if pays["high"] is None else f"{pays['high']:.0%}"
+        worth = f"pays from {pays['expected']:.0%} on ({pays['low']:.0%} to {high})"
+    shown = [numbers[0], numbers[-1]] if len(numbers) > 1 else numbers
+    steps = "; ".join(
+        f"{_drafts(each['num_drafts'])}: step {seconds(each['step_s'])}, guesses {seconds(each['guess_s'])}"
+        for each in shown
+    )
+    yield row(name, f"{worth}   step {seconds(speed['plain_s'])}; {steps}")
+    for each in speed["rates"]:
+        if not each["num_drafts"]:
+            yield row("", f"{each['rate']:.0%} come true: no drafts, {_rates(each['decode_tokens_per_s'])}")
+            continue
+        gain = f"{_bars(each['ratio'], '{:.2f}'.format)} times as fast, {_rates(each['decode_tokens_per_s'])}"
+        tokens = f"{_drafts(each['num_drafts'])}, {each['tokens_per_step']:.2f} tokens a step"
+        yield row("", f"{each['rate']:.0%} come true: {tokens}, {gain}")
+
+
+def _drafts(number: int) -> str:
+    return f"{number} draft{'s' * (number != 1)}"
 
 
 def _requests(number: int) -> str:

@@ -99,7 +99,7 @@ def predict(costs: CostModel, planned: Schedule, limits: Sequence[Limits]) -> Pr
     Args: limits: several measurements of them; the medians are expected, the best and the worst give the error bars.
     """
     steps, num_prompt_steps = planned.steps, max(planned.first_token_steps) + 1
-    priced = [[costs.step_s(step, held) + costs.outside_s(step) for step in steps] for held in _cases(limits)]
+    priced = [[costs.step_s(step, held) + costs.outside_s(step) for step in steps] for held in cases_of(limits)]
     has_decode = len(steps) > num_prompt_steps
 
     def estimate(figure: Callable[[list[float]], float]) -> Estimate:
@@ -122,7 +122,7 @@ def median_limits(measured: Sequence[Limits]) -> Limits:
     return _limits(measured, median)
 
 
-def _cases(limits: Sequence[Limits]) -> tuple[Limits, Limits, Limits]:
+def cases_of(limits: Sequence[Limits]) -> tuple[Limits, Limits, Limits]:
     """Expected, best and worst."""
     return median_limits(limits), _limits(limits, max), _limits(limits, min)
 

@@ -1,0 +1,108 @@
+"""Everything that a model runs on, compiled: the program of each rank, and what guesses for it.
+
+Called by load.py, and by whoever counts before anything is loaded, who so refuses what loading would. Reads no weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.api.devices import Device
+from albireo.api.draft_head import asked_head, plan_head, tapped
+from albireo.api.drafter import Drafter, plan_drafter
+from albireo.api.programs import compile_program, with_adapter_room
+from albireo.api.source import ModelSource, guard
+from albireo.compiler.rewrite import copy_graph
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.models.rearranged import REARRANGED
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Fields: programs: of each rank. drafter: None: nothing with weights guesses. adapter_bytes: of their slots."""
+
+    programs: tuple[Program, ...]
+    drafter: Drafter | None
+    adapter_bytes: int
+
+    def weight_bytes(self, device: Device) -> int:
+        """Of all ranks, and of what guesses."""
+        own = 0 if self.drafter is None else self.drafter.weight_bytes(device)
+        return sum(device.weight_bytes(program) for program in self.programs) + own
+
+    @property
+    def arena_bytes(self) -> int:
+        """Activations, likewise."""
+        guessing = () if self.drafter is None else self.drafter.programs
+        return sum(program.arena_bytes for program in (*self.programs, *guessing))
+
+    def block_bytes(self, device: Device) -> int:
+        """Of one KV block, likewise."""
+        own = 0 if self.drafter is None else self.drafter.block_bytes(device)
+        return sum(device.block_bytes(program.kv) for program in self.programs) + own
+
+
+def compile_all(
+    config: EngineConfig, source: ModelSource, model_len: int, device: Device, *, may_lack_weights: bool = False
+) -> Compiled:
+    """Compile what config asks for, for sequences of up to model_len tokens.
+
+    Args: config: as source.adopt() gives it. may_lack_weights: nothing is to be loaded: config.json is enough.
+    Raises: ConfigError, UnsupportedModel; ModelError; EngineFileError when a built source does not fit.
+    """
+    head = asked_head(config, source, device, may_lack_weights=may_lack_weights)
+    with guard(source):
+        graph = source.graph(model_len)
+        programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
+        for rank, program in enumerate(programs):
+            source.check(program, rank)
+        if head is not None:
+            graph = tapped(copy_graph(graph), head, source.model_config)
+            programs = (compile_program(graph, config, model_len, None, device.catalog()),)
+        if source.model_config.pooling is not None:
+            _refuse_without_text(config, source, device, graph)
+        if programs[0].states:
+            _refuse_with_states(config, device)
+        adapter_bytes = 0
+        if config.enable_lora:
+            kind = source.model_config.model_type
+            if kind in REARRANGED:
+                raise ConfigError(
+                    f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
+                    "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
+                )
+            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
+            programs = (program,)
+    windows = programs[0].kv.windows
+    drafter: Drafter | None = plan_drafter(
+        config, source, windows, model_len, device, may_lack_weights=may_lack_weights
+    )
+    if head is not None:
+        drafter = plan_head(config, source, head, graph, programs[0], model_len, device)
+    return Compiled(programs, drafter, adapter_bytes)
+
+
+def _refuse_with_states(config: EngineConfig, device: Device) -> None:
+    """What is not done where sequences keep a state beside the KV cache. Raises: ConfigError naming it."""
+    why = "layers of this model keep a state of each sequence, and"
+    if config.speculative_config is not None and device.lookahead:
+        raise ConfigError(f"speculative_config: {why} on a GPU drafts are not taken back from it yet; leave it out")
+    if config.swap_space:
+        raise ConfigError(f"swap_space: {why} who is preempted computes all tokens again; leave it out")
+    if config.enable_lora:
+        raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
+
+
+def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device, graph: Graph) -> None:
+    """What is not done for models that write no text. Raises: ConfigError naming it."""
+    why = f"this model {source.pooling_rule.says}, and"
+    if device.name == "cuda" and any("distances" in node.inputs for node in graph.nodes):
+        raise ConfigError(f"device=cuda: {why} scores that depend on distances are not computed there; use cpu")
+    if len(source.parts) > 1:
+        raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
+    for name, asked in (("speculative_config", config.speculative_config), ("enable_lora", config.enable_lora)):
+        if asked:
+            raise ConfigError(f"{name}: {why} writes no text; leave it out")

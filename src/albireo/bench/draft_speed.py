@@ -149,8 +149,9 @@ class DraftTimes:
         beside = STEP_S + GUESS_S * batch.num_requests
         if guessing is None:
             return beside
-        further = guessing.step_s(batch.shape(1), self._limits) * (num_drafts - 1) if num_drafts > 1 else 0.0
-        return beside + guessing.step_s(batch.shape(num_new), self._limits) + further
+        around = guessing.head_s if self._costs.reads else 0.0
+        first, further = (guessing.step_s(batch.shape(rows), self._limits) + around for rows in (num_new, 1))
+        return beside + first + (num_drafts - 1) * further
 
     def with_drafts(self, rate: float, num_drafts: int) -> tuple[float, float]:
         """Expected tokens of a sequence a step, and seconds of one with its guesses.

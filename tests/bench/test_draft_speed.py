@@ -11,6 +11,7 @@ from albireo.bench.draft_speed import RATES, Batch, DraftCosts, DraftTimes, draf
 from albireo.bench.roofline import Limits, StepShape
 from albireo.engine.drafting import GUESS_S, STEP_S
 from albireo.engine.model_drafts import LATER_TRIAL_EVERY
+from albireo.speculative.pacing import SLACK
 
 LIMITS = Limits(100.0, 1000.0)
 ONE, FOUR = Batch(1, 100, False, 5), Batch(4, 100, False, 5)
@@ -105,6 +106,16 @@ def test_faster_the_more_come_true() -> None:
     found = times(guessing=HandCosts(0.05, 0.01), reads="states")
     best = [found.best(rate) for rate in (0.0, 0.5, 0.95, 1.0)]
     assert best == sorted(best) and (best[0], best[-1]) == (0, 5)
+
+
+def test_as_many_drafts_as_the_engine_would_have() -> None:
+    """A row costs a tenth of a second beside 1.1 s of a token: a first draft must come true in 1.2 * 0.1 / 1.1 of
+    cases; at 0.1 / 1.1 it would bring what it takes."""
+    border = SLACK * (0.1 + BESIDE_ONE) / 1.1
+    assert [times().best(border + each) for each in (-0.001, 0.001)] == [0, 1]
+    # a second one comes true with rate * rate, in a step of 1 + rate tokens: 1.2 r^2 = 1.2 * 0.1 (1 + r)
+    border = (0.1 + (0.01 + 0.4) ** 0.5) / 2
+    assert [times().best(border + each) for each in (-0.001, 0.001)] == [1, 2]
 
 
 def test_guesses_are_steps_of_what_makes_them() -> None:

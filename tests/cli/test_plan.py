@@ -63,9 +63,20 @@ def test_a_directory_with_nothing_but_config_json(albireo, tmp_path):
     assert found["dtype"] == "float32"
 
 
+def test_what_drafts_would_bring(albireo):
+    asked = '{"method": "draft_model", "quantization": "int8", "num_speculative_tokens": 2}'
+    found = json.loads(albireo("plan", *QUICK, "--speculative-config", asked, "--device", "cpu", "--json").stdout)
+    assert found["speculative"]["weight_bytes"] == found["memory"]["drafter_bytes"] > 0
+    assert [each["num_drafts"] for each in found["speculative"]["one_request"]["by_number"]] == [1, 2]
+    shown = albireo("plan", *QUICK, "--speculative-config", asked, "--device", "cpu").stdout
+    assert "drafts        draft_model, at most 2 of a request in a step" in shown
+    assert "90% come true: " in shown
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (("--speculative-config", '{"method": "mtp"}', "--device", "cpu"), "has no layers that guess"),
         (("--memory", "64MiB"), "0.06 GiB are allowed"),
         (("--memory", "330MiB", "--concurrency", "60"), "60 requests of 256 tokens need"),
         (("--concurrency", "0"), "concurrency=0"),

@@ -17,6 +17,7 @@ from albireo.bench.predict import Estimate, cases_of
 from albireo.bench.roofline import Limits, StepShape
 from albireo.engine.drafting import GUESS_S, STEP_S
 from albireo.engine.model_drafts import LATER_TRIAL_EVERY
+from albireo.speculative.pacing import SLACK
 
 #: Acceptance rates that are told.
 RATES = (0.5, 0.7, 0.9)
@@ -66,7 +67,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class AtRate:
-    """Decoding at one acceptance rate, with the number of drafts that is best there; 0: none pays.
+    """Decoding at one acceptance rate, with as many drafts as the engine has there; 0: none is worth it.
 
     Fields: decode_step_s: guesses included. ratio: how many times as fast as without drafts.
     """
@@ -156,20 +157,24 @@ class DraftTimes:
     def with_drafts(self, rate: float, num_drafts: int) -> tuple[float, float]:
         """Expected tokens of a sequence a step, and seconds of one with its guesses.
 
-        What the step before accepted says how much is computed again: by the model, where states went back, and by
-        what guesses. One step in LATER_TRIAL_EVERY has none, where guesses are computed.
+        One step in LATER_TRIAL_EVERY has none, where guesses are computed.
         """
+        tokens, seconds = self._drafted(rate, num_drafts)
+        if self._costs.guessing is None:
+            return tokens, seconds
+        without = 1 / LATER_TRIAL_EVERY
+        return tokens * (1 - without) + without, seconds * (1 - without) + self.plain_s * without
+
+    def _drafted(self, rate: float, num_drafts: int) -> tuple[float, float]:
+        """Of steps with drafts. What the step before accepted says how much is computed again: by the model, where
+        states went back, and by what guesses."""
         tokens, seconds = tokens_per_step(rate, num_drafts), 0.0
         for accepted in range(num_drafts + 1):
             share = rate**accepted * (1 - rate if accepted < num_drafts else 1)
             is_back = self._costs.keeps_states and accepted < num_drafts
             step = self._step_s(num_drafts, accepted if is_back else 0)
             seconds += share * (step + self._guess_s(num_drafts, self._num_new(accepted, num_drafts)))
-        seconds += self.batch.num_requests * (tokens - 1) * self._draw_s
-        if self._costs.guessing is None:
-            return tokens, seconds
-        without = 1 / LATER_TRIAL_EVERY
-        return tokens * (1 - without) + without, seconds * (1 - without) + self.plain_s * without
+        return tokens, seconds + self.batch.num_requests * (tokens - 1) * self._draw_s
 
     def ratio(self, rate: float, num_drafts: int, slower: float = 1.0) -> float:
         """How many times as fast as without drafts. Args: slower: steps with drafts take so many times as long."""
@@ -177,10 +182,14 @@ class DraftTimes:
         return tokens * self.plain_s / (seconds * slower)
 
     def best(self, rate: float) -> int:
-        """How many drafts are best; 0: none is worth it."""
-        numbers = range(1, self.batch.most + 1)
-        found = max(numbers, key=lambda number: self.ratio(rate, number), default=0)
-        return found if found and self.ratio(rate, found) > 1 else 0
+        """How many drafts the engine has: each brings SLACK times what it takes, see speculative/pacing.py."""
+        found, tokens, seconds = 0, 1.0, self.plain_s
+        for number in range(1, self.batch.most + 1):
+            more_tokens, more_seconds = self._drafted(rate, number)
+            if (more_tokens - tokens) * seconds <= SLACK * (more_seconds - seconds) * tokens:
+                break
+            found, tokens, seconds = number, more_tokens, more_seconds
+        return found
 
     def pays_from(self, numbers: Sequence[int], slower: float = 1.0) -> float | None:
         """The least rate at which one of these numbers of drafts is no slower than none."""

@@ -152,7 +152,7 @@ def _draft_batch_lines(name: str, speed: dict[str, Any]) -> Iterator[str]:
         return
     worth = "does not pay"
     if pays["expected"] is not None:
-        high = "none" if pays["high"] is None else f"{pays['high']:.0%}"
+        high = "never" if pays["high"] is None else f"{pays['high']:.0%}"
         worth = f"pays from {pays['expected']:.0%} on ({pays['low']:.0%} to {high})"
     shown = [numbers[0], numbers[-1]] if len(numbers) > 1 else numbers
     steps = "; ".join(

@@ -60,7 +60,8 @@ def command(
 
     MODEL is a directory or a hub name; the bundled model when left out. A directory with nothing but config.json will
     do. Says where memory goes, the longest context and the most requests that fit, time to first token and tokens per
-    second, with error bars (no speeds on a GPU). Exits with an error and the numbers when the workload does not fit.
+    second, with error bars (no speeds on a GPU); with --speculative-config also what drafts would bring. Exits with an
+    error and the numbers when the workload does not fit.
     """
     config = EngineConfig.from_kwargs(model=model, **engine)
     workload = PlanWorkload(

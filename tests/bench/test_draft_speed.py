@@ -155,6 +155,7 @@ def test_what_joins_hidden_states_is_in_every_step() -> None:
     found = times(Batch(1, 100, True, 5), combining=joining)
     assert found.plain_s == pytest.approx(1.1 + 0.011)
     assert found.step_s(2) == pytest.approx(1.3 + 0.031)
+    assert {(shape.num_tokens, shape.num_logit_rows) for shape in joining.shapes} == {(1, 1), (3, 3)}
 
 
 def test_figures_of_a_batch() -> None:

@@ -139,7 +139,7 @@ class DraftTimes:
         # behind a draft that is wrong nothing is drawn
         found -= batch.num_requests * num_drafts * self._draw_s
         if costs.combining is not None:
-            found += _calls_s(costs.combining, batch.shape(rows, rows - 1), limits)
+            found += _calls_s(costs.combining, batch.num_requests * rows, limits)
         if num_drafts and costs.keeps_states:
             found += batch.num_requests * costs.model.state_s(limits)
         return found
@@ -253,8 +253,9 @@ def _at(rate: float, cases: Sequence[DraftTimes], slower: tuple[float, float]) -
     return AtRate(rate, number, tokens, step_s, step_s.rate(cases[0].batch.num_requests * tokens), ratio)
 
 
-def _calls_s(costs: CostModel, shape: StepShape, limits: Limits) -> float:
-    """Of a program that is not drawn from."""
+def _calls_s(costs: CostModel, rows: int, limits: Limits) -> float:
+    """Of a program that gives all of its rows, and is not drawn from."""
+    shape = StepShape(rows, rows, 0, ((rows, rows),))
     return sum(seconds for name, seconds in costs.parts(shape, limits).items() if name != "sampling")
 
 

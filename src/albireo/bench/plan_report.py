@@ -162,7 +162,9 @@ def _draft_batch_lines(name: str, speed: dict[str, Any]) -> Iterator[str]:
     yield row(name, f"{worth}   step {seconds(speed['plain_s'])}; {steps}")
     for each in speed["rates"]:
         if not each["num_drafts"]:
-            yield row("", f"{each['rate']:.0%} come true: no drafts, {_rates(each['decode_tokens_per_s'])}")
+            yield row(
+                "", f"{each['rate']:.0%} come true: no drafts are worth it, {_rates(each['decode_tokens_per_s'])}"
+            )
             continue
         gain = f"{_bars(each['ratio'], '{:.2f}'.format)} times as fast, {_rates(each['decode_tokens_per_s'])}"
         tokens = f"{_drafts(each['num_drafts'])}, {each['tokens_per_step']:.2f} tokens a step"

@@ -13,8 +13,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 #: Lines of /proc/cpuinfo that tell generations apart, of x86 and of Arm; virtual machines give several the same name.
 _NUMBERS = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant", "CPU revision")
-#: Arm's processors say who made them and which part they are, not their name. Source: the reference manuals of each (its
-#: MIDR_EL1), as Linux has them in arch/arm64/include/asm/cputype.h.
+#: Arm's processors say who made them and which part they are, not their name. Source: the reference manual of each
+#: (MIDR_EL1), as Linux has them in arch/arm64/include/asm/cputype.h.
 _ARM_PARTS = {
     "0x41": {
         "0xd03": "Cortex-A53",

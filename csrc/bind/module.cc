@@ -48,25 +48,26 @@ T* address(const nb::dict& d, const char* key) {
 
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
-  static const char* const kKnown[] = {"x",           "weight",     "bias",         "residual",
-                                       "out",         "q_norm",     "k_norm",       "rope",
-                                       "kv",          "kv_dtype",   "num_kv_heads", "head_dim",
-                                       "block_size",  "x_dtype",    "w_dtype",      "out_dtype",
-                                       "rows",        "act",        "gather",       "packed",
-                                       "n",           "k",          "num_heads",    "window",
-                                       "eps",         "scale",      "softcap",      "barrier",
-                                       "x_stride",    "out_stride", "chunks",       "parts",
-                                       "y",           "is_private", "v_weight",     "v_bias",
-                                       "v_dtype",     "ids",        "weights",      "top_k",
-                                       "num_experts", "most_pairs", "of_pairs",     "renormalize",
-                                       "adapters",    "low",        "low_stride",   "centered",
-                                       "ids_of",      "sigmoid",    "num_groups",   "kept_groups",
-                                       "group_best",  "sinks",      "state",        "state_size",
-                                       "gates",       "a_log",      "dt_bias",      "state_slots",
-                                       "k_dim",       "v_dim",      "num_k_heads",  "value_dim",
-                                       "has_values",  "y_stride",   "kv_group",     "gated",
-                                       "dt",          "skip",       "dt_least",     "dt_most",
-                                       "both_ways",   "distances",  "num_distances"};
+  static const char* const kKnown[] = {"x",           "weight",     "bias",          "residual",
+                                       "out",         "q_norm",     "k_norm",        "rope",
+                                       "kv",          "kv_dtype",   "num_kv_heads",  "head_dim",
+                                       "block_size",  "x_dtype",    "w_dtype",       "out_dtype",
+                                       "rows",        "act",        "gather",        "packed",
+                                       "n",           "k",          "num_heads",     "window",
+                                       "eps",         "scale",      "softcap",       "barrier",
+                                       "x_stride",    "out_stride", "chunks",        "parts",
+                                       "y",           "is_private", "v_weight",      "v_bias",
+                                       "v_dtype",     "ids",        "weights",       "top_k",
+                                       "num_experts", "most_pairs", "of_pairs",      "renormalize",
+                                       "adapters",    "low",        "low_stride",    "centered",
+                                       "ids_of",      "sigmoid",    "num_groups",    "kept_groups",
+                                       "group_best",  "sinks",      "state",         "state_size",
+                                       "gates",       "a_log",      "dt_bias",       "state_slots",
+                                       "k_dim",       "v_dim",      "num_k_heads",   "value_dim",
+                                       "has_values",  "y_stride",   "kv_group",      "gated",
+                                       "dt",          "skip",       "dt_least",      "dt_most",
+                                       "both_ways",   "distances",  "num_distances", "first_key",
+                                       "num_keys"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -141,6 +142,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k = get<int64_t>(d, "k", 0);
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
+  a.first_key = get<int64_t>(d, "first_key", 0);
+  a.num_keys = get<int64_t>(d, "num_keys", 0);
   a.x_stride = get<int64_t>(d, "x_stride", 0);
   a.y_stride = get<int64_t>(d, "y_stride", 0);
   a.out_stride = get<int64_t>(d, "out_stride", 0);

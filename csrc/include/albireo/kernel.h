@@ -58,6 +58,7 @@ struct Args {
   int64_t v_group = 0;
   int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
+  int64_t first_key = 0, num_keys = 0;  // attention: no position before, and all of the first ones whatever the row's
   int64_t state_size = 0, state_slots = 0;        // floats of a slot; how many there are
   int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // of a_log's families; num_heads are those of values
   int64_t value_dim = 0;               // attention: values are so many first channels of keys; 0: they are stored

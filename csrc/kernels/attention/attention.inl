@@ -18,6 +18,9 @@ constexpr int kLineBytes = 64;
 ALBIREO_INLINE V load_up_to(const float* p, int64_t n) { return n >= 16 ? load(p) : load_n(p, n); }
 ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v) : store_n(p, v, n); }
 
+// Whether rows may not see the first positions of their sequences.
+constexpr bool has_first(const Args& a) { return a.window > 0 || a.first_key > 0; }
+
 constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim : a.kv_shape.head_dim; }
 
 // The rows of one work item and their state, in scratch.
@@ -40,7 +43,7 @@ struct RowBlock {
   float* p_scale;           // [rows] likewise of p, in this tile
   float* sink;              // [rows] of the row's head, where there are any, as m is
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
-  int64_t* first;           // [rows] position that each row sees first, where there is a window
+  int64_t* first;           // [rows] position that each row sees first, where that may not be 0
   int64_t* last;            // [rows] and last
   const float** near;       // [rows] what the row's head adds to its own position, and beside it to others
   float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
@@ -256,7 +259,7 @@ struct Seen {
 
 template <class W>
 ALBIREO_INLINE Seen seen_by(const Args& a, const RowBlock<W>& r, int64_t row, int64_t start) {
-  return {a.window > 0 ? r.first[row] - start : 0, r.last[row] + 1 - start};
+  return {has_first(a) ? r.first[row] - start : 0, r.last[row] + 1 - start};
 }
 
 template <bool kMasked>
@@ -460,8 +463,10 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   }
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
   r.first[i] = position - a.window + 1;
-  r.last[i] = position;
-  if (step.row_ends && !a.both_ways && step.row_ends[of_step] > position) r.last[i] = step.row_ends[of_step] - 1;
+  if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
+  r.last[i] = a.num_keys > 0 ? a.num_keys - 1 : position;
+  if (step.row_ends && !a.both_ways && a.num_keys == 0 && step.row_ends[of_step] > position)
+    r.last[i] = step.row_ends[of_step] - 1;
   if (a.both_ways > 0) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
   r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }
@@ -476,8 +481,9 @@ void open_rows(RowBlock<W>& r) {
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
 ALBIREO_INLINE int64_t shared_positions(const Args& a, const SharingGroup& g) {
-  if (g.count == 1 || a.window > 0) return 0;
-  const int64_t same = g.shared_blocks * a.kv_shape.block_size, seen = g.computed + 1;
+  if (g.count == 1 || has_first(a)) return 0;
+  const int64_t same = g.shared_blocks * a.kv_shape.block_size;
+  const int64_t seen = a.num_keys > 0 ? a.num_keys : g.computed + 1;
   return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;
 }
 
@@ -524,7 +530,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t) {
     RowBlock<W> own = r.part(begin, end);
     const int64_t stop = own.last[own.rows - 1] + 1;  // rows are in order of position
-    const int64_t low = a.window > 0 && own.first[0] > 0 ? own.first[0] : 0;
+    const int64_t low = has_first(a) && own.first[0] > 0 ? own.first[0] : 0;
     const int64_t from = shared > 0 ? shared : low - low % kAttentionTile;
     close_segment(own, walk(a, own, table_of(step, b), kv_head, from, stop, shared > 0, is_first));
   });

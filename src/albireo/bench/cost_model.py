@@ -27,8 +27,6 @@ from albireo.bench.roofline import (
     distinct_experts,
     experts_of,
     kernel_level,
-    positions_moved,
-    positions_seen,
     states_moved,
 )
 from albireo.dtypes import itemsize
@@ -195,8 +193,8 @@ def _attention_s(sequences: Sequence[tuple[int, int]], work: AttentionWork, limi
     """Each sequence reads its cache or multiplies, whichever takes longer; threads take them in turns."""
     total = CALL_S
     for num_new, length in sequences:
-        moved = work.kv_bytes * positions_moved(num_new, length, work.window)
-        seen = positions_seen(num_new, length, work.window, work.both_ways) + ATTENTION_EXTRA_POSITIONS * num_new
+        moved = work.kv_bytes * work.moved(num_new, length)
+        seen = work.seen(num_new, length) + ATTENTION_EXTRA_POSITIONS * num_new
         reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)
         total += max(reading, _dot_s(work.flops * seen, ATTENTION_DOT_FRACTION, limits))
     return total

@@ -140,8 +140,8 @@ class Roofline:
                 flops += rows * self._flops_per_row[symbol]
         for kind, layers in self._attention.items():
             for num_new, length in shape.sequences_of(kind.rows):
-                flops += layers * kind.flops * positions_seen(num_new, length, kind.window, kind.both_ways)
-                num_bytes += layers * kind.kv_bytes * positions_moved(num_new, length, kind.window)
+                flops += layers * kind.flops * kind.seen(num_new, length)
+                num_bytes += layers * kind.kv_bytes * kind.moved(num_new, length)
         return Work(num_bytes + states_moved(shape) * self._state_bytes, flops)
 
     def _add(self, program: Program, call: Call) -> None:
@@ -223,7 +223,7 @@ class AttentionWork(NamedTuple):
         window: None: all positions.
         flops: a product with a key and one with a value for each head, two an element.
         kv_bytes: of the keys and values of a position, padding left out.
-        both_ways: what is behind a row is seen, too.
+        both_ways: what is behind a row is seen, too. first_key, num_keys: see graph.ops; 0: nothing is said.
     """
 
     rows: str
@@ -231,6 +231,18 @@ class AttentionWork(NamedTuple):
     flops: int
     kv_bytes: int
     both_ways: bool = False
+    first_key: int = 0
+    num_keys: int = 0
+
+    def seen(self, num_new: int, length: int) -> int:
+        """Positions that num_new tokens at the end of a sequence look at, added up."""
+        if self.num_keys:
+            return num_new * self.num_keys
+        return positions_seen(num_new, length - self.first_key, self.window, self.both_ways)
+
+    def moved(self, num_new: int, length: int) -> int:
+        """Positions that are read for them, once each, and written."""
+        return self.num_keys or positions_moved(num_new, length - self.first_key, self.window)
 
 
 def attention_of(program: Program, call: Call) -> AttentionWork:
@@ -239,7 +251,8 @@ def attention_of(program: Program, call: Call) -> AttentionWork:
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
-    return AttentionWork(call.rows, a["window"] or None, flops, kv_bytes, both_ways)
+    seen = {key: a[key] for key in ("first_key", "num_keys") if key in a}
+    return AttentionWork(call.rows, a["window"] or None, flops, kv_bytes, both_ways, **seen)
 
 
 def positions_seen(num_new: int, length: int, window: int | None, both_ways: bool = False) -> int:

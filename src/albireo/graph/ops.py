@@ -214,6 +214,10 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(
                 f"attention distances {table}: wanted an odd number for each head, and scores not capped"
             )
+    if ("first_key" in a or "num_keys" in a) and ("distances" in x or a.get("both_ways") or a.get("causal")):
+        raise InvariantError("attention to some positions of a sequence: neither both ways, nor by distances")
+    if "num_keys" in a and ("first_key" in a or a["window"]):
+        raise InvariantError(f"attention to the first {a['num_keys']} positions: without a window or a first key")
     width = a.get("value_dim", a["head_dim"])
     if not 0 < width <= a["head_dim"]:
         raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
@@ -413,13 +417,14 @@ OPS: dict[str, Op] = {
     # rows see all positions, or those less than window away, and a step has all of a sequence. sinks: of each head one
     # more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where the cache has keys
     # alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step. distances:
-    # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond
+    # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond. first_key:
+    # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows", "distances"),
-        optional_attrs=("value_dim", "both_ways", "causal"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

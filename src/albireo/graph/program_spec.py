@@ -125,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks", "distances"),
-        optional_attrs=("value_dim", "both_ways", "causal"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(

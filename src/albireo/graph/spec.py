@@ -160,7 +160,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    if name in ("width", "num_experts", "top_k", "value_dim", *GROUPS):
+    if name in ("width", "num_experts", "top_k", "value_dim", "first_key", "num_keys", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"

@@ -432,6 +432,8 @@ class CpuModel:
             "num_experts",
             "renormalize",
             "value_dim",
+            "first_key",
+            "num_keys",
         ):
             if key in attrs:
                 args[key] = attrs[key]

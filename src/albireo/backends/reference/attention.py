@@ -90,11 +90,15 @@ def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
 
 
 def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """[n, C]: which cache positions each row sees; a window, None or 0 for none, counts the row's own position."""
+    """[n, C]: which cache positions each row sees; a window, None or 0 for none, counts the row's own position; see
+    graph.ops."""
     back = positions[:, None] - np.arange(length)[None, :]
     window, both_ways = attrs["window"] or length, attrs.get("both_ways", False)
     seen: NDArray[np.bool_] = (back < window) & (back > -window if both_ways else back >= 0)
-    return seen
+    places = np.arange(length)[None, :]
+    if "num_keys" in attrs:
+        return np.asarray(np.broadcast_to(places < attrs["num_keys"], seen.shape))
+    return np.asarray(seen & (places >= attrs.get("first_key", 0)))
 
 
 def _softmax(scores: F64, sink: float) -> F64:

@@ -1,0 +1,1 @@
+"""Sounds -> what an encoder hears of them: decoding, rates, spectra, and windows of what is long."""

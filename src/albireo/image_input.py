@@ -1,4 +1,4 @@
-"""ImageInput: a picture as the engine carries it, from the front door to the step that reads it.
+"""ImageInput: a picture, or a sound, as the engine carries it, from the front door to the step that reads it.
 
 Made by api/images.py; a part of requests, of messages to other processes and of plans. Integers and bytes only.
 """
@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
+class GivenSound(NamedTuple):
+    """A sound as a caller gave it: the bytes of a file, or samples and how many are a second."""
+
+    value: Any
+
+
 class GivenImage(NamedTuple):
     """A picture as a caller gave it: an address, its bytes, or itself. is_small: few pixels of it will do."""
 
@@ -21,7 +27,8 @@ class GivenImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row.
+    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row. Of a
+    sound all, as its encoder hears it: [frames, bands] float32.
 
     Fields: num_rows: that the tower gives of it.
     """
@@ -34,7 +41,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """A picture of a prompt.
+    """A picture of a prompt, or the sound that it begins with.
 
     Fields:
         key: 32 bytes that stand for its tiles.

@@ -1,4 +1,4 @@
-"""MediaLimits: how many pictures a prompt may have. The name of its field in EngineConfig is vLLM's.
+"""MediaLimits: how many pictures and sounds a prompt may have. The name of its field in EngineConfig is vLLM's.
 
 Checked once, on construction, and frozen afterwards. A leaf module: does not know how pictures are read.
 """
@@ -19,18 +19,20 @@ _WANTED = 'an object such as {"image": 4}, or its text in JSON'
 class MediaLimits:
     """Most of each kind in one prompt.
 
-    Fields: image: None: any number; 0: the model's part that reads them is not loaded.
+    Fields: image: None: any number; 0: the model's part that reads them is not loaded. audio: None: any number.
 
     Raises: ConfigError naming the value and what is allowed.
     """
 
     image: int | None = None
+    audio: int | None = None
 
     def __post_init__(self) -> None:
-        if self.image is not None and (type(self.image) is not int or self.image < 0):
-            raise ConfigError(
-                f"limit_mm_per_prompt has image={short(self.image)}; it must be a whole number of at least 0"
-            )
+        for kind, most in (("image", self.image), ("audio", self.audio)):
+            if most is not None and (type(most) is not int or most < 0):
+                raise ConfigError(
+                    f"limit_mm_per_prompt has {kind}={short(most)}; it must be a whole number of at least 0"
+                )
 
     @classmethod
     def of(cls, value: Any) -> MediaLimits:
@@ -47,8 +49,8 @@ class MediaLimits:
             return cls()
         if not isinstance(given, Mapping):
             raise ConfigError(f"limit_mm_per_prompt={short(value)} is not allowed; it must be {_WANTED}")
-        # there is no video and no audio, so no number of them is too many
+        # there is no video, so no number of them is too many
         unknown = [key for key in given if key not in ("image", "video", "audio")]
         if unknown:
-            raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: image")
-        return cls(image=given.get("image"))
+            raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: image, audio")
+        return cls(image=given.get("image"), audio=given.get("audio"))

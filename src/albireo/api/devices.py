@@ -27,6 +27,7 @@ from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.draft_head import HiddenStates
 from albireo.execution.images import ImageRows
+from albireo.execution.listening import Listener
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.execution.vision import TowerModel
@@ -112,6 +113,12 @@ class Device(Protocol):
         """A program of a vision tower, or of its projector, with weights of its own, ready to run."""
         ...
 
+    def listener(
+        self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
+    ) -> Listener:
+        """A program with weights of its own that writes the KV cache of model(), ready to run."""
+        ...
+
     def second(self, model: Any, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
         """Other programs of the same weights, on the memory of model(). slots: of adapters, if they have any."""
         ...
@@ -128,6 +135,7 @@ class Device(Protocol):
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
         hidden_states: HiddenStates | None = None,
+        listener: Listener | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -183,6 +191,12 @@ class CpuDevice:
     ) -> TowerModel:
         return CpuModel(program, weights, thread_pool(config.num_threads), num_blocks, advance)
 
+    def listener(
+        self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
+    ) -> Listener:
+        assert isinstance(model, CpuModel), "several ranks are refused"
+        return CpuModel(program, weights, model.pool, model.num_blocks, advance, lender=model, reads_cache=True)
+
     def second(
         self,
         model: CpuModel | TensorParallelModel,
@@ -206,6 +220,7 @@ class CpuDevice:
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
         hidden_states: HiddenStates | None = None,
+        listener: Listener | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
         return Runner(
@@ -219,6 +234,7 @@ class CpuDevice:
             images=images,
             seeing=seeing,
             hidden_states=hidden_states,
+            listener=listener,
         )
 
 
@@ -314,6 +330,11 @@ class CudaDevice:
             advance=advance,
         )
 
+    def listener(
+        self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
+    ) -> Listener:
+        raise ConfigError("device=cuda: a model that hears is computed on processors alone yet; use device=cpu")
+
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
         if dtype == "fp8" and self._capability < FP8_CAPABILITY:
@@ -339,9 +360,10 @@ class CudaDevice:
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
         hidden_states: HiddenStates | None = None,
+        listener: Listener | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        assert hidden_states is None, "a head that drafts is refused on GPUs"
+        assert hidden_states is None and listener is None, "a head that drafts, and one that hears, are refused on GPUs"
         states = model if model.program.states else None
         return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing)
 

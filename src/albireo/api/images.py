@@ -119,7 +119,7 @@ class ImageReader:
         return text if text.isspace() else ""
 
 
-def open_reader(
+def open_image_reader(
     config: EngineConfig, config_directory: Path, settings: EngineSettings, tokenizer: Tokenizer
 ) -> ImageReader | None:
     """What reads the pictures of a model that is loaded; None where it reads none."""

@@ -18,6 +18,7 @@ from albireo.api.compiled import compile_all
 from albireo.api.devices import Device, open_device
 from albireo.api.draft_head import HeadDrafter, tapped
 from albireo.api.drafter import Drafter
+from albireo.api.hearing import Hearing, open_hearing
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
@@ -152,7 +153,7 @@ def load(
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
-        programs, memory, drafter, vision = _plan_all(config, source, device)
+        programs, memory, drafter, vision, hearing = _plan_all(config, source, device)
         if isinstance(vision, str) and vision != TEXT_ONLY and config.limit_mm_per_prompt.image != 0:
             _LOG.warning("%s: images are not read: %s", directory, vision)
         if drafter is not None:
@@ -163,11 +164,15 @@ def load(
             if isinstance(vision, Vision):
                 tower, projector = (tuned(program, directory, config.num_threads)[0] for program in vision.programs)
                 vision = replace(vision, programs=(tower, projector))
+            if hearing is not None:
+                hearing = hearing.tuned(directory, config.num_threads)
         graph = source.graph(memory.max_model_len)
         both = programs if drafter is None else (*programs, *drafter.programs)
         if isinstance(vision, Vision):
             both = (*both, *vision.programs)
-        method, states, images = None, None, None
+        if hearing is not None:
+            both = (*both, *hearing.programs)
+        method, states, images, listener = None, None, None, None
         with _progress(both, show_progress, on_progress) as advance:
             needs = None
             if isinstance(vision, Vision):
@@ -175,6 +180,8 @@ def load(
                 images = vision.load(device, config, model_config, memory.max_model_len, advance)
                 needs = vision.needs(programs[0], model_config)
             model, memory = device.model(config, source, graph, programs, memory, advance, needs)
+            if hearing is not None:
+                images, listener = hearing.load(device, config, model, advance)
             if drafter is not None:
                 guessing = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
                 method, states = guessing.method, guessing.hidden_states
@@ -184,7 +191,7 @@ def load(
         pooler = None
         if model_config.pooling is not None:
             pooler = LazyPooler(lambda: model)
-        elif not hidden_states.problem(graph):
+        elif hearing is None and not hidden_states.problem(graph):
             pooler = second.pooler()
         rule = source.pooling_rule
         ending = source.pooled_head()
@@ -199,6 +206,7 @@ def load(
             images,
             second.seeing(vision.tower.num_deep) if isinstance(vision, Vision) and vision.tower.num_deep else None,
             states,
+            listener,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
@@ -216,7 +224,8 @@ def load(
             embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
             model=model_config,
             pooling_rule=rule,
-            image_problem=image_problem(vision),
+            # what is heard comes to the engine as pictures do
+            image_problem="" if hearing else image_problem(vision),
             are_images_whole=isinstance(vision, Vision) and vision.sees_both_ways,
             max_step_tiles=MAX_STEP_TILES[device.name],
         )
@@ -320,9 +329,9 @@ def plan_ranks(
 
 def _plan_all(
     config: EngineConfig, source: ModelSource, device: Device
-) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Vision | str]:
-    """plan_ranks(), and what else has its part of the memory: the draft model, and what reads pictures, or why nothing
-    does."""
+) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Vision | str, Hearing | None]:
+    """plan_ranks(), and what else has its part of the memory: the draft model; what reads pictures, or why nothing
+    does; and what hears."""
     limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
@@ -334,6 +343,9 @@ def _plan_all(
     if isinstance(vision, Vision):
         weight_bytes += vision.weight_bytes(device)
         working_bytes = vision.working_bytes(device, vision.needs(programs[0], source.model_config))
+    hearing = open_hearing(config, source, device, programs[0])
+    if hearing is not None:
+        weight_bytes, working_bytes = hearing.weight_bytes(device), hearing.working_bytes
     memory = plan_memory(
         config,
         weight_bytes=compiled.weight_bytes(device) + weight_bytes,
@@ -347,7 +359,7 @@ def _plan_all(
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,
     )
-    return programs, memory, drafter, vision
+    return programs, memory, drafter, vision, hearing
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:

@@ -11,7 +11,7 @@ from operator import index
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
-from albireo.image_input import GivenImage
+from albireo.image_input import GivenImage, GivenSound
 from albireo.params import is_unicode
 
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
@@ -25,13 +25,15 @@ class Prompt:
     """Fields:
     text: what the caller wrote; token_ids: None when the text is still to be encoded; one of both is given.
     cache_salt: the prefix cache is shared only among prompts of the same salt.
-    images: pictures, as the caller gave them, for the marks that the prompt has of them.
+    images: pictures, as the caller gave them, for the marks that the prompt has of them. sounds: likewise; of a model
+        that hears, the one that the text is of.
     """
 
     text: str | None
     token_ids: list[int] | None
     cache_salt: str | None = None
     images: list[GivenImage] = field(default_factory=list)
+    sounds: list[GivenSound] = field(default_factory=list)
 
 
 def parse_prompts(prompts: PromptInput | Sequence[PromptInput]) -> list[Prompt]:
@@ -81,21 +83,24 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
         raise InvalidParams(f"{where} has cache_salt={short(salt)}, which is no Unicode text (a lone surrogate)")
     if text is None and ids is None:
         raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
-    return Prompt(text, None if ids is None else _ids(ids, where), salt, _images(media, where))
+    images, sounds = _media(media, where)
+    return Prompt(text, None if ids is None else _ids(ids, where), salt, images, sounds)
 
 
-def _images(media: Any, where: str) -> list[GivenImage]:
-    """Of vLLM's multi_modal_data: an image, or a list of them."""
+def _media(media: Any, where: str) -> tuple[list[GivenImage], list[GivenSound]]:
+    """Of vLLM's multi_modal_data: an image, or a list of them; a sound (samples, rate), or a list of them."""
     if not media:
-        return []
+        return [], []
     if not isinstance(media, Mapping):
         raise InvalidParams(f"{where} has multi_modal_data={short(media)}; it must be a dict such as {{'image': …}}")
     for kind in media:
-        if kind != "image":
-            raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image")
-    images = media.get("image")
+        if kind not in ("image", "audio"):
+            raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image, audio")
+    images, sounds = media.get("image"), media.get("audio")
     several = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
-    return [GivenImage(image) for image in several]
+    # one is a pair of samples and a rate
+    heard = sounds if isinstance(sounds, list) else [] if sounds is None else [sounds]
+    return [GivenImage(image) for image in several], [GivenSound(sound) for sound in heard]
 
 
 def _ids(value: Any, where: str) -> list[int]:

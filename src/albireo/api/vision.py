@@ -19,6 +19,7 @@ from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.execution.images import ImageRows, RopeAxes
 from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
+from albireo.image_input import Tile
 from albireo.images.decode import has_pillow
 from albireo.images.processor import ImageProcessor, open_processor
 from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
@@ -32,6 +33,7 @@ from albireo.models.vision.tower import (
     VisionTower,
     check_tensors,
     has_tower,
+    hears,
     open_tower,
     tower_file,
     tower_tensors,
@@ -114,8 +116,9 @@ class Vision:
         finally:
             tensors.close()
 
-        def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return runner.rows(self.processor.normalized(tile))
+        def rows(tile: Tile) -> NDArray[np.float32]:
+            pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3)
+            return runner.rows(self.processor.normalized(pixels))
 
         axes = self._axes(model, max_model_len)
         return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep, self.token)
@@ -166,10 +169,13 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
 
 
 def stored_vision(source: Source) -> bytearray:
-    """What an engine directory keeps of a checkpoint's part that reads pictures; empty: there is none that is computed.
+    """What an engine directory keeps of a checkpoint's part that reads pictures, or hears; empty: there is none.
 
     Raises: ModelError for files that say nonsense.
     """
+    path = source.config_directory / "config.json"
+    if source.vision_directory is not None and path.is_file() and hears(read_json(path)):
+        return tower_file(source.vision_directory)
     opened = _open(source)
     return bytearray() if isinstance(opened, str) else tower_file(opened.directory)
 
@@ -189,7 +195,7 @@ def _open(source: Source) -> _Opened | str:
     if not path.is_file():
         return TEXT_ONLY
     config = read_json(path)
-    if not has_tower(config):
+    if not has_tower(config) or hears(config):
         return TEXT_ONLY
     if folder is None:
         return "this engine directory was built without the part that reads them; build it again"

@@ -239,6 +239,8 @@ def check_request(
         )
     if images:
         _check_images(images, num_prompt, params, settings)
+    if settings.sound_positions:
+        _check_sound(images, num_prompt, params, settings)
     if pooling is not None:
         return check_pooling(prompt_token_ids, pooling, settings)
     if not settings.generates:
@@ -267,6 +269,19 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
         raise InvalidParams(
             f"the prompt has an image of {longest} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: "
             "tokens of an image see all of it in this model, so it has to be in one step; raise it"
+        )
+
+
+def _check_sound(images: Seq[ImageInput], num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
+    wanted = [(0, settings.sound_positions)]
+    if [span for image in images for span in image.spans] != wanted or num_prompt <= settings.sound_positions:
+        raise InvalidParams(
+            "the prompt has no sound, and this model writes down what it hears in one: give it as "
+            'multi_modal_data={"audio": (samples, rate)}'
+        )
+    if params.prompt_logprobs is not None:
+        raise UnsupportedFeature(
+            f"prompt_logprobs={params.prompt_logprobs}: this prompt begins with a sound, which is no text; leave it out"
         )
 
 

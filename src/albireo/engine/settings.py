@@ -35,6 +35,7 @@ class EngineSettings:
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
         max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
+        sound_positions: so many first tokens of every prompt are those of a sound; 0: there are none.
         image_problem: why prompts have no images, as the end of a sentence; empty: they may have some.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
@@ -68,6 +69,7 @@ class EngineSettings:
     is_causal: bool = True
     image_problem: str = "this model reads text only"
     are_images_whole: bool = False
+    sound_positions: int = 0
     max_step_tiles: int = 1
     lookahead: int = 0
     num_host_blocks: int = 0
@@ -147,6 +149,7 @@ class EngineSettings:
             generates=model is None or model.pooling is None,
             num_token_types=0 if model is None else model.blocks.num_token_types,
             is_causal=is_causal,
+            sound_positions=0 if model is None else model.blocks.sound_positions,
             image_problem=image_problem,
             are_images_whole=are_images_whole,
             max_step_tiles=max_step_tiles,

@@ -19,7 +19,7 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.graph.ops import RopeSpec
-from albireo.image_input import ImageInput
+from albireo.image_input import ImageInput, Tile
 from albireo.step import SequenceWork
 
 F32 = NDArray[np.float32]
@@ -94,7 +94,7 @@ class ImageRows:
 
     def __init__(
         self,
-        tower: Callable[[NDArray[np.uint8]], F32],
+        tower: Callable[[Tile], F32],
         factor: float = 1.0,
         axes: RopeAxes | None = None,
         sees_both_ways: bool = False,
@@ -103,7 +103,7 @@ class ImageRows:
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
-        tower: [rows, E] of a tile [height, width, 3].
+        tower: [rows, E] of a tile.
         factor: what the model multiplies embeddings by, which these rows are not.
         axes: None where positions are numbers.
         sees_both_ways: tokens of a picture see all of it, and are in one step.
@@ -171,7 +171,7 @@ class ImageRows:
             self._kept.move_to_end((image.key, number))
             return known
         tile = image.tiles[number]
-        rows = self._tower(np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3))
+        rows = self._tower(tile)
         if len(rows) != tile.num_rows:
             raise InvariantError(f"the tower gives {len(rows)} rows of a tile that has {tile.num_rows} tokens")
         if self._factor != 1.0:

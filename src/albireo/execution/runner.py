@@ -20,6 +20,7 @@ from albireo.execution.draft_head import HiddenStates
 from albireo.execution.drafts import draw_with_drafts
 from albireo.execution.images import ImageRows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
+from albireo.execution.listening import Listener, listen
 from albireo.execution.pooling import Ending, Scaled, pool
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
@@ -102,6 +103,7 @@ class Runner:
         seeing: Pooler | None = None,
         hidden_states: HiddenStates | None = None,
         num_ahead: int = 0,
+        listener: Listener | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
@@ -111,7 +113,7 @@ class Runner:
         ending: what is made of pooled hidden states; None: an embedding of length 1.
         images: None where no prompt has any. seeing: the program of steps that have rows of some; None: the model's.
         hidden_states: where those of every step go, for a head that drafts; None: there is no such head.
-        num_ahead: see pack_step().
+        num_ahead: see pack_step(). listener: of positions that are sounds'; None: images are pictures.
         """
         self._model = model
         self._host = host
@@ -119,7 +121,7 @@ class Runner:
         self._adapters = adapters
         self._states = states
         self._ending = Scaled() if ending is None else ending
-        self._images, self._seeing = images, seeing
+        self._images, self._seeing, self._listener = images, seeing, listener
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
@@ -134,6 +136,8 @@ class Runner:
         move_blocks(plan, self._model, self._host, self._states)
         if self._hidden_states is not None:
             self._hidden_states.copy_blocks(plan.block_copies)
+        if self._listener is not None and self._images is not None:
+            plan = listen(plan, self._listener, self._images, self._block_size)
         if not plan.work:
             return StepResult([])
         if plan.adapters and self._adapters is not None:

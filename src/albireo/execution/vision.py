@@ -99,7 +99,7 @@ def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int
         )
         for graph, rows, sequences in (
             (tower.graph(), max_patches, tower.most_sequences(max_patches)),
-            (tower.projector(), max(1, max_patches // tower.merge**2), 1),
+            (tower.projector(), tower.most_rows(max_patches), 1),
         )
     )
     return first, second

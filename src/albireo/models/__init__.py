@@ -62,6 +62,7 @@ _ROOM = (
     "safetensors_files",
     "sentence_transformers",
     "short_conv",
+    "speech",
     "text_part",
     "vision",
     "weights",
@@ -95,13 +96,22 @@ def encoder_types() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "layers"))
 
 
+@functools.cache
+def speech_types() -> tuple[str, ...]:
+    """Every model_type that writes down what is said: the file names of the folder speech."""
+    from albireo.models import speech as folder
+
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__)))
+
+
 def load_architecture(model_type: str) -> Architecture:
     """The file named after model_type. Raises: UnsupportedModel listing those there are."""
     name = model_type.replace("-", "_")
-    known = (*architectures(), *encoder_types())
+    folders = {**dict.fromkeys(encoder_types(), "encoders."), **dict.fromkeys(speech_types(), "speech.")}
+    known = (*architectures(), *folders)
     if name not in known:
         raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
-    module = importlib.import_module(f"{__name__}.{f'encoders.{name}' if name in encoder_types() else name}")
+    module = importlib.import_module(f"{__name__}.{folders.get(name, '')}{name}")
     unused = getattr(module, "IGNORABLE_WEIGHTS", ())
     return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused)
 
@@ -191,7 +201,7 @@ def _behind_layers(data: Mapping[str, Any]) -> tuple[str, ...]:
     model_type, classes = data.get("model_type"), data.get("architectures") or ()
     if not isinstance(model_type, str):
         return ()
-    if model_type.replace("-", "_") in encoder_types():
+    if model_type.replace("-", "_") in (*encoder_types(), *speech_types()):
         return load_architecture(model_type).unused
     writes_text = any(str(name).endswith(TEXT_CLASSES) for name in classes)
     return () if writes_text or not classes else ("lm_head.*", "score.*")

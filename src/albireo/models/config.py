@@ -289,7 +289,7 @@ def parse_config(
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
     layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", blocks.first_position + 1, MAX_POSITIONS)
-    positions -= blocks.first_position
+    positions += blocks.sound_positions - blocks.first_position
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = blocks.ffn_width or fields.integer(
         "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None

@@ -179,6 +179,9 @@ _HEADLESS = {
     "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
     "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
 }
+#: Of a model that writes down what is said; its encoder's first tensor tells it.
+_DECODER = (("model.decoder.", "model.decoder."), ("proj_out.", "lm_head."))
+ENCODER = "model.encoder.conv1.weight"
 #: What norms were called in files that were converted long ago.
 _OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
@@ -296,6 +299,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _PREFIXES)
     if any(name.startswith(_TOWER) for name in files.names):
         return TextTensors(files, _BESIDE_A_TOWER)
+    if ENCODER in files:
+        return TextTensors(files, _DECODER)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     return files if prefixes is None else TextTensors(files, prefixes)
 

@@ -24,7 +24,8 @@ QK_EPS = 1e-6
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
     """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
-    has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too."""
+    has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too. has_k_bias: of keys;
+    else zeros stand for it, so that the three are one linear."""
 
     hidden_size: int
     intermediate_size: int
@@ -37,6 +38,7 @@ class EncoderSettings:
     is_rms: bool = False
     has_bias: bool = True
     has_qkv_bias: bool = True
+    has_k_bias: bool = True
 
     @property
     def head_dim(self) -> int:
@@ -116,7 +118,8 @@ def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: s
     """Queries, keys or values of all heads."""
     module, first = f"{name}.{names[1 + place]}", place * c.hidden_size
     rows = None if names.joined is None else (f"{name}.{names.joined}", first)
-    x = linear(b, c, h, module, c.hidden_size, part, c.has_bias and c.has_qkv_bias, rows)
+    lacks_bias = part == "k" and not c.has_k_bias
+    x = linear(b, c, h, module, c.hidden_size, part, c.has_bias and c.has_qkv_bias, rows, lacks_bias=lacks_bias)
     of_norm = {"q": names.q_norm, "k": names.k_norm}.get(part)
     return x if of_norm is None else norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
 
@@ -152,15 +155,19 @@ def linear(
     part: str,
     has_bias: bool = True,
     rows: tuple[str, int] | None = None,
+    *,
+    lacks_bias: bool = False,
 ) -> Value:
     """[T, width] float32 of x, rounded. Args: name: of its module. rows: the module that has its rows, and the first
-    of them, where they are a part of another's."""
+    of them, where they are a part of another's. lacks_bias: zeros stand for it."""
     with b.part(part):
         x = b.cast(x, c.dtype)
         module, first = rows or (name, 0)
         segments = {kind: (RowSegment(f"{module}.{kind}", first, first + width),) for kind in ("weight", "bias")}
         dims = width, int(x.type.dims[-1])
         weight = b.weight(f"{name}.weight", dims, c.dtype, segments=segments["weight"])
+        if lacks_bias:
+            segments["bias"] = (RowSegment(None, 0, width),)
         bias = b.weight(f"{name}.bias", (width,), "float32", segments=segments["bias"]) if has_bias else None
         return b.linear(x, weight, bias)
 

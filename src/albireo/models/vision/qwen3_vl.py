@@ -78,6 +78,9 @@ class Qwen3VLTower:
     def unread_tensors(self) -> tuple[str, ...]:
         return ()
 
+    def most_rows(self, patches: int) -> int:
+        return max(1, patches // self.merge**2)
+
     @property
     def dtype(self) -> str:
         return self.encoder.dtype

@@ -16,7 +16,7 @@ import numpy as np
 from albireo.errors import WeightMismatch, short
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors
+from albireo.models.text_part import ENCODER, TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
@@ -28,6 +28,8 @@ _PREFIXES = tuple(
     # SigLIP was once a model within another
     for more in (("vision_model.", "") if part == "vision_tower." else ("",))
 )
+#: Of a model that hears: its encoder, and what listens to it in each layer of the decoder.
+_HEARD, _LISTENS = ("model.encoder.", "encoder."), (".encoder_attn.k_proj.", ".encoder_attn.v_proj.")
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
 #: Vectors that graphs read as tables of one row.
@@ -92,16 +94,24 @@ class TowerTensors:
 def tower_tensors(directory: Path) -> TowerTensors:
     """Those of a directory in Hugging Face layout. Raises: ModelError when there are no safetensors, or two of a name;
     WeightMismatch when they are damaged."""
-    return TowerTensors(TextTensors(SafetensorsFiles(directory), _PREFIXES))
+    return TowerTensors(_stored(directory))
 
 
 def tower_file(directory: Path) -> bytearray:
     """A safetensors file of those of a directory, as they lie there. Raises: as tower_tensors()."""
-    stored = TextTensors(SafetensorsFiles(directory), _PREFIXES)
+    stored = _stored(directory)
     try:
         return stored_bytes(stored.stored())
     finally:
         stored.close()
+
+
+def _stored(directory: Path) -> TextTensors:
+    files = SafetensorsFiles(directory)
+    if ENCODER not in files:
+        return TextTensors(files, _PREFIXES)
+    listening = (name for name in files.names if any(part in name for part in _LISTENS))
+    return TextTensors(files, (_HEARD, *((name, name) for name in listening)))
 
 
 def _flat(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

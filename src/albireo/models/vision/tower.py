@@ -23,6 +23,7 @@ from albireo.models.vision.qwen2_vl import open_qwen2_5_vl, open_qwen2_vl
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import Sequences, TowerInputs
+from albireo.models.vision.whisper import open_whisper
 from albireo.models.weights import check_weights
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "VisionTower",
     "check_tensors",
     "has_tower",
+    "hears",
     "open_tower",
     "tower_file",
     "tower_tensors",
@@ -43,11 +45,6 @@ class VisionTower(Protocol):
     @property
     def dtype(self) -> str:
         """Compute type: float32, bfloat16 or float16."""
-        ...
-
-    @property
-    def merge(self) -> int:
-        """Patches on a side of what becomes one row."""
         ...
 
     @property
@@ -87,6 +84,10 @@ class VisionTower(Protocol):
         """Most of a layer, of tiles of up to so many patches."""
         ...
 
+    def most_rows(self, patches: int) -> int:
+        """Most that a tile of up to so many patches gives."""
+        ...
+
     def inputs(self, tile: F32) -> TowerInputs:
         """Of a tile [H, W, 3], normalized. Raises: InvariantError, as patches()."""
         ...
@@ -123,14 +124,23 @@ _FAMILIES: dict[str, _Open] = {
     "qwen3_vl": open_qwen3_vl,
     "qwen3_vl_moe": open_qwen3_vl,
     "smolvlm": open_idefics3,
+    "whisper": open_whisper,
 }
+#: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by.
+_HEARING = ("whisper",)
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
 
 def has_tower(data: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a model whose tower is computed here."""
-    return data.get("model_type") in _FAMILIES and isinstance(data.get("vision_config"), Mapping)
+    kind = data.get("model_type")
+    return kind in _FAMILIES and (kind in _HEARING or isinstance(data.get("vision_config"), Mapping))
+
+
+def hears(data: Mapping[str, Any]) -> bool:
+    """Whether it is that of a model whose tower hears sounds, and sees nothing."""
+    return data.get("model_type") in _HEARING
 
 
 def open_tower(data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:

@@ -29,10 +29,14 @@ class GivesRowsOnce:
     """Of a tower whose rows are what stands in place of embeddings, and no more; see tower.VisionTower."""
 
     __slots__ = ()
+    merge: int
 
     @property
     def num_deep(self) -> int:
         return 0
+
+    def most_rows(self, patches: int) -> int:
+        return max(1, patches // self.merge**2)
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:

@@ -1,0 +1,142 @@
+"""The part of a model that hears: its encoder, and the program by which its decoder listens.
+
+Called by load.py. A model that hears is nothing without: where one that sees would be one of text, this is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.api.devices import Device
+from albireo.api.programs import compile_program
+from albireo.api.source import ModelSource
+from albireo.api.tuning import tuned
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError, ModelError
+from albireo.execution.images import ImageRows
+from albireo.execution.listening import Listener
+from albireo.execution.runner import DeviceModel
+from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, vision_programs
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.image_input import Tile
+from albireo.json_file import read_json
+from albireo.models.speech.whisper import listening
+from albireo.models.vision.tensors import TowerTensors, tower_tensors
+from albireo.models.vision.tower import check_tensors, hears
+from albireo.models.vision.whisper import WhisperTower, open_whisper
+from albireo.models.weights import check_weights, weight_files
+from albireo.sounds.features import LogMel, open_log_mel
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What hears, before it is loaded.
+
+    Fields: programs: of the encoder's two parts, and of what listens to it, which writes the model's own KV cache.
+    """
+
+    source: ModelSource
+    tower: WhisperTower
+    spectra: LogMel
+    programs: tuple[Program, Program, Program]
+
+    def weight_bytes(self, device: Device) -> int:
+        return sum(device.weight_bytes(program) for program in self.programs)
+
+    @property
+    def working_bytes(self) -> int:
+        """Of activations, and of keys and values of one layer of the encoder."""
+        kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs[:2])
+        return kv + sum(program.arena_bytes for program in self.programs)
+
+    def tuned(self, directory: Path, num_threads: int | None) -> Hearing:
+        """With what was measured for this machine."""
+        first, second, third = (tuned(program, directory, num_threads)[0] for program in self.programs)
+        return replace(self, programs=(first, second, third))
+
+    def load(
+        self, device: Device, config: EngineConfig, model: DeviceModel, progress: Callable[[int], None]
+    ) -> tuple[ImageRows, Listener]:
+        """Ready to run: what a step is given of sounds, and what is run with it. Args: model: whose cache is written.
+
+        Raises: WeightMismatch.
+        """
+        first, second, third = self.programs
+        assert self.source.vision_directory is not None, "open_hearing() refuses that"
+        tensors = tower_tensors(self.source.vision_directory)
+
+        def opened(program: Program, tensors: TowerTensors) -> TowerModel:
+            return device.tower(config, program, tensors, num_blocks(program), progress)
+
+        try:
+            runner = VisionRunner(self.tower, tensors, (first, second), opened)
+            listener = device.listener(config, model, third, tensors, progress)
+        finally:
+            tensors.close()
+
+        def rows(tile: Tile) -> NDArray[np.float32]:
+            return runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
+
+        return ImageRows(rows), listener
+
+
+def open_hearing(config: EngineConfig, source: ModelSource, device: Device, program: Program) -> Hearing | None:
+    """What hears for a model; None: it is one that does not. Reads no weight.
+
+    Args: program: of its decoder.
+    Raises: ConfigError saying what does not go with a model that hears; ModelError; UnsupportedModel.
+    """
+    path = source.config_directory / "config.json"
+    data = read_json(path) if path.is_file() else {}
+    if not hears(data):
+        return None
+    _refuse(config, source, device)
+    model = source.model_config
+    tower, spectra = open_whisper(data, model.dtype, str(path)), open_log_mel(source.config_directory)
+    if (spectra.num_frames, spectra.num_mels) != tower.largest:
+        raise ModelError(
+            f"{source.config_directory}: preprocessor_config.json makes {spectra.num_frames:,} frames of "
+            f"{spectra.num_mels} bands of a sound, the encoder of config.json hears {tower.largest[0]:,} of "
+            f"{tower.largest[1]}: they are of different models"
+        )
+    graph = listening(model)
+    _check_weights(source, tower, graph)
+    third = compile_program(
+        graph, config, program.maxima["T"], None, device.catalog(), has_block_groups=False, cache=program.kv
+    )
+    first, second = vision_programs(tower, device.catalog(), tower.patches(*tower.largest))
+    return Hearing(source, tower, spectra, (first, second, third))
+
+
+def _refuse(config: EngineConfig, source: ModelSource, device: Device) -> None:
+    """What is not done yet for a model that hears. Raises: ConfigError naming it."""
+    why = "this model writes down what it hears, and"
+    if device.name != "cpu":
+        raise ConfigError(f"device={device.name}: {why} that is computed on processors alone yet; use device=cpu")
+    if len(source.parts) > 1:
+        raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
+    if config.enable_lora:
+        raise ConfigError(f"enable_lora: {why} adapters of such models are not computed yet; leave it out")
+    asked = config.speculative_config
+    if asked is not None and asked.method != "ngram":
+        raise ConfigError(f"speculative_config: {why} what guesses for it would have to hear, too; use method ngram")
+
+
+def _check_weights(source: ModelSource, tower: WhisperTower, graph: Graph) -> None:
+    """Raises: WeightMismatch where there are weights, and not the model's; ModelError where they were left out."""
+    if source.vision_directory is None:
+        raise ModelError(f"{source.directory}: was built without the part that hears; build it again")
+    if not weight_files(source.vision_directory):
+        return
+    tensors = tower_tensors(source.vision_directory)
+    try:
+        check_tensors(tower, tensors)
+        check_weights(graph, tensors, ignorable=("encoder.*",))
+    finally:
+        tensors.close()

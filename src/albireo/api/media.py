@@ -1,0 +1,28 @@
+"""What reads that in prompts which is no text: pictures, or sounds.
+
+Called by whoever makes an Admission.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from albireo.api.images import ImageReader, open_image_reader
+from albireo.api.sounds import SoundReader, open_sound_reader
+from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
+from albireo.text.tokenizer import Tokenizer
+
+MediaReader = ImageReader | SoundReader
+
+
+def open_reader(
+    config: EngineConfig, config_directory: Path, settings: EngineSettings, tokenizer: Tokenizer | None
+) -> MediaReader | None:
+    """Of a model that is loaded; None where its prompts are text. A picture's places need a tokenizer, a sound's none.
+
+    Raises: ModelError for files that say nonsense.
+    """
+    if settings.sound_positions:
+        return open_sound_reader(config_directory, config.limit_mm_per_prompt.audio)
+    return None if tokenizer is None else open_image_reader(config, config_directory, settings, tokenizer)

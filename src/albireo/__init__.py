@@ -44,9 +44,12 @@ if TYPE_CHECKING:
         RequestOutput,
         ScoringOutput,
         ScoringRequestOutput,
+        Segment,
+        Transcript,
     )
     from albireo.params import PoolingParams, SamplingParams
     from albireo.structured_params import StructuredOutputsParams
+    from albireo.transcription_params import TranscriptionParams
 
 __version__ = "0.1.0"
 
@@ -79,9 +82,12 @@ __all__ = [
     "SamplingParams",
     "ScoringOutput",
     "ScoringRequestOutput",
+    "Segment",
     "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
+    "Transcript",
+    "TranscriptionParams",
     "UnsupportedFeature",
     "UnsupportedModel",
     "VersionMismatch",
@@ -112,6 +118,9 @@ _HOMES = {
     "RequestOutput": "albireo.outputs",
     "ScoringOutput": "albireo.outputs",
     "ScoringRequestOutput": "albireo.outputs",
+    "Segment": "albireo.outputs",
+    "Transcript": "albireo.outputs",
+    "TranscriptionParams": "albireo.transcription_params",
 }
 
 

@@ -157,3 +157,35 @@ class ClassificationRequestOutput(PoolingRequestOutput[ClassificationOutput]):
 
 class ScoringRequestOutput(PoolingRequestOutput[ScoringOutput]):
     """The score of one pair of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of what is said. Names are those of OpenAI's API.
+
+    Fields:
+        start, end: seconds. token_ids: of its text.
+        avg_logprob: of the tokens of its window, times included; None: nobody asked.
+        compression_ratio: of the text to what zlib makes of it: above 2.4 it repeats itself.
+    """
+
+    id: int
+    start: float
+    end: float
+    text: str
+    token_ids: list[int]
+    temperature: float
+    avg_logprob: float | None
+    compression_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What is said in a sound. Fields: language: that is spoken, by its code. duration: of the sound, in seconds.
+    segments: where times were asked for."""
+
+    text: str
+    language: str
+    duration: float
+    segments: list[Segment]
+    task: str = "transcribe"

@@ -13,6 +13,7 @@ from operator import index
 from typing import Any, Literal
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.speech_rules import SpeechRules
 from albireo.structured_params import StructuredOutputsParams
 
 #: Below this a temperature means greedy; vLLM's limit.
@@ -111,6 +112,7 @@ class SamplingParams:
     #: Filled by the front door once a tokenizer is known; never by a caller.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
+    speech_rules: SpeechRules | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -221,6 +223,7 @@ class SamplingParams:
             and self.min_tokens == 0
             and self.structured_outputs is None
             and self.thinking_token_budget is None
+            and self.speech_rules is None
         )
 
     @property
@@ -233,6 +236,7 @@ class SamplingParams:
             or self.repetition_penalty != 1.0
             or self.frequency_penalty
             or self.presence_penalty
+            or self.speech_rules is not None
         )
 
     def clone(self, **changes: Any) -> SamplingParams:

@@ -11,13 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.grammar_compiler import grammar_compiler
-from albireo.api.images import ImageReader, Placed, open_reader
+from albireo.api.images import ImageReader, Placed
+from albireo.api.media import MediaReader, open_reader
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
+from albireo.api.sounds import SoundReader
+from albireo.api.transcription import Transcriber
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
-from albireo.image_input import GivenImage, ImageInput
+from albireo.image_input import GivenImage, GivenSound, ImageInput
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
@@ -74,19 +77,22 @@ class Admission:
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int] | None = None,
         reasoning: ReasoningTags | None = None,
-        images: ImageReader | None = None,
+        media: MediaReader | None = None,
     ) -> None:
         """Args:
         eos_token_ids: None: grammars are compiled by the process that a submission goes to.
         reasoning: between what the model thinks; None: it does not.
-        images: None where prompts have none; see settings.image_problem.
+        media: what reads pictures or sounds; None where prompts have none; see settings.image_problem.
         """
         self._config = config
         self._defaults = defaults
         self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
-        self._reasoning, self._images = reasoning, images
+        self._reasoning, self._media = reasoning, media
+        self._transcriber = None
+        if isinstance(media, SoundReader) and tokenizer is not None:
+            self._transcriber = Transcriber(media, tokenizer, settings.vocab_size)
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None and settings.generates:
             backend = config.structured_outputs_backend
@@ -98,8 +104,8 @@ class Admission:
         tokenizer = loaded.tokenizer
         reasoning = None if tokenizer is None else _reasoning(tokenizer)
         settings = loaded.settings
-        images = None if tokenizer is None else open_reader(loaded.config, loaded.config_directory, settings, tokenizer)
-        return cls(loaded.config, loaded.defaults, settings, tokenizer, loaded.eos_token_ids, reasoning, images)
+        media = open_reader(loaded.config, loaded.config_directory, settings, tokenizer)
+        return cls(loaded.config, loaded.defaults, settings, tokenizer, loaded.eos_token_ids, reasoning, media)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -134,7 +140,7 @@ class Admission:
         Raises: InvalidParams when the text cannot be encoded; UnsupportedFeature when the model writes no text.
         """
         self.check_text()
-        ids, images = self._placed(self._ids(prompt), prompt.images)
+        ids, images = self._placed(self._ids(prompt), prompt.images, prompt.sounds)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
 
@@ -211,8 +217,9 @@ class Admission:
         max_text_tokens: int | None = None,
     ) -> Submission:
         """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
-        if prompt.images:
-            raise UnsupportedFeature("the prompt has images; embeddings and scores are those of text")
+        if prompt.images or prompt.sounds:
+            given = "images" if prompt.images else "a sound"
+            raise UnsupportedFeature(f"the prompt has {given}; embeddings and scores are those of text")
         pooling, most = self._pooling(params)
         if prompt.token_ids is not None:
             ids = prompt.token_ids[:most]
@@ -244,7 +251,8 @@ class Admission:
         if prompt.token_ids is not None:
             return prompt.token_ids
         assert prompt.text is not None, "a prompt has text or ids"
-        return self._encodes().encode(prompt.text)
+        # a model that hears is told by the first tokens what to write: what a tokenizer puts round texts is in the way
+        return self._encodes().encode(prompt.text, add_special_tokens=not self._settings.sound_positions)
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().
@@ -258,24 +266,42 @@ class Admission:
         ids, images = self._placed(chat.token_ids, chat.images)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=images), is_chat=True))
 
-    def _placed(self, ids: list[int], pictures: Sequence[GivenImage]) -> Placed:
-        """A prompt with its pictures in place. Raises: UnsupportedFeature where none are read; InvalidParams."""
+    def _placed(self, ids: list[int], pictures: Sequence[GivenImage], sounds: Sequence[GivenSound] = ()) -> Placed:
+        """A prompt with its pictures in place, or behind its sound. Raises: UnsupportedFeature where none are read;
+        InvalidParams."""
+        reader = self._media
+        if isinstance(reader, SoundReader):
+            if pictures:
+                raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and this model hears, and sees none")
+            return reader.placed(ids, sounds)
+        if sounds:
+            raise UnsupportedFeature(f"the prompt has {len(sounds)} sounds, and this model hears none")
         if not pictures:
             return ids, ()
-        if self._images is None:
+        if reader is None:
             raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and {self._image_problem}")
-        return self._images.placed(ids, pictures)
+        return reader.placed(ids, pictures)
 
     @property
     def image_mark(self) -> str | None:
         """What a text says where a picture is; None where no pictures are read."""
-        return None if self._images is None else self._images.mark
+        return self._media.mark if isinstance(self._media, ImageReader) else None
 
     @property
     def _image_problem(self) -> str:
-        if self._images is None and not self._settings.image_problem:
+        if self._media is None and not self._settings.image_problem:
             return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
         return self._settings.image_problem
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """Raises: UnsupportedFeature where sounds are not written down."""
+        if self._transcriber is None:
+            needs = (
+                "needs a tokenizer, and skip_tokenizer_init is set" if self._settings.sound_positions else "hears none"
+            )
+            raise UnsupportedFeature(f"sounds are not written down: this model {needs}")
+        return self._transcriber
 
     def budgeted(self, submission: Submission, *, is_chat: bool = False) -> Submission:
         """Find out whether an output whose thinking is limited begins with thoughts; any other comes back as it is.

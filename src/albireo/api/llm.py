@@ -25,13 +25,23 @@ from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.terminal import is_terminal
+from albireo.api.transcription import SAMPLING, Written
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
+from albireo.outputs import (
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    RequestOutput,
+    ScoringRequestOutput,
+    Transcript,
+)
 from albireo.params import PoolingParams, SamplingParams
+from albireo.sounds.decode import as_sound
+from albireo.sounds.windows import Window
 from albireo.text.tokenizer import Tokenizer
+from albireo.transcription_params import TranscriptionParams
 
 P = TypeVar("P")
 
@@ -103,6 +113,62 @@ class LLM:
         params = self._params(len(parsed), sampling_params)
         submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
         return [record.output() for record in self._run(submissions, priority, use_tqdm, lora=lora_request)]
+
+    def transcribe(
+        self,
+        sounds: Any,
+        params: TranscriptionParams | None = None,
+        sampling_params: SamplingParams | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[Transcript]:
+        """Write down what is said, with a model of speech.
+
+        Args:
+            sounds: the bytes of a file, or (samples, rate) with samples [n] from -1 to 1, of any length; or a list.
+            params: what is spoken, and what is wanted; None: transcribe what the model finds.
+            sampling_params: None: the likeliest tokens.
+        Returns: one a sound, in order.
+        Raises: InvalidParams for what is no sound; UnsupportedFeature for another model, or what this one cannot do;
+            EngineError when a window failed while it ran.
+        """
+        asked, sampling = params or TranscriptionParams(), sampling_params or SAMPLING
+        transcriber = self._admission.transcriber
+        transcriber.check(asked, sampling)
+        given = sounds if isinstance(sounds, list) else [sounds]
+        parts = [transcriber.windows(as_sound(sound)) for sound in given]
+        written = self._write(asked, sampling, [windows[:1] for windows in parts], use_tqdm)
+        # what is spoken in the first window is in the others
+        spoken = [transcriber.language(first[0].token_ids) if asked.language is None else None for first in written]
+        of_each = [replace(asked, language=each) if each else asked for each in spoken]
+        rest = self._write(of_each, sampling, [windows[1:] for windows in parts], use_tqdm)
+        temperature = sampling.temperature
+        return [
+            transcriber.transcript(windows, first + others, each, temperature)
+            for windows, first, others, each in zip(parts, written, rest, of_each, strict=True)
+        ]
+
+    def _write(
+        self,
+        asked: TranscriptionParams | Sequence[TranscriptionParams],
+        sampling: SamplingParams,
+        parts: Sequence[Sequence[Window]],
+        use_tqdm: bool,
+    ) -> list[list[Written]]:
+        """What is said in windows of several sounds."""
+        admission, transcriber = self._admission, self._admission.transcriber
+        of_each = [asked] * len(parts) if isinstance(asked, TranscriptionParams) else asked
+        submissions = []
+        for windows, each in zip(parts, of_each, strict=True):
+            for window in windows:
+                prompt, params = transcriber.prompt(window, each, sampling)
+                submissions.append(admission.submission(prompt, admission.prepare(params)))
+        outputs = [record.output().outputs[0] for record in self._run(submissions, None, use_tqdm, "Transcribing")]
+        for output in outputs:
+            if output.finish_reason == "error":
+                raise EngineError(f"a sound was not written down to its end: {output.stop_reason}")
+        following = iter(Written(output.token_ids, output.cumulative_logprob) for output in outputs)
+        return [list(itertools.islice(following, len(windows))) for windows in parts]
 
     def embed(
         self,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from albireo.params import SamplingParams
 from albireo.sampling.masking import mask_outside_grammar, only_end_of_thinking, put_off_end
+from albireo.sampling.speech import follow_rules
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -33,6 +34,8 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
         return row
     changed = _only_allowed(row, params.allowed_token_ids)
     mask_outside_grammar(changed, task)
+    if params.speech_rules is not None:
+        follow_rules(changed, params.speech_rules, task.output_token_ids)
     changed[task.bad_word_ends] = -np.inf
     put_off_end(changed, task)
     if params.logit_bias:

@@ -1,7 +1,8 @@
 """Logits -> tokens. The order of operations, which is vLLM's (V1 Sampler.forward):
 
  1. log-probabilities and ranks, when asked for, are of the raw logits: nothing below changes them;
- 2. allowed_token_ids: all others are masked (-inf); so is what the grammar of structured_outputs does not allow;
+ 2. allowed_token_ids: all others are masked (-inf); so is what the grammar of structured_outputs does not allow, or
+    what the rules of a model of speech do not;
  3. bad_words: the last token of a word is masked when the output ends in the rest of it;
  4. min_tokens: stop ids are masked while fewer tokens are out, unless a grammar leaves nothing else;
  5. logit_bias is added;

@@ -28,6 +28,7 @@ from albireo.server.endpoints.scoring import rankings, scores
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.stored_responses import StoredResponses
 from albireo.server.endpoints.tokens import Tokens
+from albireo.server.endpoints.transcriptions import Transcriptions
 from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
 from albireo.server.response_store import ResponseStore
@@ -49,6 +50,8 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/embeddings", embeddings(serving), methods=["POST"]),
+        Route("/v1/audio/transcriptions", Transcriptions(serving, "transcribe"), methods=["POST"]),
+        Route("/v1/audio/translations", Transcriptions(serving, "translate"), methods=["POST"]),
         Route("/classify", classes(serving), methods=["POST"]),
         *(Route(path, scores(serving), methods=["POST"]) for path in ("/score", "/v1/score")),
         *(Route(path, rankings(serving), methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),

@@ -94,6 +94,14 @@ def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise _no_json(error) from None
 
 
+def converted(fields: dict[str, Any], kind: type[T]) -> T:
+    """Texts of a form as what they say: numbers, true and false. Raises: as parse()."""
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+
+
 def _without_nulls(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         fields: dict[str, Any] = msgspec.json.decode(data, type=dict)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from albireo.api.admission import Admission
-from albireo.api.images import open_reader
+from albireo.api.media import open_reader
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
@@ -107,9 +107,9 @@ class Serving:
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
         directory = Path(ready.config_directory)
-        images = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer))
+        media = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer))
         self._admission = Admission(
-            config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, images=images
+            config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, media=media
         )
         self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready

@@ -1,0 +1,256 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations: a sound becomes windows, which run at once, and their text
+is joined; as it is written, where a stream is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from albireo.api.admission import Submission
+from albireo.api.subtitles import srt, vtt
+from albireo.api.transcription import SAMPLING, Transcriber, Written, joined
+from albireo.engine.request import check_request
+from albireo.engine_process.tracked import Tracked
+from albireo.errors import EngineError
+from albireo.outputs import Transcript
+from albireo.params import SamplingParams
+from albireo.server.body import ClientGone, converted
+from albireo.server.errors import HttpError, cannot, refused, unsupported
+from albireo.server.form import Form, read_form
+from albireo.server.generation import Generation, new_id
+from albireo.server.protocol.fields import unneutral
+from albireo.server.protocol.transcriptions import (
+    LISTS,
+    NEUTRAL,
+    SecondsUsage,
+    TextDelta,
+    TextDone,
+    Transcription,
+    TranscriptionRequest,
+    TranscriptionSegment,
+    VerboseTranscription,
+)
+from albireo.server.protocol.transcriptions import (
+    SAMPLING as SAMPLING_FIELDS,
+)
+from albireo.server.serving import Serving
+from albireo.server.streaming import Piece, stream
+from albireo.sounds.decode import decoded
+from albireo.sounds.windows import Window
+from albireo.transcription_params import Task, TranscriptionParams
+
+_ENCODER = msgspec.json.Encoder()
+#: What says when something was said.
+_WITH_TIMES = ("srt", "vtt", "verbose_json")
+
+
+class _Heard(NamedTuple):
+    """A sound that is ready to be asked about."""
+
+    windows: list[Window]
+    asked: TranscriptionParams
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Transcriptions:
+    """An endpoint, as an ASGI application. Fields: task: what becomes of what is said."""
+
+    serving: Serving
+    task: Task
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_s, serving = time.monotonic(), self.serving
+        try:
+            async with serving.bodies.read(scope, receive) as body:
+                content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+                form = read_form(content_type, body)
+                request = _request(form)
+                heard = await self._heard(request, form.file)
+                del body, form
+            name = new_id("transcribe", request.request_id)
+            run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=received_s)
+            if heard.asked.language is None and len(heard.windows) > 1:
+                # what is spoken in the first window is in the others
+                first = await self._submissions(request, heard._replace(windows=heard.windows[:1]), is_asked=True)
+                async with run(f"{name}-language", first, wants_stream=False) as generation:
+                    await generation.finished()
+                    spoken = self._transcriber.language(_written(generation.requests[0]).token_ids)
+                heard = heard._replace(asked=replace(heard.asked, language=spoken))
+            submissions = await self._submissions(request, heard)
+            async with run(name, submissions, wants_stream=bool(request.stream)) as generation:
+                answer = _Answer(self._transcriber, heard)
+                if request.stream:
+                    await stream(serving, generation, send, answer.chunks, tells_tokens=False, last=answer.last)
+                    return
+                await generation.finished()
+                transcript = answer.whole(generation.requests)
+                response = _response(request.response_format or "json", transcript, {"x-request-id": name})
+                await generation.answer(response, send)
+        except ClientGone:
+            return
+
+    @property
+    def _transcriber(self) -> Transcriber:
+        return self.serving.admission.transcriber
+
+    async def _heard(self, request: TranscriptionRequest, file: bytes | None) -> _Heard:
+        """Raises: HttpError for what is asked for and there is not, and for what is no sound."""
+        serving = self.serving
+        serving.check_open()
+        serving.check_model(request.model)
+        try:
+            transcriber = self._transcriber
+        except EngineError as error:
+            raise cannot(error) from None
+        asked = _asked(request, self.task)
+        if file is None:
+            raise HttpError(400, "the form has no file; send the sound in the field file", param="file")
+        given = {name: value for name in SAMPLING_FIELDS if (value := getattr(request, name)) is not None}
+        try:
+            sampling = SAMPLING.clone(**given, max_tokens=request.max_completion_tokens)
+            transcriber.check(asked, sampling)
+            windows = await serving.in_thread(lambda: transcriber.windows(decoded(file)), True)
+        except EngineError as error:
+            raise refused(error, "file") from None
+        return _Heard(windows, asked, sampling)
+
+    async def _submissions(
+        self, request: TranscriptionRequest, heard: _Heard, is_asked: bool = False
+    ) -> list[Submission]:
+        """One a window. Args: is_asked: what is spoken, and no more."""
+        serving, transcriber = self.serving, self._transcriber
+
+        def prepare(window: Window) -> Submission:
+            prompt, params = transcriber.prompt(window, heard.asked, heard.sampling)
+            params = params.clone(max_tokens=1) if is_asked else params
+            admission = serving.admission
+            made = admission.submission(replace(prompt, cache_salt=request.cache_salt), admission.prepare(params))
+            check_request(
+                made.prompt_token_ids, made.params, request.priority or 0, serving.ready.settings(), images=made.images
+            )
+            return made
+
+        try:
+            found = [await serving.in_thread(partial(prepare, window), True) for window in heard.windows]
+        except EngineError as error:
+            raise refused(error, "file") from None
+        serving.check_queue(len(found), sum(len(made.prompt_token_ids) for made in found))
+        return found
+
+
+def _request(form: Form) -> TranscriptionRequest:
+    """The fields of a form. Raises: HttpError 400 naming the one that is wrong."""
+    fields: dict[str, Any] = {}
+    for name, values in form.values.items():
+        plain = name.removesuffix("[]")
+        if plain in LISTS:
+            fields[plain] = [*fields.get(plain, []), *(value for value in values if value)]
+        elif len(values) > 1:
+            raise HttpError(400, f"{name:.80} comes {len(values)} times in the form; give it once", param=name[:80])
+        elif values[0] or name == "prompt":  # an empty field asks for nothing
+            fields[name] = values[0]
+    return converted(fields, TranscriptionRequest)
+
+
+def _asked(request: TranscriptionRequest, task: Task) -> TranscriptionParams:
+    """Raises: HttpError 400."""
+    against = unneutral(request, NEUTRAL)
+    if against is not None:
+        raise unsupported(*against)
+    form = request.response_format or "json"
+    parts = request.timestamp_granularities or []
+    if "word" in parts:
+        raise unsupported("timestamp_granularities", "word", "times are told of segments")
+    if parts and form != "verbose_json":
+        raise HttpError(
+            400, f"timestamp_granularities needs response_format=verbose_json, not {form}", param="response_format"
+        )
+    if request.stream and form in _WITH_TIMES:
+        raise unsupported("stream", True, f"response_format={form} is told whole; use json")
+    try:
+        return TranscriptionParams(
+            language=request.language, task=task, prompt=request.prompt or "", timestamps=form in _WITH_TIMES
+        )
+    except EngineError as error:
+        raise refused(error, "language") from None
+
+
+def _written(tracked: Tracked) -> Written:
+    (continuation,) = tracked.continuations
+    logprobs = continuation.logprobs
+    return Written(continuation.token_ids, None if logprobs is None else sum(each.logprobs[0] for each in logprobs))
+
+
+def _usage(transcript_s: float) -> SecondsUsage:
+    return SecondsUsage(math.ceil(transcript_s))
+
+
+class _Answer:
+    """Makes the answer, or events of it. Windows are written at once, and told in order."""
+
+    def __init__(self, transcriber: Transcriber, heard: _Heard) -> None:
+        self._transcriber, self._heard = transcriber, heard
+        self._texts = [""] * len(heard.windows)
+        self._are_over = [False] * len(heard.windows)
+        self._told = ""
+
+    def whole(self, requests: Sequence[Tracked]) -> Transcript:
+        """When all is there."""
+        heard = self._heard
+        written = [_written(tracked) for tracked in requests]
+        return self._transcriber.transcript(heard.windows, written, heard.asked, heard.sampling.temperature)
+
+    def chunks(self, piece: Piece) -> list[TextDelta]:
+        """What can be told since a piece came: as far as all windows before it are over."""
+        self._texts[piece.place] += piece.text
+        self._are_over[piece.place] |= piece.finish_reason is not None
+        num = next((place + 1 for place, is_over in enumerate(self._are_over) if not is_over), len(self._texts))
+        text = joined(self._texts[:num], self._heard.asked.language or "")
+        new = text[len(self._told) :]
+        self._told = text
+        return [TextDelta(new)] if new else []
+
+    def last(self) -> list[TextDone]:
+        """Behind all pieces."""
+        last = self._heard.windows[-1]
+        return [TextDone(self._told, _usage(last.start_s + len(last.samples) / self._transcriber.rate))]
+
+
+def _response(form: str, transcript: Transcript, headers: dict[str, str]) -> Response:
+    if form == "text":
+        return Response(f"{transcript.text}\n", 200, headers, "text/plain")
+    if form == "srt":
+        return Response(srt(transcript.segments), 200, headers, "text/plain")
+    if form == "vtt":
+        return Response(vtt(transcript.segments), 200, headers, "text/vtt")
+    usage = _usage(transcript.duration)
+    if form == "json":
+        return Response(_ENCODER.encode(Transcription(transcript.text, usage)), 200, headers, "application/json")
+    segments = [
+        TranscriptionSegment(
+            each.id,
+            0,
+            each.start,
+            each.end,
+            each.text,
+            each.token_ids,
+            each.temperature,
+            each.avg_logprob or 0.0,
+            each.compression_ratio,
+        )
+        for each in transcript.segments
+    ]
+    told = VerboseTranscription(
+        transcript.task, transcript.language, transcript.duration, transcript.text, segments, usage
+    )
+    return Response(_ENCODER.encode(told), 200, headers, "application/json")

@@ -1,0 +1,50 @@
+"""TranscriptionParams: what a caller may ask of one sound. Names are those of OpenAI's API and of Whisper.
+
+Checked once, on construction; frozen afterwards. A leaf module: does not know tokens or models.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from albireo.errors import InvalidParams, short
+
+Task = Literal["transcribe", "translate"]
+TASKS = ("transcribe", "translate")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+#: Far more than any context has room for.
+MAX_PROMPT_CHARS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionParams:
+    """Fields:
+        language: that is spoken, by its code (en, de, yue); None: the model says which. A region (pt-BR) says nothing.
+        task: transcribe, or translate into English.
+        prompt: what was said before, or how words are spelt; its last tokens are read.
+        timestamps: when each part was said, too.
+
+    Raises: InvalidParams naming field, value and what is allowed.
+    """
+
+    language: str | None = None
+    task: Task = "transcribe"
+    prompt: str = ""
+    timestamps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.language is not None:
+            code = re.split("[-_]", self.language.lower())[0] if isinstance(self.language, str) else ""
+            if not _LANGUAGE.fullmatch(code):
+                raise InvalidParams(
+                    f"language={short(self.language)} must be a code of two or three letters, such as en"
+                )
+            object.__setattr__(self, "language", code)
+        if self.task not in TASKS:
+            raise InvalidParams(f"task={short(self.task)} is not supported; it must be {' or '.join(TASKS)}")
+        if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT_CHARS:
+            raise InvalidParams(f"prompt={short(self.prompt)} must be text, of at most {MAX_PROMPT_CHARS:,} characters")
+        if not isinstance(self.timestamps, bool):
+            raise InvalidParams(f"timestamps={short(self.timestamps)} must be true or false")

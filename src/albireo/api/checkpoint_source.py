@@ -49,6 +49,7 @@ class CheckpointSource:
             with Checkpoint(directory) as checkpoint:
                 stored, is_weight_only = stored_encodings(checkpoint, self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
+        self.quantization = self.precision.scheme
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.vision_directory: Path | None = directory
         self.default_model_len = self.model_config.max_position_embeddings

@@ -48,7 +48,7 @@ class ConfigOnly:
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.vision_directory: Path | None = directory
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
-        self.precision = precision
+        self.precision, self.quantization = precision, precision.scheme
         self._format = quantization_format(directory)
         if self._format is not None and precision.scheme is not None:
             raise ConfigError(

@@ -61,6 +61,7 @@ class EngineSource:
             self._left_out_now: tuple[str, ...] = ()
             self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)
             options = self.files.manifest.options
+            self.quantization: str | None = options.quantization
             self.parts = parts(options.tensor_parallel_size, options.tp_invariant)
             self._check_dtype(dtype)
             self._check_ranks(num_ranks, tp_invariant)

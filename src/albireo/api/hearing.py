@@ -16,6 +16,7 @@ from albireo.api.devices import Device
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
+from albireo.compiler.passes import choose_precision
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, ModelError
 from albireo.execution.images import ImageRows
@@ -32,6 +33,10 @@ from albireo.models.vision.tower import check_tensors, hears
 from albireo.models.vision.whisper import WhisperTower, open_whisper
 from albireo.models.weights import check_weights, weight_files
 from albireo.sounds.features import LogMel, open_log_mel
+
+#: What schemes begin with by which the encoder is rounded, too: to 8 bits, as its rows are many, and multiplied. Others
+#: leave it as it is.
+_IN_8_BITS = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,19 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
         )
     graph = listening(model)
     _check_weights(source, tower, graph)
+    choose = _rounded if (source.quantization or "").startswith(_IN_8_BITS) else None
+    if choose is not None:
+        choose_precision.run(graph, choose)
     third = compile_program(
         graph, config, program.maxima["T"], None, device.catalog(), has_block_groups=False, cache=program.kv
     )
-    first, second = vision_programs(tower, device.catalog(), tower.patches(*tower.largest))
+    first, second = vision_programs(tower, device.catalog(), tower.patches(*tower.largest), choose)
     return Hearing(source, tower, spectra, (first, second, third))
+
+
+def _rounded(name: str, role: str | None) -> str | None:
+    """Convolutions stay as they are: they are small, and all else follows from them."""
+    return None if ".conv" in name else "int8"
 
 
 def _refuse(config: EngineConfig, source: ModelSource, device: Device) -> None:

@@ -42,6 +42,7 @@ class ModelSource(Protocol):
         shares_weights: engines of this machine have them in memory together.
         vision_directory: where the tensors of what reads images are; None: there are none.
         pooling_rule: what its files say of embeddings, or of scores.
+        quantization: the scheme that its matrices are rounded to; None: they are as they were.
     """
 
     directory: Path
@@ -53,6 +54,7 @@ class ModelSource(Protocol):
     shares_weights: bool
     vision_directory: Path | None
     pooling_rule: PoolingRule
+    quantization: str | None
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
         """The settings it runs with, where some were decided when it was built."""

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from albireo.backends.backend import KernelCatalog
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
+from albireo.compiler.passes import choose_precision
+from albireo.compiler.passes.choose_precision import Choice
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
 from albireo.execution.inputs import step_of
+from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
@@ -83,14 +86,24 @@ class VisionRunner:
         return self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
 
 
-def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int) -> tuple[Program, Program]:
+def vision_programs(
+    tower: VisionTower, catalog: KernelCatalog, max_patches: int, choose: Choice | None = None
+) -> tuple[Program, Program]:
     """Of a tower and of its projector, for tiles of up to max_patches patches; reads no weight.
+
+    Args: choose: matrices that are held in few bits; None: none is.
 
     Raises: UnsupportedModel for a graph that no kernels perform.
     """
+
+    def rounded(graph: Graph) -> Graph:
+        if choose is not None:
+            choose_precision.run(graph, choose)
+        return graph
+
     first, second = (
         compile_graph(
-            graph,
+            rounded(graph),
             catalog,
             # best logits are of nobody, but whoever has room for so many has it for as many sequences
             maxima={"T": rows, "R": rows, "G": sequences},

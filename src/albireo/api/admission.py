@@ -152,6 +152,8 @@ class Admission:
     def check_task(self, task: Task) -> None:
         """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
         rule = self._settings.pooling_rule
+        if self._settings.sound_positions:
+            raise UnsupportedFeature("this model writes down what it hears; it gives no embeddings, and no classes")
         if rule.task != task:
             writes = "writes text (generate, chat) and " if self._settings.generates else ""
             lacks = "gives no embeddings" if task == "embed" else "is no classifier"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import albireo
 from albireo.api.checkpoint_source import CheckpointSource, with_whole_prompts
@@ -44,11 +44,15 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
+from albireo.models.config import ModelConfig
 from albireo.models.gguf.tensors import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
 _GIB = 1 << 30
+
+
+Command = Literal["generate", "transcribe", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class BuildResult:
         unfused: the same of the program without any fusion.
         levels: ISA levels the kernels were chosen from, best first.
         num_bytes: of the directory; weight_bytes: of the weights in it.
-        build_s: seconds it took. writes_text: else the model gives embeddings or scores.
+        build_s: seconds it took. command: that a directory of such a model is for.
     """
 
     directory: Path
@@ -71,7 +75,7 @@ class BuildResult:
     num_bytes: int
     weight_bytes: int
     build_s: float
-    writes_text: bool = True
+    command: Command = "generate"
 
 
 def build(
@@ -150,8 +154,14 @@ def build(
         num_bytes=sum(entry.size for entry in writer.files.values()),
         weight_bytes=sum(program.weight_bytes for program in programs),
         build_s=time.perf_counter() - started,
-        writes_text=source.model_config.pooling is None,
+        command=_command(source.model_config),
     )
+
+
+def _command(config: ModelConfig) -> Command:
+    if config.blocks.sound_positions:
+        return "transcribe"
+    return "generate" if config.pooling is None else "serve"
 
 
 def _model_len(config: BuildConfig, source: CheckpointSource) -> int:

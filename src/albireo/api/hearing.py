@@ -60,6 +60,11 @@ class Hearing:
         kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs[:2])
         return kv + sum(program.arena_bytes for program in self.programs)
 
+    @property
+    def facts(self) -> dict[str, float | int]:
+        """For whoever shows what it is: seconds of a sound that is heard at once, and positions that it takes."""
+        return {"seconds": self.spectra.seconds, "positions": self.tower.num_positions}
+
     def tuned(self, directory: Path, num_threads: int | None) -> Hearing:
         """With what was measured for this machine."""
         first, second, third = (tuned(program, directory, num_threads)[0] for program in self.programs)

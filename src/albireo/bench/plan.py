@@ -12,6 +12,7 @@ from typing import Any
 from albireo.api.compiled import compile_all
 from albireo.api.config_only import open_to_plan
 from albireo.api.devices import planning_device
+from albireo.api.hearing import open_hearing
 from albireo.api.locate import locate_model
 from albireo.api.programs import MAX_PROMPT_ROWS
 from albireo.api.share import Share, threads_of
@@ -76,7 +77,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     """Count memory; of a processor measure the limits and predict speed.
 
     Args: memory_bytes: what the engine may use in all; None: memory_utilization of the machine's, or of the GPU's.
-    Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU. Of a model that writes
+    Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU, and of a model that
+        hears. Of a model that writes
         no text (writes_text) they are of prompts alone.
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it; with pictures one or
@@ -117,6 +119,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     if not isinstance(vision, str):
         needs = vision.needs(program, source.model_config)
         vision_bytes = vision.weight_bytes(device) + vision.working_bytes(device, needs)
+    hearing = open_hearing(config, source, device, program)
+    if hearing is not None:
+        vision_bytes = hearing.weight_bytes(device) + hearing.working_bytes
     memory = memory_parts(
         config,
         device,
@@ -148,7 +153,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
     images = image_figures(vision) | {"first_token_s": None}
     drafts = draft_memory(config, drafter, device)
-    if device.name == "cpu":
+    if device.name == "cpu" and hearing is None:
         probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
         limits = [probe.measure() for _ in range(_NUM_BURSTS)]
         costs = CostModel(program, vocab_size)
@@ -171,6 +176,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
         "images": images,
+        "hearing": None if hearing is None else hearing.facts,
         "speculative": drafts,
         **speed,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},

@@ -11,6 +11,9 @@ from typing import Any
 from albireo.api.vision import TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
+#: In place of speed, where a prompt begins with a sound.
+NO_HEARING_COSTS = "nothing: the speed of models that hear is not predicted yet"
+
 
 def plan_lines(figures: dict[str, Any]) -> list[str]:
     """The figures for reading."""
@@ -24,20 +27,26 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
             + (f"and {workload['output_len']:,} output tokens each, {drawn}" if writes_text else "tokens each"),
         ),
         "",
-        *_memory_lines(figures["memory"], workload, figures["settings"]),
+        *_memory_lines(figures["memory"], workload, figures["settings"], figures["hearing"] is not None),
         "",
         *_image_lines(figures["images"]),
-        *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", NO_GPU_COSTS),)),
+        *_hearing_lines(figures["hearing"]),
+        *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", _why_not(figures)),)),
         *_draft_lines(figures["speculative"]),
     ]
 
 
-def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+def _memory_lines(
+    memory: dict[str, Any], workload: dict[str, Any], settings: dict[str, Any], hears: bool
+) -> Iterator[str]:
     per_token, beyond = f"{memory['kv_bytes_per_token']:,} B per token", memory["kv_bytes_per_token_beyond_windows"]
     if beyond != memory["kv_bytes_per_token"]:
         per_token += f", {beyond:,} B of one that windows have passed"
     num, is_gpu = settings["data_parallel_size"], settings["device"] == "cuda"
     whom = f", for each of {num} engines; all figures are of one of them" if num > 1 else ""
+    vision = ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out")
+    if hears:
+        vision = ("hearing", "vision_bytes", "   the encoder, and what listens to it")
     yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")
     for name, key, note in (
         ("weights", "weight_bytes", ""),
@@ -45,7 +54,7 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
         ("states", "state_bytes", f"   of {settings['max_num_seqs']} sequences, beside their KV caches"),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
         ("activations", "activation_bytes", ""),
-        ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out"),
+        vision,
         (
             "drafts",
             "drafter_bytes",
@@ -76,6 +85,15 @@ def _image_lines(images: dict[str, Any]) -> Iterator[str]:
     predicted = images["first_token_s"]
     time = f", first token in {_bars(predicted, seconds)}" if predicted is not None else ""
     yield row("an image", f"of {width:,} x {height:,} pixels: {images['tokens']:,} tokens, {tiles}{time}")
+
+
+def _hearing_lines(hearing: dict[str, Any] | None) -> Iterator[str]:
+    if hearing is not None:
+        yield row("a sound", f"of up to {hearing['seconds']} s: {hearing['positions']:,} prompt tokens")
+
+
+def _why_not(figures: dict[str, Any]) -> str:
+    return NO_GPU_COSTS if figures["hearing"] is None else NO_HEARING_COSTS
 
 
 def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:

@@ -86,9 +86,10 @@ def command(
             f"{numbers.bytes_per_token:,} B per token + {numbers.kv_bytes_per_position:,} B per position of context",
         )
     )
-    if not no_measure and result.writes_text:  # what is measured is text that it writes
+    if not no_measure and result.command == "generate":  # what is measured is text that it writes
         for name, text in speed_rows(result.directory, result.levels):
             click.echo(row(name, text))
-    click.echo(row("run it", f"albireo {'generate' if result.writes_text else 'serve'} {result.directory}"))
+    file = " FILE" if result.command == "transcribe" else ""
+    click.echo(row("run it", f"albireo {result.command} {result.directory}{file}"))
     if tunes:
         tune.run(str(result.directory), budget_s=tune.BUDGET_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from albireo.api.devices import Device
 from albireo.api.engine_source import EngineSource
+from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
@@ -84,6 +85,15 @@ def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> li
         f"tower and projector {weights}; a picture of {width:,} x {height:,} is {figures['tokens']:,} tokens, {tiles}"
     )
     return [("images", text)]
+
+
+def hearing_facts(config: EngineConfig, source: ModelSource, device: Device, program: Program) -> Iterator[Fact]:
+    """What hears; nothing of another model."""
+    hearing = open_hearing(config, source, device, program)
+    if hearing is not None:
+        weights, facts = size(hearing.weight_bytes(device)), hearing.facts
+        text = f"encoder and what listens to it {weights}; a sound of up to {facts['seconds']} s"
+        yield "hears", f"{text} is {facts['positions']:,} tokens"
 
 
 def _positions(config: ModelConfig, graph: Graph) -> str:

@@ -18,7 +18,7 @@ from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
 from albireo.api.tuning import tuned
 from albireo.backends.backend import ExplainedCatalog
-from albireo.cli.facts import Fact, image_facts, model_facts, plan_facts, tuning_facts
+from albireo.cli.facts import Fact, hearing_facts, image_facts, model_facts, plan_facts, tuning_facts
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import plain, row
 from albireo.config import EngineConfig
@@ -99,6 +99,8 @@ def command(
         for fact in image_facts(config, source, device):
             click.echo(plain(row(*fact)))
         program, memory = plan(config, source, device)
+        for fact in hearing_facts(config, source, device, program):
+            click.echo(row(*fact))
         if len(source.parts) > 1:
             click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
         for fact in plan_facts(config, program, memory):

@@ -78,6 +78,8 @@ class Case:
     value_dim: int = 0  # values are so many channels of keys, and the cache has keys alone
     both_ways: bool = False  # rows see what comes behind them, too
     reach: int = 0  # what is added to scores depends on distances of less than so many
+    first_key: int = 0  # no row sees a position before it
+    num_keys: int = 0  # all rows see the first so many, and no other
 
     @property
     def width(self) -> int:
@@ -104,6 +106,9 @@ class Case:
         numbers = f"b{self.block_size} w{self.window} c{self.softcap:g}{' sinks' * self.has_sinks}"
         numbers += f" v{self.value_dim}" if self.value_dim else ""
         numbers += " both" * self.both_ways + (f" r{self.reach}" if self.reach else "")
+        numbers += (f" from{self.first_key}" if self.first_key else "") + (
+            f" k{self.num_keys}" if self.num_keys else ""
+        )
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
@@ -112,6 +117,17 @@ SHORT = tuple((n, 1) for n in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64,
 MIXED = ((5, 5), (70, 1), (64, 64), (97, 30), (33, 2), (130, 13))
 WHOLE = tuple((n, n) for n in (1, 2, 17, 64, 127, 128, 129, 200))
 LONG = ((1023, 1), (1024, 2), (1025, 3), (1088, 1), (2049, 2))
+#: A sound and a text in one sequence: the text sees the text, and all of the sound.
+AFTER = ((1510, 1), (1501, 1), (1600, 100), (1537, 2), (1948, 3))
+SPEECH = [
+    Case(2, 2, 64, AFTER, 16, first_key=1500),
+    Case(2, 2, 64, AFTER, 16, num_keys=1500),
+    Case(4, 2, 20, ((70, 1), (97, 30), (51, 1), (180, 130)), 8, first_key=50),
+    Case(4, 2, 20, ((70, 1), (97, 30), (51, 1), (180, 130)), 8, num_keys=50),
+    Case(3, 1, 16, ((300, 40), (129, 1)), 32, window=60, first_key=128),
+    Case(2, 1, 8, ((1100, 70), (1026, 2)), 16, softcap=3.0, has_sinks=True, num_keys=1024),
+    Case(2, 1, 8, ((140, 12),), 16, num_keys=1),
+]
 FAST_CASES = [
     Case(4, 4, 8, SHORT, 8),
     Case(2, 2, 64, SHORT, 16),
@@ -147,6 +163,7 @@ FAST_CASES = [
     Case(3, 3, 64, WHOLE, 16, both_ways=True, reach=128),
     Case(4, 2, 20, ((1100, 1100), (5, 5)), 16, both_ways=True, reach=7),
     Case(4, 1, 16, MIXED, 8, window=30, has_sinks=True, reach=20),
+    *SPEECH,
 ]
 #: Of caches without values, which are not of codes.
 LATENT_CASES = [
@@ -165,6 +182,7 @@ SLOW_CASES = [
     Case(2, 1, 8, WHOLE[:6], 16, both_ways=True),
     Case(2, 1, 8, WHOLE[:6], 16, window=20, both_ways=True),
     Case(4, 2, 8, WHOLE[:6], 16, both_ways=True, reach=11),
+    *SPEECH[2:5],
 ]
 
 
@@ -188,6 +206,7 @@ MIXED_CASES = [
     Case(4, 2, 12, MIXED, 16, window=40),
     *FAST_CASES[20:22],
     *BOTH_WAYS[:6:3],
+    *SPEECH[:5],
 ]
 
 
@@ -285,6 +304,8 @@ def attend(
         "num_heads": case.queries,
         "value_dim": case.value_dim,
         "both_ways": -1 if is_causal else int(case.both_ways),
+        "first_key": case.first_key,
+        "num_keys": case.num_keys,
     }
     args |= {
         "window": case.window,
@@ -330,6 +351,7 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     seen = (case.both_ways or at <= now) & ((at > now - case.window) if case.window else True)
     if case.both_ways and case.window:
         seen = seen & (at < now + case.window)
+    seen = at < case.num_keys if case.num_keys else seen & (at >= case.first_key)
     seen = np.broadcast_to(seen, (new, context))
     scores = np.where(seen, scores, -np.inf)
     sink = np.full((case.queries, 1, 1), -np.inf) if case.sinks is None else case.sinks[:, None, None]
@@ -376,6 +398,8 @@ INVARIANT = [
     Case(2, 1, 16, ((1100, 100),), softcap=2.0),
     Case(2, 2, 8, ((2100, 80),), window=1050, has_sinks=True),
     Case(20, 1, 40, ((150, 150),), value_dim=34),
+    Case(4, 2, 20, ((150, 130),), first_key=10),
+    Case(4, 2, 20, ((1100, 100),), num_keys=33),
 ]
 SLOW_INVARIANT = [replace(INVARIANT[0], spans=((70, 70),)), replace(INVARIANT[3], spans=((1060, 40),))]
 
@@ -478,14 +502,18 @@ SHARING = [
 ]
 
 
-@pytest.mark.parametrize("window", [0, 100])
+#: What of a sequence is seen.
+SEEN = [{}, {"window": 100}, {"num_keys": 60}, {"first_key": 15}]
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=str)
 @pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
 @pytest.mark.parametrize(("types", "level"), [v for v in VARIANTS if v[1] != "scalar"], ids=str)
 def test_shared_blocks_change_no_bit(
-    types: Types, level: str, sharing: list[tuple[int, int, int]], window: int
+    types: Types, level: str, sharing: list[tuple[int, int, int]], seen: dict[str, int]
 ) -> None:
     """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
-    case, size = Case(14, 2, 64, (), window=window), 16
+    case, size = Case(14, 2, 64, ()), 16
     base = text(case, max(shared for shared, _, _ in sharing) * size, types, 0)
     cache = cache_of(KVShape(types.kv, case.keys, case.dim, size), 400)
     free = iter(np.random.default_rng(1).permutation(400).tolist())
@@ -505,11 +533,12 @@ def test_shared_blocks_change_no_bit(
         stored = Guarded.poisoned(rows.shape, types.compute)
         args = {"x": Guarded(rows, types.compute), "out": stored, "kv": cache.memory, "num_heads": case.queries}
         args |= {
-            "window": window,
+            "window": 0,
             "scale": case.scale,
             "softcap": 0.0,
             "x_dtype": types.compute,
             "out_dtype": types.compute,
+            **seen,
         }
         step = make_step([work[i] for i in which], size)
         run([Call("attention", level, types.compute, args | cache.shape.args)], step, threads)

@@ -1,0 +1,87 @@
+"""What a model of speech may write next, against transformers' processors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    WhisperTimeStampLogitsProcessor,
+)
+
+from albireo.params import SamplingParams
+from albireo.sampling.sampler import Sampler
+from albireo.sampling.speech import follow_rules
+from albireo.speech_rules import SpeechRules
+from albireo.step import SampleTask
+
+V, END, WITHOUT, TIMES = 300, 100, 120, 121
+NEVER, NEVER_FIRST = (3, 7, 110), (5, END)
+
+
+def _rules(**changes: object) -> SpeechRules:
+    said = {"never": (*NEVER, WITHOUT), "never_first": NEVER_FIRST, "times": TIMES, "text_end": END, "is_timed": True}
+    return SpeechRules(**{**said, **changes})  # type: ignore[arg-type]
+
+
+def _history(rng: np.random.Generator) -> list[int]:
+    """Texts and times that go on."""
+    found, time = list[int](), TIMES
+    for _ in range(rng.integers(0, 8)):
+        if rng.random() < 0.5:
+            time = int(rng.integers(time, min(V, time + 20)))
+        found.append(time if rng.random() < 0.6 else int(rng.integers(0, END)))
+    return found
+
+
+@pytest.mark.parametrize("last_first_time", [None, 5, 50])
+def test_times_as_transformers(last_first_time: int | None) -> None:
+    config = GenerationConfig(eos_token_id=END, bos_token_id=END)
+    config.no_timestamps_token_id, config.max_initial_timestamp_index = WITHOUT, last_first_time
+    processors = [
+        SuppressTokensLogitsProcessor(list(NEVER)),
+        SuppressTokensAtBeginLogitsProcessor(list(NEVER_FIRST), 3),
+        WhisperTimeStampLogitsProcessor(config, begin_index=3),
+    ]
+    rng, forced = np.random.default_rng(0), 0
+    for turn in range(2000):
+        output, row = _history(rng), (rng.standard_normal(V) * 3).astype(np.float32)
+        row[TIMES:] -= 2 * (turn % 3)
+        ids, wanted = torch.tensor([[1, 2, 3, *output]]), torch.tensor(row[None])
+        for processor in processors:
+            wanted = processor(ids, wanted)
+        ours = row.copy()
+        follow_rules(ours, _rules(last_first_time=last_first_time), output)
+        assert np.array_equal(ours, wanted[0].numpy()), output
+        forced += bool(output) and np.isneginf(ours[:TIMES]).all()
+    assert forced > 20, "times were never likelier"
+
+
+def test_without_times_none_comes() -> None:
+    row = np.zeros(V, np.float32)
+    follow_rules(row, _rules(is_timed=False), [1, 2])
+    assert np.flatnonzero(np.isneginf(row)).tolist() == [*NEVER, *range(WITHOUT, V)]
+
+
+def test_the_opening_comes_first_and_then_the_text_begins() -> None:
+    rules = _rules(opening=((11, 12), (20,)), is_timed=False)
+    left = []
+    for output in ([], [12], [12, 20], [12, 20, 1]):
+        row = np.zeros(V, np.float32)
+        follow_rules(row, rules, output)
+        left.append(np.flatnonzero(~np.isneginf(row)))
+    assert left[0].tolist() == [11, 12] and left[1].tolist() == [20]
+    assert not {*NEVER_FIRST} & {*left[2].tolist()} and {*NEVER_FIRST} <= {*left[3].tolist()}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_sampler_follows_them(temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, speech_rules=_rules(opening=((11, 12),)), seed=1)
+    assert params.needs_logits and params.changes_logits and not params.ignores_output
+    logits = np.random.default_rng(1).standard_normal((1, V)).astype(np.float32)
+    task = SampleTask(0, params, 1, [1], [])
+    assert Sampler(V).sample(logits, [task], [0])[0].token_id in (11, 12)
+    assert Sampler(V).sample(logits, [task.after([11])], [0])[0].token_id >= TIMES

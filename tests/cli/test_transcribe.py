@@ -83,4 +83,4 @@ def test_a_build_and_what_is_not_done_with_one(albireo, folder, tmp_path):
     assert albireo("transcribe", tmp_path / "built", *asked).stdout == albireo("transcribe", folder, *asked).stdout
     verified = albireo("verify", tmp_path / "built", "--against", folder)
     assert verified.exit_code != 0 and "hear" in verified.stderr
-    assert "no sound" in albireo("bench", "latency", folder, "--input-len", "8", "--output-len", "8").stderr
+    assert "0 sounds" in albireo("bench", "latency", folder, "--input-len", "8", "--output-len", "8").stderr

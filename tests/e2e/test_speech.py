@@ -18,7 +18,7 @@ from transformers.generation.logits_process import (
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.api.transcription import joined
-from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature
+from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature, UnsupportedModel
 from albireo.sounds.decode import Sound
 from tiny_speech import IDS, POSITIONS, RATE, TIMES, VOCAB, features, opened, save, sound
 
@@ -274,6 +274,8 @@ def test_what_is_not_done(folder: Path, llm: LLM) -> None:
     ):
         with pytest.raises(ConfigError, match=says):
             LLM(str(folder), **SETTINGS, **settings)
+    with pytest.raises(UnsupportedModel, match="--device cpu"):
+        build(str(folder), str(folder.parent / "gpu"), BuildConfig(target="cuda:90"))
     with LLM(**SETTINGS) as story:
         with pytest.raises(UnsupportedFeature, match="hears none"):
             story.transcribe((sound(0.1), RATE))

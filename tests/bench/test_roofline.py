@@ -19,6 +19,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel
 from albireo.bench.roofline import (
     BFLOAT16_LEVELS,
+    AttentionWork,
     Limits,
     Roofline,
     StepShape,
@@ -199,6 +200,13 @@ def test_positions(window):
 def test_positions_of_rows_that_see_both_ways():
     assert positions_seen(7, 7, None, both_ways=True) == 49
     assert positions_seen(7, 7, 2, both_ways=True) == 7 * 3
+
+
+def test_positions_of_rows_that_see_some_keys():
+    late, first = AttentionWork("T", None, 1, 1, first_key=100), AttentionWork("T", None, 1, 1, num_keys=100)
+    assert (late.seen(3, 110), late.moved(3, 110)) == (8 + 9 + 10, 10)
+    assert (first.seen(3, 110), first.moved(3, 110)) == (300, 100)
+    assert late._replace(window=4).seen(3, 110) == 12
 
 
 def test_floor():

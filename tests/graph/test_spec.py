@@ -259,6 +259,21 @@ def test_attention_may_read_an_older_state_of_another_layer() -> None:
     check_graph(b.finish(y=y))
 
 
+@pytest.mark.parametrize("said", [{"window": 3}, {"both_ways": True}, {"causal": True}, {"first_key": 2}], ids=str)
+def test_rows_that_see_so_many_keys_have_no_other_bounds(said: dict[str, object]) -> None:
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("table", (8, K * D), "float32"))
+    b.kv_write(x, x, 0, K, D)
+    attrs = {"layer": 0, "num_heads": K, "num_kv_heads": K, "head_dim": D, "scale": 1.0, "window": None}
+    attrs |= {"softcap": None}
+    check_graph(b.finish(y=b.attention(x, **attrs, num_keys=5), z=b.attention(x, **attrs, first_key=5)))
+    with pytest.raises(InvariantError, match=f"num_keys=5 has {next(iter(said))}, too"):
+        b.attention(x, **attrs | said, num_keys=5)
+    b.attention(x, **attrs, num_keys=0)
+    with pytest.raises(InvariantError, match="num_keys=0 must be a whole number of at least 1"):
+        check_graph(b.finish())
+
+
 def test_symbol_rows() -> None:
     assert symbol_rows(Value("x", TensorType("float32", ("G", 2)))) == "G"
     for dims in ((), (4, 2)):

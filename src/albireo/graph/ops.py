@@ -214,10 +214,13 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(
                 f"attention distances {table}: wanted an odd number for each head, and scores not capped"
             )
-    if ("first_key" in a or "num_keys" in a) and ("distances" in x or a.get("both_ways") or a.get("causal")):
-        raise InvariantError("attention to some positions of a sequence: neither both ways, nor by distances")
-    if "num_keys" in a and ("first_key" in a or a["window"]):
-        raise InvariantError(f"attention to the first {a['num_keys']} positions: without a window or a first key")
+    apart = [name for name in ("window", "both_ways", "causal", "first_key") if a.get(name)]
+    if "num_keys" in a and apart:
+        raise InvariantError(
+            f"attention of num_keys={a['num_keys']} has {', '.join(apart)}, too: its rows see the same positions"
+        )
+    if "first_key" in a and a.get("both_ways"):
+        raise InvariantError(f"attention of first_key={a['first_key']} is both ways, too; it must be one of them")
     width = a.get("value_dim", a["head_dim"])
     if not 0 < width <= a["head_dim"]:
         raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")

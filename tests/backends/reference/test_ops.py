@@ -133,6 +133,31 @@ def test_attention_over_a_scattered_cache(window: int | None, softcap: float | N
         np.testing.assert_allclose(ours[rows], exact.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ({"first_key": 5}, [range(5, 8), range(5, 9), range(5, 10)]),
+        ({"first_key": 5, "window": 3}, [range(5, 8), range(6, 9), range(7, 10)]),
+        ({"num_keys": 4}, [range(4)] * 3),
+        ({"num_keys": 10}, [range(10)] * 3),
+    ],
+    ids=str,
+)
+def test_attention_of_some_keys(said: dict[str, int], seen: list[range]) -> None:
+    """The last three of ten positions; rows are told to see further, which those of num_keys do not ask for."""
+    step = replace(make_step([Work([0] * 3, 7, [2, 0, 1])], 4), row_ends=np.zeros(3, np.int32))
+    q, k, v, kv = normal(3, 12), normal(10, 1, 6, seed=1), normal(10, 1, 6, seed=2), ReferenceKV(4, 4)
+    kv.write(0, np.int32([8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), k, v)
+    attrs = dict(layer=0, num_heads=2, num_kv_heads=1, head_dim=6, scale=0.4, window=None, softcap=None) | said
+    if "num_keys" in said:
+        step = replace(step, row_ends=np.full(3, 10, np.int32))
+    (ours,) = OPS["attention"](OpCall({"q": q, "kv": kv}, attrs, step))
+    for row, keys in enumerate(seen):
+        scores = double(q[row]).reshape(2, 6) @ double(k[list(keys), 0]).T * 0.4
+        exact = scores.softmax(-1) @ double(v[list(keys), 0])
+        np.testing.assert_allclose(ours[row], exact.reshape(12).numpy(), rtol=1e-6, atol=1e-7)
+
+
 def test_kv_write_rounds_to_the_dtype_of_the_cache() -> None:
     kv = ReferenceKV(2, 8, "bfloat16")
     k, v = normal(3, 8), normal(3, 8, seed=1)

@@ -66,7 +66,7 @@ def one_sequence(
     """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = visible(positions, len(k), attrs)
-    if ends is not None:
+    if ends is not None and "num_keys" not in attrs:
         places = np.arange(len(k))[None, :]
         seen |= (places > positions[:, None]) & (places < ends[:, None])
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)

@@ -48,6 +48,7 @@ class ImageInput:
         tiles: what the tower reads, in order.
         spans: positions [start, end) of the prompt whose tokens are rows that the tower gives, in order; together as
             many as the tiles have rows.
+        is_sound: it is no picture.
         grid: rows and columns that the rows of a span are, where positions of the model have three axes; else None.
     """
 
@@ -55,6 +56,7 @@ class ImageInput:
     tiles: tuple[Tile, ...]
     spans: tuple[tuple[int, int], ...]
     grid: tuple[int, int] | None = None
+    is_sound: bool = False
 
     @property
     def num_rows(self) -> int:

@@ -153,6 +153,17 @@ def test_bodies_that_are_no_forms(server: Server) -> None:
     assert "last boundary" in post("/v1/audio/transcriptions", content=cut, headers=headers).text
 
 
+def test_sounds_that_are_too_long(folder: Path) -> None:
+    server = Server(str(folder), *SETTINGS, "--max-audio-seconds", "2").wait_until_ready()
+    try:
+        for kind in ("WAV", "FLAC", "OGG"):
+            got = server.http.post("/v1/audio/transcriptions", files={"file": file_of(LONG, kind)})
+            assert got.status_code == 400 and "at most 2 s" in got.json()["error"]["message"]
+        assert server.http.post("/v1/audio/transcriptions", files={"file": file_of(SHORT)}).status_code == 200
+    finally:
+        server.stop()
+
+
 def test_other_routes_need_the_sound(server: Server) -> None:
     got = server.http.post("/v1/completions", json={"prompt": "hello"})
     assert got.status_code == 400 and "no sound" in got.json()["error"]["message"]

@@ -274,7 +274,7 @@ class Admission:
         reader = self._media
         if isinstance(reader, SoundReader):
             if pictures:
-                raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and this model hears, and sees none")
+                raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and {self._image_problem}")
             return reader.placed(ids, sounds)
         if sounds:
             raise UnsupportedFeature(f"the prompt has {len(sounds)} sounds, and this model hears none")

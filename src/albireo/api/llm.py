@@ -137,15 +137,18 @@ class LLM:
         transcriber.check(asked, sampling)
         given = sounds if isinstance(sounds, list) else [sounds]
         parts = [transcriber.windows(as_sound(sound)) for sound in given]
-        written = self._write(asked, sampling, [windows[:1] for windows in parts], use_tqdm)
         # what is spoken in the first window is in the others
-        spoken = [transcriber.language(first[0].token_ids) if asked.language is None else None for first in written]
-        of_each = [replace(asked, language=each) if each else asked for each in spoken]
-        rest = self._write(of_each, sampling, [windows[1:] for windows in parts], use_tqdm)
-        temperature = sampling.temperature
+        is_left_open = asked.language is None and bool(transcriber.languages)
+        first = [windows[: 1 if is_left_open else None] for windows in parts]
+        written = self._write(asked, sampling, first, use_tqdm)
+        of_each = [asked] * len(parts)
+        if is_left_open:
+            of_each = [replace(asked, language=transcriber.language(each[0].token_ids)) for each in written]
+            rest = self._write(of_each, sampling, [windows[1:] for windows in parts], use_tqdm)
+            written = [each + others for each, others in zip(written, rest, strict=True)]
         return [
-            transcriber.transcript(windows, first + others, each, temperature)
-            for windows, first, others, each in zip(parts, written, rest, of_each, strict=True)
+            transcriber.transcript(windows, each, told, sampling.temperature)
+            for windows, each, told in zip(parts, written, of_each, strict=True)
         ]
 
     def _write(

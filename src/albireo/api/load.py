@@ -18,7 +18,7 @@ from albireo.api.compiled import compile_all
 from albireo.api.devices import Device, open_device
 from albireo.api.draft_head import HeadDrafter, tapped
 from albireo.api.drafter import Drafter
-from albireo.api.hearing import Hearing, open_hearing
+from albireo.api.hearing import HEARS, Hearing, open_hearing
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
@@ -224,8 +224,7 @@ def load(
             embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
             model=model_config,
             pooling_rule=rule,
-            # what is heard comes to the engine as pictures do
-            image_problem="" if hearing else image_problem(vision),
+            image_problem=HEARS if hearing else image_problem(vision),
             are_images_whole=isinstance(vision, Vision) and vision.sees_both_ways,
             max_step_tiles=MAX_STEP_TILES[device.name],
         )

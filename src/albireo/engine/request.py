@@ -237,10 +237,10 @@ def check_request(
             f"priority={short(priority)} needs scheduling_policy='priority', "
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
-    if images:
-        _check_images(images, num_prompt, params, settings)
     if settings.sound_positions:
         _check_sound(images, num_prompt, params, settings)
+    elif images:
+        _check_images(images, num_prompt, params, settings)
     if pooling is not None:
         return check_pooling(prompt_token_ids, pooling, settings)
     if not settings.generates:

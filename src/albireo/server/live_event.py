@@ -230,7 +230,7 @@ def _request(tracked: Tracked) -> dict[str, Any]:
         "arrival_s": round(times.arrival_s, 4),
         "state": "waiting" if times.last_token_s is None else "running",
         "prompt_tokens": len(tracked.submission.prompt_token_ids),
-        "num_images": len(tracked.submission.images),
+        "num_images": sum(not image.is_sound for image in tracked.submission.images),
         "cached_tokens": tracked.num_cached_tokens,
         "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
         "max_tokens": tracked.submission.params.max_tokens,

@@ -41,6 +41,7 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
+        max_audio_seconds: longest sound of one request.
         max_embedding_inputs: most inputs of one request for embeddings, and most texts of one for scores.
         pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token),
             mean (of all tokens) or cls (of the first); None: what the model's files say, else last.
@@ -80,6 +81,7 @@ class ServerSettings:
     max_body_bytes: int = 10 << 20
     max_n: int = 128
     max_stop: int = 64
+    max_audio_seconds: int = 3600
     max_embedding_inputs: int = 2048
     pooling_type: PoolingType | None = None
     chat_template: str | None = None
@@ -104,6 +106,7 @@ class ServerSettings:
             "max_body_bytes",
             "max_n",
             "max_stop",
+            "max_audio_seconds",
             "max_embedding_inputs",
             "batch_max_inflight",
             "batch_max_file_bytes",

@@ -21,8 +21,9 @@ from albireo.errors import InvalidParams, short
 F32 = NDArray[np.float32]
 
 MAX_SOUND_BYTES = 256 * 2**20
-#: What one sound may last, and samples of all its channels: 4 hours in stereo at 48 kHz would be 1.4e9.
-MAX_SECONDS, MAX_SAMPLES = 4 * 3600, 2**29
+MAX_SECONDS = 4 * 3600
+#: Frames that are decoded at once.
+_AT_ONCE = 1 << 20
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 64
 FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64")
 _ALLOWED = f"a whole sound in one of {', '.join(FORMATS)} is wanted"
@@ -43,7 +44,7 @@ class Sound:
         return len(self.samples) / self.rate
 
 
-def decoded(data: bytes) -> Sound:
+def decoded(data: bytes, max_seconds: float = MAX_SECONDS) -> Sound:
     """The sound in data; of several channels their mean.
 
     Raises: InvalidParams for what is no sound, damaged, too long, or where soundfile is missing for it.
@@ -51,10 +52,10 @@ def decoded(data: bytes) -> Sound:
     if len(data) > MAX_SOUND_BYTES:
         raise InvalidParams(f"a sound has {len(data):,} bytes; at most {MAX_SOUND_BYTES:,} are read: cut it")
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        found = _wave(data)
+        found = _wave(data, max_seconds)
         if found is not None:
             return found
-    return _by_soundfile(data)
+    return _by_soundfile(data, max_seconds)
 
 
 def as_sound(value: Any) -> Sound:
@@ -98,7 +99,7 @@ def has_soundfile() -> bool:
 def _checked(samples: NDArray[np.float32], rate: int) -> Sound:
     """Of samples [n, channels]."""
     frames, channels = samples.shape
-    _check_size(frames, channels, rate)
+    _check_size(frames, channels, rate, MAX_SECONDS)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
     mono = np.ascontiguousarray(mono, np.float32)
     if not np.isfinite(mono).all():
@@ -106,21 +107,18 @@ def _checked(samples: NDArray[np.float32], rate: int) -> Sound:
     return Sound(mono, rate)
 
 
-def _check_size(frames: int, channels: int, rate: int) -> None:
+def _check_size(frames: int, channels: int, rate: int, max_seconds: float) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise InvalidParams(f"a sound has {rate} samples a second; from {MIN_RATE} to {MAX_RATE} are read")
     if not 1 <= channels <= MAX_CHANNELS:
         raise InvalidParams(f"a sound has {channels} channels; from 1 to {MAX_CHANNELS} are read")
     if frames < 1:
         raise InvalidParams("a sound has no samples; send one that lasts")
-    if frames > MAX_SECONDS * rate or frames * channels > MAX_SAMPLES:
-        raise InvalidParams(
-            f"a sound lasts {frames / rate:,.0f} s in {channels} channels; at most {MAX_SECONDS:,} s and "
-            f"{MAX_SAMPLES:,} samples are read: cut it"
-        )
+    if frames > max_seconds * rate:
+        raise InvalidParams(f"a sound lasts {frames / rate:,.0f} s; at most {max_seconds:,.0f} s are read: cut it")
 
 
-def _wave(data: bytes) -> Sound | None:
+def _wave(data: bytes, max_seconds: float) -> Sound | None:
     """Of whole numbers or floats; None: it is of another kind.
 
     What says it is longer than the file is ends with it: recorders that were cut off leave such files, and those that
@@ -140,7 +138,7 @@ def _wave(data: bytes) -> Sound | None:
             tag, channels, rate, bits = kind
             width = channels * bits // 8
             frames = min(size, end - body) // width
-            _check_size(frames, channels, rate)
+            _check_size(frames, channels, rate, max_seconds)
             return _checked(_numbers(data[body : body + frames * width], tag, bits).reshape(frames, channels), rate)
         at = body + size + size % 2
     raise InvalidParams(f"{len(data):,} bytes of a WAV file hold no samples; {_ALLOWED}")
@@ -174,7 +172,7 @@ def _numbers(data: bytes, tag: int, bits: int) -> F32:
     return (np.frombuffer(data, f"<i{bits // 8}") / 2.0 ** (bits - 1)).astype(np.float32)
 
 
-def _by_soundfile(data: bytes) -> Sound:
+def _by_soundfile(data: bytes, max_seconds: float) -> Sound:
     for start, mark, name in _FOREIGN:
         if data[start : start + len(mark)] == mark:
             raise InvalidParams(f"{name} is not read; {_ALLOWED}: ffmpeg -i FILE sound.flac")
@@ -189,10 +187,15 @@ def _by_soundfile(data: bytes) -> Sound:
         ) from None
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_size(max(1, file.frames), file.channels, file.samplerate)
-            if file.frames * file.channels > MAX_SAMPLES:
-                raise InvalidParams(f"a sound has {file.frames:,} samples; at most {MAX_SAMPLES:,} are read: cut it")
-            return _checked(file.read(dtype="float32", always_2d=True), file.samplerate)
+            _check_size(max(1, file.frames), file.channels, file.samplerate, max_seconds)
+            # what a file says of its length is not trusted, and channels are not kept
+            most, parts = int(max_seconds * file.samplerate) + 1, list[F32]()
+            while most > 0 and len(part := file.read(min(most, _AT_ONCE), dtype="float32", always_2d=True)):
+                parts.append(part.mean(axis=1, dtype=np.float32))
+                most -= len(part)
+            mono = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+            _check_size(len(mono), 1, file.samplerate, max_seconds)
+            return _checked(mono[:, None], file.samplerate)
     except InvalidParams:
         raise
     except Exception:  # what decoders raise of damaged files is no closed list

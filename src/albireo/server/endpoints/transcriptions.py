@@ -4,6 +4,7 @@ is joined; as it is written, where a stream is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -73,13 +74,13 @@ class Transcriptions:
         try:
             async with serving.bodies.read(scope, receive) as body:
                 content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
-                form = read_form(content_type, body)
+                form = await serving.in_thread(partial(read_form, content_type, body), True)
                 request = _request(form)
                 heard = await self._heard(request, form.file)
                 del body, form
             name = new_id("transcribe", request.request_id)
             run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=received_s)
-            if heard.asked.language is None and len(heard.windows) > 1:
+            if heard.asked.language is None and self._transcriber.languages and len(heard.windows) > 1:
                 # what is spoken in the first window is in the others
                 first = await self._submissions(request, heard._replace(windows=heard.windows[:1]), is_asked=True)
                 async with run(f"{name}-language", first, wants_stream=False) as generation:
@@ -119,7 +120,8 @@ class Transcriptions:
         try:
             sampling = SAMPLING.clone(**given, max_tokens=request.max_completion_tokens)
             transcriber.check(asked, sampling)
-            windows = await serving.in_thread(lambda: transcriber.windows(decoded(file)), True)
+            most = serving.settings.max_audio_seconds
+            windows = await serving.in_thread(lambda: transcriber.windows(decoded(file, most)), True)
         except EngineError as error:
             raise refused(error, "file") from None
         return _Heard(windows, asked, sampling)
@@ -141,11 +143,11 @@ class Transcriptions:
             return made
 
         try:
-            found = [await serving.in_thread(partial(prepare, window), True) for window in heard.windows]
+            found = await asyncio.gather(*(serving.in_thread(partial(prepare, each), True) for each in heard.windows))
         except EngineError as error:
             raise refused(error, "file") from None
         serving.check_queue(len(found), sum(len(made.prompt_token_ids) for made in found))
-        return found
+        return [*found]
 
 
 def _request(form: Form) -> TranscriptionRequest:

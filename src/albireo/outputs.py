@@ -165,7 +165,8 @@ class Segment:
 
     Fields:
         start, end: seconds. token_ids: of its text.
-        avg_logprob: of the tokens of its window, times included; None: nobody asked.
+        avg_logprob: of the tokens of its window, times included. no_speech_prob: how likely it is that nothing is said
+            in its window, as the model has it; 0: it does not say.
         compression_ratio: of the text to what zlib makes of it: above 2.4 it repeats itself.
     """
 
@@ -175,8 +176,9 @@ class Segment:
     text: str
     token_ids: list[int]
     temperature: float
-    avg_logprob: float | None
+    avg_logprob: float
     compression_ratio: float
+    no_speech_prob: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class SpeechRules:
         times: id of the token that says 0.00 s, behind which all say times. is_timed: the text has some; else none
             comes.
         text_end: the ids of text are those below it: the id that ends an output.
+        silence: id of the token that says that nothing is said: with the first token its log-probability is told, too,
+            where any is; None: there is none.
         last_first_time: latest time that a text may begin with, in steps; None: any.
     """
 
@@ -28,4 +30,5 @@ class SpeechRules:
     times: int
     text_end: int
     is_timed: bool = False
+    silence: int | None = None
     last_first_time: int | None = None

@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
-from albireo.api.transcription import joined
+from albireo.api.transcription import Written, joined
 from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature, UnsupportedModel
 from albireo.sounds.decode import Sound
 from tiny_speech import IDS, POSITIONS, RATE, TIMES, VOCAB, features, opened, save, sound
@@ -188,6 +188,34 @@ def test_written_as_transformers_would(language: str, task: Any, is_timed: bool,
         if is_timed:
             assert sorted(token for each in found.segments for token in each.token_ids) == sorted(text)
             assert all(0 <= each.start <= each.end <= found.duration for each in found.segments)
+
+
+def test_how_likely_it_is_that_nothing_is_said(folder: Path, llm: LLM) -> None:
+    model = opened(folder)
+    for number in range(3):
+        samples = sound(LENGTHS[number], number)
+        with torch.no_grad():
+            logits = model(features(folder, samples), decoder_input_ids=torch.tensor([[START]])).logits[0, -1]
+        wanted = float(torch.softmax(logits, -1)[IDS["<|nospeech|>"]])
+        for language in ("en", None):
+            params = TranscriptionParams(language=language, timestamps=True)
+            (found,) = llm.transcribe((samples, RATE), params, use_tqdm=False)
+            assert [each.no_speech_prob for each in found.segments] == pytest.approx([wanted] * len(found.segments))
+
+
+def test_what_is_made_up_of_silence_is_left_out(llm: LLM) -> None:
+    transcriber, text = llm._admission.transcriber, [TIMES, 65, 66, TIMES + 9, END]
+    windows = transcriber.windows(Sound(sound(2.5, 1), RATE))[:2]
+    spoken = Written(text, -0.3, 0.01)
+    for silent, is_left_out in (
+        (Written(text, -1.2, 0.7), True),
+        (Written(text, -0.9, 0.7), False),  # it is sure of its words
+        (Written(text, -1.2, 0.5), False),
+    ):
+        params = TranscriptionParams(language="en", timestamps=True)
+        found = transcriber.transcript(windows, [spoken, silent], params)
+        assert len(found.segments) == 2 - is_left_out
+        assert len(found.text) == len(transcriber.text(text)) * (2 - is_left_out) + (not is_left_out)
 
 
 def test_the_model_says_what_is_spoken(folder: Path, llm: LLM) -> None:

@@ -74,9 +74,9 @@ def test_openais_client(samples: np.ndarray, server: Server, llm: LLM) -> None:
     assert [(each.start, each.end, each.text, each.tokens) for each in found.segments] == [
         (each.start, each.end, each.text, each.token_ids) for each in wanted.segments
     ]
-    assert [each.avg_logprob for each in found.segments] == pytest.approx(
-        [each.avg_logprob for each in wanted.segments]
-    )
+    for name in ("avg_logprob", "no_speech_prob", "compression_ratio"):
+        values = [getattr(each, name) for each in wanted.segments]
+        assert [getattr(each, name) for each in found.segments] == pytest.approx(values)
 
 
 @pytest.mark.parametrize("samples", [LONG, SHORT], ids=["long", "short"])

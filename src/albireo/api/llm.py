@@ -32,6 +32,7 @@ from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
     ClassificationRequestOutput,
+    CompletionOutput,
     EmbeddingRequestOutput,
     RequestOutput,
     ScoringRequestOutput,
@@ -170,7 +171,7 @@ class LLM:
         for output in outputs:
             if output.finish_reason == "error":
                 raise EngineError(f"a sound was not written down to its end: {output.stop_reason}")
-        following = iter(Written(output.token_ids, output.cumulative_logprob) for output in outputs)
+        following = (transcriber.written(output.token_ids, _values(output)) for output in outputs)
         return [list(itertools.islice(following, len(windows))) for windows in parts]
 
     def embed(
@@ -413,6 +414,10 @@ def _one_each(num: int, given: P | Sequence[P], name: str) -> list[P]:
 
 def _is_list_of_chats(messages: Sequence[Any]) -> bool:
     return isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], (list, tuple))
+
+
+def _values(output: CompletionOutput) -> list[dict[int, float]]:
+    return [{token: told.logprob for token, told in place.items()} for place in output.logprobs or ()]
 
 
 class _Progress:

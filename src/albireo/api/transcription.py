@@ -6,8 +6,9 @@ at once is cut where it is quiet; its windows are requests of their own, so that
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from albireo.api.prompts import Prompt
@@ -31,16 +32,33 @@ _WITHOUT_BLANKS = frozenset(("zh", "ja", "th", "lo", "my", "yue", "km", "bo"))
 #: How late the first text of a window may begin, in steps, where files do not say.
 _LAST_FIRST_TIME = 50
 _MAX_IDS = 2**16
+#: Above this likelihood of silence, and below this mean log-probability, a text is left out; Whisper's own numbers.
+_NO_SPEECH, _UNLIKELY = 0.6, -1.0
 #: Of the models that know English alone, whose tokenizers have tokens of other languages all the same.
 _ENGLISH_VOCAB = 51864
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote of a window. logprob: sum over its tokens; None: nobody asked."""
+    """What a model wrote of a window, or has so far.
+
+    Fields: token_ids: those of the opening, too. avg_logprob: of those behind it. no_speech: how likely it is that
+        nothing is said.
+    """
 
     token_ids: Sequence[int]
-    logprob: float | None = None
+    avg_logprob: float
+    no_speech: float
+
+    @property
+    def may_be_silence(self) -> bool:
+        """Whether it takes more to tell that it is not made up."""
+        return self.no_speech > _NO_SPEECH
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether nothing was said, and what is written is not likely either: models make up texts of silence."""
+        return self.may_be_silence and self.avg_logprob < _UNLIKELY
 
 
 class Transcriber:
@@ -74,6 +92,8 @@ class Transcriber:
         self._start, self._end = needed("<|startoftranscript|>"), needed("<|endoftext|>")
         self._without_times = needed("<|notimestamps|>")
         self._before = token("<|startofprev|>")
+        silence = token("<|nospeech|>")
+        self._silence = token("<|nocaptions|>") if silence is None else silence
         self._times = self._without_times + 1
         self._has_times = self._times < vocab_size
         tasks = {task: token(f"<|{task}|>") for task in TASKS}
@@ -119,28 +139,43 @@ class Transcriber:
         self, window: Window, asked: TranscriptionParams, sampling: SamplingParams
     ) -> tuple[Prompt, SamplingParams]:
         """What the engine is asked of a window. Args: asked: check() passed it."""
-        ids, opening = self._earlier(asked.prompt), list[tuple[int, ...]]()
-        ids.append(self._start)
-        if self._languages:
-            says_how = [(self._tasks[asked.task],), *(() if asked.timestamps else ((self._without_times,),))]
-            if asked.language is None:  # the model says which, and how is said behind
-                opening = [tuple(self._languages.values()), *says_how]
-            else:
-                ids += [self._languages[asked.language], *(each for (each,) in says_how)]
-        elif not asked.timestamps:
-            ids.append(self._without_times)
+        opening = self._opening(asked)
         rules = SpeechRules(
-            opening=tuple(opening),
+            opening=opening,
             never=tuple(sorted({*self._never, self._without_times, self._start})),
             never_first=self._never_first,
             times=self._times,
             text_end=self._end,
             is_timed=asked.timestamps,
+            silence=self._silence,
             last_first_time=self._last_first_time,
         )
-        logprobs = 0 if asked.timestamps and sampling.logprobs is None else sampling.logprobs
+        most = None if sampling.max_tokens is None else sampling.max_tokens + len(opening)
         heard = GivenSound(Sound(window.samples, self._rate))
-        return Prompt(None, ids, sounds=[heard]), sampling.clone(speech_rules=rules, logprobs=logprobs)
+        params = sampling.clone(speech_rules=rules, max_tokens=most, logprobs=sampling.logprobs or 0)
+        return Prompt(None, [*self._earlier(asked.prompt), self._start], sounds=[heard]), params
+
+    def _opening(self, asked: TranscriptionParams) -> tuple[tuple[int, ...], ...]:
+        """What an output begins with. It is written, not given, so that its first token is drawn where the model says
+        which language is spoken, and whether anything is said."""
+        says_how = () if asked.timestamps else ((self._without_times,),)
+        if not self._languages:
+            return says_how
+        every = tuple(self._languages.values())
+        spoken = every if asked.language is None else (self._languages[asked.language],)
+        return spoken, (self._tasks[asked.task],), *says_how
+
+    def written(self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Written:
+        """Args: logprobs: of each token its own, and with the first that of silence."""
+        first = logprobs[0] if logprobs else {}
+        silence = 0.0 if self._silence is None or self._silence not in first else math.exp(first[self._silence])
+        own = [place[token] for token, place in zip(token_ids, logprobs, strict=True)][self._num_opening(token_ids) :]
+        return Written(token_ids, sum(own) / max(1, len(own)), silence)
+
+    def _num_opening(self, token_ids: Sequence[int]) -> int:
+        """How many of an output's tokens say how it is written."""
+        says_how = (*self._languages.values(), *self._tasks.values(), self._without_times)
+        return next((place for place, each in enumerate(token_ids) if each not in says_how), len(token_ids))
 
     def _earlier(self, text: str) -> list[int]:
         """Half of the context at most, of the end."""
@@ -157,7 +192,7 @@ class Transcriber:
         return next((code for code, each in self._languages.items() if each == first), None)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """Of a window, as it is written: it may begin with a blank."""
+        """As it is written: it may begin with a blank."""
         return self._tokenizer.decode([each for each in token_ids if each < self._end], skip_special_tokens=True)
 
     def transcript(
@@ -169,13 +204,14 @@ class Transcriber:
     ) -> Transcript:
         """Of a whole sound. Args: written: of each of its windows."""
         language = asked.language or (self.language(written[0].token_ids) if self._languages else "en") or ""
-        text = joined([self.text(each.token_ids) for each in written], language)
+        text = joined(["" if each.is_silence else self.text(each.token_ids) for each in written], language)
         last = parts[-1]
         duration = last.start_s + len(last.samples) / self._rate
         segments: list[Segment] = []
         if asked.timestamps:
             for window, each in zip(parts, written, strict=True):
-                segments += self._segments(window, each, len(segments), temperature)
+                if not each.is_silence:
+                    segments += self._segments(window, each, len(segments), temperature)
         return Transcript(text=text, language=language, duration=duration, segments=segments, task=asked.task)
 
     def _segments(self, window: Window, written: Written, first: int, temperature: float) -> list[Segment]:
@@ -183,7 +219,6 @@ class Transcriber:
         length = len(window.samples) / self._rate
         found: list[Segment] = []
         begin, ids = 0.0, list[int]()
-        mean = None if written.logprob is None else written.logprob / max(1, len(written.token_ids))
 
         def close(end: float) -> None:
             text = self.text(ids)
@@ -198,8 +233,9 @@ class Transcriber:
                     text=text,
                     token_ids=list(ids),
                     temperature=temperature,
-                    avg_logprob=mean,
+                    avg_logprob=written.avg_logprob,
                     compression_ratio=len(raw) / len(zlib.compress(raw)),
+                    no_speech_prob=written.no_speech,
                 )
             )
 

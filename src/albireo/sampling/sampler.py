@@ -83,8 +83,9 @@ class Sampler:
         """Draw the token of one task from its [V] raw logits; see sample()."""
         raw = np.ascontiguousarray(row)
         token_id = self._token(raw, task)
-        num = task.params.logprobs
-        logprobs = None if num is None else token_logprobs(raw, token_id, num, f"sequence {task.seq_id}")
+        num, rules = task.params.logprobs, task.params.speech_rules
+        also = None if rules is None or task.output_token_ids else rules.silence
+        logprobs = None if num is None else token_logprobs(raw, token_id, num, f"sequence {task.seq_id}", also)
         return SampledToken(task.seq_id, token_id, logprobs)
 
     def prompt_logprobs(self, logits: Logits, targets: Sequence[int], num: int) -> list[TokenLogprobs]:

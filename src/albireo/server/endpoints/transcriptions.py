@@ -85,7 +85,7 @@ class Transcriptions:
                 first = await self._submissions(request, heard._replace(windows=heard.windows[:1]), is_asked=True)
                 async with run(f"{name}-language", first, wants_stream=False) as generation:
                     await generation.finished()
-                    spoken = self._transcriber.language(_written(generation.requests[0]).token_ids)
+                    spoken = self._transcriber.language(generation.requests[0].continuations[0].token_ids)
                 heard = heard._replace(asked=replace(heard.asked, language=spoken))
             submissions = await self._submissions(request, heard)
             async with run(name, submissions, wants_stream=bool(request.stream)) as generation:
@@ -187,10 +187,10 @@ def _asked(request: TranscriptionRequest, task: Task) -> TranscriptionParams:
         raise refused(error, "language") from None
 
 
-def _written(tracked: Tracked) -> Written:
+def _written(transcriber: Transcriber, tracked: Tracked) -> Written:
     (continuation,) = tracked.continuations
-    logprobs = continuation.logprobs
-    return Written(continuation.token_ids, None if logprobs is None else sum(each.logprobs[0] for each in logprobs))
+    places = [dict(zip(each.token_ids, each.logprobs, strict=True)) for each in continuation.logprobs or ()]
+    return transcriber.written(continuation.token_ids, places)
 
 
 def _usage(transcript_s: float) -> SecondsUsage:
@@ -203,21 +203,26 @@ class _Answer:
     def __init__(self, transcriber: Transcriber, heard: _Heard) -> None:
         self._transcriber, self._heard = transcriber, heard
         self._texts = [""] * len(heard.windows)
-        self._are_over = [False] * len(heard.windows)
+        self._are_over, self._are_held = [False] * len(heard.windows), [False] * len(heard.windows)
         self._told = ""
 
     def whole(self, requests: Sequence[Tracked]) -> Transcript:
         """When all is there."""
         heard = self._heard
-        written = [_written(tracked) for tracked in requests]
+        written = [_written(self._transcriber, tracked) for tracked in requests]
         return self._transcriber.transcript(heard.windows, written, heard.asked, heard.sampling.temperature)
 
     def chunks(self, piece: Piece) -> list[TextDelta]:
         """What can be told since a piece came: as far as all windows before it are over."""
+        written, is_over = _written(self._transcriber, piece.tracked), piece.finish_reason is not None
         self._texts[piece.place] += piece.text
-        self._are_over[piece.place] |= piece.finish_reason is not None
+        self._are_over[piece.place] = is_over
+        # what may be made up of silence is told when it is whole, and found not to be
+        is_open = written.is_silence if is_over else written.may_be_silence
+        self._are_held[piece.place] = is_open
         num = next((place + 1 for place, is_over in enumerate(self._are_over) if not is_over), len(self._texts))
-        text = joined(self._texts[:num], self._heard.asked.language or "")
+        shown = ["" if is_held else text for text, is_held in zip(self._texts[:num], self._are_held, strict=False)]
+        text = joined(shown, self._heard.asked.language or "")
         new = text[len(self._told) :]
         self._told = text
         return [TextDelta(new)] if new else []
@@ -247,8 +252,9 @@ def _response(form: str, transcript: Transcript, headers: dict[str, str]) -> Res
             each.text,
             each.token_ids,
             each.temperature,
-            each.avg_logprob or 0.0,
+            each.avg_logprob,
             each.compression_ratio,
+            each.no_speech_prob,
         )
         for each in transcript.segments
     ]

@@ -85,7 +85,7 @@ class Transcription(msgspec.Struct):
 
 
 class TranscriptionSegment(msgspec.Struct):
-    """avg_logprob is of the window of 30 s that it lies in; no_speech_prob is not computed."""
+    """avg_logprob and no_speech_prob are of the window of 30 s that it lies in."""
 
     id: int
     seek: int
@@ -96,7 +96,7 @@ class TranscriptionSegment(msgspec.Struct):
     temperature: float
     avg_logprob: float
     compression_ratio: float
-    no_speech_prob: float = 0.0
+    no_speech_prob: float
 
 
 class VerboseTranscription(msgspec.Struct):

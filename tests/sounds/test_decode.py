@@ -158,7 +158,19 @@ def test_arrays_as_vllm_takes_them() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(None, "talk.wav", 3, (TONE,), (TONE, "16000"), (TONE, 0), (TONE, True), (TONE, 1.5), (np.zeros(0), RATE)),
+        *(
+            None,
+            "talk.wav",
+            3,
+            (TONE,),
+            (TONE, "16000"),
+            (TONE, 0),
+            (TONE, True),
+            (TONE, 1.5),
+            (TONE, np.nan),
+            (TONE, np.inf),
+            (np.zeros(0), 1),
+        ),
         *((array, RATE) for array in (np.zeros((2, 2, 2)), np.array(["a"]), [[1.0], [1.0, 2.0]], np.array([np.inf]))),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +72,10 @@ def as_sound(value: Any) -> Sound:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InvalidParams(f"{short(value)} is no sound; the bytes of a file, or (samples, rate) is wanted")
     samples, rate = value
-    if isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool) and rate == int(rate):
-        rate = int(rate)
-    else:
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not is_number or not math.isfinite(rate) or rate != int(rate):
         raise InvalidParams(f"a sound has rate={short(rate)}; it must be a whole number of samples a second")
+    rate = int(rate)
     try:
         array = np.asarray(samples)
     except ValueError as error:

@@ -374,10 +374,10 @@ def test_a_head_takes_what_is_the_models_from_it(is_tied: bool, quantization: st
         source = open_source(directory, settings)
         return _plan_all(source.adopt(settings), source, open_device(settings))
 
-    _, plain, nobody, _ = planned(None)
+    _, plain, nobody, *_ = planned(None)
     assert nobody is None
     for asked, borrowed in ways:
-        _, memory, drafter, _ = planned(asked)
+        _, memory, drafter, *_ = planned(asked)
         assert isinstance(drafter, HeadDrafter) and drafter.borrowed == borrowed
         assert memory.kv_bytes > plain.kv_bytes and memory.weight_bytes > plain.weight_bytes
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams, short
+from albireo.sounds.mp3 import read_to_its_end
 
 F32 = NDArray[np.float32]
 
@@ -187,8 +188,9 @@ def _by_soundfile(data: bytes, max_seconds: float) -> Sound:
             "which is not installed: pip install 'albireo[audio]'"
         ) from None
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            _check_size(max(1, file.frames), file.channels, file.samplerate, max_seconds)
+        with soundfile.SoundFile(io.BytesIO(read_to_its_end(data))) as file:
+            said = 1 if file.format == "MP3" else max(1, file.frames)
+            _check_size(said, file.channels, file.samplerate, max_seconds)
             # what a file says of its length is not trusted, and channels are not kept
             most, parts = int(max_seconds * file.samplerate) + 1, list[F32]()
             while most > 0 and len(part := file.read(min(most, _AT_ONCE), dtype="float32", always_2d=True)):

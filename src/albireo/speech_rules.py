@@ -14,13 +14,13 @@ class SpeechRules:
 
     Fields:
         opening: of each of the first tokens, which it may be: a language, what to do. They say how to write, and are no
-            part of the text.
+            part of the text: the likeliest is taken, whatever the temperature.
         never: ids that never come; never_first: that do not come first behind the opening.
         times: id of the token that says 0.00 s, behind which all say times. is_timed: the text has some; else none
             comes.
         text_end: the ids of text are those below it: the id that ends an output.
-        silence: id of the token that says that nothing is said: with the first token its log-probability is told, too,
-            where any is; None: there is none.
+        silence: id of the token that says that nothing is said: with the first token its raw log-probability is told,
+            too, where any is; None: there is none.
         last_first_time: latest time that a text may begin with, in steps; None: any.
     """
 

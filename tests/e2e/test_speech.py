@@ -20,6 +20,7 @@ from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.api.transcription import Written, joined
 from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature, UnsupportedModel
 from albireo.sounds.decode import Sound
+from albireo.sounds.windows import Window
 from tiny_speech import IDS, POSITIONS, RATE, TIMES, VOCAB, features, opened, save, sound
 
 START, END = IDS["<|startoftranscript|>"], IDS["<|endoftext|>"]
@@ -216,6 +217,17 @@ def test_what_is_made_up_of_silence_is_left_out(llm: LLM) -> None:
         found = transcriber.transcript(windows, [spoken, silent], params)
         assert len(found.segments) == 2 - is_left_out
         assert len(found.text) == len(transcriber.text(text)) * (2 - is_left_out) + (not is_left_out)
+
+
+def test_a_translation_is_english(llm: LLM) -> None:
+    """Words of windows are apart, whatever language was spoken."""
+    transcriber, windows = llm._admission.transcriber, [Window(0.0, sound(1)), Window(1.0, sound(1))]
+    written = [Written([65, 66, END], -0.3, 0.0)] * 2
+    spoken, translated = (
+        transcriber.transcript(windows, written, TranscriptionParams(language="yue", task=task)).text
+        for task in ("transcribe", "translate")
+    )
+    assert " " not in spoken and translated.replace(" ", "") == spoken and translated.count(" ") == 1
 
 
 def test_the_model_says_what_is_spoken(folder: Path, llm: LLM) -> None:

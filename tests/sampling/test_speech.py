@@ -79,9 +79,29 @@ def test_the_opening_comes_first_and_then_the_text_begins() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_sampler_follows_them(temperature: float) -> None:
-    params = SamplingParams(temperature=temperature, speech_rules=_rules(opening=((11, 12),)), seed=1)
+    rules = _rules(opening=((11, 12),))
+    params = SamplingParams(temperature=temperature, speech_rules=rules, repetition_penalty=5.0)
     assert params.needs_logits and params.changes_logits and not params.ignores_output
     logits = np.random.default_rng(1).standard_normal((1, V)).astype(np.float32)
+    logits[0, 11:13] = 1.0, 0.5
+    for seed in range(50):
+        task = SampleTask(0, params, seed, [11], [])
+        # the likeliest, whatever the temperature and penalties
+        assert Sampler(V).sample(logits, [task], [0])[0].token_id == 11
+        assert Sampler(V).sample(logits, [task.after([11])], [0])[0].token_id >= TIMES
+
+
+def test_log_probabilities_are_of_what_may_be_written_and_silence_of_all() -> None:
+    rules = _rules(opening=((11, 12),), silence=110)
+    params = SamplingParams(temperature=0.0, speech_rules=rules, logprobs=0)
+    logits = np.random.default_rng(1).standard_normal((1, V)).astype(np.float32)
     task = SampleTask(0, params, 1, [1], [])
-    assert Sampler(V).sample(logits, [task], [0])[0].token_id in (11, 12)
-    assert Sampler(V).sample(logits, [task.after([11])], [0])[0].token_id >= TIMES
+    first = Sampler(V).sample(logits, [task], [0])[0].logprobs
+    assert first is not None and first.token_ids[1:] == [110]
+    raw, pair = (torch.log_softmax(torch.tensor(row), -1) for row in (logits[0], logits[0, 11:13]))
+    assert first.logprobs == pytest.approx([float(pair.max()), float(raw[110])])
+    row = logits[0].copy()
+    follow_rules(row, rules, [11])
+    then = Sampler(V).sample(logits, [task.after([11])], [0])[0].logprobs
+    assert then is not None and len(then.token_ids) == 1
+    assert then.logprobs == pytest.approx([float(torch.log_softmax(torch.tensor(row), -1).max())])

@@ -204,7 +204,8 @@ class Transcriber:
     ) -> Transcript:
         """Of a whole sound. Args: written: of each of its windows."""
         language = asked.language or (self.language(written[0].token_ids) if self._languages else "en") or ""
-        text = joined(["" if each.is_silence else self.text(each.token_ids) for each in written], language)
+        texts = ["" if each.is_silence else self.text(each.token_ids) for each in written]
+        text = joined(texts, "en" if asked.task == "translate" else language)
         last = parts[-1]
         duration = last.start_s + len(last.samples) / self._rate
         segments: list[Segment] = []
@@ -251,7 +252,7 @@ class Transcriber:
 
 
 def joined(texts: Sequence[str], language: str) -> str:
-    """Texts of windows in a row."""
+    """Texts of windows in a row. Args: language: that they are in."""
     whole = ""
     for text in texts:
         needs_blank = whole and text and not whole[-1].isspace() and not text[0].isspace()

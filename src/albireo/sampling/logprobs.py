@@ -17,8 +17,8 @@ from albireo.step import TokenLogprobs
 Row = npt.NDArray[np.float32]
 
 
-def token_logprobs(row: Row, token_id: int, num: int, whose: str, also: int | None = None) -> TokenLogprobs:
-    """The chosen token first, then the num best (the chosen one, if among them, is not repeated), then also.
+def token_logprobs(row: Row, token_id: int, num: int, whose: str) -> TokenLogprobs:
+    """The chosen token first, then the num best (the chosen one, if among them, is not repeated).
 
     Args:
         row: [V] raw logits; not written to. num: 0 the chosen token only; -1 all.
@@ -42,10 +42,6 @@ def token_logprobs(row: Row, token_id: int, num: int, whose: str, also: int | No
         ids += best[other].tolist()
         logprobs += (row[best[other]].astype(np.float64) - log_total).tolist()
         ranks += best_ranks[other].tolist()
-    if also is not None and also not in ids:
-        ids.append(also)
-        logprobs.append(float(row[also]) - log_total)
-        ranks.append(1 + int(np.count_nonzero(row > row[also])))
     return TokenLogprobs(ids, logprobs, ranks)
 
 

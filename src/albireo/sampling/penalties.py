@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from albireo.params import SamplingParams
 from albireo.sampling.masking import mask_outside_grammar, only_end_of_thinking, put_off_end
-from albireo.sampling.speech import follow_rules
+from albireo.sampling.speech import follow_rules, is_opening
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -40,7 +40,8 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
     put_off_end(changed, task)
     if params.logit_bias:
         changed[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
-    penalise(changed, params, task.prompt_token_ids, task.output_token_ids)
+    if not is_opening(params.speech_rules, task.output_token_ids):
+        penalise(changed, params, task.prompt_token_ids, task.output_token_ids)
     return changed
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from albireo.errors import InvalidParams, InvariantError
 from albireo.sampling.logprobs import prompt_logprobs, token_logprobs
 from albireo.sampling.penalties import adjusted_logits
 from albireo.sampling.rng import uniform
+from albireo.sampling.speech import followed, is_opening
 from albireo.sampling.truncation import draw, truncated_weights
 from albireo.step import SampledToken, SampleTask, TokenLogprobs
 
@@ -83,9 +85,15 @@ class Sampler:
         """Draw the token of one task from its [V] raw logits; see sample()."""
         raw = np.ascontiguousarray(row)
         token_id = self._token(raw, task)
-        num, rules = task.params.logprobs, task.params.speech_rules
-        also = None if rules is None or task.output_token_ids else rules.silence
-        logprobs = None if num is None else token_logprobs(raw, token_id, num, f"sequence {task.seq_id}", also)
+        num, rules, output = task.params.logprobs, task.params.speech_rules, task.output_token_ids
+        if num is None:
+            return SampledToken(task.seq_id, token_id)
+        # of what a model of speech may write, as its thresholds are; but for silence, which it may not
+        told = raw if rules is None else followed(raw, rules, output)
+        logprobs = token_logprobs(told, token_id, num, f"sequence {task.seq_id}")
+        if rules is not None and rules.silence is not None and not output:
+            silence = token_logprobs(raw, rules.silence, 0, f"sequence {task.seq_id}")
+            logprobs = TokenLogprobs(*(a + b for a, b in zip(astuple(logprobs), astuple(silence), strict=True)))
         return SampledToken(task.seq_id, token_id, logprobs)
 
     def prompt_logprobs(self, logits: Logits, targets: Sequence[int], num: int) -> list[TokenLogprobs]:
@@ -106,7 +114,7 @@ class Sampler:
         if not math.isfinite(peak):
             raise _no_token(raw, peak, task)
         params = task.params
-        if params.is_greedy:
+        if params.is_greedy or is_opening(params.speech_rules, task.output_token_ids):
             return best
         places = None if task.matcher is None else _few_left(row)
         if places is not None:

@@ -21,7 +21,10 @@ def follow_rules(row: Row, rules: SpeechRules, output: Sequence[int]) -> None:
     """Set what may not come next to -inf, in place. Args: row: [V] logits. output: ids so far."""
     place = len(output) - len(rules.opening)
     if place < 0:
-        _only(row, rules.opening[len(output)])
+        ids = list(rules.opening[len(output)])
+        kept = row[ids]
+        row[:] = -np.inf
+        row[ids] = kept
         return
     row[list(rules.never)] = -np.inf
     if place == 0:
@@ -30,6 +33,18 @@ def follow_rules(row: Row, rules: SpeechRules, output: Sequence[int]) -> None:
         _follow_times(row, rules, output[len(rules.opening) :])
     else:
         row[rules.times :] = -np.inf
+
+
+def followed(row: Row, rules: SpeechRules, output: Sequence[int]) -> Row:
+    """A copy of a row that follow_rules() has changed."""
+    changed = row.copy()
+    follow_rules(changed, rules, output)
+    return changed
+
+
+def is_opening(rules: SpeechRules | None, output: Sequence[int]) -> bool:
+    """Whether the next token says how is written: the likeliest then, whatever else is asked."""
+    return rules is not None and len(output) < len(rules.opening)
 
 
 def _follow_times(row: Row, rules: SpeechRules, text: Sequence[int]) -> None:
@@ -59,9 +74,3 @@ def _are_times_likelier(row: Row, times: int) -> bool:
         return False
     likelihood = float(most) + float(np.log(np.exp(told.astype(np.float64) - most).sum()))
     return likelihood > float(others.max(initial=-np.inf))
-
-
-def _only(row: Row, ids: Sequence[int]) -> None:
-    kept = row[list(ids)]
-    row[:] = -np.inf
-    row[list(ids)] = kept

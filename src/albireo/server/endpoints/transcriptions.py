@@ -222,7 +222,8 @@ class _Answer:
         self._are_held[piece.place] = is_open
         num = next((place + 1 for place, is_over in enumerate(self._are_over) if not is_over), len(self._texts))
         shown = ["" if is_held else text for text, is_held in zip(self._texts[:num], self._are_held, strict=False)]
-        text = joined(shown, self._heard.asked.language or "")
+        asked = self._heard.asked
+        text = joined(shown, "en" if asked.task == "translate" else asked.language or "")
         new = text[len(self._told) :]
         self._told = text
         return [TextDelta(new)] if new else []

@@ -19,8 +19,8 @@ from albireo.cli.main import main
 
 SOURCE = Path(main_module.__file__).parent
 COMMANDS = (
-    "bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "run-batch", "serve", "tune",
-    "verify",
+    "bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "run-batch", "serve",
+    "transcribe", "tune", "verify",
 )  # fmt: skip
 HEAVY = ("numpy", "tokenizers", "jinja2", "tqdm", "huggingface_hub", "albireo._native", "albireo.api.load")
 

@@ -1,4 +1,4 @@
-"""Write down what is said in sounds, with a model of speech.
+"""Write down what is said in files of sound, with a model of speech.
 
 Prints transcripts in the order of the files, when all are there.
 """
@@ -52,7 +52,9 @@ def command(
     temperature: float,
     engine: dict[str, Any],
 ) -> None:
-    """Write down what is said in each FILE, with a MODEL of speech (Whisper); "-" is stdin.
+    """Write down what is said in files of sound, with a model of speech.
+
+    MODEL is a directory or a hub name of a Whisper; FILE "-" is stdin.
 
     WAV, FLAC, OGG, MP3 and more; of any length: what is longer than the model hears at once is cut where it is quiet.
 

@@ -20,6 +20,7 @@ from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from albireo.server.protocol.transcriptions import TranscriptionRequest
 
 _RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 #: (path, what it does, request, answer).
@@ -41,6 +42,8 @@ _POSTS = (
 )
 #: (method, path, what it does), of those without a body of JSON.
 _OTHERS = (
+    ("post", "/v1/audio/transcriptions", "Write down what is said in a sound."),
+    ("post", "/v1/audio/translations", "The same, in English."),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
@@ -76,8 +79,13 @@ _QUERIES = {
     ),
     "/v1/batches": _PAGE,
 }
-#: Path -> the fields of its form; a file is one of bytes.
-_FORMS = {"/v1/files": {"file": {"type": "string", "format": "binary"}, "purpose": {"const": "batch"}}}
+_FILE = {"type": "string", "format": "binary"}
+_OF_SOUNDS = msgspec.json.schema(TranscriptionRequest)["$defs"]["TranscriptionRequest"]["properties"]
+#: Path -> the fields of its form, and those that must be there; a file is one of bytes.
+_FORMS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "/v1/files": ({"file": _FILE, "purpose": {"const": "batch"}}, ["file", "purpose"]),
+    **{f"/v1/audio/{path}": ({"file": _FILE, **_OF_SOUNDS}, ["file"]) for path in ("transcriptions", "translations")},
+}
 _ERROR = {
     "type": "object",
     "description": "What went wrong, of every status from 400 on; /v1/messages has Anthropic's form.",
@@ -117,7 +125,8 @@ def openapi() -> dict[str, Any]:
         for name, kind, what in _QUERIES.get(path, ()) if method == "get" else ():
             operation.setdefault("parameters", []).append(_parameter(name, "query", kind, what))
         if method == "post" and path in _FORMS:
-            form = {"type": "object", "properties": _FORMS[path], "required": [*_FORMS[path]]}
+            properties, required = _FORMS[path]
+            form = {"type": "object", "properties": properties, "required": required}
             operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
         paths.setdefault(path, {})[method] = operation
     failed = {"schema": {"$ref": "#/components/schemas/Error"}}

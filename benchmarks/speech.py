@@ -34,7 +34,7 @@ SIZES = {
     "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
 }
 RATE, SECONDS = 16000, 30
-NUM_TEXT, NUM_LANGUAGES, NUM_TIMES = 50257, 99, 1501
+NUM_TEXT, NUM_TIMES = 50257, 1501
 TASKS = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
 START, TRANSCRIBE, WITHOUT_TIMES = 50258, 50359, 50363
 

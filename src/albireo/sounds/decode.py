@@ -7,7 +7,6 @@ only, and when it is needed. Does not know where bytes come from.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 import struct
@@ -91,11 +90,6 @@ def as_sound(value: Any) -> Sound:
         info = np.iinfo(array.dtype)
         array = (array.astype(np.float64) - (0 if info.min else 2 ** (info.bits - 1))) / 2 ** (info.bits - 1)
     return _checked(np.atleast_2d(array.astype(np.float32).T).T, rate)
-
-
-def has_soundfile() -> bool:
-    """Whether sounds of every format can be decoded here."""
-    return importlib.util.find_spec("soundfile") is not None
 
 
 def _checked(samples: NDArray[np.float32], rate: int) -> Sound:

@@ -27,10 +27,10 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.image_input import Tile
 from albireo.json_file import read_json
+from albireo.models.hearing.whisper import WhisperTower, open_whisper
 from albireo.models.speech.whisper import listening
 from albireo.models.vision.tensors import TowerTensors, tower_tensors
-from albireo.models.vision.tower import check_tensors, hears
-from albireo.models.vision.whisper import WhisperTower, open_whisper
+from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 from albireo.sounds.features import LogMel, open_log_mel
 
@@ -106,7 +106,7 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     """
     path = source.config_directory / "config.json"
     data = read_json(path) if path.is_file() else {}
-    if not hears(data):
+    if not listens(data):
         return None
     _refuse(config, source, device)
     model = source.model_config

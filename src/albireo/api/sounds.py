@@ -12,7 +12,7 @@ from albireo.errors import InvalidParams, ModelError
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
 from albireo.json_file import read_json
 from albireo.models import load_config
-from albireo.models.vision.tower import hears
+from albireo.models.vision.tower import listens
 from albireo.sounds.decode import as_sound
 from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
@@ -78,7 +78,7 @@ def open_sound_reader(config_directory: Path, most: int | None) -> SoundReader |
     """What reads the sounds of a model that is loaded; None where it hears none. Raises: ModelError."""
     path = config_directory / "config.json"
     data = read_json(path) if path.is_file() else {}
-    if not hears(data):
+    if not listens(data):
         return None
     start = data.get("decoder_start_token_id")
     config = load_config(config_directory, "float32")

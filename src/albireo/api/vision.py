@@ -75,7 +75,7 @@ class Vision:
     directory: Path
     tower: VisionTower
     processor: ImageProcessor
-    programs: tuple[Program, Program]
+    programs: tuple[Program, ...]
     axes: tuple[int, ...]
     sees_both_ways: bool
     token: int | None

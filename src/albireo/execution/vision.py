@@ -1,4 +1,4 @@
-"""VisionRunner: makes rows of a language model's embeddings of a tile: tower, neighbours put together, projector.
+"""VisionRunner: makes rows of a language model's embeddings of a tile: stem, tower, neighbours put together, projector.
 
 Made by api/, called where a prompt has pictures. A tile is one step with its patches as one sequence. Does not know
 pictures, prompts or requests, nor which device computes: what it gives lies in host memory.
@@ -56,7 +56,7 @@ class VisionRunner:
         self,
         tower: VisionTower,
         tensors: TowerTensors,
-        programs: tuple[Program, Program],
+        programs: tuple[Program, ...],
         open_program: Callable[[Program, TowerTensors], TowerModel],
     ) -> None:
         """Args:
@@ -68,28 +68,41 @@ class VisionRunner:
         self._tower, self.max_patches = tower, programs[0].maxima["T"]
         check_tensors(tower, tensors)
         tower.hold({name: tensors.tensor(name).to_float32() for name in tower.host_tensors})
-        self._model, self._projector = (open_program(program, tensors) for program in programs)
+        self._model, self._projector, *self._stem = (open_program(program, tensors) for program in programs)
 
     def rows(self, tile: F32) -> F32:
-        """[n, hidden_size of the text part] of a tile [H, W, 3], normalized; the caller's own.
+        """[n, hidden_size of the text part] of a tile [H, W, 3], normalized, or of a sound's [H, W]; the caller's own.
 
         Raises: InvariantError for a tile that the tower does not read, or of more patches than memory is planned for.
         """
         num_patches = self._tower.patches(*tile.shape[:2])
         if num_patches > self.max_patches:
             raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
-        inputs = self._tower.inputs(tile)
+        inputs = self._tower.inputs(self._behind_stem(tile, num_patches))
         sequences = self._tower.sequences(*tile.shape[:2]) or ((num_patches,),)
         steps = [step_of(inputs.given, inputs.rope_rows, each, _BLOCK_SIZE) for each in sequences]
         hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
         joined = self._tower.joined(hidden, inputs.grid)
         return self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
 
+    def _behind_stem(self, tile: F32, num_patches: int) -> F32:
+        """What the tower reads of a tile: the tile where there is no stem."""
+        stem = self._tower.stem
+        if stem is None:
+            return tile
+        found = []
+        for rows in stem.pieces(tile):
+            for number, model in enumerate(self._stem):
+                rows = stem.behind(number, model.run(step_of((rows,), None, (len(rows),), _BLOCK_SIZE)).hidden)
+            # the next piece is written where this one lies
+            found.append(rows.copy())
+        return np.concatenate(found)[:num_patches]
+
 
 def vision_programs(
     tower: VisionTower, catalog: KernelCatalog, max_patches: int, choose: Choice | None = None
-) -> tuple[Program, Program]:
-    """Of a tower and of its projector, for tiles of up to max_patches patches; reads no weight.
+) -> tuple[Program, ...]:
+    """Of a tower and of its projector, for tiles of up to max_patches patches, and of its stem; reads no weight.
 
     Args: choose: matrices that are held in few bits; None: none is.
 
@@ -101,7 +114,9 @@ def vision_programs(
             choose_precision.run(graph, choose)
         return graph
 
-    first, second = (
+    stem = tower.stem
+    before = () if stem is None else zip(stem.graphs(), stem.most_rows, strict=True)
+    return tuple(
         compile_graph(
             rounded(graph),
             catalog,
@@ -113,9 +128,9 @@ def vision_programs(
         for graph, rows, sequences in (
             (tower.graph(), max_patches, tower.most_sequences(max_patches)),
             (tower.projector(), tower.most_rows(max_patches), 1),
+            *((graph, rows, 1) for graph, rows in before),
         )
     )
-    return first, second
 
 
 def num_blocks(program: Program) -> int:

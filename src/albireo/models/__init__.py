@@ -41,6 +41,7 @@ _ROOM = (
     "generation",
     "gguf",
     "head_rows",
+    "hearing",
     "interleaved_experts",
     "latent_attention",
     "latent_weights",

@@ -32,7 +32,7 @@ class _Whole:
         defaults: what absent keys of the text part mean, where that differs from its architecture.
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
         neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
-        ignored: keys of the text part that say nothing.
+        ignored: keys of the text part that say nothing. beside: of the whole.
         sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
             part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
@@ -46,6 +46,7 @@ class _Whole:
     always: Mapping[str, Any] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
     sees_images_both_ways: bool | str = False
     are_windows_kept: bool = False
     sections: tuple[int, int, int] | None = None
@@ -113,10 +114,31 @@ _WHOLES = {
     "qwen2_5_vl": replace(
         _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
     ),
+    "qwen2_audio": _Whole(
+        "Qwen2AudioForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        # of Qwen 2 7B as transformers has it, which files of Qwen2-Audio leave out
+        {
+            "vocab_size": 151936,
+            "hidden_size": 4096,
+            "intermediate_size": 22016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+        },
+        neutral={"use_mrope": False},
+    ),
     "qwen2_vl": _QWEN2_VL,
     "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
     "qwen3_5_moe": _Whole(
         "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS
+    ),
+    "qwen3_asr": _Whole(
+        "Qwen3ASRForConditionalGeneration", {"qwen3": "qwen3", "qwen3_asr_text": "qwen3"}, {"tie_word_embeddings": True}
     ),
     "qwen3_vl": _Whole(
         "Qwen3VLForConditionalGeneration",
@@ -132,11 +154,16 @@ _WHOLES = {
         {"norm_topk_prob": True},
         sections=_QWEN3_VL_SECTIONS,
     ),
+    "voxtral": _Whole(
+        "VoxtralForConditionalGeneration", {"llama": "llama"}, {"rms_norm_eps": 1e-5}, beside=keys("hidden_size")
+    ),
 }
 #: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is
 #: never run.
 _OF_IMAGES = keys(
     "audio_config audio_token_id boa_token_id eoa_token_id eoa_token_index vision_soft_tokens_per_image",
+    "audio_token_index audio_start_token_id audio_end_token_id user_token_id support_languages timestamp_token_id",
+    "token_classification_bias",
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
     "image_token_id video_token_id vision_start_token_id vision_end_token_id vision_token_id",
     "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
@@ -147,8 +174,10 @@ _OF_IMAGES = keys(
     "min_image_tokens min_tiles tile_size use_image_special_tokens use_thumbnail vision_feature_select_strategy",
     "image_seq_length",
 )
-#: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
+#: Of rotary settings: which pairs follow which of three positions. Those of text are equal, and those of sounds.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")
+#: What some wholes are a part of, which does nothing else here: what makes speech of what they write is left out.
+_INNER = "thinker_config"
 #: What rotary settings were called that have them, and are else those of text.
 _OLD_TYPE = "mrope"
 #: Keys that the whole may have in place of its text part.
@@ -160,13 +189,15 @@ _PREFIXES = (
     ("model.text_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    ("thinker.model.", "model."),
+    ("thinker.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
 _TOWER = "visual."
 #: Of which a model with parts has some.
-_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.")
+_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
     "wte.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
@@ -198,6 +229,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     if not is_whole(data):
         return dict(data)
+    data = inner(data)
     fields = Fields(data, where)
     whole = _WHOLES[fields.text("model_type")]
     classes = fields.texts("architectures")
@@ -218,15 +250,25 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
     # written twice by some
     again = {key for key, value in text.items() if whole.may_be_flat and data.get(key) == value}
-    fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES | again | {"text_config"}, {})
+    fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES | whole.beside | again | {"text_config"}, {})
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
 
 
+def inner(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says of a whole, where it is written as a part of one; what that says itself comes first."""
+    part = data.get(_INNER)
+    if not isinstance(part, Mapping):
+        return dict(data)
+    outer = {key: value for key, value in data.items() if key != _INNER}
+    return {**part, **outer}
+
+
 def text_type(data: Mapping[str, Any]) -> str:
     """The architecture of what config.json describes, or of its text part; what it calls itself where none is known."""
+    data = inner(data)
     named = str(data.get("model_type"))
     whole, text = _WHOLES.get(named), data.get("text_config")
     if whole is None:
@@ -237,6 +279,7 @@ def text_type(data: Mapping[str, Any]) -> str:
 
 def text_keys(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What config.json says of the text part of a whole, as it says it. Raises: ModelError where that is nothing."""
+    data = inner(data)
     text, whole = Fields(data, where).table("text_config"), _WHOLES.get(str(data.get("model_type")))
     if text is not None:
         return text
@@ -289,7 +332,8 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
 def _without_places(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: each for key, each in value.items() if key not in _OF_PLACES and each != _OLD_TYPE}
+    left_out = (*_OF_PLACES, *(("interleaved",) if "mrope_section" in value else ()))
+    return {key: each for key, each in value.items() if key not in left_out and each != _OLD_TYPE}
 
 
 def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:

@@ -6,6 +6,7 @@ Slaney 1998, Auditory Toolbox (bands). Keys are honoured, or change nothing, or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from albireo.json_file import Fields, keys, read_json
 F32 = NDArray[np.float32]
 
 PROCESSOR_FILE, SOUND_FILE = "processor_config.json", "preprocessor_config.json"
-_CLASS = "WhisperFeatureExtractor"
+#: Names of the extractor.
+WHISPER = ("WhisperFeatureExtractor",)
 #: Far above any.
 _MAX_BANDS, _MAX_RATE, _MAX_SECONDS, _MAX_FFT = 2**12, 2**20, 2**12, 2**14
 #: What is computed from other keys, and how several sounds become one array.
 _IGNORABLE = keys(
     "feature_extractor_type processor_class auto_map n_samples nb_max_frames padding_side return_attention_mask"
 )
+#: Samples whose frames are computed at once, for want of memory: a frame is many numbers before it is few.
+_AT_ONCE_S = 60
 #: Lowest power that has a logarithm; and how far below the loudest, in powers of ten, all is silence.
 _FLOOR, _RANGE = 1e-10, 8.0
 _HIGHEST_HZ = 8000.0
@@ -62,24 +66,38 @@ class LogMel:
         """
         if samples.ndim != 1 or len(samples) > self.num_samples:
             raise InvariantError(f"{samples.shape} samples; a window has {self.num_samples}")
-        whole = np.zeros(self.num_samples, np.float64)
-        whole[: len(samples)] = samples
-        padded = np.pad(whole, self.fft // 2, mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft)[:: self.hop][: self.num_frames]
+        return self.spectrum(filled(samples, self.num_samples))
+
+    def spectrum(self, samples: F32) -> F32:
+        """[n / hop, num_mels] of samples [n], n > fft, of any length: what is not as loud as the loudest by far is
+        silence, so that a sound is not the spectra of its parts."""
+        padded = np.pad(samples.astype(np.float64), self.fft // 2, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft)[:: self.hop][: len(samples) // self.hop]
         # periodic: a window of one sample more, without its last
-        spectrum = np.fft.rfft(frames * np.hanning(self.fft + 1)[:-1], axis=1)
-        powers = (spectrum.real**2 + spectrum.imag**2) @ self._bands
-        logs = np.log10(np.maximum(powers, _FLOOR))
+        window, step = np.hanning(self.fft + 1)[:-1], _AT_ONCE_S * self.rate // self.hop
+        logs = np.empty((len(frames), self.num_mels))
+        for first in range(0, len(frames), step):
+            found = np.fft.rfft(frames[first : first + step] * window, axis=1)
+            powers = (found.real**2 + found.imag**2) @ self._bands
+            logs[first : first + step] = np.log10(np.maximum(powers, _FLOOR))
         return np.asarray((np.maximum(logs, logs.max() - _RANGE) + 4.0) / 4.0, np.float32)
 
 
-def open_log_mel(directory: Path) -> LogMel:
-    """What a directory says of sounds. Raises: ModelError for missing or damaged files; UnsupportedModel for a key that
-    asks for something else."""
-    fields = _fields(directory)
-    named = fields.text("feature_extractor_type", _CLASS)
-    if named != _CLASS:
-        fields.unsupported("feature_extractor_type", named, f"supported: {_CLASS}")
+def filled(samples: F32, count: int) -> F32:
+    """samples [n], n <= count, and silence behind."""
+    return np.pad(samples, (0, count - len(samples)))
+
+
+def open_log_mel(directory: Path, names: Sequence[str] = WHISPER, ignorable: frozenset[str] = frozenset()) -> LogMel:
+    """What a directory says of sounds. Args: names: of extractors that are this one. ignorable: further keys, which
+    others read.
+
+    Raises: ModelError for missing or damaged files; UnsupportedModel for a key that asks for something else.
+    """
+    fields = log_mel_fields(directory)
+    named = fields.text("feature_extractor_type", names[0])
+    if named not in names:
+        fields.unsupported("feature_extractor_type", named, f"supported: {', '.join(names)}")
     fft = fields.integer("n_fft", 2, _MAX_FFT, 400)
     found = LogMel(
         fields.integer("sampling_rate", 1, _MAX_RATE, 16000),
@@ -88,13 +106,14 @@ def open_log_mel(directory: Path) -> LogMel:
         fft,
         fields.integer("chunk_length", 1, _MAX_SECONDS, 30),
     )
-    fields.refuse_unread(_IGNORABLE, {})
+    fields.refuse_unread(_IGNORABLE | ignorable, {})
     if found.num_samples % found.hop or fft % 2 or found.num_samples <= fft:
         fields.fail("hop_length", found.hop, f"must cut {found.num_samples} samples evenly, and n_fft={fft} be even")
     return found
 
 
-def _fields(directory: Path) -> Fields:
+def log_mel_fields(directory: Path) -> Fields:
+    """The keys of the file that says how sounds are prepared. Raises: ModelError where there is none."""
     path = directory / PROCESSOR_FILE
     if path.is_file():
         table = Fields(read_json(path), str(path)).table("feature_extractor")

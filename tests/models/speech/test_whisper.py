@@ -18,8 +18,8 @@ from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.models import load_architecture, load_config, open_checkpoint, speech_types
 from albireo.models.speech import whisper
 from albireo.models.vision.tensors import tower_tensors
-from albireo.models.vision.tower import check_tensors, has_tower, hears, open_tower
-from albireo.models.vision.whisper import open_whisper
+from albireo.models.vision.tower import check_tensors, has_tower, listens, open_tower
+from albireo.models.hearing.whisper import open_whisper
 from tiny_speech import POSITIONS, VOCAB, features, opened, save, sound
 
 
@@ -57,7 +57,7 @@ def test_the_encoder_is_as_near_to_exact_as_transformers(dtype: str, tmp_path: P
 def test_found_among_models_of_speech(tmp_path: Path) -> None:
     folder = save(tmp_path)
     data = json.loads((folder / "config.json").read_text())
-    assert speech_types() == ("whisper",) and hears(data) and has_tower(data)
+    assert speech_types() == ("whisper",) and listens(data) and has_tower(data)
     assert load_architecture("whisper").tiny["model_type"] == "whisper"
     config = load_config(folder)
     assert config.blocks.sound_positions == POSITIONS and config.max_position_embeddings == POSITIONS + 64

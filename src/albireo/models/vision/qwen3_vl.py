@@ -30,7 +30,7 @@ from albireo.models.vision.positions import (
     rotations,
 )
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
-from albireo.models.vision.tower_inputs import Sequences, TowerInputs
+from albireo.models.vision.tower_inputs import Sequences, TowerInputs, WithoutStem
 
 _NAMES = Names(
     "norm1",
@@ -56,7 +56,7 @@ _TABLE = "visual.pos_embed.weight"
 
 
 @dataclass(slots=True)
-class Qwen3VLTower:
+class Qwen3VLTower(WithoutStem):
     """Implements tower.VisionTower. Fields: side: of the table of positions. frames: that a patch has. merge: patches
     on a side of what becomes one row. theta: base of frequencies. deep: layers whose states the first layers of the
     language model are given, one each (DeepStack). table: [side * side, E] positions, once held."""

@@ -63,8 +63,9 @@ def encoder_settings(
     eps: float | None = None,
     is_rms: bool = False,
     has_bias: bool = True,
+    has_k_bias: bool = True,
 ) -> EncoderSettings:
-    """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it.
+    """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it. Others: see there.
 
     Raises: ModelError for a bad value; UnsupportedModel for an activation that is not computed.
     """
@@ -86,6 +87,7 @@ def encoder_settings(
         dtype,
         is_rms,
         has_bias,
+        has_k_bias=has_k_bias,
     )
 
 

@@ -20,11 +20,21 @@ from albireo.models.text_part import ENCODER, TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
-_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
-_PREFIXES = tuple(
+_PARTS = (
+    "vision_model.",
+    "connector.",
+    "visual.",
+    "vision_tower.",
+    "audio_tower.",
+    "multi_modal_projector.",
+    "embed_vision.",
+)
+#: As Qwen3-ASR was first published: the projector was a part of the tower.
+_PROJECTOR = tuple((f"thinker.audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.") for n in (1, 2))
+_PREFIXES = _PROJECTOR + tuple(
     (f"{whole}{part}{more}", part)
     for part in _PARTS
-    for whole in ("model.", "")
+    for whole in ("model.", "thinker.", "")
     # SigLIP was once a model within another
     for more in (("vision_model.", "") if part == "vision_tower." else ("",))
 )
@@ -32,6 +42,8 @@ _PREFIXES = tuple(
 _HEARD, _LISTENS = ("model.encoder.", "encoder."), (".encoder_attn.k_proj.", ".encoder_attn.v_proj.")
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
+#: Convolutions of several channels, whose weights files hold as [out, in, band, frame]: here the channel is last.
+_CHANNEL_LAST = ("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight")
 #: Vectors that graphs read as tables of one row.
 _OF_ONE_ROW = (".lambda_1", ".lambda_2")
 
@@ -73,9 +85,11 @@ class TowerTensors:
     def tensor(self, name: str) -> RawTensor:
         """Raises: WeightMismatch for an unknown name or an element type not read."""
         found = self._stored.tensor(name)
-        if name in _TRANSPOSED:
+        if name in (*_TRANSPOSED, *_CHANNEL_LAST):
             if name not in self._turned:
-                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(found.to_float32().T))
+                turned = found.to_float32()
+                turned = turned.T if name in _TRANSPOSED else np.moveaxis(turned, 1, -1).reshape(len(turned), -1)
+                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(turned))
             return self._turned[name]
         return replace(found, shape=_flat(name, found.shape))
 

@@ -2,6 +2,7 @@
 
 Opened by the front doors, run by execution/vision.py. The tower's program reads patches and gives hidden states; the
 host puts those of neighbours together; the projector's program makes of them rows that stand in place of embeddings.
+Towers that hear have a stem before all that, and their patches are what that gives.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ from typing import Any, Protocol
 
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
+from albireo.models.hearing.qwen2_audio import open_qwen2_audio
+from albireo.models.hearing.qwen3_asr import open_qwen3_asr
+from albireo.models.hearing.stem import Stem
+from albireo.models.hearing.voxtral import open_voxtral
+from albireo.models.hearing.whisper import open_whisper
+from albireo.models.text_part import inner
 from albireo.models.vision.gemma3 import open_gemma3
 from albireo.models.vision.gemma4 import open_gemma4
 from albireo.models.vision.idefics3 import open_idefics3
@@ -23,7 +30,6 @@ from albireo.models.vision.qwen2_vl import open_qwen2_5_vl, open_qwen2_vl
 from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import Sequences, TowerInputs
-from albireo.models.vision.whisper import open_whisper
 from albireo.models.weights import check_weights
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "check_tensors",
     "has_tower",
     "hears",
+    "listens",
     "open_tower",
     "tower_file",
     "tower_tensors",
@@ -63,6 +70,11 @@ class VisionTower(Protocol):
         the projector gives hold those, too, side by side behind what stands in place of embeddings."""
         ...
 
+    @property
+    def stem(self) -> Stem | None:
+        """What is computed before; None: nothing is."""
+        ...
+
     def hold(self, tensors: Mapping[str, F32]) -> None:
         """Keep host_tensors. Raises: WeightMismatch for one of another shape than config.json implies."""
         ...
@@ -89,7 +101,8 @@ class VisionTower(Protocol):
         ...
 
     def inputs(self, tile: F32) -> TowerInputs:
-        """Of a tile [H, W, 3], normalized. Raises: InvariantError, as patches()."""
+        """Of a tile [H, W, 3], normalized; or of what the stem gives of one, [T, K]. Raises: InvariantError, as
+        patches()."""
         ...
 
     def graph(self) -> Graph:
@@ -118,16 +131,20 @@ _FAMILIES: dict[str, _Open] = {
     "lfm2-vl": open_lfm2_vl,
     "mistral3": open_mistral3,
     "qwen2_5_vl": open_qwen2_5_vl,
+    "qwen2_audio": open_qwen2_audio,
     "qwen2_vl": open_qwen2_vl,
     "qwen3_5": open_qwen3_vl,
     "qwen3_5_moe": open_qwen3_vl,
+    "qwen3_asr": open_qwen3_asr,
     "qwen3_vl": open_qwen3_vl,
     "qwen3_vl_moe": open_qwen3_vl,
     "smolvlm": open_idefics3,
+    "voxtral": open_voxtral,
     "whisper": open_whisper,
 }
-#: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by.
-_HEARING = ("whisper",)
+#: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder listens
+#: to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
+_LISTENING, _HEARING = ("whisper",), ("qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
@@ -135,11 +152,18 @@ IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 def has_tower(data: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a model whose tower is computed here."""
     kind = data.get("model_type")
-    return kind in _FAMILIES and (kind in _HEARING or isinstance(data.get("vision_config"), Mapping))
+    if kind in _LISTENING or kind not in _FAMILIES:
+        return kind in _LISTENING
+    return isinstance(inner(data).get("audio_config" if kind in _HEARING else "vision_config"), Mapping)
+
+
+def listens(data: Mapping[str, Any]) -> bool:
+    """Whether it is that of a model whose decoder listens to a sound, see models/speech: it has no other prompts."""
+    return data.get("model_type") in _LISTENING
 
 
 def hears(data: Mapping[str, Any]) -> bool:
-    """Whether it is that of a model whose tower hears sounds, and sees nothing."""
+    """Whether it is that of a model whose prompts may have sounds."""
     return data.get("model_type") in _HEARING
 
 
@@ -162,7 +186,8 @@ def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:
 
     Raises: WeightMismatch naming what is missing, misshapen or extra.
     """
-    graphs = tower.graph(), tower.projector()
+    before = () if tower.stem is None else tower.stem.graphs()
+    graphs = *before, tower.graph(), tower.projector()
     read = {name for graph in graphs for constant in graph.constants.values() for name in _sources(constant)}
     for graph in graphs:
         check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors, *tower.unread_tensors, *IGNORABLE_TENSORS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from albireo.models.hearing.stem import Stem
 from albireo.models.vision.patches import F32, Grid
 
 #: See tower.VisionTower.sequences().
@@ -25,7 +26,17 @@ class TowerInputs:
     rope_rows: F32 | None = None
 
 
-class GivesRowsOnce:
+class WithoutStem:
+    """Of a tower that reads tiles itself; see tower.VisionTower."""
+
+    __slots__ = ()
+
+    @property
+    def stem(self) -> Stem | None:
+        return None
+
+
+class GivesRowsOnce(WithoutStem):
     """Of a tower whose rows are what stands in place of embeddings, and no more; see tower.VisionTower."""
 
     __slots__ = ()

@@ -1,8 +1,8 @@
-"""Whisper's encoder: frames of a spectrogram, two convolutions in time, layers in which all positions see each other.
+"""Whisper's encoder as a tower: what its decoder listens to.
 
-Found by tower.py. A tile is a sound: frames are its rows, bands their numbers. The first convolution is the tower's
-program, and what lies behind its neighbours' the projector's: between the two, rows of three frames are put side by
-side. Source: Radford et al. 2022, Robust Speech Recognition via Large-Scale Weak Supervision.
+Found by vision/tower.py. A tile is a sound: frames are its rows, bands their numbers. The first convolution is the
+tower's program, and what lies behind its neighbours' the projector's: between the two, rows of three frames are put
+side by side.
 """
 
 from __future__ import annotations
@@ -11,33 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
+from albireo.models.hearing.stem import side_by_side
+from albireo.models.hearing.whisper_layers import EPS, STRIDE, first_convolution, layers_of
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import pooled_states
 from albireo.models.speech.whisper import MAX_SOUND_POSITIONS
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_HEADS, MAX_WIDTH, activation
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
-
-#: Frames that a convolution sees at once, and those that the second one goes on by.
-_KERNEL, _STRIDE = 3, 2
-_EPS = 1e-5
-_NAMES = Names(
-    "self_attn_layer_norm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.out_proj",
-    "final_layer_norm",
-    "fc1",
-    "fc2",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +39,7 @@ class WhisperTower(HoldsNothing):
         return self.encoder.dtype
 
     def most_rows(self, patches: int) -> int:
-        return patches // _STRIDE
+        return patches // STRIDE
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
@@ -63,7 +49,7 @@ class WhisperTower(HoldsNothing):
     @property
     def largest(self) -> tuple[int, int]:
         """Frames of a sound, and bands of each: there is no other size."""
-        return _STRIDE * self.num_positions, self.num_bands
+        return STRIDE * self.num_positions, self.num_bands
 
     def patches(self, height: int, width: int) -> int:
         if (height, width) != self.largest:
@@ -72,43 +58,22 @@ class WhisperTower(HoldsNothing):
         return height
 
     def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // _STRIDE
+        return self.patches(height, width) // STRIDE
 
     def inputs(self, tile: F32) -> TowerInputs:
         self.patches(*tile.shape)
-        return TowerInputs((_side_by_side(tile, 1),), (len(tile), 1))
+        return TowerInputs((side_by_side(tile, 1),), (len(tile), 1))
 
     def graph(self) -> Graph:
-        b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            x = linear(b, c, b.given(_KERNEL * self.num_bands, 0), "encoder.conv1", c.hidden_size, "frames")
-            with b.part("act"):
-                x = activated(b, x, "gelu")
-        return pooled_states(b, x)
+        return first_convolution(self.encoder, self.num_bands, "encoder")
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        return _side_by_side(hidden, _STRIDE)
+        return side_by_side(hidden, STRIDE)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        with b.part("embed"):
-            x = linear(b, c, b.given(_KERNEL * c.hidden_size, 0), "encoder.conv2", c.hidden_size, "frames")
-            with b.part("act"):
-                x = activated(b, x, "gelu")
-            with b.part("positions"):
-                shape = self.num_positions, c.hidden_size
-                x = b.add(x, b.embed(b.positions, b.weight("encoder.embed_positions.weight", shape, "float32")))
-        for number in range(c.num_layers):
-            x = layer(b, c, x, number, "encoder.layers", _NAMES)
+        x = layers_of(b, c, self.num_positions, "encoder")
         return pooled_states(b, norm(b, c, x, "encoder.layer_norm"))
-
-
-def _side_by_side(frames: F32, stride: int) -> F32:
-    """[n / stride, 3 * width] of frames [n, width], zeros before and behind: of each number the three frames', as a
-    convolution's weight is flattened."""
-    padded = np.pad(frames, ((1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _KERNEL, axis=0)[::stride]
-    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
 
 
 def open_whisper(data: Mapping[str, Any], dtype: str, where: str) -> WhisperTower:
@@ -125,7 +90,7 @@ def open_whisper(data: Mapping[str, Any], dtype: str, where: str) -> WhisperTowe
         heads,
         1,
         activation(fields, "activation_function", "gelu"),
-        _EPS,
+        EPS,
         dtype,
         has_k_bias=False,
     )

@@ -1,0 +1,201 @@
+"""Qwen3-ASR: each second of a sound by three convolutions in time and frequency; layers that see some seconds at once.
+
+Found by vision/tower.py. A tile is what the layers see at once; all it takes of others is how loud the loudest was.
+Source: Qwen team 2026, Qwen3-ASR Technical Report; the encoder is that of Qwen3-Omni.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
+from albireo.models.hearing.stem import KERNEL
+from albireo.models.hearing.whisper_layers import EPS, NAMES
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+
+_PREFIX, _PROJECTOR = "audio_tower", "multi_modal_projector"
+_NUM_CONVOLUTIONS = 3
+_MAX_FRAMES = 2**16
+#: Of a sine and its cosine the slowest goes round once in so many positions, times 2 pi.
+_SLOWEST = 10000.0
+_DEFAULTS = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+    "patch_size": 1,
+}
+
+
+def _halved(count: int, times: int = _NUM_CONVOLUTIONS) -> int:
+    """What is left of so many frames, or bands, behind convolutions that go on by two."""
+    for _ in range(times):
+        count = -(-count // 2)
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Convolutions:
+    """Implements stem.Stem. A piece is a chunk of frames, the last filled up with zeros.
+
+    Fields: chunk: frames of a piece. channels: of what each gives.
+    """
+
+    encoder: EncoderSettings
+    num_bands: int
+    chunk: int
+    channels: int
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return tuple(self._graph(number) for number in range(_NUM_CONVOLUTIONS))
+
+    def _graph(self, number: int) -> Graph:
+        b = GraphBuilder()
+        width = KERNEL**2 * (1 if number == 0 else self.channels)
+        with b.part("embed"):
+            given = b.given(width, 0)
+            x = linear(b, self.encoder, given, f"{_PREFIX}.conv2d{number + 1}", self.channels, "frames")
+            with b.part("act"):
+                x = activated(b, x, "gelu")
+        return pooled_states(b, x)
+
+    @property
+    def most_rows(self) -> tuple[int, ...]:
+        frames, bands = self.chunk, self.num_bands
+        return tuple(_halved(frames, times) * _halved(bands, times) for times in range(1, _NUM_CONVOLUTIONS + 1))
+
+    def pieces(self, tile: F32) -> Iterator[F32]:
+        for first in range(0, len(tile), self.chunk):
+            piece = tile[first : first + self.chunk]
+            piece = np.pad(piece, ((0, self.chunk - len(piece)), (0, 0)))
+            yield _neighbours(piece[:, :, None])
+
+    def behind(self, number: int, hidden: F32) -> F32:
+        frames, bands = _halved(self.chunk, number + 1), _halved(self.num_bands, number + 1)
+        places = hidden.reshape(frames, bands, self.channels)
+        if number + 1 < _NUM_CONVOLUTIONS:
+            return _neighbours(places)
+        # a row of each frame: all bands of a channel, as the linear behind reads them
+        return np.ascontiguousarray(places.transpose(0, 2, 1).reshape(frames, -1))
+
+
+def _neighbours(places: F32) -> F32:
+    """[frames / 2 * bands / 2, 9 * channels] of [frames, bands, channels], zeros around: of every second place the
+    nine around it, by band, then by frame, then by channel."""
+    frames, bands, channels = places.shape
+    padded = np.pad(places, ((1, 1), (1, 1), (0, 0)))
+    tall, wide = _halved(frames, 1), _halved(bands, 1)
+    found = np.empty((tall, wide, KERNEL, KERNEL, channels), np.float32)
+    for band in range(KERNEL):
+        for frame in range(KERNEL):
+            found[:, :, band, frame] = padded[frame : frame + 2 * tall : 2, band : band + 2 * wide : 2]
+    return found.reshape(tall * wide, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Qwen3AsrTower(HoldsNothing):
+    """Implements tower.VisionTower.
+
+    Fields: chunk: frames that convolutions see at once, and positions are counted in. num_chunks: of a tile. width: of
+    rows. act: of the projector.
+    """
+
+    encoder: EncoderSettings
+    num_bands: int
+    chunk: int
+    num_chunks: int
+    channels: int
+    width: int
+    act: str
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def stem(self) -> _Convolutions:
+        return _Convolutions(self.encoder, self.num_bands, self.chunk, self.channels)
+
+    def most_rows(self, patches: int) -> int:
+        return patches
+
+    def patches(self, height: int, width: int) -> int:
+        if width != self.num_bands or not 1 <= height <= self.chunk * self.num_chunks:
+            raise InvariantError(
+                f"{height} frames of {width} bands; this tower hears up to {self.chunk * self.num_chunks} of "
+                f"{self.num_bands}"
+            )
+        whole, rest = divmod(height, self.chunk)
+        return whole * _halved(self.chunk) + _halved(rest)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width)
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        # anew with each chunk
+        places = np.resize(self._places, (len(tile), self.encoder.hidden_size))
+        return TowerInputs((tile, places), (len(tile), 1))
+
+    @cached_property
+    def _places(self) -> F32:
+        """[positions of a chunk, hidden_size] sines, then cosines."""
+        half = self.encoder.hidden_size // 2
+        speeds = np.exp(-np.log(_SLOWEST) / (half - 1) * np.arange(half))
+        angles = np.arange(_halved(self.chunk))[:, None] * speeds
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            given = b.given(self.channels * _halved(self.num_bands), 0)
+            x = linear(b, c, given, f"{_PREFIX}.conv_out", c.hidden_size, "chunks", has_bias=False)
+            with b.part("positions"):
+                x = b.add(x, b.given(c.hidden_size, 1))
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, f"{_PREFIX}.layers", NAMES)
+        return pooled_states(b, norm(b, c, x, f"{_PREFIX}.ln_post"))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        x = linear(b, c, b.given(c.hidden_size, 0), f"{_PROJECTOR}.linear_1", c.hidden_size, "up")
+        with b.part("act"):
+            x = activated(b, x, self.act)
+        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down"))
+
+
+def open_qwen3_asr(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields = audio_fields(data, where, ("qwen3_asr_encoder", "qwen3_asr_audio_encoder"), OF_WHISPER)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=EPS)
+    half = fields.integer("n_window", 4, _MAX_FRAMES, 50)
+    seen = fields.integer("n_window_infer", 2 * half, _MAX_FRAMES, 800)
+    channels = fields.integer("downsample_hidden_size", 1, MAX_WIDTH, 480)
+    bands = num_bands(fields)
+    width = text_width(data, where, 2048)
+    said = fields.integer("output_dim", 1, MAX_WIDTH, width)
+    if seen % (2 * half):
+        fields.fail("n_window_infer", seen, f"must be a multiple of twice n_window={half}")
+    if said != width:
+        fields.fail("output_dim", said, f"must be hidden_size={width} of the text part")
+    # positions begin anew with each chunk, so that of these no more than one has are read
+    ignorable = keys("num_hidden_layers conv_chunksize max_source_positions max_position_embeddings")
+    fields.refuse_unread(IGNORABLE | ignorable, {})
+    act = activation(fields, "hidden_act", "gelu")
+    return Qwen3AsrTower(encoder, bands, 2 * half, seen // (2 * half), channels, width, act)

@@ -1,0 +1,56 @@
+"""PreparedSound and SoundProcessor: what all families of processors give, and how they are asked.
+
+Called by the front doors and by every family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from albireo.sounds.features import F32
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSound:
+    """One sound of a prompt.
+
+    Fields:
+        tiles: each [frames, bands] as the tower hears it. Not to be written to.
+        text: what stands for the sound in a prompt, in place of the placeholder: row tokens, one for each row that the
+            tower gives of the tiles, in their order.
+    """
+
+    tiles: tuple[F32, ...]
+    text: str
+
+
+class SoundProcessor(Protocol):
+    """Prepares sounds for one model. May be used by many threads.
+
+    Fields:
+        rate: samples a second that it is given.
+        row_token: the token that becomes a row of the tower. placeholder: what the model's chat template writes for a
+            sound; around it the template may write more, which stays.
+    """
+
+    @property
+    def rate(self) -> int: ...
+
+    @property
+    def row_token(self) -> str: ...
+
+    @property
+    def placeholder(self) -> str: ...
+
+    def prepare(self, samples: F32) -> PreparedSound:
+        """Of samples [n], n > 0. Raises: InvalidParams when they are too few, or too many."""
+        ...
+
+    def rows(self, frames: int, bands: int) -> int:
+        """Rows that the tower gives of such a tile."""
+        ...
+
+    def largest_tile(self) -> tuple[int, int]:
+        """Most frames that a tile may have, and how many bands."""
+        ...

@@ -1,0 +1,64 @@
+"""Qwen3Asr: a sound is tiles of as many frames as its encoder's layers see at once; 13 rows for each second.
+
+Chat templates write <|audio_start|><|audio_pad|><|audio_end|>; it is the middle that becomes rows. Called by
+processor.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from albireo.sounds.features import F32, LogMel, filled
+from albireo.sounds.prepared import PreparedSound
+from albireo.sounds.settings import SoundSettings
+
+_CONVOLUTIONS = 3
+#: A shorter sound has silence behind.
+_FEWEST_SAMPLES = 8000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Qwen3Asr:
+    """See SoundProcessor. Fields: chunk: frames that convolutions see at once. tile: of a tile."""
+
+    spectra: LogMel
+    chunk: int
+    tile: int
+    fewest: int
+
+    row_token = placeholder = "<|audio_pad|>"
+
+    @classmethod
+    def read(cls, settings: SoundSettings) -> Qwen3Asr:
+        """Raises: ModelError, UnsupportedModel."""
+        spectra = settings.log_mel(("WhisperFeatureExtractor", "Qwen3ASRFeatureExtractor"), ("min_length", "n_window"))
+        fewest = settings.sounds.optional_integer("min_length", 0, 2**24)
+        tower = settings.tower
+        chunk = 2 * tower.integer("n_window", 4, 2**16, 50)
+        tile = tower.integer("n_window_infer", chunk, 2**16, 800)
+        return cls(spectra, chunk, tile, max(spectra.fft + 1, _FEWEST_SAMPLES if fewest is None else fewest))
+
+    @property
+    def rate(self) -> int:
+        return self.spectra.rate
+
+    def prepare(self, samples: F32) -> PreparedSound:
+        """See SoundProcessor."""
+        frames = self.spectra.spectrum(filled(samples, max(len(samples), self.fewest)))
+        tiles = tuple(np.ascontiguousarray(frames[at : at + self.tile]) for at in range(0, len(frames), self.tile))
+        return PreparedSound(tiles, self.row_token * sum(self.rows(*each.shape) for each in tiles))
+
+    def rows(self, frames: int, bands: int) -> int:
+        whole, rest = divmod(frames, self.chunk)
+        return whole * _halved(self.chunk) + _halved(rest)
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.tile, self.spectra.num_mels
+
+
+def _halved(count: int) -> int:
+    for _ in range(_CONVOLUTIONS):
+        count = -(-count // 2)
+    return count

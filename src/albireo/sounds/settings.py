@@ -1,0 +1,32 @@
+"""SoundSettings: what the files of a model say of how its sounds are prepared, for the families.
+
+Called by processor.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from albireo.json_file import Fields
+from albireo.sounds.features import WHISPER, LogMel, open_log_mel
+
+
+@dataclass(frozen=True, slots=True)
+class SoundSettings:
+    """Fields: sounds: of the file that says how sounds are prepared. tower: of audio_config."""
+
+    directory: Path
+    sounds: Fields
+    tower: Fields
+
+    def log_mel(self, names: Sequence[str] = WHISPER, ignorable: Sequence[str] = ()) -> LogMel:
+        """See open_log_mel(). Raises: also ModelError where the tower hears other bands."""
+        found = open_log_mel(self.directory, names, frozenset(ignorable))
+        bands = self.tower.integer("num_mel_bins", 1, 2**16, 128)
+        if bands != found.num_mels:
+            self.sounds.fail(
+                "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"
+            )
+        return found

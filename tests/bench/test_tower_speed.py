@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from albireo.api.devices import planning_device
+from albireo.api.perception import Vision, open_perception
 from albireo.api.source import open_source
-from albireo.api.vision import Vision, open_vision
 from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.config import EngineConfig
 
@@ -18,7 +18,7 @@ tiny_sights = pytest.importorskip("tiny_sights")
 
 def vision_of(folder: Path, dtype: str = "float32") -> Vision:
     config = EngineConfig(model=str(folder), dtype=dtype)
-    found = open_vision(config, open_source(folder, config), planning_device(config))
+    found = open_perception(config, open_source(folder, config), planning_device(config))
     assert isinstance(found, Vision)
     return found
 

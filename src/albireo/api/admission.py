@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.grammar_compiler import grammar_compiler
-from albireo.api.images import ImageReader, Placed
 from albireo.api.media import MediaReader, open_reader
+from albireo.api.places import Placed, Places
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.api.sounds import SoundReader
@@ -82,7 +82,7 @@ class Admission:
         """Args:
         eos_token_ids: None: grammars are compiled by the process that a submission goes to.
         reasoning: between what the model thinks; None: it does not.
-        media: what reads pictures or sounds; None where prompts have none; see settings.image_problem.
+        media: what reads pictures or sounds; None where prompts have none; see settings.image_problem, sound_problem.
         """
         self._config = config
         self._defaults = defaults
@@ -264,36 +264,32 @@ class Admission:
         self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
-        chat = self._chats.encode(messages, image_problem=self._image_problem, **options)
-        ids, images = self._placed(chat.token_ids, chat.images)
-        return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=images), is_chat=True))
+        images, sounds = self._problem("images"), self._problem("sounds")
+        chat = self._chats.encode(messages, image_problem=images, sound_problem=sounds, **options)
+        ids, placed = self._placed(chat.token_ids, chat.images, chat.sounds)
+        return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=placed), is_chat=True))
 
     def _placed(self, ids: list[int], pictures: Sequence[GivenImage], sounds: Sequence[GivenSound] = ()) -> Placed:
-        """A prompt with its pictures in place, or behind its sound. Raises: UnsupportedFeature where none are read;
-        InvalidParams."""
+        """A prompt with its pictures or sounds in place, or behind its sound. Raises: UnsupportedFeature where none are
+        read; InvalidParams."""
         reader = self._media
+        for kind, given in (("images", pictures), ("sounds", sounds)):
+            if given and (problem := self._problem(kind)):
+                raise UnsupportedFeature(f"the prompt has {len(given)} {kind}, and {problem}")
         if isinstance(reader, SoundReader):
-            if pictures:
-                raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and {self._image_problem}")
             return reader.placed(ids, sounds)
-        if sounds:
-            raise UnsupportedFeature(f"the prompt has {len(sounds)} sounds, and this model hears none")
-        if not pictures:
-            return ids, ()
-        if reader is None:
-            raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and {self._image_problem}")
-        return reader.placed(ids, pictures)
+        return (ids, ()) if reader is None else reader.placed(ids, sounds if reader.are_sounds else pictures)
 
-    @property
-    def image_mark(self) -> str | None:
-        """What a text says where a picture is; None where no pictures are read."""
-        return self._media.mark if isinstance(self._media, ImageReader) else None
+    def mark(self, kind: str) -> str | None:
+        """What a text says where one of the images, or sounds, is; None where none are read."""
+        return self._media.mark if isinstance(self._media, Places) and self._media.several == kind else None
 
-    @property
-    def _image_problem(self) -> str:
-        if self._media is None and not self._settings.image_problem:
+    def _problem(self, kind: str) -> str:
+        """Why prompts have no images, or no sounds; empty: they may have some."""
+        problem = self._settings.image_problem if kind == "images" else self._settings.sound_problem
+        if self._media is None and not problem:
             return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
-        return self._settings.image_problem
+        return problem
 
     @property
     def transcriber(self) -> Transcriber:

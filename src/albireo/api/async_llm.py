@@ -29,7 +29,7 @@ from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
-from albireo.text.conversation import has_images
+from albireo.text.conversation import has_media
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -104,8 +104,8 @@ class AsyncLLM:
             made = self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
             return self._loras.with_adapter(made, lora_request)
 
-        has_images = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
-        return self._stream(prepare, self._preparing(sampling_params, has_images), request_id, priority)
+        has_media = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
+        return self._stream(prepare, self._preparing(sampling_params, has_media), request_id, priority)
 
     def chat(
         self,
@@ -137,7 +137,7 @@ class AsyncLLM:
             made = self._admission.chat(messages, self._params(sampling_params), options)
             return self._loras.with_adapter(made, lora_request)
 
-        pool = self._preparing(sampling_params, has_images(messages))
+        pool = self._preparing(sampling_params, has_media(messages))
         return self._stream(prepare, pool, request_id, priority)
 
     async def embed(
@@ -251,9 +251,9 @@ class AsyncLLM:
     def _params(self, given: SamplingParams | None) -> SamplingParams:
         return self._admission.prepare(self._admission.default_params() if given is None else given)
 
-    def _preparing(self, given: SamplingParams | None, has_images: bool) -> ThreadPoolExecutor:
+    def _preparing(self, given: SamplingParams | None, has_media: bool) -> ThreadPoolExecutor:
         has_grammar = getattr(given, "structured_outputs", None) is not None
-        return self._compiling if has_grammar or has_images else self._encoding
+        return self._compiling if has_grammar or has_media else self._encoding
 
     async def _pooled(
         self, prepare: Callable[[], Submission], request_id: str | None, priority: int

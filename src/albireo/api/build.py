@@ -22,11 +22,11 @@ import albireo
 from albireo.api.checkpoint_source import CheckpointSource, with_whole_prompts
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
+from albireo.api.perception import stored_vision
 from albireo.api.pooled_head import stored_head
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.tokenizer import gguf_as_files
-from albireo.api.vision import stored_vision
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json

@@ -34,8 +34,6 @@ from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 from albireo.sounds.features import LogMel, open_log_mel
 
-#: Why there are no pictures.
-HEARS = "this model hears, and sees none"
 #: What schemes begin with by which the encoder is rounded, too: to 8 bits, as its rows are many, and multiplied. Others
 #: leave it as it is.
 _IN_8_BITS = ("int8", "int4")

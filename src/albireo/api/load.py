@@ -18,9 +18,20 @@ from albireo.api.compiled import compile_all
 from albireo.api.devices import Device, open_device
 from albireo.api.draft_head import HeadDrafter, tapped
 from albireo.api.drafter import Drafter
-from albireo.api.hearing import HEARS, Hearing, open_hearing
+from albireo.api.hearing import Hearing, open_hearing
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
+from albireo.api.perception import (
+    HEARS,
+    MAX_STEP_TILES,
+    SEES,
+    TEXT_ONLY,
+    MediaProblems,
+    Perception,
+    is_hearing,
+    media_problems,
+    open_perception,
+)
 from albireo.api.pooler import LazyPooler
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program
 from albireo.api.progress import bytes_bar
@@ -29,7 +40,6 @@ from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
-from albireo.api.vision import MAX_STEP_TILES, TEXT_ONLY, Vision, image_problem, open_vision
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
@@ -153,32 +163,32 @@ def load(
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
-        programs, memory, drafter, vision, hearing = _plan_all(config, source, device)
-        if isinstance(vision, str) and vision != TEXT_ONLY and config.limit_mm_per_prompt.image != 0:
-            _LOG.warning("%s: images are not read: %s", directory, vision)
+        programs, memory, drafter, perception, hearing = _plan_all(config, source, device)
+        problems = MediaProblems(HEARS, "") if hearing else media_problems(perception, is_hearing(source))
+        _warn(config, directory, problems)
         if drafter is not None:
             drafter.check_tokens(tokenizer.result() if tokenizer else None)
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
-            if isinstance(vision, Vision):
-                tower, projector = (tuned(program, directory, config.num_threads)[0] for program in vision.programs)
-                vision = replace(vision, programs=(tower, projector))
+            if isinstance(perception, Perception):
+                measured = (tuned(program, directory, config.num_threads)[0] for program in perception.programs)
+                perception = replace(perception, programs=tuple(measured))
             if hearing is not None:
                 hearing = hearing.tuned(directory, config.num_threads)
         graph = source.graph(memory.max_model_len)
         both = programs if drafter is None else (*programs, *drafter.programs)
-        if isinstance(vision, Vision):
-            both = (*both, *vision.programs)
+        if isinstance(perception, Perception):
+            both = (*both, *perception.programs)
         if hearing is not None:
             both = (*both, *hearing.programs)
         method, states, images, listener = None, None, None, None
         with _progress(both, show_progress, on_progress) as advance:
             needs = None
-            if isinstance(vision, Vision):
+            if isinstance(perception, Perception):
                 # before the model, which takes what is left of a GPU's memory
-                images = vision.load(device, config, model_config, memory.max_model_len, advance)
-                needs = vision.needs(programs[0], model_config)
+                images = perception.load(device, config, model_config, memory.max_model_len, advance)
+                needs = perception.needs(programs[0], model_config)
             model, memory = device.model(config, source, graph, programs, memory, advance, needs)
             if hearing is not None:
                 images, listener = hearing.load(device, config, model, advance)
@@ -195,6 +205,7 @@ def load(
             pooler = second.pooler()
         rule = source.pooling_rule
         ending = source.pooled_head()
+        num_deep = perception.tower.num_deep if isinstance(perception, Perception) else 0
         runner = device.runner(
             model,
             model_config.vocab_size,
@@ -204,7 +215,7 @@ def load(
             None if adapters is None else adapters.runner,
             ending,
             images,
-            second.seeing(vision.tower.num_deep) if isinstance(vision, Vision) and vision.tower.num_deep else None,
+            second.seeing(num_deep) if num_deep else None,
             states,
             listener,
         )
@@ -224,8 +235,9 @@ def load(
             embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
             model=model_config,
             pooling_rule=rule,
-            image_problem=HEARS if hearing else image_problem(vision),
-            are_images_whole=isinstance(vision, Vision) and vision.sees_both_ways,
+            image_problem=problems.images,
+            sound_problem=problems.sounds,
+            are_images_whole=isinstance(perception, Perception) and perception.sees_both_ways,
             max_step_tiles=MAX_STEP_TILES[device.name],
         )
         return Loaded(
@@ -251,6 +263,14 @@ def load(
             method=method,
             hidden_states=states,
         )
+
+
+def _warn(config: EngineConfig, directory: Path, problems: MediaProblems) -> None:
+    """Of what a model has a part for, and nobody reads, though nobody said that it is not wanted."""
+    limits = config.limit_mm_per_prompt
+    for what, problem, most in (("images", problems.images, limits.image), ("sounds", problems.sounds, limits.audio)):
+        if problem not in ("", TEXT_ONLY, HEARS, SEES) and most != 0:
+            _LOG.warning("%s: %s are not read: %s", directory, what, problem)
 
 
 def _eos_of(tokenizer: Future[Tokenizer] | None, vocab_size: int) -> tuple[int, ...]:
@@ -328,20 +348,20 @@ def plan_ranks(
 
 def _plan_all(
     config: EngineConfig, source: ModelSource, device: Device
-) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Vision | str, Hearing | None]:
-    """plan_ranks(), and what else has its part of the memory: the draft model; what reads pictures, or why nothing
-    does; and what hears."""
+) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Perception | str, Hearing | None]:
+    """plan_ranks(), and what else has its part of the memory: the draft model; what reads pictures and sounds, or why
+    nothing does; and what a decoder listens to."""
     limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     compiled = compile_all(config, source, model_len, device)
     programs, drafter = compiled.programs, compiled.drafter
-    vision = open_vision(config, source, device)
+    perception = open_perception(config, source, device)
     weight_bytes, working_bytes = 0, 0
-    if isinstance(vision, Vision):
-        weight_bytes += vision.weight_bytes(device)
-        working_bytes = vision.working_bytes(device, vision.needs(programs[0], source.model_config))
+    if isinstance(perception, Perception):
+        weight_bytes += perception.weight_bytes(device)
+        working_bytes = perception.working_bytes(device, perception.needs(programs[0], source.model_config))
     hearing = open_hearing(config, source, device, programs[0])
     if hearing is not None:
         weight_bytes, working_bytes = hearing.weight_bytes(device), hearing.working_bytes
@@ -358,7 +378,7 @@ def _plan_all(
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,
     )
-    return programs, memory, drafter, vision, hearing
+    return programs, memory, drafter, perception, hearing
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:

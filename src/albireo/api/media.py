@@ -7,22 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albireo.api.images import ImageReader, open_image_reader
+from albireo.api.images import open_image_reader
+from albireo.api.places import Places
+from albireo.api.sound_places import open_sound_places
 from albireo.api.sounds import SoundReader, open_sound_reader
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.text.tokenizer import Tokenizer
 
-MediaReader = ImageReader | SoundReader
+MediaReader = Places | SoundReader
 
 
 def open_reader(
     config: EngineConfig, config_directory: Path, settings: EngineSettings, tokenizer: Tokenizer | None
 ) -> MediaReader | None:
-    """Of a model that is loaded; None where its prompts are text. A picture's places need a tokenizer, a sound's none.
+    """Of a model that is loaded; None where its prompts are text. Places need a tokenizer, a sound in front none.
 
     Raises: ModelError for files that say nonsense.
     """
     if settings.sound_positions:
         return open_sound_reader(config_directory, config.limit_mm_per_prompt.audio)
-    return None if tokenizer is None else open_image_reader(config, config_directory, settings, tokenizer)
+    if tokenizer is None:
+        return None
+    if not settings.image_problem:
+        return open_image_reader(config, config_directory, tokenizer)
+    return None if settings.sound_problem else open_sound_places(config, config_directory, tokenizer)

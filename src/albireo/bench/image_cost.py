@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.api.vision import MAX_STEP_TILES, Vision
+from albireo.api.perception import HEARS, MAX_STEP_TILES, Perception, Vision
 from albireo.backends.layer_runs import layer_runs
 from albireo.bench.cost_model import CostModel
 from albireo.bench.predict import Estimate, median_limits, schedule
@@ -33,10 +33,10 @@ PICTURE = (1024, 768)
 _MARK = r"<[^<>]+>|\[[^\[\]]+\]|\s+|[^\s<\[]+|."
 
 
-def image_figures(vision: Vision | str) -> dict[str, Any]:
+def image_figures(vision: Perception | str) -> dict[str, Any]:
     """Of one picture; problem: why none are read, else empty. prompt_tokens: with the marks between those of rows."""
-    if isinstance(vision, str):
-        return {"problem": vision}
+    if not isinstance(vision, Vision):
+        return {"problem": vision if isinstance(vision, str) else HEARS}
     prepared = _prepared(vision)
     patches = _patches(vision, prepared)
     image, length = _placed(vision, prepared)

@@ -14,11 +14,11 @@ from albireo.api.config_only import open_to_plan
 from albireo.api.devices import planning_device
 from albireo.api.hearing import open_hearing
 from albireo.api.locate import locate_model
+from albireo.api.perception import Vision, open_perception
 from albireo.api.programs import MAX_PROMPT_ROWS
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
-from albireo.api.vision import Vision, open_vision
 from albireo.backends.cpu.machine import usable_cpus
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.draft_figures import check_tokens, draft_memory, draft_speeds
@@ -114,7 +114,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     (program,), drafter = compiled.programs, compiled.drafter
     if drafter is not None:
         check_tokens(drafter, config, source)
-    vision = open_vision(config, source, device)
+    vision = open_perception(config, source, device)
     vision_bytes = 0
     if not isinstance(vision, str):
         needs = vision.needs(program, source.model_config)

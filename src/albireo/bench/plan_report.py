@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from albireo.api.vision import TEXT_ONLY
+from albireo.api.perception import TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
 #: In place of speed, where a prompt begins with a sound.

@@ -15,10 +15,10 @@ from albireo.api.devices import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
+from albireo.api.perception import TEXT_ONLY, Vision, open_perception
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce
-from albireo.api.vision import TEXT_ONLY, Vision, open_vision
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.bench.image_cost import image_figures
 from albireo.cli.terminal import count, size
@@ -72,7 +72,7 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
 
 def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> list[Fact]:
     """What becomes of a picture in a prompt, or why none is read; nothing of a model of text."""
-    vision = open_vision(config, source, device)
+    vision = open_perception(config, source, device)
     if vision == TEXT_ONLY:
         return []
     figures = image_figures(vision)

@@ -107,7 +107,7 @@ def command(
     pictures = [open_picture(name) for name in images]
     directory = None if name is None else _locate(name, is_argument=model is None)
     session = Session(EngineConfig.from_kwargs(model=directory, **with_adapter(engine, lora)), lora)
-    lines = [_asked(line, pictures, session.image_mark) for line in lines]
+    lines = [_asked(line, pictures, session.mark("images")) for line in lines]
     echoed = [echo if echo is not None else line.messages is None for line in lines]
     writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoed)
     finished, num_failed = _run(session, lines, sampling, pictures, writer)

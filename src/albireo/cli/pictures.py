@@ -16,7 +16,7 @@ import click
 
 from albireo.errors import InvalidParams
 from albireo.images.decode import decode_image
-from albireo.images.sources import read_local
+from albireo.media.sources import PICTURE, read_local
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +45,7 @@ def open_picture(name: str) -> str | Image.Image:
     except RuntimeError:  # a home that there is not
         path = Path(name)
     # an absolute path is below the root, so that all that a path may be wrong about is said in one place
-    data = read_local(str(path.absolute()), Path("/"))
+    data = read_local(str(path.absolute()), Path("/"), PICTURE)
     try:
         return decode_image(data)
     except InvalidParams as error:

@@ -76,10 +76,9 @@ class Session:
             defaults["max_tokens"] = max_tokens
         return self._admission.default_params().clone(**(defaults | dict(given)))
 
-    @property
-    def image_mark(self) -> str | None:
-        """What a text to go on with says where a picture is; None where the model reads none."""
-        return self._admission.image_mark
+    def mark(self, kind: str) -> str | None:
+        """See Admission.mark()."""
+        return self._admission.mark(kind)
 
     def text(self, prompt: str | list[int], params: SamplingParams, pictures: Sequence[Any] = ()) -> Submission:
         """Prepare a prompt to go on with. Args: pictures: one for each of its marks. Raises: RequestError."""

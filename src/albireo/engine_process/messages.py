@@ -112,8 +112,8 @@ class Ready(Message):
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
-        windows, pooling_rule, generates, num_token_types, is_causal, image_problem, are_images_whole, sound_positions:
-            see EngineSettings.
+        windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, are_images_whole,
+            sound_positions: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -134,6 +134,7 @@ class Ready(Message):
     num_token_types: int = 0
     is_causal: bool = True
     image_problem: str = ""
+    sound_problem: str = ""
     are_images_whole: bool = False
     sound_positions: int = 0
     config_directory: str = ""
@@ -154,6 +155,7 @@ class Ready(Message):
             num_token_types=self.num_token_types,
             is_causal=self.is_causal,
             image_problem=self.image_problem,
+            sound_problem=self.sound_problem,
             are_images_whole=self.are_images_whole,
             sound_positions=self.sound_positions,
         )

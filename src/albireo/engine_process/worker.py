@@ -116,6 +116,7 @@ def _ready(loaded: Loaded) -> Ready:
         num_token_types=settings.num_token_types,
         is_causal=settings.is_causal,
         image_problem=settings.image_problem,
+        sound_problem=settings.sound_problem,
         are_images_whole=settings.are_images_whole,
         sound_positions=settings.sound_positions,
     )

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albireo.errors import InvalidParams, short
+from albireo.media.sources import PICTURE
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_IMAGE_BYTES = 64 * 2**20
+MAX_IMAGE_BYTES = PICTURE.max_bytes
 #: From here on Pillow itself warns of a bomb: 256 MiB as RGB.
 MAX_PIXELS = 89_478_485
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")

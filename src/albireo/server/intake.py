@@ -22,7 +22,7 @@ from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
 from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRequest
 from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
 from albireo.server.serving import INLINE_CHARS, Serving
-from albireo.text.conversation import has_images
+from albireo.text.conversation import has_media
 
 #: What OpenAI's completions produce when nothing is said.
 DEFAULT_MAX_TOKENS = 16
@@ -113,7 +113,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
 
     num_chars = INLINE_CHARS * bool(request.tools)
     num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
-    return await _admitted(serving, request, prepare, num_chars, "messages", has_images(request.messages))
+    return await _admitted(serving, request, prepare, num_chars, "messages", has_media(request.messages))
 
 
 def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams, short
+from albireo.media.sources import SOUND
 from albireo.sounds.mp3 import read_to_its_end
 
 F32 = NDArray[np.float32]
 
-MAX_SOUND_BYTES = 256 * 2**20
+MAX_SOUND_BYTES = SOUND.max_bytes
 MAX_SECONDS = 4 * 3600
 #: Frames that are decoded at once.
 _AT_ONCE = 1 << 20

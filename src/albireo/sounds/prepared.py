@@ -6,7 +6,7 @@ Called by the front doors and by every family.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from albireo.sounds.features import F32
 
@@ -25,6 +25,7 @@ class PreparedSound:
     text: str
 
 
+@runtime_checkable
 class SoundProcessor(Protocol):
     """Prepares sounds for one model. May be used by many threads.
 

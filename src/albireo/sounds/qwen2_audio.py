@@ -40,8 +40,8 @@ class Qwen2Audio:
         spectra = self.spectra
         if len(samples) > spectra.num_samples:
             raise InvalidParams(
-                f"the sound takes {len(samples) / spectra.rate:.2f} s, and this model hears up to {spectra.seconds} s; cut "
-                "it, or give its parts one by one"
+                f"the sound takes {len(samples) / spectra.rate:.2f} s, and this model hears up to {spectra.seconds} s; "
+                "cut it, or give its parts one by one"
             )
         num_frames = -(-len(samples) // spectra.hop)
         rows = self.rows(framed(num_frames), spectra.num_mels)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from albireo.errors import TemplateError, short
-from albireo.image_input import GivenImage
+from albireo.image_input import GivenImage, GivenSound
 
 #: A message's reasoning travels under several names; templates read the first two.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
@@ -22,14 +22,20 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _DETAILS = (None, "auto", "high", "low")
 
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
-#: What a content part may be besides text and images, under whatever name.
-_OTHER_MEDIA = ("audio", "video", "file")
+#: What a content part may be besides text, images and sounds, under whatever name.
+_OTHER_MEDIA = ("video", "file")
 #: Kinds of content parts that are images, and the keys that say which: OpenAI's, transformers' and vLLM's names.
 _IMAGES = {
     "image_url": ("image_url",),
     "input_image": ("image_url",),
     "image": ("image", "url", "path", "base64"),
     "image_pil": ("image_pil",),
+}
+#: Likewise of sounds.
+_SOUNDS = {
+    "input_audio": ("input_audio",),
+    "audio_url": ("audio_url",),
+    "audio": ("audio", "audio_url", "url", "path", "base64"),
 }
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 
@@ -41,7 +47,7 @@ class Conversation:
     Fields:
         continue_field: name of the last message's field that stays open for the model to go on with, or None.
         variables: further names: the special tokens' texts, and what the caller passes on.
-        images: of the messages, in their order. Of them a template sees parts that are {"type": "image"}.
+        images, sounds: of the messages, in their order. Of them a template sees parts of type image, or audio.
     """
 
     messages: list[dict[str, Any]]
@@ -51,15 +57,16 @@ class Conversation:
     continue_field: str | None = None
     variables: dict[str, Any] = field(default_factory=dict)
     images: list[GivenImage] = field(default_factory=list)
+    sounds: list[GivenSound] = field(default_factory=list)
 
 
-def has_images(messages: Any) -> bool:
-    """Whether some message has an image, as far as can be seen at a glance."""
+def has_media(messages: Any) -> bool:
+    """Whether some message has an image or a sound, as far as can be seen at a glance."""
     if not isinstance(messages, (list, tuple)):
         return False
     contents = (message.get("content") for message in messages if isinstance(message, Mapping))
     parts = (part for content in contents if isinstance(content, (list, tuple)) for part in content)
-    return any(isinstance(part, Mapping) and part.get("type") in _IMAGES for part in parts)
+    return any(isinstance(part, Mapping) and part.get("type") in (*_IMAGES, *_SOUNDS) for part in parts)
 
 
 def plain_conversation(
@@ -68,6 +75,7 @@ def plain_conversation(
     reads_parts: bool,
     needs_parts: bool = False,
     image_problem: str = "this model reads text only",
+    sound_problem: str = "this model reads text only",
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
     add_generation_prompt: bool = True,
@@ -80,7 +88,7 @@ def plain_conversation(
         messages: dicts with a role; a key whose value is None counts as absent.
         reads_parts: when False, content given as a list of text parts is joined with newlines.
         needs_parts: content given as a text becomes a list of one part.
-        image_problem: why there may be no images; empty: there may be.
+        image_problem, sound_problem: why there may be no images, and no sounds; empty: there may be.
 
     Raises: TemplateError naming the message and what is wrong with it.
     """
@@ -104,7 +112,7 @@ def plain_conversation(
         if name in _RESERVED:
             raise TemplateError(f"chat_template_kwargs holds {name!r}, which is an argument of its own")
     try:
-        reading = _Reading(reads_parts, needs_parts, image_problem)
+        reading = _Reading(reads_parts, needs_parts, image_problem, sound_problem)
         chat = _conversation(messages, reading, tools, documents, add_generation_prompt, variables or {})
     except RecursionError:
         raise TemplateError("the messages are nested too deeply") from None
@@ -120,12 +128,14 @@ def plain_conversation(
 
 @dataclass(slots=True)
 class _Reading:
-    """How contents are read, and the images found so far."""
+    """How contents are read, and the images and sounds found so far."""
 
     reads_parts: bool
     needs_parts: bool
     image_problem: str
+    sound_problem: str
     images: list[GivenImage] = field(default_factory=list)
+    sounds: list[GivenSound] = field(default_factory=list)
 
 
 def _conversation(
@@ -143,12 +153,13 @@ def _conversation(
         add_generation_prompt=add_generation_prompt,
         variables=_plain(dict(variables)),
         images=reading.images,
+        sounds=reading.sounds,
     )
 
 
 def _plain_message(index: int, message: Any, reading: _Reading) -> dict[str, Any]:
     where = f"messages[{index}]"
-    value = _plain(_without_images(where, message, reading))
+    value = _plain(_without_media(where, message, reading))
     if not isinstance(value, dict):
         raise TemplateError(f"{where} must be a dict with role and content, got {type(message).__name__}")
     value = {key: item for key, item in value.items() if item is not None}
@@ -170,41 +181,60 @@ def _plain_message(index: int, message: Any, reading: _Reading) -> dict[str, Any
     return value
 
 
-def _without_images(where: str, message: Any, reading: _Reading) -> Any:
-    """A message whose images are marks of their places; they are among reading.images then."""
+def _without_media(where: str, message: Any, reading: _Reading) -> Any:
+    """A message whose images and sounds are marks of their places; they are among those of reading then."""
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(content, (list, tuple)):
         return message
-    parts = [_without_image(where, part, reading) for part in content]
+    parts = [_without_medium(where, part, reading) for part in content]
     return {**message, "content": parts}
 
 
-def _without_image(where: str, part: Any, reading: _Reading) -> Any:
+def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(kind, str):
         return part
     if kind.removeprefix("input_").removesuffix("_url") in _OTHER_MEDIA:
-        raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text and images")
-    if kind not in _IMAGES:
+        raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text, images and sounds")
+    if kind not in _IMAGES and kind not in _SOUNDS:
         return part
     # a template may have marks for images, of which a model of text would see nothing but the marks
-    if reading.image_problem:
-        raise TemplateError(f"{where} has a content part of type {kind!r}; {reading.image_problem}")
+    problem = reading.image_problem if kind in _IMAGES else reading.sound_problem
+    if problem:
+        raise TemplateError(f"{where} has a content part of type {kind!r}; {problem}")
     if not reading.reads_parts:
         raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
-    key = next((key for key in _IMAGES[kind] if part.get(key) is not None), None)
-    found = None if key is None else part[key]
-    image, detail = found, part.get("detail")
-    if isinstance(found, Mapping):
-        image, detail = found.get("url"), found.get("detail", detail)
-    if key == "path" and isinstance(image, str):
-        image = f"file:{quote(image)}"
-    if image is None:
-        raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(_IMAGES[kind])}")
+    if kind in _IMAGES:
+        reading.images.append(_image(where, kind, part))
+        return {"type": "image"}
+    reading.sounds.append(GivenSound(_given(where, kind, part, _SOUNDS[kind], "data")[0]))
+    # templates look for the one or for the other
+    return {"type": "audio", "audio": ""}
+
+
+def _image(where: str, kind: str, part: Mapping[str, Any]) -> GivenImage:
+    image, within = _given(where, kind, part, _IMAGES[kind], "url")
+    detail = within.get("detail", part.get("detail"))
     if detail not in _DETAILS:
         raise TemplateError(f"{where} has an image of detail={short(detail)}; it must be auto, high or low")
-    reading.images.append(GivenImage(image, detail == "low"))
-    return {"type": "image"}
+    return GivenImage(image, detail == "low")
+
+
+def _given(
+    where: str, kind: str, part: Mapping[str, Any], keys: Sequence[str], inner: str
+) -> tuple[Any, Mapping[str, Any]]:
+    """What a content part is of, and the object that it is in, where it is in one. Args: keys: that may say it. inner:
+    of such an object, beside url."""
+    key = next((key for key in keys if part.get(key) is not None), None)
+    value = None if key is None else part[key]
+    within: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+    if isinstance(value, Mapping):
+        value = value.get("url", value.get(inner))
+    if key == "path" and isinstance(value, str):
+        value = f"file:{quote(value)}"
+    if value is None:
+        raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(keys)}")
+    return value, within
 
 
 def _text_of_part(where: str, part: Any) -> str:

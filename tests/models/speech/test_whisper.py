@@ -16,10 +16,10 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.models import load_architecture, load_config, open_checkpoint, speech_types
+from albireo.models.hearing.whisper import open_whisper
 from albireo.models.speech import whisper
 from albireo.models.vision.tensors import tower_tensors
 from albireo.models.vision.tower import check_tensors, has_tower, listens, open_tower
-from albireo.models.hearing.whisper import open_whisper
 from tiny_speech import POSITIONS, VOCAB, features, opened, save, sound
 
 

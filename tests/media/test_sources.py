@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,16 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams
-from albireo.images import sources
-from albireo.images.sources import UrlFetcher, read_base64, read_data_url, read_local
+from albireo.media.sources import PICTURE, SOUND, MediaSources, UrlFetcher, read_base64, read_data_url, read_local
 
 DATA = bytes(range(256)) * 5
 TEXT = base64.b64encode(DATA).decode()
 
 
 def test_data_urls_are_read() -> None:
-    assert read_data_url(f"data:image/png;base64,{TEXT}") == DATA
-    assert read_data_url(f"DATA:image/svg+xml;charset=utf-8;Base64,{TEXT}") == DATA
-    assert read_base64(TEXT) == DATA
+    assert read_data_url(f"data:image/png;base64,{TEXT}", PICTURE) == DATA
+    assert read_data_url(f"DATA:image/svg+xml;charset=utf-8;Base64,{TEXT}", PICTURE) == DATA
+    assert read_base64(TEXT, PICTURE) == DATA
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_data_urls_are_read() -> None:
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(InvalidParams, match=r"data:image/\.\.\.;base64,\.\.\. is wanted"):
-        read_data_url(url)
+        read_data_url(url, PICTURE)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +54,14 @@ def test_other_urls_are_refused(url: str) -> None:
 )
 def test_base64_is_strict(text: str) -> None:
     with pytest.raises(InvalidParams, match="is not base64"):
-        read_data_url(f"data:image/png;base64,{text}")
+        read_data_url(f"data:image/png;base64,{text}", PICTURE)
 
 
-def test_base64_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_IMAGE_BYTES", len(DATA))
-    assert read_base64(TEXT) == DATA
+def test_base64_is_bounded() -> None:
+    small = replace(PICTURE, max_bytes=len(DATA))
+    assert read_base64(TEXT, small) == DATA
     with pytest.raises(InvalidParams, match=f"at most {len(DATA)} bytes"):
-        read_base64(TEXT + "AAAA")
+        read_base64(TEXT + "AAAA", small)
 
 
 @pytest.fixture
@@ -79,15 +80,15 @@ def test_files_below_the_folder_are_read(folder: Path) -> None:
     path = folder / "in it" / "a ü.png"
     (folder / "link.png").symlink_to(path)
     for given in (str(path), path.as_uri(), f"file://localhost{path.as_uri()[7:]}", "in it/a ü.png", "link.png"):
-        assert read_local(given, folder) == DATA, given
+        assert read_local(given, folder, PICTURE) == DATA, given
     linked = folder.parent / "a link to the folder"
     linked.symlink_to(folder)
-    assert read_local(str(path), linked) == DATA
+    assert read_local(str(path), linked, PICTURE) == DATA
 
 
 def test_no_file_is_read_unless_a_folder_is_named(folder: Path) -> None:
     with pytest.raises(InvalidParams, match="--allowed-local-media-path"):
-        read_local(str(folder / "in it" / "a ü.png"), None)
+        read_local(str(folder / "in it" / "a ü.png"), None, PICTURE)
 
 
 def test_files_elsewhere_are_refused_whether_they_are_there_or_not(folder: Path) -> None:
@@ -97,20 +98,31 @@ def test_files_elsewhere_are_refused_whether_they_are_there_or_not(folder: Path)
     beside += ["../allowed too/b.png", "/etc/passwd", f"file://{folder}/%2e%2e/beside.png", "../not there.png"]
     for given in beside:
         with pytest.raises(InvalidParams, match="is not below the folder"):
-            read_local(given, folder)
+            read_local(given, folder, PICTURE)
 
 
-def test_what_cannot_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_refused(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "large.png").write_bytes(bytes(2001))
-    monkeypatch.setattr(sources, "MAX_IMAGE_BYTES", 2000)
     cases = {"none.png": "No such file", "pipe.png": "not a regular file", "in it": "not a regular file"}
     cases |= {"loop.png": "no path of a file", "a\0b": "no path of a file", "large.png": "more than 2000 bytes"}
     cases |= {"file://elsewhere/a.png": "another machine"}
     for given, told in cases.items():
         with pytest.raises(InvalidParams, match=told):
-            read_local(given, folder)
+            read_local(given, folder, replace(PICTURE, max_bytes=2000))
+
+
+def test_what_is_said_of_sounds_is_of_sounds(folder: Path) -> None:
+    found = MediaSources(SOUND, folder, ())
+    assert found.opened(f"data:audio/wav;base64,{TEXT}") == found.opened(TEXT) == DATA
+    assert found.opened("file:in%20it/a%20ü.png") == DATA and found.opened(3) == 3
+    for given, told in {
+        f"data:image/png;base64,{TEXT}": "data:audio/...;base64,... is wanted",
+        "https://a.example/b.mp3": "or send the sound as a data: URL",
+    }.items():
+        with pytest.raises(InvalidParams, match=re.escape(told)):
+            found.opened(given)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -196,7 +208,7 @@ def root(server: Any) -> str:
 
 
 def fetcher(*hosts: str, timeout_s: float = 20.0, max_bytes: int = 1 << 20) -> UrlFetcher:
-    return UrlFetcher(hosts or ("127.0.0.1",), timeout_s, max_bytes)
+    return UrlFetcher(hosts or ("127.0.0.1",), timeout_s, PICTURE, max_bytes)
 
 
 def test_pictures_are_fetched(root: str) -> None:
@@ -212,7 +224,7 @@ def test_paths_are_asked_for_as_they_are(root: str, server: Any) -> None:
 
 def test_without_allowed_hosts_none_is_asked(root: str, server: Any) -> None:
     with pytest.raises(InvalidParams, match=r"--allowed-media-domains names .* data: URL"):
-        UrlFetcher((), 1.0, 1000).fetch(f"{root}/picture")
+        UrlFetcher((), 1.0, PICTURE, 1000).fetch(f"{root}/picture")
     assert server.asked == []
 
 

@@ -1,10 +1,13 @@
-"""The part of a model that reads pictures: whether there is one here, what it takes, and loading it.
+"""The part of a model that reads pictures, or hears sounds, of prompts: whether there is one here, what it takes, and
+loading it.
 
-Called by load.py. Where pictures are not read, a model is one of text, and a request with a picture is told why.
+Called by load.py. Where there is none, a model is one of text, and a request with a picture or a sound is told why. Of
+models that write down one sound alone: hearing.py.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +30,32 @@ from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
-from albireo.models.text_part import rope_axes, sees_images_beyond_windows, sees_images_both_ways, token_of_images
+from albireo.models.text_part import (
+    inner,
+    rope_axes,
+    sees_images_beyond_windows,
+    sees_images_both_ways,
+    token_of_images,
+)
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import (
     VisionTower,
     check_tensors,
     has_tower,
     hears,
+    listens,
     open_tower,
     tower_file,
     tower_tensors,
 )
 from albireo.models.weights import weight_files
+from albireo.sounds.processor import SoundProcessor, open_sound_processor
+
+F32 = NDArray[np.float32]
 
 TEXT_ONLY = "this model reads text only"
+#: Why there are no pictures, and why no sounds.
+HEARS, SEES = "this model hears, and sees none", "this model hears none"
 _NOT_COMPUTED = "its part that reads them is not computed here"
 #: Tiles that a step reads. On a processor one takes about a second, in which nobody's answer goes on.
 MAX_STEP_TILES = {"cpu": 1, "cuda": 8}
@@ -65,20 +80,23 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Vision:
-    """What reads pictures, before it is loaded.
+class Perception(ABC):
+    """What reads pictures or hears sounds, before it is loaded.
 
-    Fields: programs: of the tower and of its projector. axes, sees_both_ways: see text_part.py. token: that
-    those of a picture count as, where layers have an embedding of each token.
+    Fields: programs: of the tower and of its projector, then of its stem. axes, sees_both_ways: see text_part.py.
+    token: that those of a picture count as, where layers have an embedding of each token.
     """
 
     directory: Path
     tower: VisionTower
-    processor: ImageProcessor
     programs: tuple[Program, ...]
     axes: tuple[int, ...]
     sees_both_ways: bool
     token: int | None
+
+    @abstractmethod
+    def read(self, tile: Tile) -> F32:
+        """What the tower is given of a tile."""
 
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
@@ -116,9 +134,8 @@ class Vision:
         finally:
             tensors.close()
 
-        def rows(tile: Tile) -> NDArray[np.float32]:
-            pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3)
-            return runner.rows(self.processor.normalized(pixels))
+        def rows(tile: Tile) -> F32:
+            return runner.rows(self.read(tile))
 
         axes = self._axes(model, max_model_len)
         return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep, self.token)
@@ -132,6 +149,27 @@ class Vision:
         return RopeAxes(rope, (*self.axes, *(0,) * pairs)[:pairs])
 
 
+@dataclass(frozen=True, slots=True)
+class Vision(Perception):
+    """What reads pictures."""
+
+    processor: ImageProcessor
+
+    def read(self, tile: Tile) -> F32:
+        pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3)
+        return self.processor.normalized(pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Ear(Perception):
+    """What hears sounds."""
+
+    processor: SoundProcessor
+
+    def read(self, tile: Tile) -> F32:
+        return np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width)
+
+
 def _numbers_given(program: Program) -> int:
     """Of the largest tile: what a tower's program reads of it, rotations included."""
     widths = {call.attrs["place"]: int(call.attrs["width"]) for call in program.calls if call.family == "given"}
@@ -139,8 +177,8 @@ def _numbers_given(program: Program) -> int:
     return program.maxima["T"] * (sum(widths.values()) + turned)
 
 
-def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision | str:
-    """What reads the pictures of a model; or why none are read, as the end of a sentence.
+def open_perception(config: EngineConfig, source: Source, device: Device) -> Perception | str:
+    """What reads the pictures of a model, or hears its sounds; or why nothing does, as the end of a sentence.
 
     Raises: ModelError for files that say nonsense.
     """
@@ -148,7 +186,7 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
     if opened == TEXT_ONLY:
         return TEXT_ONLY
     problem = opened if isinstance(opened, str) else ""
-    problem = _unwanted(config, source) or problem
+    problem = _unwanted(config, source, is_hearing(source)) or problem
     if isinstance(opened, str) or problem:
         return problem
     try:
@@ -165,7 +203,9 @@ def open_vision(config: EngineConfig, source: Source, device: Device) -> Vision 
         where = str(source.config_directory / "config.json")
         token = token_of_images(opened.config, where, source.model_config.vocab_size)
     both_ways = sees_images_both_ways(opened.config)
-    return Vision(opened.directory, opened.tower, opened.processor, programs, axes, both_ways, token)
+    parts = opened.directory, opened.tower, programs, axes, both_ways, token
+    processor = opened.processor
+    return Ear(*parts, processor) if isinstance(processor, SoundProcessor) else Vision(*parts, processor)
 
 
 def stored_vision(source: Source) -> bytearray:
@@ -174,19 +214,19 @@ def stored_vision(source: Source) -> bytearray:
     Raises: ModelError for files that say nonsense.
     """
     path = source.config_directory / "config.json"
-    if source.vision_directory is not None and path.is_file() and hears(read_json(path)):
+    if source.vision_directory is not None and path.is_file() and listens(read_json(path)):
         return tower_file(source.vision_directory)
     opened = _open(source)
     return bytearray() if isinstance(opened, str) else tower_file(opened.directory)
 
 
 class _Opened(NamedTuple):
-    """What says how pictures are read. config: what config.json holds."""
+    """What says how pictures, or sounds, are read. config: what config.json holds."""
 
     directory: Path
     config: dict[str, Any]
     tower: VisionTower
-    processor: ImageProcessor
+    processor: ImageProcessor | SoundProcessor
 
 
 def _open(source: Source) -> _Opened | str:
@@ -194,8 +234,8 @@ def _open(source: Source) -> _Opened | str:
     path, folder = source.config_directory / "config.json", source.vision_directory
     if not path.is_file():
         return TEXT_ONLY
-    config = read_json(path)
-    if not has_tower(config) or hears(config):
+    config = inner(read_json(path))
+    if not has_tower(config) or listens(config):
         return TEXT_ONLY
     if folder is None:
         return "this engine directory was built without the part that reads them; build it again"
@@ -204,7 +244,8 @@ def _open(source: Source) -> _Opened | str:
     try:
         tower = open_tower(config, source.model_config.dtype, str(path))
         _check_weights(tower, folder)
-        return _Opened(folder, config, tower, open_processor(source.config_directory, config))
+        opens = open_sound_processor if hears(config) else open_processor
+        return _Opened(folder, config, tower, opens(source.config_directory, config))
     except (UnsupportedModel, WeightMismatch) as error:
         return f"{_NOT_COMPUTED}: {error}"
 
@@ -220,17 +261,34 @@ def _check_weights(tower: VisionTower, directory: Path) -> None:
         tensors.close()
 
 
-def _unwanted(config: EngineConfig, source: Source) -> str:
-    """Why pictures are not read here and now."""
-    if config.limit_mm_per_prompt.image == 0:
+def _unwanted(config: EngineConfig, source: Source, hears_sounds: bool) -> str:
+    """Why pictures, or sounds, are not read here and now."""
+    limits = config.limit_mm_per_prompt
+    if (limits.audio if hears_sounds else limits.image) == 0:
         return "limit_mm_per_prompt leaves the part of the model that reads them out; raise it"
     if len(source.parts) > 1:
         return f"with tensor_parallel_size={len(source.parts)} they are not read yet; leave it out"
-    if not has_pillow():
+    if not hears_sounds and not has_pillow():
         return "they need Pillow, which is not installed: pip install 'albireo[images]'"
     return ""
 
 
-def image_problem(vision: Vision | str) -> str:
-    """Why prompts have no images; empty: they may have some."""
-    return vision if isinstance(vision, str) else ""
+def is_hearing(source: Source) -> bool:
+    """Whether what a model reads beside text is sounds."""
+    path = source.config_directory / "config.json"
+    return path.is_file() and hears(read_json(path))
+
+
+class MediaProblems(NamedTuple):
+    """Why prompts have no images, and why no sounds, as the end of a sentence; empty: they may have some."""
+
+    images: str
+    sounds: str
+
+
+def media_problems(perception: Perception | str, hears_sounds: bool) -> MediaProblems:
+    """Of a model. Args: hears_sounds: see is_hearing()."""
+    problem = perception if isinstance(perception, str) else ""
+    if problem == TEXT_ONLY:
+        return MediaProblems(TEXT_ONLY, TEXT_ONLY)
+    return MediaProblems(HEARS, problem) if hears_sounds else MediaProblems(problem, SEES)

@@ -1,4 +1,5 @@
-"""Where the bytes of a picture come from: a data: URL or base64, a file below an allowed folder, an allowed host.
+"""Where the bytes of a picture or a sound come from: a data: URL or base64, a file below an allowed folder, an allowed
+host.
 
 Called by the front doors. All is bounded before it is kept. Whoever names a file or a URL makes this machine read on
 their behalf, so both are refused until the operator says which folder, which hosts. Does not look at what bytes are.
@@ -14,40 +15,62 @@ import socket
 import ssl
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Timer
+from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from albireo.errors import InvalidParams, short
-from albireo.images.decode import MAX_IMAGE_BYTES
 
 MAX_REDIRECTS = 3
-_DATA_URL = "data:image/...;base64,... is wanted"
+#: Seconds that a host has for one.
+FETCH_TIMEOUT_S = 10.0
 _ANY_HOST = "*"
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: What stays in a path and in a query as it is; of what is quoted already, the percent.
 _UNQUOTED = "/?%:@!$&'()*+,;=~[]"
-_HEADERS = {"Accept": "image/*", "User-Agent": "albireo", "Connection": "close"}
+_HEADERS = {"User-Agent": "albireo", "Connection": "close"}
 
 
-def read_data_url(url: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """What is read. Fields: name: in errors. types: what its media types begin with. max_bytes: of one. less: what to
+    send where one is too large."""
+
+    name: str
+    types: tuple[str, ...]
+    max_bytes: int
+    less: str
+
+    @property
+    def data_url(self) -> str:
+        return f"data:{self.types[0]}...;base64,... is wanted"
+
+
+PICTURE = Medium("picture", ("image/",), 64 * 2**20, "a smaller picture")
+#: Ogg is of no kind.
+SOUND = Medium("sound", ("audio/", "application/ogg"), 256 * 2**20, "a shorter sound")
+
+
+def read_data_url(url: str, medium: Medium) -> bytes:
     """What data:image/...;base64,... holds. Raises: InvalidParams for another URL, for damage and for too much."""
     head, comma, body = url.partition(",")
     if not comma or head[:5].lower() != "data:":
-        raise InvalidParams(f"{short(url)} is no data: URL; {_DATA_URL}")
+        raise InvalidParams(f"{short(url)} is no data: URL; {medium.data_url}")
     kind, *parameters = head[5:].lower().split(";")
-    if not kind.startswith("image/") or "base64" not in parameters:
-        raise InvalidParams(f"a data: URL begins with {short(head)}; {_DATA_URL}")
-    return read_base64(body)
+    if not kind.startswith(medium.types) or "base64" not in parameters:
+        raise InvalidParams(f"a data: URL begins with {short(head)}; {medium.data_url}")
+    return read_base64(body, medium)
 
 
-def read_base64(text: str) -> bytes:
-    """The bytes of strict base64, padded, without spaces. Raises: InvalidParams; also for more than MAX_IMAGE_BYTES."""
-    if len(text) > (MAX_IMAGE_BYTES + 2) // 3 * 4:
+def read_base64(text: str, medium: Medium) -> bytes:
+    """The bytes of strict base64, padded, without spaces. Raises: InvalidParams; also for more than a medium has."""
+    if len(text) > (medium.max_bytes + 2) // 3 * 4:
         raise InvalidParams(
-            f"{len(text)} characters of base64 are too many: a picture has at most {MAX_IMAGE_BYTES} bytes"
+            f"{len(text)} characters of base64 are too many: a {medium.name} has at most {medium.max_bytes} bytes"
         )
     try:
         data = base64.b64decode(text, validate=True)
@@ -59,7 +82,7 @@ def read_base64(text: str) -> bytes:
     return data
 
 
-def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
+def read_local(path_or_file_url: str, allowed: Path | None, medium: Medium) -> bytes:
     """A regular file below the folder allowed, where a path that is not absolute begins.
 
     Raises: InvalidParams for anything else, wherever links lead; and for every path when allowed is None.
@@ -67,7 +90,7 @@ def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
     if allowed is None:
         raise InvalidParams(
             f"{short(path_or_file_url)}: no file of this machine may be read; --allowed-local-media-path names the "
-            "folder whose may be, or send the picture as a data: URL"
+            f"folder whose may be, or send the {medium.name} as a data: URL"
         )
     given = _file_path(path_or_file_url)
     try:
@@ -86,9 +109,9 @@ def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
         os.close(handle)
         raise InvalidParams(f"{short(path_or_file_url)} is not a regular file")
     with open(handle, "rb") as file:
-        data = file.read(MAX_IMAGE_BYTES + 1)
-    if len(data) > MAX_IMAGE_BYTES:
-        raise InvalidParams(f"{short(path_or_file_url)} has more than {MAX_IMAGE_BYTES} bytes: send a smaller picture")
+        data = file.read(medium.max_bytes + 1)
+    if len(data) > medium.max_bytes:
+        raise InvalidParams(f"{short(path_or_file_url)} has more than {medium.max_bytes} bytes: send {medium.less}")
     return data
 
 
@@ -102,7 +125,7 @@ def _file_path(path_or_file_url: str) -> str:
 
 
 class UrlFetcher:
-    """Fetches pictures from hosts that may be asked. May be used by many threads.
+    """Fetches pictures, or sounds, from hosts that may be asked. May be used by many threads.
 
     Proxies that the environment names are not used: they look addresses up themselves.
 
@@ -112,10 +135,13 @@ class UrlFetcher:
         timeout_s: of each URL on the way, whole.
     """
 
-    def __init__(self, allowed_domains: Sequence[str], timeout_s: float, max_bytes: int = MAX_IMAGE_BYTES) -> None:
+    def __init__(
+        self, allowed_domains: Sequence[str], timeout_s: float, medium: Medium, max_bytes: int | None = None
+    ) -> None:
         self._allowed = frozenset(each.lower().rstrip(".") for each in allowed_domains)
         self._timeout_s = timeout_s
-        self._max_bytes = max_bytes
+        self._medium = medium
+        self._max_bytes = medium.max_bytes if max_bytes is None else max_bytes
 
     def fetch(self, url: str) -> bytes:
         """What the URL answers. Raises: InvalidParams, in which no word of the answer is."""
@@ -131,7 +157,7 @@ class UrlFetcher:
         if not self._allowed:
             raise InvalidParams(
                 f"{short(url)}: no host may be asked; --allowed-media-domains names those that may be, or send the "
-                "picture as a data: URL"
+                f"{self._medium.name} as a data: URL"
             )
         try:
             parts = urlsplit(url)
@@ -139,11 +165,13 @@ class UrlFetcher:
         except ValueError:
             host = ""
         if not host.isascii() or not host or parts.scheme not in _PORTS or "@" in parts.netloc:
-            raise InvalidParams(f"{short(url)} is no URL of a picture; http(s)://host/path or a data: URL is wanted")
+            raise InvalidParams(
+                f"{short(url)} is no URL of a {self._medium.name}; http(s)://host/path or a data: URL is wanted"
+            )
         if host not in self._allowed and _ANY_HOST not in self._allowed:
             raise InvalidParams(
                 f"{short(url)}: {short(host)} is not among the hosts that --allowed-media-domains names; send the "
-                "picture as a data: URL"
+                f"{self._medium.name} as a data: URL"
             )
         return parts
 
@@ -155,7 +183,8 @@ class UrlFetcher:
         try:
             timer.start()
             path = quote(parts.path or "/", safe=_UNQUOTED) + (parts.query and "?" + quote(parts.query, safe=_UNQUOTED))
-            connection.request("GET", path, headers={"Host": parts.netloc, **_HEADERS})
+            accepted = ", ".join(f"{each}*" if each.endswith("/") else each for each in self._medium.types)
+            connection.request("GET", path, headers={"Host": parts.netloc, "Accept": accepted, **_HEADERS})
             with connection.getresponse() as response:
                 place = response.getheader("Location")
                 if response.status in _REDIRECTS and place:
@@ -179,14 +208,39 @@ class UrlFetcher:
 
     def _body(self, url: str, response: HTTPResponse) -> bytes:
         if response.status != 200:
-            raise InvalidParams(f"{short(url)} answers with status {response.status}, not with a picture")
+            raise InvalidParams(f"{short(url)} answers with status {response.status}, not with a {self._medium.name}")
         is_long = response.length is not None and response.length > self._max_bytes
         data = b"" if is_long else response.read(self._max_bytes + 1)
         if is_long or len(data) > self._max_bytes:
-            raise InvalidParams(f"{short(url)} has more than {self._max_bytes} bytes: name a smaller picture")
+            raise InvalidParams(f"{short(url)} has more than {self._max_bytes} bytes: send {self._medium.less}")
         if response.length:
             raise InvalidParams(f"{short(url)} broke off {response.length} bytes before its end")
         return data
+
+
+class MediaSources:
+    """Finds the pictures, or sounds, that requests name. Threads may share it."""
+
+    def __init__(self, medium: Medium, folder: Path | None, hosts: Sequence[str]) -> None:
+        """Args: folder: whose files may be read; None: none may. hosts: that may be asked."""
+        self._medium, self._folder = medium, folder
+        self._fetcher = UrlFetcher(hosts, FETCH_TIMEOUT_S, medium)
+
+    def opened(self, value: Any) -> Any:
+        """The bytes of what a text says: a URL (data:, http:, https:, file:), or base64. What is no text stays.
+
+        Raises: InvalidParams saying what is wrong with it, or what may not be read.
+        """
+        if not isinstance(value, str):
+            return value
+        scheme = value[:8].partition(":")[0].lower() if ":" in value[:8] else ""
+        if scheme == "data":
+            return read_data_url(value, self._medium)
+        if scheme in ("http", "https"):
+            return self._fetcher.fetch(value)
+        if scheme == "file":
+            return read_local(value, self._folder, self._medium)
+        return read_base64(value, self._medium)
 
 
 class _Connection(HTTPConnection):

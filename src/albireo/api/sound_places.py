@@ -1,0 +1,56 @@
+"""Sounds of a prompt, put in their places.
+
+Called by media.py. What is made of them is albireo.sounds, where they come from albireo.media.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from albireo.api.places import Places, Standing
+from albireo.config import EngineConfig
+from albireo.image_input import GivenSound, Tile
+from albireo.json_file import read_json
+from albireo.media.sources import SOUND, MediaSources
+from albireo.models.text_part import inner
+from albireo.sounds.decode import as_sound
+from albireo.sounds.features import F32
+from albireo.sounds.processor import SoundProcessor, open_sound_processor
+from albireo.sounds.resample import resampled
+from albireo.text.tokenizer import Tokenizer
+
+
+class SoundPlaces(Places):
+    """See Places."""
+
+    one, several, are_sounds = "sound", "sounds", True
+
+    def __init__(
+        self,
+        processor: SoundProcessor,
+        tokenizer: Tokenizer,
+        opened: Callable[[Any], Any],
+        most: int | None = None,
+    ) -> None:
+        """Args: opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are."""
+        super().__init__(tokenizer, processor.placeholder, processor.row_token, most)
+        self._processor, self._opened = processor, opened
+
+    def standing(self, given: GivenSound) -> Standing:
+        sound, processor = as_sound(self._opened(given.value)), self._processor
+        prepared = processor.prepare(resampled(sound.samples, sound.rate, processor.rate))
+        return Standing(prepared.text, tuple(self._tile(tile) for tile in prepared.tiles))
+
+    def _tile(self, heard: F32) -> Tile:
+        frames, bands = heard.shape
+        return Tile(frames, bands, heard.tobytes(), self._processor.rows(frames, bands))
+
+
+def open_sound_places(config: EngineConfig, config_directory: Path, tokenizer: Tokenizer) -> SoundPlaces:
+    """What hears the sounds of a model that is loaded."""
+    processor = open_sound_processor(config_directory, inner(read_json(config_directory / "config.json")))
+    folder = config.allowed_local_media_path
+    sources = MediaSources(SOUND, None if folder is None else Path(folder), config.allowed_media_domains)
+    return SoundPlaces(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.audio)

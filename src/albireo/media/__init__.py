@@ -1,0 +1,1 @@
+"""Where pictures and sounds of requests come from."""

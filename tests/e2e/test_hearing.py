@@ -1,0 +1,156 @@
+"""From a message with sounds to an answer, against transformers' extractor and model on random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.errors import InvalidParams, TemplateError
+from tiny_hearers import FAMILIES, RATE, Theirs, publish_first, save, sound
+
+NUM_TOKENS = 12
+GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
+
+
+def said(*parts: Any) -> list[dict[str, Any]]:
+    """A turn of texts and sounds."""
+    kinds = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "audio", "audio": (part, RATE)}
+        for part in parts
+    ]
+    return [{"role": "user", "content": kinds}]
+
+
+#: Of up to a second, and of more where the model hears more.
+CHATS: dict[str, list[dict[str, Any]]] = {
+    "one": said(sound(0.8), "What is it?"),
+    "behind the text": said("Listen: ", sound(0.51, 1)),
+    "two": said("First ", sound(1.0, 2), " then ", sound(0.3, 3), ": which?"),
+    "none": said("Hello"),
+}
+LONG: list[list[dict[str, Any]]] = [said(sound(2.7, 4), "?"), said("", sound(1.25, 5), sound(3.0013, 6))]
+
+
+def chats_of(name: str) -> list[list[dict[str, Any]]]:
+    return [*CHATS.values(), *(LONG if FAMILIES[name].longest > 1 else [])]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, save(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    theirs, chats = Theirs(path, name), chats_of(name)
+    with LLM(str(path), dtype="float32", num_threads=1, block_size=8, enable_prefix_caching=False) as llm:
+        for chat, output in zip(chats, llm.chat(chats, GREEDY, use_tqdm=False), strict=True):
+            prompt, tokens, values = theirs.answer(chat, NUM_TOKENS)
+            assert output.prompt_token_ids == prompt
+            assert output.outputs[0].token_ids == tokens
+            found = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
+            np.testing.assert_allclose(found, values, atol=2e-4)
+
+
+def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
+    """Alone, beside others, in pieces, without blocks for all, and after the same sound was heard: the same bits."""
+    name, path = folder
+    chats = chats_of(name)
+
+    def answers(**settings: Any) -> list[list[tuple[int, float]]]:
+        with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
+            llm.chat(chats[:1], GREEDY, use_tqdm=False)
+            found = llm.chat(chats, GREEDY, use_tqdm=False)
+            return [
+                [(token, step[token].logprob) for token, step in zip(o.token_ids, o.logprobs, strict=True)]
+                for o in (output.outputs[0] for output in found)
+            ]
+
+    alone = answers(max_num_seqs=1, enable_prefix_caching=False)
+    assert answers(enable_prefix_caching=False) == alone
+    assert answers(max_num_batched_tokens=8) == alone
+    assert answers(num_gpu_blocks_override=36, max_model_len=260) == alone
+    assert answers(speculative_config={"method": "ngram", "prompt_lookup_min": 1}) == alone
+
+
+def test_sounds_of_one_length_are_told_apart(folder: tuple[str, Path]) -> None:
+    """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other."""
+    _, path = folder
+    chats = [said(sound(0.9, seed), "What is it?") for seed in (1, 2, 1)]
+    with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
+        found = [llm.chat([chat], GREEDY, use_tqdm=False)[0] for chat in chats]
+    assert found[0].prompt_token_ids == found[1].prompt_token_ids
+    values = [output.outputs[0].cumulative_logprob for output in found]
+    assert values[0] != values[1] and values[0] == values[2]
+    num_cached = [output.num_cached_tokens for output in found]
+    assert num_cached[0] == 0 and num_cached[1] < 24 and num_cached[2] > len(found[0].prompt_token_ids) - 16
+
+
+def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    mark, given = FAMILIES[name].mark, (sound(0.5, 7), RATE)
+    with LLM(str(path), dtype="float32", num_threads=1) as llm:
+        text = f"Hear {mark} and say"
+        ids = llm.get_tokenizer().encode(text)
+        prompts = [{"prompt": text}, {"prompt_token_ids": ids}]
+        found = llm.generate(
+            [{**each, "multi_modal_data": {"audio": [given]}} for each in prompts], GREEDY, use_tqdm=False
+        )
+        assert found[0].prompt_token_ids == found[1].prompt_token_ids
+        assert len(found[0].prompt_token_ids) > len(ids)
+        assert found[0].outputs[0].token_ids == found[1].outputs[0].token_ids
+
+
+def test_what_cannot_be_heard_is_refused(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    mark = FAMILIES[name].mark
+    one = (sound(0.5), RATE)
+    with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt={"audio": 2}) as llm:
+        for chat, told in (
+            (said(sound(0.1), sound(0.1), sound(0.1)), "the prompt has 3 sounds; limit_mm_per_prompt allows 2"),
+            ([{"role": "user", "content": [{"type": "audio", "path": "/etc/passwd"}]}], "allowed-local-media-path"),
+            ([{"role": "user", "content": [{"type": "audio_url", "audio_url": {"url": "http://127.0.0.1:1/a"}}]}],
+             "allowed-media-domains"),
+            ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}], "no WAV|sound"),
+        ):  # fmt: skip
+            with pytest.raises(InvalidParams, match=told):
+                llm.chat(chat, GREEDY)
+        with pytest.raises(TemplateError, match="this model hears, and sees none"):
+            llm.chat([{"role": "user", "content": [{"type": "image", "image": b""}]}], GREEDY)
+        with pytest.raises(TemplateError, match="without audio or audio_url"):
+            llm.chat([{"role": "user", "content": [{"type": "audio"}]}], GREEDY)
+        with pytest.raises(InvalidParams, match=r"2 places for sounds .* and 1 sounds"):
+            llm.generate({"prompt": mark * 2, "multi_modal_data": {"audio": one}}, GREEDY)
+        (output,) = llm.chat([said(f"is {mark} a mark?", sound(0.2))], GREEDY, use_tqdm=False)
+        assert len(output.outputs[0].token_ids) == NUM_TOKENS
+        if FAMILIES[name].longest == 1:
+            with pytest.raises(InvalidParams, match=r"takes 1.50 s, and this model hears up to 1 s"):
+                llm.chat(said(sound(1.5)), GREEDY)
+    with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt={"audio": 0}) as llm:
+        with pytest.raises(TemplateError, match="limit_mm_per_prompt leaves the part"):
+            llm.chat(said(sound(0.3)), GREEDY)
+        assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
+
+
+def test_an_engine_directory_hears(folder: tuple[str, Path], tmp_path: Path) -> None:
+    name, path = folder
+    out, chats = tmp_path / "engine", chats_of(name)
+    build(path, out, BuildConfig(dtype="float32"))
+    found = []
+    for model in (path, out):
+        with LLM(str(model), dtype="float32", num_threads=1, verify_hashes=model == out) as llm:
+            found.append([o.outputs[0].token_ids for o in llm.chat(chats, GREEDY, use_tqdm=False)])
+    assert found[0] == found[1]
+
+
+def test_a_model_as_it_was_first_published(tmp_path: Path) -> None:
+    found = []
+    for path in (save(tmp_path / "a", "qwen3_asr"), publish_first(save(tmp_path / "b", "qwen3_asr"))):
+        with LLM(str(path), dtype="float32", num_threads=1) as llm:
+            outputs = llm.chat(chats_of("qwen3_asr"), GREEDY, use_tqdm=False)
+            found.append([(o.prompt_token_ids, o.outputs[0].token_ids) for o in outputs])
+    assert found[0] == found[1]

@@ -1,0 +1,294 @@
+"""Tiny models that answer about sounds, with random weights, as transformers makes and saves them: model, tokenizer,
+template and extractor in one directory; and what transformers answers.
+
+Used by the tests of models/hearing, and by those that go from a message to an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+F32 = NDArray[np.float32]
+RATE = 16000
+_TURNS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'audio' %}SOUND{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_TEXT = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+_WHISPER = {
+    "num_mel_bins": 8,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 80,
+    "d_model": 40,
+}
+_BARE = {"hidden_size": 40, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A tiny model.
+
+    Fields:
+        class_name: of transformers. mark: what the template writes for a sound. row: of it, the token of rows.
+        config: keys of config.json, given the ids of tokens.
+        extractor: of transformers.
+        heard: extractor, sounds -> what transformers' model is given beside ids, and how many rows each is.
+        longest: seconds of the longest sound it hears.
+    """
+
+    class_name: str
+    mark: str
+    row: str
+    config: Callable[[Mapping[str, int]], dict[str, Any]]
+    extractor: Callable[[], Any]
+    heard: Callable[[Any, Sequence[F32]], tuple[dict[str, Any], list[int]]]
+    longest: float
+
+
+def _of_qwen2_audio(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given = extractor(
+        list(sounds), sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="pt"
+    )
+    lengths = [((int(mask.sum()) - 1) // 2 + 1 - 2) // 2 + 1 for mask in given.attention_mask]
+    return {"input_features": given.input_features, "feature_attention_mask": given.attention_mask}, lengths
+
+
+def _of_voxtral(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    parts, lengths = [], []
+    for sound in sounds:
+        given = extractor(
+            sound, sampling_rate=RATE, truncation=False, pad_to_multiple_of=RATE, padding=True, return_tensors="pt"
+        )
+        parts.append(given.input_features.reshape(8, -1, 100).transpose(0, 1))
+        lengths.append(25 * len(parts[-1]))
+    return {"input_features": torch.cat(parts)}, lengths
+
+
+def _of_qwen3_asr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given = [
+        extractor(sound, sampling_rate=RATE, truncation=False, padding=True, return_attention_mask=True)
+        for sound in sounds
+    ]
+    most = max(each["input_features"].shape[-1] for each in given)
+
+    def joined(key: str) -> Any:
+        return torch.cat([torch.nn.functional.pad(each[key], (0, most - each[key].shape[-1])) for each in given])
+
+    frames = [int(each["attention_mask"].sum()) for each in given]
+    halves = [(count % 100, count // 100) for count in frames]
+    lengths = [whole * 13 + -(-(-(-(-(-rest // 2)) // 2)) // 2) for rest, whole in halves]
+    return {"input_features": joined("input_features"), "input_features_mask": joined("attention_mask")}, lengths
+
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_audio": Family(
+        "Qwen2AudioForConditionalGeneration",
+        "<|audio_bos|><|AUDIO|><|audio_eos|>",
+        "<|AUDIO|>",
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "qwen2", "vocab_size": len(ids)},
+            "audio_config": {**_WHISPER, "model_type": "qwen2_audio_encoder", "max_source_positions": 50},
+            "audio_token_index": ids["<|AUDIO|>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1),
+        _of_qwen2_audio,
+        1.0,
+    ),
+    "qwen3_asr": Family(
+        "Qwen3ASRForConditionalGeneration",
+        "<|audio_start|><|audio_pad|><|audio_end|>",
+        "<|audio_pad|>",
+        # windows of two chunks
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "qwen3", "head_dim": 16, "vocab_size": len(ids)},
+            "audio_config": {
+                **_WHISPER,
+                "model_type": "qwen3_asr_encoder",
+                "n_window": 50,
+                "n_window_infer": 200,
+                "output_dim": 48,
+                "downsample_hidden_size": 12,
+            },
+            "audio_token_id": ids["<|audio_pad|>"],
+        },
+        lambda: transformers.Qwen3ASRFeatureExtractor(feature_size=8),
+        _of_qwen3_asr,
+        60.0,
+    ),
+    "voxtral": Family(
+        "VoxtralForConditionalGeneration",
+        "[BEGIN_AUDIO][AUDIO]",
+        "[AUDIO]",
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "llama", "head_dim": 16, "vocab_size": len(ids)},
+            "audio_config": {
+                **_BARE,
+                "num_mel_bins": 8,
+                "model_type": "voxtral_encoder",
+                "max_source_positions": 50,
+            },
+            "audio_token_id": ids["[AUDIO]"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1),
+        _of_voxtral,
+        60.0,
+    ),
+}
+
+
+def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32") -> Path:
+    """A model of that family, whose every weight is drawn so that sounds are heard in what it answers."""
+    family = FAMILIES[name]
+    ids = _save_tokenizer(folder, family)
+    torch.manual_seed(seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config = transformers.AutoConfig.for_model(name, **family.config(ids))
+    config.text_config.eos_token_id = config.eos_token_id = ids["<|im_end|>"]
+    config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids["<|im_start|>"]
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = name == "qwen3_asr"
+    model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0.0, 1.0 if "embed" in key else 1.5 * weight[0].numel() ** -0.5)
+            else:
+                is_norm = ("norm" in key or "ln_post" in key) and key.endswith("weight")
+                weight.normal_(1.0 if is_norm else 0.0, 0.2)
+    model.save_pretrained(folder)
+    family.extractor().save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    return folder
+
+
+def publish_first(folder: Path) -> Path:
+    """A saved Qwen3-ASR as it was first published: a part of a whole, whose projector is its tower's."""
+    data = json.loads((folder / "config.json").read_text())
+    data["audio_config"]["model_type"], data["text_config"]["model_type"] = "qwen3_asr_audio_encoder", "qwen3_asr_text"
+    theta = data["text_config"].pop("rope_parameters")["rope_theta"]
+    rope = {"interleaved": True, "mrope_interleaved": True, "mrope_section": [3, 3, 2], "rope_type": "default"}
+    data["text_config"] |= {"rope_theta": theta, "rope_scaling": {**rope, "type": "default"}}
+    inner = {key: data.pop(key) for key in ("audio_config", "text_config", "audio_token_id")}
+    inner |= {"model_type": "qwen3_asr_thinker", "audio_start_token_id": 1, "audio_end_token_id": 2, "user_token_id": 3}
+    data |= {"thinker_config": inner, "support_languages": ["English", "German"]}
+    (folder / "config.json").write_text(json.dumps(data))
+    names = {
+        "model.audio_tower.": "thinker.audio_tower.",
+        "model.multi_modal_projector.linear_1.": "thinker.audio_tower.proj1.",
+        "model.multi_modal_projector.linear_2.": "thinker.audio_tower.proj2.",
+        "model.language_model.": "thinker.model.",
+        "lm_head.": "thinker.lm_head.",
+    }
+    tensors = {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        old = next(each for each in names if name.startswith(each))
+        tensors[names[old] + name.removeprefix(old)] = value
+    save_file(tensors, folder / "model.safetensors")
+    whisper = transformers.WhisperFeatureExtractor(feature_size=8)
+    whisper.save_pretrained(folder)
+    return folder
+
+
+def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
+    """A token a byte, and those of the family. Returns: token -> id, of all."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    bound = ("<|", "[") if family.mark.startswith("<") else ("[",)
+    marks = [part for part in _split(family.mark) if part.startswith(bound)]
+    backend.add_special_tokens([AddedToken(each, special=True) for each in ("<|im_start|>", "<|im_end|>", *marks)])
+    backend.add_tokens([AddedToken("<asr_text>", special=False)])
+    folder.mkdir(exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(_TURNS.replace("SOUND", family.mark))
+    return dict(backend.get_vocab(with_added_tokens=True))
+
+
+def _split(mark: str) -> list[str]:
+    return mark.replace(">", "> ").replace("]", "] ").split()
+
+
+def sound(seconds: float, seed: int = 0) -> F32:
+    """Noise that swells and fades."""
+    count = round(seconds * RATE)
+    swelling = 0.1 + 0.1 * np.sin(np.arange(count) * (2 * np.pi / 5000))
+    return (np.random.default_rng(seed).standard_normal(count) * swelling).astype(np.float32)
+
+
+class Theirs:
+    """What transformers makes of a saved model."""
+
+    def __init__(self, folder: Path, name: str, dtype: str = "float32") -> None:
+        self.family = FAMILIES[name]
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        kind = getattr(transformers, self.family.class_name)
+        self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
+        self.model.generation_config.eos_token_id = None
+
+    def inputs(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the model is given of a chat whose parts are texts and sounds."""
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        parts = [part for message in messages for part in message["content"]]
+        sounds = [part["audio"][0] for part in parts if part["type"] == "audio"]
+        more, lengths = self.family.heard(self.family.extractor(), sounds) if sounds else ({}, [])
+        pieces = text.split(self.family.row)
+        assert len(pieces) == len(lengths) + 1
+        whole = pieces[0] + "".join(self.family.row * n + rest for n, rest in zip(lengths, pieces[1:], strict=True))
+        ids = self.tokenizer.encode(whole, add_special_tokens=False)
+        return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)), **more}
+
+    def answer(self, messages: list[dict[str, Any]], num_tokens: int) -> tuple[list[int], list[int], list[float]]:
+        """Ids of the prompt, those of the greedy answer, and their log-probabilities."""
+        inputs = self.inputs(messages)
+        with torch.no_grad():
+            found = self.model.generate(
+                **inputs, max_new_tokens=num_tokens, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+        ids = inputs["input_ids"][0].tolist()
+        output = found.sequences[0, len(ids) :].tolist()
+        values = [torch.log_softmax(row[0], -1)[token].item() for row, token in zip(found.logits, output, strict=True)]
+        return ids, output, values
+
+    def rows(self, samples: F32) -> NDArray[np.float64]:
+        """What transformers puts in place of embeddings."""
+        given, lengths = self.family.heard(self.family.extractor(), [samples])
+        given = {key: value.to(self.model.dtype) if "mask" not in key else value for key, value in given.items()}
+        with torch.no_grad():
+            if "feature_attention_mask" in given:
+                count = (int(given["feature_attention_mask"].sum()) - 1) // 2 + 1
+                most = self.model.config.audio_config.max_source_positions
+                mask = torch.zeros(1, 1, most, most, dtype=self.model.dtype)
+                mask[..., count:] = -torch.inf
+                tower = self.model.model.audio_tower(given["input_features"], attention_mask=mask).last_hidden_state
+                rows = self.model.model.multi_modal_projector(tower)[0]
+            else:
+                rows = self.model.model.get_audio_features(**given).pooler_output
+        return np.asarray(rows[: lengths[0]].double().numpy())

@@ -57,7 +57,7 @@ class Family:
         config: keys of config.json, given the ids of tokens.
         extractor: of transformers.
         heard: extractor, sounds -> what transformers' model is given beside ids, and how many rows each is.
-        longest: seconds of the longest sound it hears.
+        longest: seconds of the longest sound it hears. tokens: special ones, beside those of turns and of the mark.
     """
 
     class_name: str
@@ -67,6 +67,7 @@ class Family:
     extractor: Callable[[], Any]
     heard: Callable[[Any, Sequence[F32]], tuple[dict[str, Any], list[int]]]
     longest: float
+    tokens: tuple[str, ...] = ()
 
 
 def _of_qwen2_audio(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
@@ -99,8 +100,8 @@ def _of_qwen3_asr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any]
         return torch.cat([torch.nn.functional.pad(each[key], (0, most - each[key].shape[-1])) for each in given])
 
     frames = [int(each["attention_mask"].sum()) for each in given]
-    halves = [(count % 100, count // 100) for count in frames]
-    lengths = [whole * 13 + -(-(-(-(-(-rest // 2)) // 2)) // 2) for rest, whole in halves]
+    # of each second behind three convolutions that go on by two, 13; an eighth of the rest
+    lengths = [count // 100 * 13 + (count % 100 + 7) // 8 for count in frames]
     return {"input_features": joined("input_features"), "input_features_mask": joined("attention_mask")}, lengths
 
 
@@ -156,6 +157,7 @@ FAMILIES: dict[str, Family] = {
         lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1),
         _of_voxtral,
         60.0,
+        ("<s>", "[INST]", "[/INST]", "[TRANSCRIBE]"),
     ),
 }
 
@@ -219,9 +221,8 @@ def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
     backend = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    bound = ("<|", "[") if family.mark.startswith("<") else ("[",)
-    marks = [part for part in _split(family.mark) if part.startswith(bound)]
-    backend.add_special_tokens([AddedToken(each, special=True) for each in ("<|im_start|>", "<|im_end|>", *marks)])
+    marks = ("<|im_start|>", "<|im_end|>", *_split(family.mark), *family.tokens)
+    backend.add_special_tokens([AddedToken(each, special=True) for each in marks])
     backend.add_tokens([AddedToken("<asr_text>", special=False)])
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.images import ImageReader, ImageSources
+from albireo.api.images import ImageReader
 from albireo.errors import InvalidParams
 from albireo.image_input import GivenImage
+from albireo.images.decode import as_image
 from albireo.images.prepared import PreparedImage
+from albireo.media.sources import PICTURE, MediaSources
 from albireo.text.tokenizer import Tokenizer
 from tiny_sights import picture, save
 
@@ -37,7 +39,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def reader(tokenizer: Tokenizer, text: str) -> ImageReader:
-    opened = ImageSources(None, ()).opened
+    opened = MediaSources(PICTURE, None, ()).opened
     processor: Any = Processor(text)
     return ImageReader(processor, tokenizer, opened)
 
@@ -82,12 +84,13 @@ def test_files_of_different_models_are_told_apart(tokenizer: Tokenizer) -> None:
 )
 def test_where_pictures_may_come_from(value: Any, words: str) -> None:
     with pytest.raises(InvalidParams, match=words):
-        ImageSources(None, ()).opened(value)
+        as_image(MediaSources(PICTURE, None, ()).opened(value))
 
 
 def test_files_below_the_folder_are_read(tmp_path: Path) -> None:
     picture(6, 4).save(tmp_path / "a.png")
-    sources = ImageSources(tmp_path, ())
-    assert sources.opened(f"file://{tmp_path}/a.png").size == sources.opened("file:a.png").size == (6, 4)
+    sources = MediaSources(PICTURE, tmp_path, ())
+    for name in (f"file://{tmp_path}/a.png", "file:a.png"):
+        assert as_image(sources.opened(name)).size == (6, 4)
     with pytest.raises(InvalidParams, match="not below the folder"):
         sources.opened("file:../a.png")

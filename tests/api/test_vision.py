@@ -116,14 +116,22 @@ def change(folder: Path, **of_text: Any) -> None:
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("kind", ["audio", "input_audio", "video", "video_url"])
-def test_sounds_and_videos_are_refused_where_a_model_could_have_them(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("audio", "this model hears none"),
+        ("input_audio", "this model hears none"),
+        ("video", "models here read text, images and sounds"),
+        ("video_url", "models here read text, images and sounds"),
+    ],
+)
+def test_sounds_and_videos_are_refused_where_a_model_could_have_them(kind: str, told: str, tmp_path: Path) -> None:
     """What their parts need is left where it lies, and text and pictures know nothing of it."""
     folder = save(tmp_path, "gemma4, embeddings of layers")
     assert any("audio_tower" in name for name in safetensors.load_file(folder / "model.safetensors"))
     with LLM(str(folder), dtype="float32", num_threads=1) as llm:
         assert not llm.loaded.settings.image_problem
-        with pytest.raises(TemplateError, match=f"of type '{kind}'; models here read text and images"):
+        with pytest.raises(TemplateError, match=f"of type '{kind}'; {told}"):
             llm.chat([{"role": "user", "content": [{"type": kind, kind: "a.wav"}]}], GREEDY)
 
 

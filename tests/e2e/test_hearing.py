@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.errors import InvalidParams, TemplateError
+from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
+from albireo.errors import InvalidParams, TemplateError, UnsupportedFeature
 from tiny_hearers import FAMILIES, RATE, Theirs, publish_first, save, sound
 
 NUM_TOKENS = 12
@@ -154,3 +155,48 @@ def test_a_model_as_it_was_first_published(tmp_path: Path) -> None:
             outputs = llm.chat(chats_of("qwen3_asr"), GREEDY, use_tqdm=False)
             found.append([(o.prompt_token_ids, o.outputs[0].token_ids) for o in outputs])
     assert found[0] == found[1]
+
+
+def _written_by(theirs: Theirs, text: str, samples: np.ndarray, num_tokens: int) -> str:
+    """What transformers writes behind a text with a place for a sound."""
+    given, lengths = theirs.family.heard(theirs.family.extractor(), [samples])
+    ids = theirs.tokenizer.encode(text.replace(theirs.family.row, theirs.family.row * lengths[0]))
+    with torch.no_grad():
+        found = theirs.model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=num_tokens, do_sample=False,
+            **given,
+        )  # fmt: skip
+    return str(theirs.tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True))
+
+
+#: What a family is asked, where language and words are given; and what it does not do.
+ASKED = {
+    "qwen3_asr": (
+        TranscriptionParams(language="de", prompt="Ulm"),
+        "<|im_start|>system\nUlm<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
+        "<|im_start|>assistant\nlanguage German<asr_text>",
+    ),
+    "voxtral": (TranscriptionParams(language="de"), "<s>[INST][BEGIN_AUDIO][AUDIO][/INST]lang:de[TRANSCRIBE]"),
+}
+
+
+def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    limit = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
+    with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt={"image": 0}) as llm:
+        if name not in ASKED:
+            with pytest.raises(UnsupportedFeature, match="talks about them; ask it in a chat"):
+                llm.transcribe((sound(0.5), RATE))
+            return
+        asked, text = ASKED[name]
+        (found,) = llm.transcribe((sound(0.9), RATE), asked, limit, use_tqdm=False)
+        assert found.text == _written_by(Theirs(path, name), text, sound(0.9), NUM_TOKENS).strip()
+        assert found.language == "de" and found.duration == 0.9 and not found.segments
+        for bad, told in (
+            (TranscriptionParams(task="translate"), "as it is said"),
+            (TranscriptionParams(timestamps=True), "does not say when"),
+            (TranscriptionParams(prompt="x"), "is told nothing beside") if name == "voxtral" else
+            (TranscriptionParams(language="eo"), "language=eo is none that this model knows"),
+        ):  # fmt: skip
+            with pytest.raises((InvalidParams, UnsupportedFeature), match=told):
+                llm.transcribe((sound(0.5), RATE), bad)

@@ -158,7 +158,7 @@ def test_the_room_needs_no_pillow_until_a_picture_comes(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['PIL'] = None\n"
         "from pathlib import Path\n"
-        "from albireo.images import decode, sources\n"
+        "from albireo.images import decode\n"
         "from albireo.images.processor import open_processor\n"
         f"print(open_processor(Path({str(tmp_path)!r}), {QWEN!r}).rows(56, 56))\n"
     )

@@ -16,6 +16,7 @@ from albireo.api.places import Placed, Places
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.api.sounds import SoundReader
+from albireo.api.transcribers import open_transcriber
 from albireo.api.transcription import Transcriber
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -90,9 +91,11 @@ class Admission:
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._reasoning, self._media = reasoning, media
-        self._transcriber = None
-        if isinstance(media, SoundReader) and tokenizer is not None:
-            self._transcriber = Transcriber(media, tokenizer, settings.vocab_size)
+        self._transcriber: Transcriber | UnsupportedFeature
+        try:
+            self._transcriber = open_transcriber(media, tokenizer, self._chats, settings)
+        except UnsupportedFeature as error:
+            self._transcriber = error
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None and settings.generates:
             backend = config.structured_outputs_backend
@@ -294,11 +297,8 @@ class Admission:
     @property
     def transcriber(self) -> Transcriber:
         """Raises: UnsupportedFeature where sounds are not written down."""
-        if self._transcriber is None:
-            needs = (
-                "needs a tokenizer, and skip_tokenizer_init is set" if self._settings.sound_positions else "hears none"
-            )
-            raise UnsupportedFeature(f"sounds are not written down: this model {needs}")
+        if isinstance(self._transcriber, UnsupportedFeature):
+            raise UnsupportedFeature(str(self._transcriber))
         return self._transcriber
 
     def budgeted(self, submission: Submission, *, is_chat: bool = False) -> Submission:

@@ -139,7 +139,7 @@ class LLM:
         given = sounds if isinstance(sounds, list) else [sounds]
         parts = [transcriber.windows(as_sound(sound)) for sound in given]
         # what is spoken in the first window is in the others
-        is_left_open = asked.language is None and bool(transcriber.languages)
+        is_left_open = asked.language is None and transcriber.finds_language_first
         first = [windows[: 1 if is_left_open else None] for windows in parts]
         written = self._write(asked, sampling, first, use_tqdm)
         of_each = [asked] * len(parts)

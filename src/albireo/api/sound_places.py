@@ -36,16 +36,16 @@ class SoundPlaces(Places):
     ) -> None:
         """Args: opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are."""
         super().__init__(tokenizer, processor.placeholder, processor.row_token, most)
-        self._processor, self._opened = processor, opened
+        self.processor, self._opened = processor, opened
 
     def standing(self, given: GivenSound) -> Standing:
-        sound, processor = as_sound(self._opened(given.value)), self._processor
+        sound, processor = as_sound(self._opened(given.value)), self.processor
         prepared = processor.prepare(resampled(sound.samples, sound.rate, processor.rate))
         return Standing(prepared.text, tuple(self._tile(tile) for tile in prepared.tiles))
 
     def _tile(self, heard: F32) -> Tile:
         frames, bands = heard.shape
-        return Tile(frames, bands, heard.tobytes(), self._processor.rows(frames, bands))
+        return Tile(frames, bands, heard.tobytes(), self.processor.rows(frames, bands))
 
 
 def open_sound_places(config: EngineConfig, config_directory: Path, tokenizer: Tokenizer) -> SoundPlaces:

@@ -175,6 +175,7 @@ def _engine(serving: Serving) -> dict[str, Any] | None:
         "max_model_len": ready.max_model_len,
         "max_num_seqs": num * ready.max_num_seqs,
         "reads_images": not ready.image_problem,
+        "hears_sounds": not ready.sound_problem,
         "memory": {name: num * size for name, size in ready.memory.items()},
     }
 
@@ -231,6 +232,7 @@ def _request(tracked: Tracked) -> dict[str, Any]:
         "state": "waiting" if times.last_token_s is None else "running",
         "prompt_tokens": len(tracked.submission.prompt_token_ids),
         "num_images": sum(not image.is_sound for image in tracked.submission.images),
+        "num_sounds": sum(image.is_sound for image in tracked.submission.images),
         "cached_tokens": tracked.num_cached_tokens,
         "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
         "max_tokens": tracked.submission.params.max_tokens,

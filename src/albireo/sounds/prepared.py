@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from albireo.sounds.features import F32
+from albireo.sounds.features import F32, LogMel
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class SoundProcessor(Protocol):
     def rate(self) -> int: ...
 
     @property
+    def rows_per_s(self) -> float:
+        """Of a sound that is long."""
+        ...
+
+    @property
     def row_token(self) -> str: ...
 
     @property
@@ -55,3 +60,9 @@ class SoundProcessor(Protocol):
     def largest_tile(self) -> tuple[int, int]:
         """Most frames that a tile may have, and how many bands."""
         ...
+
+
+def tile_rows_per_s(processor: SoundProcessor, spectra: LogMel) -> float:
+    """Of what is made of such spectra: of the largest tile."""
+    frames, bands = processor.largest_tile()
+    return processor.rows(frames, bands) * spectra.rate / (frames * spectra.hop)

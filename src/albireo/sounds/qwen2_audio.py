@@ -11,7 +11,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import PreparedSound
+from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
 from albireo.sounds.settings import SoundSettings
 
 #: Frames that become a position of the encoder, and positions that become a row.
@@ -50,6 +50,10 @@ class Qwen2Audio:
                 f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
             )
         return PreparedSound((with_end(spectra.features(samples), framed(num_frames)),), self.row_token * rows)
+
+    @property
+    def rows_per_s(self) -> float:
+        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return frames // STRIDE // _MERGE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound
+from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
 from albireo.sounds.settings import SoundSettings
 
 _CONVOLUTIONS = 3
@@ -49,6 +49,10 @@ class Qwen3Asr:
         frames = self.spectra.spectrum(filled(samples, max(len(samples), self.fewest)))
         tiles = tuple(np.ascontiguousarray(frames[at : at + self.tile]) for at in range(0, len(frames), self.tile))
         return PreparedSound(tiles, self.row_token * sum(self.rows(*each.shape) for each in tiles))
+
+    @property
+    def rows_per_s(self) -> float:
+        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         whole, rest = divmod(frames, self.chunk)

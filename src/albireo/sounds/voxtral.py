@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from albireo.json_file import Fields
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound
+from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
 from albireo.sounds.qwen2_audio import STRIDE, framed, with_end
 from albireo.sounds.settings import SoundSettings
 
@@ -42,6 +42,10 @@ class Voxtral:
         cut = frames.reshape(count, spectra.num_frames, spectra.num_mels)
         tiles = tuple(with_end(each, framed(spectra.num_frames)) for each in cut)
         return PreparedSound(tiles, self.row_token * (count * self.rows(*tiles[0].shape)))
+
+    @property
+    def rows_per_s(self) -> float:
+        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return frames // STRIDE // self.merge

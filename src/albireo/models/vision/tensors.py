@@ -20,25 +20,28 @@ from albireo.models.text_part import ENCODER, TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
-_PARTS = (
-    "vision_model.",
-    "connector.",
-    "visual.",
-    "vision_tower.",
-    "audio_tower.",
-    "multi_modal_projector.",
-    "embed_vision.",
-)
-#: As Qwen3-ASR was first published: the projector was a part of the tower.
-_PROJECTOR = tuple((f"thinker.audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.") for n in (1, 2))
-_PREFIXES = _PROJECTOR + tuple(
+_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
+_PREFIXES = tuple(
     (f"{whole}{part}{more}", part)
     for part in _PARTS
-    for whole in ("model.", "thinker.", "")
+    for whole in ("model.", "")
     # SigLIP was once a model within another
     for more in (("vision_model.", "") if part == "vision_tower." else ("",))
 )
-#: Of a model that hears: its encoder, and what listens to it in each layer of the decoder.
+#: Of which a model that sees has some, whatever it hears.
+_VISION = tuple(f"{whole}{part}" for whole in ("model.", "") for part in _PARTS if part != "multi_modal_projector.")
+#: Of a model whose only tower hears. As Qwen3-ASR was first published, it was a part of a whole, and the projector one
+#: of the tower.
+_AUDIO_TOWER = "audio_tower."
+_OF_SOUNDS = (
+    *((f"thinker.audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.") for n in (1, 2)),
+    *(
+        (f"{whole}{part}", part)
+        for part in (_AUDIO_TOWER, "multi_modal_projector.")
+        for whole in ("model.", "thinker.", "")
+    ),
+)
+#: Of a model that listens: its encoder, and what listens to it in each layer of the decoder.
 _HEARD, _LISTENS = ("model.encoder.", "encoder."), (".encoder_attn.k_proj.", ".encoder_attn.v_proj.")
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
@@ -123,7 +126,9 @@ def tower_file(directory: Path) -> bytearray:
 def _stored(directory: Path) -> TextTensors:
     files = SafetensorsFiles(directory)
     if ENCODER not in files:
-        return TextTensors(files, _PREFIXES)
+        sees = any(name.startswith(_VISION) for name in files.names)
+        hears = any(_AUDIO_TOWER in name for name in files.names)
+        return TextTensors(files, _OF_SOUNDS if hears and not sees else _PREFIXES)
     listening = (name for name in files.names if any(part in name for part in _LISTENS))
     return TextTensors(files, (_HEARD, *((name, name) for name in listening)))
 

@@ -80,7 +80,8 @@ class Transcriptions:
                 del body, form
             name = new_id("transcribe", request.request_id)
             run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=received_s)
-            if heard.asked.language is None and self._transcriber.languages and len(heard.windows) > 1:
+            finds_first = self._transcriber.finds_language_first
+            if heard.asked.language is None and finds_first and len(heard.windows) > 1:
                 # what is spoken in the first window is in the others
                 first = await self._submissions(request, heard._replace(windows=heard.windows[:1]), is_asked=True)
                 async with run(f"{name}-language", first, wants_stream=False) as generation:
@@ -204,7 +205,7 @@ class _Answer:
         self._transcriber, self._heard = transcriber, heard
         self._texts = [""] * len(heard.windows)
         self._are_over, self._are_held = [False] * len(heard.windows), [False] * len(heard.windows)
-        self._told = ""
+        self._told, self._language = "", heard.asked.language
 
     def whole(self, requests: Sequence[Tracked]) -> Transcript:
         """When all is there."""
@@ -221,9 +222,12 @@ class _Answer:
         is_open = written.is_silence if is_over else written.may_be_silence
         self._are_held[piece.place] = is_open
         num = next((place + 1 for place, is_over in enumerate(self._are_over) if not is_over), len(self._texts))
-        shown = ["" if is_held else text for text, is_held in zip(self._texts[:num], self._are_held, strict=False)]
-        asked = self._heard.asked
-        text = joined(shown, "en" if asked.task == "translate" else asked.language or "")
+        asked, tells = self._heard.asked, self._transcriber.spoken
+        if self._language is None and piece.place == 0:
+            self._language = self._transcriber.language(written.token_ids)
+        states = zip(self._texts[:num], self._are_over, self._are_held, strict=False)
+        shown = ["" if is_held else tells(text, is_over, asked) for text, is_over, is_held in states]
+        text = joined(shown, "en" if asked.task == "translate" else self._language or "")
         new = text[len(self._told) :]
         self._told = text
         return [TextDelta(new)] if new else []

@@ -111,8 +111,8 @@ export function startRequests(setFocus) {
 }
 
 function told(request, { cached, computed, output }, holds, isPutBack) {
-  const images = request.num_images;
-  const shown = images ? `, ${images} image${images > 1 ? "s" : ""}` : "";
+  const some = (count, name) => (count ? `, ${count} ${name}${count > 1 ? "s" : ""}` : "");
+  const shown = some(request.num_images, "image") + some(request.num_sounds, "sound");
   const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}${shown}`;
   if (request.state === "over") {
     const reasons = request.finish_reasons.filter((reason) => reason === "abort" || reason === "error");

@@ -1,0 +1,39 @@
+"""PromptedTranscriber: what models say of a sound, beside what was said in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albireo import TranscriptionParams
+from albireo.api.prompted_transcriber import Qwen3AsrTranscriber
+from albireo.text.tokenizer import Tokenizer
+from tiny_hearers import save
+
+
+def test_a_text_is_what_stands_behind_the_language() -> None:
+    """Qwen3-ASR says it itself; what it begins with is not told before that is known."""
+    transcriber = Qwen3AsrTranscriber.__new__(Qwen3AsrTranscriber)
+    left, given = TranscriptionParams(), TranscriptionParams(language="en")
+    assert transcriber.spoken("language English<asr_text>Hello", False, left) == "Hello"
+    assert transcriber.spoken("language None<asr_text>", True, left) == ""
+    assert [transcriber.spoken(text, False, left) for text in ("", "lang", "language Eng", "Lan")] == [
+        "",
+        "",
+        "",
+        "Lan",
+    ]
+    assert transcriber.spoken("language", True, left) == transcriber.spoken("language", False, given) == "language"
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [("language English<asr_text>x", "en"), ("language Cantonese<asr_text>", "yue"), ("language None<asr_text>", None),
+     ("language English", None), ("language Chinese,English<asr_text>x", "zh"), ("x", None)],
+)  # fmt: skip
+def test_languages_are_read(tmp_path: Path, said: str, code: str | None) -> None:
+    tokenizer = Tokenizer.from_directory(save(tmp_path, "qwen3_asr"))
+    transcriber = Qwen3AsrTranscriber.__new__(Qwen3AsrTranscriber)
+    transcriber._tokenizer = tokenizer
+    assert transcriber.language(tokenizer.encode(said)) == code

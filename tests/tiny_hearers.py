@@ -18,6 +18,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from albireo.backends.backend import KernelCatalog
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.model import CpuModel
+from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
+from albireo.graph.program import Program
+from albireo.models.text_part import inner
+from albireo.models.vision.tensors import tower_tensors
+from albireo.models.vision.tower import open_tower
+from albireo.sounds.processor import SoundProcessor, open_sound_processor
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -293,3 +304,33 @@ class Theirs:
             else:
                 rows = self.model.model.get_audio_features(**given).pooler_output
         return np.asarray(rows[: lengths[0]].double().numpy())
+
+
+def tiles(folder: Path, samples: F32) -> list[F32]:
+    """What the tower of a saved model is given of a sound."""
+    return list(_processor(folder).prepare(samples).tiles)
+
+
+def _processor(folder: Path) -> SoundProcessor:
+    return open_sound_processor(folder, inner(json.loads((folder / "config.json").read_text())))
+
+
+def opened_by(
+    open_program: Callable[[Program, Any], Any], catalog: KernelCatalog, folder: Path, dtype: str
+) -> VisionRunner:
+    data = json.loads((folder / "config.json").read_text())
+    tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
+    most = tower.patches(*_processor(folder).largest_tile())
+    runner = VisionRunner(tower, tensors, vision_programs(tower, catalog, most), open_program)
+    tensors.close()
+    return runner
+
+
+def opened(folder: Path, dtype: str = "float32", num_threads: int = 1) -> VisionRunner:
+    """On the CPU."""
+    pool = thread_pool(num_threads)
+
+    def open_program(program: Program, weights: Any) -> CpuModel:
+        return CpuModel(program, weights, pool, num_blocks(program))
+
+    return opened_by(open_program, CpuCatalog(isa_levels()), folder, dtype)

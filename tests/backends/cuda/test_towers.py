@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_hearers
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
@@ -21,18 +22,19 @@ from tiny_towers import farthest, opened, opened_by, save, tiles, transformers_r
 NAMES = ("gemma3", "gemma4", "idefics3", "internvl", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
 
 
-def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
-    def open_program(program: Program, weights: Weights) -> CudaModel:
-        return open_model(
-            program,
-            weights,
-            num_blocks=num_blocks(program),
-            max_positions=program.maxima["T"],
-            is_tower=True,
-            is_eager=True,
-            device=torch.device("cpu"),
-        )
+def open_program(program: Program, weights: Weights) -> CudaModel:
+    return open_model(
+        program,
+        weights,
+        num_blocks=num_blocks(program),
+        max_positions=program.maxima["T"],
+        is_tower=True,
+        is_eager=True,
+        device=torch.device("cpu"),
+    )
 
+
+def on_gpu(folder: Path, dtype: str, max_patches: int = 160) -> VisionRunner:
     return opened_by(open_program, CudaCatalog(90), folder, dtype, max_patches)
 
 
@@ -66,3 +68,14 @@ def test_bits_do_not_depend_on_tiles_before_nor_on_what_is_planned(tmp_path: Pat
     runner.rows(first)
     assert np.array_equal(runner.rows(second), kept) and np.array_equal(alone, kept)
     assert np.array_equal(on_gpu(folder, "bfloat16", 300).rows(second), kept)
+
+
+@pytest.mark.parametrize("name", tiny_hearers.FAMILIES)
+def test_towers_that_hear(name: str, tmp_path: Path) -> None:
+    """Their stems are programs of the executor, too."""
+    folder = tiny_hearers.save(tmp_path, name)
+    given = tiny_hearers.tiles(folder, tiny_hearers.sound(0.77))[:1]
+    kinds = ("float64", "float32")
+    exact, theirs = (tiny_hearers.Theirs(folder, name, kind).rows(tiny_hearers.sound(0.77)) for kind in kinds)
+    ours = tiny_hearers.opened_by(open_program, CudaCatalog(90), folder, "float32").rows(given[0])
+    assert farthest([ours], [exact]) < 4 * farthest([theirs], [exact])

@@ -12,6 +12,7 @@ from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.text_part import inner
+from albireo.models.vision.encoder import EncoderSettings
 from albireo.models.vision.settings import MAX_WIDTH
 
 #: What Whisper calls keys of encoders.
@@ -53,6 +54,17 @@ def audio_fields(
     if fields.flag("scale_embedding", False):
         fields.unsupported("scale_embedding", True, "supported: false")
     return fields
+
+
+def check_heads(fields: Fields, encoder: EncoderSettings) -> None:
+    """What newer files say of heads beside their number, which is what older ones do not say.
+
+    Raises: UnsupportedModel for another value.
+    """
+    for key, only in (("head_dim", encoder.head_dim), ("num_key_value_heads", encoder.num_heads)):
+        said = fields.optional_integer(key, 1, MAX_WIDTH)
+        if said not in (None, only):
+            fields.unsupported(key, said, f"supported: {only}")
 
 
 def num_bands(fields: Fields) -> int:

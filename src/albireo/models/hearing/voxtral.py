@@ -16,7 +16,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, WhisperPart
-from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
+from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import activated, linear, norm
@@ -54,6 +54,7 @@ def open_voxtral(data: Mapping[str, Any], dtype: str, where: str) -> VoxtralTowe
     encoder = encoder_settings(fields, dtype, DEFAULTS, eps=EPS, has_k_bias=False)
     positions = fields.integer("max_source_positions", 2, MAX_POSITIONS, 1500)
     bands = num_bands(fields)
+    check_heads(fields, encoder)
     fields.refuse_unread(IGNORABLE, {})
     # as many positions as are as wide as the FFN: the files say no more
     merge, rest = divmod(encoder.intermediate_size, encoder.hidden_size)

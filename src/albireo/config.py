@@ -89,11 +89,11 @@ class EngineConfig:
             several ranks.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
         max_lora_rank: largest rank of an adapter; slots have room for it.
-        limit_mm_per_prompt: most images of one prompt, as {"image": 4} or its text in JSON; 0: the part of the model
-            that reads them is not loaded; by default any number.
-        allowed_local_media_path: folder whose files requests may name as images; None: none may.
-        allowed_media_domains: hosts that images may be fetched from, by URLs in requests; *: any that is not of this
-            network. Without one, images come with the request.
+        limit_mm_per_prompt: most images and sounds of one prompt, as {"image": 4, "audio": 1} or its text in JSON; 0:
+            the part of the model that reads them is not loaded; by default any number.
+        allowed_local_media_path: folder whose files requests may name as images or sounds; None: none may.
+        allowed_media_domains: hosts that images and sounds may be fetched from, by URLs in requests; *: any that is not
+            of this network. Without one, they come with the request.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ

@@ -12,6 +12,7 @@ import pytest
 from albireo.api.locate import BUNDLED
 from albireo.cli import chat as chat_module
 from albireo.cli.chat import Chat
+from albireo.cli.media import Shown
 from albireo.cli.session import Reply
 from albireo.outputs import CompletionOutput, RequestOutput
 from tiny_models import STORIES, shared_data
@@ -124,7 +125,7 @@ class _Loaded:
 
 def test_ctrl_c_on_a_terminal_stops_the_answer_and_keeps_it(monkeypatch, capsys):
     monkeypatch.setattr(chat_module.sys.stdin, "isatty", lambda: True, raising=False)
-    chat = Chat(_Interrupted(_Loaded), {}, None, has_stats=False)
+    chat = Chat(_Interrupted(_Loaded), {}, None, has_stats=False, shown=Shown())
     chat.say("hello")
     assert capsys.readouterr().out == "Some words\n"
     assert chat._messages[-1] == {"role": "assistant", "content": "Some words"}
@@ -132,7 +133,7 @@ def test_ctrl_c_on_a_terminal_stops_the_answer_and_keeps_it(monkeypatch, capsys)
 
 def test_ctrl_c_ends_it_when_stdin_is_a_pipe(monkeypatch):
     monkeypatch.setattr(chat_module.sys.stdin, "isatty", lambda: False, raising=False)
-    chat = Chat(_Interrupted(_Loaded), {}, None, has_stats=False)
+    chat = Chat(_Interrupted(_Loaded), {}, None, has_stats=False, shown=Shown())
     with pytest.raises(KeyboardInterrupt):
         chat.say("hello")
 

@@ -115,6 +115,11 @@ class LLM:
         submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
         return [record.output() for record in self._run(submissions, priority, use_tqdm, lora=lora_request)]
 
+    @property
+    def tells_times(self) -> bool:
+        """Whether transcribe() can say when something was said. Raises: UnsupportedFeature where it writes nothing."""
+        return self._admission.transcriber.has_times
+
     def transcribe(
         self,
         sounds: Any,

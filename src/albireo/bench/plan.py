@@ -28,6 +28,7 @@ from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.bench.sound_cost import sound_figures
 from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -176,6 +177,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
         "images": images,
+        "sounds": sound_figures(vision),
         "hearing": None if hearing is None else hearing.facts,
         "speculative": drafts,
         **speed,

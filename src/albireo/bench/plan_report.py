@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from albireo.api.perception import TEXT_ONLY
+from albireo.api.perception import HEARS, TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
 #: In place of speed, where a prompt begins with a sound.
@@ -27,25 +27,26 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
             + (f"and {workload['output_len']:,} output tokens each, {drawn}" if writes_text else "tokens each"),
         ),
         "",
-        *_memory_lines(figures["memory"], workload, figures["settings"], figures["hearing"] is not None),
+        *_memory_lines(figures),
         "",
         *_image_lines(figures["images"]),
-        *_hearing_lines(figures["hearing"]),
+        *_sound_lines(figures),
         *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", _why_not(figures)),)),
         *_draft_lines(figures["speculative"]),
     ]
 
 
-def _memory_lines(
-    memory: dict[str, Any], workload: dict[str, Any], settings: dict[str, Any], hears: bool
-) -> Iterator[str]:
+def _memory_lines(figures: dict[str, Any]) -> Iterator[str]:
+    memory, workload, settings = figures["memory"], figures["workload"], figures["settings"]
     per_token, beyond = f"{memory['kv_bytes_per_token']:,} B per token", memory["kv_bytes_per_token_beyond_windows"]
     if beyond != memory["kv_bytes_per_token"]:
         per_token += f", {beyond:,} B of one that windows have passed"
     num, is_gpu = settings["data_parallel_size"], settings["device"] == "cuda"
     whom = f", for each of {num} engines; all figures are of one of them" if num > 1 else ""
     vision = ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out")
-    if hears:
+    if figures["sounds"] is not None:
+        vision = ("sounds", "vision_bytes", "   the part that hears them; --limit-mm-per-prompt leaves it out")
+    if figures["hearing"] is not None:
         vision = ("hearing", "vision_bytes", "   the encoder, and what listens to it")
     yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")
     for name, key, note in (
@@ -75,7 +76,7 @@ def _memory_lines(
 
 
 def _image_lines(images: dict[str, Any]) -> Iterator[str]:
-    if images["problem"] == TEXT_ONLY:
+    if images["problem"] in (TEXT_ONLY, HEARS):
         return
     if images["problem"]:
         yield row("images", f"not read: {images['problem']}")
@@ -87,7 +88,10 @@ def _image_lines(images: dict[str, Any]) -> Iterator[str]:
     yield row("an image", f"of {width:,} x {height:,} pixels: {images['tokens']:,} tokens, {tiles}{time}")
 
 
-def _hearing_lines(hearing: dict[str, Any] | None) -> Iterator[str]:
+def _sound_lines(figures: dict[str, Any]) -> Iterator[str]:
+    sounds, hearing = figures["sounds"], figures["hearing"]
+    if sounds is not None:
+        yield row("a sound", f"of {sounds['seconds']} s: {sounds['tokens']:,} tokens")
     if hearing is not None:
         yield row("a sound", f"of up to {hearing['seconds']} s: {hearing['positions']:,} prompt tokens")
 

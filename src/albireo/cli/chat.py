@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ import click
 
 from albireo.api.locate import locate_model
 from albireo.artifact.reader import tokenizer_directory
+from albireo.cli.media import Shown, media_options, open_picture, open_sound, typed_name
 from albireo.cli.options import engine_options, sampling_options
-from albireo.cli.pictures import image_option, open_picture, typed_name, user_message
 from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.timings import timings_line
 from albireo.config import EngineConfig
@@ -26,10 +26,10 @@ from albireo.params import SamplingParams
 from albireo.text.tokenizer_files import read_tokenizer_files
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 HELP = (
-    "/reset forgets the conversation, /image FILE shows a picture with the next message, /stats switches timings on "
+    "/reset forgets the conversation, /image FILE and /audio FILE go with the next message, /stats switches timings on "
     "and off, /exit ends it (so does Ctrl-D)"
 )
 
@@ -37,7 +37,7 @@ HELP = (
 @click.command()
 @click.argument("model", required=False)
 @click.option("--system-prompt", help="What the model is told before the conversation.")
-@image_option
+@media_options
 @click.option("--lora", metavar="DIR", help="An adapter (LoRA) that answers; --enable-lora goes with it.")
 @click.option("--stats", is_flag=True, help="Timings after each answer, on stderr.")
 @sampling_options(max_tokens="what the context leaves", without=("n", "logprobs"))
@@ -46,6 +46,7 @@ def command(
     model: str | None,
     system_prompt: str | None,
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     lora: str | None,
     stats: bool,
     sampling: dict[str, Any],
@@ -54,15 +55,15 @@ def command(
     """Talk to a model in the terminal, by its own chat template.
 
     MODEL is a directory or a hub name; the bundled model when left out. Inside: /reset forgets the conversation,
-    /image FILE shows a picture with the next message, as --image does with the first, /stats switches timings on and
-    off, /exit ends it. Ctrl-C stops an answer.
+    /image FILE and /audio FILE go with the next message, as --image and --audio do with the first, /stats switches
+    timings on and off, /exit ends it. Ctrl-C stops an answer.
     """
     SamplingParams(**sampling)
     directory = locate_model(model)
     _require_template(directory)
-    pictures = [open_picture(name) for name in images]
+    shown = Shown.named(images, sounds)
     config = EngineConfig.from_kwargs(model=str(directory), **with_adapter(engine, lora))
-    chat = Chat(Session(config, lora), sampling, system_prompt, has_stats=stats, pictures=pictures)
+    chat = Chat(Session(config, lora), sampling, system_prompt, has_stats=stats, shown=shown)
     if sys.stdin.isatty():
         click.echo(f"{directory.name}: {HELP}", err=True)
     for line in _messages():
@@ -85,57 +86,60 @@ class Chat:
         system_prompt: str | None,
         *,
         has_stats: bool,
-        pictures: Sequence[str | Image.Image] = (),
+        shown: Shown,
     ) -> None:
-        """Args: pictures: those that the first message shows; see open_picture()."""
+        """Args: shown: what goes with the first message."""
         self.num_failed = 0
         self._session = session
         self._params = session.params(sampling, max_tokens=None)
         self._start = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
         self._messages: list[dict[str, Any]] = list(self._start)
         self._has_stats = has_stats
-        self._pictures = list(pictures)
+        self._shown = shown
 
     def obey(self, command: str) -> bool:
         """Do what a line that begins with a slash says. Returns: False for the end."""
         if command == "/exit":
             return False
         if command == "/reset":
-            self._messages, self._pictures = list(self._start), []
+            self._messages, self._shown = list(self._start), Shown()
             click.echo("the conversation is forgotten", err=True)
         elif command == "/stats":
             self._has_stats = not self._has_stats
             click.echo(f"timings are {'on' if self._has_stats else 'off'}", err=True)
-        elif command.split()[0] == "/image":
-            self._show(command.removeprefix("/image").strip())
+        elif command.split()[0] in ("/image", "/audio"):
+            self._show(*command.partition(" ")[::2])
         else:
             click.echo(f"{command} is no command: {HELP}", err=True)
         return True
 
-    def _show(self, words: str) -> None:
-        """Keep the picture that somebody names for the next message."""
+    def _show(self, command: str, words: str) -> None:
+        """Keep the picture or sound that somebody names for the next message."""
         try:
-            if not words:
-                raise InvalidParams("/image needs the name of a file, or a URL")
-            self._pictures.append(open_picture(typed_name(words)))
+            if not words.strip():
+                raise InvalidParams(f"{command} needs the name of a file, or a URL")
+            name = typed_name(words.strip())
+            if command == "/image":
+                self._shown.images.append(open_picture(name))
+            else:
+                self._shown.sounds.append(open_sound(name))
         except InvalidParams as error:
             self.num_failed += 1
             click.echo(f"error: {error}", err=True)
             return
-        num = len(self._pictures)
-        click.echo(f"{num} picture{'s' * (num > 1)} will go with the next message", err=True)
+        click.echo(f"{self._shown} will go with the next message", err=True)
 
     def say(self, text: str) -> None:
         """Send a message, print the answer while it comes, and keep both; neither when the message is refused, with
-        its pictures: what is wrong may be one of them."""
-        messages = [*self._messages, user_message(text, self._pictures)]
+        what it shows: what is wrong may be a part of that."""
+        messages = [*self._messages, self._shown.message(text)]
         reply = self._answer(messages)
         if reply is None:
             return
-        num_pictures, self._pictures = len(self._pictures), []
+        shown, self._shown = self._shown, Shown()
         if reply.output is None:
             self.num_failed += 1
-            click.echo(f"error: {reply.refusal}{_advice(reply, num_pictures)}", err=True)
+            click.echo(f"error: {reply.refusal}{_advice(reply, shown)}", err=True)
             return
         output = reply.output.outputs[0]
         self._messages = [*messages, {"role": "assistant", "content": output.text}]
@@ -200,6 +204,6 @@ def _require_template(directory: Path) -> None:
     raise TemplateError(f'{directory} {what}. To go on with a text: albireo generate {directory} "Once upon a time"')
 
 
-def _advice(reply: Reply, num_pictures: int) -> str:
+def _advice(reply: Reply, shown: Shown) -> str:
     again = ". /reset starts the conversation again" if isinstance(reply.refusal, PromptTooLong) else ""
-    return again + ". The message is left out, with its pictures" * (num_pictures > 0)
+    return again + (f". The message is left out, with {shown}" if shown else "")

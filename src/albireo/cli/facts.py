@@ -15,12 +15,13 @@ from albireo.api.devices import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
-from albireo.api.perception import TEXT_ONLY, Vision, open_perception
+from albireo.api.perception import TEXT_ONLY, Perception, Vision, is_hearing, open_perception
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.bench.image_cost import image_figures
+from albireo.bench.sound_cost import sound_figures
 from albireo.cli.terminal import count, size
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
@@ -70,11 +71,13 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
         )
 
 
-def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> list[Fact]:
-    """What becomes of a picture in a prompt, or why none is read; nothing of a model of text."""
+def media_facts(config: EngineConfig, source: ModelSource, device: Device) -> list[Fact]:
+    """What becomes of a picture or a sound in a prompt, or why none is read; nothing of a model of text."""
     vision = open_perception(config, source, device)
     if vision == TEXT_ONLY:
         return []
+    if is_hearing(source):
+        return [("sounds", _sounds(vision, device))]
     figures = image_figures(vision)
     if figures["problem"]:
         return [("images", f"not read: {figures['problem']}")]
@@ -85,6 +88,17 @@ def image_facts(config: EngineConfig, source: ModelSource, device: Device) -> li
         f"tower and projector {weights}; a picture of {width:,} x {height:,} is {figures['tokens']:,} tokens, {tiles}"
     )
     return [("images", text)]
+
+
+def _sounds(perception: Perception | str, device: Device) -> str:
+    figures = sound_figures(perception)
+    if isinstance(perception, str) or figures is None:
+        return f"not read: {perception}"
+    weights, tiles = size(perception.weight_bytes(device)), figures["tiles"]
+    return (
+        f"tower and projector {weights}; a sound of {figures['seconds']} s is {figures['tokens']:,} tokens, {tiles} "
+        f"tile{'s' * (tiles != 1)}"
+    )
 
 
 def hearing_facts(config: EngineConfig, source: ModelSource, device: Device, program: Program) -> Iterator[Fact]:

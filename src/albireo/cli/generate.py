@@ -6,7 +6,7 @@ Prints while the model writes when there is one prompt; several run together and
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,8 @@ import click
 
 from albireo.api.admission import Submission
 from albireo.api.locate import locate_model
+from albireo.cli.media import Shown, media_options
 from albireo.cli.options import engine_options, sampling_options
-from albireo.cli.pictures import image_option, open_picture, user_message
 from albireo.cli.prompts import STDIN, InputFormat, PromptLine, read_prompts, split_arguments
 from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.terminal import Bar
@@ -29,7 +29,7 @@ from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 #: When neither a flag nor the model says how much.
 MAX_TOKENS = 256
@@ -50,7 +50,7 @@ MAX_TOKENS = 256
 @click.option(
     "--echo/--no-echo", default=None, help="Text output begins with the prompt; by default where that is gone on with."
 )
-@image_option
+@media_options
 @click.option(
     "--json-schema",
     type=click.File(encoding="utf-8"),
@@ -69,6 +69,7 @@ def command(
     output: str,
     echo: bool | None,
     images: tuple[str, ...],
+    sounds: tuple[str, ...],
     json_schema: TextIO | None,
     regex: str | None,
     lora: str | None,
@@ -91,11 +92,12 @@ def command(
     {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation. With
     "messages" in place of the prompt it is a chat.
 
-    With --image each prompt is a question about the pictures, asked by the model's chat template, and the answer alone
-    is printed; only a prompt that holds the model's own mark of a picture is gone on with.
+    With --image or --audio each prompt is a question about the pictures or sounds, asked by the model's chat template,
+    and the answer alone is printed; only a prompt that holds the model's own mark of one is gone on with.
 
     \b
       albireo generate ./my-model --image cat.png "What is it?"
+      albireo generate ./my-model --audio bird.mp3 "What is it?"
     """
     if "logprobs" in sampling and output != "jsonl":
         raise click.UsageError("--logprobs are shown in --output jsonl only.")
@@ -103,14 +105,14 @@ def command(
     name, texts = split_arguments(model, arguments)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
-        _check(line, sampling, images)
-    pictures = [open_picture(name) for name in images]
+        _check(line, sampling, "--image" if images else "--audio" if sounds else "")
+    shown = Shown.named(images, sounds)
     directory = None if name is None else _locate(name, is_argument=model is None)
     session = Session(EngineConfig.from_kwargs(model=directory, **with_adapter(engine, lora)), lora)
-    lines = [_asked(line, pictures, session.mark("images")) for line in lines]
+    lines = [_asked(line, shown, session.marks) for line in lines]
     echoed = [echo if echo is not None else line.messages is None for line in lines]
     writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoed)
-    finished, num_failed = _run(session, lines, sampling, pictures, writer)
+    finished, num_failed = _run(session, lines, sampling, shown, writer)
     if stats and finished:
         click.echo(timings_line(finished, session.loaded.load_s), err=True)
     if num_failed:
@@ -159,24 +161,28 @@ def _collect(texts: list[str], input_file: str | None, input_format: InputFormat
     return read_prompts(STDIN, input_format)
 
 
-def _check(line: PromptLine, flags: Mapping[str, Any], images: tuple[str, ...]) -> None:
-    """Raises: InvalidParams naming the line, before a model is loaded for nothing."""
-    if images and line.messages is not None:
-        raise InvalidParams(_placed(line, "its messages say where pictures are; leave --image out, or give a prompt"))
+def _check(line: PromptLine, flags: Mapping[str, Any], media: str) -> None:
+    """Args: media: the option that shows some, or empty.
+
+    Raises: InvalidParams naming the line, before a model is loaded for nothing.
+    """
+    if media and line.messages is not None:
+        what = "pictures" if media == "--image" else "sounds"
+        raise InvalidParams(_placed(line, f"its messages say where {what} are; leave {media} out, or give a prompt"))
     try:
         SamplingParams(**{**flags, **line.fields})
     except (InvalidParams, TypeError) as error:
         raise InvalidParams(_placed(line, error)) from None
 
 
-def _asked(line: PromptLine, pictures: list[str | Image.Image], mark: str | None) -> PromptLine:
-    """A line that is a question about pictures, as a chat: a text has places for them only where it says so.
+def _asked(line: PromptLine, shown: Shown, marks: Sequence[str]) -> PromptLine:
+    """A line that is a question about pictures or sounds, as a chat: a text has places for them only where it says so.
 
-    Args: mark: with which it says so; None where the model reads none, which the engine tells.
+    Args: marks: with which it says so; none where the model reads none, which the engine tells.
     """
-    if not pictures or mark is None or not isinstance(line.prompt, str) or mark in line.prompt:
+    if not shown or not marks or not isinstance(line.prompt, str) or any(mark in line.prompt for mark in marks):
         return line
-    return replace(line, messages=[user_message(line.prompt, pictures)])
+    return replace(line, messages=[shown.message(line.prompt)])
 
 
 def _locate(name: str, *, is_argument: bool) -> str:
@@ -191,12 +197,12 @@ def _run(
     session: Session,
     lines: list[PromptLine],
     flags: Mapping[str, Any],
-    pictures: list[str | Image.Image],
+    shown: Shown,
     writer: Writer,
 ) -> tuple[list[RequestOutput], int]:
     """Run and print. Returns: what finished, and how many did not."""
     finished: list[RequestOutput] = []
-    requests = [partial(_prepare, session, line, flags, pictures) for line in lines]
+    requests = [partial(_prepare, session, line, flags, shown) for line in lines]
     is_streaming = len(lines) == 1
     with Bar(len(lines), "Generating") as bar, closing(session.run(requests, is_streaming=is_streaming)) as replies:
         for reply in in_order(_counted(replies, bar)):
@@ -212,13 +218,11 @@ def _run(
     return finished, len(lines) - len(finished)
 
 
-def _prepare(
-    session: Session, line: PromptLine, flags: Mapping[str, Any], pictures: list[str | Image.Image]
-) -> Submission:
+def _prepare(session: Session, line: PromptLine, flags: Mapping[str, Any], shown: Shown) -> Submission:
     params = session.params({**flags, **line.fields}, MAX_TOKENS)
     if line.messages is not None:
         return session.chat(line.messages, params)
-    return session.text(line.prompt, params, pictures)
+    return session.text(line.prompt, params, shown.data)
 
 
 def _counted(replies: Iterable[Reply], bar: Bar) -> Iterator[Reply]:

@@ -18,7 +18,7 @@ from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
 from albireo.api.tuning import tuned
 from albireo.backends.backend import ExplainedCatalog
-from albireo.cli.facts import Fact, hearing_facts, image_facts, model_facts, plan_facts, tuning_facts
+from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, tuning_facts
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import plain, row
 from albireo.config import EngineConfig
@@ -96,7 +96,7 @@ def command(
         # Line by line: a model that does not fit still gets its summary before the error.
         for fact in model_facts(source, graph, config):
             click.echo(plain(row(*fact)))
-        for fact in image_facts(config, source, device):
+        for fact in media_facts(config, source, device):
             click.echo(plain(row(*fact)))
         program, memory = plan(config, source, device)
         for fact in hearing_facts(config, source, device, program):

@@ -76,14 +76,16 @@ class Session:
             defaults["max_tokens"] = max_tokens
         return self._admission.default_params().clone(**(defaults | dict(given)))
 
-    def mark(self, kind: str) -> str | None:
-        """See Admission.mark()."""
-        return self._admission.mark(kind)
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a text to go on with says where a picture, or a sound, is; none where the model reads text only."""
+        found = (self._admission.mark(kind) for kind in ("images", "sounds"))
+        return tuple(mark for mark in found if mark is not None)
 
-    def text(self, prompt: str | list[int], params: SamplingParams, pictures: Sequence[Any] = ()) -> Submission:
-        """Prepare a prompt to go on with. Args: pictures: one for each of its marks. Raises: RequestError."""
+    def text(self, prompt: str | list[int], params: SamplingParams, media: Mapping[str, Any]) -> Submission:
+        """Prepare a prompt to go on with. Args: media: what there is for its marks, by kind. Raises: RequestError."""
         key = "prompt" if isinstance(prompt, str) else "prompt_token_ids"
-        given = parse_prompt({key: prompt, "multi_modal_data": {"image": list(pictures)}})
+        given = parse_prompt({key: prompt, "multi_modal_data": media})
         made = self._admission.submission(given, self._admission.prepare(params))
         return replace(made, adapter=self._adapter)
 

@@ -23,8 +23,8 @@ from albireo.sounds.decode import MAX_SOUND_BYTES, Sound, decoded
 from albireo.transcription_params import TASKS, Task, TranscriptionParams
 
 STDIN = "-"
-#: What tells times.
-_WITH_TIMES = ("srt", "vtt", "json")
+#: What is nothing without times.
+_SUBTITLES = ("srt", "vtt")
 
 
 @click.command()
@@ -38,7 +38,7 @@ _WITH_TIMES = ("srt", "vtt", "json")
     type=click.Choice(["text", "srt", "vtt", "json"]),
     default="text",
     show_default=True,
-    help="Srt and vtt are subtitles; json, one line a file, has times, too.",
+    help="Srt and vtt are subtitles; json, one line a file, has times, too, where the model tells them.",
 )
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0: the likeliest tokens.")
 @engine_options(without=("skip_tokenizer_init",))
@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Write down what is said in files of sound, with a model of speech.
 
-    MODEL is a directory or a hub name of a Whisper; FILE "-" is stdin.
+    MODEL is a directory or a hub name of a Whisper, a Qwen3-ASR or a Voxtral; FILE "-" is stdin.
 
     WAV, FLAC, OGG, MP3 and more; of any length: what is longer than the model hears at once is cut where it is quiet.
 
@@ -63,11 +63,14 @@ def command(
       albireo transcribe ./whisper-base talk.mp3 --output srt > talk.srt
       albireo transcribe ./whisper-base gespräch.flac --language de --task translate
     """
-    asked = TranscriptionParams(language=language, task=task, prompt=prompt, timestamps=output in _WITH_TIMES)
+    asked = TranscriptionParams(language=language, task=task, prompt=prompt, timestamps=output in _SUBTITLES)
     sounds = [_read(name) for name in files]
     sampling = SAMPLING.clone(temperature=temperature)
     # all at once: windows of several files are written in one batch
-    transcripts = LLM(model, **engine).transcribe(sounds, asked, sampling)
+    llm = LLM(model, **engine)
+    if output == "json":
+        asked = dataclasses.replace(asked, timestamps=llm.tells_times)
+    transcripts = llm.transcribe(sounds, asked, sampling)
     for name, found in zip(files, transcripts, strict=True):
         click.echo(_shown(found, output, name), nl=output in ("text", "json"))
 

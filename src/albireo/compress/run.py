@@ -68,7 +68,9 @@ def quantize(
     if original.get("quantization_config") is not None:
         raise ConfigError(_QUANTIZED.format(source))
     if is_whole(original):
-        raise ConfigError(f"{source}: reads images too; only models of text alone are quantized into checkpoints")
+        raise ConfigError(
+            f"{source}: reads images or hears sounds, too; only models of text alone are quantized into checkpoints"
+        )
     config = load_config(source)
     if config.experts is not None:
         raise ConfigError(

@@ -30,13 +30,16 @@ class SoundProcessor(Protocol):
     """Prepares sounds for one model. May be used by many threads.
 
     Fields:
-        rate: samples a second that it is given.
+        rate: samples a second that it is given. longest_s: seconds of the longest sound; infinite: there is no longest.
         row_token: the token that becomes a row of the tower. placeholder: what the model's chat template writes for a
             sound; around it the template may write more, which stays.
     """
 
     @property
     def rate(self) -> int: ...
+
+    @property
+    def longest_s(self) -> float: ...
 
     @property
     def rows_per_s(self) -> float:

@@ -52,6 +52,10 @@ class Qwen2Audio:
         return PreparedSound((with_end(spectra.features(samples), framed(num_frames)),), self.row_token * rows)
 
     @property
+    def longest_s(self) -> float:
+        return self.spectra.seconds
+
+    @property
     def rows_per_s(self) -> float:
         return tile_rows_per_s(self, self.spectra)
 

@@ -6,6 +6,7 @@ processor.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ class Qwen3Asr:
     tile: int
     fewest: int
 
+    longest_s = math.inf
     row_token = placeholder = "<|audio_pad|>"
 
     @classmethod

@@ -5,6 +5,7 @@ Templates write [BEGIN_AUDIO][AUDIO]; it is the second that becomes rows. Called
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from albireo.json_file import Fields
@@ -21,6 +22,7 @@ class Voxtral:
     spectra: LogMel
     merge: int
 
+    longest_s = math.inf
     row_token = placeholder = "[AUDIO]"
 
     @classmethod

@@ -1,18 +1,22 @@
-"""Pictures of a command line: generate and chat show them to a model, as the engine in Python does; what is refused."""
+"""Pictures and sounds of a command line: generate and chat show them to a model, as the engine in Python does; what is
+refused."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
+import tiny_hearers
 from albireo import LLM, SamplingParams
-from albireo.cli.pictures import open_picture, typed_name, user_message
+from albireo.cli.media import Shown, open_picture, open_sound, typed_name
 from albireo.errors import InvalidParams
 from tiny_sights import picture, save
 
@@ -167,7 +171,7 @@ def test_chat_goes_on_after_what_is_refused(albireo: Any, model: Path, files: Pa
     problems = result.stderr.splitlines()
     assert "needs the name of a file" in problems[0]
     assert "no picture" in problems[1] and "No such file" in problems[2]
-    assert "--allowed-media-domains" in problems[4] and problems[4].endswith("left out, with its pictures")
+    assert "--allowed-media-domains" in problems[4] and problems[4].endswith("left out, with 1 picture")
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
@@ -213,4 +217,55 @@ def test_files_have_names_as_people_type_them(files: Path, tmp_path: Path, monke
     with pytest.raises(InvalidParams, match="no path of a file"):
         open_picture("a\0b")
     assert open_picture("HTTPS://host/a.png") == "HTTPS://host/a.png"
-    assert user_message("Hi", []) == {"role": "user", "content": "Hi"}
+    assert Shown().message("Hi") == {"role": "user", "content": "Hi"}
+
+
+# -- sounds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_hearers.save(tmp_path_factory.mktemp("ear"), "qwen3_asr")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bird.wav, frog.wav, and none.wav, which is no sound."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for seed, name in enumerate(("bird.wav", "frog.wav"), 1):
+        soundfile.write(folder / name, tiny_hearers.sound(0.6, seed), tiny_hearers.RATE, subtype="FLOAT")
+    (folder / "none.wav").write_text("no sound")
+    return folder
+
+
+def heard(text: str, *seeds: int) -> list[dict[str, Any]]:
+    parts = [{"type": "audio", "audio": (tiny_hearers.sound(0.6, seed), tiny_hearers.RATE)} for seed in seeds]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def test_generate_and_chat_ask_about_sounds(albireo: Any, ear: Path, sounds: Path) -> None:
+    bird, frog = str(sounds / "bird.wav"), str(sounds / "frog.wav")
+    with LLM(str(ear), dtype="float32", num_threads=1) as llm:
+        first = answer(llm, heard(QUESTION, 1))
+        kept = [*heard(QUESTION, 1), {"role": "assistant", "content": first}]
+        second = answer(llm, [*kept, *heard("And now?", 2)])
+    result = albireo("generate", ear, "--audio", bird, QUESTION, *FLAGS)
+    assert result.exit_code == 0 and result.stdout == first + "\n", result.stderr
+    lines = f"{QUESTION}\n/audio {frog}\nAnd now?\n"
+    result = albireo("chat", ear, *FLAGS, "--audio", bird, stdin=lines)
+    assert result.exit_code == 0 and result.stdout == f"{first}\n{second}\n", result.stderr
+    assert "1 sound will go with the next message" in result.stderr
+
+
+def test_sounds_that_are_refused(albireo: Any, ear: Path, sounds: Path, files: Path) -> None:
+    bird = sounds / "bird.wav"
+    for words, told in (
+        (("generate", ear, "--audio", sounds / "none.wav", QUESTION), "no WAV|no sound"),
+        (("generate", ear, "--image", files / "cat.png", QUESTION), "this model hears, and sees none"),
+        (("generate", "--audio", bird, QUESTION), "this model reads text only"),
+    ):
+        result = albireo(*words)
+        assert result.exit_code == 1 and re.search(told, result.stderr), result.stderr
+    shown = Shown.named([str(files / "cat.png")] * 2, [str(bird)])
+    assert str(shown) == "2 pictures and 1 sound" and open_sound("file:a.wav") == "file:a.wav"
+    assert [part["type"] for part in shown.message("?")["content"]] == ["image", "image", "audio", "text"]

@@ -1,0 +1,130 @@
+"""Pictures and sounds of a command line -> parts of a message.
+
+Used by generate.py and chat.py. A file that is named here is one of whoever runs the command, so it is read whatever
+--allowed-local-media-path says; URLs go through the engine's rules. Does not know models.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from albireo.errors import InvalidParams
+from albireo.images.decode import decode_image
+from albireo.media.sources import PICTURE, SOUND, Medium, read_local
+from albireo.sounds.decode import Sound, decoded
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Decoded = TypeVar("Decoded")
+_URL = re.compile(r"(https?|file|data):", re.IGNORECASE)
+_MAY_BE_SEVERAL = "may be given several times. Hosts of URLs are those of --allowed-media-domains."
+
+
+def media_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--image and --audio, as images and sounds: names of what goes with a prompt."""
+    audio = click.option(
+        "--audio",
+        "sounds",
+        multiple=True,
+        metavar="FILE|URL",
+        help=f"A sound for a model that hears; {_MAY_BE_SEVERAL}",
+    )
+    image = click.option(
+        "--image",
+        "images",
+        multiple=True,
+        metavar="FILE|URL",
+        help=f"A picture for a model that reads them; {_MAY_BE_SEVERAL}",
+    )
+    return image(audio(command))
+
+
+@dataclass(slots=True)
+class Shown:
+    """What goes with a prompt: each is a URL, or opened. It is true where there is any."""
+
+    images: list[str | Image.Image] = field(default_factory=list)
+    sounds: list[str | Sound] = field(default_factory=list)
+
+    @classmethod
+    def named(cls, images: Sequence[str], sounds: Sequence[str]) -> Shown:
+        """Raises: InvalidParams for a file that cannot be read, or holds none."""
+        return cls([open_picture(name) for name in images], [open_sound(name) for name in sounds])
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.sounds)
+
+    def __str__(self) -> str:
+        several = (("picture", len(self.images)), ("sound", len(self.sounds)))
+        return " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in several if count)
+
+    @property
+    def data(self) -> dict[str, list[Any]]:
+        """As prompts have it, for places that they mark."""
+        given: dict[str, list[Any]] = {"image": [*self.images], "audio": [*self.sounds]}
+        return {kind: each for kind, each in given.items() if each}
+
+    def message(self, text: str) -> dict[str, Any]:
+        """A turn: pictures, then sounds, then the text; the text alone where there are none."""
+        if not self:
+            return {"role": "user", "content": text}
+        parts = [_part("image", each) for each in self.images] + [_part("audio", each) for each in self.sounds]
+        return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def _part(kind: str, given: Any) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"type": f"{kind}_url", f"{kind}_url": {"url": given}}
+    return {"type": kind, kind: given}
+
+
+def open_picture(name: str) -> str | Image.Image:
+    """The picture in a file, decoded; a URL (http:, https:, file:, data:) as it is.
+
+    Raises: InvalidParams for a file that cannot be read, or holds no picture.
+    """
+    data = _bytes(name, PICTURE)
+    return name if data is None else _decoded(name, data, decode_image)
+
+
+def open_sound(name: str) -> str | Sound:
+    """The sound in a file, decoded; a URL as it is. Raises: as open_picture()."""
+    data = _bytes(name, SOUND)
+    return name if data is None else _decoded(name, data, decoded)
+
+
+def _bytes(name: str, medium: Medium) -> bytes | None:
+    """What a file holds; None of a URL."""
+    if _URL.match(name):
+        return None
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # a home that there is not
+        path = Path(name)
+    # an absolute path is below the root, so that all that a path may be wrong about is said in one place
+    return read_local(str(path.absolute()), Path("/"), medium)
+
+
+def _decoded(name: str, data: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+    try:
+        return decode(data)
+    except InvalidParams as error:
+        raise InvalidParams(f"{name}: {error}") from None
+
+
+def typed_name(words: str) -> str:
+    """A file's name as somebody types it, or as a terminal writes a file that is dropped on it: with quotes or
+    backslashes, or just as it is."""
+    try:
+        found = shlex.split(words)
+    except ValueError:
+        found = []
+    return found[0] if len(found) == 1 else words

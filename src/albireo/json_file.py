@@ -1,6 +1,6 @@
 """Strict reading of the JSON files of a model directory, and of the values in them.
 
-Called by models, quantization/formats and artifact. Everything in such a file is hostile until
+Called by models, quantization/formats, artifact and text. Everything in such a file is hostile until
 checked. Does not know which keys exist.
 """
 

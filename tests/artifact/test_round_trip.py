@@ -160,7 +160,8 @@ def test_claimed_types_are_inferred_again() -> None:
 def test_files_of_a_directory_have_known_names(tmp_path: Path) -> None:
     from albireo.artifact.layout import is_known_file
 
-    for good in ("weights.0.bin", "tokenizer/chat_template.jinja", "tokenizer/additional_chat_templates/tool.jinja"):
+    texts = ("chat_template.jinja", "additional_chat_templates/tool.jinja", "tekken.json", "vocab.json", "merges.txt")
+    for good in ("weights.0.bin", *(f"tokenizer/{name}" for name in texts)):
         assert is_known_file(good)
     for bad in ("../x", "/etc/passwd", "tokenizer/../x", "tokenizer/chat_template/../../x", "config/x.py", "", "a\nb"):
         assert not is_known_file(bad)

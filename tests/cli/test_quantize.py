@@ -143,7 +143,7 @@ def test_mistakes_are_lines(tmp_path: Path, albireo: Albireo) -> None:
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, albireo: Albireo) -> None:
     source = make_checkpoint(tmp_path / "source", load_architecture("llama").tiny)
     result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8")
-    assert result.exit_code == 1 and "has no tokenizer.json" in result.stderr
+    assert result.exit_code == 1 and "has no tokenizer, so no text" in result.stderr
 
 
 def test_int4_of_a_trained_model_keeps_its_sense(tmp_path: Path, albireo: Albireo) -> None:

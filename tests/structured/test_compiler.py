@@ -23,7 +23,7 @@ PERSON = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["bundled", *REAL])
+@pytest.mark.parametrize("name", ["bundled", "tekken", *REAL])
 @pytest.mark.parametrize("text", ['{"name": "Zoë 😀\\n", "age": 7}', '{\n  "name": "x",\n  "age": 150\n}'])
 def test_a_valid_text_can_be_written_and_a_wrong_one_not(backend: str, name: str, text: str) -> None:
     # SentencePiece begins a text with a space of its own, which is one of the text after a prompt.

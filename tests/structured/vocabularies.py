@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from albireo.structured_params import StructuredOutputsParams
 from albireo.text.tokenizer import Tokenizer
 from real_tokenizers import tokenizer_in
 from tiny_models import SHARED_DATA, shared_data
+from vocabulary_writers import tekken_of, write_tekken
 
 #: Each with the reason why its tests are left out, if there is one.
 BACKENDS = [
@@ -29,7 +31,15 @@ BUNDLED = Path(albireo.__file__).parent / "models" / "bundled" / "story"
 REAL = sorted(path.parent.name for path in (SHARED_DATA / "tokenizers").glob("*/tokenizer.json"))
 
 
+@cache
+def _tekken() -> Tokenizer:
+    with TemporaryDirectory() as place:
+        return Tokenizer.from_directory(write_tekken(Path(place), tekken_of(BUNDLED, num_ordinary=4000)))
+
+
 def tokenizer(name: str) -> Tokenizer:
+    if name == "tekken":
+        return _tekken()
     return tokenizer_in(BUNDLED if name == "bundled" else shared_data("tokenizers", name))
 
 

@@ -1,4 +1,4 @@
-"""The small files round tokenizer.json: what wins over what, and errors that name file and problem."""
+"""The small files round a vocabulary: what wins over what, and errors that name file and problem."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pytest
 
 from albireo.errors import ModelError
-from albireo.text.tokenizer_files import read_tokenizer_files
+from albireo.text.tokenizer_files import read_tokenizer_files, vocabulary_files
 
 
 @pytest.fixture
@@ -114,10 +114,38 @@ def test_files_that_are_no_files(directory):
 
 
 def test_missing_tokenizer_json_says_what_to_do(tmp_path):
-    with pytest.raises(ModelError, match=r"tokenizer\.json: is missing; copy it"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json: is missing, and so are tekken\.json and vocab\.json; copy"):
         read_tokenizer_files(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"")
     with pytest.raises(ModelError, match=r"tokenizer\.model alone cannot be read\. Convert it"):
         read_tokenizer_files(tmp_path)
     with pytest.raises(ModelError, match="is not a directory"):
         read_tokenizer_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_one_file_of_a_pair_is_no_vocabulary(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    assert vocabulary_files(tmp_path) == ()
+    with pytest.raises(ModelError, match=rf"tokenizer\.json: is missing; {name} alone cannot be read\. Convert it"):
+        read_tokenizer_files(tmp_path)
+
+
+def test_of_several_vocabularies_the_first_is_read(tmp_path):
+    assert vocabulary_files(tmp_path) == ()
+    _write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "eos_token": "[END]"})
+    _write(tmp_path, "vocab.json", {})
+    _write(tmp_path, "merges.txt", "")
+    files = read_tokenizer_files(tmp_path)
+    assert vocabulary_files(tmp_path) == ("vocab.json", "merges.txt")
+    assert (files.tokenizer.name, files.named["eos_token"], files.named["bos_token"]) == (
+        *("vocab.json", "[END]", "<|endoftext|>"),
+    )
+    _write(tmp_path, "tekken.json", {})
+    files = read_tokenizer_files(tmp_path)
+    assert vocabulary_files(tmp_path) == ("tekken.json",)
+    assert (files.tokenizer.name, files.named["eos_token"], files.named["bos_token"]) == ("tekken.json", "[END]", "<s>")
+    _write(tmp_path, "tokenizer.json", {})
+    files = read_tokenizer_files(tmp_path)
+    assert vocabulary_files(tmp_path) == ("tokenizer.json",)
+    assert (files.tokenizer.name, files.named) == ("tokenizer.json", {"eos_token": "[END]"})

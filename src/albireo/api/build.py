@@ -48,6 +48,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.gguf.tensors import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
+from albireo.text.tokenizer_files import vocabulary_files
 
 _GIB = 1 << 30
 
@@ -292,7 +293,8 @@ def _copy(writer: EngineWriter, directory: Path) -> None:
             for name, data in files.items():
                 writer.write(f"{folder}/{name}", data)
         return
-    for folder, patterns in ((layout.TOKENIZER, layout.TOKENIZER_FILES), (layout.CONFIG, layout.CONFIG_FILES)):
+    texts = (*vocabulary_files(directory), *layout.TOKENIZER_FILES)
+    for folder, patterns in ((layout.TOKENIZER, texts), (layout.CONFIG, layout.CONFIG_FILES)):
         for pattern in patterns:
             for path in sorted(directory.glob(pattern)):
                 name = f"{folder}/{path.relative_to(directory).as_posix()}"

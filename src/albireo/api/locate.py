@@ -16,7 +16,7 @@ from albireo.models.gguf.tensors import is_gguf
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 #: What a model needs, and nothing that could be code or another format.
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja"]
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "merges.txt", "*.jinja"]
 
 
 def is_hub_name(name: str) -> bool:

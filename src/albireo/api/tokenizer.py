@@ -16,7 +16,7 @@ from albireo.text.tokenizer import Tokenizer
 
 
 def open_tokenizer(place: Path) -> Tokenizer:
-    """Args: place: a directory with tokenizer.json, or a GGUF file. Raises: ModelError."""
+    """Args: place: a directory with a tokenizer, or a GGUF file. Raises: ModelError."""
     return gguf_tokenizer(read_settings(place), str(place)) if is_gguf(place) else Tokenizer.from_directory(place)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 17
+MAJOR, MINOR = 2, 18
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.
@@ -32,9 +32,8 @@ BUILD_COMMAND = "albireo build MODEL"
 
 #: Files that every directory has, the manifest aside.
 REQUIRED = (TARGET, GRAPH, PROGRAM, WEIGHTS, REPORT, f"{CONFIG}/config.json")
-#: Copied verbatim when the checkpoint has them: patterns relative to it.
+#: Copied verbatim when the checkpoint has them, beside its vocabulary: patterns relative to it.
 TOKENIZER_FILES = (
-    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template*",
@@ -58,7 +57,7 @@ _OPTIONAL = re.compile(
     r"config/(config|generation_config|modules|preprocessor_config|processor_config)\.json|"
     r"config/pooled_head\.safetensors|"
     r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
-    r"tokenizer/(tokenizer|tokenizer_config|special_tokens_map)\.json|"
+    r"tokenizer/(tokenizer|tekken|vocab|tokenizer_config|special_tokens_map)\.json|tokenizer/merges\.txt|"
     r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
 )
 

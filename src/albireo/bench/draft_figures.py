@@ -22,6 +22,7 @@ from albireo.bench.roofline import Limits, StepShape
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.models.gguf.tensors import is_gguf
+from albireo.text.tokenizer_files import vocabulary_files
 
 #: Keys of what is predicted.
 DRAFT_SPEEDS = ("prompt_s", "one_request", "all_requests")
@@ -37,7 +38,7 @@ def check_tokens(drafter: Drafter, config: EngineConfig, source: ModelSource) ->
 
 
 def _has_tokenizer(place: Path) -> bool:
-    return is_gguf(place) or (place / "tokenizer.json").is_file()
+    return is_gguf(place) or bool(vocabulary_files(place))
 
 
 def draft_memory(config: EngineConfig, drafter: Drafter | None, device: Device) -> dict[str, Any] | None:

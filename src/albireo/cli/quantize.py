@@ -25,6 +25,7 @@ from albireo.compress.writer import CheckpointWriter, passing_directory
 from albireo.errors import ConfigError, EngineError
 from albireo.models import load_config
 from albireo.text.tokenizer import Tokenizer
+from albireo.text.tokenizer_files import vocabulary_files
 from albireo.verify.text import SAMPLE
 
 _CALIBRATION_TOKENS, _EVALUATION_TOKENS = 16384, 4096
@@ -124,7 +125,7 @@ def _with_speeds(outcome: Outcome, original: Path, quantized: Path) -> Outcome:
 
 def _text(source: Path, path: Path, num_tokens: int) -> Text:
     config = load_config(source)
-    if not (source / "tokenizer.json").exists():
-        raise ConfigError(f"{source}: has no tokenizer.json, so no text can be read to calibrate on")
+    if not vocabulary_files(source):
+        raise ConfigError(f"{source}: has no tokenizer, so no text can be read to calibrate on")
     tokenizer = Tokenizer.from_directory(source)
     return read_text(path.expanduser(), tokenizer, config.vocab_size, config.max_position_embeddings, num_tokens)

@@ -39,7 +39,7 @@ class Pieces:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
         self.kind, self._space, self.leading_spaces = _read_decoder(backend)
-        self._bytes = _byte_level_alphabet() if self.kind == "byte_level" else {}
+        self._bytes = byte_level_alphabet() if self.kind == "byte_level" else {}
         self._known: dict[int, Piece | None] = {}
 
     def piece(self, token_id: int) -> Piece | None:
@@ -89,7 +89,7 @@ def _read_decoder(backend: tokenizers.Tokenizer) -> tuple[Kind, str, int]:
     return "byte_fallback", mark, strip["start"]
 
 
-def _byte_level_alphabet() -> dict[str, int]:
+def byte_level_alphabet() -> dict[str, int]:
     """Character -> byte. Printable bytes stand for themselves, the rest take the characters from U+0100 on.
 
     Source: encoder.py of GPT-2 (bytes_to_unicode).

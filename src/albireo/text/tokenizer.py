@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.params import is_unicode
+from albireo.text.byte_level_files import byte_level_backend
 from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
+from albireo.text.tekken import TEKKEN, tekken_backend
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
 if TYPE_CHECKING:
@@ -58,21 +60,23 @@ class Tokenizer:
         """Load from a directory in Hugging Face layout.
 
         Raises: ModelError naming the file that is missing or damaged, and the problem.
-        Cost: 0.2 s for a vocabulary of 150,000, with the interpreter lock released: load it beside the weights.
+        Cost: 0.2 s for a tokenizer.json of 150,000 tokens, with the interpreter lock released: load it beside the
+            weights. See tekken.py and byte_level_files.py for the others.
         """
         import tokenizers
 
         files = read_tokenizer_files(Path(directory))
-        backend = _load(files.tokenizer)
+        backend = _load(files)
         try:
+            found = {token.content for token in backend.get_added_tokens_decoder().values()}
             for entry in files.added:
                 token = tokenizers.AddedToken(entry.content, special=entry.special, **entry.flags)
-                if backend.token_to_id(entry.content) is None:
+                if entry.content not in found:
                     backend.add_tokens([token])
                 if backend.token_to_id(entry.content) != entry.token_id:
                     raise ModelError(
                         f"{files.tokenizer.with_name('tokenizer_config.json')}: says that token {entry.content!r} has "
-                        f"id {entry.token_id}, tokenizer.json makes it {backend.token_to_id(entry.content)}; "
+                        f"id {entry.token_id}, {files.tokenizer.name} makes it {backend.token_to_id(entry.content)}; "
                         "the files belong to different models"
                     )
             _add_named(backend, files)
@@ -203,11 +207,18 @@ class Tokenizer:
         return text, None if text is None else self._backend.token_to_id(text)
 
 
-def _load(path: Path) -> tokenizers.Tokenizer:
+def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
     import tokenizers
 
+    path = files.tokenizer
     try:
+        if path.name == TEKKEN:
+            return tekken_backend(path)
+        if files.words is not None:
+            return byte_level_backend(path, files.words)
         return tokenizers.Tokenizer.from_file(str(path))
+    except ModelError:
+        raise
     except BaseException as error:
         # The library panics on some damaged files; its panic is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":

@@ -1,7 +1,7 @@
-"""What a model directory says about its tokenizer beside tokenizer.json: special tokens and chat templates.
+"""What a model directory says about its tokenizer beside its vocabulary: special tokens and chat templates.
 
-Called by tokenizer.py. Does not know the tokenizers library. Everything read here is data: keys that name code
-(auto_map, tokenizer_class of a repository's own) are not looked at, because no code of a model directory is ever run.
+Called by tokenizer.py, and by whoever asks which files those are. Does not know the tokenizers library. Everything read
+here is data: keys that name code (auto_map) are not looked at, because no code of a model directory is ever run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
+from albireo.text.byte_level_files import CLASSES, MERGES, VOCAB, TokenizerClass
+from albireo.text.gguf_words import Words
+from albireo.text.tekken import ROLES, TEKKEN
 
+TOKENIZER_JSON = "tokenizer.json"
+
+#: Files that hold a vocabulary. Of several in a directory the first is read: it says most.
+_VOCABULARIES = ((TOKENIZER_JSON,), (TEKKEN,), (VOCAB, MERGES))
+_CONVERT = "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
 #: A tokenizer_config.json with a thousand added tokens has 200 KB, a tokenizer.json of 260,000 tokens 35 MB.
 MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 16 * 2**20, 512 * 2**20
 
@@ -34,12 +42,13 @@ class AddedTokenEntry:
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
     """Fields:
-    tokenizer: path of tokenizer.json.
+    tokenizer: path of the file with the vocabulary: tokenizer.json, tekken.json, or vocab.json with merges.txt beside.
     named: role -> text, as templates see them ("bos_token" -> "<s>").
     extra_special: texts that are special without a role.
     added: tokens with their ids, from tokenizer_config.json.
     add_bos_token: the config's wish; None when it says nothing.
     chat_templates: name -> source; "default" is the usual one.
+    words: how text is cut into words, for a vocab.json, which does not say.
     """
 
     tokenizer: Path
@@ -48,16 +57,23 @@ class TokenizerFiles:
     added: tuple[AddedTokenEntry, ...]
     add_bos_token: bool | None
     chat_templates: dict[str, str]
+    words: Words | None = None
+
+
+def vocabulary_files(directory: Path) -> tuple[str, ...]:
+    """Names of the files that a vocabulary is read from; none where there is none that can be read."""
+    return next((names for names in _VOCABULARIES if all((directory / name).exists() for name in names)), ())
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerFiles:
-    """Read the small files round tokenizer.json.
+    """Read the small files round the vocabulary.
 
     Raises: ModelError naming the file and what is wrong with it.
     """
-    tokenizer = directory / "tokenizer.json"
-    if not tokenizer.exists():
+    found = vocabulary_files(directory)
+    if not found:
         raise ModelError(_missing(directory))
+    tokenizer = directory / found[0]
     _require_file(tokenizer, MAX_TOKENIZER_BYTES)
     config_path = directory / "tokenizer_config.json"
     config = _read_json(config_path) if config_path.exists() else {}
@@ -69,31 +85,46 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     add_bos_token = config.get("add_bos_token")
     if add_bos_token is not None and not isinstance(add_bos_token, bool):
         raise ModelError(f"{config_path}: add_bos_token={_short(add_bos_token)} must be true or false")
+    kind = _class_of(config, tokenizer) if VOCAB in found else None
+    roles = kind.roles if kind else ROLES if TEKKEN in found else {}
     return TokenizerFiles(
         tokenizer=tokenizer,
-        named=_named_tokens(tokens, config_path),
+        named=_named_tokens({**roles, **tokens}, config_path),
         extra_special=_extra_tokens(tokens, config_path),
         added=_added_tokens(config.get("added_tokens_decoder"), config_path),
         add_bos_token=add_bos_token,
         chat_templates=_chat_templates(directory, config, config_path),
+        words=kind.words if kind else None,
     )
 
 
 def _missing(directory: Path) -> str:
-    others = [
-        name for name in ("tokenizer.model", "vocab.json", "tekken.json", "vocab.txt") if (directory / name).exists()
-    ]
+    others = [name for name in ("tokenizer.model", VOCAB, MERGES, "vocab.txt") if (directory / name).exists()]
     if not directory.is_dir():
         return f"{directory}: is not a directory; give a directory in Hugging Face layout"
     if others:
-        return (
-            f"{directory / 'tokenizer.json'}: is missing; {', '.join(others)} alone cannot be read. "
-            "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
-        )
+        return f"{directory / TOKENIZER_JSON}: is missing; {', '.join(others)} alone cannot be read. {_CONVERT}"
     return (
-        f"{directory / 'tokenizer.json'}: is missing; copy it from the model's repository, "
-        "or name another directory as tokenizer, or set skip_tokenizer_init and give token ids"
+        f"{directory / TOKENIZER_JSON}: is missing, and so are {TEKKEN} and {VOCAB}; copy it from the model's "
+        "repository, or name another directory as tokenizer, or set skip_tokenizer_init and give token ids"
     )
+
+
+def _class_of(config: Mapping[str, Any], vocab: Path) -> TokenizerClass:
+    """The class of the tokenizer in a vocab.json. Raises: ModelError for one that is not known."""
+    name = config.get("tokenizer_class")
+    found = CLASSES.get(name.removesuffix("Fast")) if isinstance(name, str) else None
+    if found is None:
+        raise ModelError(
+            f"{vocab}: does not say how text is cut into words, nor does tokenizer_class={_short(name)} of "
+            f"tokenizer_config.json; known are {', '.join(CLASSES)}. {_CONVERT}"
+        )
+    if config.get("add_prefix_space"):
+        raise ModelError(
+            f"{vocab.with_name('tokenizer_config.json')}: add_prefix_space={_short(config['add_prefix_space'])} is not "
+            f"supported beside {VOCAB}. {_CONVERT}"
+        )
+    return found
 
 
 def _content(value: Any, key: str, where: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from albireo.errors import ConfigError
 from albireo.text.tokenizer import Tokenizer
+from albireo.text.tokenizer_files import vocabulary_files
 
 SAMPLE = Path(__file__).with_name("sample.txt")
 #: As many as the sample has, or about.
@@ -41,9 +42,9 @@ def token_text(tokenizer_directory: Path, vocab_size: int, path: Path | None, nu
 
     Raises: ConfigError when the file cannot be read, is too short, or the model has no tokenizer for it.
     """
-    if not (tokenizer_directory / "tokenizer.json").exists():
+    if not vocabulary_files(tokenizer_directory):
         if path is not None:
-            raise ConfigError(f"{path}: the model has no tokenizer.json, so no text can be read; leave --text out")
+            raise ConfigError(f"{path}: the model has no tokenizer, so no text can be read; leave --text out")
         drawn = np.random.default_rng(_SEED).integers(0, vocab_size, min(NUM_DRAWN, num_tokens))
         return TokenText("tokens drawn by chance (the model has no tokenizer)", drawn.tolist(), False, 0)
     token_ids = Tokenizer.from_directory(tokenizer_directory).encode(_read(path or SAMPLE))

@@ -1,0 +1,102 @@
+"""The tokenizer of a vocab.json and a merges.txt, byte-level BPE as GPT-2 brought it, built for the tokenizers library.
+
+Called by tokenizer.py; tokenizer_files.py asks for classes. Neither file says how text is cut into words before pairs
+are merged: that hangs on tokenizer_class of tokenizer_config.json, and only classes named here are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albireo.errors import ModelError, short
+from albireo.json_file import read_json, require_regular_file
+from albireo.text.gguf_words import WORDS, Words
+
+if TYPE_CHECKING:
+    import tokenizers
+
+VOCAB, MERGES = "vocab.json", "merges.txt"
+#: Merges of 150,000 tokens have 2 MB.
+_MAX_MERGES_BYTES = 64 * 2**20
+_END_ID = 2**31
+_END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerClass:
+    """What a class of tokenizers implies. roles: special tokens where tokenizer_config.json does not name them."""
+
+    words: Words
+    roles: Mapping[str, str]
+
+
+CLASSES: Mapping[str, TokenizerClass] = {
+    "GPT2Tokenizer": TokenizerClass(
+        WORDS["gpt2"], dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT)
+    ),
+    "Qwen2Tokenizer": TokenizerClass(
+        WORDS["qwen2"], dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT)
+    ),
+}
+
+
+def byte_level_backend(vocab_path: Path, words: Words) -> tokenizers.Tokenizer:
+    """The tokenizer in vocab.json at vocab_path and the merges.txt beside it. Nothing goes before a text.
+
+    Raises: ModelError naming the file and the value that is damaged.
+    Cost: 0.5 s for a vocabulary of 150,000.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    vocab = read_json(vocab_path)
+    _check_ids(vocab, vocab_path)
+    backend = Tokenizer(models.BPE(vocab, _merges(vocab_path.with_name(MERGES), vocab)))
+    if words.is_composed:
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = words.pre_tokenizer()
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _check_ids(vocab: Mapping[str, Any], path: Path) -> None:
+    tokens: dict[int, str] = {}
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id < _END_ID:
+            raise ModelError(f"{path}: {short(token)} has the id {short(token_id)}; it must be 0 to {_END_ID - 1}")
+        if token_id in tokens:
+            raise ModelError(f"{path}: {short(tokens[token_id])} and {short(token)} have one id, {token_id}")
+        tokens[token_id] = token
+
+
+def _merges(path: Path, vocab: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of tokens, a line each with a space between, the first to be joined first."""
+    found: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(_text(path).rstrip("\r\n").split("\n"), 1):
+        if number == 1 and line.startswith("#version"):
+            continue
+        left, _, right = line.removesuffix("\r").partition(" ")
+        if not left or not right or " " in right:
+            raise ModelError(f"{path}: line {number} is {short(line)}, which is no pair of tokens")
+        unknown = next((token for token in (left, right, left + right) if token not in vocab), None)
+        if unknown is not None:
+            raise ModelError(f"{path}: line {number} needs the token {short(unknown)}, which {VOCAB} lacks")
+        if (left, right) in found:
+            raise ModelError(f"{path}: line {number} is {short(line)}, and so is line {found[left, right]}")
+        found[left, right] = number
+    return list(found)
+
+
+def _text(path: Path) -> str:
+    require_regular_file(path)
+    size = path.stat().st_size
+    if size > _MAX_MERGES_BYTES:
+        raise ModelError(f"{path}: has {size} bytes; at most {_MAX_MERGES_BYTES} are read")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: is not UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None

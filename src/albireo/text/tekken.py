@@ -1,0 +1,158 @@
+"""The tokenizer of a tekken.json, as Mistral ships it, built for the tokenizers library.
+
+Called by tokenizer.py. Such a file holds a vocabulary of tiktoken's kind: byte strings by rank, and a pattern that cuts
+text into words; of the bytes of a word those two neighbours are joined first whose union has the lowest rank. The ids
+of special tokens come before all others. Does not know the files beside it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albireo.errors import ModelError, UnsupportedModel, short
+from albireo.json_file import Fields, read_json
+from albireo.text.pieces import byte_level_alphabet
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TEKKEN = "tekken.json"
+#: Roles of special tokens, the same in every such file.
+ROLES: Mapping[str, str] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+#: Those of files that list none, by rank. Versions since v11 list theirs.
+_FIXED = (
+    *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"),
+    *("[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
+)
+_LISTS_NONE = ("v1", "v2", "v3", "v7")
+#: What ranks without a token are called.
+_FILLER = "<SPECIAL_{}>"
+
+#: Of all tokens, special ones included; real files have 131,072.
+_MAX_VOCAB = 2**22
+#: Squared lengths of all tokens, which is what looking for their parts costs; of real files they add up to 7 million.
+_MAX_WORK = 2**26
+
+
+def tekken_backend(path: Path) -> tokenizers.Tokenizer:
+    """The tokenizer in the file at path, with the ids that Mistral's own gives. BOS goes before a text.
+
+    Raises: ModelError naming the file and the value that is damaged; UnsupportedModel for special tokens that are
+        ordinary ones, too.
+    Cost: 1.2 s for a vocabulary of 131,072.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    file = Fields(read_json(path), str(path))
+    config = Fields(file.table("config") or {}, f"{path}: config")
+    size = config.integer("default_vocab_size", 1, _MAX_VOCAB)
+    num_special = config.integer("default_num_special_tokens", 1, size)
+    special = _special_tokens(file.raw("special_tokens"), num_special, config, path)
+    ranks = _ordinary_tokens(file.raw("vocab"), size - num_special, path)
+    vocab = {text: i for i, text in enumerate((*special, *ranks))}
+    if len(vocab) != size:
+        both = next(text for text in special if text in ranks)
+        raise UnsupportedModel(f"{path}: {both!r} is a special token and one of vocab, too; the two have one name here")
+    backend = Tokenizer(models.BPE(vocab, _merges(ranks), ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [_words(config), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    bos = ROLES["bos_token"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, vocab[bos])]
+    )
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    return backend
+
+
+def _words(config: Fields) -> Any:
+    from tokenizers import Regex, pre_tokenizers
+
+    pattern = config.text("pattern")
+    try:
+        return pre_tokenizers.Split(Regex(pattern), "isolated")
+    except Exception as error:
+        config.fail("pattern", pattern, f"is no regular expression: {error}")
+
+
+def _special_tokens(entries: Any, count: int, config: Fields, path: Path) -> list[str]:
+    """Texts by rank, count of them."""
+    if entries is None:
+        if config.text("version") not in _LISTS_NONE:
+            raise ModelError(f"{path}: special_tokens is missing, which files of version {config.text('version')} have")
+        entries = [{"rank": i, "token_str": text} for i, text in enumerate(_FIXED)]
+    if not isinstance(entries, list):
+        raise ModelError(f"{path}: special_tokens={short(entries)} must be a list of tokens")
+    texts: dict[int, str] = {}
+    for entry in entries:
+        rank, text = (entry.get("rank"), entry.get("token_str")) if isinstance(entry, dict) else (None, None)
+        if type(rank) is not int or not 0 <= rank < count or rank in texts or not isinstance(text, str) or not text:
+            raise ModelError(
+                f"{path}: special_tokens holds {short(entry)}; it needs a token_str and a rank of its own below {count}"
+            )
+        texts[rank] = text
+    found = [texts.get(rank, _FILLER.format(rank)) for rank in range(count)]
+    twice = [text for text, times in Counter(found).items() if times > 1]
+    if twice:
+        raise ModelError(f"{path}: special_tokens holds {short(twice[0])} twice")
+    if ROLES["bos_token"] not in found:
+        raise ModelError(f"{path}: special_tokens has no {ROLES['bos_token']}, which goes before every text")
+    return found
+
+
+def _ordinary_tokens(entries: Any, count: int, path: Path) -> dict[str, int]:
+    """Token, a character for each byte, -> rank: of the first count tokens of the file, by rank."""
+    if not isinstance(entries, list) or not 256 <= count <= len(entries):
+        there = len(entries) if isinstance(entries, list) else short(entries)
+        raise ModelError(f"{path}: vocab has {there} tokens; config asks for {count} of them, 256 at least")
+    characters = {byte: character for character, byte in byte_level_alphabet().items()}
+    ranks: dict[str, int] = {}
+    work = 0
+    for rank, entry in enumerate(entries[:count]):
+        data = _bytes_of(entry, rank, path)
+        token = data.decode("latin-1").translate(characters)
+        if token in ranks:
+            raise ModelError(f"{path}: vocab[{rank}] is {short(data)}, and so is vocab[{ranks[token]}]")
+        if rank < 256 and data != bytes([rank]):
+            raise ModelError(
+                f"{path}: vocab[{rank}] is {short(data)}; the first 256 tokens must be the bytes, in order"
+            )
+        ranks[token] = rank
+        work += len(token) ** 2
+        if work > _MAX_WORK:
+            raise ModelError(f"{path}: the tokens are too long for a vocabulary: squared lengths add up to {work}")
+    return ranks
+
+
+def _bytes_of(entry: Any, rank: int, path: Path) -> bytes:
+    if not isinstance(entry, dict) or type(entry.get("rank")) is not int or entry["rank"] != rank:
+        raise ModelError(f"{path}: vocab[{rank}]={short(entry)} must be an object with rank {rank}")
+    text: Any = entry.get("token_bytes")
+    try:
+        data = b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        data = b""
+    if not data:
+        raise ModelError(f"{path}: vocab[{rank}] has token_bytes={short(text)}, which must be bytes in base64")
+    return data
+
+
+def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Every pair of tokens whose union is a token, by that token's rank.
+
+    The library joins the pair that comes first in this list, tiktoken the one whose union has the lowest rank. In a
+    vocabulary that was learnt as BPE learns one, only one pair of those with the same union can ever be neighbours.
+    """
+    return [
+        (token[:cut], token[cut:])
+        for token in ranks
+        for cut in range(1, len(token))
+        if token[:cut] in ranks and token[cut:] in ranks
+    ]

@@ -1,0 +1,60 @@
+"""Engine directories of checkpoints without a tokenizer.json: the vocabulary is copied, and gives the same ids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.api.locate import BUNDLED
+from albireo.api.tokenizer import open_tokenizer
+from albireo.artifact.reader import tokenizer_directory
+from albireo.text.tokenizer import Tokenizer
+from text.texts import TEXTS
+from tiny_models import make_checkpoint
+from variants import tiny_of
+from vocabulary_writers import tekken_of, write_byte_level, write_tekken
+
+SETTINGS: dict[str, Any] = {"max_num_seqs": 2, "num_gpu_blocks_override": 64, "num_threads": 1, "max_model_len": 96}
+
+
+def _tekken(place: Path) -> Path:
+    return write_tekken(place, tekken_of(BUNDLED, num_ordinary=4072))
+
+
+def _byte_level(place: Path) -> Path:
+    return write_byte_level(place, BUNDLED, tokenizer_class="GPT2Tokenizer")
+
+
+KINDS = {"tekken": (_tekken, {"tekken.json"}), "byte level": (_byte_level, {"vocab.json", "merges.txt"})}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_ids_and_text_as_from_the_checkpoint(kind: str, tmp_path: Path) -> None:
+    write, names = KINDS[kind]
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_of("llama") | {"vocab_size": 4096}, seed=5)
+    write(checkpoint)
+    engine = build(checkpoint, tmp_path / "engine", BuildConfig()).directory
+    for name in names:
+        assert (engine / "tokenizer" / name).read_bytes() == (checkpoint / name).read_bytes()
+    ours, theirs = open_tokenizer(tokenizer_directory(engine)), Tokenizer.from_directory(checkpoint)
+    assert [ours.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
+    params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True)
+    said = [LLM(str(each), **SETTINGS).generate(["Once upon a time"], params)[0] for each in (engine, checkpoint)]
+    assert said[0].prompt_token_ids == said[1].prompt_token_ids == theirs.encode("Once upon a time")
+    assert said[0].outputs[0].text == said[1].outputs[0].text
+
+
+def test_only_the_vocabulary_that_is_read_is_copied(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_of("llama") | {"vocab_size": 4096}, seed=5)
+    _byte_level(_tekken(checkpoint))
+    engine = build(checkpoint, tmp_path / "a", BuildConfig()).directory
+    assert {path.name for path in (engine / "tokenizer").iterdir()} == {"tekken.json", "tokenizer_config.json"}
+    (checkpoint / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
+    engine = build(checkpoint, tmp_path / "b", BuildConfig()).directory
+    assert {path.name for path in (engine / "tokenizer").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    listed = json.loads((engine / "manifest.json").read_text())["files"]
+    assert "tokenizer/tokenizer.json" in listed and "tokenizer/tekken.json" not in listed

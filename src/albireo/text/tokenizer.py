@@ -16,7 +16,7 @@ from albireo.text.byte_level_files import byte_level_backend
 from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
-from albireo.text.tekken import TEKKEN, tekken_backend
+from albireo.text.tekken import tekken_backend
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
 
     path = files.tokenizer
     try:
-        if path.name == TEKKEN:
-            return tekken_backend(path)
+        if files.tekken is not None:
+            return tekken_backend(files.tekken)
         if files.words is not None:
             return byte_level_backend(path, files.words)
         return tokenizers.Tokenizer.from_file(str(path))

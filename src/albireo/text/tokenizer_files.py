@@ -14,9 +14,10 @@ from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
+from albireo.json_file import Fields
 from albireo.text.byte_level_files import CLASSES, MERGES, VOCAB, TokenizerClass
 from albireo.text.gguf_words import Words
-from albireo.text.tekken import ROLES, TEKKEN
+from albireo.text.tekken import ROLES, TEKKEN, chat_template, read_tekken
 
 TOKENIZER_JSON = "tokenizer.json"
 
@@ -49,6 +50,7 @@ class TokenizerFiles:
     add_bos_token: the config's wish; None when it says nothing.
     chat_templates: name -> source; "default" is the usual one.
     words: how text is cut into words, for a vocab.json, which does not say.
+    tekken: what is in a tekken.json.
     """
 
     tokenizer: Path
@@ -58,6 +60,7 @@ class TokenizerFiles:
     add_bos_token: bool | None
     chat_templates: dict[str, str]
     words: Words | None = None
+    tekken: Fields | None = None
 
 
 def vocabulary_files(directory: Path) -> tuple[str, ...]:
@@ -86,14 +89,18 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     if add_bos_token is not None and not isinstance(add_bos_token, bool):
         raise ModelError(f"{config_path}: add_bos_token={_short(add_bos_token)} must be true or false")
     kind = _class_of(config, tokenizer) if VOCAB in found else None
-    roles = kind.roles if kind else ROLES if TEKKEN in found else {}
+    tekken = read_tekken(tokenizer) if TEKKEN in found else None
+    roles = kind.roles if kind else ROLES if tekken else {}
+    templates = _chat_templates(directory, config, config_path)
+    own = chat_template(tekken) if tekken and not templates else None
     return TokenizerFiles(
         tokenizer=tokenizer,
         named=_named_tokens({**roles, **tokens}, config_path),
         extra_special=_extra_tokens(tokens, config_path),
         added=_added_tokens(config.get("added_tokens_decoder"), config_path),
         add_bos_token=add_bos_token,
-        chat_templates=_chat_templates(directory, config, config_path),
+        chat_templates={"default": own} if own else templates,
+        tekken=tekken,
         words=kind.words if kind else None,
     )
 

@@ -181,6 +181,20 @@ def test_tokens_of_the_config_are_added_with_their_ids(directory):
         Tokenizer.from_directory(directory)
 
 
+def test_tokens_of_the_vocabulary_that_the_config_adds_are_added(directory):
+    """As transformers does: a text is cut at them."""
+    transformers = pytest.importorskip("transformers")
+    _change(directory / "tokenizer.json", added_tokens=[])
+    token = {"content": "re", "special": False, "normalized": False}
+    token_id = Tokenizer.from_directory(directory).token_to_id("re")
+    _change(directory / "tokenizer_config.json", added_tokens_decoder={str(token_id): token})
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+    ours = Tokenizer.from_directory(directory)
+    text = "there were more trees, are there?<|endoftext|>"
+    assert ours.encode(text) == theirs.encode(text)
+    assert ours.encode(text).count(token_id) == text.count("re")
+
+
 def test_keys_that_name_code_are_data_and_nothing_more(directory):
     (directory / "evil.py").write_text("raise SystemExit('run')")
     _change(

@@ -6,6 +6,7 @@ Used by the tests of models/hearing, and by those that go from a message to an a
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ FAMILIES: dict[str, Family] = {
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
         "<|AUDIO|>",
         lambda ids: {
-            "text_config": {**_TEXT, "model_type": "qwen2", "vocab_size": len(ids)},
+            "text_config": {**_TEXT, "model_type": "qwen2", "vocab_size": max(ids.values()) + 1},
             "audio_config": {**_WHISPER, "model_type": "qwen2_audio_encoder", "max_source_positions": 50},
             "audio_token_index": ids["<|AUDIO|>"],
         },
@@ -136,7 +137,7 @@ FAMILIES: dict[str, Family] = {
         "<|audio_pad|>",
         # windows of two chunks
         lambda ids: {
-            "text_config": {**_TEXT, "model_type": "qwen3", "head_dim": 16, "vocab_size": len(ids)},
+            "text_config": {**_TEXT, "model_type": "qwen3", "head_dim": 16, "vocab_size": max(ids.values()) + 1},
             "audio_config": {
                 **_WHISPER,
                 "model_type": "qwen3_asr_encoder",
@@ -156,7 +157,7 @@ FAMILIES: dict[str, Family] = {
         "[BEGIN_AUDIO][AUDIO]",
         "[AUDIO]",
         lambda ids: {
-            "text_config": {**_TEXT, "model_type": "llama", "head_dim": 16, "vocab_size": len(ids)},
+            "text_config": {**_TEXT, "model_type": "llama", "head_dim": 16, "vocab_size": max(ids.values()) + 1},
             "audio_config": {
                 **_BARE,
                 "num_mel_bins": 8,
@@ -173,16 +174,18 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32") -> Path:
-    """A model of that family, whose every weight is drawn so that sounds are heard in what it answers."""
+def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with_tekken: bool = False) -> Path:
+    """A model of that family, whose every weight is drawn so that sounds are heard in what it answers. Args:
+    with_tekken: its tokenizer is a tekken.json, as Voxtral was published, and it has no template."""
     family = FAMILIES[name]
-    ids = _save_tokenizer(folder, family)
+    ids = _save_tekken(folder) if with_tekken else _save_tokenizer(folder, family)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     config = transformers.AutoConfig.for_model(name, **family.config(ids))
-    config.text_config.eos_token_id = config.eos_token_id = ids["<|im_end|>"]
-    config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids["<|im_start|>"]
+    begin, end = ("<s>", "</s>") if with_tekken else ("<|im_start|>", "<|im_end|>")
+    config.text_config.eos_token_id = config.eos_token_id = ids[end]
+    config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids[begin]
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = name == "qwen3_asr"
     model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
@@ -242,6 +245,34 @@ def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(_TURNS.replace("SOUND", family.mark))
     return dict(backend.get_vocab(with_added_tokens=True))
+
+
+#: Of Voxtral's, by rank; those between have no name here.
+TEKKEN = {"<unk>": 0, "<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[AVAILABLE_TOOLS]": 5, "[/AVAILABLE_TOOLS]": 6}
+TEKKEN |= {"[TOOL_RESULTS]": 7, "[/TOOL_RESULTS]": 8, "[TOOL_CALLS]": 9, "<pad>": 11, "[SYSTEM_PROMPT]": 17}
+TEKKEN |= {"[/SYSTEM_PROMPT]": 18, "[TOOL_CONTENT]": 19, "[AUDIO]": 24, "[BEGIN_AUDIO]": 25, "[TRANSCRIBE]": 34}
+
+
+NUM_SPECIAL = 40
+
+
+def _save_tekken(folder: Path) -> dict[str, int]:
+    """A token a byte, behind special ones."""
+    folder.mkdir(exist_ok=True)
+    coded = [base64.b64encode(bytes([number])).decode() for number in range(256)]
+    content = {
+        "config": {
+            "pattern": r"[^\n]+|\n",
+            "version": "v7",
+            "num_vocab_tokens": 256,
+            "default_vocab_size": NUM_SPECIAL + 256,
+            "default_num_special_tokens": NUM_SPECIAL,
+        },
+        "vocab": [{"rank": rank, "token_bytes": text, "token_str": None} for rank, text in enumerate(coded)],
+        "special_tokens": [{"rank": rank, "token_str": text, "is_control": True} for text, rank in TEKKEN.items()],
+    }
+    (folder / "tekken.json").write_text(json.dumps(content))
+    return {**TEKKEN, **{f"byte {number}": NUM_SPECIAL + number for number in range(256)}}
 
 
 def _split(mark: str) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.errors import InvalidParams, TemplateError, UnsupportedFeature
-from tiny_hearers import FAMILIES, RATE, Theirs, publish_first, save, sound
+from albireo.sounds.decode import Sound
+from tiny_hearers import FAMILIES, NUM_SPECIAL, RATE, TEKKEN, Theirs, publish_first, save, sound
 
 NUM_TOKENS = 12
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
@@ -200,3 +201,33 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
         ):  # fmt: skip
             with pytest.raises((InvalidParams, UnsupportedFeature), match=told):
                 llm.transcribe((sound(0.5), RATE), bad)
+
+
+def test_voxtral_with_the_tokenizer_that_it_was_published_with(tmp_path: Path) -> None:
+    """A tekken.json and no template: prompts are those that Mistral's own library writes."""
+    folder = save(tmp_path, "voxtral", with_tekken=True)
+
+    def ids(*parts: str | int) -> list[int]:
+        """Of special tokens, of texts, and of so many rows of sounds."""
+        found: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                found += [TEKKEN["[AUDIO]"]] * part
+            else:
+                found += [TEKKEN[part]] if part in TEKKEN else [NUM_SPECIAL + byte for byte in part.encode()]
+        return found
+
+    chat = [{"role": "system", "content": "Be brief."}, *said(sound(0.9), sound(1.2, 1), "Which?")]
+    heard = ids("<s>", "[SYSTEM_PROMPT]", "Be brief.", "[/SYSTEM_PROMPT]", "[INST]")
+    heard += ids("[BEGIN_AUDIO]", 25, "[BEGIN_AUDIO]", 50, "Which?", "[/INST]")
+    with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        assert llm.chat(chat, GREEDY, use_tqdm=False)[0].prompt_token_ids == heard
+        transcriber = llm._admission.transcriber
+        for language, said_so in ((None, ()), ("de", ("lang:de",))):
+            asked = TranscriptionParams(language=language)
+            (window,) = transcriber.windows(Sound(sound(0.9), RATE))
+            prompt, params = transcriber.prompt(window, asked, GREEDY)
+            wanted = ids("<s>", "[INST]", "[BEGIN_AUDIO]", 25, "[/INST]", *said_so, "[TRANSCRIBE]")
+            assert llm._admission.submission(prompt, params).prompt_token_ids == wanted
+        (found,) = llm.transcribe((sound(2.2), RATE), use_tqdm=False, sampling_params=SamplingParams(max_tokens=3))
+        assert found.duration == 2.2

@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
+from albireo.api.devices import planning_device
+from albireo.api.perception import open_perception
+from albireo.api.source import open_source
 from albireo.errors import InvalidParams, TemplateError, UnsupportedFeature
 from albireo.sounds.decode import Sound
 from tiny_hearers import FAMILIES, NUM_SPECIAL, RATE, TEKKEN, Theirs, publish_first, save, sound
@@ -231,3 +234,25 @@ def test_voxtral_with_the_tokenizer_that_it_was_published_with(tmp_path: Path) -
             assert llm._admission.submission(prompt, params).prompt_token_ids == wanted
         (found,) = llm.transcribe((sound(2.2), RATE), use_tqdm=False, sampling_params=SamplingParams(max_tokens=3))
         assert found.duration == 2.2
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+def test_in_8_bits(scheme: str, folder: tuple[str, Path], tmp_path: Path) -> None:
+    """The tower's layers, too, where whole numbers are multiplied; from a directory that was built, the same bits."""
+    name, path = folder
+    chats = chats_of(name)
+    build(path, tmp_path / "built", BuildConfig(quantization=scheme, dtype="float32"))
+    found = []
+    for model, more in ((path, {}), (path, {"quantization": scheme}), (tmp_path / "built", {})):
+        with LLM(str(model), dtype="float32", num_threads=1, **more) as llm:
+            answers = [output.outputs[0] for output in llm.chat(chats, GREEDY, use_tqdm=False)]
+            pairs = [pair for o in answers for pair in zip(o.token_ids, o.logprobs, strict=True)]
+            found.append([step[token].logprob for token, step in pairs])
+            config = llm.loaded.config
+        perception = open_perception(config, open_source(model, config), planning_device(config))
+        kernels = {call.kernel for program in perception.programs for call in program.calls}
+        is_rounded = scheme == "int8" and bool(more or model != path)
+        assert any(".int8" in kernel for kernel in kernels) == is_rounded
+    firsts = [values[::NUM_TOKENS] for values in found]
+    assert found[1] == found[2] and found[0] != found[1]
+    np.testing.assert_allclose(firsts[1], firsts[0], atol=0.5)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.devices import Device
+from albireo.api.perception import chosen_precision
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
@@ -33,10 +34,6 @@ from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 from albireo.sounds.features import LogMel, open_log_mel
-
-#: What schemes begin with by which the encoder is rounded, too: to 8 bits, as its rows are many, and multiplied. Others
-#: leave it as it is.
-_IN_8_BITS = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +114,7 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
         )
     graph = listening(model)
     _check_weights(source, tower, graph)
-    choose = _rounded if (source.quantization or "").startswith(_IN_8_BITS) else None
+    choose = chosen_precision(source.quantization)
     if choose is not None:
         choose_precision.run(graph, choose)
     third = compile_program(
@@ -125,11 +122,6 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     )
     first, second = vision_programs(tower, device.catalog(), tower.patches(*tower.largest), choose)
     return Hearing(source, tower, spectra, (first, second, third))
-
-
-def _rounded(name: str, role: str | None) -> str | None:
-    """Convolutions stay as they are: they are small, and all else follows from them."""
-    return None if ".conv" in name else "int8"
 
 
 def _refuse(config: EngineConfig, source: ModelSource, device: Device) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.devices import Device, ImageNeeds
+from albireo.compiler.passes.choose_precision import Choice
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.execution.images import ImageRows, RopeAxes
@@ -57,6 +58,11 @@ TEXT_ONLY = "this model reads text only"
 #: Why there are no pictures, and why no sounds.
 HEARS, SEES = "this model hears, and sees none", "this model hears none"
 _NOT_COMPUTED = "its part that reads them is not computed here"
+#: What schemes begin with by which a tower that hears is rounded, too: to 8 bits, as its rows are many, and multiplied.
+#: Others leave it as it is.
+_IN_8_BITS = ("int8", "int4")
+#: Of towers what stays as it is: convolutions and projectors are small, and all else follows from them.
+_STAY = (".conv", "multi_modal_projector.")
 #: Tiles that a step reads. On a processor one takes about a second, in which nobody's answer goes on.
 MAX_STEP_TILES = {"cpu": 1, "cuda": 8}
 #: Of a picture of a million pixels, where patches have 16 on a side.
@@ -77,6 +83,9 @@ class Source(Protocol):
 
     @property
     def parts(self) -> Sequence[object]: ...
+
+    @property
+    def quantization(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +200,8 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
         return problem
     try:
         largest = opened.tower.patches(*opened.processor.largest_tile())
-        programs = vision_programs(opened.tower, device.catalog(), largest)
+        choose = chosen_precision(source.quantization) if hears(opened.config) and device.name == "cpu" else None
+        programs = vision_programs(opened.tower, device.catalog(), largest, choose)
     except UnsupportedModel as error:
         return f"{_NOT_COMPUTED}: {error}"
     rows = opened.tower.rows(*opened.processor.largest_tile())
@@ -206,6 +216,15 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
     parts = opened.directory, opened.tower, programs, axes, both_ways, token
     processor = opened.processor
     return Ear(*parts, processor) if isinstance(processor, SoundProcessor) else Vision(*parts, processor)
+
+
+def chosen_precision(quantization: str | None) -> Choice | None:
+    """How a tower that hears is rounded by a scheme; None: not at all."""
+    return _rounded if (quantization or "").startswith(_IN_8_BITS) else None
+
+
+def _rounded(name: str, role: str | None) -> str | None:
+    return None if any(part in name for part in _STAY) else "int8"
 
 
 def stored_vision(source: Source) -> bytearray:

@@ -319,5 +319,5 @@ def test_what_is_not_done(folder: Path, llm: LLM) -> None:
     with LLM(**SETTINGS) as story:
         with pytest.raises(UnsupportedFeature, match="hears none"):
             story.transcribe((sound(0.1), RATE))
-        with pytest.raises(UnsupportedFeature, match="hears none"):
+        with pytest.raises(UnsupportedFeature, match="reads text only"):
             story.generate({"prompt": "a", "multi_modal_data": {"audio": (sound(0.1), RATE)}})

@@ -13,22 +13,30 @@ from albireo.api.sound_places import open_sound_places
 from albireo.api.sounds import SoundReader, open_sound_reader
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
+from albireo.sounds.decode import MAX_SECONDS
 from albireo.text.tokenizer import Tokenizer
 
 MediaReader = Places | SoundReader
 
 
 def open_reader(
-    config: EngineConfig, config_directory: Path, settings: EngineSettings, tokenizer: Tokenizer | None
+    config: EngineConfig,
+    config_directory: Path,
+    settings: EngineSettings,
+    tokenizer: Tokenizer | None,
+    max_audio_seconds: float = MAX_SECONDS,
 ) -> MediaReader | None:
     """Of a model that is loaded; None where its prompts are text. Places need a tokenizer, a sound in front none.
 
+    Args: max_audio_seconds: of a file of sound.
     Raises: ModelError for files that say nonsense.
     """
     if settings.sound_positions:
-        return open_sound_reader(config_directory, config.limit_mm_per_prompt.audio)
+        return open_sound_reader(config_directory, config.limit_mm_per_prompt.audio, max_audio_seconds)
     if tokenizer is None:
         return None
     if not settings.image_problem:
         return open_image_reader(config, config_directory, tokenizer)
-    return None if settings.sound_problem else open_sound_places(config, config_directory, tokenizer)
+    if settings.sound_problem:
+        return None
+    return open_sound_places(config, config_directory, tokenizer, settings.max_model_len, max_audio_seconds)

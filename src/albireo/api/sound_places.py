@@ -15,7 +15,7 @@ from albireo.image_input import GivenSound, Tile
 from albireo.json_file import read_json
 from albireo.media.sources import SOUND, MediaSources
 from albireo.models.text_part import inner
-from albireo.sounds.decode import as_sound
+from albireo.sounds.decode import MAX_SECONDS, as_sound
 from albireo.sounds.features import F32
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from albireo.sounds.resample import resampled
@@ -33,13 +33,17 @@ class SoundPlaces(Places):
         tokenizer: Tokenizer,
         opened: Callable[[Any], Any],
         most: int | None = None,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
-        """Args: opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are."""
+        """Args:
+        opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are.
+        most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
+        """
         super().__init__(tokenizer, processor.placeholder, processor.row_token, most)
-        self.processor, self._opened = processor, opened
+        self.processor, self._opened, self._max_seconds = processor, opened, max_seconds
 
     def standing(self, given: GivenSound) -> Standing:
-        sound, processor = as_sound(self._opened(given.value)), self.processor
+        sound, processor = as_sound(self._opened(given.value), self._max_seconds), self.processor
         prepared = processor.prepare(resampled(sound.samples, sound.rate, processor.rate))
         return Standing(prepared.text, tuple(self._tile(tile) for tile in prepared.tiles))
 
@@ -48,9 +52,13 @@ class SoundPlaces(Places):
         return Tile(frames, bands, heard.tobytes(), self.processor.rows(frames, bands))
 
 
-def open_sound_places(config: EngineConfig, config_directory: Path, tokenizer: Tokenizer) -> SoundPlaces:
-    """What hears the sounds of a model that is loaded."""
+def open_sound_places(
+    config: EngineConfig, config_directory: Path, tokenizer: Tokenizer, max_model_len: int, max_seconds: float
+) -> SoundPlaces:
+    """What hears the sounds of a model that is loaded. Args: max_seconds: of a sound; of the context there may be room
+    for less."""
     processor = open_sound_processor(config_directory, inner(read_json(config_directory / "config.json")))
     folder = config.allowed_local_media_path
     sources = MediaSources(SOUND, None if folder is None else Path(folder), config.allowed_media_domains)
-    return SoundPlaces(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.audio)
+    max_seconds = min(max_seconds, max_model_len / processor.rows_per_s)
+    return SoundPlaces(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.audio, max_seconds)

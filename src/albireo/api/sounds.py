@@ -13,7 +13,7 @@ from albireo.image_input import GivenSound, ImageInput, Tile, key_of
 from albireo.json_file import read_json
 from albireo.models import load_config
 from albireo.models.vision.tower import listens
-from albireo.sounds.decode import as_sound
+from albireo.sounds.decode import MAX_SECONDS, as_sound
 from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
@@ -32,16 +32,17 @@ class SoundReader:
         num_text_positions: int,
         start: int,
         most: int | None = None,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         """Args:
         directory: of the model's files.
         num_positions: of a sequence that stand for its sound. num_text_positions: that are left.
         start: the id that an output begins behind, which stands for the sound, too: it is never written.
-        most: sounds of a prompt; None: any number.
+        most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
         """
         self.directory, self.spectra = directory, spectra
         self.num_positions, self.num_text_positions = num_positions, num_text_positions
-        self._start, self._most = start, most
+        self._start, self._most, self._max_seconds = start, most, max_seconds
 
     def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Heard:
         """The prompt behind its sound; one without tokens is what outputs begin behind.
@@ -63,7 +64,7 @@ class SoundReader:
         return ids, (ImageInput(key_of([tile]), (tile,), spans, is_sound=True),)
 
     def _heard(self, given: GivenSound) -> Tile:
-        spectra, sound = self.spectra, as_sound(given.value)
+        spectra, sound = self.spectra, as_sound(given.value, self._max_seconds)
         if sound.seconds > spectra.seconds:
             raise InvalidParams(
                 f"the sound takes {sound.seconds:.2f} s, and this model hears {spectra.seconds:g} s at a time; cut it, "
@@ -74,8 +75,11 @@ class SoundReader:
         return Tile(spectra.num_frames, spectra.num_mels, frames.tobytes(), self.num_positions)
 
 
-def open_sound_reader(config_directory: Path, most: int | None) -> SoundReader | None:
-    """What reads the sounds of a model that is loaded; None where it hears none. Raises: ModelError."""
+def open_sound_reader(config_directory: Path, most: int | None, max_seconds: float) -> SoundReader | None:
+    """What reads the sounds of a model that is loaded; None where it hears none. Args: see SoundReader.
+
+    Raises: ModelError.
+    """
     path = config_directory / "config.json"
     data = read_json(path) if path.is_file() else {}
     if not listens(data):
@@ -86,4 +90,4 @@ def open_sound_reader(config_directory: Path, most: int | None) -> SoundReader |
         raise ModelError(f"{path}: decoder_start_token_id={start} must be a token of {config.vocab_size}")
     heard = config.blocks.sound_positions
     left = config.max_position_embeddings - heard
-    return SoundReader(config_directory, open_log_mel(config_directory), heard, left, start, most)
+    return SoundReader(config_directory, open_log_mel(config_directory), heard, left, start, most, max_seconds)

@@ -107,7 +107,8 @@ class Serving:
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
         directory = Path(ready.config_directory)
-        media = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer))
+        most_s = self.settings.max_audio_seconds
+        media = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer, most_s))
         self._admission = Admission(
             config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, media=media
         )

@@ -41,7 +41,7 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
-        max_audio_seconds: longest sound of one request.
+        max_audio_seconds: longest sound of one request, or of a prompt.
         max_embedding_inputs: most inputs of one request for embeddings, and most texts of one for scores.
         pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token),
             mean (of all tokens) or cls (of the first); None: what the model's files say, else last.

@@ -60,7 +60,7 @@ def decoded(data: bytes, max_seconds: float = MAX_SECONDS) -> Sound:
     return _by_soundfile(data, max_seconds)
 
 
-def as_sound(value: Any) -> Sound:
+def as_sound(value: Any, max_seconds: float = MAX_SECONDS) -> Sound:
     """The sound that a caller gives: the bytes of a file, a Sound, or (samples, rate) as vLLM has it: numbers from -1
     to 1, [n] or of several channels [n, channels] or [channels, n].
 
@@ -69,7 +69,7 @@ def as_sound(value: Any) -> Sound:
     if isinstance(value, Sound):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return decoded(bytes(value))
+        return decoded(bytes(value), max_seconds)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InvalidParams(f"{short(value)} is no sound; the bytes of a file, or (samples, rate) is wanted")
     samples, rate = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
+from albireo import LLM, AsyncLLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.api.transcription import Written, joined
 from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature, UnsupportedModel
 from albireo.sounds.decode import Sound
@@ -321,3 +322,20 @@ def test_what_is_not_done(folder: Path, llm: LLM) -> None:
             story.transcribe((sound(0.1), RATE))
         with pytest.raises(UnsupportedFeature, match="reads text only"):
             story.generate({"prompt": "a", "multi_modal_data": {"audio": (sound(0.1), RATE)}})
+
+
+def test_async_transcripts_are_those_of_llm(folder: Path, llm: LLM) -> None:
+    """Of sounds of several windows beside each other; one that is refused disturbs no other."""
+    sounds = [(sound(2.6, 1), RATE), (sound(0.6, 2), RATE)]
+
+    async def heard() -> list[Any]:
+        async with AsyncLLM(str(folder), **SETTINGS) as own:
+            asking = [own.transcribe(each) for each in sounds]
+            asking.append(own.transcribe(sounds[0], TranscriptionParams(language="de", timestamps=True)))
+            asking.append(own.transcribe(sounds[0], TranscriptionParams(language="eo")))
+            return await asyncio.gather(*asking, return_exceptions=True)
+
+    *found, timed, refused = asyncio.run(heard())
+    assert found == llm.transcribe(sounds, use_tqdm=False)
+    (wanted,) = llm.transcribe(sounds[0], TranscriptionParams(language="de", timestamps=True), use_tqdm=False)
+    assert timed == wanted and isinstance(refused, InvalidParams)

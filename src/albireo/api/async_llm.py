@@ -9,12 +9,12 @@ import asyncio
 import itertools
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from albireo.api.admission import Admission, Submission
 from albireo.api.driver import Driver
@@ -23,14 +23,26 @@ from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
+from albireo.api.transcription import SAMPLING, Written, written_of
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
+from albireo.outputs import (
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    RequestOutput,
+    ScoringRequestOutput,
+    Transcript,
+)
 from albireo.params import PoolingParams, SamplingParams
+from albireo.sounds.decode import as_sound
+from albireo.sounds.windows import Window
 from albireo.text.conversation import has_media
 from albireo.text.tokenizer import Tokenizer
+from albireo.transcription_params import TranscriptionParams
+
+T = TypeVar("T")
 
 
 class AsyncLLM:
@@ -190,13 +202,33 @@ class AsyncLLM:
         work = partial(self._admission.scoring, data_1, data_2, pooling_params)
         plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
         made = (partial(replace, submission) for submission in submissions)
-        asking = [asyncio.ensure_future(self._pooled(prepare, None, priority)) for prepare in made]
-        try:
-            return plan.outputs(await asyncio.gather(*asking))
-        finally:
-            for each in asking:
-                each.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+        return plan.outputs(await _together(self._pooled(prepare, None, priority) for prepare in made))
+
+    async def transcribe(
+        self,
+        sound: Any,
+        params: TranscriptionParams | None = None,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+    ) -> Transcript:
+        """Write down what is said in one sound. Arguments as for LLM.transcribe().
+
+        Raises: what LLM.transcribe() raises; then none of the sound's windows goes on.
+        """
+        self._running()
+        asked, sampling = params or TranscriptionParams(), sampling_params or SAMPLING
+        transcriber = self._admission.transcriber
+        transcriber.check(asked, sampling)
+        in_thread = asyncio.get_running_loop().run_in_executor
+        windows = await in_thread(self._compiling, lambda: transcriber.windows(as_sound(sound)))
+        first: list[Written] = []
+        if asked.language is None and transcriber.finds_language_first:
+            # what is spoken in the first window is in the others
+            first = await self._written(windows[:1], asked, sampling, priority)
+            asked = replace(asked, language=transcriber.language(first[0].token_ids))
+        written = first + await self._written(windows[len(first) :], asked, sampling, priority)
+        return transcriber.transcript(windows, written, asked, sampling.temperature)
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
@@ -255,6 +287,22 @@ class AsyncLLM:
         has_grammar = getattr(given, "structured_outputs", None) is not None
         return self._compiling if has_grammar or has_media else self._encoding
 
+    async def _written(
+        self, windows: Sequence[Window], asked: TranscriptionParams, sampling: SamplingParams, priority: int
+    ) -> list[Written]:
+        admission, transcriber = self._admission, self._admission.transcriber
+
+        def prepare(window: Window) -> Submission:
+            prompt, params = transcriber.prompt(window, asked, sampling)
+            return admission.submission(prompt, admission.prepare(params))
+
+        async def written(window: Window) -> Written:
+            stream = self._stream(partial(prepare, window), self._compiling, None, priority)
+            *_, last = [output async for output in stream]
+            return written_of(transcriber, last.outputs[0])
+
+        return await _together(written(window) for window in windows)
+
     async def _pooled(
         self, prepare: Callable[[], Submission], request_id: str | None, priority: int
     ) -> EmbeddingRequestOutput:
@@ -301,3 +349,14 @@ class AsyncLLM:
         finally:
             if not stream.is_over:
                 thread.cancel(stream)
+
+
+async def _together(asking: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All, in order; where one fails, or the caller gives up, none goes on."""
+    tasks = [asyncio.ensure_future(each) for each in asking]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -25,14 +25,13 @@ from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.terminal import is_terminal
-from albireo.api.transcription import SAMPLING, Written
+from albireo.api.transcription import SAMPLING, Written, written_of
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
     ClassificationRequestOutput,
-    CompletionOutput,
     EmbeddingRequestOutput,
     RequestOutput,
     ScoringRequestOutput,
@@ -173,10 +172,7 @@ class LLM:
                 prompt, params = transcriber.prompt(window, each, sampling)
                 submissions.append(admission.submission(prompt, admission.prepare(params)))
         outputs = [record.output().outputs[0] for record in self._run(submissions, None, use_tqdm, "Transcribing")]
-        for output in outputs:
-            if output.finish_reason == "error":
-                raise EngineError(f"a sound was not written down to its end: {output.stop_reason}")
-        following = (transcriber.written(output.token_ids, _values(output)) for output in outputs)
+        following = iter([written_of(transcriber, output) for output in outputs])
         return [list(itertools.islice(following, len(windows))) for windows in parts]
 
     def embed(
@@ -419,10 +415,6 @@ def _one_each(num: int, given: P | Sequence[P], name: str) -> list[P]:
 
 def _is_list_of_chats(messages: Sequence[Any]) -> bool:
     return isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], (list, tuple))
-
-
-def _values(output: CompletionOutput) -> list[dict[int, float]]:
-    return [{token: told.logprob for token, told in place.items()} for place in output.logprobs or ()]
 
 
 class _Progress:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from albireo.api.prompts import Prompt
-from albireo.outputs import Transcript
+from albireo.errors import EngineError
+from albireo.outputs import CompletionOutput, Transcript
 from albireo.params import SamplingParams
 from albireo.sounds.decode import Sound
 from albireo.sounds.windows import Window
@@ -97,6 +98,14 @@ class Transcriber(Protocol):
     ) -> Transcript:
         """Of a whole sound. Args: written: of each of its windows."""
         ...
+
+
+def written_of(transcriber: Transcriber, output: CompletionOutput) -> Written:
+    """What a finished output is of a window. Raises: EngineError when it failed while it ran."""
+    if output.finish_reason in ("error", "abort"):
+        raise EngineError(f"a sound was not written down to its end: {output.stop_reason or output.finish_reason}")
+    places = [{token: told.logprob for token, told in place.items()} for place in output.logprobs or ()]
+    return transcriber.written(output.token_ids, places)
 
 
 def joined(texts: Sequence[str], language: str) -> str:

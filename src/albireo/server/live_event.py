@@ -175,7 +175,8 @@ def _engine(serving: Serving) -> dict[str, Any] | None:
         "max_model_len": ready.max_model_len,
         "max_num_seqs": num * ready.max_num_seqs,
         "reads_images": not ready.image_problem,
-        "hears_sounds": not ready.sound_problem,
+        # what begins with a sound writes it down, and takes no chats
+        "hears_sounds": not (ready.sound_problem or ready.sound_positions),
         "memory": {name: num * size for name, size in ready.memory.items()},
     }
 

@@ -15,7 +15,8 @@ from starlette.responses import Response
 _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MODULES = (
-    "app", "api", "playground", "pictures", "snippets", "load", "live", "blocks", "requests", "steps", "charts", "draw",
+    "app", "api", "playground", "attachments", "pictures", "sounds", "snippets", "load", "live", "blocks", "requests",
+    "steps", "charts", "draw",
 )  # fmt: skip
 
 #: Path -> file: all there are, so that nothing else in the folder is ever served.
@@ -24,10 +25,11 @@ ASSETS = {
     **{f"/page/{name}": name for name in ("page.css", "icon.svg", *(f"{module}.js" for module in _MODULES))},
 }
 
-#: Scripts, styles and connections of this server only; nothing inline, no frames around it, no forms that leave.
+#: Scripts, styles and connections of this server only; nothing inline, no frames around it, no forms that leave. Sounds
+#: that people attach are played from their own files (blob:), which reach nobody.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": _POLICY,

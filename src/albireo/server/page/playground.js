@@ -1,9 +1,9 @@
 // Ask the model something, and see the answer as it is made. Started by app.js; text of models is only ever text here.
 
 import { ask, events, key, note } from "./api.js";
+import { startAttachments } from "./attachments.js";
 import { element, say, seconds } from "./draw.js";
-import { startPictures, thumbnail } from "./pictures.js";
-import { curl, PictureFile, pythonCode } from "./snippets.js";
+import { AttachedFile, curl, pythonCode } from "./snippets.js";
 
 const byId = (id) => document.getElementById(id);
 const WHOLE = new Set(["top_k", "max_tokens", "seed"]);
@@ -14,30 +14,30 @@ const HINTS = {
 };
 
 const form = byId("ask"), prompt = byId("prompt"), log = byId("log"), timing = byId("timing");
-let model = null, turns = [], running = null, readsImages = null;
+let model = null, turns = [], running = null, taken = null;
 
 const mode = () => new FormData(form).get("mode");
 
-const pictures = startPictures(() => {
-  if (!readsImages) return readsImages === null ? "the model is not known yet" : "this model reads text only";
-  return mode() === "chat" ? "" : "pictures are for chats";
+const attachments = startAttachments(({ noun }) => {
+  if (!taken?.[noun]) return taken === null ? "the model is not known yet" : `chats with this model take no ${noun}s`;
+  return mode() === "chat" ? "" : `${noun}s are for chats`;
 });
 
-/** A message of a user. address: what stands for a picture. */
-function message({ text, pictures }, address) {
-  if (!pictures.length) return { role: "user", content: text };
-  const parts = pictures.map((each) => ({ type: "image_url", image_url: { url: address(each) } }));
+/** A message of a user. address: what stands for the content of a file. */
+function message({ text, attached }, address) {
+  if (!attached.length) return { role: "user", content: text };
+  const parts = attached.map((each) => each.medium.part(address(each)));
   return { role: "user", content: [...parts, ...(text ? [{ type: "text", text }] : [])] };
 }
 
-/** The request that the form describes, with this text and the pictures that are held. */
+/** The request that the form describes, with this text and what is attached. */
 function request(text, address) {
   const fields = new FormData(form);
   const body = { model: model.id };
   const system = fields.get("system").trim();
   if (mode() === "chat") {
     const before = turns.flatMap((each) => [message(each, address), { role: "assistant", content: each.answer }]);
-    const now = message({ text, pictures: pictures.held() }, address);
+    const now = message({ text, attached: attachments.held() }, address);
     body.messages = [...(system ? [{ role: "system", content: system }] : []), ...before, now];
   } else {
     body.prompt = text;
@@ -70,7 +70,7 @@ function showMessage(text, shown) {
   said.text.textContent = text;
   if (!shown.length) return;
   const strip = element("div", "strip");
-  strip.append(...shown.map(thumbnail));
+  strip.append(...shown.map((each) => each.medium.shown(each)));
   said.text.before(strip);
 }
 
@@ -124,11 +124,11 @@ function tell(found, asked, end, isEnd) {
 
 async function send() {
   const text = prompt.value;
-  const shown = pictures.held();
+  const shown = attachments.held();
   if (running || (!text.trim() && !shown.length)) return;
-  if (pictures.isOpening()) return say(timing, "a picture is still being read", true);
+  if (attachments.isOpening()) return say(timing, "a file is still being read", true);
   const isChat = mode() === "chat";
-  const { path, body } = request(text, (picture) => picture.url);
+  const { path, body } = request(text, ({ url }) => url);
   if (isChat) showMessage(text, shown);
   const answer = turn("answer", model.id);
   if (!isChat) answer.text.textContent = text;
@@ -136,7 +136,7 @@ async function send() {
   answer.text.append(made);
   if (isChat) {
     prompt.value = "";
-    pictures.set([]);
+    attachments.set([]);
   }
   log.scrollTop = log.scrollHeight;
   running = new AbortController();
@@ -157,13 +157,13 @@ async function send() {
       say(timing, "the server refused", true);
       if (isChat) {
         prompt.value = text;
-        pictures.set(shown);
+        attachments.set(shown);
       }
     }
   }
   const answered = made.textContent;
   if (isChat && answer.made.className === "turn answer" && answered) {
-    turns.push({ text, pictures: shown, answer: answered });
+    turns.push({ text, attached: shown, answer: answered });
   }
   running = null;
   setRunning(false);
@@ -186,12 +186,12 @@ function clear() {
 function showMode() {
   clear();
   byId("system-field").hidden = mode() !== "chat";
-  pictures.show();
+  attachments.show();
 }
 
 async function copy(name, code) {
-  const held = pictures.held();
-  const { path, body } = request(prompt.value || (held.length ? "" : FIRST[mode()]), (picture) => new PictureFile(picture));
+  const held = attachments.held();
+  const { path, body } = request(prompt.value || (held.length ? "" : FIRST[mode()]), (each) => new AttachedFile(each));
   const text = code(path, body, key() !== "");
   byId("snippet-text").textContent = text;
   byId("snippet").hidden = false;
@@ -202,9 +202,9 @@ async function copy(name, code) {
     words = `${name}; the browser lets nobody copy here, so select it`;
   }
   if (key()) words += "; the key comes from the variable ALBIREO_API_KEY";
-  if (mode() === "chat" && [held, ...turns.map((each) => each.pictures)].some((each) => each.length)) {
-    words += "; pictures are read from files where the code runs";
-  }
+  const sent = mode() === "chat" ? [...turns.flatMap(({ attached }) => attached), ...held] : [];
+  const nouns = [...new Set(sent.map(({ medium }) => `${medium.noun}s`))];
+  if (nouns.length) words += `; ${nouns.join(" and ")} are read from files where the code runs`;
   byId("snippet-said").textContent = words;
 }
 
@@ -217,9 +217,9 @@ function summarize() {
 
 /** What the live view learned about the engine. */
 export function setEngine(engine) {
-  if (readsImages === engine.reads_images) return;
-  readsImages = engine.reads_images;
-  pictures.show();
+  if (taken?.picture === engine.reads_images && taken.sound === engine.hears_sounds) return;
+  taken = { picture: engine.reads_images, sound: engine.hears_sounds };
+  attachments.show();
 }
 
 export function startPlayground(named) {

@@ -1,10 +1,10 @@
-// A request as code: curl, and Python with the openai package. Used by playground.js. Keys are never written out; pictures
-// are files that are read where the code runs.
+// A request as code: curl, and Python with the openai package. Used by playground.js. Keys are never written out; what is
+// attached is files that are read where the code runs.
 
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Stands in a request for the data: URL of a picture. */
-export class PictureFile {
+/** Stands in a request for the data: URL of what is attached. */
+export class AttachedFile {
   constructor({ name, type }) {
     this.name = name;
     this.type = type;
@@ -12,11 +12,11 @@ export class PictureFile {
 }
 
 const holdsFile = (value) =>
-  value instanceof PictureFile || (typeof value === "object" && value !== null && Object.values(value).some(holdsFile));
+  value instanceof AttachedFile || (typeof value === "object" && value !== null && Object.values(value).some(holdsFile));
 
 /** A value as JSON in a here-document, in which a shell puts files in their places. */
 function shellJson(value) {
-  if (value instanceof PictureFile) {
+  if (value instanceof AttachedFile) {
     return `"data:${value.type};base64,$(base64 < ${quote(value.name)} | tr -d '\\n')"`;
   }
   if (Array.isArray(value)) return `[${value.map(shellJson).join(",")}]`;
@@ -30,7 +30,7 @@ function shellJson(value) {
 function python(value, indent) {
   const deeper = `${indent}    `;
   if (Array.isArray(value)) return `[\n${value.map((each) => `${deeper}${python(each, deeper)},\n`).join("")}${indent}]`;
-  if (value instanceof PictureFile) return `data_url(${JSON.stringify(value.name)}, ${JSON.stringify(value.type)})`;
+  if (value instanceof AttachedFile) return `data_url(${JSON.stringify(value.name)}, ${JSON.stringify(value.type)})`;
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value === "object") {

@@ -143,7 +143,7 @@ def test_responses_and_messages_have_pictures(served: Served) -> None:
         (asked(DATA_URL, DATA_URL, DATA_URL), "limit_mm_per_prompt allows 2"),
         (asked(DATA_URL, detail="some"), "auto, high or low"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "without image_url"),
-        ([{"role": "user", "content": [{"type": "input_audio"}]}], "text and images"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "hears none"),
     ],
 )
 def test_refusals_say_what_is_wrong(served: Served, messages: Any, words: str) -> None:
@@ -184,8 +184,9 @@ def test_watchers_learn_of_images(served: Served, server: Server) -> None:
 def test_the_page_draws_pictures_without_leave_to_load_any(served: Served) -> None:
     policy = served.server.http.get("/").headers["content-security-policy"]
     assert policy == HEADERS["content-security-policy"] and "img-src 'self';" in policy
-    script = served.server.http.get("/page/pictures.js").text
-    assert "createImageBitmap" in script and "new Image" not in script and ".src" not in script
+    script, shared = (served.server.http.get(f"/page/{name}.js").text for name in ("pictures", "attachments"))
+    assert "createImageBitmap" in script
+    assert not any(word in script + shared for word in ("new Image", ".src", "ObjectURL"))
 
 
 def test_nobody_notices_that_the_engine_was_killed(folder: Path, answer: str) -> None:

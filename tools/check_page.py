@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import random
 import shutil
 import sys
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,10 +40,10 @@ COLOURED = """() => {
 
 
 #: Files, of the same bytes, as the clipboard or somebody's hand gives them.
-GIVE = """([data, names, kind]) => {
+GIVE = """([data, names, kind, type = "image/png"]) => {
   const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
   const given = new DataTransfer(), how = { bubbles: true, cancelable: true };
-  for (const name of names) given.items.add(new File([bytes], name, { type: "image/png" }));
+  for (const name of names) given.items.add(new File([bytes], name, { type }));
   const prompt = document.getElementById("prompt"), map = document.getElementById("blocks");
   if (kind === "paste") prompt.dispatchEvent(new ClipboardEvent(kind, { clipboardData: given, ...how }));
   else for (const each of ["dragover", kind]) map.dispatchEvent(new DragEvent(each, { dataTransfer: given, ...how }));
@@ -64,7 +67,7 @@ class Watched:
             self.faults.append(f"console: {message.text}")
 
     def _asked(self, url: str) -> None:
-        if urlsplit(url).hostname != "127.0.0.1":
+        if urlsplit(url.removeprefix("blob:")).hostname != "127.0.0.1":
             self.faults.append(f"asked for {url}")
 
     def until(self, condition: str) -> None:
@@ -247,12 +250,78 @@ def pictures_are_shown_to_the_model(browser: Any, server: Server) -> None:
         watched.until('document.getElementById("timing").textContent === "pictures are for chats"')
 
 
-def a_model_of_text_is_shown_none(browser: Any, server: Server) -> None:
+def sounds_are_played_to_the_model(browser: Any, server: Server) -> None:
+    with opened(browser, server.url, "400") as watched:
+        page = watched.page
+        page.wait_for_selector("#sound-open:not([hidden])")
+        assert page.is_hidden("#picture-open"), "this model hears, and sees none"
+        page.evaluate(GIVE, [png(64, 48), ["b.png"], "drop"])
+        watched.until('document.getElementById("timing").textContent === "chats with this model take no pictures"')
+        page.evaluate(GIVE, [wav(1.5), ["a.wav", "b.wav"], "drop", "audio/wav"])
+        watched.until('document.querySelectorAll("#tray li").length === 2')
+        # a system may know no kind of a file
+        page.evaluate(GIVE, [wav(0.5), ["c.WAV"], "paste", ""])
+        watched.until(
+            '[...document.querySelectorAll("#tray .soft")].every((each) => each.textContent.includes("s · "))'
+        )
+        told = page.evaluate('[...document.querySelectorAll("#tray .label")].map((each) => each.innerText)')
+        assert told == ["a.wav\n1.50 s · 46.9 KiB", "b.wav\n1.50 s · 46.9 KiB", "c.WAV\n500 ms · 15.7 KiB"], told
+        labels = page.evaluate('[...document.querySelectorAll("#tray button")].map((each) => each.ariaLabel)')
+        assert labels == ["Remove a.wav", "Remove b.wav", "Remove c.WAV"], labels
+        page.click("#send")
+        watched.until('document.querySelector(".turn.error p")?.textContent.includes("limit_mm_per_prompt allows 2")')
+        page.click("#tray li:nth-child(3) button")
+        assert page.evaluate("document.activeElement.ariaLabel") == "Remove b.wav", "the keyboard goes on from there"
+        page.keyboard.press("Enter")
+        for name, size, words in (
+            ("d.mp3", 8 << 20, "d.mp3 has 8.0 MiB, and at most 7.0 MiB"),
+            ("e.txt", 9, "e.txt is no sound"),
+        ):
+            page.set_input_files("#sound-file", [{"name": name, "mimeType": "", "buffer": bytes(size)}])
+            watched.until(f'document.getElementById("tray-said").textContent.includes("{words}")')
+        page.fill("#prompt", "What is it?")
+        page.click("#send")
+        watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+        watched.until(
+            '[...document.querySelectorAll("#requests li")].some((row) => row.textContent.includes("1 sound"))'
+        )
+        assert page.is_hidden("#tray")
+        watched.until('document.querySelector(".turn:nth-last-child(2) audio").duration === 1.5')
+        assert page.get_attribute(".turn:nth-last-child(2) audio", "aria-label") == "Sound: a.wav"
+        assert page.inner_text(".turn:nth-last-child(2) .player") == "a.wav"
+        page.set_input_files(
+            "#sound-file", [{"name": "it's.wav", "mimeType": "audio/wav", "buffer": base64.b64decode(wav(1))}]
+        )
+        watched.until('document.querySelectorAll("#tray li").length === 1')
+        page.click("#as-curl")
+        code = text(watched, "#snippet-text")
+        # that of the turn before is sent again
+        for name in ("'a.wav'", "'it'\\''s.wav'"):
+            assert f'"audio_url":{{"url":"data:audio/wav;base64,$(base64 < {name} |' in code, code
+        assert text(watched, "#snippet-said").endswith("sounds are read from files where the code runs")
+        page.click("#as-python")
+        assert 'data_url("it\'s.wav", "audio/wav")' in text(watched, "#snippet-text")
+        page.click("#send")
+        watched.until('document.querySelectorAll(".turn.answer").length === 2')
+        watched.until(
+            '[...document.querySelectorAll("#requests li")].some((row) => row.textContent.includes("2 sounds"))'
+        )
+        page.check("input[value=completion]", force=True)
+        assert page.is_hidden("#sound-open")
+        page.evaluate(GIVE, [wav(1), ["b.wav"], "drop", "audio/wav"])
+        watched.until('document.getElementById("timing").textContent === "sounds are for chats"')
+
+
+def a_model_without_chats_of_them_gets_none(browser: Any, server: Server) -> None:
     with opened(browser, server.url) as watched:
         watched.until('document.getElementById("state").textContent === "ready, idle"')
-        watched.page.evaluate(GIVE, [png(64, 48), ["b.png"], "drop"])
-        watched.until('document.getElementById("timing").textContent === "this model reads text only"')
-        assert watched.page.is_hidden("#picture-open") and watched.page.is_hidden("#tray")
+        for noun, file in (
+            ("picture", [png(64, 48), ["b.png"], "drop"]),
+            ("sound", [wav(1), ["b.wav"], "drop", "audio/wav"]),
+        ):
+            watched.page.evaluate(GIVE, file)
+            watched.until(f'document.getElementById("timing").textContent === "chats with this model take no {noun}s"')
+            assert watched.page.is_hidden(f"#{noun}-open") and watched.page.is_hidden("#tray")
 
 
 def png(width: int, height: int) -> str:
@@ -264,25 +333,46 @@ def png(width: int, height: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def sight(folder: Path) -> tuple[str, ...] | None:
-    """A tiny model that reads pictures, served; None where it cannot be made."""
-    if any(find_spec(name) is None for name in ("torch", "transformers", "PIL")):
+def wav(seconds: float) -> str:
+    """A sound, in base64."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setparams((1, 2, 16000, 0, "NONE", ""))
+        written.writeframes(random.Random(0).randbytes(2 * round(16000 * seconds)))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+#: Tiny models: the module of tests/ that makes them, which of its, and their limit.
+TINY = {
+    "sight": ("tiny_sights", "idefics3", '{"image": 2}'),
+    "hearer": ("tiny_hearers", "qwen3_asr", '{"audio": 2}'),
+    "speech": ("tiny_speech", None, '{"audio": 1}'),
+}
+
+
+def tiny(name: str, folder: Path) -> tuple[str, ...] | None:
+    """Arguments that serve one of TINY; None where it cannot be made."""
+    if any(find_spec(each) is None for each in ("torch", "transformers", "PIL", "soundfile")):
         return None
-    from tiny_sights import save
+    module, family, limit = TINY[name]
+    at = folder / name
+    if not at.exists():
+        import_module(module).save(at, *([] if family is None else [family]))
+    return str(at), "--dtype", "float32", "--limit-mm-per-prompt", limit
 
-    return str(save(folder, "idefics3")), "--dtype", "float32", "--limit-mm-per-prompt", '{"image": 2}'
 
-
-#: (check, arguments of its server; None: those of sight()).
-CHECKS: list[tuple[Callable[[Any, Server], None], tuple[str, ...] | None]] = [
+#: (check, arguments of its server, or which of TINY it serves).
+CHECKS: list[tuple[Callable[[Any, Server], None], tuple[str, ...] | str]] = [
     (chat_streams, ()),
     (completion_stops, ()),
     (blocks_are_coloured, ()),
     (a_phone_has_no_sideways_scroll, ()),
     (controls_have_names, ()),
     (a_key_is_asked_for, ("--api-key", "sesame")),
-    (pictures_are_shown_to_the_model, None),
-    (a_model_of_text_is_shown_none, ()),
+    (pictures_are_shown_to_the_model, "sight"),
+    (sounds_are_played_to_the_model, "hearer"),
+    (a_model_without_chats_of_them_gets_none, ()),
+    (a_model_without_chats_of_them_gets_none, "speech"),
 ]
 
 
@@ -326,10 +416,10 @@ def main() -> int:
         if given.shots is not None:
             return with_server(given.server, lambda server: shots(browser, server, given.shots))
         with TemporaryDirectory() as folder:
-            checks = [(check, sight(Path(folder)) if words is None else words) for check, words in CHECKS]
+            checks = [(check, tiny(it, Path(folder)) if isinstance(it, str) else it) for check, it in CHECKS]
             for check, words in checks:
                 if words is None:
-                    print(f"skipped {check.__name__}: its model is made with torch, transformers and Pillow")
+                    print(f"skipped {check.__name__}: its model is made with torch, transformers, Pillow and soundfile")
             run = [(check, words) for check, words in checks if words is not None]
             num_failed = sum(
                 with_server(words, lambda s, c=check: c(browser, s), check.__name__) for check, words in run

@@ -39,7 +39,7 @@ def test_headers(server: Any, path: str) -> None:
     assert answer.headers["content-type"] == f"{kinds[Path(ASSETS[path]).suffix]}; charset=utf-8"
     policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
-    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'" and policy["media-src"] == "blob:"
     assert not any(word in answer.headers["content-security-policy"] for word in ("unsafe", "*", "data:", "http"))
     assert answer.headers["x-content-type-options"] == "nosniff"
     again = server.http.get(path, headers={"if-none-match": answer.headers["etag"]})

@@ -170,6 +170,17 @@ def test_other_routes_need_the_sound(server: Server) -> None:
     assert server.http.post("/v1/embeddings", json={"input": "hello"}).status_code == 400
 
 
+def test_watchers_learn_that_chats_have_no_sounds(server: Server) -> None:
+    """What the page asks before it offers to send some."""
+    with server.http.stream("GET", "/v1/stats") as response:
+        line = next(line for line in response.iter_lines() if line.startswith("data: "))
+    engine = json.loads(line.removeprefix("data: "))["engine"]
+    assert engine["hears_sounds"] is False and engine["reads_images"] is False
+    messages = [{"role": "user", "content": "Hello"}]
+    got = server.http.post("/v1/chat/completions", json={"model": "ear", "messages": messages})
+    assert got.status_code == 400, "there are none"
+
+
 def test_nothing_of_a_sound_or_its_text_is_logged(server: Server) -> None:
     text = server.client().audio.transcriptions.create(model="ear", file=file_of(SHORT), prompt="secret words").text
     lines = [json.loads(line) for line in server.lines if "/v1/audio" in line]

@@ -15,8 +15,8 @@ from starlette.responses import Response
 _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MODULES = (
-    "app", "api", "playground", "attachments", "pictures", "sounds", "snippets", "load", "live", "blocks", "requests",
-    "steps", "charts", "draw",
+    "app", "api", "playground", "attachments", "pictures", "sounds", "wav", "snippets", "load", "live", "blocks",
+    "requests", "steps", "charts", "draw",
 )  # fmt: skip
 
 #: Path -> file: all there are, so that nothing else in the folder is ever served.

@@ -1,10 +1,13 @@
 // Sounds, as something that is attached (attachments.js): named and measured, played from where they lie, sent as vLLM
 // has it: OpenAI's own form is for two kinds of files.
 
-import { bytes, element, seconds } from "./draw.js";
+import { bytes, count, element, seconds } from "./draw.js";
+import { asWav, RATE } from "./wav.js";
 
 /** In base64, with a text, what a request may have unless the server was told otherwise: 10 MiB. */
 const MOST_BYTES = 7 << 20;
+/** Kinds that the server does not read; of others it says so itself. */
+const FOREIGN = /^audio\/(x-)?(3gpp2?|aac|m4a|mp4|webm)\b/;
 /** Names of sounds, for those that a system knows no kind of. */
 const NAMES = /\.(aac|aiff?|au|caf|flac|m4a|mp3|oga|ogg|opus|w64|wav|weba|webm)$/i;
 
@@ -21,16 +24,23 @@ function lengthOf(source) {
   });
 }
 
-/** A file -> the sound: what is sent (blob), where it is played from (source), and how long it lasts, once that is known. */
+function check({ size }, name, as = "") {
+  if (size <= MOST_BYTES) return;
+  throw new Error(`${name} has ${bytes(size)}${as}, and at most ${bytes(MOST_BYTES)} are sent: cut it, or make it an MP3`);
+}
+
+/** A file -> the sound: what is sent (blob), where it is played from (source), how long it lasts, once that is known, and
+    words about what was done to it. */
 async function open(file, name) {
   if (!is(file)) throw new Error(`${name} is no sound`);
-  if (file.size > MOST_BYTES) {
-    throw new Error(`${name} has ${bytes(file.size)}, and at most ${bytes(MOST_BYTES)} are sent: cut it, or make it an MP3`);
-  }
+  check(file, name);
   const type = file.type.startsWith("audio/") ? file.type : `audio/${name.split(".").at(-1).toLowerCase()}`;
-  const blob = new Blob([file], { type });
+  const made = FOREIGN.test(type) ? await asWav(file) : null;
+  if (made !== null) check(made, name, " as a WAV");
+  const blob = made ?? new Blob([file], { type });
+  const words = made === null ? "" : `${name} is sent as a WAV of ${count(RATE)} samples a second`;
   const source = URL.createObjectURL(file); // never taken back: it may be played as long as the page is there
-  return { name, type, blob, source, size: file.size, length: lengthOf(source), words: "" };
+  return { name, type, blob, source, size: blob.size, length: lengthOf(source), words };
 }
 
 function label({ name, size, length }) {

@@ -16,6 +16,7 @@ TASKS = ("transcribe", "translate")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 #: Far more than any context has room for.
 MAX_PROMPT_CHARS = 1 << 16
+MAX_TEMPERATURES, MAX_TEMPERATURE = 16, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class TranscriptionParams:
         task: transcribe, or translate into English.
         prompt: what was said before, or how words are spelt; its last tokens are read.
         timestamps: when each part was said, too.
+        temperatures: at which a window is written again, in turn, where what the model wrote is doubtful: it repeats
+            itself, or is not likely. Only where it was asked at temperature 0, and of Whisper; none: never.
 
     Raises: InvalidParams naming field, value and what is allowed.
     """
@@ -33,6 +36,7 @@ class TranscriptionParams:
     task: Task = "transcribe"
     prompt: str = ""
     timestamps: bool = False
+    temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     def __post_init__(self) -> None:
         if self.language is not None:
@@ -48,3 +52,11 @@ class TranscriptionParams:
             raise InvalidParams(f"prompt={short(self.prompt)} must be text, of at most {MAX_PROMPT_CHARS:,} characters")
         if not isinstance(self.timestamps, bool):
             raise InvalidParams(f"timestamps={short(self.timestamps)} must be true or false")
+        given = self.temperatures
+        is_list = isinstance(given, (tuple, list)) and len(given) <= MAX_TEMPERATURES
+        if not is_list or not all(type(each) in (int, float) and 0 < each <= MAX_TEMPERATURE for each in given):
+            raise InvalidParams(
+                f"temperatures={short(given)} must be at most {MAX_TEMPERATURES} numbers above 0 and up to "
+                f"{MAX_TEMPERATURE:g}"
+            )
+        object.__setattr__(self, "temperatures", tuple(map(float, given)))

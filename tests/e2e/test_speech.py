@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def _processors(folder: Path, begin: int, is_timed: bool) -> LogitsProcessorList
 @pytest.mark.parametrize("is_timed", [False, True])
 @pytest.mark.parametrize(("language", "task"), [("en", "transcribe"), ("de", "translate")])
 def test_written_as_transformers_would(language: str, task: Any, is_timed: bool, folder: Path, llm: LLM) -> None:
-    params = TranscriptionParams(language=language, task=task, timestamps=is_timed)
+    params = TranscriptionParams(language=language, task=task, timestamps=is_timed, temperatures=())
     prompt = [START, IDS[f"<|{language}|>"], IDS[f"<|{task}|>"], *([] if is_timed else [IDS["<|notimestamps|>"]])]
     model_tokenizer = llm.get_tokenizer()
     for number in range(4):
@@ -200,7 +201,7 @@ def test_how_likely_it_is_that_nothing_is_said(folder: Path, llm: LLM) -> None:
             logits = model(features(folder, samples), decoder_input_ids=torch.tensor([[START]])).logits[0, -1]
         wanted = float(torch.softmax(logits, -1)[IDS["<|nospeech|>"]])
         for language in ("en", None):
-            params = TranscriptionParams(language=language, timestamps=True)
+            params = TranscriptionParams(language=language, timestamps=True, temperatures=())
             (found,) = llm.transcribe((samples, RATE), params, use_tqdm=False)
             assert [each.no_speech_prob for each in found.segments] == pytest.approx([wanted] * len(found.segments))
 
@@ -339,3 +340,37 @@ def test_async_transcripts_are_those_of_llm(folder: Path, llm: LLM) -> None:
     assert found == llm.transcribe(sounds, use_tqdm=False)
     (wanted,) = llm.transcribe(sounds[0], TranscriptionParams(language="de", timestamps=True), use_tqdm=False)
     assert timed == wanted and isinstance(refused, InvalidParams)
+
+
+def drawing(temperature: float) -> SamplingParams:
+    return SamplingParams(temperature=temperature, seed=0, max_tokens=None)
+
+
+def test_a_doubtful_text_is_written_again(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next temperature, with draws that do not depend on what else is written; what is not stays."""
+    transcriber = llm._admission.transcriber
+    long, hotter = (sound(2.6, 1), RATE), TranscriptionParams(language="en", timestamps=True, temperatures=(0.3, 0.9))
+    cold = replace(hotter, temperatures=())
+    (first,) = llm.transcribe(long, cold, use_tqdm=False)
+    drawn = [llm.transcribe(long, cold, params)[0] for params in (drawing(0.3), drawing(0.9))]
+    monkeypatch.setattr(type(transcriber), "is_doubtful", lambda self, written: written.temperature < 0.9)
+    assert llm.transcribe(long, hotter, use_tqdm=False) == [drawn[1]]
+    assert {each.temperature for each in drawn[1].segments} == {0.9}
+    monkeypatch.setattr(type(transcriber), "is_doubtful", lambda self, written: False)
+    assert llm.transcribe(long, hotter, use_tqdm=False) == [first]
+    monkeypatch.setattr(type(transcriber), "is_doubtful", lambda self, written: True)
+    assert llm.transcribe(long, hotter, use_tqdm=False) == [drawn[1]], "the last, where all are doubtful"
+    assert llm.transcribe(long, hotter, drawing(0.3)) == [drawn[0]]
+
+
+def test_what_is_doubtful(llm: LLM) -> None:
+    transcriber = llm._admission.transcriber
+    texts = "A little star.", "star " * 40
+    once, again = (llm.get_tokenizer().encode(text, add_special_tokens=False) for text in texts)
+    for ids, mean, no_speech, wanted in (
+        (once, -0.9, 0.1, False),
+        (once, -1.1, 0.1, True),
+        (once, -1.1, 0.7, False),  # nothing is said
+        (again, -0.1, 0.1, True),
+    ):
+        assert transcriber.is_doubtful(Written(ids, mean, no_speech)) is wanted

@@ -23,7 +23,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
-from albireo.api.transcription import SAMPLING, Written, written_of
+from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
@@ -228,7 +228,7 @@ class AsyncLLM:
             first = await self._written(windows[:1], asked, sampling, priority)
             asked = replace(asked, language=transcriber.language(first[0].token_ids))
         written = first + await self._written(windows[len(first) :], asked, sampling, priority)
-        return transcriber.transcript(windows, written, asked, sampling.temperature)
+        return transcriber.transcript(windows, written, asked)
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
@@ -292,14 +292,18 @@ class AsyncLLM:
     ) -> list[Written]:
         admission, transcriber = self._admission, self._admission.transcriber
 
-        def prepare(window: Window) -> Submission:
+        def prepare(window: Window, sampling: SamplingParams) -> Submission:
             prompt, params = transcriber.prompt(window, asked, sampling)
             return admission.submission(prompt, admission.prepare(params))
 
         async def written(window: Window) -> Written:
-            stream = self._stream(partial(prepare, window), self._compiling, None, priority)
-            *_, last = [output async for output in stream]
-            return written_of(transcriber, last.outputs[0])
+            for params in temperatures(asked, sampling):
+                stream = self._stream(partial(prepare, window, params), self._compiling, None, priority)
+                *_, last = [output async for output in stream]
+                found = written_of(transcriber, last.outputs[0], params.temperature)
+                if not transcriber.is_doubtful(found):
+                    break
+            return found
 
         return await _together(written(window) for window in windows)
 

@@ -25,7 +25,7 @@ from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.terminal import is_terminal
-from albireo.api.transcription import SAMPLING, Written, written_of
+from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
@@ -151,10 +151,16 @@ class LLM:
             of_each = [replace(asked, language=transcriber.language(each[0].token_ids)) for each in written]
             rest = self._write(of_each, sampling, [windows[1:] for windows in parts], use_tqdm)
             written = [each + others for each, others in zip(written, rest, strict=True)]
-        return [
-            transcriber.transcript(windows, each, told, sampling.temperature)
-            for windows, each, told in zip(parts, written, of_each, strict=True)
-        ]
+        for hotter in itertools.islice(temperatures(asked, sampling), 1, None):
+            texts = ((i, j, text) for i, each in enumerate(written) for j, text in enumerate(each))
+            doubtful = [(i, j) for i, j, text in texts if transcriber.is_doubtful(text)]
+            if not doubtful:
+                break
+            windows = [[parts[i][j]] for i, j in doubtful]
+            again = self._write([of_each[i] for i, _ in doubtful], hotter, windows, use_tqdm)
+            for (i, j), (text,) in zip(doubtful, again, strict=True):
+                written[i][j] = text
+        return [transcriber.transcript(*each) for each in zip(parts, written, of_each, strict=True)]
 
     def _write(
         self,
@@ -172,7 +178,7 @@ class LLM:
                 prompt, params = transcriber.prompt(window, each, sampling)
                 submissions.append(admission.submission(prompt, admission.prepare(params)))
         outputs = [record.output().outputs[0] for record in self._run(submissions, None, use_tqdm, "Transcribing")]
-        following = iter([written_of(transcriber, output) for output in outputs])
+        following = iter([written_of(transcriber, output, sampling.temperature) for output in outputs])
         return [list(itertools.islice(following, len(windows))) for windows in parts]
 
     def embed(

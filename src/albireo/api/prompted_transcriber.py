@@ -77,12 +77,13 @@ class PromptedTranscriber(ABC):
     def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
         return text
 
+    def is_doubtful(self, written: Written) -> bool:
+        return False  # nobody has said what it takes
+
     def _text(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=True)
 
-    def transcript(
-        self, parts: Sequence[Window], written: Sequence[Written], asked: TranscriptionParams, temperature: float = 0.0
-    ) -> Transcript:
+    def transcript(self, parts: Sequence[Window], written: Sequence[Written], asked: TranscriptionParams) -> Transcript:
         found = (self.language(each.token_ids) for each in written)
         language = asked.language or next((each for each in found if each), "")
         texts = [self.spoken(self._text(each.token_ids), True, asked).strip() for each in written]

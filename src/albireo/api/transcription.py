@@ -6,8 +6,8 @@ at once is cut where it is quiet; its windows are requests of their own, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from albireo.api.prompts import Prompt
@@ -31,12 +31,13 @@ class Written:
     """What a model wrote of a window, or has so far.
 
     Fields: token_ids: those of the opening, too. avg_logprob: of those behind it. no_speech: how likely it is that
-        nothing is said.
+        nothing is said. temperature: at which it was asked.
     """
 
     token_ids: Sequence[int]
     avg_logprob: float
     no_speech: float
+    temperature: float = 0.0
 
     @property
     def may_be_silence(self) -> bool:
@@ -93,19 +94,33 @@ class Transcriber(Protocol):
         """Of what a window's tokens are, as text, what was said; nothing as long as that cannot be known."""
         ...
 
-    def transcript(
-        self, parts: Sequence[Window], written: Sequence[Written], asked: TranscriptionParams, temperature: float = 0.0
-    ) -> Transcript:
+    def is_doubtful(self, written: Written) -> bool:
+        """Whether a text repeats itself, or is not likely: it may be another at another temperature."""
+        ...
+
+    def transcript(self, parts: Sequence[Window], written: Sequence[Written], asked: TranscriptionParams) -> Transcript:
         """Of a whole sound. Args: written: of each of its windows."""
         ...
 
 
-def written_of(transcriber: Transcriber, output: CompletionOutput) -> Written:
-    """What a finished output is of a window. Raises: EngineError when it failed while it ran."""
+def temperatures(asked: TranscriptionParams, sampling: SamplingParams) -> Iterator[SamplingParams]:
+    """How a window is asked, and how again as long as what is written is doubtful. Draws do not depend on what else
+    runs, nor on when they are made."""
+    yield sampling
+    if sampling.temperature == 0:
+        for each in asked.temperatures:
+            yield sampling.clone(temperature=each, seed=sampling.seed or 0)
+
+
+def written_of(transcriber: Transcriber, output: CompletionOutput, temperature: float) -> Written:
+    """What a finished output is of a window. Args: temperature: at which it was asked.
+
+    Raises: EngineError when it failed while it ran.
+    """
     if output.finish_reason in ("error", "abort"):
         raise EngineError(f"a sound was not written down to its end: {output.stop_reason or output.finish_reason}")
     places = [{token: told.logprob for token, told in place.items()} for place in output.logprobs or ()]
-    return transcriber.written(output.token_ids, places)
+    return replace(transcriber.written(output.token_ids, places), temperature=temperature)
 
 
 def joined(texts: Sequence[str], language: str) -> str:

@@ -27,6 +27,8 @@ from albireo.transcription_params import TASKS, TranscriptionParams
 #: How late the first text of a window may begin, in steps, where files do not say.
 _LAST_FIRST_TIME = 50
 _MAX_IDS = 2**16
+#: Below this mean log-probability, and above this compression, a text is doubtful; Whisper's own numbers.
+_UNLIKELY, _REPEATED = -1.0, 2.4
 #: Of the models that know English alone, whose tokenizers have tokens of other languages all the same.
 _ENGLISH_VOCAB = 51864
 
@@ -162,6 +164,11 @@ class WhisperTranscriber:
         """As it is written: it may begin with a blank."""
         return self._tokenizer.decode([each for each in token_ids if each < self._end], skip_special_tokens=True)
 
+    def is_doubtful(self, written: Written) -> bool:
+        if written.is_silence:
+            return False
+        return written.avg_logprob < _UNLIKELY or _compression(self.text(written.token_ids)) > _REPEATED
+
     def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
         return text
 
@@ -170,7 +177,6 @@ class WhisperTranscriber:
         parts: Sequence[Window],
         written: Sequence[Written],
         asked: TranscriptionParams,
-        temperature: float = 0.0,
     ) -> Transcript:
         language = asked.language or (self.language(written[0].token_ids) if self._languages else "en") or ""
         texts = ["" if each.is_silence else self.text(each.token_ids) for each in written]
@@ -181,10 +187,10 @@ class WhisperTranscriber:
         if asked.timestamps:
             for window, each in zip(parts, written, strict=True):
                 if not each.is_silence:
-                    segments += self._segments(window, each, len(segments), temperature)
+                    segments += self._segments(window, each, len(segments))
         return Transcript(text=text, language=language, duration=duration, segments=segments, task=asked.task)
 
-    def _segments(self, window: Window, written: Written, first: int, temperature: float) -> list[Segment]:
+    def _segments(self, window: Window, written: Written, first: int) -> list[Segment]:
         """What stands between times; what has no end ends with the window."""
         length = len(window.samples) / self._rate
         found: list[Segment] = []
@@ -194,7 +200,6 @@ class WhisperTranscriber:
             text = self.text(ids)
             if not text.strip():
                 return
-            raw = text.encode()
             found.append(
                 Segment(
                     id=first + len(found),
@@ -202,9 +207,9 @@ class WhisperTranscriber:
                     end=window.start_s + min(end, length),
                     text=text,
                     token_ids=list(ids),
-                    temperature=temperature,
+                    temperature=written.temperature,
                     avg_logprob=written.avg_logprob,
-                    compression_ratio=len(raw) / len(zlib.compress(raw)),
+                    compression_ratio=_compression(text),
                     no_speech_prob=written.no_speech,
                 )
             )
@@ -218,6 +223,12 @@ class WhisperTranscriber:
                 ids.append(token)
         close(length)
         return found
+
+
+def _compression(text: str) -> float:
+    """How many times smaller a text becomes: of one that repeats itself much."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw))
 
 
 def _languages(tokenizer: Tokenizer, vocab_size: int) -> dict[str, int]:

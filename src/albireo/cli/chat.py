@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,9 +24,6 @@ from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, PromptTooLong, TemplateError
 from albireo.params import SamplingParams
 from albireo.text.tokenizer_files import read_tokenizer_files
-
-if TYPE_CHECKING:
-    pass
 
 HELP = (
     "/reset forgets the conversation, /image FILE and /audio FILE go with the next message, /stats switches timings on "

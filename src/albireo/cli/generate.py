@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -27,9 +27,6 @@ from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, ModelError, RequestError
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
-
-if TYPE_CHECKING:
-    pass
 
 #: When neither a flag nor the model says how much.
 MAX_TOKENS = 256

@@ -82,7 +82,9 @@ class Session:
         found = (self._admission.mark(kind) for kind in ("images", "sounds"))
         return tuple(mark for mark in found if mark is not None)
 
-    def text(self, prompt: str | list[int], params: SamplingParams, media: Mapping[str, Any]) -> Submission:
+    def text(
+        self, prompt: str | list[int], params: SamplingParams, media: Mapping[str, Any] | None = None
+    ) -> Submission:
         """Prepare a prompt to go on with. Args: media: what there is for its marks, by kind. Raises: RequestError."""
         key = "prompt" if isinstance(prompt, str) else "prompt_token_ids"
         given = parse_prompt({key: prompt, "multi_modal_data": media})

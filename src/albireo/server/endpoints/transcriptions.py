@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from albireo.api.admission import Submission
 from albireo.api.subtitles import srt, vtt
-from albireo.api.transcription import SAMPLING, Transcriber, Written, joined
+from albireo.api.transcription import SAMPLING, Transcriber, Written, joined, temperatures
 from albireo.engine.request import check_request
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import EngineError
@@ -88,16 +88,25 @@ class Transcriptions:
                     await generation.finished()
                     spoken = self._transcriber.language(generation.requests[0].continuations[0].token_ids)
                 heard = heard._replace(asked=replace(heard.asked, language=spoken))
-            submissions = await self._submissions(request, heard)
-            async with run(name, submissions, wants_stream=bool(request.stream)) as generation:
-                answer = _Answer(self._transcriber, heard)
-                if request.stream:
-                    await stream(serving, generation, send, answer.chunks, tells_tokens=False, last=answer.last)
+            if request.stream:
+                submissions = await self._submissions(request, heard)
+                async with run(name, submissions, wants_stream=True) as generation:
+                    told = _Told(self._transcriber, heard)
+                    await stream(serving, generation, send, told.chunks, tells_tokens=False, last=told.last)
+                return
+            answer, asking = _Answer(self._transcriber, heard), [*temperatures(heard.asked, heard.sampling)]
+            for number, params in enumerate(asking):
+                windows = [heard.windows[place] for place in answer.doubtful]
+                submissions = await self._submissions(request, heard._replace(windows=windows, sampling=params))
+                ran = f"{name}-again-{number}" if number else name
+                async with run(ran, submissions, wants_stream=False) as generation:
+                    await generation.finished()
+                    answer.take(generation.requests, params.temperature)
+                    if answer.doubtful and params is not asking[-1]:
+                        continue
+                    kind, headers = request.response_format or "json", {"x-request-id": name}
+                    await generation.answer(_response(kind, answer.transcript(), headers), send)
                     return
-                await generation.finished()
-                transcript = answer.whole(generation.requests)
-                response = _response(request.response_format or "json", transcript, {"x-request-id": name})
-                await generation.answer(response, send)
         except ClientGone:
             return
 
@@ -199,19 +208,37 @@ def _usage(transcript_s: float) -> SecondsUsage:
 
 
 class _Answer:
-    """Makes the answer, or events of it. Windows are written at once, and told in order."""
+    """What is written of all windows, which may take several times.
+
+    Fields: doubtful: places of the windows that are to be written, first or again.
+    """
+
+    def __init__(self, transcriber: Transcriber, heard: _Heard) -> None:
+        self._transcriber, self._heard = transcriber, heard
+        self._written: dict[int, Written] = {}
+        self.doubtful = list(range(len(heard.windows)))
+
+    def take(self, requests: Sequence[Tracked], temperature: float) -> None:
+        """What was written of the doubtful."""
+        for place, tracked in zip(self.doubtful, requests, strict=True):
+            self._written[place] = replace(_written(self._transcriber, tracked), temperature=temperature)
+        self.doubtful = [place for place in self.doubtful if self._transcriber.is_doubtful(self._written[place])]
+
+    def transcript(self) -> Transcript:
+        """When all is there."""
+        written = [self._written[place] for place in range(len(self._written))]
+        return self._transcriber.transcript(self._heard.windows, written, self._heard.asked)
+
+
+class _Told:
+    """Makes events. Windows are written at once, and told in order; what is told is not taken back, so that nothing is
+    written again."""
 
     def __init__(self, transcriber: Transcriber, heard: _Heard) -> None:
         self._transcriber, self._heard = transcriber, heard
         self._texts = [""] * len(heard.windows)
         self._are_over, self._are_held = [False] * len(heard.windows), [False] * len(heard.windows)
         self._told, self._language = "", heard.asked.language
-
-    def whole(self, requests: Sequence[Tracked]) -> Transcript:
-        """When all is there."""
-        heard = self._heard
-        written = [_written(self._transcriber, tracked) for tracked in requests]
-        return self._transcriber.transcript(heard.windows, written, heard.asked, heard.sampling.temperature)
 
     def chunks(self, piece: Piece) -> list[TextDelta]:
         """What can be told since a piece came: as far as all windows before it are over."""

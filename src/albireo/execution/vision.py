@@ -1,7 +1,7 @@
 """VisionRunner: makes rows of a language model's embeddings of a tile: stem, tower, neighbours put together, projector.
 
-Made by api/, called where a prompt has pictures or sounds. A tile is one step with its patches as one sequence. Does not
-know pictures, prompts or requests, nor which device computes: what it gives lies in host memory.
+Made by api/, called where a prompt has pictures or sounds. A tile is one step with its patches as one sequence. Does
+not know pictures, prompts or requests, nor which device computes: what it gives lies in host memory.
 """
 
 from __future__ import annotations

@@ -117,7 +117,42 @@ def _of_qwen3_asr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any]
     return {"input_features": joined("input_features"), "input_features_mask": joined("attention_mask")}, lengths
 
 
+def _of_glmasr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    """Each two seconds by themselves."""
+    parts = [[sound[at : at + 2 * RATE] for at in range(0, len(sound), 2 * RATE)] for sound in sounds]
+    given = extractor(
+        [part for some in parts for part in some],
+        sampling_rate=RATE,
+        return_attention_mask=True,
+        padding="max_length",
+        return_tensors="pt",
+    )
+    frames = given.attention_mask.sum(-1).split([len(some) for some in parts])
+    lengths = [((int(each.sum()) - 1) // 2 + 1) // 4 for each in frames]
+    return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
+
+
 FAMILIES: dict[str, Family] = {
+    "glmasr": Family(
+        "GlmAsrForConditionalGeneration",
+        "<|begin_of_audio|><|pad|><|end_of_audio|>",
+        "<|pad|>",
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "llama", "head_dim": 16, "vocab_size": max(ids.values()) + 1},
+            "audio_config": {
+                **_BARE,
+                "hidden_size": 48,
+                "intermediate_size": 192,
+                "num_mel_bins": 8,
+                "model_type": "glmasr_encoder",
+                "max_position_embeddings": 100,
+            },
+            "audio_token_id": ids["<|pad|>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2),
+        _of_glmasr,
+        60.0,
+    ),
     "qwen2_audio": Family(
         "Qwen2AudioForConditionalGeneration",
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
@@ -186,7 +221,7 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     begin, end = ("<s>", "</s>") if with_tekken else ("<|im_start|>", "<|im_end|>")
     config.text_config.eos_token_id = config.eos_token_id = ids[end]
     config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids[begin]
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = name == "qwen3_asr"
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = name in ("glmasr", "qwen3_asr")
     model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
         for key, weight in model.named_parameters():

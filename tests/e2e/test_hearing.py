@@ -182,6 +182,11 @@ def _written_by(theirs: Theirs, text: str, samples: np.ndarray, num_tokens: int)
 
 #: What a family is asked, where language and words are given; and what it does not do.
 ASKED = {
+    "glmasr": (
+        TranscriptionParams(),
+        "<|im_start|>user\n<|begin_of_audio|><|pad|><|end_of_audio|>Please transcribe this audio into text<|im_end|>\n"
+        "<|im_start|>assistant\n",
+    ),
     "qwen3_asr": (
         TranscriptionParams(language="de", prompt="Ulm"),
         "<|im_start|>system\nUlm<|im_end|>\n<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
@@ -202,11 +207,11 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
         asked, text = ASKED[name]
         (found,) = llm.transcribe((sound(0.9), RATE), asked, limit, use_tqdm=False)
         assert found.text == _written_by(Theirs(path, name), text, sound(0.9), NUM_TOKENS).strip()
-        assert found.language == "de" and found.duration == 0.9 and not found.segments
+        assert found.language == (asked.language or "") and found.duration == 0.9 and not found.segments
         for bad, told in (
             (TranscriptionParams(task="translate"), "as it is said"),
             (TranscriptionParams(timestamps=True), "does not say when"),
-            (TranscriptionParams(prompt="x"), "is told nothing beside") if name == "voxtral" else
+            (TranscriptionParams(prompt="x"), "is told nothing beside") if name != "qwen3_asr" else
             (TranscriptionParams(language="eo"), "language=eo is none that this model knows"),
         ):  # fmt: skip
             with pytest.raises((InvalidParams, UnsupportedFeature), match=told):
@@ -254,12 +259,14 @@ def test_in_8_bits(scheme: str, folder: tuple[str, Path], tmp_path: Path) -> Non
         with LLM(str(model), dtype="float32", num_threads=1, **more) as llm:
             answers = [output.outputs[0] for output in llm.chat(chats, GREEDY, use_tqdm=False)]
             pairs = [pair for o in answers for pair in zip(o.token_ids, o.logprobs, strict=True)]
-            found.append([step[token].logprob for token, step in pairs])
+            found.append([(token, step[token].logprob) for token, step in pairs])
             config = llm.loaded.config
         perception = open_perception(config, open_source(model, config), planning_device(config))
         kernels = {call.kernel for program in perception.programs for call in program.calls}
         is_rounded = scheme == "int8" and bool(more or model != path)
         assert any(".int8" in kernel for kernel in kernels) == is_rounded
-    firsts = [values[::NUM_TOKENS] for values in found]
     assert found[1] == found[2] and found[0] != found[1]
-    np.testing.assert_allclose(firsts[1], firsts[0], atol=0.5)
+    firsts = [values[::NUM_TOKENS] for values in found[:2]]
+    alike = [(one, other) for (token, one), (same, other) in zip(*firsts, strict=True) if token == same]
+    assert len(alike) > len(chats) // 2
+    assert max(abs(one - other) for one, other in alike) < 0.5

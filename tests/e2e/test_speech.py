@@ -247,7 +247,7 @@ def test_the_model_says_what_is_spoken(folder: Path, llm: LLM) -> None:
 
 def test_long_sounds_are_windows(llm: LLM) -> None:
     samples = sound(4.3, 1)
-    params = TranscriptionParams(language="yue", timestamps=True)
+    params = TranscriptionParams(language="yue", timestamps=True, temperatures=())
     (found,) = llm.transcribe((samples, RATE), params, use_tqdm=False)
     windows = llm._admission.transcriber.windows(Sound(samples, RATE))
     assert len(windows) >= 5

@@ -84,7 +84,8 @@ def test_a_stream_tells_windows_in_order(samples: np.ndarray, server: Server, ll
     events = list(
         server.client().audio.transcriptions.create(model="ear", file=file_of(samples), language="en", stream=True)
     )
-    wanted = told(llm, samples, language="en").text
+    # what is told is not taken back, doubtful or not
+    wanted = told(llm, samples, language="en", temperatures=()).text
     assert "".join(each.delta for each in events[:-1]) == wanted and len(events) > 3
     assert events[-1].type == "transcript.text.done" and events[-1].text == wanted
     assert {each.type for each in events[:-1]} == {"transcript.text.delta"}

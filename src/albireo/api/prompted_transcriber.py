@@ -172,6 +172,27 @@ class Qwen3AsrTranscriber(PromptedTranscriber):
         return text if is_over or not _BEGINNING.startswith(begins) else ""
 
 
+class GlmAsrTranscriber(PromptedTranscriber):
+    """It is asked in words, in a chat; it finds out itself what is spoken."""
+
+    longest_s = 655.0
+    _ASKS = "Please transcribe this audio into text"
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats = chats
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
+            if value:
+                raise UnsupportedFeature(f"{name}: this model is told nothing beside the sound; leave it out")
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS}]
+        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+
+
 class VoxtralTranscriber(PromptedTranscriber):
     """It is asked by a token of its own."""
 

@@ -6,13 +6,14 @@ Called by admission.py.
 from __future__ import annotations
 
 from albireo.api.media import MediaReader
-from albireo.api.prompted_transcriber import Qwen3AsrTranscriber, VoxtralTranscriber
+from albireo.api.prompted_transcriber import GlmAsrTranscriber, Qwen3AsrTranscriber, VoxtralTranscriber
 from albireo.api.sound_places import SoundPlaces
 from albireo.api.sounds import SoundReader
 from albireo.api.transcription import Transcriber
 from albireo.api.whisper_transcriber import WhisperTranscriber
 from albireo.engine.settings import EngineSettings
 from albireo.errors import UnsupportedFeature
+from albireo.sounds.glmasr import GlmAsr
 from albireo.sounds.qwen3_asr import Qwen3Asr
 from albireo.sounds.voxtral import Voxtral
 from albireo.text.chat_prompt import ChatEncoder
@@ -33,6 +34,8 @@ def open_transcriber(
         raise UnsupportedFeature(f"{_WHY} hears none")
     if isinstance(media.processor, Qwen3Asr):
         return Qwen3AsrTranscriber(media.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(media.processor, GlmAsr):
+        return GlmAsrTranscriber(media.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(media.processor, Voxtral):
         return VoxtralTranscriber(media.processor, tokenizer, settings.max_model_len)
     raise UnsupportedFeature(f"{_WHY} talks about them; ask it in a chat")

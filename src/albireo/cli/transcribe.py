@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Write down what is said in files of sound, with a model of speech.
 
-    MODEL is a directory or a hub name of a Whisper, a Qwen3-ASR or a Voxtral; FILE "-" is stdin.
+    MODEL is a directory or a hub name of a Whisper, a Qwen3-ASR, a GLM-ASR or a Voxtral; FILE "-" is stdin.
 
     WAV, FLAC, OGG, MP3 and more; of any length: what is longer than the model hears at once is cut where it is quiet.
 

@@ -83,6 +83,12 @@ _WHOLES = {
         sees_images_both_ways="vision",
         are_windows_kept=True,
     ),
+    "glmasr": _Whole(
+        "GlmAsrForConditionalGeneration",
+        {"llama": "llama"},
+        {"rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+        beside=keys("hidden_size"),
+    ),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _Whole(

@@ -12,6 +12,7 @@ from typing import Any
 from albireo.errors import UnsupportedModel, short
 from albireo.json_file import Fields
 from albireo.sounds.features import log_mel_fields
+from albireo.sounds.glmasr import GlmAsr
 from albireo.sounds.prepared import PreparedSound, SoundProcessor
 from albireo.sounds.qwen2_audio import Qwen2Audio
 from albireo.sounds.qwen3_asr import Qwen3Asr
@@ -22,6 +23,7 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 
 #: By model_type.
 _FAMILIES: Mapping[str, Callable[[SoundSettings], SoundProcessor]] = {
+    "glmasr": GlmAsr.read,
     "qwen2_audio": Qwen2Audio.read,
     "qwen3_asr": Qwen3Asr.read,
     "voxtral": Voxtral.read,

@@ -48,15 +48,19 @@ def first_convolution(c: EncoderSettings, num_bands: int, prefix: str) -> Graph:
     return pooled_states(b, x)
 
 
-def layers_of(b: GraphBuilder, c: EncoderSettings, num_positions: int, prefix: str) -> Value:
-    """The second convolution, positions, and layers, of given rows. Args: num_positions: that have an embedding."""
+def layers_of(
+    b: GraphBuilder, c: EncoderSettings, num_positions: int | None, prefix: str, names: Names = NAMES
+) -> Value:
+    """The second convolution, positions, and layers, of given rows. Args: num_positions: that have an embedding; None:
+    layers rotate instead."""
     with b.part("embed"):
         x = convolved(b, c, c.hidden_size, f"{prefix}.conv2")
-        with b.part("positions"):
-            shape = num_positions, c.hidden_size
-            x = b.add(x, b.embed(b.positions, b.weight(f"{prefix}.embed_positions.weight", shape, "float32")))
+        if num_positions is not None:
+            with b.part("positions"):
+                shape = num_positions, c.hidden_size
+                x = b.add(x, b.embed(b.positions, b.weight(f"{prefix}.embed_positions.weight", shape, "float32")))
     for number in range(c.num_layers):
-        x = layer(b, c, x, number, f"{prefix}.layers", NAMES)
+        x = layer(b, c, x, number, f"{prefix}.layers", names)
     return x
 
 

@@ -25,7 +25,8 @@ QK_EPS = 1e-6
 class EncoderSettings:
     """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
     has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too. has_k_bias: of keys;
-    else zeros stand for it, so that the three are one linear."""
+    else zeros stand for it, so that the three are one linear. turned: of each head only the first so many numbers are
+    rotated, number i with number i + turned / 2; 0: all are."""
 
     hidden_size: int
     intermediate_size: int
@@ -39,6 +40,7 @@ class EncoderSettings:
     has_bias: bool = True
     has_qkv_bias: bool = True
     has_k_bias: bool = True
+    turned: int = 0
 
     @property
     def head_dim(self) -> int:
@@ -118,10 +120,19 @@ def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: s
     """Queries, keys or values of all heads."""
     module, first = f"{name}.{names[1 + place]}", place * c.hidden_size
     rows = None if names.joined is None else (f"{name}.{names.joined}", first)
-    lacks_bias = part == "k" and not c.has_k_bias
-    x = linear(b, c, h, module, c.hidden_size, part, c.has_bias and c.has_qkv_bias, rows, lacks_bias=lacks_bias)
+    lacks_bias, order = part == "k" and not c.has_k_bias, _order(c) if c.turned and part != "v" else ()
+    has_bias = c.has_bias and c.has_qkv_bias
+    x = linear(b, c, h, module, c.hidden_size, part, has_bias, rows, lacks_bias=lacks_bias, order=order)
     of_norm = {"q": names.q_norm, "k": names.k_norm}.get(part)
     return x if of_norm is None else norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
+
+
+def _order(c: EncoderSettings) -> tuple[tuple[int, int], ...]:
+    """Runs of rows of queries or keys, so that what is turned with each other lies half a head apart, as in all others;
+    what is not turned fills both halves."""
+    half, rest = c.turned // 2, (c.head_dim - c.turned) // 2
+    runs = (0, half), (c.turned, c.turned + rest), (half, c.turned), (c.turned + rest, c.head_dim)
+    return tuple((head + first, head + last) for head in range(0, c.hidden_size, c.head_dim) for first, last in runs)
 
 
 def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_layer: int) -> Value:
@@ -157,13 +168,19 @@ def linear(
     rows: tuple[str, int] | None = None,
     *,
     lacks_bias: bool = False,
+    order: tuple[tuple[int, int], ...] = (),
 ) -> Value:
     """[T, width] float32 of x, rounded. Args: name: of its module. rows: the module that has its rows, and the first
-    of them, where they are a part of another's. lacks_bias: zeros stand for it."""
+    of them, where they are a part of another's. lacks_bias: zeros stand for it. order: runs of its rows, where they
+    are to lie in another."""
     with b.part(part):
         x = b.cast(x, c.dtype)
         module, first = rows or (name, 0)
-        segments = {kind: (RowSegment(f"{module}.{kind}", first, first + width),) for kind in ("weight", "bias")}
+        runs = order or ((0, width),)
+        segments = {
+            kind: tuple(RowSegment(f"{module}.{kind}", first + begin, first + end) for begin, end in runs)
+            for kind in ("weight", "bias")
+        }
         dims = width, int(x.type.dims[-1])
         weight = b.weight(f"{name}.weight", dims, c.dtype, segments=segments["weight"])
         if lacks_bias:

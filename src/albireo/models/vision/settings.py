@@ -64,8 +64,10 @@ def encoder_settings(
     is_rms: bool = False,
     has_bias: bool = True,
     has_k_bias: bool = True,
+    turned_share: float = 0.0,
 ) -> EncoderSettings:
-    """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it. Others: see there.
+    """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it. turned_share: of
+    each head what is rotated; 0, 1: all of it. Others: see there.
 
     Raises: ModelError for a bad value; UnsupportedModel for an activation that is not computed.
     """
@@ -76,6 +78,9 @@ def encoder_settings(
     width, heads = whole("hidden_size", MAX_WIDTH), whole("num_attention_heads", MAX_HEADS)
     if width % heads or (width // heads) % 2:
         fields.fail("num_attention_heads", heads, f"must cut hidden_size={width} into even heads")
+    turned = int(turned_share * (width // heads))
+    if turned % 2:
+        fields.fail("partial_rotary_factor", turned_share, f"must leave an even part of heads of {width // heads}")
     return EncoderSettings(
         width,
         whole("intermediate_size", 16 * MAX_WIDTH),
@@ -88,6 +93,7 @@ def encoder_settings(
         is_rms,
         has_bias,
         has_k_bias=has_k_bias,
+        turned=turned if turned_share < 1 else 0,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
+from albireo.models.hearing.glmasr import open_glmasr
 from albireo.models.hearing.qwen2_audio import open_qwen2_audio
 from albireo.models.hearing.qwen3_asr import open_qwen3_asr
 from albireo.models.hearing.stem import Stem
@@ -123,6 +124,7 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 _FAMILIES: dict[str, _Open] = {
     "gemma3": open_gemma3,
     "gemma4": open_gemma4,
+    "glmasr": open_glmasr,
     "idefics3": open_idefics3,
     "internvl": open_internvl,
     "llava": open_llava,
@@ -144,7 +146,7 @@ _FAMILIES: dict[str, _Open] = {
 }
 #: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder listens
 #: to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING, _HEARING = ("whisper",), ("qwen2_audio", "qwen3_asr", "voxtral")
+_LISTENING, _HEARING = ("whisper",), ("glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 

@@ -1,0 +1,66 @@
+"""GlmAsr: a sound is tiles of up to 30 s, each as loud as it is by itself; a row for each 80 ms.
+
+Chat templates write <|begin_of_audio|><|pad|><|end_of_audio|>; it is the middle that becomes rows. Called by
+processor.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from albireo.errors import InvalidParams
+from albireo.sounds.features import F32, LogMel
+from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.qwen2_audio import STRIDE
+from albireo.sounds.settings import SoundSettings
+
+#: Frames of a tile behind what is heard, of which the last is silent; and positions that become a row.
+_BEHIND, _MERGE = 3, 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlmAsr:
+    """See SoundProcessor."""
+
+    spectra: LogMel
+
+    longest_s = math.inf
+    row_token = placeholder = "<|pad|>"
+
+    @classmethod
+    def read(cls, settings: SoundSettings) -> GlmAsr:
+        """Raises: ModelError, UnsupportedModel."""
+        return cls(settings.log_mel())
+
+    @property
+    def rate(self) -> int:
+        return self.spectra.rate
+
+    def prepare(self, samples: F32) -> PreparedSound:
+        """See SoundProcessor."""
+        most = self.spectra.num_samples
+        found = [self._tile(samples[at : at + most]) for at in range(0, len(samples), most)]
+        # an end that is too short to be a row is not heard
+        tiles = tuple(tile for tile in found if self.rows(*tile.shape))
+        if not tiles:
+            fewest = STRIDE * (_MERGE - 1) * self.spectra.hop + 1
+            raise InvalidParams(f"the sound has {len(samples)} samples; of fewer than {fewest} nothing is heard")
+        return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
+
+    def _tile(self, samples: F32) -> F32:
+        heard = -(-len(samples) // self.spectra.hop)
+        frames = np.pad(self.spectra.features(samples), ((0, _BEHIND), (0, 0)), mode="edge")
+        return np.ascontiguousarray(frames[: heard + _BEHIND])
+
+    @property
+    def rows_per_s(self) -> float:
+        return tile_rows_per_s(self, self.spectra)
+
+    def rows(self, frames: int, bands: int) -> int:
+        return -(-(frames - _BEHIND) // STRIDE) // _MERGE
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.spectra.num_frames + _BEHIND, self.spectra.num_mels

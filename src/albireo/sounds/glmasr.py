@@ -14,8 +14,7 @@ import numpy as np
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
 from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
-from albireo.sounds.qwen2_audio import STRIDE
-from albireo.sounds.settings import SoundSettings
+from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Frames of a tile behind what is heard, of which the last is silent; and positions that become a row.
 _BEHIND, _MERGE = 3, 4
@@ -33,7 +32,7 @@ class GlmAsr:
     @classmethod
     def read(cls, settings: SoundSettings) -> GlmAsr:
         """Raises: ModelError, UnsupportedModel."""
-        return cls(settings.log_mel())
+        return cls(settings.window("max_position_embeddings"))
 
     @property
     def rate(self) -> int:

@@ -12,10 +12,10 @@ import numpy as np
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
 from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
-from albireo.sounds.settings import SoundSettings
+from albireo.sounds.settings import STRIDE, SoundSettings
 
-#: Frames that become a position of the encoder, and positions that become a row.
-STRIDE, _MERGE = 2, 2
+#: Positions of the encoder that become a row.
+_MERGE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Qwen2Audio:
     @classmethod
     def read(cls, settings: SoundSettings) -> Qwen2Audio:
         """Raises: ModelError, UnsupportedModel."""
-        return cls(settings.log_mel())
+        return cls(settings.window("max_source_positions"))
 
     @property
     def rate(self) -> int:

@@ -12,6 +12,9 @@ from pathlib import Path
 from albireo.json_file import Fields
 from albireo.sounds.features import WHISPER, LogMel, open_log_mel
 
+#: Frames that become a position of Whisper's encoder, and of those that have its convolutions.
+STRIDE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class SoundSettings:
@@ -28,5 +31,20 @@ class SoundSettings:
         if bands != found.num_mels:
             self.sounds.fail(
                 "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"
+            )
+        return found
+
+    def window(self, positions: str) -> LogMel:
+        """log_mel() of a tower that hears one window at once. Args: positions: the tower's key for how many it has.
+
+        Raises: also ModelError for a window of another length.
+        """
+        found, count = self.log_mel(), self.tower.integer(positions, 1, 2**16, 1500)
+        if found.num_frames != STRIDE * count:
+            self.sounds.fail(
+                "chunk_length",
+                found.seconds,
+                f"makes {found.num_frames:,} frames, {positions}={count:,} of config.json hears {STRIDE * count:,}: "
+                "they are of two models",
             )
         return found

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from albireo.json_file import Fields
 from albireo.sounds.features import F32, LogMel, filled
 from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
-from albireo.sounds.qwen2_audio import STRIDE, framed, with_end
-from albireo.sounds.settings import SoundSettings
+from albireo.sounds.qwen2_audio import framed, with_end
+from albireo.sounds.settings import STRIDE, SoundSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,9 @@ class Voxtral:
         """Raises: ModelError, UnsupportedModel."""
         tower: Fields = settings.tower
         width = tower.integer("hidden_size", 1, 2**20, 1280)
-        return cls(settings.log_mel(), max(1, tower.integer("intermediate_size", 1, 2**24, 5120) // width))
+        return cls(
+            settings.window("max_source_positions"), max(1, tower.integer("intermediate_size", 1, 2**24, 5120) // width)
+        )
 
     @property
     def rate(self) -> int:

@@ -291,6 +291,9 @@ def test_a_tower_of_other_weights(tmp_path: Path) -> None:
     ("name", "changes", "error", "says"),
     [
         ("qwen2_audio", {"feature_size": 80}, ModelError, "feature_size=80 must be num_mel_bins=8"),
+        ("qwen2_audio", {"chunk_length": 2}, ModelError, "chunk_length=2 makes 200 frames, max_source_positions=50"),
+        ("voxtral", {"chunk_length": 2}, ModelError, "chunk_length=2 makes 200 frames"),
+        ("glmasr", {"chunk_length": 30}, ModelError, "max_position_embeddings=100 of config.json hears 200"),
         ("voxtral", {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}, UnsupportedModel, "supported: Whisper"),
         ("qwen3_asr", {"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": 401}, ModelError, "n_fft=401"),
         ("voxtral", {"dither": 0.1}, UnsupportedModel, "dither"),

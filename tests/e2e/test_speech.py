@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
 
 from albireo import LLM, AsyncLLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.api.transcription import Written, joined
-from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature, UnsupportedModel
+from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature
 from albireo.sounds.decode import Sound
 from albireo.sounds.windows import Window
 from tiny_speech import IDS, POSITIONS, RATE, TIMES, VOCAB, features, opened, save, sound
@@ -316,8 +316,6 @@ def test_what_is_not_done(folder: Path, llm: LLM) -> None:
     ):
         with pytest.raises(ConfigError, match=says):
             LLM(str(folder), **SETTINGS, **settings)
-    with pytest.raises(UnsupportedModel, match="--device cpu"):
-        build(str(folder), str(folder.parent / "gpu"), BuildConfig(target="cuda:90"))
     with LLM(**SETTINGS) as story:
         with pytest.raises(UnsupportedFeature, match="hears none"):
             story.transcribe((sound(0.1), RATE))

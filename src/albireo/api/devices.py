@@ -333,7 +333,9 @@ class CudaDevice:
     def listener(
         self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
     ) -> Listener:
-        raise ConfigError("device=cuda: a model that hears is computed on processors alone yet; use device=cpu")
+        from albireo.backends.cuda.open import open_beside
+
+        return open_beside(model, program, weights, advance)
 
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
@@ -363,9 +365,11 @@ class CudaDevice:
         listener: Listener | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        assert hidden_states is None and listener is None, "a head that drafts, and one that hears, are refused on GPUs"
+        assert hidden_states is None, "a head that drafts is refused on GPUs"
         states = model if model.program.states else None
-        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing)
+        return AheadRunner(
+            model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing, listener
+        )
 
 
 class AbsentGpu(CudaDevice):

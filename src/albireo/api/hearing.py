@@ -6,14 +6,15 @@ Called by load.py. A model that hears is nothing without: where one that sees wo
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.devices import Device
-from albireo.api.perception import chosen_precision
+from albireo.api.devices import Device, ImageNeeds
+from albireo.api.perception import chosen_precision, numbers_given
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
@@ -51,11 +52,22 @@ class Hearing:
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
 
-    @property
-    def working_bytes(self) -> int:
-        """Of activations, and of keys and values of one layer of the encoder."""
+    def working_bytes(self, device: Device) -> int:
+        """Of activations, and of keys and values of one layer of the encoder; on a GPU of what steps bring, too."""
         kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs[:2])
-        return kv + sum(program.arena_bytes for program in self.programs)
+        brought = 0 if device.name == "cpu" else self._brought_bytes
+        return kv + sum(program.arena_bytes for program in self.programs) + brought
+
+    def needs(self, device: Device) -> ImageNeeds:
+        """What is to be left free behind the model for what listens, which is loaded behind it."""
+        listening = self.programs[2]
+        return ImageNeeds(device.weight_bytes(listening) + listening.arena_bytes + self._brought_bytes, has_axes=False)
+
+    @property
+    def _brought_bytes(self) -> int:
+        """Of the rows that the largest step of the encoder is given, or of what listens to it."""
+        width = self.source.model_config.hidden_size
+        return 4 * max(self.programs[2].maxima["T"] * width, numbers_given(self.programs[0]))
 
     @property
     def facts(self) -> dict[str, float | int]:
@@ -67,30 +79,30 @@ class Hearing:
         first, second, third = (tuned(program, directory, num_threads)[0] for program in self.programs)
         return replace(self, programs=(first, second, third))
 
-    def load(
-        self, device: Device, config: EngineConfig, model: DeviceModel, progress: Callable[[int], None]
-    ) -> tuple[ImageRows, Listener]:
-        """Ready to run: what a step is given of sounds, and what is run with it. Args: model: whose cache is written.
-
-        Raises: WeightMismatch.
-        """
-        first, second, third = self.programs
-        assert self.source.vision_directory is not None, "open_hearing() refuses that"
-        tensors = tower_tensors(self.source.vision_directory)
+    def encoder(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> ImageRows:
+        """Ready to run: what a step is given of sounds. Raises: WeightMismatch."""
 
         def opened(program: Program, tensors: TowerTensors) -> TowerModel:
             return device.tower(config, program, tensors, num_blocks(program), progress)
 
-        try:
-            runner = VisionRunner(self.tower, tensors, (first, second), opened)
-            listener = device.listener(config, model, third, tensors, progress)
-        finally:
-            tensors.close()
+        with self._tensors() as tensors:
+            runner = VisionRunner(self.tower, tensors, self.programs[:2], opened)
 
         def rows(tile: Tile) -> NDArray[np.float32]:
             return runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
 
-        return ImageRows(rows), listener
+        return ImageRows(rows)
+
+    def listener(
+        self, device: Device, config: EngineConfig, model: DeviceModel, progress: Callable[[int], None]
+    ) -> Listener:
+        """Ready to run: what is given these rows. Args: model: whose cache is written. Raises: WeightMismatch."""
+        with self._tensors() as tensors:
+            return device.listener(config, model, self.programs[2], tensors, progress)
+
+    def _tensors(self) -> closing[TowerTensors]:
+        assert self.source.vision_directory is not None, "open_hearing() refuses that"
+        return closing(tower_tensors(self.source.vision_directory))
 
 
 def open_hearing(config: EngineConfig, source: ModelSource, device: Device, program: Program) -> Hearing | None:
@@ -103,7 +115,7 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     data = read_json(path) if path.is_file() else {}
     if not listens(data):
         return None
-    _refuse(config, source, device)
+    _refuse(config, source)
     model = source.model_config
     tower, spectra = open_whisper(data, model.dtype, str(path)), open_log_mel(source.config_directory)
     if (spectra.num_frames, spectra.num_mels) != tower.largest:
@@ -124,11 +136,9 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     return Hearing(source, tower, spectra, (first, second, third))
 
 
-def _refuse(config: EngineConfig, source: ModelSource, device: Device) -> None:
+def _refuse(config: EngineConfig, source: ModelSource) -> None:
     """What is not done yet for a model that hears. Raises: ConfigError naming it."""
     why = "this model writes down what it hears, and"
-    if device.name != "cpu":
-        raise ConfigError(f"device={device.name}: {why} that is computed on processors alone yet; use device=cpu")
     if len(source.parts) > 1:
         raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
     if config.enable_lora:

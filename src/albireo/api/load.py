@@ -189,9 +189,11 @@ def load(
                 # before the model, which takes what is left of a GPU's memory
                 images = perception.load(device, config, model_config, memory.max_model_len, advance)
                 needs = perception.needs(programs[0], model_config)
+            elif hearing is not None:
+                images, needs = hearing.encoder(device, config, advance), hearing.needs(device)
             model, memory = device.model(config, source, graph, programs, memory, advance, needs)
             if hearing is not None:
-                images, listener = hearing.load(device, config, model, advance)
+                listener = hearing.listener(device, config, model, advance)
             if drafter is not None:
                 guessing = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
                 method, states = guessing.method, guessing.hidden_states
@@ -364,7 +366,7 @@ def _plan_all(
         working_bytes = perception.working_bytes(device, perception.needs(programs[0], source.model_config))
     hearing = open_hearing(config, source, device, programs[0])
     if hearing is not None:
-        weight_bytes, working_bytes = hearing.weight_bytes(device), hearing.working_bytes
+        weight_bytes, working_bytes = hearing.weight_bytes(device), hearing.working_bytes(device)
     memory = plan_memory(
         config,
         weight_bytes=compiled.weight_bytes(device) + weight_bytes,

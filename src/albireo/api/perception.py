@@ -121,7 +121,7 @@ class Perception(ABC):
     def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
         """Of steps with pictures of a program of the text part; and of the tower's, which run in turn with these."""
         numbers = (1 + self.tower.num_deep) * model.hidden_size + (model.head_dim if self.axes else 0)
-        rooms = [program.maxima["T"] * numbers, *map(_numbers_given, self.programs)]
+        rooms = [program.maxima["T"] * numbers, *map(numbers_given, self.programs)]
         return ImageNeeds(4 * max(rooms), bool(self.axes))
 
     def load(
@@ -179,7 +179,7 @@ class Ear(Perception):
         return np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width)
 
 
-def _numbers_given(program: Program) -> int:
+def numbers_given(program: Program) -> int:
     """Of the largest tile: what a tower's program reads of it, rotations included."""
     widths = {call.attrs["place"]: int(call.attrs["width"]) for call in program.calls if call.family == "given"}
     turned = max((int(call.attrs["head_dim"]) for call in program.calls if "rope" in call.args), default=0)

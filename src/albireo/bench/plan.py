@@ -122,7 +122,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         vision_bytes = vision.weight_bytes(device) + vision.working_bytes(device, needs)
     hearing = open_hearing(config, source, device, program)
     if hearing is not None:
-        vision_bytes = hearing.weight_bytes(device) + hearing.working_bytes
+        vision_bytes = hearing.weight_bytes(device) + hearing.working_bytes(device)
     memory = memory_parts(
         config,
         device,

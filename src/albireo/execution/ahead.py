@@ -34,6 +34,7 @@ from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
 from albireo.execution.images import ImageRows, has_image_rows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
+from albireo.execution.listening import Listener, listen
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
 from albireo.image_input import ImageInput
@@ -135,7 +136,7 @@ class AheadRunner:
     Steps that have rows of images for a program of their own (seeing) are computed as Runner does, and their tokens are
     drawn by the host; what comes behind them is drawn by the device again.
 
-    Args: max_positions: longest sequence in tokens. states, ending, images, seeing: see Runner.
+    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, listener: see Runner.
     """
 
     def __init__(
@@ -149,14 +150,23 @@ class AheadRunner:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self._device = device
-        self._images, self._has_seeing = images, seeing is not None
+        self._images, self._has_seeing, self._listener = images, seeing is not None, listener
         self._states = states
         #: By slot, whose state has a token that was not asked for.
         self._spoilt: dict[int, int] = {}
         self._runner = Runner(
-            device, vocab_size, block_size, pooler, states=states, ending=ending, images=images, seeing=seeing
+            device,
+            vocab_size,
+            block_size,
+            pooler,
+            states=states,
+            ending=ending,
+            images=images,
+            seeing=seeing,
+            listener=listener,
         )
         self._block_size = block_size
         self._max_positions = max_positions
@@ -177,6 +187,8 @@ class AheadRunner:
             self._note_spoilt(flight, found)
         self._check_states(plan)
         move_blocks(plan, self._device, self._device, self._states)
+        if self._listener is not None and self._images is not None:
+            rest = listen(plan.part(rest), self._listener, self._images, self._block_size).work
         ahead: _Flight | None = None
         if flight is not None and found and not rest and not plan.waits:
             ahead = self._submit(plan.work, flight=flight)

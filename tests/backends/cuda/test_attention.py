@@ -47,6 +47,8 @@ class Shape:
     has_sinks: bool = False
     value_dim: int = 0
     both_ways: bool = False
+    first_key: int = 0
+    num_keys: int = 0
 
     @property
     def width(self) -> int:
@@ -61,6 +63,11 @@ class Shape:
     @property
     def scale(self) -> float:
         return self.head_dim**-0.5
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """Of those that rows see, what is said of layers beside sounds."""
+        return {name: getattr(self, name) for name in ("first_key", "num_keys") if getattr(self, name)}
 
 
 @dataclass
@@ -179,7 +186,7 @@ class World:
             shape.dtype,
             shape.kv,
             Chip(multiprocessors),
-            **({"split": SPLIT, "value_dim": shape.value_dim} | shape_args),
+            **({"split": SPLIT, "value_dim": shape.value_dim} | shape.keys | shape_args),
         )
         work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
         for memory in (work.items, work.count):
@@ -222,7 +229,7 @@ class World:
         attrs |= {"window": shape.window or None, "softcap": shape.softcap or None}
         attrs["num_heads"] = shape.num_heads
         attrs["num_kv_heads"] = shape.num_kv_heads
-        attrs["both_ways"] = shape.both_ways
+        attrs |= {"both_ways": shape.both_ways} | shape.keys
         sinks = None if shape.sinks is None else shape.sinks.numpy()
         wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks, ends=each.ends)
         mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks, ends=each.ends).astype(np.float64)
@@ -291,6 +298,48 @@ def test_rows_that_see_both_ways_against_the_reference(shape: Shape, tile_rows: 
 def test_ends_of_tiles_and_splits_both_ways(length: int, window: int) -> None:
     world = World(Shape(num_heads=1, num_kv_heads=1, both_ways=True, window=window), [length], [length])
     world.check([0], world.run([0], multiprocessors=64))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(first_key=50),
+        Shape(first_key=64, kv="int8", out="bfloat16", num_kv_heads=4),
+        Shape(first_key=65, window=30, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
+        Shape(first_key=1, has_sinks=True, block_size=8),
+        Shape(num_keys=50),
+        Shape(num_keys=64, kv="fp8", dtype="float16", num_heads=2),
+        Shape(num_keys=100, dtype="float32", kv="float32", head_dim=24, num_kv_heads=1, has_sinks=True),
+        Shape(num_keys=1, out="bfloat16", block_size=8, softcap=5.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tile_rows", [None, 16])
+def test_rows_beside_a_sound_against_the_reference(shape: Shape, tile_rows: int | None) -> None:
+    """Rows of text that see what stands behind a sound, or the sound: decoded, in chunks, all of the text at once."""
+    world = World(shape, [190, 130, 101, 260, 128], [1, 30, 1, 130, 28])
+    order = [3, 0, 4, 2, 1] if tile_rows is None else [4, 3]
+    world.check(order, world.run(order, (3, 2), tile_rows=tile_rows, multiprocessors=64))
+
+
+@pytest.mark.parametrize("shape", [Shape(first_key=70), Shape(num_keys=70)], ids=str)
+def test_keys_that_rows_beside_a_sound_do_not_see_are_not_read_into_them(shape: Shape) -> None:
+    world = World(shape, [190, 130], [40, 1])
+    before = world.run([0, 1])
+    hidden = slice(0, 70) if shape.first_key else slice(70, None)
+    for each in world.sequences:
+        k, v = each.k.copy(), each.v.copy()
+        k[hidden], v[hidden] = 1e4, -1e4
+        world._write(each.blocks, k, v)
+    assert torch.equal(world.run([0, 1]), before)
+
+
+@pytest.mark.parametrize("shape", [Shape(first_key=70), Shape(num_keys=130)], ids=str)
+def test_bits_beside_a_sound_are_the_same_in_any_company(shape: Shape) -> None:
+    world = World(shape, [190, 260, 150], [33, 1, 5])
+    together = world.run([0, 1, 2], (2, 1), multiprocessors=64)
+    for order, rows in (([0], slice(0, 33)), ([1], slice(33, 34)), ([2], slice(34, 39))):
+        assert torch.equal(world.run(order, multiprocessors=1), together[rows])
 
 
 def with_images(world: World, images: list[list[tuple[int, int]]]) -> World:

@@ -71,6 +71,7 @@ class AttentionShape:
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
         value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
         block_group: whose block tables they read.
+        first_key, num_keys: see graph.ops; 0: nothing is said.
     """
 
     num_heads: int
@@ -87,6 +88,8 @@ class AttentionShape:
     launch: Launch | None = None
     value_dim: int = 0
     block_group: int = 0
+    first_key: int = 0
+    num_keys: int = 0
 
     def __post_init__(self) -> None:
         most = 1024 if self.value_dim else MAX_HEAD_DIM
@@ -158,7 +161,7 @@ class AttentionPlan:
 @lru_cache(maxsize=1024)
 def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -> AttentionPlan:
     rows = shape.tile_rows or _tile_rows(shape, num_tokens, num_sequences)
-    splits = -(-shape.max_context // shape.split)
+    splits = -(-(shape.num_keys or shape.max_context) // shape.split) - shape.first_key // shape.split
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
     items = num_tokens * shape.group // rows + min(num_sequences + 1, num_tokens) + parts * -(-shape.group // rows)
     launch = launch_of(shape, rows)

@@ -92,11 +92,6 @@ class CudaCatalog:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"
             )
-        if "first_key" in attrs or "num_keys" in attrs:
-            raise UnsupportedModel(
-                "attention to a sound, and not to it, in one sequence: kernels for GPUs do not know that yet; choose "
-                "--device cpu"
-            )
         if attrs.get("value_dim", 1) & (attrs.get("value_dim", 1) - 1) or attrs.get("value_dim", 16) < 16:
             raise UnsupportedModel(
                 f"kv_lora_rank={attrs['value_dim']}: on a GPU it must be a power of two from 16 on; choose --device cpu"

@@ -42,8 +42,11 @@ class Drawing:
         self.tokens = torch.full((num_tasks,), -1, dtype=torch.int32, device=device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        """Whether there is room for what these tasks change and want to be told; none has a budget of thinking."""
-        if len(tasks) > self._num_tasks or any(task.budget is not None for task in tasks):
+        """Whether there is room for what these tasks change and want to be told.
+
+        None has a budget of thinking, or rules of speech, which ask how likely all times are together.
+        """
+        if len(tasks) > self._num_tasks or any(_is_for_the_host(task) for task in tasks):
             return False
         num_edits = 0
         for task in tasks:
@@ -62,6 +65,10 @@ class Drawing:
     def from_best(self, ids: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> None:
         """The best id of each row, for tasks that take no other. ids, values: [G, n]."""
         take_best(ids, values, rows, self.tokens[: len(rows)])
+
+
+def _is_for_the_host(task: SampleTask) -> bool:
+    return task.budget is not None or task.params.speech_rules is not None
 
 
 def _most_edits(task: SampleTask) -> int:

@@ -162,11 +162,19 @@ class CudaModel:
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
-        if program.kv != self.program.kv:
-            raise InvariantError("a program that is to share a model's KV cache has another layout of it")
         if program.states != self.program.states:
             raise InvariantError("a program that is to share a model's states keeps others")
+        return self.beside(program, self._matrices, self._vectors)
+
+    @frees_cache
+    def beside(
+        self, program: Program, matrices: Mapping[str, DeviceMatrix], vectors: Mapping[str, torch.Tensor]
+    ) -> CudaModel:
+        """A program of constants of its own, on the device as given, on the KV cache of this one; see sharing()."""
+        if program.kv != self.program.kv:
+            raise InvariantError("a program that is to share a model's KV cache has another layout of it")
         other = copy(self)
+        other._matrices, other._vectors = matrices, vectors
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recordings = Recordings(self._buckets, DirectLaunches())

@@ -5,12 +5,14 @@ Called by api/devices.py. The one place that knows how a model's parts on a GPU 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
+from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.stored import read_constants
 from albireo.backends.stored_weights import StoredWeights
@@ -49,11 +51,8 @@ def open_model(
     Raises: OutOfMemory when the GPU has no room.
     """
     device = device or torch.device("cuda", 0)
-    try:
-        if isinstance(weights, StoredWeights):
-            matrices, vectors = read_constants(program.constants, weights, device, advance)
-        else:
-            matrices, vectors = place_constants(program.constants, weights, device, advance)
+    with _shortage_told(bool(program.states)):
+        matrices, vectors = _constants(program, weights, device, advance)
         before_trial()
         model = CudaModel(
             program,
@@ -70,12 +69,6 @@ def open_model(
             is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
         )
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
-            f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "
-            "--device cpu"
-        ) from None
     if is_tower and model.num_blocks < num_blocks:
         raise OutOfMemory(
             f"after a vision tower's weights and a trial step the GPU has room for {model.num_blocks} of the "
@@ -83,3 +76,35 @@ def open_model(
             "(limit_mm_per_prompt), or use --device cpu"
         )
     return model
+
+
+def open_beside(
+    model: CudaModel, program: Program, weights: Weights, advance: Callable[[int], None] = lambda _: None
+) -> CudaModel:
+    """A program of weights of its own that reads or writes a model's KV cache; the two run in turn.
+
+    Raises: OutOfMemory when the GPU has no room.
+    """
+    with _shortage_told(False):
+        return model.beside(program, *_constants(program, weights, model.device, advance))
+
+
+def _constants(
+    program: Program, weights: Weights | StoredWeights, device: torch.device, advance: Callable[[int], None]
+) -> tuple[Mapping[str, DeviceMatrix], Mapping[str, torch.Tensor]]:
+    if isinstance(weights, StoredWeights):
+        return read_constants(program.constants, weights, device, advance)
+    return place_constants(program.constants, weights, device, advance)
+
+
+@contextmanager
+def _shortage_told(has_states: bool) -> Iterator[None]:
+    """A shortage of memory, and what to do about it. Args: has_states: these take some for each sequence."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
+            f"max_num_batched_tokens{', max_num_seqs' if has_states else ''} or gpu_memory_utilization, or use "
+            "--device cpu"
+        ) from None

@@ -86,11 +86,11 @@ class Scratch:
 
     def work_of(self, call: Call, block_group: int) -> WorkList:
         """The list that an attention call reads."""
-        wanted = *_heads_and_window(call), block_group
+        wanted = *_heads_and_keys(call), block_group
         return next(
             work
-            for shape, work in self.work.items()
-            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, shape.block_group)
+            for s, work in self.work.items()
+            if (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim, s.window, s.first_key, s.num_keys, s.block_group)
             == wanted
         )
 
@@ -104,10 +104,12 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def _heads_and_window(call: Call) -> tuple[int, int, int, int, int]:
+def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int]:
+    """What it computes, and which keys its rows see."""
     attrs = call.attrs
     heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
-    return *heads, attrs.get("value_dim", 0), attrs["window"] or 0
+    keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0)
+    return *heads, attrs.get("value_dim", 0), *keys
 
 
 def _width(call: Call) -> int:
@@ -130,7 +132,7 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
-    heads, kv_heads, head_dim, value_dim, window = _heads_and_window(call)
+    heads, kv_heads, head_dim, value_dim, window, first_key, num_keys = _heads_and_keys(call)
     return AttentionShape(
         heads,
         kv_heads,
@@ -142,6 +144,8 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         chip=chip_of(device),
         value_dim=value_dim,
         block_group=program.kv.place(call.attrs["layer"])[0],
+        first_key=first_key,
+        num_keys=num_keys,
     )
 
 

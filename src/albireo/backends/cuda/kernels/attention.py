@@ -10,7 +10,8 @@ or None, of causal rows: behind the last position that a row sees, where that is
 that end, too.
 
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
-those less than window away. With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
+those less than window away. With the work list's num_keys it sees the first so many, wherever it is, and with its
+first_key none before that. With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
 Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); out is the mean of v by their softmax, in
 which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is written; a padding
 row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not
@@ -114,6 +115,7 @@ def attention_kernel(
     MERGED: tl.constexpr,
     TOKEN_BLOCK: tl.constexpr,
     BOTH_WAYS: tl.constexpr,
+    FIRST_KEY: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
@@ -164,6 +166,8 @@ def attention_kernel(
         begin = first_split * SPLIT
         if WINDOW:
             begin = tl.maximum(begin, (base + first_row // GROUP - window + 1) // BN * BN)
+        if FIRST_KEY > 0:
+            begin = tl.maximum(begin, FIRST_KEY // BN * BN)
         last_token = tl.minimum(first_row + BM, num_rows) - 1
         if BOTH_WAYS:
             end = context
@@ -201,7 +205,7 @@ def attention_kernel(
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, positions, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False, FIRST_KEY,
             )  # fmt: skip
             pages = next_pages
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
@@ -210,7 +214,7 @@ def attention_kernel(
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True, FIRST_KEY,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -307,7 +311,7 @@ def attention(
         kv.k_scale,
         kv.v_scale,
         sinks,
-        row_ends,
+        None if shape.num_keys else row_ends,
         out,
         rows if is_coded else out,
         work.items,
@@ -341,7 +345,8 @@ def attention(
         STAGES=plan.launch.stages,
         MERGED=merged_rows(plan.tile_rows, block_dim, plan.launch.warps),
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
-        BOTH_WAYS=both_ways,
+        BOTH_WAYS=both_ways or shape.num_keys > 0,  # the list ends contexts there
+        FIRST_KEY=shape.first_key,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,

@@ -30,6 +30,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         value_dim: int = 0,
         both_ways: bool = False,
         row_ends: bool = False,
+        first_key: int = 0,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -44,7 +45,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         )
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
-            f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}"
+            f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
@@ -78,6 +79,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
                 "MERGED": merged_rows(rows, triton.next_power_of_2(value_dim or head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
                 "BOTH_WAYS": both_ways,
+                "FIRST_KEY": first_key,
             }
             | options,
             num_warps=launch.warps,
@@ -95,6 +97,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
     latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
     tokens: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 2, "SOFTCAP": False}
     encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
+    listening: dict[str, Any] = {"KV_HEADS": 20, "GROUP": 1, "WINDOW": False, "SOFTCAP": False}
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
@@ -119,6 +122,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
         case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
+        case(16, "bf16", 64, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, first_key=1500, **listening),
         case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads)}, row_ends=True, **tokens),
         case(64, "bf16", 128, {90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),
         case(16, "bf16", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, row_ends=True, WINDOW=False, **tokens),

@@ -24,14 +24,14 @@ def attend(
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
     CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, ENDS: tl.constexpr,
-    MASKED: tl.constexpr,
+    MASKED: tl.constexpr, FIRST_KEY: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
     pages: [BN] the block of each position. MASKED: rows see a part of the positions, up to last_seen of each where rows
     are causal, or the context ends among them; else loads need no masks, and scores only those of a window. ENDS: the
     last position that a causal row sees may be behind its own. VALUE_DIM: values are so many first channels of keys,
-    which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
+    which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v. FIRST_KEY: rows see none before it.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -84,6 +84,8 @@ def attend(
         if WINDOW and (MASKED or not ENDS):
             seen = seen & (at[None, :] > positions[:, None] - window)
         scores = tl.where(seen, scores, float("-inf"))
+    if FIRST_KEY > 0:
+        scores = tl.where((at >= FIRST_KEY)[None, :], scores, float("-inf"))
 
     new_m = tl.maximum(m, tl.max(scores, axis=1) * unit)
     shift = shift_of(new_m)

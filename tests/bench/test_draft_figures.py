@@ -276,11 +276,27 @@ def test_a_draft_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
     assert plan_model(config, short)["memory"]["drafter_bytes"] > 0
 
 
-@pytest.mark.parametrize("asked", [{"method": "mtp"}, {"method": "draft_model", "quantization": "int8"}])
-def test_on_a_gpu_what_has_weights_is_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_heads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_has_gpu", lambda: False)
-    with pytest.raises(ConfigError, match="runs on the CPU alone yet, not on cuda; use method ngram, or device=cpu"):
-        plan_model(EngineConfig(device="cuda", speculative_config=asked), SHORT)
+    with pytest.raises(ConfigError, match="runs on the CPU alone yet, not on cuda; use method draft_model or ngram"):
+        plan_model(EngineConfig(device="cuda", speculative_config={"method": "mtp"}), SHORT)
+
+
+def test_on_a_gpu_a_draft_model_has_its_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
+    plain, beside = (
+        plan_model(EngineConfig(model=str(BUNDLED), device="cuda", speculative_config=asked), SHORT)
+        for asked in (None, {"method": "draft_model", "quantization": "int8"})
+    )
+    told, without, drafts = beside["memory"], plain["memory"], beside["speculative"]
+    assert told["drafter_bytes"] == drafts["weight_bytes"] > 0 == without["drafter_bytes"]
+    assert told["activation_bytes"] > without["activation_bytes"] + drafts["activation_bytes"] // 2
+    # all layers of both are alike
+    assert told["kv_bytes"] == 2 * without["kv_bytes"] and told["weight_bytes"] == without["weight_bytes"]
+
+
+def test_on_a_gpu_nothing_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
     found = plan_model(EngineConfig(model=str(BUNDLED), device="cuda", speculative_config={"method": "ngram"}), SHORT)
     assert found["speculative"]["one_request"] is None
     assert plan_lines(found)[-1].startswith("predicted     nothing")

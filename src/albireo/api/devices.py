@@ -20,6 +20,7 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
@@ -39,6 +40,8 @@ from albireo.step import StepPlan, StepResult
 if TYPE_CHECKING:
     from albireo.backends.cuda.model import CudaModel
 
+#: Of what is tried before it is known how many blocks there is room for: the null block and another.
+FEW_BLOCKS = 2
 #: Memory of a GPU that is planned for and is not here: an H100's.
 ABSENT_GPU_BYTES = 80 << 30
 
@@ -51,6 +54,34 @@ class PlanRunner(Protocol):
     def execute(self, plan: StepPlan) -> StepResult: ...
 
     def prepare(self) -> bool: ...
+
+
+class Beside(Protocol):
+    """What has blocks of the same numbers as a model, out of the same memory.
+
+    Fields: block_bytes: of one, beside the model's.
+    """
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    def take_blocks(self, num_blocks: int) -> None:
+        """Have so many, in place of those there were."""
+        ...
+
+
+class MakeBeside(Protocol):
+    """Makes what has blocks of the same numbers as a model.
+
+    Fields: programs: its own, each with the positions of the longest sequence.
+    """
+
+    @property
+    def programs(self) -> Sequence[tuple[Program, int]]: ...
+
+    def __call__(self, model: Any, num_blocks: int) -> Beside:
+        """Args: model: has its weights, and not all of its blocks yet. num_blocks: there are to be now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +131,32 @@ class Device(Protocol):
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         """The programs with their weights, ready to run, and the memory as it was shared out in the end.
 
-        Args: advance: told the bytes of each constant that is in place. images: None: no step has any.
+        Args: advance: told the bytes of each constant that is in place. images: None: no step has any. beside: makes
+            what has blocks of the same numbers; None: nothing has.
+        """
+        ...
+
+    def guesser(
+        self,
+        config: EngineConfig,
+        model: Any,
+        program: Program,
+        weights: Weights | StoredWeights,
+        num_blocks: int,
+        max_positions: int,
+        advance: Advance,
+        borrowed: Sequence[str] = (),
+        *,
+        reads_cache: bool = False,
+    ) -> DeviceModel:
+        """A program that guesses for model(), with weights of its own, and blocks that have the numbers of its blocks.
+
+        Args: max_positions: longest sequence in tokens. borrowed: constants that are model()'s, which has the same by
+            these names. reads_cache: its KV cache is model()'s.
         """
         ...
 
@@ -173,18 +226,46 @@ class CpuDevice:
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
                 slots = memory.num_state_slots
                 model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
-                return model, memory
+            if beside is not None:
+                beside(model, memory.num_blocks)
+            return model, memory
+        assert beside is None, "nothing guesses beside several ranks"
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
         )
         return ranks, memory
+
+    def guesser(
+        self,
+        config: EngineConfig,
+        model: Any,
+        program: Program,
+        weights: Weights | StoredWeights,
+        num_blocks: int,
+        max_positions: int,
+        advance: Advance,
+        borrowed: Sequence[str] = (),
+        *,
+        reads_cache: bool = False,
+    ) -> CpuModel:
+        return CpuModel(
+            program,
+            weights,
+            model.pool,
+            num_blocks,
+            advance,
+            lender=model,
+            borrowed=borrowed,
+            reads_cache=reads_cache,
+        )
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -277,6 +358,7 @@ class CudaDevice:
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         self._check_cache(programs[0].kv.dtype)
         from albireo.api.compile_ahead import compiling
@@ -292,9 +374,8 @@ class CudaDevice:
             compiling(
                 source.directory,
                 config,
-                programs[0],
+                [(programs[0], memory.max_model_len), *(() if beside is None else beside.programs)],
                 model_len=model_len,
-                max_positions=memory.max_model_len,
                 chip=chip,
             ) as kernels,
             source.weights(graph) as weights,
@@ -312,8 +393,35 @@ class CudaDevice:
                 has_axes=images is not None and images.has_axes,
                 is_eager=config.enforce_eager,
                 advance=advance,
+                beside=None if beside is None else lambda model: beside(model, FEW_BLOCKS),
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def guesser(
+        self,
+        config: EngineConfig,
+        model: CudaModel,
+        program: Program,
+        weights: Weights | StoredWeights,
+        num_blocks: int,
+        max_positions: int,
+        advance: Advance,
+        borrowed: Sequence[str] = (),
+        *,
+        reads_cache: bool = False,
+    ) -> CudaModel:
+        assert not borrowed and not reads_cache, "heads that draft are refused on GPUs"
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            program,
+            weights,
+            num_blocks=num_blocks,
+            max_positions=max_positions,
+            is_eager=config.enforce_eager,
+            device=model.device,
+            advance=advance,
+        )
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -371,9 +479,9 @@ class CudaDevice:
 class AbsentGpu(CudaDevice):
     """A GPU that is not here, to look at what a program for one would be."""
 
-    def __init__(self) -> None:
+    def __init__(self, capability: int = 90) -> None:
         """Nothing is required; it is taken for one of Hopper, as ABSENT_GPU_BYTES is."""
-        self._capability = 90
+        self._capability = capability
 
     def machine_bytes(self) -> int:
         return ABSENT_GPU_BYTES

@@ -99,7 +99,7 @@ class HeadDrafter:
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_head() refuses others"
+        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "asked_head() refuses others"
         head, program, size = self.head, self.program, self.config.block_size
         if is_tuned:
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
@@ -130,7 +130,7 @@ class HeadDrafter:
             vocab_size=vocab_size,
             reads=self.reads,
         )
-        return LoadedDrafter(method, states)
+        return LoadedDrafter(method, self.block_bytes(device), states)
 
     def _ids(self, model: CpuModel) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""
@@ -221,7 +221,12 @@ def asked_head(
     asked = config.speculative_config
     if asked is None or asked.method not in HEADS:
         return None
-    require_room_for_drafts("a head that drafts", source, device)
+    require_room_for_drafts("a head that drafts", source)
+    if device.name != "cpu":
+        raise ConfigError(
+            f"speculative_config: a head that drafts runs on the CPU alone yet, not on {device.name}; use method "
+            "draft_model or ngram, or device=cpu"
+        )
     where, model = _directory(asked.model, source), source.model_config
     rows_are = where if asked.method == "mtp" else source.directory
     try:

@@ -54,6 +54,7 @@ class StandIn(devices.CudaDevice):
         memory: MemoryPlan,
         advance: devices.Advance,
         images: devices.ImageNeeds | None = None,
+        beside: devices.MakeBeside | None = None,
     ) -> tuple[CudaModel, MemoryPlan]:
         with source.weights(graph) as weights:
             model = open_model(
@@ -68,6 +69,7 @@ class StandIn(devices.CudaDevice):
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
                 advance=advance,
+                beside=None if beside is None else lambda model: beside(model, devices.FEW_BLOCKS),
             )
         MODELS[:] = [model]
         return model, memory

@@ -7,7 +7,7 @@ compiles in its cache directory, where the process that serves finds it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,14 +45,18 @@ def cache_directory() -> Path:
     return Path(triton.knobs.cache.dir)
 
 
-def digest_of(program: Program, max_positions: int, chip: Chip) -> str:
-    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources."""
-    calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
-    shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
-    constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
-    maxima = sorted(program.maxima.items())
-    told = (calls, shapes, constants, program.kv, maxima, max_positions, chip, triton.__version__)
-    digest = hashlib.sha256(repr(told).encode())
+def digest_of(programs: Sequence[tuple[Program, int]], chip: Chip) -> str:
+    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources.
+
+    Args: programs: each with the positions of the longest sequence.
+    """
+    digest = hashlib.sha256(repr((chip, triton.__version__)).encode())
+    for program, max_positions in programs:
+        calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
+        shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
+        constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
+        told = (calls, shapes, constants, program.kv, sorted(program.maxima.items()), max_positions)
+        digest.update(repr(told).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]

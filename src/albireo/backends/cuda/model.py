@@ -7,10 +7,10 @@ Triton's interpreter, the same code computes the same numbers, which is how it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -60,6 +60,15 @@ class Submitted:
     reports: Reports
 
 
+class Beside(Protocol):
+    """What has blocks of the same numbers as a model, out of the same memory."""
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    def take_blocks(self, num_blocks: int) -> None: ...
+
+
 class CudaModel:
     """One program, ready to run steps.
 
@@ -76,6 +85,7 @@ class CudaModel:
         num_state_slots: sequences that can keep states at once, where the program keeps any.
         is_tower: what each step gives is read before the next one begins, so that there is room for one.
         has_axes: positions have three axes, so that recorded steps say by which one rows are rotated.
+        beside: makes, when weights and room for steps are there, what is to have blocks of the same numbers.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
@@ -96,6 +106,7 @@ class CudaModel:
         has_axes: bool = False,
         is_tower: bool = False,
         recorder: Recorder | None = None,
+        beside: Callable[[CudaModel], Beside] | None = None,
     ) -> None:
         self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
@@ -111,9 +122,21 @@ class CudaModel:
         self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
         self._kv, self._launches = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
-        self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes + staged * self._block_bytes)
-        self._kv, self._launches = self._bind(self.num_blocks)
+        self._try_largest()
+        others = None if beside is None else beside(self)
+        block_bytes = self.block_bytes + (0 if others is None else others.block_bytes)
+        reserve_bytes += staged * self.block_bytes
+        self.take_blocks(self._blocks_that_fit(num_blocks, block_bytes, reserve_bytes))
+        if others is not None:
+            others.take_blocks(self.num_blocks)
         self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
+
+    def take_blocks(self, num_blocks: int) -> None:
+        """Have a KV cache of so many blocks, in place of the one there was. No step was recorded before."""
+        # the old one goes first
+        del self._kv, self._launches
+        self.num_blocks = num_blocks
+        self._kv, self._launches = self._bind(num_blocks)
 
     @frees_cache
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -372,13 +395,10 @@ class CudaModel:
         write = self._endings.wish((), (), (), is_top=False, ahead=0).write if self.draws else None
         self._staging.fill(padding, sizes, write=write)
 
-    def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
-        """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
-
-        Raises: OutOfMemory when there is none for the null block and one of each block group.
-        """
+    def _try_largest(self) -> None:
+        """Run the largest step, so that all it needs is loaded."""
         if self.device.type != "cuda":
-            return wanted
+            return
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
         own = with_empty_rows(self._step(largest), self.program, self.device)
@@ -386,8 +406,15 @@ class CudaModel:
         if self.draws:
             self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)
+
+    def _blocks_that_fit(self, wanted: int, block_bytes: int, reserve_bytes: int) -> int:
+        """KV blocks that there is room for. Args: block_bytes: of one, and of what goes with it beside the cache.
+
+        Raises: OutOfMemory when there is none for the null block and one of each block group.
+        """
+        if self.device.type != "cuda":
+            return wanted
         free, total = torch.cuda.mem_get_info(self.device)
-        block_bytes = self._block_bytes
         fits, least = (free - reserve_bytes) // block_bytes, 1 + self.program.kv.num_groups
         if fits < least:
             raise OutOfMemory(
@@ -399,7 +426,8 @@ class CudaModel:
         return min(wanted, int(fits))
 
     @property
-    def _block_bytes(self) -> int:
+    def block_bytes(self) -> int:
+        """Of one KV block over all layers."""
         return self.program.kv.block_bytes
 
     def _view(self, buffer: Buffer) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
-from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.model import Beside, CudaModel
 from albireo.backends.cuda.stored import read_constants
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -36,13 +36,14 @@ def open_model(
     recorder: Recorder | None = None,
     advance: Callable[[int], None] = lambda _: None,
     before_trial: Callable[[], None] = lambda: None,
+    beside: Callable[[CudaModel], Beside] | None = None,
 ) -> CudaModel:
     """Place the constants, allocate the rest, run a trial step.
 
     Args:
         num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel, but for a tower's.
         num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs, has_axes,
-            is_tower: see CudaModel.
+            is_tower, beside: see CudaModel.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
@@ -69,6 +70,7 @@ def open_model(
             has_axes=has_axes,
             is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
+            beside=beside,
         )
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemory(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from albireo.api.beside import FEW_BLOCKS, MakeBeside
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
@@ -26,7 +27,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
-from albireo.execution.draft_head import HiddenStates
+from albireo.execution.draft_head import HiddenStates, StateStore, combining_step
 from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
 from albireo.execution.pooling import Ending
@@ -40,8 +41,6 @@ from albireo.step import StepPlan, StepResult
 if TYPE_CHECKING:
     from albireo.backends.cuda.model import CudaModel
 
-#: Of what is tried before it is known how many blocks there is room for: the null block and another.
-FEW_BLOCKS = 2
 #: Memory of a GPU that is planned for and is not here: an H100's.
 ABSENT_GPU_BYTES = 80 << 30
 
@@ -54,34 +53,6 @@ class PlanRunner(Protocol):
     def execute(self, plan: StepPlan) -> StepResult: ...
 
     def prepare(self) -> bool: ...
-
-
-class Beside(Protocol):
-    """What has blocks of the same numbers as a model, out of the same memory.
-
-    Fields: block_bytes: of one, beside the model's.
-    """
-
-    @property
-    def block_bytes(self) -> int: ...
-
-    def take_blocks(self, num_blocks: int) -> None:
-        """Have so many, in place of those there were."""
-        ...
-
-
-class MakeBeside(Protocol):
-    """Makes what has blocks of the same numbers as a model.
-
-    Fields: programs: its own, each with the positions of the longest sequence.
-    """
-
-    @property
-    def programs(self) -> Sequence[tuple[Program, int]]: ...
-
-    def __call__(self, model: Any, num_blocks: int) -> Beside:
-        """Args: model: has its weights, and not all of its blocks yet. num_blocks: there are to be now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +131,20 @@ class Device(Protocol):
         """
         ...
 
+    def hidden_states(
+        self,
+        model: Any,
+        num_blocks: int,
+        block_size: int,
+        width: int,
+        *,
+        is_exact: bool,
+        group: int,
+        combine: Any | None,
+    ) -> StateStore:
+        """Where those of model() are kept that a head reads. Args: see HiddenStates; combine: made by guesser()."""
+        ...
+
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
     ) -> TowerModel:
@@ -187,7 +172,7 @@ class Device(Protocol):
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
@@ -267,6 +252,19 @@ class CpuDevice:
             reads_cache=reads_cache,
         )
 
+    def hidden_states(
+        self,
+        model: Any,
+        num_blocks: int,
+        block_size: int,
+        width: int,
+        *,
+        is_exact: bool,
+        group: int,
+        combine: Any | None,
+    ) -> HiddenStates:
+        return HiddenStates(num_blocks, block_size, width, is_exact=is_exact, group=group, combine=combine)
+
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
     ) -> TowerModel:
@@ -300,10 +298,11 @@ class CpuDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
+        assert hidden_states is None or isinstance(hidden_states, HiddenStates)
         return Runner(
             model,
             vocab_size,
@@ -410,7 +409,6 @@ class CudaDevice:
         *,
         reads_cache: bool = False,
     ) -> CudaModel:
-        assert not borrowed and not reads_cache, "heads that draft are refused on GPUs"
         from albireo.backends.cuda.open import open_model
 
         return open_model(
@@ -421,7 +419,36 @@ class CudaDevice:
             is_eager=config.enforce_eager,
             device=model.device,
             advance=advance,
+            lender=model,
+            borrowed=borrowed,
+            reads_cache=reads_cache,
         )
+
+    def hidden_states(
+        self,
+        model: CudaModel,
+        num_blocks: int,
+        block_size: int,
+        width: int,
+        *,
+        is_exact: bool,
+        group: int,
+        combine: CudaModel | None,
+    ) -> StateStore:
+        from albireo.backends.cuda.hidden_states import DeviceHiddenStates
+
+        states = DeviceHiddenStates(
+            num_blocks,
+            block_size,
+            width,
+            model.device,
+            is_exact=is_exact,
+            group=group,
+            unit=model.program.kv.units[group],
+            combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
+        )
+        model.hidden_states = states
+        return states
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -467,11 +494,12 @@ class CudaDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        assert hidden_states is None and listener is None, "a head that drafts, and one that hears, are refused on GPUs"
+        assert listener is None, "a head that hears is refused on GPUs"
+        assert hidden_states is model.hidden_states, "the model keeps them itself"
         states = model if model.program.states else None
         return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing)
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.checkpoint_source import stored_encodings
-from albireo.api.devices import CpuDevice, Device
+from albireo.api.devices import Device
 from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
@@ -43,7 +43,7 @@ from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.schemes import Precision
 from albireo.speculative.proposer import Method
-from albireo.speculative_config import HEADS
+from albireo.speculative_config import HEADS, SpeculativeConfig
 from albireo.text.tokenizer import Tokenizer
 
 #: Tokens that a head guesses among, where the model has more than twice as many and nothing else is asked for.
@@ -99,24 +99,21 @@ class HeadDrafter:
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "asked_head() refuses others"
         head, program, size = self.head, self.program, self.config.block_size
-        if is_tuned:
+        if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self._weights() as weights:
-            own = CpuModel(
-                program,
-                weights,
-                model.pool,
-                num_blocks,
-                advance,
-                lender=model,
-                borrowed=self.borrowed,
-                reads_cache=head.reads_cache,
+            longest, combining = self.max_positions, self.combining
+            lent = self.borrowed
+            own: Any = device.guesser(
+                self.config, model, program, weights, num_blocks, longest, advance, lent, reads_cache=head.reads_cache
             )
-            combine = CpuModel(self.combining, weights, model.pool, 1, advance) if self.combining else None
-        states = HiddenStates(
-            num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
+            combine = None
+            if combining is not None:
+                rows = combining.maxima["T"]
+                combine = device.guesser(self.config, model, combining, weights, 1, rows, advance)
+        states: Any = device.hidden_states(
+            model, num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
         vocab_size = self.vocab_size
         reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
@@ -130,13 +127,19 @@ class HeadDrafter:
             vocab_size=vocab_size,
             reads=self.reads,
         )
-        return LoadedDrafter(method, self.block_bytes(device), states)
 
-    def _ids(self, model: CpuModel) -> NDArray[np.int32] | DraftIds | None:
+        def resize(num_blocks: int) -> None:
+            own.take_blocks(num_blocks)
+            states.take_blocks(num_blocks)
+
+        return LoadedDrafter(method, self.block_bytes(device), states, resize=None if device.name == "cpu" else resize)
+
+    def _ids(self, model: object) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""
         num_ids = self.head.num_ids
         if num_ids is None:
             return self._own_ids()
+        assert isinstance(model, CpuModel), "asked_head() has others guess among all"
         definition = self.program.constants[FEW_LOGITS].definition
         assert definition is not None
         (name,) = definition.sources
@@ -223,14 +226,13 @@ def asked_head(
         return None
     require_room_for_drafts("a head that drafts", source)
     if device.name != "cpu":
-        raise ConfigError(
-            f"speculative_config: a head that drafts runs on the CPU alone yet, not on {device.name}; use method "
-            "draft_model or ngram, or device=cpu"
-        )
+        _refuse_on_gpus(config, asked)
     where, model = _directory(asked.model, source), source.model_config
     rows_are = where if asked.method == "mtp" else source.directory
     try:
-        num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
+        num_ids = None
+        if device.name == "cpu" and _has_plain_head(rows_are):
+            num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size)
         head = _opened(asked.method, model, where, num_ids)
         limit = head.config.max_position_embeddings
         if weight_files(where) or not may_lack_weights:
@@ -238,6 +240,17 @@ def asked_head(
     except ModelError as error:
         raise type(error)(f"speculative_config: {error}") from None
     return head
+
+
+def _refuse_on_gpus(config: EngineConfig, asked: SpeculativeConfig) -> None:
+    """Raises: ConfigError naming what does not go with a head there."""
+    why = "speculative_config: on a GPU a head that drafts"
+    if asked.draft_vocab_size:
+        raise ConfigError(
+            f"{why} guesses among all tokens, draft_vocab_size={asked.draft_vocab_size} is not done there; leave it out"
+        )
+    if config.swap_space:
+        raise ConfigError(f"{why} reads hidden states, and these are not swapped; leave swap_space out")
 
 
 def plan_head(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from albireo.api.config_only import open_to_plan
 from albireo.api.devices import Device, PlanRunner
@@ -21,7 +21,7 @@ from albireo.api.tuning import tuned
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows
 from albireo.errors import ConfigError, ModelError
-from albireo.execution.draft_head import HiddenStates
+from albireo.execution.draft_head import StateStore
 from albireo.graph.program import Program
 from albireo.json_file import read_json
 from albireo.models.draft_input import ASSISTANT
@@ -34,7 +34,7 @@ LEAST_SHARED = 0.99
 
 @dataclass(frozen=True, slots=True)
 class LoadedDrafter:
-    """Implements devices.Beside.
+    """Implements beside.Beside.
 
     Fields:
         method: how drafts are made; None: as the engine's settings say.
@@ -45,7 +45,7 @@ class LoadedDrafter:
 
     method: Method | None
     block_bytes: int
-    hidden_states: HiddenStates | None = None
+    hidden_states: StateStore | None = None
     prepare: Callable[[], bool] = lambda: False
     resize: Callable[[int], None] | None = None
 
@@ -97,7 +97,7 @@ class Drafter(Protocol):
 
 
 class Loading:
-    """Loads a drafter when the model that it is for asks what is beside it; see devices.MakeBeside.
+    """Loads a drafter when the model that it is for asks what is beside it; see beside.MakeBeside.
 
     Attributes: loaded: it, from then on.
     """
@@ -147,10 +147,10 @@ class ModelDrafter:
         if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self.source.weights(self.source.graph(longest)) as weights:
-            own = device.guesser(self.config, model, program, weights, num_blocks, longest, advance)
+            own: Any = device.guesser(self.config, model, program, weights, num_blocks, longest, advance)
         runner: PlanRunner = device.runner(own, self.vocab_size, self.config.block_size, longest, None)
         method = Method(1, execute=runner.execute, max_positions=longest, vocab_size=self.vocab_size)
-        resize = getattr(own, "take_blocks", None)
+        resize = None if device.name == "cpu" else own.take_blocks
         return LoadedDrafter(method, self.block_bytes(device), prepare=runner.prepare, resize=resize)
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:

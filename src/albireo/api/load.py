@@ -49,7 +49,7 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
-from albireo.execution.draft_head import HiddenStates
+from albireo.execution.draft_head import StateStore
 from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -107,7 +107,7 @@ class Loaded:
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
     method: Method | None = None
-    hidden_states: HiddenStates | None = None
+    hidden_states: StateStore | None = None
     config_directory: Path = Path()
 
     @property

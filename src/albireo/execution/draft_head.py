@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,22 @@ class Steps(Protocol):
     """A program ready to run."""
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
+
+
+class StateStore(Protocol):
+    """Hidden states by place, wherever they lie: rows are arrays or tensors there."""
+
+    def slots(self, inputs: StepInputs) -> Ints:
+        """[T] where those of a step's rows lie."""
+        ...
+
+    def write(self, slots: Ints, rows: Any) -> None:
+        """Args: rows: [n, width]."""
+        ...
+
+    def read(self, slots: Ints) -> Any:
+        """[n, width]."""
+        ...
 
 
 class HiddenStates:
@@ -63,7 +79,7 @@ class HiddenStates:
         """Keep those of all rows of a step of the model."""
         rows = outputs.taps
         if self._combine is not None:
-            rows = self._combine.run(step_of((rows,), None, (len(rows),), self._rows.shape[1])).hidden
+            rows = self._combine.run(combining_step(rows, self._rows.shape[1])).hidden
         self.write(self.slots(inputs), rows)
 
     def slots(self, inputs: StepInputs) -> Ints:
@@ -92,6 +108,12 @@ def _rounded(rows: F32) -> NDArray[np.uint16]:
     return ((bits + (_HALF + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
 
 
+def combining_step(rows: Any, block_size: int) -> StepInputs:
+    """A step that makes one row of several hidden states. Args: rows: [n, any] on its device; block_size: of tables."""
+    empty = np.zeros((len(rows), 0), np.float32)
+    return replace(step_of((empty,), None, (len(rows),), block_size), given=(rows,))
+
+
 class HeadModel:
     """Implements runner.DeviceModel: a head that drafts, which reads hidden states where its tokens' places are.
 
@@ -107,7 +129,7 @@ class HeadModel:
     def __init__(
         self,
         model: Steps,
-        states: HiddenStates,
+        states: StateStore,
         block_size: int,
         vocab_size: int,
         token_ids: Ints | DraftIds | None = None,
@@ -133,11 +155,12 @@ class HeadModel:
         rows = inputs.out_rows
         owner = np.searchsorted(inputs.query_start, rows, side="right") - 1
         places = inputs.positions[rows] + 1
-        # the last place of a table is nobody's beginning
-        has_place = places < inputs.block_table.shape[1] * self._block_size
-        owner, places = owner[has_place], places[has_place]
-        blocks = inputs.block_table[owner, places // self._block_size]
-        self._states.write(blocks * self._block_size + places % self._block_size, outputs.following[has_place])
+        # the last place of a table is nobody's beginning: what is left there goes to the null block
+        columns = places // self._block_size
+        has_place = columns < inputs.block_table.shape[1]
+        blocks = inputs.block_table[owner, np.where(has_place, columns, 0)]
+        slots = np.where(has_place, blocks * self._block_size + places % self._block_size, 0)
+        self._states.write(slots, outputs.following)
         return outputs if ids is None else self._renumbered(outputs, ids)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:

@@ -22,6 +22,7 @@ from albireo.backends.cuda.call_args import Launch, Memory
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
+from albireo.backends.cuda.hidden_states import DeviceHiddenStates, following_of, is_told, taps_of
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
@@ -76,6 +77,8 @@ class CudaModel:
     is; 2. a step's result depends on its inputs, on the KV cache and on states only: neither on padding nor on whether
     it was recorded.
 
+    Fields: hidden_states: where those of each step are kept that a head reads; None: nowhere.
+
     Args:
         matrices, vectors: the program's constants, on the device.
         num_blocks: KV blocks wanted.
@@ -86,6 +89,7 @@ class CudaModel:
         is_tower: what each step gives is read before the next one begins, so that there is room for one.
         has_axes: positions have three axes, so that recorded steps say by which one rows are rotated.
         beside: makes, when weights and room for steps are there, what is to have blocks of the same numbers.
+        lender: a model whose KV cache this one reads, and has none of its own.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
@@ -107,6 +111,7 @@ class CudaModel:
         is_tower: bool = False,
         recorder: Recorder | None = None,
         beside: Callable[[CudaModel], Beside] | None = None,
+        lender: CudaModel | None = None,
     ) -> None:
         self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
@@ -120,6 +125,8 @@ class CudaModel:
         endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
         self._made_endings, found = endings, {} if endings is None else endings.found
         self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
+        self._lender = lender
+        self.hidden_states: DeviceHiddenStates | None = None
         self._kv, self._launches = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
         self._try_largest()
@@ -132,7 +139,8 @@ class CudaModel:
         self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
 
     def take_blocks(self, num_blocks: int) -> None:
-        """Have a KV cache of so many blocks, in place of the one there was. No step was recorded before."""
+        """Have a KV cache of so many blocks, in place of the one there was: its own, or its lender's new one. No step
+        was recorded before."""
         # the old one goes first
         del self._kv, self._launches
         self.num_blocks = num_blocks
@@ -146,6 +154,12 @@ class CudaModel:
         """
         self._begin(inputs)
         return self._outputs_of(inputs)
+
+    @frees_cache
+    def output_there(self, inputs: StepInputs, name: str) -> torch.Tensor:
+        """Compute one step. Returns: an output [R, any] where it lies, which the next step overwrites."""
+        self._begin(inputs)
+        return self._output(name, len(inputs.logit_rows))
 
     @frees_cache
     def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
@@ -172,9 +186,11 @@ class CudaModel:
 
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
+        told = [name for name in self.program.outputs if is_told(name)]
+        counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        return StepOutputs(**(_MISSING | self._results.receive(ticket)))
+        following = following_of(self.program, self._output, num_rows, num_top)
+        return StepOutputs(**(_MISSING | self._results.receive(ticket)), following=following)
 
     @frees_cache
     def sharing(self, program: Program) -> CudaModel:
@@ -267,9 +283,13 @@ class CudaModel:
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
             self._whole(sizes, ending, sources is not None, self._own_step(sizes, inputs))()
-            return sizes
-        self._run(bucket)
-        return bucket.sizes
+        else:
+            self._run(bucket)
+            sizes = dict(bucket.sizes)
+        if self.hidden_states is not None:
+            taps = [self._output(name, inputs.num_tokens) for name in taps_of(self.program)]
+            self.hidden_states.keep(taps, self._staging, sizes)
+        return sizes
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -322,6 +342,8 @@ class CudaModel:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
         copy_blocks(self._kv, pairs)
+        if self.hidden_states is not None:
+            self.hidden_states.copy_blocks(pairs)
 
     @frees_cache
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -344,7 +366,7 @@ class CudaModel:
         return self._host
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
-        kv = DeviceKV(self.program.kv, num_blocks, self.device)
+        kv = DeviceKV(self.program.kv, num_blocks, self.device) if self._lender is None else self._lender._kv
         return kv, self._bound(kv)
 
     def _bound(self, kv: DeviceKV) -> list[tuple[Call, Launch]]:
@@ -412,7 +434,7 @@ class CudaModel:
 
         Raises: OutOfMemory when there is none for the null block and one of each block group.
         """
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or not block_bytes:
             return wanted
         free, total = torch.cuda.mem_get_info(self.device)
         fits, least = (free - reserve_bytes) // block_bytes, 1 + self.program.kv.num_groups
@@ -427,8 +449,13 @@ class CudaModel:
 
     @property
     def block_bytes(self) -> int:
-        """Of one KV block over all layers."""
-        return self.program.kv.block_bytes
+        """Of one KV block over all layers; 0 where a lender has it."""
+        return self.program.kv.block_bytes if self._lender is None else 0
+
+    def lend(self, names: Sequence[str]) -> tuple[dict[str, DeviceMatrix], dict[str, torch.Tensor]]:
+        """Constants by name, where they lie: matrices, and vectors."""
+        matrices, vectors = self._matrices, self._vectors
+        return {n: matrices[n] for n in names if n in matrices}, {n: vectors[n] for n in names if n in vectors}
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]

@@ -5,7 +5,7 @@ Called by api/devices.py. The one place that knows how a model's parts on a GPU 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -37,6 +37,9 @@ def open_model(
     advance: Callable[[int], None] = lambda _: None,
     before_trial: Callable[[], None] = lambda: None,
     beside: Callable[[CudaModel], Beside] | None = None,
+    lender: CudaModel | None = None,
+    borrowed: Sequence[str] = (),
+    reads_cache: bool = False,
 ) -> CudaModel:
     """Place the constants, allocate the rest, run a trial step.
 
@@ -44,17 +47,23 @@ def open_model(
         num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel, but for a tower's.
         num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs, has_axes,
             is_tower, beside: see CudaModel.
+        lender: a model of which borrowed constants are, which has the same by these names; and its KV cache where
+            reads_cache.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
     Raises: OutOfMemory when the GPU has no room.
     """
     device = device or torch.device("cuda", 0)
+    own = {name: constant for name, constant in program.constants.items() if name not in borrowed}
     try:
         if isinstance(weights, StoredWeights):
-            matrices, vectors = read_constants(program.constants, weights, device, advance)
+            matrices, vectors = read_constants(own, weights, device, advance)
         else:
-            matrices, vectors = place_constants(program.constants, weights, device, advance)
+            matrices, vectors = place_constants(own, weights, device, advance)
+        if lender is not None:
+            lent = lender.lend(borrowed)
+            matrices, vectors = matrices | lent[0], vectors | lent[1]
         before_trial()
         model = CudaModel(
             program,
@@ -71,6 +80,7 @@ def open_model(
             is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
             beside=beside,
+            lender=lender if reads_cache else None,
         )
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemory(

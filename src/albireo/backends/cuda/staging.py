@@ -211,6 +211,11 @@ class Staging:
             rope_positions=found.get("rope_positions"),
         )
 
+    def slots(self, sizes: Mapping[str, int], group: int) -> torch.Tensor:
+        """[T] of a block group, on the device, as kernels count them."""
+        name = _of_group("slots", group)
+        return self.tensors(sizes, (name,))[name]
+
     def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Arrays on the device, as a step of these sizes sees them; they stay there for good."""
         places, _ = self._places(_counts(sizes))

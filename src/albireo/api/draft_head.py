@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.checkpoint_source import stored_encodings
-from albireo.api.devices import Device
+from albireo.api.devices import Device, PlanRunner
 from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
@@ -29,7 +29,8 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.config import EngineConfig
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, ModelError
-from albireo.execution.draft_head import HeadModel, HiddenStates
+from albireo.execution.ahead import AheadRunner
+from albireo.execution.draft_head import DrawingHead, HeadModel, HiddenStates, StateStore
 from albireo.execution.draft_ids import DraftIds
 from albireo.execution.runner import Runner
 from albireo.graph.node import Graph, RowSegment
@@ -115,16 +116,12 @@ class HeadDrafter:
         states: Any = device.hidden_states(
             model, num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
-        vocab_size = self.vocab_size
-        reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
-        # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
-        states_of_it = reading if head.reads_cache else None
-        runner = Runner(reading, vocab_size, size, states=states_of_it, num_ahead=1)
+        runner = self._runner(device, own, states)
         method = Method(
             1,
             execute=runner.execute,
             max_positions=self.max_positions,
-            vocab_size=vocab_size,
+            vocab_size=self.vocab_size,
             reads=self.reads,
         )
 
@@ -133,6 +130,18 @@ class HeadDrafter:
             states.take_blocks(num_blocks)
 
         return LoadedDrafter(method, self.block_bytes(device), states, resize=None if device.name == "cpu" else resize)
+
+    def _runner(self, device: Device, model: Any, states: StateStore) -> PlanRunner:
+        """What draws its guesses: the device where it can, and their ids are the model's."""
+        size, vocab_size, reads_cache = self.config.block_size, self.vocab_size, self.head.reads_cache
+        ids = self._ids(model)
+        # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
+        if device.name == "cpu" or ids is not None:
+            reading = HeadModel(model, states, size, vocab_size, ids, reads_cache=reads_cache)
+            return Runner(reading, vocab_size, size, states=reading if reads_cache else None, num_ahead=1)
+        drawing = DrawingHead(model, states, size, vocab_size, reads_cache=reads_cache)
+        kept, longest = drawing if reads_cache else None, self.max_positions
+        return AheadRunner(drawing, vocab_size, size, longest, states=kept, num_ahead=1)
 
     def _ids(self, model: object) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""

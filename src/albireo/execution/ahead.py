@@ -135,7 +135,7 @@ class AheadRunner:
     Steps that have rows of images for a program of their own (seeing) are computed as Runner does, and their tokens are
     drawn by the host; what comes behind them is drawn by the device again.
 
-    Args: max_positions: longest sequence in tokens. states, ending, images, seeing: see Runner.
+    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, num_ahead: see Runner.
     """
 
     def __init__(
@@ -149,14 +149,23 @@ class AheadRunner:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        num_ahead: int = 0,
     ) -> None:
-        self._device = device
+        self._device, self._num_ahead = device, num_ahead
         self._images, self._has_seeing = images, seeing is not None
         self._states = states
         #: By slot, whose state has a token that was not asked for.
         self._spoilt: dict[int, int] = {}
         self._runner = Runner(
-            device, vocab_size, block_size, pooler, states=states, ending=ending, images=images, seeing=seeing
+            device,
+            vocab_size,
+            block_size,
+            pooler,
+            states=states,
+            ending=ending,
+            images=images,
+            seeing=seeing,
+            num_ahead=num_ahead,
         )
         self._block_size = block_size
         self._max_positions = max_positions
@@ -285,7 +294,8 @@ class AheadRunner:
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""
-        step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables)
+        ahead = self._num_ahead
+        step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables, num_ahead=ahead)
         inputs = step.inputs
         if self._images is not None and any(work.images for work in plan.work):
             inputs = self._images.give(inputs, plan.work)

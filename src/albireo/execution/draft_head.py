@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import DrawnTokens, StepOutputs
 from albireo.execution.draft_ids import DraftIds
 from albireo.execution.inputs import step_of
+from albireo.step import SampleTask
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -145,13 +146,22 @@ class HeadModel:
         if isinstance(ids, DraftIds):
             ids.meet(inputs.token_ids)
             ids = ids.of_row
+        outputs = self._model.run(self._reading(inputs))
+        self._leave(inputs, outputs.following)
+        return outputs if ids is None else self._renumbered(outputs, ids)
+
+    def _reading(self, inputs: StepInputs) -> StepInputs:
+        """The step with the hidden states that it reads."""
         if self._reads_cache:
-            slots = self._states.slots(inputs)
-            inputs = replace(inputs, given=(self._states.read(slots),), rope_positions=inputs.positions + 1)
-            outputs = self._model.run(inputs)
-            self._states.write(slots, outputs.following)
-            return outputs if ids is None else self._renumbered(outputs, ids)
-        outputs = self._model.run(replace(inputs, given=(self._states.read(inputs.slots),)))
+            given = (self._states.read(self._states.slots(inputs)),)
+            return replace(inputs, given=given, rope_positions=inputs.positions + 1)
+        return replace(inputs, given=(self._states.read(inputs.slots),))
+
+    def _leave(self, inputs: StepInputs, following: Any) -> None:
+        """What the head left of a step's rows, where the next one of their sequence finds it."""
+        if self._reads_cache:
+            self._states.write(self._states.slots(inputs), following)
+            return
         rows = inputs.out_rows
         owner = np.searchsorted(inputs.query_start, rows, side="right") - 1
         places = inputs.positions[rows] + 1
@@ -160,13 +170,18 @@ class HeadModel:
         has_place = columns < inputs.block_table.shape[1]
         blocks = inputs.block_table[owner, np.where(has_place, columns, 0)]
         slots = np.where(has_place, blocks * self._block_size + places % self._block_size, 0)
-        self._states.write(slots, outputs.following)
-        return outputs if ids is None else self._renumbered(outputs, ids)
+        self._states.write(slots, following)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
     def _renumbered(self, outputs: StepOutputs, token_ids: Ints) -> StepOutputs:
@@ -175,3 +190,40 @@ class HeadModel:
         logits = np.full((len(outputs.logits), self._vocab_size), -np.inf, np.float32)
         logits[:, token_ids] = outputs.logits
         return replace(outputs, logits=logits, top_ids=np.where(top < 0, top, token_ids[top]).astype(np.int32))
+
+
+class DrawingHead(HeadModel):
+    """Implements ahead.AheadDevice: a head of all of the model's tokens on a device that draws.
+
+    Args: model: a program there.
+    """
+
+    def __init__(
+        self, model: Any, states: StateStore, block_size: int, vocab_size: int, *, reads_cache: bool = False
+    ) -> None:
+        super().__init__(model, states, block_size, vocab_size, reads_cache=reads_cache)
+        self._device = model
+
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        return bool(self._device.can_draw(tasks))
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: Ints | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
+        has_drafts: bool = False,
+    ) -> Any:
+        assert sources is None, "plans of a head wait"
+        ticket = self._device.submit(self._reading(inputs), tasks, rows, targets=targets, has_drafts=has_drafts)
+        self._leave(inputs, self._device.following(inputs))
+        return ticket
+
+    def record_next(self) -> bool:
+        return False
+
+    def collect(self, ticket: Any) -> DrawnTokens:
+        drawn: DrawnTokens = self._device.collect(ticket)
+        return drawn

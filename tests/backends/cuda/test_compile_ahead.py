@@ -25,6 +25,7 @@ from albireo.config import EngineConfig
 from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.speculative_config import SpeculativeConfig
+from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
 CONFIG = EngineConfig(device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8")
@@ -86,18 +87,27 @@ def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Pa
     assert (cache / "done").exists()
 
 
-def test_a_draft_models_kernels_are_compiled_too(
-    model: tuple[Path, Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_head", [False, True])
+def test_kernels_of_what_guesses_are_compiled_too(
+    is_head: bool, model: tuple[Path, Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the very program that is loaded beside the model's; whose digest says whether that was done."""
-    other = make_checkpoint(tmp_path, load_architecture("llama").tiny | {"max_position_embeddings": 32})
-    config = replace(CONFIG, speculative_config=SpeculativeConfig.of({"model": str(other)}))
-    source = open_source(model[0], config)
+    """Those of the very programs that are loaded beside the model's, which hands hidden states out for a head; a digest
+    says whether that was done."""
+    if is_head:
+        deep = load_architecture("qwen3").tiny | {"num_hidden_layers": 4}
+        directory = make_checkpoint(tmp_path / "model", deep, seed=0, dtype="bfloat16")
+        asked = {"method": "eagle3", "model": str(eagle3_head(tmp_path / "head", deep, 3)[0])}
+    else:
+        tiny, directory = load_architecture("llama").tiny | {"max_position_embeddings": 32}, model[0]
+        asked = {"model": str(make_checkpoint(tmp_path / "draft", tiny))}
+    config = replace(CONFIG, speculative_config=SpeculativeConfig.of(asked))
+    source = open_source(directory, config)
     compiled = compile_all(config, source, 64, devices.AbsentGpu())
     assert compiled.drafter is not None
-    wanted = [(compiled.programs[0], 48), (compiled.drafter.program, 32)]
-    given = {"directory": str(model[0]), "config": asdict(config), "chip": asdict(CHIP), "model_len": 64}
-    order = json.dumps({**given, "max_positions": [48, 32], "part": 1, "parts": 4})
+    wanted = [(compiled.programs[0], 48), *((program, 32) for program in compiled.drafter.programs)]
+    assert len(wanted) == 2 + is_head
+    given = {"directory": str(directory), "config": asdict(config), "chip": asdict(CHIP), "model_len": 64}
+    order = json.dumps({**given, "max_positions": [each for _, each in wanted], "part": 1, "parts": 4})
     launched: list[tuple[Program, int]] = []
 
     def launch_all(made: tuple[Program, int], part: int, parts: int) -> None:

@@ -16,13 +16,14 @@ import torch
 
 from albireo import LLM, SamplingParams
 from albireo.api import load
+from albireo.backends.cuda.compile_ahead import launch_all
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.staging import Staging
 from albireo.errors import ConfigError, OutOfMemory
+from albireo.execution.ahead import AheadRunner
 from albireo.execution.draft_head import HeadModel, HiddenStates
 from albireo.execution.inputs import pack_step
-from albireo.execution.runner import Runner
 from albireo.models import load_architecture
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from backends.cuda.test_draft_models import recording
@@ -59,10 +60,16 @@ def guesser(engine: LLM) -> tuple[CudaModel, DeviceHiddenStates]:
     """The head, and what it reads."""
     assert engine.loaded is not None and engine.loaded.method is not None
     runner = getattr(engine.loaded.method.execute, "__self__", None)
-    assert isinstance(runner, Runner) and isinstance(runner._model, HeadModel)
-    model, states = runner._model._model, engine.loaded.hidden_states
-    assert isinstance(model, CudaModel) and isinstance(states, DeviceHiddenStates)
-    return model, states
+    head, states = head_of(runner), engine.loaded.hidden_states
+    assert isinstance(head._model, CudaModel) and isinstance(states, DeviceHiddenStates)
+    return head._model, states
+
+
+def head_of(runner: Any) -> HeadModel:
+    """Drawn from where it lies, or by the host."""
+    head = runner._device if isinstance(runner, AheadRunner) else runner._model
+    assert isinstance(head, HeadModel)
+    return head
 
 
 @pytest.mark.parametrize("kind", ["mimo", "deepseek_v3"])
@@ -80,7 +87,8 @@ def test_a_layer_that_knows_the_model_is_right(kind: str, tmp_path: Path, monkey
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert head._matrices[name] is MODELS[-1]._matrices[name]
     assert head.num_blocks == MODELS[-1].num_blocks == len(states._flat) // 8
-    assert recorder.num_replayed > 0 and not any("tap0" in names for names in MODELS[-1]._results._sets)
+    sent = {name for model in (head, MODELS[-1]) for names in model._results._sets for name in names}
+    assert recorder.num_replayed > 0 and "tokens" in sent and not sent & {"tap0", "next_of_top", "logits"}
 
 
 TOKENS = [(i * 37) % 83 + 4 for i in range(19)]
@@ -130,7 +138,8 @@ def test_what_a_head_reads_and_says_is_the_cpus(kind: str, tmp_path: Path, monke
             read.append(states if isinstance(states, np.ndarray) else states.numpy())
             rows = inputs.top_rows
             inputs = replace(inputs, logit_rows=rows, top_rows=rows[:0], top_counts=rows[:0])
-            said.append(loaded.method.execute.__self__._model.run(inputs).logits.copy())  # type: ignore[union-attr]
+            runner = getattr(loaded.method.execute, "__self__", None)
+            said.append(head_of(runner).run(inputs).logits.copy())
         found.append((*read, *said))
     for ours, theirs in zip(*reversed(found), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(theirs[np.isfinite(theirs)]).max())
@@ -143,12 +152,12 @@ def plan(tokens: list[int], start: int, tables: tuple[list[int], ...]) -> StepPl
     return StepPlan(0, [work], len(tokens), waits=True)
 
 
-@pytest.mark.parametrize("kind", ["mimo", "eagle", "windows", "assistant"])
+@pytest.mark.parametrize("kind", ["eagle", "windows", "assistant"])
 def test_served_as_without_drafts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a head that knows nothing: a common beginning that is found again, who is preempted, prompts in pieces."""
     directory, asked = checkpoints(kind, tmp_path)
     prompts = [*PROMPTS, [*PROMPTS[0][:9], 7, 7]]
-    params = [*PARAMS, GREEDY.clone(max_tokens=14)]
+    params = [*PARAMS, GREEDY.clone(max_tokens=11)]
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     gpu = on_gpu(directory, monkeypatch, asked, num_gpu_blocks_override=7)
     assert tokens(gpu, prompts, params) == wanted
@@ -168,14 +177,22 @@ def test_a_head_that_fails_disturbs_nobody(
     wanted = tokens(llm(directory, device="cpu"), PROMPTS[:2], [GREEDY] * 2)
     gpu = on_gpu(directory, monkeypatch, asked)
 
-    def fails(inputs: Any) -> Any:
+    def fails(inputs: Any, *rest: Any, **named: Any) -> Any:
         raise OutOfMemory("the GPU is out of memory in a step")
 
-    monkeypatch.setattr(guesser(gpu)[0], "run", fails)
+    monkeypatch.setattr(guesser(gpu)[0], "submit", fails)
     with caplog.at_level(logging.WARNING):
         assert tokens(gpu, PROMPTS[:2], [GREEDY] * 2) == wanted
     assert caplog.text.count("the draft model failed for sequence") == 2
     assert gpu.stats().num_failed_steps == gpu.stats().num_draft_tokens == 0
+
+
+def test_steps_of_each_kind_are_launched_ahead_of_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those processes do that compile its kernels: rows come with them."""
+    directory, asked = checkpoints("mimo", tmp_path)
+    head, _ = guesser(on_gpu(directory, monkeypatch, asked, max_num_seqs=2))
+    # one token, and as many as there may be, each with four endings
+    assert launch_all(head) == 8 and launch_all(head, 1, 2) == 4
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,14 +214,14 @@ def test_hidden_states_lie_by_place_and_are_rounded_as_on_the_cpu() -> None:
     rows = rows.astype(np.float32)
     slots = np.array([5, 6, 7, *range(32, 40), *range(8, 16), 17, 18], np.int32)
     pairs = [(4, 7), (7, 6)]
+    staging = Staging({"T": 24, "B": 1, "R": 0, "G": 0, "S": 0, "D": 0, "L": 0}, 4, 8, torch.device("cpu"))
+    counted = torch.from_numpy(slots // 8 * 24 + slots % 8)
+    staging.slots = lambda sizes, group: counted  # type: ignore[method-assign]
     for is_exact in (False, True):
         theirs = HiddenStates(9, 8, 6, is_exact=is_exact)
         theirs.write(slots, rows)
         theirs.copy_blocks(pairs)
         ours = DeviceHiddenStates(9, 8, 6, torch.device("cpu"), is_exact=is_exact, group=1, unit=3)
-        staging = Staging({"T": 24, "B": 1, "R": 0, "G": 0, "S": 0, "D": 0, "L": 0}, 4, 8, torch.device("cpu"))
-        counted = torch.from_numpy(slots // 8 * 24 + slots % 8)
-        staging.slots = lambda sizes, group: counted  # type: ignore[method-assign]
         ours.keep([torch.from_numpy(rows[:, :4]), torch.from_numpy(rows[:, 4:])], staging, {})
         ours.copy_blocks(pairs)
         everywhere = np.arange(8, 72, dtype=np.int32)

@@ -22,6 +22,7 @@ from albireo.backends.cuda.expert_plan import plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.recordings import USUAL
+from albireo.backends.cuda.step_rows import with_empty_rows
 from albireo.graph.program import PackedConstant, Program
 
 _NOWHERE = torch.device("meta")
@@ -110,6 +111,9 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     if not model.draws:
         yield from _of_prompts(model)
         return
+    if _reads_rows(model):
+        yield from _of_heads(model)
+        return
     kinds = (*USUAL, (False, WHOLE))
     for size in dict.fromkeys((*(size for size in _SIZES if size < most_seqs), most_seqs)):
         for is_top, ending in kinds if size in (1, most_seqs) else kinds[:1]:
@@ -136,6 +140,22 @@ def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
     yield _step(model, most, NO_ENDING)
 
 
+def _of_heads(model: CudaModel) -> Iterator[Callable[[], None]]:
+    """Of a head that drafts: rows come with its steps, so that none is recorded. It catches up with prompts, goes on
+    with a token of each sequence, and is drawn from for each."""
+    most = model._maxima
+    kinds = (*USUAL, (False, WHOLE))
+    for tokens, size in (*((count, count) for count in _SIZES), *_MIXED, (most["T"], 1)):
+        size = min(size, most["B"])
+        if tokens > most["T"]:
+            continue
+        for is_top, ending in kinds if tokens in (1, most["T"]) else kinds[:1]:
+            logits, top = (0, size) if is_top else (size, 0)
+            reported = size if ending.reports else 0
+            sizes = {"T": tokens, "B": size, "R": logits, "G": top, "S": size, "D": size, "L": reported}
+            yield _step(model, sizes, ending)
+
+
 def _of_experts(model: CudaModel) -> Iterator[Bucket]:
     """Of steps whose lists of experts are cut alike one each."""
     lists, sizes, tokens = model._scratch.experts, model._buckets.sizes, model._buckets.tokens
@@ -157,6 +177,10 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
                 yield Bucket(model._buckets.sequences[0], True, DRAWS, count)
 
 
+def _reads_rows(model: CudaModel) -> bool:
+    return any(call.family == "given" for call in model.program.calls)
+
+
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
     return lambda: model._record(bucket)
 
@@ -164,6 +188,7 @@ def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
 def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:
     def launch() -> None:
         model._fill_with_padding(sizes)
-        model._whole(sizes, ending, feeds=False)()
+        own = with_empty_rows(model._step(sizes), model.program, model.device) if _reads_rows(model) else None
+        model._whole(sizes, ending, False, own)()
 
     return launch

@@ -22,7 +22,7 @@ from albireo.graph.program import Program
 
 Ints = NDArray[np.int32]
 
-#: Rows that are rounded at once: what that takes is next to nothing beside a step.
+#: Rows that are kept at once: what that takes beside them is little.
 _ROWS = 1024
 
 
@@ -65,10 +65,10 @@ class DeviceHiddenStates:
         if self._unit != 1:
             size = self._block_size
             slots = slots // (size * self._unit) * size + slots % size
-        rows = taps[0] if len(taps) == 1 else torch.cat(list(taps), dim=1)
-        if self._combine is not None:
-            rows = self._combine(rows)
-        self._put(slots, rows)
+        for start, end in _pieces(count):
+            some = [each[start:end] for each in taps]
+            rows = some[0] if len(some) == 1 else torch.cat(some, dim=1)
+            self._put(slots[start:end], rows if self._combine is None else self._combine(rows))
 
     def slots(self, inputs: StepInputs) -> Ints:
         """[T] where those of a step's rows lie."""
@@ -89,8 +89,7 @@ class DeviceHiddenStates:
             blocks[target].copy_(blocks[source])
 
     def _put(self, slots: torch.Tensor, rows: torch.Tensor) -> None:
-        for start, end in _pieces(len(rows)):
-            self._flat[slots[start:end]] = rows[start:end].to(self._dtype)
+        self._flat[slots] = rows.to(self._dtype)
 
     def _there(self, slots: Ints) -> torch.Tensor:
         return torch.from_numpy(slots.astype(np.int64)).to(self._device)

@@ -189,8 +189,11 @@ class CudaModel:
         told = [name for name in self.program.outputs if is_told(name)]
         counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        following = following_of(self.program, self._output, num_rows, num_top)
-        return StepOutputs(**(_MISSING | self._results.receive(ticket)), following=following)
+        return StepOutputs(**(_MISSING | self._results.receive(ticket)), following=self.following(inputs))
+
+    def following(self, inputs: StepInputs) -> Any:
+        """[S, E] of the step that was begun last, what it left where it is a head's; the next one overwrites it."""
+        return following_of(self.program, self._output, len(inputs.logit_rows), len(inputs.top_rows))
 
     @frees_cache
     def sharing(self, program: Program) -> CudaModel:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 from albireo.api.beside import FEW_BLOCKS, MakeBeside
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
@@ -447,6 +449,8 @@ class CudaDevice:
             unit=model.program.kv.units[group],
             combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
         )
+        # what reading takes is had before blocks are counted
+        states.read(np.zeros(model.program.maxima["T"], np.int32))
         model.hidden_states = states
         return states
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
 from albireo.api.beside import FEW_BLOCKS, MakeBeside
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
@@ -136,6 +134,7 @@ class Device(Protocol):
     def hidden_states(
         self,
         model: Any,
+        head: Any,
         num_blocks: int,
         block_size: int,
         width: int,
@@ -144,7 +143,10 @@ class Device(Protocol):
         group: int,
         combine: Any | None,
     ) -> StateStore:
-        """Where those of model() are kept that a head reads. Args: see HiddenStates; combine: made by guesser()."""
+        """Where those of model() are kept that a head reads.
+
+        Args: head, combine: made by guesser(). The others are those of HiddenStates.
+        """
         ...
 
     def tower(
@@ -257,6 +259,7 @@ class CpuDevice:
     def hidden_states(
         self,
         model: Any,
+        head: Any,
         num_blocks: int,
         block_size: int,
         width: int,
@@ -429,6 +432,7 @@ class CudaDevice:
     def hidden_states(
         self,
         model: CudaModel,
+        head: CudaModel,
         num_blocks: int,
         block_size: int,
         width: int,
@@ -449,9 +453,8 @@ class CudaDevice:
             unit=model.program.kv.units[group],
             combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
         )
-        # what reading takes is had before blocks are counted
-        states.read(np.zeros(model.program.maxima["T"], np.int32))
-        model.hidden_states = states
+        assert head.head_rows is not None, "it leaves nothing"
+        model.hidden_states = head.head_rows.states = states
         return states
 
     def tower(

@@ -30,7 +30,7 @@ from albireo.config import EngineConfig
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, ModelError
 from albireo.execution.ahead import AheadRunner
-from albireo.execution.draft_head import DrawingHead, HeadModel, HiddenStates, StateStore
+from albireo.execution.draft_head import DeviceHead, HeadModel, HiddenStates
 from albireo.execution.draft_ids import DraftIds
 from albireo.execution.runner import Runner
 from albireo.graph.node import Graph, RowSegment
@@ -114,7 +114,7 @@ class HeadDrafter:
                 rows = combining.maxima["T"]
                 combine = device.guesser(self.config, model, combining, weights, 1, rows, advance)
         states: Any = device.hidden_states(
-            model, num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
+            model, own, num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
         )
         runner = self._runner(device, own, states)
         method = Method(
@@ -129,19 +129,27 @@ class HeadDrafter:
             own.take_blocks(num_blocks)
             states.take_blocks(num_blocks)
 
-        return LoadedDrafter(method, self.block_bytes(device), states, resize=None if device.name == "cpu" else resize)
+        return LoadedDrafter(
+            method,
+            self.block_bytes(device),
+            states,
+            prepare=runner.prepare,
+            resize=None if device.name == "cpu" else resize,
+        )
 
-    def _runner(self, device: Device, model: Any, states: StateStore) -> PlanRunner:
+    def _runner(self, device: Device, model: Any, states: Any) -> PlanRunner:
         """What draws its guesses: the device where it can, and their ids are the model's."""
         size, vocab_size, reads_cache = self.config.block_size, self.vocab_size, self.head.reads_cache
         ids = self._ids(model)
         # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
-        if device.name == "cpu" or ids is not None:
+        if device.name == "cpu":
             reading = HeadModel(model, states, size, vocab_size, ids, reads_cache=reads_cache)
             return Runner(reading, vocab_size, size, states=reading if reads_cache else None, num_ahead=1)
-        drawing = DrawingHead(model, states, size, vocab_size, reads_cache=reads_cache)
-        kept, longest = drawing if reads_cache else None, self.max_positions
-        return AheadRunner(drawing, vocab_size, size, longest, states=kept, num_ahead=1)
+        there = DeviceHead(model, states, size, vocab_size, ids, reads_cache=reads_cache)
+        kept = there if reads_cache else None
+        if ids is not None:
+            return Runner(there, vocab_size, size, states=kept, num_ahead=1)
+        return AheadRunner(there, vocab_size, size, self.max_positions, states=kept, num_ahead=1)
 
     def _ids(self, model: object) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""

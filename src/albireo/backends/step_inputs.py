@@ -56,6 +56,8 @@ class StepInputs:
             have that end, too. Left out: of all it is.
         rope_positions: [T] by which rows are rotated, and rope_rows: [T, D] float32 cosines, then sines, that stand for
             these. Left out: positions.
+        read_slots: [T] where hidden states lie that a head reads, and leave_slots: [S], rows as in out_rows, where
+            those go that it leaves; slot 0: nowhere. For a device that keeps them itself; else they are given.
     """
 
     token_ids: Ints
@@ -79,6 +81,8 @@ class StepInputs:
     rope_positions: Ints | None = None
     rope_rows: NDArray[np.float32] | None = None
     row_ends: Ints | None = None
+    read_slots: Ints | None = None
+    leave_slots: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ class StepOutputs:
         taps: [T, width] float32, of a program with taps: hidden states of all rows, side by side; none of a GPU's,
             which keeps them itself.
         following: [S, E] float32, rows as in out_rows, of a head that drafts: what stands for the next hidden states;
-            a GPU's are a tensor there.
+            likewise.
     """
 
     logits: NDArray[np.float32]
@@ -38,7 +37,7 @@ class StepOutputs:
     top_values: NDArray[np.float32]
     hidden: NDArray[np.float32] = field(default_factory=lambda: NOTHING)
     taps: NDArray[np.float32] = field(default_factory=lambda: NOTHING)
-    following: Any = field(default_factory=lambda: NOTHING)
+    following: NDArray[np.float32] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

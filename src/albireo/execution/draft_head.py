@@ -34,17 +34,13 @@ class Steps(Protocol):
 
 
 class StateStore(Protocol):
-    """Hidden states by place, wherever they lie: rows are arrays or tensors there."""
+    """Where hidden states are kept, on a processor or a device."""
 
     def slots(self, inputs: StepInputs) -> Ints:
         """[T] where those of a step's rows lie."""
         ...
 
-    def write(self, slots: Ints, rows: Any) -> None:
-        """Args: rows: [n, width]."""
-        ...
-
-    def read(self, slots: Ints) -> Any:
+    def read(self, slots: Ints) -> F32:
         """[n, width]."""
         ...
 
@@ -130,7 +126,7 @@ class HeadModel:
     def __init__(
         self,
         model: Steps,
-        states: StateStore,
+        states: HiddenStates,
         block_size: int,
         vocab_size: int,
         token_ids: Ints | DraftIds | None = None,
@@ -146,22 +142,23 @@ class HeadModel:
         if isinstance(ids, DraftIds):
             ids.meet(inputs.token_ids)
             ids = ids.of_row
-        outputs = self._model.run(self._reading(inputs))
-        self._leave(inputs, outputs.following)
+        outputs = self._run(inputs)
         return outputs if ids is None else self._renumbered(outputs, ids)
 
-    def _reading(self, inputs: StepInputs) -> StepInputs:
-        """The step with the hidden states that it reads."""
-        if self._reads_cache:
-            given = (self._states.read(self._states.slots(inputs)),)
-            return replace(inputs, given=given, rope_positions=inputs.positions + 1)
-        return replace(inputs, given=(self._states.read(inputs.slots),))
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        states, (read, left) = self._states, self._places(inputs)
+        outputs = self._model.run(replace(self._turned(inputs), given=(states.read(read),)))
+        states.write(left, outputs.following)
+        return outputs
 
-    def _leave(self, inputs: StepInputs, following: Any) -> None:
-        """What the head left of a step's rows, where the next one of their sequence finds it."""
+    def _turned(self, inputs: StepInputs) -> StepInputs:
+        return replace(inputs, rope_positions=inputs.positions + 1) if self._reads_cache else inputs
+
+    def _places(self, inputs: StepInputs) -> tuple[Ints, Ints]:
+        """[T] where it reads, and [S] where it leaves what the next token of a sequence finds."""
         if self._reads_cache:
-            self._states.write(self._states.slots(inputs), following)
-            return
+            slots = self._states.slots(inputs)
+            return slots, slots[inputs.out_rows]
         rows = inputs.out_rows
         owner = np.searchsorted(inputs.query_start, rows, side="right") - 1
         places = inputs.positions[rows] + 1
@@ -169,8 +166,7 @@ class HeadModel:
         columns = places // self._block_size
         has_place = columns < inputs.block_table.shape[1]
         blocks = inputs.block_table[owner, np.where(has_place, columns, 0)]
-        slots = np.where(has_place, blocks * self._block_size + places % self._block_size, 0)
-        self._states.write(slots, following)
+        return inputs.slots, np.where(has_place, blocks * self._block_size + places % self._block_size, 0)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
@@ -192,16 +188,24 @@ class HeadModel:
         return replace(outputs, logits=logits, top_ids=np.where(top < 0, top, token_ids[top]).astype(np.int32))
 
 
-class DrawingHead(HeadModel):
-    """Implements ahead.AheadDevice: a head of all of the model's tokens on a device that draws.
+class DeviceHead(HeadModel):
+    """Implements ahead.AheadDevice: a head on a device that keeps hidden states itself, and draws.
 
-    Args: model: a program there.
+    Args: model: a program there, which reads and leaves them where its steps say. token_ids: where it has ids of its
+        own its tokens are drawn by the host.
     """
 
     def __init__(
-        self, model: Any, states: StateStore, block_size: int, vocab_size: int, *, reads_cache: bool = False
+        self,
+        model: Any,
+        states: Any,
+        block_size: int,
+        vocab_size: int,
+        token_ids: Ints | DraftIds | None = None,
+        *,
+        reads_cache: bool = False,
     ) -> None:
-        super().__init__(model, states, block_size, vocab_size, reads_cache=reads_cache)
+        super().__init__(model, states, block_size, vocab_size, token_ids, reads_cache=reads_cache)
         self._device = model
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
@@ -217,13 +221,18 @@ class DrawingHead(HeadModel):
         has_drafts: bool = False,
     ) -> Any:
         assert sources is None, "plans of a head wait"
-        ticket = self._device.submit(self._reading(inputs), tasks, rows, targets=targets, has_drafts=has_drafts)
-        self._leave(inputs, self._device.following(inputs))
-        return ticket
+        return self._device.submit(self._placed(inputs), tasks, rows, targets=targets, has_drafts=has_drafts)
 
     def record_next(self) -> bool:
-        return False
+        return bool(self._device.record_next())
 
     def collect(self, ticket: Any) -> DrawnTokens:
         drawn: DrawnTokens = self._device.collect(ticket)
         return drawn
+
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        return self._model.run(self._placed(inputs))
+
+    def _placed(self, inputs: StepInputs) -> StepInputs:
+        read, left = self._places(inputs)
+        return replace(self._turned(inputs), read_slots=read, leave_slots=left.astype(np.int32))

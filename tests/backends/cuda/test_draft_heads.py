@@ -19,7 +19,6 @@ from albireo.api import load
 from albireo.backends.cuda.compile_ahead import launch_all
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 from albireo.backends.cuda.model import CudaModel
-from albireo.backends.cuda.staging import Staging
 from albireo.errors import ConfigError, OutOfMemory
 from albireo.execution.ahead import AheadRunner
 from albireo.execution.draft_head import HeadModel, HiddenStates
@@ -79,16 +78,23 @@ def test_a_layer_that_knows_the_model_is_right(kind: str, tmp_path: Path, monkey
     directory = make_checkpoint(tmp_path, config, weights=markov(mtp_weights(config, 5), config))
     wanted = tokens(llm(directory, device="cpu"), PROMPTS, PARAMS)
     gpu = on_gpu(directory, monkeypatch, {"method": "mtp"})
-    recorder = recording(MODELS[-1])
+    head, states = guesser(gpu)
+    recorders = [recording(model) for model in (MODELS[-1], head)]
     assert tokens(gpu, PROMPTS, PARAMS) == wanted
     stats = gpu.stats()
     assert stats.num_accepted_tokens > 0.9 * stats.num_draft_tokens > 10
-    head, states = guesser(gpu)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert head._matrices[name] is MODELS[-1]._matrices[name]
     assert head.num_blocks == MODELS[-1].num_blocks == len(states._flat) // 8
     sent = {name for model in (head, MODELS[-1]) for names in model._results._sets for name in names}
-    assert recorder.num_replayed > 0 and "tokens" in sent and not sent & {"tap0", "next_of_top", "logits"}
+    assert "tokens" in sent and not sent & {"tap0", "next_of_top", "logits"}
+    assert all(recorder.num_replayed > 0 for recorder in recorders)
+    before = len(head._recordings)
+    assert gpu.loaded is not None
+    while gpu.loaded.prepare():
+        pass
+    assert len(head._recordings) > before
+    assert tokens(gpu, PROMPTS, PARAMS) == wanted
 
 
 TOKENS = [(i * 37) % 83 + 4 for i in range(19)]
@@ -134,8 +140,7 @@ def test_what_a_head_reads_and_says_is_the_cpus(kind: str, tmp_path: Path, monke
         read, said = [], []
         for step in (plan(first, start, own), plan(TOKENS[:1], start + len(first) - (kind == "assistant"), own)):
             inputs = pack_step(step, 8, num_ahead=1).inputs
-            states = loaded.hidden_states.read(loaded.hidden_states.slots(inputs))
-            read.append(states if isinstance(states, np.ndarray) else states.numpy())
+            read.append(loaded.hidden_states.read(loaded.hidden_states.slots(inputs)))
             rows = inputs.top_rows
             inputs = replace(inputs, logit_rows=rows, top_rows=rows[:0], top_counts=rows[:0])
             runner = getattr(loaded.method.execute, "__self__", None)
@@ -187,12 +192,31 @@ def test_a_head_that_fails_disturbs_nobody(
     assert gpu.stats().num_failed_steps == gpu.stats().num_draft_tokens == 0
 
 
+def test_hidden_states_that_are_not_kept_disturb_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, asked = checkpoints("eagle3", tmp_path)
+    wanted = tokens(llm(directory, device="cpu"), PROMPTS[:2], [GREEDY] * 2)
+    gpu = on_gpu(directory, monkeypatch, asked)
+
+    def fails(rows: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(guesser(gpu)[1], "_combine", fails)
+    with caplog.at_level(logging.WARNING):
+        assert tokens(gpu, PROMPTS[:2], [GREEDY] * 2) == wanted
+    assert caplog.text.count("hidden states of a step are not kept") == 1
+    stats = gpu.stats()
+    assert stats.num_failed_steps == 0 and stats.num_draft_tokens > stats.num_accepted_tokens
+
+
 def test_steps_of_each_kind_are_launched_ahead_of_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those processes do that compile its kernels: rows come with them."""
+    """As those processes do that compile its kernels."""
     directory, asked = checkpoints("mimo", tmp_path)
-    head, _ = guesser(on_gpu(directory, monkeypatch, asked, max_num_seqs=2))
-    # one token, and as many as there may be, each with four endings
-    assert launch_all(head) == 8 and launch_all(head, 1, 2) == 4
+    head, states = guesser(on_gpu(directory, monkeypatch, asked, max_num_seqs=2))
+    states._flat[:] = 7.0
+    assert launch_all(head) > 8
+    assert (states._flat[1:] == 7.0).all() and not (states._flat[0] == 7.0).any(), "padding goes to the null block"
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,19 +238,25 @@ def test_hidden_states_lie_by_place_and_are_rounded_as_on_the_cpu() -> None:
     rows = rows.astype(np.float32)
     slots = np.array([5, 6, 7, *range(32, 40), *range(8, 16), 17, 18], np.int32)
     pairs = [(4, 7), (7, 6)]
-    staging = Staging({"T": 24, "B": 1, "R": 0, "G": 0, "S": 0, "D": 0, "L": 0}, 4, 8, torch.device("cpu"))
     counted = torch.from_numpy(slots // 8 * 24 + slots % 8)
-    staging.slots = lambda sizes, group: counted  # type: ignore[method-assign]
+    halves = [torch.from_numpy(rows[:, :4]), torch.from_numpy(rows[:, 4:])]
     for is_exact in (False, True):
         theirs = HiddenStates(9, 8, 6, is_exact=is_exact)
         theirs.write(slots, rows)
         theirs.copy_blocks(pairs)
-        ours = DeviceHiddenStates(9, 8, 6, torch.device("cpu"), is_exact=is_exact, group=1, unit=3)
-        ours.keep([torch.from_numpy(rows[:, :4]), torch.from_numpy(rows[:, 4:])], staging, {})
-        ours.copy_blocks(pairs)
+        settings: dict[str, Any] = {"is_exact": is_exact, "group": 1, "unit": 3}
+        plain = DeviceHiddenStates(9, 8, 6, torch.device("cpu"), **settings)
+        plain.keep([torch.from_numpy(rows)], counted)
+        joined = DeviceHiddenStates(9, 8, 6, torch.device("cpu"), combine=lambda found: found * 2, **settings)
+        joined.keep([each / 2 for each in halves], counted)
         everywhere = np.arange(8, 72, dtype=np.int32)
-        np.testing.assert_array_equal(ours.read(everywhere).numpy(), theirs.read(everywhere))
-        ours.write(slots[::-1].copy(), torch.from_numpy(rows))
-        np.testing.assert_array_equal(ours.read(slots[::-1].copy()).numpy(), theirs.read(slots))
-        ours.take_blocks(3)
-        assert len(ours._flat) == 24 and not ours._flat.any()
+        for ours in (plain, joined):
+            ours.copy_blocks(pairs)
+            np.testing.assert_array_equal(ours.read(everywhere), theirs.read(everywhere))
+        out = torch.full((len(slots), 6), 7.0)
+        plain.give(torch.from_numpy(slots), out)
+        np.testing.assert_array_equal(out.numpy(), theirs.read(slots))
+        plain.leave(torch.from_numpy(rows), torch.from_numpy(slots[::-1].copy()))
+        np.testing.assert_array_equal(plain.read(slots[::-1].copy()), theirs.read(slots))
+        plain.take_blocks(3)
+        assert len(plain._flat) == 24 and not plain._flat.any()

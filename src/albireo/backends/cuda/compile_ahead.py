@@ -19,6 +19,7 @@ from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.endings import WHOLE
 from albireo.backends.cuda.expert_plan import plan_for
+from albireo.backends.cuda.hidden_states import DeviceHiddenStates, taps_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.recordings import USUAL
@@ -75,7 +76,7 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         else:
             dtype = constant.packing.partition(".")[2]
             matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, _NOWHERE)
-    return CudaModel(
+    model = CudaModel(
         program,
         matrices,
         vectors,
@@ -85,6 +86,26 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         num_state_slots=1,
         recorder=_Once(),
     )
+    _keep_hidden_states(model)
+    return model
+
+
+def _keep_hidden_states(model: CudaModel) -> None:
+    """Of a model that a head reads, and of a head: where they would be."""
+    program, kv = model.program, model.program.kv
+    taps, kinds = taps_of(program), {constant.packing for constant in program.constants.values()}
+    is_exact = not kinds & {"row.bfloat16", "row.float16"}
+    if model.head_rows is not None:
+        width, unit = model.head_rows.given.shape[1], 1
+    elif taps:
+        width, unit = program.buffers[program.outputs[taps[0]]].cols, kv.units[kv.windows.index(None)]
+    else:
+        return
+    states = DeviceHiddenStates(_NUM_BLOCKS, kv.block_size, width, _NOWHERE, is_exact=is_exact, unit=unit)
+    if model.head_rows is not None:
+        model.head_rows.states = states
+    else:
+        model.hidden_states = states
 
 
 def _is_vector(constant: PackedConstant) -> bool:
@@ -111,9 +132,6 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     if not model.draws:
         yield from _of_prompts(model)
         return
-    if _reads_rows(model):
-        yield from _of_heads(model)
-        return
     kinds = (*USUAL, (False, WHOLE))
     for size in dict.fromkeys((*(size for size in _SIZES if size < most_seqs), most_seqs)):
         for is_top, ending in kinds if size in (1, most_seqs) else kinds[:1]:
@@ -138,22 +156,6 @@ def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
             rows = min(size, most["R"])
             yield _step(model, {"T": tokens, "B": size, "R": rows, "G": 0, "S": rows, "D": 0, "L": 0}, NO_ENDING)
     yield _step(model, most, NO_ENDING)
-
-
-def _of_heads(model: CudaModel) -> Iterator[Callable[[], None]]:
-    """Of a head that drafts: rows come with its steps, so that none is recorded. It catches up with prompts, goes on
-    with a token of each sequence, and is drawn from for each."""
-    most = model._maxima
-    kinds = (*USUAL, (False, WHOLE))
-    for tokens, size in (*((count, count) for count in _SIZES), *_MIXED, (most["T"], 1)):
-        size = min(size, most["B"])
-        if tokens > most["T"]:
-            continue
-        for is_top, ending in kinds if tokens in (1, most["T"]) else kinds[:1]:
-            logits, top = (0, size) if is_top else (size, 0)
-            reported = size if ending.reports else 0
-            sizes = {"T": tokens, "B": size, "R": logits, "G": top, "S": size, "D": size, "L": reported}
-            yield _step(model, sizes, ending)
 
 
 def _of_experts(model: CudaModel) -> Iterator[Bucket]:

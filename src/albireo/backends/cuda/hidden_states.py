@@ -1,28 +1,32 @@
 """DeviceHiddenStates: hidden states of tokens in device memory, kept for a head that drafts.
 
-What execution/draft_head.py's HiddenStates are on a processor, by the same places. The model leaves them here behind
-the launches of each of its steps (model.py), which is no part of a recording; the head reads and writes them by slots
-that the host names. Does not know which layer they are of.
+What execution/draft_head.py's HiddenStates are on a processor, by the same places. The model leaves them here at the
+end of each of its steps, and the head reads and leaves them by slots that come with its own: launches of a step like
+others (model.py). Does not know which layer they are of.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.kernels.move_rows import move_rows
+from albireo.backends.cuda.staging import Columns
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import NOTHING
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.program import Program
 
+_LOG = logging.getLogger(__name__)
+
 Ints = NDArray[np.int32]
 
-#: Rows that are kept at once: what that takes beside them is little.
+#: Arrays of a head's steps.
+HEAD_COLUMNS: Columns = {"read_slots": ("T", np.int32), "leave_slots": ("S", np.int32)}
+#: Rows of several layers that are put side by side at once: what that takes is little.
 _ROWS = 1024
 
 
@@ -49,8 +53,14 @@ class DeviceHiddenStates:
     ) -> None:
         self._block_size, self._width, self._device = block_size, width, device
         self._dtype = torch.float32 if is_exact else torch.bfloat16
-        self._group, self._unit, self._combine = group, unit, combine
+        self.group, self._unit, self._combine = group, unit, combine
+        self._has_failed = False
         self.take_blocks(num_blocks)
+
+    @property
+    def is_combined(self) -> bool:
+        """A program of its own makes them: its launches are none of the model's."""
+        return self._combine is not None
 
     def take_blocks(self, num_blocks: int) -> None:
         """Keep those of so many blocks, in place of those there were."""
@@ -58,29 +68,40 @@ class DeviceHiddenStates:
         shape = (num_blocks * self._block_size, self._width)
         self._flat = torch.zeros(shape, dtype=self._dtype, device=self._device)
 
-    def keep(self, taps: Sequence[torch.Tensor], staging: Staging, sizes: Mapping[str, int]) -> None:
-        """Those of all rows of a step, behind its launches. Args: taps: [T, any] each. sizes: as it was staged."""
-        count = len(taps[0])
-        slots = staging.slots(sizes, self._group)[:count].long()
-        if self._unit != 1:
-            size = self._block_size
-            slots = slots // (size * self._unit) * size + slots % size
-        for start, end in _pieces(count):
-            some = [each[start:end] for each in taps]
-            rows = some[0] if len(some) == 1 else torch.cat(some, dim=1)
-            self._put(slots[start:end], rows if self._combine is None else self._combine(rows))
+    def keep(self, taps: Sequence[torch.Tensor], slots: torch.Tensor) -> None:
+        """Those of all rows of a step of the model. Args: taps: [T, any] each. slots: [T] as kernels count them."""
+        if self._combine is None:
+            self._put(taps[0], slots)
+            return
+        try:
+            for start, end in _pieces(len(slots)):
+                rows = torch.cat([each[start:end] for each in taps], dim=1)
+                self._put(self._combine(rows), slots[start:end])
+        except Exception as error:
+            # the step has its logits, and nobody's tokens depend on guesses
+            if not self._has_failed:
+                _LOG.warning("hidden states of a step are not kept, guesses from them will be wrong: %s", error)
+            self._has_failed = True
+
+    def _put(self, rows: torch.Tensor, slots: torch.Tensor) -> None:
+        size = self._block_size
+        move_rows(rows, self._flat, put=slots, size=size, span=size * self._unit)
+
+    def leave(self, rows: torch.Tensor, slots: torch.Tensor) -> None:
+        """What a head leaves. Args: rows: [n, width]. slots: [n] as the engine counts them."""
+        move_rows(rows, self._flat, put=slots, size=self._block_size, span=self._block_size)
+
+    def give(self, slots: torch.Tensor, out: torch.Tensor) -> None:
+        """What a head reads, into out: [n, width]. Args: slots: [n] as the engine counts them."""
+        move_rows(self._flat, out, taken=slots)
 
     def slots(self, inputs: StepInputs) -> Ints:
         """[T] where those of a step's rows lie."""
-        return inputs.slots if inputs.group_slots is None else np.ascontiguousarray(inputs.group_slots[self._group])
+        return inputs.slots if inputs.group_slots is None else np.ascontiguousarray(inputs.group_slots[self.group])
 
-    def write(self, slots: Ints, rows: torch.Tensor) -> None:
-        """Args: rows: [n, width] float32."""
-        self._put(self._there(slots), rows)
-
-    def read(self, slots: Ints) -> torch.Tensor:
-        """[n, width] float32."""
-        return self._flat[self._there(slots)].float()
+    def read(self, slots: Ints) -> NDArray[np.float32]:
+        """[n, width] copies on the host, to be looked at."""
+        return np.asarray(self._flat[torch.from_numpy(slots.astype(np.int64))].float().cpu().numpy())
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy those of whole blocks (source, target), in order."""
@@ -88,16 +109,36 @@ class DeviceHiddenStates:
         for source, target in pairs:
             blocks[target].copy_(blocks[source])
 
-    def _put(self, slots: torch.Tensor, rows: torch.Tensor) -> None:
-        self._flat[slots] = rows.to(self._dtype)
 
-    def _there(self, slots: Ints) -> torch.Tensor:
-        return torch.from_numpy(slots.astype(np.int64)).to(self._device)
+class HeadRows:
+    """What a head's program reads and leaves: launches before its own, and behind them. Args: width: of hidden states.
+
+    Attributes: given: [T, width] float32, what the step brings. states: where they are kept; None: nobody has said yet.
+    """
+
+    def __init__(self, num_rows: int, width: int, device: torch.device) -> None:
+        self.given = torch.zeros((num_rows, width), dtype=torch.float32, device=device)
+        self.states: DeviceHiddenStates | None = None
+
+    def read(self, columns: Mapping[str, torch.Tensor]) -> None:
+        if self.states is not None:
+            slots = columns["read_slots"]
+            self.states.give(slots, self.given[: len(slots)])
+
+    def leave(self, columns: Mapping[str, torch.Tensor], output: Callable[[str, int], torch.Tensor], rows: int) -> None:
+        """Args: rows: whose logits are wanted, before those whose best few are."""
+        if self.states is not None:
+            slots = columns["leave_slots"]
+            self.states.leave(output(NEXT_OF_LOGITS, rows), slots[:rows])
+            self.states.leave(output(NEXT_OF_TOP, len(slots) - rows), slots[rows:])
 
 
-def is_told(name: str) -> bool:
-    """Whether an output of a program goes to the host: neither hidden states nor what stands for them does."""
-    return not name.startswith(TAP) and name not in (NEXT_OF_LOGITS, NEXT_OF_TOP)
+def head_rows_of(program: Program, device: torch.device) -> HeadRows | None:
+    """None of a program that is no head."""
+    if NEXT_OF_TOP not in program.outputs:
+        return None
+    (width,) = {int(call.attrs["width"]) for call in program.calls if call.family == "given"}
+    return HeadRows(program.maxima["T"], width, device)
 
 
 def taps_of(program: Program) -> list[str]:
@@ -105,11 +146,9 @@ def taps_of(program: Program) -> list[str]:
     return [name for name in program.outputs if name.startswith(TAP)]
 
 
-def following_of(program: Program, output: Callable[[str, int], torch.Tensor], num_rows: int, num_top: int) -> Any:
-    """[S, E] what a head left of the rows that are drawn from, on the device; nothing of another program's step."""
-    if NEXT_OF_TOP not in program.outputs:
-        return NOTHING
-    return torch.cat([output(NEXT_OF_LOGITS, num_rows), output(NEXT_OF_TOP, num_top)])
+def is_told(name: str) -> bool:
+    """Whether an output of a program goes to the host: neither hidden states nor what stands for them does."""
+    return not name.startswith(TAP) and name not in (NEXT_OF_LOGITS, NEXT_OF_TOP)
 
 
 def _pieces(count: int) -> Iterator[tuple[int, int]]:

@@ -22,7 +22,7 @@ from albireo.backends.cuda.call_args import Launch, Memory
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
-from albireo.backends.cuda.hidden_states import DeviceHiddenStates, following_of, is_told, taps_of
+from albireo.backends.cuda.hidden_states import HEAD_COLUMNS, DeviceHiddenStates, head_rows_of, is_told, taps_of
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
@@ -77,7 +77,9 @@ class CudaModel:
     is; 2. a step's result depends on its inputs, on the KV cache and on states only: neither on padding nor on whether
     it was recorded.
 
-    Fields: hidden_states: where those of each step are kept that a head reads; None: nowhere.
+    Fields:
+        hidden_states: where those of each step are kept that a head reads; None: nowhere.
+        head_rows: what a head's steps read and leave; None: it is none.
 
     Args:
         matrices, vectors: the program's constants, on the device.
@@ -189,11 +191,7 @@ class CudaModel:
         told = [name for name in self.program.outputs if is_told(name)]
         counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        return StepOutputs(**(_MISSING | self._results.receive(ticket)), following=self.following(inputs))
-
-    def following(self, inputs: StepInputs) -> Any:
-        """[S, E] of the step that was begun last, what it left where it is a head's; the next one overwrites it."""
-        return following_of(self.program, self._output, len(inputs.logit_rows), len(inputs.top_rows))
+        return StepOutputs(**(_MISSING | self._results.receive(ticket)))
 
     @frees_cache
     def sharing(self, program: Program) -> CudaModel:
@@ -231,6 +229,9 @@ class CudaModel:
             columns = {**columns, **TYPE_COLUMNS}
         if self._has_axes:
             columns = {**columns, **ROPE_COLUMNS}
+        self.head_rows = head_rows_of(program, self.device)
+        if self.head_rows is not None:
+            columns = {**columns, **HEAD_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
@@ -289,10 +290,14 @@ class CudaModel:
         else:
             self._run(bucket)
             sizes = dict(bucket.sizes)
-        if self.hidden_states is not None:
-            taps = [self._output(name, inputs.num_tokens) for name in taps_of(self.program)]
-            self.hidden_states.keep(taps, self._staging, sizes)
+        if self.hidden_states is not None and self.hidden_states.is_combined:
+            self._keep(self.hidden_states, sizes, inputs.num_tokens)
         return sizes
+
+    def _keep(self, states: DeviceHiddenStates, sizes: Mapping[str, int], num_tokens: int) -> None:
+        """Hidden states of a step of these sizes, of so many rows."""
+        taps = [self._output(name, num_tokens) for name in taps_of(self.program)]
+        states.keep(taps, self._staging.slots(sizes, states.group)[:num_tokens])
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -378,7 +383,8 @@ class CudaModel:
         return [(call, bind(call, memory)) for call in program.calls]
 
     def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
-        return self._staging.step(self.program.sizes(sizes))
+        step = self._staging.step(self.program.sizes(sizes))
+        return step if self.head_rows is None else replace(step, given=(self.head_rows.given[: sizes["T"]],))
 
     def _own_step(self, sizes: Mapping[str, int], inputs: StepInputs) -> DeviceStep:
         """A step that is not padded, with what it brings."""
@@ -403,11 +409,19 @@ class CudaModel:
         step = self._step(sizes) if own is None else own
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
         end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
+        head, states = self.head_rows, self.hidden_states
+        columns = {} if head is None else self._staging.tensors(sizes, HEAD_COLUMNS)
 
         def launches() -> None:
             if feeds:
                 feed_drawn(step.token_ids, sources, self._endings.tokens)
+            if head is not None:
+                head.read(columns)
             self._launch(step)
+            if head is not None:
+                head.leave(columns, self._output, sizes["R"])
+            if states is not None and not states.is_combined:
+                self._keep(states, sizes, sizes["T"])
             if end is not None:
                 end()
 

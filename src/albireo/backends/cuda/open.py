@@ -76,7 +76,8 @@ def open_model(
             num_host_blocks=num_host_blocks,
             num_state_slots=num_state_slots,
             max_num_seqs=max_num_seqs,
-            has_axes=has_axes,
+            # what reads another's cache is turned as the token behind it
+            has_axes=has_axes or reads_cache,
             is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
             beside=beside,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from albireo.api.beside import FEW_BLOCKS, MakeBeside
+from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
@@ -21,7 +21,6 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
-from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
@@ -112,41 +111,13 @@ class Device(Protocol):
         ...
 
     def guesser(
-        self,
-        config: EngineConfig,
-        model: Any,
-        program: Program,
-        weights: Weights | StoredWeights,
-        num_blocks: int,
-        max_positions: int,
-        advance: Advance,
-        borrowed: Sequence[str] = (),
-        *,
-        reads_cache: bool = False,
+        self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance
     ) -> DeviceModel:
-        """A program that guesses for model(), with weights of its own, and blocks that have the numbers of its blocks.
-
-        Args: max_positions: longest sequence in tokens. borrowed: constants that are model()'s, which has the same by
-            these names. reads_cache: its KV cache is model()'s.
-        """
+        """A program that guesses for model(), ready to run, of which blocks have the numbers of model()'s."""
         ...
 
-    def hidden_states(
-        self,
-        model: Any,
-        head: Any,
-        num_blocks: int,
-        block_size: int,
-        width: int,
-        *,
-        is_exact: bool,
-        group: int,
-        combine: Any | None,
-    ) -> StateStore:
-        """Where those of model() are kept that a head reads.
-
-        Args: head, combine: made by guesser(). The others are those of HiddenStates.
-        """
+    def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> StateStore:
+        """Where those of model() are kept that a head reads, which guesser() made."""
         ...
 
     def tower(
@@ -232,43 +203,13 @@ class CpuDevice:
         )
         return ranks, memory
 
-    def guesser(
-        self,
-        config: EngineConfig,
-        model: Any,
-        program: Program,
-        weights: Weights | StoredWeights,
-        num_blocks: int,
-        max_positions: int,
-        advance: Advance,
-        borrowed: Sequence[str] = (),
-        *,
-        reads_cache: bool = False,
-    ) -> CpuModel:
-        return CpuModel(
-            program,
-            weights,
-            model.pool,
-            num_blocks,
-            advance,
-            lender=model,
-            borrowed=borrowed,
-            reads_cache=reads_cache,
-        )
+    def guesser(self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance) -> CpuModel:
+        lent: dict[str, Any] = {"lender": model, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
+        return CpuModel(asked.program, asked.weights, model.pool, num_blocks, advance, **lent)
 
-    def hidden_states(
-        self,
-        model: Any,
-        head: Any,
-        num_blocks: int,
-        block_size: int,
-        width: int,
-        *,
-        is_exact: bool,
-        group: int,
-        combine: Any | None,
-    ) -> HiddenStates:
-        return HiddenStates(num_blocks, block_size, width, is_exact=is_exact, group=group, combine=combine)
+    def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> HiddenStates:
+        size, width, combine = asked.block_size, asked.width, asked.combine
+        return HiddenStates(num_blocks, size, width, is_exact=asked.is_exact, group=asked.group, combine=combine)
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -402,55 +343,35 @@ class CudaDevice:
         return model, with_blocks(memory, config, model.num_blocks)
 
     def guesser(
-        self,
-        config: EngineConfig,
-        model: CudaModel,
-        program: Program,
-        weights: Weights | StoredWeights,
-        num_blocks: int,
-        max_positions: int,
-        advance: Advance,
-        borrowed: Sequence[str] = (),
-        *,
-        reads_cache: bool = False,
+        self, config: EngineConfig, model: CudaModel, asked: Guesser, num_blocks: int, advance: Advance
     ) -> CudaModel:
         from albireo.backends.cuda.open import open_model
 
         return open_model(
-            program,
-            weights,
+            asked.program,
+            asked.weights,
             num_blocks=num_blocks,
-            max_positions=max_positions,
+            max_positions=asked.max_positions,
             is_eager=config.enforce_eager,
             device=model.device,
             advance=advance,
             lender=model,
-            borrowed=borrowed,
-            reads_cache=reads_cache,
+            borrowed=asked.borrowed,
+            reads_cache=asked.reads_cache,
         )
 
-    def hidden_states(
-        self,
-        model: CudaModel,
-        head: CudaModel,
-        num_blocks: int,
-        block_size: int,
-        width: int,
-        *,
-        is_exact: bool,
-        group: int,
-        combine: CudaModel | None,
-    ) -> StateStore:
+    def hidden_states(self, model: CudaModel, head: CudaModel, asked: Keeping, num_blocks: int) -> StateStore:
         from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 
+        combine = asked.combine
         states = DeviceHiddenStates(
             num_blocks,
-            block_size,
-            width,
+            asked.block_size,
+            asked.width,
             model.device,
-            is_exact=is_exact,
-            group=group,
-            unit=model.program.kv.units[group],
+            is_exact=asked.is_exact,
+            group=asked.group,
+            unit=model.program.kv.units[asked.group],
             combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
         )
         assert head.head_rows is not None, "it leaves nothing"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.api.beside import Guesser, Keeping
 from albireo.api.checkpoint_source import stored_encodings
 from albireo.api.devices import Device, PlanRunner
 from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
@@ -100,22 +101,18 @@ class HeadDrafter:
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        head, program, size = self.head, self.program, self.config.block_size
+        head, program = self.head, self.program
         if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self._weights() as weights:
-            longest, combining = self.max_positions, self.combining
-            lent = self.borrowed
-            own: Any = device.guesser(
-                self.config, model, program, weights, num_blocks, longest, advance, lent, reads_cache=head.reads_cache
-            )
+            asked = Guesser(program, weights, self.max_positions, self.borrowed, head.reads_cache)
+            own: Any = device.guesser(self.config, model, asked, num_blocks, advance)
             combine = None
-            if combining is not None:
-                rows = combining.maxima["T"]
-                combine = device.guesser(self.config, model, combining, weights, 1, rows, advance)
-        states: Any = device.hidden_states(
-            model, own, num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
-        )
+            if self.combining is not None:
+                combining = Guesser(self.combining, weights, self.combining.maxima["T"])
+                combine = device.guesser(self.config, model, combining, 1, advance)
+        keeping = Keeping(self.config.block_size, head.kept_size, self._is_exact, self.group, combine)
+        states: Any = device.hidden_states(model, own, keeping, num_blocks)
         runner = self._runner(device, own, states)
         method = Method(
             1,

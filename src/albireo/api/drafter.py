@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from albireo.api.beside import Guesser
 from albireo.api.config_only import open_to_plan
 from albireo.api.devices import Device, PlanRunner
 from albireo.api.locate import locate_model
@@ -147,7 +148,7 @@ class ModelDrafter:
         if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self.source.weights(self.source.graph(longest)) as weights:
-            own: Any = device.guesser(self.config, model, program, weights, num_blocks, longest, advance)
+            own: Any = device.guesser(self.config, model, Guesser(program, weights, longest), num_blocks, advance)
         runner: PlanRunner = device.runner(own, self.vocab_size, self.config.block_size, longest, None)
         method = Method(1, execute=runner.execute, max_positions=longest, vocab_size=self.vocab_size)
         resize = None if device.name == "cpu" else own.take_blocks

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from albireo import LLM, SamplingParams
 from albireo.api import load, swapping
@@ -224,11 +225,11 @@ def test_blocks_are_counted_for_both(directory: Path, monkeypatch: pytest.Monkey
     """Of what is free behind the trial steps of both, on a GPU with little memory."""
     asked: list[tuple[int, int, int]] = []
 
-    def fit(model: CudaModel, wanted: int, block_bytes: int, reserve_bytes: int) -> int:
+    def fit(wanted: int, block_bytes: int, reserve_bytes: int, least: int, device: torch.device) -> int:
         asked.append((wanted, block_bytes, reserve_bytes))
         return min(wanted, 7)
 
-    monkeypatch.setattr(CudaModel, "_blocks_that_fit", fit)
+    monkeypatch.setattr("albireo.backends.cuda.model.blocks_that_fit", fit)
     gpu = on_gpu(directory, monkeypatch)
     model, draft = MODELS[-1], guesser(gpu)
     assert asked == [(2, draft.block_bytes, 0), (12, model.block_bytes + draft.block_bytes, 0)]

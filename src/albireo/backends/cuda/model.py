@@ -22,6 +22,7 @@ from albireo.backends.cuda.call_args import Launch, Memory
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
+from albireo.backends.cuda.fitting import blocks_that_fit
 from albireo.backends.cuda.hidden_states import HEAD_COLUMNS, DeviceHiddenStates, head_rows_of, is_told, taps_of
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
@@ -43,7 +44,7 @@ from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
-from albireo.errors import InvariantError, OutOfMemory
+from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
 
@@ -135,7 +136,8 @@ class CudaModel:
         others = None if beside is None else beside(self)
         block_bytes = self.block_bytes + (0 if others is None else others.block_bytes)
         reserve_bytes += staged * self.block_bytes
-        self.take_blocks(self._blocks_that_fit(num_blocks, block_bytes, reserve_bytes))
+        least = 1 + program.kv.num_groups
+        self.take_blocks(blocks_that_fit(num_blocks, block_bytes, reserve_bytes, least, device))
         if others is not None:
             others.take_blocks(self.num_blocks)
         self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
@@ -445,24 +447,6 @@ class CudaModel:
         if self.draws:
             self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)
-
-    def _blocks_that_fit(self, wanted: int, block_bytes: int, reserve_bytes: int) -> int:
-        """KV blocks that there is room for. Args: block_bytes: of one, and of what goes with it beside the cache.
-
-        Raises: OutOfMemory when there is none for the null block and one of each block group.
-        """
-        if self.device.type != "cuda" or not block_bytes:
-            return wanted
-        free, total = torch.cuda.mem_get_info(self.device)
-        fits, least = (free - reserve_bytes) // block_bytes, 1 + self.program.kv.num_groups
-        if fits < least:
-            raise OutOfMemory(
-                f"after the weights and a trial step {free / 2**30:.2f} of {total / 2**30:.2f} GiB of GPU memory are "
-                f"free, of which {reserve_bytes / 2**30:.2f} are to stay so; a KV block takes {block_bytes} bytes and "
-                f"{least} are needed. Raise gpu_memory_utilization, lower max_num_batched_tokens, end what else uses "
-                "the GPU, or use a smaller model"
-            )
-        return min(wanted, int(fits))
 
     @property
     def block_bytes(self) -> int:

@@ -106,7 +106,7 @@ def row_costs(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
             task = SampleTask(0, params, 1, [1], [])
             work = SequenceWork(0, [5] * rows, 128, (table,), (task,), state_slot=slot)
             start = clock()
-            loaded.execute(StepPlan(0, [work], rows))
+            loaded.execute(StepPlan(0, [work], rows, waits=True))
             times[rows].append(clock() - start)
     one = statistics.median(times[1])
     print(f"a step of 1 row: {1e3 * one:.2f} ms; of others, as much as so many of it:")
@@ -124,7 +124,7 @@ def guess_cost(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
         task = SampleTask(0, SamplingParams(temperature=0.0), 1, [1], [])
         work = SequenceWork(0, [5], 128, (list(range(1, 12)),), (task,))
         start = clock()
-        loaded.method.execute(StepPlan(0, [work], 1))
+        loaded.method.execute(StepPlan(0, [work], 1, waits=True))
         times.append(clock() - start)
     print(f"a guess: {1e3 * statistics.median(times):.2f} ms\n")
 
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--draft-quantization", help="of the draft model; alone: the model itself in this is one")
     parser.add_argument("--method", choices=("mtp", "eagle", "eagle3"), help="by a head, of --draft-model or the model")
     parser.add_argument("--draft-vocab-size", type=int, help="of a head")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--num-threads", type=int)
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--drafts", type=int, nargs="+", default=[8])
@@ -181,7 +182,9 @@ def main() -> None:
     options = parser.parse_args()
     has_text = options.model is None or (Path(options.model) / "tokenizer.json").exists()
     common: dict[str, Any] = {
-        "device": "cpu",
+        "device": options.device,
+        # two engines are on one GPU
+        "kv_cache_memory_bytes": 2 << 30 if options.device == "cuda" else None,
         "max_model_len": 512,
         "num_threads": options.num_threads,
         "quantization": options.quantization,
@@ -224,6 +227,7 @@ def main() -> None:
                     "model": Path(plain.loaded.directory).name,
                     "quantization": options.quantization,
                     "output_len": options.output_len,
+                    "device": options.device,
                     "cpu": machine_facts().cpu,
                     "num_threads": options.num_threads,
                     "clock": options.clock,

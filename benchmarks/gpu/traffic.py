@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from albireo.backends.cuda.model import CudaModel
     from albireo.engine.settings import EngineSettings
     from albireo.engine.stats import EngineStats
+    from albireo.speculative.proposer import Method
     from albireo.step import StepPlan, StepResult
 
 #: Requests that wait for a seat, so that none stays empty.
@@ -126,15 +127,17 @@ def served(
     asked: Sequence[Asked],
     settings: EngineSettings,
     execute: Callable[[StepPlan], StepResult] | None = None,
+    method: Method | None = None,
 ) -> Served:
-    """All of them. execute: None: ahead, on the model. Raises: RuntimeError when one fails."""
+    """All of them. execute: None: ahead, on the model. method: of drafts; None: what settings say. Raises: RuntimeError
+    when one fails."""
     from albireo.engine.engine import Engine
     from albireo.execution.ahead import AheadRunner
     from albireo.params import SamplingParams
 
     if execute is None:
         execute = AheadRunner(model, settings.vocab_size, settings.block_size, settings.max_model_len).execute
-    engine = Engine(settings, execute, time.perf_counter)
+    engine = Engine(settings, execute, time.perf_counter, method)
     tokens: list[list[int]] = [[] for _ in asked]
     logprobs: list[list[float]] = [[] for _ in asked]
     start = time.perf_counter()

@@ -82,9 +82,9 @@ class EngineConfig:
             guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         speculative_config: guess ahead, and compute several tokens of a sequence in one step where guesses come true;
             outputs stay the same. An object, or its text in JSON: method (ngram: by looking up the last few tokens in
-            the prompt and output; draft_model: by a smaller model, or this one in fewer bits), num_speculative_tokens,
-            prompt_lookup_max, prompt_lookup_min, model, quantization; None: one token a step. Draft models not on GPUs
-            yet.
+            the prompt and output; draft_model: by a smaller model, or this one in fewer bits; mtp, eagle, eagle3: by a
+            head that reads its hidden states), num_speculative_tokens,
+            prompt_lookup_max, prompt_lookup_min, model, quantization; None: one token a step.
         enable_lora: run requests with adapters of low rank (LoRA), others beside them. Not on GPUs yet, and not on
             several ranks.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.

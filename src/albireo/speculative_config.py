@@ -44,7 +44,7 @@ class SpeculativeConfig:
         quantization: what the draft model's or head's weights are held in, as in EngineConfig; None: as they are, and
             of a head as the model's.
         draft_vocab_size: tokens that a head guesses among: the commonest, and those that were said lately; None: 32,768
-            where the model has more than twice as many; 0: all.
+            where the model has more than twice as many; 0: all, as always on a GPU.
         prompt_lookup_max: longest n-gram that is looked up.
         prompt_lookup_min: shortest; drafts are made where so many tokens stood before.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,11 +277,44 @@ def test_a_draft_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
     assert plan_model(config, short)["memory"]["drafter_bytes"] > 0
 
 
-@pytest.mark.parametrize("asked", [{"method": "mtp"}, {"method": "draft_model", "quantization": "int8"}])
-def test_on_a_gpu_what_has_weights_is_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["eagle", "eagle3", "mtp"])
+def test_on_a_gpu_a_head_has_its_part_of_the_memory(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights without tables that are the model's, its keys and values, and hidden states in 16 bits."""
     monkeypatch.setattr(devices, "_has_gpu", lambda: False)
-    with pytest.raises(ConfigError, match="runs on the CPU alone yet, not on cuda; use method ngram, or device=cpu"):
-        plan_model(EngineConfig(device="cuda", speculative_config=asked), SHORT)
+    config, asked = DEEP, Asked(method=kind)
+    if kind == "mtp":
+        config = config_with_mtp("mimo")
+        directory = make_checkpoint(tmp_path / "model", config, weights=mtp_weights(config, 5), dtype="bfloat16")
+    else:
+        directory = make_checkpoint(tmp_path / "model", config, seed=5, dtype="bfloat16")
+        make = eagle_head if kind == "eagle" else eagle3_head
+        asked |= {"model": str(make(tmp_path / "head", config, 3)[0])}
+    settings = EngineConfig(model=str(directory), device="cuda", max_model_len=64, block_size=16)
+    plain, beside = (plan_model(replace(settings, speculative_config=each), SHORT) for each in (None, asked))
+    told, without, drafts = beside["memory"], plain["memory"], beside["speculative"]
+    assert told["drafter_bytes"] == drafts["weight_bytes"] > 0 == without["drafter_bytes"]
+    table = config["vocab_size"] * config["hidden_size"] * 2
+    assert kind == "eagle3" or drafts["weight_bytes"] < plain["memory"]["weight_bytes"] - 2 * table
+    assert drafts["kv_bytes_per_block"] > 16 * config["hidden_size"] * 2
+    # a block of each request, and the null block
+    assert told["kv_bytes"] - without["kv_bytes"] == drafts["kv_bytes_per_block"] * (1 + SHORT.concurrency)
+
+
+def test_on_a_gpu_a_draft_model_has_its_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
+    plain, beside = (
+        plan_model(EngineConfig(model=str(BUNDLED), device="cuda", speculative_config=asked), SHORT)
+        for asked in (None, {"method": "draft_model", "quantization": "int8"})
+    )
+    told, without, drafts = beside["memory"], plain["memory"], beside["speculative"]
+    assert told["drafter_bytes"] == drafts["weight_bytes"] > 0 == without["drafter_bytes"]
+    assert told["activation_bytes"] > without["activation_bytes"] + drafts["activation_bytes"] // 2
+    # all layers of both are alike
+    assert told["kv_bytes"] == 2 * without["kv_bytes"] and told["weight_bytes"] == without["weight_bytes"]
+
+
+def test_on_a_gpu_nothing_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
     found = plan_model(EngineConfig(model=str(BUNDLED), device="cuda", speculative_config={"method": "ngram"}), SHORT)
     assert found["speculative"]["one_request"] is None
     assert plan_lines(found)[-1].startswith("predicted     nothing")

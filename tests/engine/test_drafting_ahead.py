@@ -20,6 +20,7 @@ from albireo.speculative_config import SpeculativeConfig
 from albireo.step import StepPlan, StepResult
 from engine.conftest import VOCAB_SIZE, ToyExecutor
 from engine.test_drafting import Knowing
+from engine.test_model_guesses import Draft
 
 Seconds = Callable[[int], float]
 
@@ -56,12 +57,30 @@ class Timed:
     Fields: now: seconds. kinds: of its steps: with Prompts, with Drafts, 1 token each; w: it waits.
     """
 
-    def __init__(self, settings: EngineSettings, seconds: Seconds, host_s: float, method: Method | None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        seconds: Seconds,
+        host_s: float,
+        method: Method | None,
+        guesses: Callable[[StepPlan], StepResult] | None = None,
+        guess_s: float = 0.0,
+    ) -> None:
+        """Args: guesses: what a draft model says, in steps of guess_s; then there is no method."""
         self._toy, self._seconds, self._host_s = ToyExecutor(settings), seconds, host_s
         self.now = self._ready = 0.0
         self._is_begun = False
         self.kinds = ""
+        self._guesses, self._guess_s, self.num_guess_steps = guesses, guess_s, 0
+        method = method if guesses is None else Method(1, execute=self._guess)
         self.engine = Engine(settings, self._execute, lambda: self.now, method)
+
+    def _guess(self, plan: StepPlan) -> StepResult:
+        assert not self._is_begun and plan.waits, "the device computes something else"
+        assert self._guesses is not None
+        self.now += self._guess_s
+        self.num_guess_steps += 1
+        return self._guesses(plan)
 
     def _execute(self, plan: StepPlan) -> StepResult:
         self.now += self._host_s / 2
@@ -145,6 +164,36 @@ def test_nothing_is_waited_for_where_there_is_no_guess() -> None:
     """Not one step: the device is as busy as without."""
     found, stats = ratio(memory_bound, 0.3, 1.0, there=0.0, num_tokens=50)
     assert (found, stats.num_drafts) == (1.0, 0)
+
+
+def with_model(host: float, chance: float, guess: float, num_tokens: int = 300) -> tuple[float, Timed]:
+    """As ratio(), of one stream whose draft model is right with a chance. guess: its step, as a fraction of one."""
+    step = memory_bound(1)
+    config = SpeculativeConfig(method="draft_model", quantization="int4", num_speculative_tokens=4)
+    settings = settings_of(config, 1, num_tokens)
+    draft = Draft(settings.num_blocks, 8, settings.max_num_batched_tokens, chance)
+    drafting = Timed(settings, memory_bound, host * step, None, draft, guess * step)
+    assert drafting.run(1, num_tokens).generation_tokens == num_tokens
+    plain = Timed(settings_of(None, 1, num_tokens), memory_bound, host * step, None)
+    plain.run(1, num_tokens)
+    return plain.now / drafting.now, drafting
+
+
+def test_a_draft_model_is_waited_for() -> None:
+    """Four drafts for 1.5 steps, at a host that takes a tenth of one; steps without any are seen now and then, and
+    nothing is begun behind them. What catches up with the prompt, too, is waited for."""
+    found, run = with_model(0.1, 1.0, 0.1)
+    assert found > 2.7
+    assert run.kinds.startswith("P 1 1wDwDwDw1wDw") and run.kinds.count("1w") > 5 and run.kinds.count("1 ") < 3
+    found, run = with_model(0.1, 0.8, 0.1)
+    assert found > 1.5
+
+
+@pytest.mark.parametrize(("host", "chance", "guess"), [(0.1, 0.0, 0.2), (0.3, 0.3, 0.3), (0.9, 0.4, 0.2)])
+def test_a_draft_model_that_is_not_worth_it_is_tried_seldom(host: float, chance: float, guess: float) -> None:
+    found, run = with_model(host, chance, guess)
+    assert found > 0.96
+    assert 0 < run.num_guess_steps < 100
 
 
 def test_drafts_go_on_behind_a_prompt_that_came() -> None:

@@ -1,7 +1,8 @@
 """Drafts by prompt lookup, with against without: output that goes in circles, and text in which nothing repeats.
 
 First what a step of one sequence costs by its rows, which drafts have to pay. Then requests through the engine, each
-run twice, of which the second counts: what is met is recorded by then. Both ways must give the same tokens.
+run twice, of which the second counts: what is met is recorded by then. Both ways must give the same tokens. At last the
+model is its own draft model: it costs what it brings, but all of its drafts must come true.
 """
 
 from __future__ import annotations
@@ -42,6 +43,36 @@ def run(setup: Setup) -> Iterator[Row]:
             yield from attempt(
                 name, lambda kind=kind, batch=batch, name=name: _requests(setup, model, kind, batch, name)
             )
+    yield from attempt("the model guesses for itself", lambda: _itself(setup, model))
+
+
+def _itself(setup: Setup, model: CudaModel) -> Iterator[Row]:
+    """Its weights once more, with a KV cache of their own: drafts are tried now and then, and drawn as tokens are."""
+    from model import BLOCK_SIZE, vocabulary
+    from traffic import Asked, served, settings_of
+
+    from albireo.backends.cuda.model import CudaModel
+    from albireo.execution.ahead import AheadRunner
+    from albireo.speculative.proposer import Method
+    from albireo.speculative_config import SpeculativeConfig
+
+    prompt, output, longest = setup.pick((40, 160, 1024), (2, 12, 64))
+    weights = (model.program, model._matrices, model._vectors)
+    draft = CudaModel(*weights, num_blocks=model.num_blocks, max_positions=longest, device=model.device)
+    runner = AheadRunner(draft, vocabulary(model), BLOCK_SIZE, longest)
+    method = Method(1, execute=runner.execute, max_positions=longest, vocab_size=vocabulary(model))
+    config = SpeculativeConfig(method="draft_model", quantization="int8")
+    rng = np.random.default_rng(7)
+    for kind in setup.pick(tuple(KINDS), ("random",)):
+        asked = [Asked(rng.integers(30, vocabulary(model), prompt).tolist(), output, KINDS[kind]) for _ in range(2)]
+        plain = served(model, asked, settings_of(model, 2, setup.pick(_STEP_TOKENS, 80), longest))
+        settings = settings_of(model, 2, setup.pick(_STEP_TOKENS, 80), longest, speculative=config)
+        drafted = served(model, asked, settings, method=method)
+        differ, stats = plain.differences(drafted), drafted.stats
+        is_good = not differ and stats.num_accepted_tokens == stats.num_draft_tokens
+        note = f"{stats.num_accepted_tokens} of {stats.num_draft_tokens} drafts came true, {stats.num_steps} steps"
+        ratio = plain.seconds / drafted.seconds
+        yield Row(f"the model guesses for itself: {kind}", ratio, "x", "; ".join([note, *differ[:2]]), is_good=is_good)
 
 
 def _rows(setup: Setup, model: CudaModel) -> Iterator[Row]:

@@ -1,8 +1,9 @@
-"""Kernels of a program for a GPU, compiled by processes of their own while its weights are loaded.
+"""Kernels of programs for a GPU, a model's and its draft model's, compiled by processes of their own while weights are
+loaded.
 
 A machine that serves a model for the first time compiles some seventy kernels, each for a part of a second, and the
-first requests would wait for them. Used by devices.py. What the processes are told is how the program is made
-(compile_program), not the program; what they make is in Triton's cache. Whatever goes wrong there is a line in the log:
+first requests would wait for them. Used by devices.py. What the processes are told is how programs are made
+(compile_all), not the programs; what they make is in Triton's cache. Whatever goes wrong there is a line in the log:
 a kernel that is missing is compiled when it is launched.
 """
 
@@ -14,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -88,29 +89,29 @@ class Compiling:
 def compiling(
     directory: Path,
     config: EngineConfig,
-    program: Program,
+    programs: Sequence[tuple[Program, int]],
     *,
     model_len: int,
-    max_positions: int,
     chip: Chip,
     num_processes: int | None = None,
 ) -> Iterator[Compiling]:
-    """Begin to compile what a program launches, unless that was done on this machine before.
+    """Begin to compile what programs launch, unless that was done on this machine before.
 
     Args:
-        directory: of the model. config, model_len: what its program is compiled with. max_positions: of the longest
-            sequence that there is room for.
+        directory: of the model. config, model_len: what all is compiled with.
+        programs: the model's and those of its draft model, each with the positions of the longest sequence that there
+            is room for.
         num_processes: None: one for each core, and no more than 8.
     """
     from albireo.backends.cuda.compile_ahead import cache_directory, digest_of
 
-    done = cache_directory() / _DONE.format(digest_of(program, max_positions, chip))
+    done = cache_directory() / _DONE.format(digest_of(programs, chip))
     count = num_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     order = {
         "directory": str(directory),
         "config": asdict(config),
         "model_len": model_len,
-        "max_positions": max_positions,
+        "max_positions": [max_positions for _, max_positions in programs],
         "chip": asdict(chip),
         "parts": count,
     }
@@ -123,10 +124,10 @@ def compiling(
 
 def main() -> None:
     """One process: an order on stdin, see compiling()."""
-    from albireo.api.programs import compile_program
+    from albireo.api import devices
+    from albireo.api.compiled import compile_all
     from albireo.api.source import open_source
     from albireo.backends.cuda.absent_gpu import AbsentGpu
-    from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.chip import Chip
     from albireo.backends.cuda.compile_ahead import empty_model, launch_all
 
@@ -135,8 +136,11 @@ def main() -> None:
     config, chip, model_len = EngineConfig.from_kwargs(**given), Chip(**order["chip"]), order["model_len"]
     AbsentGpu.take(chip)
     source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
-    program = compile_program(source.graph(model_len), config, model_len, catalog=CudaCatalog(chip.capability))
-    launch_all(empty_model(program, order["max_positions"]), order["part"], order["parts"])
+    device = devices.AbsentGpu(chip.capability)
+    compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
+    programs = (*compiled.programs, *(() if compiled.drafter is None else compiled.drafter.programs))
+    for program, max_positions in zip(programs, order["max_positions"], strict=True):
+        launch_all(empty_model(program, max_positions), order["part"], order["parts"])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
@@ -25,7 +26,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
-from albireo.execution.draft_head import HiddenStates
+from albireo.execution.draft_head import HiddenStates, StateStore, combining_step
 from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
 from albireo.execution.pooling import Ending
@@ -100,11 +101,23 @@ class Device(Protocol):
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         """The programs with their weights, ready to run, and the memory as it was shared out in the end.
 
-        Args: advance: told the bytes of each constant that is in place. images: None: no step has any.
+        Args: advance: told the bytes of each constant that is in place. images: None: no step has any. beside: makes
+            what has blocks of the same numbers; None: nothing has.
         """
+        ...
+
+    def guesser(
+        self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance
+    ) -> DeviceModel:
+        """A program that guesses for model(), ready to run, of which blocks have the numbers of model()'s."""
+        ...
+
+    def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> StateStore:
+        """Where those of model() are kept that a head reads, which guesser() made."""
         ...
 
     def tower(
@@ -134,7 +147,7 @@ class Device(Protocol):
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
@@ -173,18 +186,30 @@ class CpuDevice:
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
                 slots = memory.num_state_slots
                 model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
-                return model, memory
+            if beside is not None:
+                beside(model, memory.num_blocks)
+            return model, memory
+        assert beside is None, "nothing guesses beside several ranks"
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
         )
         return ranks, memory
+
+    def guesser(self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance) -> CpuModel:
+        lent: dict[str, Any] = {"lender": model, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
+        return CpuModel(asked.program, asked.weights, model.pool, num_blocks, advance, **lent)
+
+    def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> HiddenStates:
+        size, width, combine = asked.block_size, asked.width, asked.combine
+        return HiddenStates(num_blocks, size, width, is_exact=asked.is_exact, group=asked.group, combine=combine)
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -219,10 +244,11 @@ class CpuDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
+        assert hidden_states is None or isinstance(hidden_states, HiddenStates)
         return Runner(
             model,
             vocab_size,
@@ -277,6 +303,7 @@ class CudaDevice:
         memory: MemoryPlan,
         advance: Advance,
         images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         self._check_cache(programs[0].kv.dtype)
         from albireo.api.compile_ahead import compiling
@@ -292,9 +319,8 @@ class CudaDevice:
             compiling(
                 source.directory,
                 config,
-                programs[0],
+                [(programs[0], memory.max_model_len), *(() if beside is None else beside.programs)],
                 model_len=model_len,
-                max_positions=memory.max_model_len,
                 chip=chip,
             ) as kernels,
             source.weights(graph) as weights,
@@ -312,8 +338,45 @@ class CudaDevice:
                 has_axes=images is not None and images.has_axes,
                 is_eager=config.enforce_eager,
                 advance=advance,
+                beside=None if beside is None else lambda model: beside(model, FEW_BLOCKS),
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def guesser(
+        self, config: EngineConfig, model: CudaModel, asked: Guesser, num_blocks: int, advance: Advance
+    ) -> CudaModel:
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            asked.program,
+            asked.weights,
+            num_blocks=num_blocks,
+            max_positions=asked.max_positions,
+            is_eager=config.enforce_eager,
+            device=model.device,
+            advance=advance,
+            lender=model,
+            borrowed=asked.borrowed,
+            reads_cache=asked.reads_cache,
+        )
+
+    def hidden_states(self, model: CudaModel, head: CudaModel, asked: Keeping, num_blocks: int) -> StateStore:
+        from albireo.backends.cuda.hidden_states import DeviceHiddenStates
+
+        combine = asked.combine
+        states = DeviceHiddenStates(
+            num_blocks,
+            asked.block_size,
+            asked.width,
+            model.device,
+            is_exact=asked.is_exact,
+            group=asked.group,
+            unit=model.program.kv.units[asked.group],
+            combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
+        )
+        assert head.head_rows is not None, "it leaves nothing"
+        model.hidden_states = head.head_rows.states = states
+        return states
 
     def tower(
         self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
@@ -333,9 +396,19 @@ class CudaDevice:
     def listener(
         self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
     ) -> Listener:
-        from albireo.backends.cuda.open import open_beside
+        from albireo.backends.cuda.open import open_model
 
-        return open_beside(model, program, weights, advance)
+        return open_model(
+            program,
+            weights,
+            num_blocks=model.num_blocks,
+            max_positions=program.maxima["T"],
+            is_eager=True,
+            device=model.device,
+            advance=advance,
+            lender=model,
+            reads_cache=True,
+        )
 
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
@@ -361,23 +434,32 @@ class CudaDevice:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
-        hidden_states: HiddenStates | None = None,
+        hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        assert hidden_states is None, "a head that drafts is refused on GPUs"
+        assert hidden_states is model.hidden_states, "the model keeps them itself"
         states = model if model.program.states else None
         return AheadRunner(
-            model, vocab_size, block_size, max_positions, pooler, states, ending, images, seeing, listener
+            model,
+            vocab_size,
+            block_size,
+            max_positions,
+            pooler,
+            states,
+            ending,
+            images,
+            seeing,
+            listener=listener,
         )
 
 
 class AbsentGpu(CudaDevice):
     """A GPU that is not here, to look at what a program for one would be."""
 
-    def __init__(self) -> None:
+    def __init__(self, capability: int = 90) -> None:
         """Nothing is required; it is taken for one of Hopper, as ABSENT_GPU_BYTES is."""
-        self._capability = 90
+        self._capability = capability
 
     def machine_bytes(self) -> int:
         return ABSENT_GPU_BYTES

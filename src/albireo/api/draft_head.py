@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.api.beside import Guesser, Keeping
 from albireo.api.checkpoint_source import stored_encodings
-from albireo.api.devices import CpuDevice, Device
+from albireo.api.devices import Device, PlanRunner
 from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
@@ -29,7 +30,8 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.config import EngineConfig
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, ModelError
-from albireo.execution.draft_head import HeadModel, HiddenStates
+from albireo.execution.ahead import AheadRunner
+from albireo.execution.draft_head import DeviceHead, HeadModel, HiddenStates
 from albireo.execution.draft_ids import DraftIds
 from albireo.execution.runner import Runner
 from albireo.graph.node import Graph, RowSegment
@@ -43,7 +45,7 @@ from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.schemes import Precision
 from albireo.speculative.proposer import Method
-from albireo.speculative_config import HEADS
+from albireo.speculative_config import HEADS, SpeculativeConfig
 from albireo.text.tokenizer import Tokenizer
 
 #: Tokens that a head guesses among, where the model has more than twice as many and nothing else is asked for.
@@ -99,44 +101,59 @@ class HeadDrafter:
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_head() refuses others"
-        head, program, size = self.head, self.program, self.config.block_size
-        if is_tuned:
+        head, program = self.head, self.program
+        if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self._weights() as weights:
-            own = CpuModel(
-                program,
-                weights,
-                model.pool,
-                num_blocks,
-                advance,
-                lender=model,
-                borrowed=self.borrowed,
-                reads_cache=head.reads_cache,
-            )
-            combine = CpuModel(self.combining, weights, model.pool, 1, advance) if self.combining else None
-        states = HiddenStates(
-            num_blocks, size, head.kept_size, is_exact=self._is_exact, group=self.group, combine=combine
-        )
-        vocab_size = self.vocab_size
-        reading = HeadModel(own, states, size, vocab_size, self._ids(own), reads_cache=head.reads_cache)
-        # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
-        states_of_it = reading if head.reads_cache else None
-        runner = Runner(reading, vocab_size, size, states=states_of_it, num_ahead=1)
+            asked = Guesser(program, weights, self.max_positions, self.borrowed, head.reads_cache)
+            own: Any = device.guesser(self.config, model, asked, num_blocks, advance)
+            combine = None
+            if self.combining is not None:
+                combining = Guesser(self.combining, weights, self.combining.maxima["T"])
+                combine = device.guesser(self.config, model, combining, 1, advance)
+        keeping = Keeping(self.config.block_size, head.kept_size, self._is_exact, self.group, combine)
+        states: Any = device.hidden_states(model, own, keeping, num_blocks)
+        runner = self._runner(device, own, states)
         method = Method(
             1,
             execute=runner.execute,
             max_positions=self.max_positions,
-            vocab_size=vocab_size,
+            vocab_size=self.vocab_size,
             reads=self.reads,
         )
-        return LoadedDrafter(method, states)
 
-    def _ids(self, model: CpuModel) -> NDArray[np.int32] | DraftIds | None:
+        def resize(num_blocks: int) -> None:
+            own.take_blocks(num_blocks)
+            states.take_blocks(num_blocks)
+
+        return LoadedDrafter(
+            method,
+            self.block_bytes(device),
+            states,
+            prepare=runner.prepare,
+            resize=None if device.name == "cpu" else resize,
+        )
+
+    def _runner(self, device: Device, model: Any, states: Any) -> PlanRunner:
+        """What draws its guesses: the device where it can, and their ids are the model's."""
+        size, vocab_size, reads_cache = self.config.block_size, self.vocab_size, self.head.reads_cache
+        ids = self._ids(model)
+        # one that reads the cache leaves what it leaves where it reads: no step of it is computed twice
+        if device.name == "cpu":
+            reading = HeadModel(model, states, size, vocab_size, ids, reads_cache=reads_cache)
+            return Runner(reading, vocab_size, size, states=reading if reads_cache else None, num_ahead=1)
+        there = DeviceHead(model, states, size, vocab_size, ids, reads_cache=reads_cache)
+        kept = there if reads_cache else None
+        if ids is not None:
+            return Runner(there, vocab_size, size, states=kept, num_ahead=1)
+        return AheadRunner(there, vocab_size, size, self.max_positions, states=kept, num_ahead=1)
+
+    def _ids(self, model: object) -> NDArray[np.int32] | DraftIds | None:
         """The model's ids of those that it guesses among; None: all, as they are."""
         num_ids = self.head.num_ids
         if num_ids is None:
             return self._own_ids()
+        assert isinstance(model, CpuModel), "asked_head() has others guess among all"
         definition = self.program.constants[FEW_LOGITS].definition
         assert definition is not None
         (name,) = definition.sources
@@ -221,11 +238,15 @@ def asked_head(
     asked = config.speculative_config
     if asked is None or asked.method not in HEADS:
         return None
-    require_room_for_drafts("a head that drafts", source, device)
+    require_room_for_drafts("a head that drafts", source)
+    if device.name != "cpu":
+        _refuse_on_gpus(config, asked)
     where, model = _directory(asked.model, source), source.model_config
     rows_are = where if asked.method == "mtp" else source.directory
     try:
-        num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size) if _has_plain_head(rows_are) else None
+        num_ids = None
+        if device.name == "cpu" and _has_plain_head(rows_are):
+            num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size)
         head = _opened(asked.method, model, where, num_ids)
         limit = head.config.max_position_embeddings
         if weight_files(where) or not may_lack_weights:
@@ -233,6 +254,17 @@ def asked_head(
     except ModelError as error:
         raise type(error)(f"speculative_config: {error}") from None
     return head
+
+
+def _refuse_on_gpus(config: EngineConfig, asked: SpeculativeConfig) -> None:
+    """Raises: ConfigError naming what does not go with a head there."""
+    why = "speculative_config: on a GPU a head that drafts"
+    if asked.draft_vocab_size:
+        raise ConfigError(
+            f"{why} guesses among all tokens, draft_vocab_size={asked.draft_vocab_size} is not done there; leave it out"
+        )
+    if config.swap_space:
+        raise ConfigError(f"{why} reads hidden states, and these are not swapped; leave swap_space out")
 
 
 def plan_head(

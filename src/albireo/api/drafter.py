@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from albireo.api.beside import Guesser
 from albireo.api.config_only import open_to_plan
-from albireo.api.devices import CpuDevice, Device
+from albireo.api.devices import Device, PlanRunner
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
-from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows
 from albireo.errors import ConfigError, ModelError
-from albireo.execution.draft_head import HiddenStates
-from albireo.execution.runner import Runner
+from albireo.execution.draft_head import StateStore
 from albireo.graph.program import Program
 from albireo.json_file import read_json
 from albireo.models.draft_input import ASSISTANT
@@ -36,10 +35,28 @@ LEAST_SHARED = 0.99
 
 @dataclass(frozen=True, slots=True)
 class LoadedDrafter:
-    """hidden_states: where those that it reads are left by the model; None: it reads none."""
+    """Implements beside.Beside.
 
-    method: Method
-    hidden_states: HiddenStates | None = None
+    Fields:
+        method: how drafts are made; None: as the engine's settings say.
+        hidden_states: where those that it reads are left by the model; None: it reads none.
+        prepare: see PlanRunner.
+        block_bytes: what it keeps of one KV block's positions. resize: has it keep those of so many blocks.
+    """
+
+    method: Method | None
+    block_bytes: int
+    hidden_states: StateStore | None = None
+    prepare: Callable[[], bool] = lambda: False
+    resize: Callable[[int], None] | None = None
+
+    def take_blocks(self, num_blocks: int) -> None:
+        assert self.resize is not None, "on this device it has as many as it was made with"
+        self.resize(num_blocks)
+
+
+#: Of an engine without drafts, or whose drafts no model makes.
+NOTHING_GUESSES = LoadedDrafter(None, 0)
 
 
 class Drafter(Protocol):
@@ -47,11 +64,15 @@ class Drafter(Protocol):
 
     Fields:
         programs: all that it is computed by: of guesses, and of what is made for them in each step of the model.
+        max_positions: of the longest sequence that it knows.
         vocab_size: guesses are drawn among so many tokens. reads: see speculative.proposer.Method.
     """
 
     @property
     def programs(self) -> tuple[Program, ...]: ...
+
+    @property
+    def max_positions(self) -> int: ...
 
     @property
     def vocab_size(self) -> int: ...
@@ -72,8 +93,24 @@ class Drafter(Protocol):
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        """It with its weights, and room for num_blocks blocks, on the threads of the model that it is for."""
+        """It with its weights, and room for num_blocks blocks, where the model is computed that it is for."""
         ...
+
+
+class Loading:
+    """Loads a drafter when the model that it is for asks what is beside it; see beside.MakeBeside.
+
+    Attributes: loaded: it, from then on.
+    """
+
+    def __init__(self, drafter: Drafter, device: Device, advance: Callable[[int], None], is_tuned: bool) -> None:
+        self._drafter, self._device, self._advance, self._is_tuned = drafter, device, advance, is_tuned
+        self.loaded = NOTHING_GUESSES
+        self.programs = [(program, drafter.max_positions) for program in drafter.programs]
+
+    def __call__(self, model: object, num_blocks: int) -> LoadedDrafter:
+        self.loaded = self._drafter.load(self._device, model, num_blocks, self._advance, is_tuned=self._is_tuned)
+        return self.loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +144,15 @@ class ModelDrafter:
     def load(
         self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
     ) -> LoadedDrafter:
-        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_drafter() refuses others"
-        program = self.program
-        if is_tuned:
+        program, longest = self.program, self.max_positions
+        if is_tuned and device.name == "cpu":
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
-        with self.source.weights(self.source.graph(self.max_positions)) as weights:
-            own = CpuModel(program, weights, model.pool, num_blocks, advance)
-        runner = Runner(own, self.vocab_size, self.config.block_size)
-        method = Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=self.vocab_size)
-        return LoadedDrafter(method)
+        with self.source.weights(self.source.graph(longest)) as weights:
+            own: Any = device.guesser(self.config, model, Guesser(program, weights, longest), num_blocks, advance)
+        runner: PlanRunner = device.runner(own, self.vocab_size, self.config.block_size, longest, None)
+        method = Method(1, execute=runner.execute, max_positions=longest, vocab_size=self.vocab_size)
+        resize = None if device.name == "cpu" else own.take_blocks
+        return LoadedDrafter(method, self.block_bytes(device), prepare=runner.prepare, resize=resize)
 
     def check_tokens(self, tokenizer: Tokenizer | None) -> None:
         if self.is_same or tokenizer is None:
@@ -130,11 +167,9 @@ class ModelDrafter:
             )
 
 
-def require_room_for_drafts(what: str, source: ModelSource, device: Device) -> None:
+def require_room_for_drafts(what: str, source: ModelSource) -> None:
     """Raises: ConfigError where nothing that has weights guesses yet."""
     why = f"speculative_config: {what}"
-    if not isinstance(device, CpuDevice):
-        raise ConfigError(f"{why} runs on the CPU alone yet, not on {device.name}; use method ngram, or device=cpu")
     if len(source.parts) != 1:
         raise ConfigError(f"{why} runs on one rank, not beside {len(source.parts)}; leave tensor_parallel_size out")
 
@@ -159,7 +194,7 @@ def plan_drafter(
     if asked is None or asked.method != "draft_model":
         return None
     why = "speculative_config: a draft model"
-    require_room_for_drafts("a draft model", source, device)
+    require_room_for_drafts("a draft model", source)
     if None not in windows:
         raise ConfigError(
             f"{why} needs blocks that are kept, and all layers of this model have windows; use method ngram"

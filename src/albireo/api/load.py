@@ -17,7 +17,7 @@ from albireo.api.adapters import Adapters
 from albireo.api.compiled import compile_all
 from albireo.api.devices import Device, open_device
 from albireo.api.draft_head import HeadDrafter, tapped
-from albireo.api.drafter import Drafter
+from albireo.api.drafter import NOTHING_GUESSES, Drafter, Loading
 from albireo.api.hearing import Hearing, open_hearing
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
@@ -49,7 +49,7 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
-from albireo.execution.draft_head import HiddenStates
+from albireo.execution.draft_head import StateStore
 from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -107,7 +107,7 @@ class Loaded:
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
     method: Method | None = None
-    hidden_states: HiddenStates | None = None
+    hidden_states: StateStore | None = None
     config_directory: Path = Path()
 
     @property
@@ -182,7 +182,7 @@ def load(
             both = (*both, *perception.programs)
         if hearing is not None:
             both = (*both, *hearing.programs)
-        method, states, images, listener = None, None, None, None
+        images, listener = None, None
         with _progress(both, show_progress, on_progress) as advance:
             needs = None
             if isinstance(perception, Perception):
@@ -191,12 +191,11 @@ def load(
                 needs = perception.needs(programs[0], model_config)
             elif hearing is not None:
                 images, needs = hearing.encoder(device, config, advance), hearing.needs(device)
-            model, memory = device.model(config, source, graph, programs, memory, advance, needs)
+            loading = None if drafter is None else Loading(drafter, device, advance, is_tuned)
+            model, memory = device.model(config, source, graph, programs, memory, advance, needs, loading)
+            guessing = NOTHING_GUESSES if loading is None else loading.loaded
             if hearing is not None:
                 listener = hearing.listener(device, config, model, advance)
-            if drafter is not None:
-                guessing = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
-                method, states = guessing.method, guessing.hidden_states
         head = drafter.head if isinstance(drafter, HeadDrafter) else None
         second = SecondPrograms(config, source, device, model, is_tuned, head)
         adapters = second.adapters() if config.enable_lora else None
@@ -218,7 +217,7 @@ def load(
             ending,
             images,
             second.seeing(num_deep) if num_deep else None,
-            states,
+            guessing.hidden_states,
             listener,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
@@ -256,14 +255,14 @@ def load(
             memory=memory,
             model=model,
             execute=runner.execute,
-            prepare=runner.prepare,
+            prepare=lambda: runner.prepare() or guessing.prepare(),
             load_s=time.perf_counter() - started,
             device=device.name,
             pooler=pooler,
             pooling_rule=rule,
             adapters=adapters,
-            method=method,
-            hidden_states=states,
+            method=guessing.method,
+            hidden_states=guessing.hidden_states,
         )
 
 

@@ -7,6 +7,7 @@ decode: a sequence has rows in this step, and a cache of context_len positions o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,15 @@ class StepInputs:
         snapshot_slots, snapshot_rows: [B] where else what a sequence keeps behind its first so many rows of the step
             goes, to slots that nobody has; 0 rows: nowhere, and the slot means nothing. Left out: no snapshot is taken.
         token_types: [T] 0 where a token is of the first text of a sequence, 1 of the second. Left out: all are 0.
-        given: arrays [any, width] float32 of rows that come with the step, as ops that read them number them.
+        given: arrays [any, width] float32 of rows that come with the step, as ops that read them number them; of a
+            GPU's step tensors that are there already will do.
         given_rows: [T] which row of the first of them is a token's embedding, -1: it has its own. Left out: all have.
         row_ends: [T] behind the last position that a row sees, where that is not its own; 0: it is. Rows up to there
             have that end, too. Left out: of all it is.
         rope_positions: [T] by which rows are rotated, and rope_rows: [T, D] float32 cosines, then sines, that stand for
             these. Left out: positions.
+        read_slots: [T] where hidden states lie that a head reads, and leave_slots: [S], rows as in out_rows, where
+            those go that it leaves; slot 0: nowhere. For a device that keeps them itself; else they are given.
     """
 
     token_ids: Ints
@@ -72,11 +76,13 @@ class StepInputs:
     group_slots: Ints | None = None
     group_tables: Ints | None = None
     token_types: Ints | None = None
-    given: tuple[NDArray[np.float32], ...] = ()
+    given: tuple[Any, ...] = ()
     given_rows: Ints | None = None
     rope_positions: Ints | None = None
     rope_rows: NDArray[np.float32] | None = None
     row_ends: Ints | None = None
+    read_slots: Ints | None = None
+    leave_slots: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:

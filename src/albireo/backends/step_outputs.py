@@ -26,8 +26,10 @@ class StepOutputs:
         logits: [R, V] float32, rows as in logit_rows.
         top_ids, top_values: [G, TOP_LOGITS] best logits, rows as in top_rows; -1 and -inf behind the last one wanted.
         hidden: [R, E] float32, rows as in logit_rows, of a program that gives hidden states; that has no logits.
-        taps: [T, width] float32, of a program with taps: hidden states of all rows, side by side.
-        following: [S, E] float32, rows as in out_rows, of a head that drafts: what stands for the next hidden states.
+        taps: [T, width] float32, of a program with taps: hidden states of all rows, side by side; none of a GPU's,
+            which keeps them itself.
+        following: [S, E] float32, rows as in out_rows, of a head that drafts: what stands for the next hidden states;
+            likewise.
     """
 
     logits: NDArray[np.float32]

@@ -116,7 +116,7 @@ class Drafting:
         worth = self._pacing.begin(num_rows)
         if self._model is not None:
             barred = self._unread(scheduled, plan, had_drafts) if self._method.reads else set()
-            self._put(plan, self._made(self._model, scheduled, plan, max(0, num_spare), worth, barred))
+            self._plan_made(self._model, scheduled, plan, max(0, num_spare), worth, barred)
             return
         if num_spare <= 0 or worth >= 1.0:
             return
@@ -170,7 +170,7 @@ class Drafting:
             or (moved and any(map(moved.intersection, seq.block_tables)))
         }
 
-    def _made(
+    def _plan_made(
         self,
         model: ModelDrafts,
         scheduled: list[Sequence],
@@ -178,13 +178,26 @@ class Drafting:
         num_spare: int,
         worth: float,
         barred: set[int],
-    ) -> dict[int, list[int]]:
-        """Drafts of a model, by place: made when it is known that there are rows and places for them."""
-        nums = model.nums(scheduled, num_spare, worth, self._pacing, barred)
-        places = self._with_room(scheduled, plan, nums)
+    ) -> None:
+        """Drafts of a model: made when it is known that there are rows and places for them. A step that is begun
+        already is computed beside nothing: there it is only seen whether the one behind it is to have some."""
+        runs_ahead, begun = self._settings.lookahead > 0, self._was_begun
+        nums = model.nums(scheduled, num_spare, worth, self._pacing, barred, of_next=begun)
         self._is_decode = model.is_usual
-        made = model.make([(scheduled[place], nums[place]) for place in places])
-        return {place: drafts for place, drafts in zip(places, made, strict=True) if drafts}
+        if runs_ahead and not (model.is_trial or self._pacing.pays(2 if begun else 1)):
+            nums = {}
+        if begun:
+            plan.waits = bool(nums)
+        else:
+            places = self._with_room(scheduled, plan, nums)
+            made = model.make([(scheduled[place], nums[place]) for place in places])
+            self._put(plan, {place: drafts for place, drafts in zip(places, made, strict=True) if drafts})
+            # who is looked at without drafts has some again in the next step, as has who catches up
+            goes_on = bool(places) or (model.is_pause and bool(self._believed))
+            plan.waits = runs_ahead and goes_on
+        if not model.is_pause:
+            self._believed = {scheduled[place].seq_id for place in nums}
+        self._is_begun = runs_ahead and not plan.waits
 
     def _put(self, plan: StepPlan, chosen: dict[int, list[int]]) -> None:
         """Drafts into the plan, for which there is room."""

@@ -30,7 +30,10 @@ PATIENCE, PATIENCE_OF_HEADS = 12, 100
 
 
 class ModelDrafts:
-    """Attributes: is_usual: the step that was planned last takes what others of as many rows take, and is to count.
+    """Attributes:
+        is_usual: the step that was planned last takes what others of as many rows take, and is to count.
+        is_trial: of what nums() gave last some is not worth it, and tried all the same. is_pause: it gave nothing, so
+            that a step without drafts is seen.
 
     Args: num_most: drafts of one sequence in one step. max_positions: longest sequence that the draft model knows.
         is_head: it is a head that drafts.
@@ -38,6 +41,7 @@ class ModelDrafts:
 
     def __init__(self, guesses: ModelGuesses, num_most: int, max_positions: int, is_head: bool) -> None:
         self.is_usual = True
+        self.is_trial = self.is_pause = False
         self._guesses, self._num_most, self._max_positions = guesses, num_most, max_positions
         self._is_head = is_head
         self._experience = Experience(num_most, is_by_place=True)
@@ -45,19 +49,30 @@ class ModelDrafts:
         self._num_plans = 0
 
     def nums(
-        self, scheduled: list[Sequence], num_spare: int, worth: float, pacing: Pacing, barred: Container[int] = ()
+        self,
+        scheduled: list[Sequence],
+        num_spare: int,
+        worth: float,
+        pacing: Pacing,
+        barred: Container[int] = (),
+        *,
+        of_next: bool = False,
     ) -> dict[int, int]:
         """How many drafts each sequence is to have, by place among scheduled: the likeliest first.
 
         Args: num_spare: rows there are for all. worth: what pacing.begin() gave. barred: sequences that have none now.
+            of_next: in the step behind this one, which has none; as far as that is known now.
         """
         self._num_plans += 1
+        number = self._num_plans + of_next
         self.is_usual = worth < 1.0 or self._num_plans % USUAL_EVERY == 0
+        self.is_trial = self.is_pause = False
         if worth >= 1.0:
             return {}
-        every = TRIAL_EVERY if self._num_plans < NUM_FIRST else LATER_TRIAL_EVERY
-        is_trial = self._num_plans % every == 0
-        if self._num_plans % every == every // 2:
+        every = TRIAL_EVERY if number < NUM_FIRST else LATER_TRIAL_EVERY
+        is_trial = number % every == 0
+        if number % every == every // 2:
+            self.is_pause = True
             return {}
         offers: list[tuple[float, int, int]] = []
         patience = PATIENCE_OF_HEADS if self._is_head else PATIENCE
@@ -68,7 +83,7 @@ class ModelDrafts:
             if num_missing > patience * len(seq.output_token_ids):
                 continue
             has_seen_all = num_missing <= 1 + self._num_most
-            may_try = is_trial and (has_seen_all or self._num_plans % CATCH_UP_TRIAL_EVERY == 0)
+            may_try = is_trial and (has_seen_all or number % CATCH_UP_TRIAL_EVERY == 0)
             acceptance, probability = self._acceptance(seq), 1.0
             longest = min(seq.max_len - 1, self._max_positions)
             for num in range(1, 1 + min(self._num_most, longest - seq.num_tokens)):
@@ -76,12 +91,15 @@ class ModelDrafts:
                 if probability <= worth and not (may_try and num == 1):
                     break
                 offers.append((-probability, num, place))
-                self.is_usual &= has_seen_all
+                self.is_usual &= has_seen_all or of_next
         offers.sort()
         nums: dict[int, int] = {}
         for less, num, place in offers[:num_spare]:
-            if pacing.take(-less) or (is_trial and num == 1):
+            if pacing.take(-less):
                 nums[place] = num
+            elif is_trial and num == 1:
+                nums[place] = num
+                self.is_trial = True
         self.is_usual &= bool(nums) or self._num_plans % USUAL_EVERY == 0
         return nums
 

@@ -195,7 +195,8 @@ class ModelGuesses:
         """Sequence -> the token drawn behind its work, where that ends what is known."""
         if not works:
             return {}
-        result = self._execute(StepPlan(0, works, sum(len(work.token_ids) for work in works)))
+        # what comes next is fed with what comes of it
+        result = self._execute(StepPlan(0, works, sum(len(work.token_ids) for work in works), waits=True))
         return {token.seq_id: token.token_id for token in result.tokens}
 
     def _work(self, seq: Seq, token_ids: list[int], start: int, drafts: list[int]) -> SequenceWork:

@@ -136,7 +136,7 @@ class AheadRunner:
     Steps that have rows of images for a program of their own (seeing) are computed as Runner does, and their tokens are
     drawn by the host; what comes behind them is drawn by the device again.
 
-    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, listener: see Runner.
+    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, num_ahead, listener: see Runner.
     """
 
     def __init__(
@@ -150,9 +150,10 @@ class AheadRunner:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        num_ahead: int = 0,
         listener: Listener | None = None,
     ) -> None:
-        self._device = device
+        self._device, self._num_ahead = device, num_ahead
         self._images, self._has_seeing, self._listener = images, seeing is not None, listener
         self._states = states
         #: By slot, whose state has a token that was not asked for.
@@ -166,6 +167,7 @@ class AheadRunner:
             ending=ending,
             images=images,
             seeing=seeing,
+            num_ahead=num_ahead,
             listener=listener,
         )
         self._block_size = block_size
@@ -297,7 +299,8 @@ class AheadRunner:
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""
-        step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables)
+        ahead = self._num_ahead
+        step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables, num_ahead=ahead)
         inputs = step.inputs
         if self._images is not None and any(work.images for work in plan.work):
             inputs = self._images.give(inputs, plan.work)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import DrawnTokens, StepOutputs
 from albireo.execution.draft_ids import DraftIds
 from albireo.execution.inputs import step_of
+from albireo.step import SampleTask
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -30,6 +31,18 @@ class Steps(Protocol):
     """A program ready to run."""
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
+
+
+class StateStore(Protocol):
+    """Where hidden states are kept, on a processor or a device."""
+
+    def slots(self, inputs: StepInputs) -> Ints:
+        """[T] where those of a step's rows lie."""
+        ...
+
+    def read(self, slots: Ints) -> F32:
+        """[n, width]."""
+        ...
 
 
 class HiddenStates:
@@ -63,7 +76,7 @@ class HiddenStates:
         """Keep those of all rows of a step of the model."""
         rows = outputs.taps
         if self._combine is not None:
-            rows = self._combine.run(step_of((rows,), None, (len(rows),), self._rows.shape[1])).hidden
+            rows = self._combine.run(combining_step(rows, self._rows.shape[1])).hidden
         self.write(self.slots(inputs), rows)
 
     def slots(self, inputs: StepInputs) -> Ints:
@@ -90,6 +103,12 @@ class HiddenStates:
 def _rounded(rows: F32) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(rows).view(np.uint32)
     return ((bits + (_HALF + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+
+
+def combining_step(rows: Any, block_size: int) -> StepInputs:
+    """A step that makes one row of several hidden states. Args: rows: [n, any] on its device; block_size: of tables."""
+    empty = np.zeros((len(rows), 0), np.float32)
+    return replace(step_of((empty,), None, (len(rows),), block_size), given=(rows,))
 
 
 class HeadModel:
@@ -123,27 +142,42 @@ class HeadModel:
         if isinstance(ids, DraftIds):
             ids.meet(inputs.token_ids)
             ids = ids.of_row
+        outputs = self._run(inputs)
+        return outputs if ids is None else self._renumbered(outputs, ids)
+
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        states, (read, left) = self._states, self._places(inputs)
+        outputs = self._model.run(replace(self._turned(inputs), given=(states.read(read),)))
+        states.write(left, outputs.following)
+        return outputs
+
+    def _turned(self, inputs: StepInputs) -> StepInputs:
+        return replace(inputs, rope_positions=inputs.positions + 1) if self._reads_cache else inputs
+
+    def _places(self, inputs: StepInputs) -> tuple[Ints, Ints]:
+        """[T] where it reads, and [S] where it leaves what the next token of a sequence finds."""
         if self._reads_cache:
             slots = self._states.slots(inputs)
-            inputs = replace(inputs, given=(self._states.read(slots),), rope_positions=inputs.positions + 1)
-            outputs = self._model.run(inputs)
-            self._states.write(slots, outputs.following)
-            return outputs if ids is None else self._renumbered(outputs, ids)
-        outputs = self._model.run(replace(inputs, given=(self._states.read(inputs.slots),)))
+            return slots, slots[inputs.out_rows]
         rows = inputs.out_rows
         owner = np.searchsorted(inputs.query_start, rows, side="right") - 1
         places = inputs.positions[rows] + 1
-        # the last place of a table is nobody's beginning
-        has_place = places < inputs.block_table.shape[1] * self._block_size
-        owner, places = owner[has_place], places[has_place]
-        blocks = inputs.block_table[owner, places // self._block_size]
-        self._states.write(blocks * self._block_size + places % self._block_size, outputs.following[has_place])
-        return outputs if ids is None else self._renumbered(outputs, ids)
+        # the last place of a table is nobody's beginning: what is left there goes to the null block
+        columns = places // self._block_size
+        has_place = columns < inputs.block_table.shape[1]
+        blocks = inputs.block_table[owner, np.where(has_place, columns, 0)]
+        return inputs.slots, np.where(has_place, blocks * self._block_size + places % self._block_size, 0)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert not pairs, "plans of a head move nothing"
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
         assert not pairs, "plans of a head move nothing"
 
     def _renumbered(self, outputs: StepOutputs, token_ids: Ints) -> StepOutputs:
@@ -152,3 +186,53 @@ class HeadModel:
         logits = np.full((len(outputs.logits), self._vocab_size), -np.inf, np.float32)
         logits[:, token_ids] = outputs.logits
         return replace(outputs, logits=logits, top_ids=np.where(top < 0, top, token_ids[top]).astype(np.int32))
+
+
+class DeviceHead(HeadModel):
+    """Implements ahead.AheadDevice: a head on a device that keeps hidden states itself, and draws.
+
+    Args: model: a program there, which reads and leaves them where its steps say. token_ids: where it has ids of its
+        own its tokens are drawn by the host.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        states: Any,
+        block_size: int,
+        vocab_size: int,
+        token_ids: Ints | DraftIds | None = None,
+        *,
+        reads_cache: bool = False,
+    ) -> None:
+        super().__init__(model, states, block_size, vocab_size, token_ids, reads_cache=reads_cache)
+        self._device = model
+
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        return bool(self._device.can_draw(tasks))
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: Ints | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
+        has_drafts: bool = False,
+    ) -> Any:
+        assert sources is None, "plans of a head wait"
+        return self._device.submit(self._placed(inputs), tasks, rows, targets=targets, has_drafts=has_drafts)
+
+    def record_next(self) -> bool:
+        return bool(self._device.record_next())
+
+    def collect(self, ticket: Any) -> DrawnTokens:
+        drawn: DrawnTokens = self._device.collect(ticket)
+        return drawn
+
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        return self._model.run(self._placed(inputs))
+
+    def _placed(self, inputs: StepInputs) -> StepInputs:
+        read, left = self._places(inputs)
+        return replace(self._turned(inputs), read_slots=read, leave_slots=left.astype(np.int32))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from albireo.api.compile_ahead import Compiling, compiling
+from albireo.api import devices
+from albireo.api.compile_ahead import Compiling, compiling, main
+from albireo.api.compiled import compile_all
 from albireo.api.programs import compile_program
 from albireo.api.source import open_source
+from albireo.backends.cuda import absent_gpu
+from albireo.backends.cuda import compile_ahead as ahead
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.chip import Chip
 from albireo.config import EngineConfig
 from albireo.graph.program import Program
 from albireo.models import load_architecture
+from albireo.speculative_config import SpeculativeConfig
+from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
 CONFIG = EngineConfig(device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8")
@@ -46,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
 
 
 def order(directory: Path, part: int) -> dict[str, Any]:
-    lengths = {"model_len": 64, "max_positions": 64}
+    lengths = {"model_len": 64, "max_positions": [64]}
     told = {"directory": str(directory), "config": asdict(CONFIG), "chip": asdict(CHIP)}
     return {**told, **lengths, "part": part, "parts": PARTS}
 
@@ -79,14 +87,50 @@ def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Pa
     assert (cache / "done").exists()
 
 
+@pytest.mark.parametrize("is_head", [False, True])
+def test_kernels_of_what_guesses_are_compiled_too(
+    is_head: bool, model: tuple[Path, Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the very programs that are loaded beside the model's, which hands hidden states out for a head; a digest
+    says whether that was done."""
+    if is_head:
+        deep = load_architecture("qwen3").tiny | {"num_hidden_layers": 4}
+        directory = make_checkpoint(tmp_path / "model", deep, seed=0, dtype="bfloat16")
+        asked = {"method": "eagle3", "model": str(eagle3_head(tmp_path / "head", deep, 3)[0])}
+    else:
+        tiny, directory = load_architecture("llama").tiny | {"max_position_embeddings": 32}, model[0]
+        asked = {"model": str(make_checkpoint(tmp_path / "draft", tiny))}
+    config = replace(CONFIG, speculative_config=SpeculativeConfig.of(asked))
+    source = open_source(directory, config)
+    compiled = compile_all(config, source, 64, devices.AbsentGpu())
+    assert compiled.drafter is not None
+    wanted = [(compiled.programs[0], 48), *((program, 32) for program in compiled.drafter.programs)]
+    assert len(wanted) == 2 + is_head
+    given = {"directory": str(directory), "config": asdict(config), "chip": asdict(CHIP), "model_len": 64}
+    order = json.dumps({**given, "max_positions": [each for _, each in wanted], "part": 1, "parts": 4})
+    launched: list[tuple[Program, int]] = []
+
+    def launch_all(made: tuple[Program, int], part: int, parts: int) -> None:
+        assert (part, parts) == (1, 4)
+        launched.append(made)
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(order))
+    monkeypatch.setattr(absent_gpu.AbsentGpu, "take", lambda chip: None)
+    monkeypatch.setattr(ahead, "empty_model", lambda program, max_positions: (program, max_positions))
+    monkeypatch.setattr(ahead, "launch_all", launch_all)
+    main()
+    assert launched == wanted
+    assert len({ahead.digest_of(each, CHIP) for each in (wanted, wanted[:1], wanted[1:])}) == 3
+
+
 def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Program]) -> None:
     def begun(chip: Chip = CHIP, max_positions: int = 64) -> int:
         with compiling(
-            Path("nowhere"), CONFIG, model[1], model_len=64, max_positions=max_positions, chip=chip, num_processes=1
+            Path("nowhere"), CONFIG, [(model[1], max_positions)], model_len=64, chip=chip, num_processes=1
         ) as found:
             return len(found._processes)
 
-    with compiling(model[0], CONFIG, model[1], model_len=64, max_positions=64, chip=CHIP, num_processes=1) as found:
+    with compiling(model[0], CONFIG, [(model[1], 64)], model_len=64, chip=CHIP, num_processes=1) as found:
         found._done.parent.mkdir()
         found._done.touch()
     assert begun() == 0

@@ -16,6 +16,7 @@ import torch
 
 from albireo import LLM, PoolingParams, SamplingParams
 from albireo.api import devices, load, programs, swapping
+from albireo.api.beside import FEW_BLOCKS, MakeBeside
 from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
@@ -54,6 +55,7 @@ class StandIn(devices.CudaDevice):
         memory: MemoryPlan,
         advance: devices.Advance,
         images: devices.ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
     ) -> tuple[CudaModel, MemoryPlan]:
         with source.weights(graph) as weights:
             model = open_model(
@@ -68,6 +70,7 @@ class StandIn(devices.CudaDevice):
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
                 advance=advance,
+                beside=None if beside is None else lambda model: beside(model, FEW_BLOCKS),
             )
         MODELS[:] = [model]
         return model, memory

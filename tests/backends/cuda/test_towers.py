@@ -55,7 +55,7 @@ def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path)
 
 
 def test_a_gpu_without_room_for_the_largest_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CudaModel, "_blocks_that_fit", lambda self, wanted, reserve: wanted - 1)
+    monkeypatch.setattr("albireo.backends.cuda.model.blocks_that_fit", lambda wanted, *rest: wanted - 1)
     with pytest.raises(OutOfMemory, match="room for 10 of the 11 blocks of its largest tile"):
         on_gpu(save(tmp_path, "idefics3"), "float32")
 

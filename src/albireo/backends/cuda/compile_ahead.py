@@ -7,7 +7,7 @@ compiles in its cache directory, where the process that serves finds it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,9 +19,11 @@ from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.endings import WHOLE
 from albireo.backends.cuda.expert_plan import plan_for
+from albireo.backends.cuda.hidden_states import DeviceHiddenStates, taps_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.recordings import USUAL
+from albireo.backends.cuda.step_rows import with_empty_rows
 from albireo.graph.program import PackedConstant, Program
 
 _NOWHERE = torch.device("meta")
@@ -45,14 +47,18 @@ def cache_directory() -> Path:
     return Path(triton.knobs.cache.dir)
 
 
-def digest_of(program: Program, max_positions: int, chip: Chip) -> str:
-    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources."""
-    calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
-    shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
-    constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
-    maxima = sorted(program.maxima.items())
-    told = (calls, shapes, constants, program.kv, maxima, max_positions, chip, triton.__version__)
-    digest = hashlib.sha256(repr(told).encode())
+def digest_of(programs: Sequence[tuple[Program, int]], chip: Chip) -> str:
+    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources.
+
+    Args: programs: each with the positions of the longest sequence.
+    """
+    digest = hashlib.sha256(repr((chip, triton.__version__)).encode())
+    for program, max_positions in programs:
+        calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
+        shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
+        constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
+        told = (calls, shapes, constants, program.kv, sorted(program.maxima.items()), max_positions)
+        digest.update(repr(told).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
@@ -70,7 +76,7 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         else:
             dtype = constant.packing.partition(".")[2]
             matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, _NOWHERE)
-    return CudaModel(
+    model = CudaModel(
         program,
         matrices,
         vectors,
@@ -80,6 +86,26 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         num_state_slots=1,
         recorder=_Once(),
     )
+    _keep_hidden_states(model)
+    return model
+
+
+def _keep_hidden_states(model: CudaModel) -> None:
+    """Of a model that a head reads, and of a head: where they would be."""
+    program, kv = model.program, model.program.kv
+    taps, kinds = taps_of(program), {constant.packing for constant in program.constants.values()}
+    is_exact = not kinds & {"row.bfloat16", "row.float16"}
+    if model.head_rows is not None:
+        width, unit = model.head_rows.given.shape[1], 1
+    elif taps:
+        width, unit = program.buffers[program.outputs[taps[0]]].cols, kv.units[kv.windows.index(None)]
+    else:
+        return
+    states = DeviceHiddenStates(_NUM_BLOCKS, kv.block_size, width, _NOWHERE, is_exact=is_exact, unit=unit)
+    if model.head_rows is not None:
+        model.head_rows.states = states
+    else:
+        model.hidden_states = states
 
 
 def _is_vector(constant: PackedConstant) -> bool:
@@ -153,6 +179,10 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
                 yield Bucket(model._buckets.sequences[0], True, DRAWS, count)
 
 
+def _reads_rows(model: CudaModel) -> bool:
+    return any(call.family == "given" for call in model.program.calls)
+
+
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
     return lambda: model._record(bucket)
 
@@ -160,6 +190,7 @@ def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
 def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:
     def launch() -> None:
         model._fill_with_padding(sizes)
-        model._whole(sizes, ending, feeds=False)()
+        own = with_empty_rows(model._step(sizes), model.program, model.device) if _reads_rows(model) else None
+        model._whole(sizes, ending, False, own)()
 
     return launch

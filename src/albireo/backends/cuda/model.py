@@ -7,10 +7,10 @@ Triton's interpreter, the same code computes the same numbers, which is how it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from albireo.backends.cuda.call_args import Launch, Memory
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
+from albireo.backends.cuda.fitting import blocks_that_fit
+from albireo.backends.cuda.hidden_states import HEAD_COLUMNS, DeviceHiddenStates, head_rows_of, is_told, taps_of
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
@@ -42,7 +44,7 @@ from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
-from albireo.errors import InvariantError, OutOfMemory
+from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
 
@@ -60,12 +62,25 @@ class Submitted:
     reports: Reports
 
 
+class Beside(Protocol):
+    """What has blocks of the same numbers as a model, out of the same memory."""
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    def take_blocks(self, num_blocks: int) -> None: ...
+
+
 class CudaModel:
     """One program, ready to run steps.
 
     Invariants: 1. everything a launch reads or writes is allocated before the first one is recorded, and stays where it
     is; 2. a step's result depends on its inputs, on the KV cache and on states only: neither on padding nor on whether
     it was recorded.
+
+    Fields:
+        hidden_states: where those of each step are kept that a head reads; None: nowhere.
+        head_rows: what a head's steps read and leave; None: it is none.
 
     Args:
         matrices, vectors: the program's constants, on the device.
@@ -76,6 +91,8 @@ class CudaModel:
         num_state_slots: sequences that can keep states at once, where the program keeps any.
         is_tower: what each step gives is read before the next one begins, so that there is room for one.
         has_axes: positions have three axes, so that recorded steps say by which one rows are rotated.
+        beside: makes, when weights and room for steps are there, what is to have blocks of the same numbers.
+        lender: a model whose KV cache this one reads, and has none of its own.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
@@ -96,6 +113,8 @@ class CudaModel:
         has_axes: bool = False,
         is_tower: bool = False,
         recorder: Recorder | None = None,
+        beside: Callable[[CudaModel], Beside] | None = None,
+        lender: CudaModel | None = None,
     ) -> None:
         self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
@@ -109,11 +128,27 @@ class CudaModel:
         endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
         self._made_endings, found = endings, {} if endings is None else endings.found
         self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
+        self._lender = lender
+        self.hidden_states: DeviceHiddenStates | None = None
         self._kv, self._launches = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
-        self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes + staged * self._block_bytes)
-        self._kv, self._launches = self._bind(self.num_blocks)
+        self._try_largest()
+        others = None if beside is None else beside(self)
+        block_bytes = self.block_bytes + (0 if others is None else others.block_bytes)
+        reserve_bytes += staged * self.block_bytes
+        least = 1 + program.kv.num_groups
+        self.take_blocks(blocks_that_fit(num_blocks, block_bytes, reserve_bytes, least, device))
+        if others is not None:
+            others.take_blocks(self.num_blocks)
         self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
+
+    def take_blocks(self, num_blocks: int) -> None:
+        """Have a KV cache of so many blocks, in place of the one there was: its own, or its lender's new one. No step
+        was recorded before."""
+        # the old one goes first
+        del self._kv, self._launches
+        self.num_blocks = num_blocks
+        self._kv, self._launches = self._bind(num_blocks)
 
     @frees_cache
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -123,6 +158,12 @@ class CudaModel:
         """
         self._begin(inputs)
         return self._outputs_of(inputs)
+
+    @frees_cache
+    def output_there(self, inputs: StepInputs, name: str) -> torch.Tensor:
+        """Compute one step. Returns: an output [R, any] where it lies, which the next step overwrites."""
+        self._begin(inputs)
+        return self._output(name, len(inputs.logit_rows))
 
     @frees_cache
     def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
@@ -149,7 +190,8 @@ class CudaModel:
 
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
+        told = [name for name in self.program.outputs if is_told(name)]
+        counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
         return StepOutputs(**(_MISSING | self._results.receive(ticket)))
 
@@ -162,19 +204,11 @@ class CudaModel:
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
-        if program.states != self.program.states:
-            raise InvariantError("a program that is to share a model's states keeps others")
-        return self.beside(program, self._matrices, self._vectors)
-
-    @frees_cache
-    def beside(
-        self, program: Program, matrices: Mapping[str, DeviceMatrix], vectors: Mapping[str, torch.Tensor]
-    ) -> CudaModel:
-        """A program of constants of its own, on the device as given, on the KV cache of this one; see sharing()."""
         if program.kv != self.program.kv:
             raise InvariantError("a program that is to share a model's KV cache has another layout of it")
+        if program.states != self.program.states:
+            raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
-        other._matrices, other._vectors = matrices, vectors
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recordings = Recordings(self._buckets, DirectLaunches())
@@ -197,6 +231,9 @@ class CudaModel:
             columns = {**columns, **TYPE_COLUMNS}
         if self._has_axes:
             columns = {**columns, **ROPE_COLUMNS}
+        self.head_rows = head_rows_of(program, self.device)
+        if self.head_rows is not None:
+            columns = {**columns, **HEAD_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
@@ -252,9 +289,17 @@ class CudaModel:
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
             self._whole(sizes, ending, sources is not None, self._own_step(sizes, inputs))()
-            return sizes
-        self._run(bucket)
-        return bucket.sizes
+        else:
+            self._run(bucket)
+            sizes = dict(bucket.sizes)
+        if self.hidden_states is not None and self.hidden_states.is_combined:
+            self._keep(self.hidden_states, sizes, inputs.num_tokens)
+        return sizes
+
+    def _keep(self, states: DeviceHiddenStates, sizes: Mapping[str, int], num_tokens: int) -> None:
+        """Hidden states of a step of these sizes, of so many rows."""
+        taps = [self._output(name, num_tokens) for name in taps_of(self.program)]
+        states.keep(taps, self._staging.slots(sizes, states.group)[:num_tokens])
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -307,6 +352,8 @@ class CudaModel:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
         copy_blocks(self._kv, pairs)
+        if self.hidden_states is not None:
+            self.hidden_states.copy_blocks(pairs)
 
     @frees_cache
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -329,7 +376,7 @@ class CudaModel:
         return self._host
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
-        kv = DeviceKV(self.program.kv, num_blocks, self.device)
+        kv = DeviceKV(self.program.kv, num_blocks, self.device) if self._lender is None else self._lender._kv
         return kv, self._bound(kv)
 
     def _bound(self, kv: DeviceKV) -> list[tuple[Call, Launch]]:
@@ -338,7 +385,8 @@ class CudaModel:
         return [(call, bind(call, memory)) for call in program.calls]
 
     def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
-        return self._staging.step(self.program.sizes(sizes))
+        step = self._staging.step(self.program.sizes(sizes))
+        return step if self.head_rows is None else replace(step, given=(self.head_rows.given[: sizes["T"]],))
 
     def _own_step(self, sizes: Mapping[str, int], inputs: StepInputs) -> DeviceStep:
         """A step that is not padded, with what it brings."""
@@ -363,11 +411,19 @@ class CudaModel:
         step = self._step(sizes) if own is None else own
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
         end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
+        head, states = self.head_rows, self.hidden_states
+        columns = {} if head is None else self._staging.tensors(sizes, HEAD_COLUMNS)
 
         def launches() -> None:
             if feeds:
                 feed_drawn(step.token_ids, sources, self._endings.tokens)
+            if head is not None:
+                head.read(columns)
             self._launch(step)
+            if head is not None:
+                head.leave(columns, self._output, sizes["R"])
+            if states is not None and not states.is_combined:
+                self._keep(states, sizes, sizes["T"])
             if end is not None:
                 end()
 
@@ -380,13 +436,10 @@ class CudaModel:
         write = self._endings.wish((), (), (), is_top=False, ahead=0).write if self.draws else None
         self._staging.fill(padding, sizes, write=write)
 
-    def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
-        """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
-
-        Raises: OutOfMemory when there is none for the null block and one of each block group.
-        """
+    def _try_largest(self) -> None:
+        """Run the largest step, so that all it needs is loaded."""
         if self.device.type != "cuda":
-            return wanted
+            return
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
         own = with_empty_rows(self._step(largest), self.program, self.device)
@@ -394,21 +447,16 @@ class CudaModel:
         if self.draws:
             self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)
-        free, total = torch.cuda.mem_get_info(self.device)
-        block_bytes = self._block_bytes
-        fits, least = (free - reserve_bytes) // block_bytes, 1 + self.program.kv.num_groups
-        if fits < least:
-            raise OutOfMemory(
-                f"after the weights and a trial step {free / 2**30:.2f} of {total / 2**30:.2f} GiB of GPU memory are "
-                f"free, of which {reserve_bytes / 2**30:.2f} are to stay so; a KV block takes {block_bytes} bytes and "
-                f"{least} are needed. Raise gpu_memory_utilization, lower max_num_batched_tokens, end what else uses "
-                "the GPU, or use a smaller model"
-            )
-        return min(wanted, int(fits))
 
     @property
-    def _block_bytes(self) -> int:
-        return self.program.kv.block_bytes
+    def block_bytes(self) -> int:
+        """Of one KV block over all layers; 0 where a lender has it."""
+        return self.program.kv.block_bytes if self._lender is None else 0
+
+    def lend(self, names: Sequence[str]) -> tuple[dict[str, DeviceMatrix], dict[str, torch.Tensor]]:
+        """Constants by name, where they lie: matrices, and vectors."""
+        matrices, vectors = self._matrices, self._vectors
+        return {n: matrices[n] for n in names if n in matrices}, {n: vectors[n] for n in names if n in vectors}
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]

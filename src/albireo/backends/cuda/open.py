@@ -5,15 +5,13 @@ Called by api/devices.py. The one place that knows how a model's parts on a GPU 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
-from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.model import Beside, CudaModel
 from albireo.backends.cuda.stored import read_constants
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -38,21 +36,34 @@ def open_model(
     recorder: Recorder | None = None,
     advance: Callable[[int], None] = lambda _: None,
     before_trial: Callable[[], None] = lambda: None,
+    beside: Callable[[CudaModel], Beside] | None = None,
+    lender: CudaModel | None = None,
+    borrowed: Sequence[str] = (),
+    reads_cache: bool = False,
 ) -> CudaModel:
     """Place the constants, allocate the rest, run a trial step.
 
     Args:
         num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel, but for a tower's.
         num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs, has_axes,
-            is_tower: see CudaModel.
+            is_tower, beside: see CudaModel.
+        lender: a model of which borrowed constants are, which has the same by these names; and its KV cache where
+            reads_cache.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
     Raises: OutOfMemory when the GPU has no room.
     """
     device = device or torch.device("cuda", 0)
-    with _shortage_told(bool(program.states)):
-        matrices, vectors = _constants(program, weights, device, advance)
+    own = {name: constant for name, constant in program.constants.items() if name not in borrowed}
+    try:
+        if isinstance(weights, StoredWeights):
+            matrices, vectors = read_constants(own, weights, device, advance)
+        else:
+            matrices, vectors = place_constants(own, weights, device, advance)
+        if lender is not None:
+            lent = lender.lend(borrowed)
+            matrices, vectors = matrices | lent[0], vectors | lent[1]
         before_trial()
         model = CudaModel(
             program,
@@ -65,10 +76,19 @@ def open_model(
             num_host_blocks=num_host_blocks,
             num_state_slots=num_state_slots,
             max_num_seqs=max_num_seqs,
-            has_axes=has_axes,
+            # what reads another's cache is turned as the token behind it
+            has_axes=has_axes or reads_cache,
             is_tower=is_tower,
             recorder=recorder or (DirectLaunches() if is_eager else None),
+            beside=beside,
+            lender=lender if reads_cache else None,
         )
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
+            f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "
+            "--device cpu"
+        ) from None
     if is_tower and model.num_blocks < num_blocks:
         raise OutOfMemory(
             f"after a vision tower's weights and a trial step the GPU has room for {model.num_blocks} of the "
@@ -76,35 +96,3 @@ def open_model(
             "(limit_mm_per_prompt), or use --device cpu"
         )
     return model
-
-
-def open_beside(
-    model: CudaModel, program: Program, weights: Weights, advance: Callable[[int], None] = lambda _: None
-) -> CudaModel:
-    """A program of weights of its own that reads or writes a model's KV cache; the two run in turn.
-
-    Raises: OutOfMemory when the GPU has no room.
-    """
-    with _shortage_told(False):
-        return model.beside(program, *_constants(program, weights, model.device, advance))
-
-
-def _constants(
-    program: Program, weights: Weights | StoredWeights, device: torch.device, advance: Callable[[int], None]
-) -> tuple[Mapping[str, DeviceMatrix], Mapping[str, torch.Tensor]]:
-    if isinstance(weights, StoredWeights):
-        return read_constants(program.constants, weights, device, advance)
-    return place_constants(program.constants, weights, device, advance)
-
-
-@contextmanager
-def _shortage_told(has_states: bool) -> Iterator[None]:
-    """A shortage of memory, and what to do about it. Args: has_states: these take some for each sequence."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
-            f"max_num_batched_tokens{', max_num_seqs' if has_states else ''} or gpu_memory_utilization, or use "
-            "--device cpu"
-        ) from None

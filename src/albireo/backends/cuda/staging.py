@@ -22,8 +22,8 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
-#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs, model.py TYPE_COLUMNS and
-#: ROPE_COLUMNS.
+#: Array of a step -> what counts its entries; sampling.py, reporting.py and hidden_states.py add theirs, model.py
+#: TYPE_COLUMNS and ROPE_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
@@ -178,6 +178,10 @@ class Staging:
         if "rope_positions" in arrays:
             turns = inputs.rope_positions
             _put(arrays["rope_positions"], inputs.positions if turns is None else turns)
+        for name in ("read_slots", "leave_slots"):
+            if name in arrays:
+                slots = getattr(inputs, name)
+                _put(arrays[name], _NONE if slots is None else slots)
         num_logits, rows = sizes["R"], arrays["out_rows"]
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
@@ -210,6 +214,11 @@ class Staging:
             token_types=found.get("token_types"),
             rope_positions=found.get("rope_positions"),
         )
+
+    def slots(self, sizes: Mapping[str, int], group: int) -> torch.Tensor:
+        """[T] of a block group, on the device, as kernels count them."""
+        name = _of_group("slots", group)
+        return self.tensors(sizes, (name,))[name]
 
     def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Arrays on the device, as a step of these sizes sees them; they stay there for good."""

@@ -31,13 +31,17 @@ def with_rows(step: DeviceStep, inputs: StepInputs, device: torch.device) -> Dev
     def sent(array: NDArray[Any] | None) -> torch.Tensor | None:
         return None if array is None else torch.from_numpy(array).to(device)
 
+    def there(rows: Any) -> torch.Tensor:
+        # hidden states that a head reads are
+        return rows if isinstance(rows, torch.Tensor) else torch.from_numpy(rows).to(device)
+
     turns = inputs.rope_positions if step.rope_positions is None else None
     return replace(
         step,
         rope_positions=step.rope_positions if turns is None else sent(turns),
         rope_rows=sent(inputs.rope_rows),
         row_numbers=None if inputs.rope_rows is None else _numbers(inputs.num_tokens, device),
-        given=tuple(torch.from_numpy(rows).to(device) for rows in inputs.given),
+        given=tuple(there(rows) for rows in inputs.given),
         given_rows=sent(inputs.given_rows),
         row_ends=sent(inputs.row_ends),
     )

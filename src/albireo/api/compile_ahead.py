@@ -104,7 +104,8 @@ def compiling(
     """
     from albireo.backends.cuda.compile_ahead import cache_directory, digest_of
 
-    done = cache_directory() / _DONE.format(digest_of(program, max_positions, chip))
+    max_rank = config.max_lora_rank if config.enable_lora else 0
+    done = cache_directory() / _DONE.format(digest_of(program, max_positions, chip, max_rank))
     count = num_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     order = {
         "directory": str(directory),
@@ -128,15 +129,20 @@ def main() -> None:
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.chip import Chip
-    from albireo.backends.cuda.compile_ahead import empty_model, launch_all
+    from albireo.backends.cuda.compile_ahead import empty_model, launch_all, with_adapters
 
     order = json.load(sys.stdin)
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in order["config"].items()}
     config, chip, model_len = EngineConfig.from_kwargs(**given), Chip(**order["chip"]), order["model_len"]
     AbsentGpu.take(chip)
     source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
-    program = compile_program(source.graph(model_len), config, model_len, catalog=CudaCatalog(chip.capability))
-    launch_all(empty_model(program, order["max_positions"]), order["part"], order["parts"])
+    graph, catalog = source.graph(model_len), CudaCatalog(chip.capability)
+    program = compile_program(graph, config, model_len, catalog=catalog)
+    model = empty_model(program, order["max_positions"])
+    launch_all(model, order["part"], order["parts"])
+    if config.enable_lora:
+        adapted = compile_program(graph, config, model_len, catalog=catalog, has_adapters=True)
+        launch_all(with_adapters(model, adapted), order["part"], order["parts"])
 
 
 if __name__ == "__main__":

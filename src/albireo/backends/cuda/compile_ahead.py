@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import triton
 
+from albireo.backends.cuda.adapters import CudaAdapters
 from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.chip import Chip, chip_of
@@ -45,13 +46,16 @@ def cache_directory() -> Path:
     return Path(triton.knobs.cache.dir)
 
 
-def digest_of(program: Program, max_positions: int, chip: Chip) -> str:
-    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources."""
+def digest_of(program: Program, max_positions: int, chip: Chip, max_rank: int = 0) -> str:
+    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources.
+
+    Args: max_rank: of adapters; 0: there are none.
+    """
     calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
     shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
     constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
     maxima = sorted(program.maxima.items())
-    told = (calls, shapes, constants, program.kv, maxima, max_positions, chip, triton.__version__)
+    told = (calls, shapes, constants, program.kv, maxima, max_positions, chip, max_rank, triton.__version__)
     digest = hashlib.sha256(repr(told).encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -80,6 +84,11 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         num_state_slots=1,
         recorder=_Once(),
     )
+
+
+def with_adapters(model: CudaModel, program: Program) -> CudaModel:
+    """Its program with adapters, of which there is one."""
+    return model.with_adapters(program, CudaAdapters(program, 1, _NOWHERE))
 
 
 def _is_vector(constant: PackedConstant) -> bool:

@@ -341,7 +341,7 @@ def test_what_cannot_be_is_refused(made: Callable[[str, str], tuple[Path, list[P
     request = LoRARequest("a", 1, str(adapters[0]))
     with llm(directory, enable_lora=False) as model, pytest.raises(InvalidParams, match="enable_lora=True"):
         texts(model, request)
-    for setting in ({"device": "cuda"}, {"tensor_parallel_size": 2}, {"tp_invariant": True}):
+    for setting in ({"data_parallel_size": 2}, {"tensor_parallel_size": 2}, {"tp_invariant": True}):
         with pytest.raises(ConfigError, match="enable_lora"):
             EngineConfig(enable_lora=True, **setting)  # type: ignore[arg-type]
     with pytest.raises(OutOfMemory, match=r"1024 adapters of rank 4096 .*max_loras or max_lora_rank"):

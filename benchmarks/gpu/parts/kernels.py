@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import checks_of_adapters
 import checks_of_linears
 import checks_of_rows
 import checks_of_sampling
@@ -18,4 +19,4 @@ from setup import Setup
 
 def run(setup: Setup) -> Iterator[Row]:
     checks = checks_of_rows.CHECKS | checks_of_sampling.CHECKS | checks_of_linears.CHECKS | checks_of_states.CHECKS
-    yield from run_checks(setup, checks)
+    yield from run_checks(setup, checks | checks_of_adapters.CHECKS)

@@ -105,7 +105,8 @@ def compiling(
     """
     from albireo.backends.cuda.compile_ahead import cache_directory, digest_of
 
-    done = cache_directory() / _DONE.format(digest_of(programs, chip))
+    max_rank = config.max_lora_rank if config.enable_lora else 0
+    done = cache_directory() / _DONE.format(digest_of(programs, chip, max_rank))
     count = num_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
     order = {
         "directory": str(directory),
@@ -126,10 +127,11 @@ def main() -> None:
     """One process: an order on stdin, see compiling()."""
     from albireo.api import devices
     from albireo.api.compiled import compile_all
+    from albireo.api.programs import compile_program
     from albireo.api.source import open_source
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.chip import Chip
-    from albireo.backends.cuda.compile_ahead import empty_model, launch_all
+    from albireo.backends.cuda.compile_ahead import empty_model, launch_all, with_adapters
 
     order = json.load(sys.stdin)
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in order["config"].items()}
@@ -139,8 +141,13 @@ def main() -> None:
     device = devices.AbsentGpu(chip.capability)
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
     programs = (*compiled.programs, *(() if compiled.drafter is None else compiled.drafter.programs))
-    for program, max_positions in zip(programs, order["max_positions"], strict=True):
-        launch_all(empty_model(program, max_positions), order["part"], order["parts"])
+    models = [empty_model(*each) for each in zip(programs, order["max_positions"], strict=True)]
+    if config.enable_lora:
+        graph, catalog = source.graph(model_len), device.catalog()
+        adapted = compile_program(graph, config, model_len, catalog=catalog, has_adapters=True)
+        models.append(with_adapters(models[0], adapted))
+    for model in models:
+        launch_all(model, order["part"], order["parts"])
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def compile_all(
                     f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
                     "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
                 )
-            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
+            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device)
             programs = (program,)
     windows = programs[0].kv.windows
     drafter: Drafter | None = plan_drafter(

@@ -14,17 +14,18 @@ from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
-from albireo.backends.cpu.adapters import CpuAdapters
+from albireo.backends.cpu.adapters import CpuAdapters, slot_bytes
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.backends.cuda.adapter_shapes import adapter_bytes
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.execution.adapters import AdapterRunner
+from albireo.execution.adapters import AdapterProgram, AdapterRunner, Slots
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.draft_head import HiddenStates, StateStore, combining_step
 from albireo.execution.images import ImageRows
@@ -38,6 +39,7 @@ from albireo.graph.program import Program
 from albireo.step import StepPlan, StepResult
 
 if TYPE_CHECKING:
+    from albireo.backends.cuda.adapters import CudaAdapters
     from albireo.backends.cuda.model import CudaModel
 
 #: Memory of a GPU that is planned for and is not here: an H100's.
@@ -52,6 +54,15 @@ class PlanRunner(Protocol):
     def execute(self, plan: StepPlan) -> StepResult: ...
 
     def prepare(self) -> bool: ...
+
+
+class AdapterSlots(Slots, Protocol):
+    """Memory for adapters, of any of a device's programs that has some."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """module -> outputs, inputs, of those that may have an adapter."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +143,20 @@ class Device(Protocol):
         """A program with weights of its own that writes the KV cache of model(), ready to run."""
         ...
 
-    def second(self, model: Any, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
+    def second(self, model: Any, programs: Sequence[Program], slots: Any = None) -> Pooler:
         """Other programs of the same weights, on the memory of model(). slots: of adapters, if they have any."""
+        ...
+
+    def adapter_bytes(self, program: Program, num_slots: int) -> int:
+        """Of adapter_slots(), and of what else a program with adapters needs."""
+        ...
+
+    def adapter_slots(self, model: Any, program: Program, num_slots: int) -> AdapterSlots:
+        """Slots of the adapters of a program that runs on the memory of model()."""
+        ...
+
+    def adapted(self, model: Any, program: Program, slots: Any) -> AdapterProgram:
+        """The program with adapters of the same weights, on the memory of model(). slots: adapter_slots()."""
         ...
 
     def runner(
@@ -233,6 +256,15 @@ class CpuDevice:
         assert slots is None, "EngineConfig refuses enable_lora on several ranks"
         return model.sharing(programs)
 
+    def adapter_bytes(self, program: Program, num_slots: int) -> int:
+        return slot_bytes(program, num_slots)
+
+    def adapter_slots(self, model: CpuModel | TensorParallelModel, program: Program, num_slots: int) -> CpuAdapters:
+        return CpuAdapters(program, num_slots)
+
+    def adapted(self, model: CpuModel | TensorParallelModel, program: Program, slots: CpuAdapters) -> AdapterProgram:
+        return self.second(model, (program,), slots)
+
     def runner(
         self,
         model: DeviceModel,
@@ -331,7 +363,10 @@ class CudaDevice:
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
                 before_trial=kernels.wait,
-                reserve_bytes=memory.machine_bytes - memory.budget_bytes + (images.room_bytes if images else 0),
+                reserve_bytes=memory.machine_bytes
+                - memory.budget_bytes
+                + memory.adapter_bytes
+                + (images.room_bytes if images else 0),
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 num_state_slots=memory.num_state_slots,
                 max_num_seqs=config.step_limits.max_num_seqs,
@@ -419,9 +454,19 @@ class CudaDevice:
                 "holds as many tokens"
             )
 
-    def second(self, model: CudaModel, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
-        assert slots is None, "EngineConfig refuses enable_lora on GPUs"
-        return model.sharing(programs[0])
+    def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
+        return model.sharing(programs[0], slots)
+
+    def adapter_bytes(self, program: Program, num_slots: int) -> int:
+        return adapter_bytes(program, num_slots)
+
+    def adapter_slots(self, model: CudaModel, program: Program, num_slots: int) -> CudaAdapters:
+        from albireo.backends.cuda.adapters import CudaAdapters
+
+        return CudaAdapters(program, num_slots, model.device)
+
+    def adapted(self, model: CudaModel, program: Program, slots: CudaAdapters) -> AdapterProgram:
+        return model.with_adapters(program, slots)
 
     def runner(
         self,
@@ -437,7 +482,6 @@ class CudaDevice:
         hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
-        assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
         assert hidden_states is model.hidden_states, "the model keeps them itself"
         states = model if model.program.states else None
         return AheadRunner(
@@ -450,6 +494,7 @@ class CudaDevice:
             ending,
             images,
             seeing,
+            adapters,
             listener=listener,
         )
 

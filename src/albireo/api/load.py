@@ -15,7 +15,7 @@ from pathlib import Path
 
 from albireo.api.adapters import Adapters
 from albireo.api.compiled import compile_all
-from albireo.api.devices import Device, open_device
+from albireo.api.devices import AdapterSlots, Device, open_device
 from albireo.api.draft_head import HeadDrafter, tapped
 from albireo.api.drafter import NOTHING_GUESSES, Drafter, Loading
 from albireo.api.hearing import Hearing, open_hearing
@@ -41,7 +41,6 @@ from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
-from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import deepstack, hidden_states
 from albireo.compiler.rewrite import copy_graph
@@ -291,14 +290,14 @@ class SecondPrograms:
     model: DeviceModel
     is_tuned: bool
     head: DraftHead | None = None
-    slots: CpuAdapters | None = None
+    slots: AdapterSlots | None = None
 
     def adapters(self) -> Adapters:
         """Makes slots; from here on every program has adapters."""
         (program,) = self._programs(None)
-        self.slots = CpuAdapters(program, self.config.max_loras)
-        runner = AdapterRunner(self.slots, lambda: self._second(None))
-        return Adapters(runner, self.slots.shapes, self.config.max_lora_rank)
+        slots = self.slots = self.device.adapter_slots(self.model, program, self.config.max_loras)
+        runner = AdapterRunner(slots, lambda: self.device.adapted(self.model, self._tuned(None)[0], slots))
+        return Adapters(runner, slots.shapes, self.config.max_lora_rank)
 
     def pooler(self) -> LazyPooler:
         """The program that gives hidden states."""
@@ -308,12 +307,15 @@ class SecondPrograms:
         """The program of steps with images whose rows are added behind num_deep layers, too."""
         return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, num_deep)))
 
-    def _second(self, change: Callable[[Graph], object] | None) -> Pooler:
+    def _second(self, change: Callable[[Graph], object]) -> Pooler:
+        return self.device.second(self.model, self._tuned(change), self.slots)
+
+    def _tuned(self, change: Callable[[Graph], object] | None) -> tuple[Program, ...]:
         programs = self._programs(change)
         if self.is_tuned and self.device.name == "cpu":
             threads = self.config.num_threads
             programs = tuple(tuned(program, self.source.directory, threads)[0] for program in programs)
-        return self.device.second(self.model, programs, self.slots)
+        return programs
 
     def _programs(self, change: Callable[[Graph], object] | None) -> tuple[Program, ...]:
         config, source, catalog = self.config, self.source, self.device.catalog()

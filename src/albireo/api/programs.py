@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from albireo.api.devices import open_device
+from albireo.api.devices import Device, open_device
 from albireo.backends.backend import BLOCK_GROUPS, KernelCatalog
-from albireo.backends.cpu.adapters import padded_rank, slot_bytes
+from albireo.backends.cpu.adapters import padded_rank
 from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import adapter_passes, compile_graph, passes_without
@@ -26,12 +26,12 @@ MAX_PROMPT_ROWS = 64
 
 
 def with_adapter_room(
-    program: Program, graph: Graph, config: EngineConfig, model_len: int, catalog: KernelCatalog
+    program: Program, graph: Graph, config: EngineConfig, model_len: int, device: Device
 ) -> tuple[Program, int]:
     """A program in whose arena the one with adapters finds room, as they run in turn; and the bytes of the slots."""
-    second = compile_program(graph, config, model_len, None, catalog, has_adapters=True)
+    second = compile_program(graph, config, model_len, None, device.catalog(), has_adapters=True)
     arena_bytes = max(program.arena_bytes, second.arena_bytes)
-    return replace(program, arena_bytes=arena_bytes), slot_bytes(second, config.max_loras)
+    return replace(program, arena_bytes=arena_bytes), device.adapter_bytes(second, config.max_loras)
 
 
 def compile_program(

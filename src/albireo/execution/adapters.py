@@ -22,7 +22,10 @@ class Slots(Protocol):
 
 
 class AdapterProgram(Protocol):
-    """A program with adapters, on the weights and the KV cache of the model's own; they run in turn."""
+    """A program with adapters, on the weights and the KV cache of the model's own; they run in turn.
+
+    Of a device that draws tokens it is an execution.ahead.AheadDevice, and either is fed what the other drew.
+    """
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
 
@@ -36,11 +39,16 @@ class AdapterRunner:
     def __init__(self, slots: Slots, made: Callable[[], AdapterProgram]) -> None:
         """Args: made: compiles the program with adapters, when the first step wants it."""
         self._slots = slots
-        self._made = made
+        self._make = made
         self._program: AdapterProgram | None = None
         self._adapters: dict[int, AdapterWeights] = {}
         #: slot -> adapter that was put there
         self._held: dict[int, int] = {}
+
+    @property
+    def made(self) -> AdapterProgram | None:
+        """The program with adapters, if a step wanted it already."""
+        return self._program
 
     @property
     def numbers(self) -> set[int]:
@@ -58,7 +66,7 @@ class AdapterRunner:
     def program(self) -> AdapterProgram:
         """The program with adapters. Cost: when first asked for, that of compiling."""
         if self._program is None:
-            self._program = self._made()
+            self._program = self._make()
         return self._program
 
     def fill(self, plan: StepPlan) -> None:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
+from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import spread
 from albireo.execution.images import ImageRows, has_image_rows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
@@ -100,24 +101,34 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
 class _Row(NamedTuple):
     """Of a step ahead: where a sequence's row is, which position it computes, where each block group writes that.
 
-    Fields: slot: of its state; -1: none. snapshot: what is left behind it, as _snapshot() gives it. limit: most tokens
-        of its output, as long as it is known here. takes_best: it is greedy and wants no more.
+    Fields: slot: of its state; -1: none. adapter: see _adapter(). snapshot: what is left behind it, as _snapshot()
+        gives it. limit: most tokens of its output, as long as it is known here. takes_best: it is greedy and wants no
+        more.
     """
 
     place: int
     position: int
     blocks: tuple[int, ...]
     slot: int
+    adapter: tuple[int, int | None]
     snapshot: tuple[int, int]
     limit: int
     takes_best: bool
 
 
 @dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What a device gave for a step, and which it was."""
+
+    device: AheadDevice
+    number: Any
+
+
+@dataclass(frozen=True, slots=True)
 class _Flight:
     """A step that was submitted ahead."""
 
-    ticket: Any
+    ticket: _Ticket
     rows: dict[int, _Row]
 
 
@@ -127,7 +138,7 @@ class _Begun:
 
     plan: StepPlan
     step: PackedStep
-    ticket: Any
+    ticket: _Ticket
 
 
 class AheadRunner:
@@ -136,7 +147,12 @@ class AheadRunner:
     Steps that have rows of images for a program of their own (seeing) are computed as Runner does, and their tokens are
     drawn by the host; what comes behind them is drawn by the device again.
 
-    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, num_ahead, listener: see Runner.
+    Steps in which a row has an adapter are computed, and their tokens drawn, by the program with adapters, in the same
+    stream. An adapter is put into its slot in that stream, too: behind the steps in flight, which may read what the
+    slot held, and before those that are begun from then on.
+
+    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, adapters, num_ahead, listener: see
+        Runner.
     """
 
     def __init__(
@@ -150,10 +166,11 @@ class AheadRunner:
         ending: Ending | None = None,
         images: ImageRows | None = None,
         seeing: Pooler | None = None,
+        adapters: AdapterRunner | None = None,
         num_ahead: int = 0,
         listener: Listener | None = None,
     ) -> None:
-        self._device, self._num_ahead = device, num_ahead
+        self._device, self._adapters, self._num_ahead = device, adapters, num_ahead
         self._images, self._has_seeing, self._listener = images, seeing is not None, listener
         self._states = states
         #: By slot, whose state has a token that was not asked for.
@@ -163,6 +180,7 @@ class AheadRunner:
             vocab_size,
             block_size,
             pooler,
+            adapters=adapters,
             states=states,
             ending=ending,
             images=images,
@@ -191,14 +209,16 @@ class AheadRunner:
         move_blocks(plan, self._device, self._device, self._states)
         if self._listener is not None and self._images is not None:
             rest = listen(plan.part(rest), self._listener, self._images, self._block_size).work
+        if plan.adapters and self._adapters is not None:
+            self._adapters.fill(plan)
         ahead: _Flight | None = None
         if flight is not None and found and not rest and not plan.waits:
-            ahead = self._submit(plan.work, flight=flight)
+            ahead = self._submit(plan, flight=flight)
         # behind what is in flight, so that the device goes on while the host reads that
         others = self._begin(plan.part(rest)) if found and rest and self._can_draw(rest) else None
         tokens: dict[int, list[SampledToken]] = {}
         if flight is not None and found:
-            drawn = self._device.collect(flight.ticket)
+            drawn = _collected(flight.ticket)
             tokens = {seq_id: [_sampled(seq_id, drawn, row.place)] for seq_id, row in found.items()}
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
@@ -208,7 +228,7 @@ class AheadRunner:
         for token in result.tokens:
             tokens.setdefault(token.seq_id, []).append(token)
         if ahead is None and not plan.waits:
-            ahead = self._submit(plan.work, tokens=tokens)
+            ahead = self._submit(plan, tokens=tokens)
         self._flight = ahead
         self._fed = {seq_id: some[0].token_id for seq_id, some in tokens.items()}
         in_order = [token for work in plan.work for task in work.samples for token in tokens[task.seq_id]]
@@ -219,7 +239,21 @@ class AheadRunner:
         if self._flight is not None:
             self._note_spoilt(self._flight, {})
         self._flight = None
-        return self._device.record_next()
+        if self._device.record_next():
+            return True
+        made = None if self._adapters is None else self._adapters.made
+        return made is not None and cast(AheadDevice, made).record_next()
+
+    def _device_of(self, inputs: StepInputs) -> AheadDevice:
+        """What computes a step: the program with adapters where a row has one; no other step pays for them.
+
+        Raises: InvariantError where a row has one, and there is no such program.
+        """
+        if inputs.adapter_slots is None:
+            return self._device
+        if self._adapters is None:
+            raise InvariantError("a sequence has an adapter, and this device computes none")
+        return cast(AheadDevice, self._adapters.program())
 
     def _note_spoilt(self, flight: _Flight, found: dict[int, _Row]) -> None:
         """Rows that nobody asked for have changed states."""
@@ -259,6 +293,8 @@ class AheadRunner:
             if row is None or len(work.token_ids) != 1 or work.num_computed_tokens != row.position:
                 continue
             if work.state_slot != row.slot or row.slot in copied or _snapshot(work, row.position) != row.snapshot:
+                continue
+            if _adapter(plan, work) != row.adapter:
                 continue
             blocks = _blocks_at(work.block_tables, row.position // self._block_size)
             is_same = work.token_ids[0] == self._fed.get(work.seq_id) and blocks == row.blocks
@@ -310,12 +346,13 @@ class AheadRunner:
             for i, target in enumerate(work.prompt_targets)
         ]
         tasks, rows = (step.tasks, step.task_rows) if not step.drafts else spread(step)
-        ticket = self._device.submit(inputs, tasks, rows, targets=targets, has_drafts=bool(step.drafts))
-        return _Begun(plan, step, ticket)
+        device = self._device_of(inputs)
+        number = device.submit(inputs, tasks, rows, targets=targets, has_drafts=bool(step.drafts))
+        return _Begun(plan, step, _Ticket(device, number))
 
     def _finish(self, begun: _Begun) -> StepResult:
         """Wait for it."""
-        step, drawn = begun.step, self._device.collect(begun.ticket)
+        step, drawn = begun.step, _collected(begun.ticket)
         if not drawn.is_sound:
             self._refuse_again(drawn, [(task.seq_id, place) for place, task in enumerate(step.tasks)])
             return self._runner.execute(begun.plan)
@@ -325,7 +362,7 @@ class AheadRunner:
 
     def _submit(
         self,
-        works: Sequence[SequenceWork],
+        plan: StepPlan,
         *,
         flight: _Flight | None = None,
         tokens: dict[int, list[SampledToken]] | None = None,
@@ -344,9 +381,10 @@ class AheadRunner:
         slots: list[int] = []
         snapshots: list[tuple[int, int]] = []
         images: list[Sequence[ImageInput]] = []
+        adapter_slots: list[int] = []
         before = {} if flight is None else flight.rows
         is_top = True
-        for work in works:
+        for work in plan.work:
             samples = work.samples
             if len(samples) != 1:
                 continue
@@ -358,7 +396,8 @@ class AheadRunner:
             if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table[0]):
                 continue
             slot, snapshot = work.state_slot, _snapshot(work, position)
-            rows[seq_id] = _Row(len(tasks), position, _blocks_at(table, column), slot, snapshot, limit, takes_best)
+            blocks, adapter = _blocks_at(table, column), _adapter(plan, work)
+            rows[seq_id] = _Row(len(tasks), position, blocks, slot, adapter, snapshot, limit, takes_best)
             sources.append(row.place if row else -1)
             token_ids.append(0 if tokens is None else tokens[seq_id][0].token_id)
             positions.append(position)
@@ -367,15 +406,29 @@ class AheadRunner:
             slots.append(slot)
             snapshots.append(snapshot)
             images.append(work.images)
+            adapter_slots.append(work.adapter_slot)
             is_top = is_top and takes_best
         if not tasks:
             return None
         rows_of_blocks = self._tables.of(tables, 1 + max(positions) // self._block_size)
-        step = pack_next(token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots, snapshots)
+        step = pack_next(
+            token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots, snapshots, adapter_slots
+        )
         turns = None if self._images is None else self._images.next_positions(images, positions)
         inputs = step.inputs if turns is None else replace(step.inputs, rope_positions=turns)
         from_device = np.array(sources, np.int32)
-        return _Flight(self._device.submit(inputs, step.tasks, step.task_rows, from_device), rows)
+        device = self._device_of(inputs)
+        return _Flight(_Ticket(device, device.submit(inputs, step.tasks, step.task_rows, from_device)), rows)
+
+
+def _collected(ticket: _Ticket) -> DrawnTokens:
+    """Wait for a step."""
+    return ticket.device.collect(ticket.number)
+
+
+def _adapter(plan: StepPlan, work: SequenceWork) -> tuple[int, int | None]:
+    """The slot that a work runs in, and the adapter that this holds."""
+    return work.adapter_slot, plan.adapters[work.adapter_slot] if work.adapter_slot >= 0 else None
 
 
 def _blocks_at(tables: Sequence[Sequence[int]], column: int) -> tuple[int, ...]:

@@ -162,7 +162,7 @@ def _token_types(
 
 
 def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:
-    """[B] slots of states; None where there are none."""
+    """[B] slots, of states or adapters; None where none is held."""
     return slots if slots.max(initial=-1) >= 0 else None
 
 
@@ -183,11 +183,12 @@ def pack_next(
     is_top: bool,
     state_slots: list[int],
     snapshots: Sequence[tuple[int, int]] = (),
+    adapter_slots: Sequence[int] = (),
 ) -> PackedStep:
     """A step in which each sequence computes one token and draws one.
 
-    Args: tables: as GroupTables gives them. is_top: all take the best token. state_slots: see SequenceWork.
-        snapshots: slot and rows, 0 or 1, of each sequence's snapshot; none: none is taken.
+    Args: tables: as GroupTables gives them. is_top: all take the best token. state_slots, adapter_slots: see
+        SequenceWork. snapshots: slot and rows, 0 or 1, of each sequence's snapshot; none: none is taken.
     """
     count = len(tasks)
     at = np.array(positions, np.int32)
@@ -202,6 +203,7 @@ def pack_next(
         block_table=tables[0],
         logit_rows=none if is_top else rows,
         top_rows=rows if is_top else none,
+        adapter_slots=_those_held(np.array(adapter_slots, np.int32)),
         state_slots=_those_held(np.array(state_slots, np.int32)),
         **_snapshots(snapshots),
         **_by_group(slots, tables),

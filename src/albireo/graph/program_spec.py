@@ -107,8 +107,9 @@ FAMILIES: dict[str, Family] = {
         ("x", "weight", "residual", "gain"),
         ("out", "scaled", "squares"),
         ("n", "k", "act"),
-        optional=("bias",),
+        optional=("bias", "low"),
         weight="weight",
+        optional_attrs=("modules",),
     ),
     "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
     "qkv_rope_kv": Family(

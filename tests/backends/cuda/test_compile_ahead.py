@@ -28,7 +28,9 @@ from albireo.speculative_config import SpeculativeConfig
 from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
-CONFIG = EngineConfig(device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8")
+CONFIG = EngineConfig(
+    device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8", enable_lora=True, max_lora_rank=8
+)
 CHIP = Chip(132, 90)
 #: More than there are steps: each process has one, or none.
 PARTS = 100
@@ -77,11 +79,13 @@ def test_nobody_waits_for_what_is_compiled(begun: tuple[Compiling, Path]) -> Non
 
 
 def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Path]) -> None:
-    """As machine code for that GPU, e4m3 on both sides among them; of a part without steps nothing comes."""
+    """As machine code for that GPU, e4m3 on both sides among them, and those of the program with adapters; of a part
+    without steps nothing comes."""
     compiling, cache = begun
     compiling.wait()
     kernels = {path.stem for path in cache.rglob("*.cubin")}
     assert {"embed_kernel", "norm_kernel", "attention_kernel", "matmul_smallm_kernel", "take_best_kernel"} <= kernels
+    assert {"adapter_kernel", "adapter_add_kernel"} <= kernels
     assert any("e4m3x2" in path.read_text() for path in cache.rglob("norm_kernel.ptx"))
     assert all(".target sm_90a" in path.read_text() for path in cache.rglob("*.ptx"))
     assert (cache / "done").exists()
@@ -124,9 +128,10 @@ def test_kernels_of_what_guesses_are_compiled_too(
 
 
 def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Program]) -> None:
-    def begun(chip: Chip = CHIP, max_positions: int = 64) -> int:
+    def begun(chip: Chip = CHIP, max_positions: int = 64, **other: Any) -> int:
+        config = replace(CONFIG, **other)
         with compiling(
-            Path("nowhere"), CONFIG, [(model[1], max_positions)], model_len=64, chip=chip, num_processes=1
+            Path("nowhere"), config, [(model[1], max_positions)], model_len=64, chip=chip, num_processes=1
         ) as found:
             return len(found._processes)
 
@@ -135,6 +140,7 @@ def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Progra
         found._done.touch()
     assert begun() == 0
     assert begun(Chip(132, 89)) == begun(max_positions=32) == 1, "another GPU, another length"
+    assert begun(max_lora_rank=16) == begun(enable_lora=False) == 1, "other adapters, and none"
 
 
 def test_a_failure_is_a_line_of_the_log(cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

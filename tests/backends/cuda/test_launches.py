@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,14 +11,15 @@ import triton
 
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.passes import choose_precision
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.pipeline import PASSES, Pass, adapter_passes, compile_graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from backends.cuda.test_model import model_of, steps
+from backends.cuda.test_model_adapters import both_of
 
 #: Launches of a call, one where it is not named: a linear of q, k and v, and what turns and stores them; logits, the
-#: best of each part of a row, the best of those.
+#: best of each part of a row, the best of those. Of a linear with adapters one more, which ends its sums.
 LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3}
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -43,14 +45,18 @@ QWEN3_30B_A3B = {
 QWEN3_8B = LLAMA_8B | {"intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128}
 
 
-def program_of(name: str, sizes: dict[str, int], encoding: str | None, capability: int) -> Program:
+def program_of(
+    name: str, sizes: dict[str, int], encoding: str | None, capability: int, passes: Sequence[Pass] = PASSES
+) -> Program:
     architecture = load_architecture(name)
     config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
     graph = build_graph(config, 4096)
     if encoding is not None:
         choose_precision.run(graph, lambda name, role: None if role == "router" else encoding)
     maxima = {"T": 256, "R": 64, "G": 64}
-    return compile_graph(graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096)
+    return compile_graph(
+        graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096, passes=passes
+    )
 
 
 def launches_of_layer(program: Program, layer: int) -> list[str]:
@@ -58,7 +64,7 @@ def launches_of_layer(program: Program, layer: int) -> list[str]:
     found: list[str] = []
     at = [i for i, call in enumerate(program.calls) if call.family == "attention"]
     for call in program.calls[at[layer] : at[layer + 1]]:
-        found += [call.family] * LAUNCHES.get(call.family, 1)
+        found += [call.family] * (LAUNCHES.get(call.family, 1) + ("low" in call.args))
     return found
 
 
@@ -84,6 +90,14 @@ def test_launches_of_a_layer(
     assert len(found) == wanted, found
 
 
+@pytest.mark.parametrize(("encoding", "wanted"), [(None, 14), ("fp8", 14), ("int8", 17), ("int4.g128", 14)])
+def test_launches_of_a_layer_with_adapters(encoding: str | None, wanted: int) -> None:
+    """Two more for each of four linears: x A^T, and what ends their sums."""
+    program = program_of("llama", LLAMA_8B, encoding, 90, adapter_passes(PASSES, 16))
+    found = launches_of_layer(program, 1)
+    assert len(found) == wanted and found.count("adapter") == 4, found
+
+
 @pytest.mark.parametrize(
     ("encoding", "capability", "wanted"),
     [(None, 90, 9), ("fp8", 80, 9), ("fp8", 90, 13), ("int4.g128", 90, 9), ("int8", 90, 14)],
@@ -107,9 +121,10 @@ def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None,
         assert len(found) == count, found
 
 
-def test_a_call_is_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_adapters", [False, True])
+def test_a_call_is_as_many_launches_as_said(has_adapters: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where they happen, in the interpreter."""
-    model = model_of("llama", "bfloat16", "int8")
+    model = both_of("llama", "bfloat16", "int8")[1] if has_adapters else model_of("llama", "bfloat16", "int8")
     counts: Counter[str] = Counter()
     run = triton.runtime.interpreter.InterpretedFunction.run
 
@@ -124,4 +139,5 @@ def test_a_call_is_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> 
     for kernel, family in named.items():
         assert counts[kernel] == sum(call.family == family for call in calls)
     # and one list of attention's work for all layers
-    assert counts.total() == 1 + sum(LAUNCHES.get(call.family, 1) for call in calls)
+    assert counts.total() == 1 + sum(LAUNCHES.get(call.family, 1) + ("low" in call.args) for call in calls)
+    assert counts["adapter_add_kernel"] == counts["adapter_kernel"] == 12 * has_adapters

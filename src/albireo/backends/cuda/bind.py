@@ -12,6 +12,7 @@ import torch
 
 from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
 from albireo.backends.cuda.expert_linear import check_types, expert_linear
+from albireo.backends.cuda.kernels.adapter import adapter
 from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
@@ -107,7 +108,7 @@ def _linear(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
-    squares = args.row_squares()
+    squares, added = args.row_squares(), args.added()
     return lambda step: linear(
         x(step),
         weight,
@@ -118,13 +119,14 @@ def _linear(args: CallArgs) -> Launch:
         act=act,
         workspace=scratch,
         squares=squares(step),
+        added=added(step),
     )
 
 
 def _linear_norm(args: CallArgs) -> Launch:
     x, weight, out, residual = args.buffer("x"), args.matrix(), args.buffer("out"), args.buffer("residual")
     bias, gain, n, scratch = args.optional_vector("bias"), args.vector("gain"), args.number("n"), args.memory.scratch
-    scaled, squares = args.buffer("scaled"), args.buffer("squares")
+    scaled, squares, added = args.buffer("scaled"), args.buffer("squares"), args.added()
     return lambda step: linear(
         x(step),
         weight,
@@ -134,7 +136,14 @@ def _linear_norm(args: CallArgs) -> Launch:
         residual=residual(step),
         workspace=scratch.linear,
         parts_out=RowParts(gain, scaled(step), squares(step)),
+        added=added(step),
     )
+
+
+def _adapter(args: CallArgs) -> Launch:
+    x, out, slots, k = args.buffer("x"), args.buffer("out"), args.slots(), args.columns("x")
+    a, scratch = args.memory.adapter_slots.of(args.call.attrs["modules"]).a, args.memory.scratch
+    return lambda step: adapter(x(step), a, slots(step), out(step), k, scratch.linear)
 
 
 def _qkv_rope_kv(args: CallArgs) -> Launch:
@@ -143,7 +152,7 @@ def _qkv_rope_kv(args: CallArgs) -> Launch:
     table, layer, group = args.vector("rope"), args.memory.kv.layers[args.number("layer")], args.block_group
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
-    n, of_v, squares = qkv_columns(args.call), None, args.row_squares()
+    n, of_v, squares, added = qkv_columns(args.call), None, args.row_squares(), args.added()
     if "v_weight" in args.call.args:  # in another encoding than q and k
         of_v, v_bias, of_qk = args.matrix("v_weight"), args.optional_vector("v_bias"), bias
         first, bias = n - kv_heads * head_dim, None
@@ -151,7 +160,7 @@ def _qkv_rope_kv(args: CallArgs) -> Launch:
     def launch(step: DeviceStep) -> None:
         qkv = scratch.qkv[: step.sizes["T"], :n]
         if of_v is None:
-            linear(x(step), weight, qkv, n=n, workspace=scratch.linear, squares=squares(step))
+            linear(x(step), weight, qkv, n=n, workspace=scratch.linear, squares=squares(step), added=added(step))
         else:
             linear(x(step), weight, qkv[:, :first], n=first, bias=of_qk, workspace=scratch.linear)
             linear(x(step), of_v, qkv[:, first:], n=n - first, bias=v_bias, workspace=scratch.linear)
@@ -406,4 +415,5 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "selective_state": _selective_state,
     "slice": _slice,
     "top": _top,
+    "adapter": _adapter,
 }

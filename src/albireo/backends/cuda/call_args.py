@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
+from albireo.backends.cuda.adapters import CudaAdapters
+from albireo.backends.cuda.kernels.adapter_add import LowRows
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
+from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -28,6 +31,7 @@ class Memory:
     Fields:
         buffers, specs: activations by name, [largest rows, columns]; and what the program says of them.
         matrices: constants with a packing of rows. vectors: those of one row, and rope tables, float32.
+        adapters: their slots, where the program has any.
     """
 
     buffers: Mapping[str, torch.Tensor]
@@ -37,6 +41,14 @@ class Memory:
     kv: DeviceKV
     states: DeviceStates
     scratch: Scratch
+    adapters: CudaAdapters | None = None
+
+    @property
+    def adapter_slots(self) -> CudaAdapters:
+        """Raises: InvariantError where a program has adapters, and was given no slots of any."""
+        if self.adapters is None:
+            raise InvariantError("a program with adapters runs where there are no slots of them")
+        return self.adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,19 @@ class CallArgs:
         squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
         factors = self.memory.scratch.factors
         return lambda step: RowSquares(squares(step), factors, eps, width)
+
+    def slots(self) -> Callable[[DeviceStep], torch.Tensor]:
+        """Of the adapters of the call's rows."""
+        name = "adapter_slots" if self.call.rows == "T" else "out_adapter_slots"
+        return lambda step: step.rows[name]
+
+    def added(self) -> Callable[[DeviceStep], LowRows | None]:
+        """What adapters add to the rows of a linear, where it has any."""
+        if "low" not in self.call.args:
+            return lambda step: None
+        low, slots, all_slots = self.buffer("low"), self.slots(), self.memory.adapter_slots
+        of, space = all_slots.of(self.call.attrs["modules"]), all_slots.sums
+        return lambda step: LowRows(low(step), slots(step), of.b, of.ranks, of.module_of, space)
 
     def number(self, name: str) -> int:
         return int(self.call.attrs[name])

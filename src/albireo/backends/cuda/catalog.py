@@ -31,8 +31,8 @@ MAX_HEAD_DIM = 512
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that read a matrix of numbers.
 _ROWS_OF_NUMBERS = ("head_linear", "causal_conv")
-#: Families that can write, or copy, rows of 8-bit codes.
-_TO_TOKENS = ("norm", "elementwise", "gather")
+#: Families that can write, copy, or read rows of 8-bit codes.
+_OF_TOKENS = ("norm", "elementwise", "gather", "adapter")
 #: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
 _FOUR_BITS = ("int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16")
 EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", *_FOUR_BITS)
@@ -55,6 +55,7 @@ _OTHERS = (
     "gated_delta_rule",
     "selective_state",
     "output_gate",
+    "adapter",
 )
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
@@ -110,7 +111,7 @@ class CudaCatalog:
             return (Variant(identity, "one", f"row.{dtype}"),) if dtype in COMPUTE_DTYPES else ()
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)
-        if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype in ROW_CODES and family in _TO_TOKENS)):
+        if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype in ROW_CODES and family in _OF_TOKENS)):
             return (Variant(identity, "one"),)
         return ()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import triton
 
+from albireo.backends.cuda.adapters import CudaAdapters
 from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.chip import Chip, chip_of
@@ -47,12 +48,12 @@ def cache_directory() -> Path:
     return Path(triton.knobs.cache.dir)
 
 
-def digest_of(programs: Sequence[tuple[Program, int]], chip: Chip) -> str:
+def digest_of(programs: Sequence[tuple[Program, int]], chip: Chip, max_rank: int = 0) -> str:
     """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources.
 
-    Args: programs: each with the positions of the longest sequence.
+    Args: programs: each with the positions of the longest sequence. max_rank: of adapters; 0: there are none.
     """
-    digest = hashlib.sha256(repr((chip, triton.__version__)).encode())
+    digest = hashlib.sha256(repr((chip, max_rank, triton.__version__)).encode())
     for program, max_positions in programs:
         calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
         shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
@@ -106,6 +107,11 @@ def _keep_hidden_states(model: CudaModel) -> None:
         model.head_rows.states = states
     else:
         model.hidden_states = states
+
+
+def with_adapters(model: CudaModel, program: Program) -> CudaModel:
+    """Its program with adapters, of which there is one."""
+    return model.with_adapters(program, CudaAdapters(program, 1, _NOWHERE))
 
 
 def _is_vector(constant: PackedConstant) -> bool:

@@ -48,7 +48,9 @@ class Wish:
 class Endings:
     """Room for the largest step.
 
-    Args: maxima: most D and L. output: the first rows of a program's output, by name.
+    Args: maxima: most D and L. output: the first rows of a program's output, by name. lender: of another program of the
+        same model, whose steps these take turns with: what draws and reports is its, so that either finds what the
+        other drew.
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class Endings:
         output: Callable[[str, int], torch.Tensor],
         staging: Staging,
         device: torch.device,
+        lender: Endings | None = None,
     ) -> None:
         logits = output("logits", maxima["R"])
         self._output, self._staging = output, staging
-        self._drawing = Drawing(maxima["D"], logits.shape[1], device)
-        self._reporting = Reporting(maxima["L"], len(logits), logits.shape[1], device)
+        self._drawing: Drawing = lender._drawing if lender else Drawing(maxima["D"], logits.shape[1], device)
+        self._reporting: Reporting = (
+            lender._reporting if lender else Reporting(maxima["L"], len(logits), logits.shape[1], device)
+        )
 
     @property
     def tokens(self) -> torch.Tensor:

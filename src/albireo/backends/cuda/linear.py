@@ -12,6 +12,7 @@ from albireo.backends.cuda import matmul_plan
 from albireo.backends.cuda.kernels import matmul as many
 from albireo.backends.cuda.kernels import matmul_e4m3_smallm as few_e4m3
 from albireo.backends.cuda.kernels import matmul_smallm as few
+from albireo.backends.cuda.kernels.adapter_add import LowRows, adapter_add
 from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
@@ -49,8 +50,9 @@ def linear(
     workspace: torch.Tensor | None = None,
     squares: RowSquares | None = None,
     parts_out: RowParts | None = None,
+    added: LowRows | None = None,
 ) -> None:
-    """A row's bits depend on that row and the weight only.
+    """A row's bits depend on that row, the weight and the row's adapter only.
 
     Args:
         x: [T, K] of the weight's type; where it is encoded, rows of encodings.Encoding.activation, or bfloat16 beside
@@ -62,6 +64,7 @@ def linear(
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
         squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16 or rows of e4m3; else None.
+        added: what adapters add to sums; None: nothing to any. Rows that have none get the bits that they get then.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
     """
@@ -69,6 +72,60 @@ def linear(
         raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
+    if added is None:
+        _product(x, weight, out, n, bias, residual, code, workspace, squares, parts_out)
+    else:
+        _with_adapters(x, weight, out, n, bias, residual, code, workspace, squares, parts_out, added)
+
+
+def _with_adapters(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    n: int,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    act: int,
+    workspace: torch.Tensor | None,
+    squares: RowSquares | None,
+    parts_out: RowParts | None,
+    added: LowRows,
+) -> None:
+    """The linear gives its sums; another launch adds to them, and does what comes behind. Many rows take turns."""
+    if squares is not None:
+        row_factors(squares, squares.factors)
+    turn = min(len(x), len(added.space) // weight.rows)
+    for first in range(0, len(x), turn):
+        rows = slice(first, min(first + turn, len(x)))
+        count = rows.stop - first
+        sums = added.space[: count * weight.rows].view(count, weight.rows)
+        _product(x[rows], weight, sums, weight.rows, None, None, 0, workspace, None, None)
+        adapter_add(
+            sums,
+            added.turn(rows),
+            out[rows],
+            n,
+            bias,
+            None if residual is None else residual[rows],
+            act,
+            None if squares is None else squares.factors[rows],
+            None if parts_out is None else parts_out.turn(rows),
+            fuses=weight.dtype == "float32",
+        )
+
+
+def _product(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    n: int,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    code: int,
+    workspace: torch.Tensor | None,
+    squares: RowSquares | None,
+    parts_out: RowParts | None,
+) -> None:
     if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
         return

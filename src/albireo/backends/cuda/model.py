@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from albireo.backends.cuda.adapters import CudaAdapters
 from albireo.backends.cuda.bind import bind
 from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets, Ending
 from albireo.backends.cuda.call_args import Launch, Memory
@@ -35,7 +36,7 @@ from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
-from albireo.backends.cuda.staging import ROPE_COLUMNS, TYPE_COLUMNS, Staging
+from albireo.backends.cuda.staging import ADAPTER_COLUMNS, ROPE_COLUMNS, TYPE_COLUMNS, Staging
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
@@ -122,9 +123,10 @@ class CudaModel:
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._states = DeviceStates(program.states, num_state_slots, device)
+        self._adapters: CudaAdapters | None = None
         self._make_room(program)
-        recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
-        self._recordings = Recordings(self._buckets, recorder)
+        self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
+        self._recordings = Recordings(self._buckets, self._recorder)
         endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
         self._made_endings, found = endings, {} if endings is None else endings.found
         self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
@@ -196,12 +198,30 @@ class CudaModel:
         return StepOutputs(**(_MISSING | self._results.receive(ticket)))
 
     @frees_cache
-    def sharing(self, program: Program) -> CudaModel:
+    def sharing(self, program: Program, adapters: CudaAdapters | None = None) -> CudaModel:
         """Another program of the same constants on the weights and KV cache of this one; they run in turn.
 
         It gives hidden states, draws nothing, and is launched call by call. Activations are shared where there is room.
+        Args: adapters: slots, where the program has adapters.
         Raises: InvariantError when it has other constants.
         """
+        return self._sharing(program, adapters, None)
+
+    @frees_cache
+    def with_adapters(self, program: Program, adapters: CudaAdapters) -> CudaModel:
+        """This model's program with adapters, on its weights, its KV cache and all else that a step needs.
+
+        It draws and is recorded as this one, and either is fed what the other drew.
+        Raises: as sharing().
+        """
+        other = self._sharing(program, adapters, self._scratch.with_linears(program, self.device))
+        other._recordings = Recordings(other._buckets, self._recorder)
+        other._made_endings = Endings(other._maxima, other._output, other._staging, self.device, self._endings)
+        found = {name: other._output(name) for name in program.outputs} | other._made_endings.found
+        other._results = Results(found)
+        return other
+
+    def _sharing(self, program: Program, adapters: CudaAdapters | None, scratch: Scratch | None) -> CudaModel:
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
         if program.kv != self.program.kv:
@@ -209,17 +229,18 @@ class CudaModel:
         if program.states != self.program.states:
             raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
+        other._adapters = adapters
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recordings = Recordings(self._buckets, DirectLaunches())
-        other._make_room(program)
+        other._make_room(program, scratch)
         other._made_endings = None
         other._results = Results({name: other._output(name) for name in program.outputs})
         other._launches = other._bound(self._kv)
         return other
 
-    def _make_room(self, program: Program) -> None:
-        """For what a program's steps need beside weights, KV cache and arena."""
+    def _make_room(self, program: Program, scratch: Scratch | None = None) -> None:
+        """For what a program's steps need beside weights, KV cache and arena. Args: scratch: None: its own."""
         self.program = program
         vocab = program.buffers[program.outputs["logits"]].cols if self.draws else 0
         tasks = program.maxima["R"] if vocab else 0
@@ -234,9 +255,11 @@ class CudaModel:
         self.head_rows = head_rows_of(program, self.device)
         if self.head_rows is not None:
             columns = {**columns, **HEAD_COLUMNS}
+        if self._adapters is not None:
+            columns = {**columns, **ADAPTER_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
-        self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
+        self._scratch = scratch or Scratch.of(program, self._maxima, self._max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""
@@ -302,7 +325,9 @@ class CudaModel:
         states.keep(taps, self._staging.slots(sizes, states.group)[:num_tokens])
 
     def check_size(self, inputs: StepInputs) -> None:
-        """Raises: InvariantError when the step is larger than the program was planned for."""
+        """Raises: InvariantError when the step is larger than the program was planned for, or has what it has not."""
+        if inputs.adapter_slots is not None and self._adapters is None:
+            raise InvariantError("a row has an adapter, and the program that is to run knows none")
         for symbol, size in {**inputs.sizes, "B": inputs.num_sequences}.items():
             planned = self._maxima[symbol]
             if size > planned:
@@ -381,7 +406,8 @@ class CudaModel:
 
     def _bound(self, kv: DeviceKV) -> list[tuple[Call, Launch]]:
         program = self.program
-        memory = Memory(self._buffers, program.buffers, self._matrices, self._vectors, kv, self._states, self._scratch)
+        buffers, specs, scratch = self._buffers, program.buffers, self._scratch
+        memory = Memory(buffers, specs, self._matrices, self._vectors, kv, self._states, scratch, self._adapters)
         return [(call, bind(call, memory)) for call in program.calls]
 
     def _step(self, sizes: Mapping[str, int]) -> DeviceStep:

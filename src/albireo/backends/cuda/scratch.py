@@ -7,7 +7,7 @@ after another, so all of them share it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,10 +17,12 @@ from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.expert_linear import workspace_size as experts_size
 from albireo.backends.cuda.expert_list import ExpertList, expert_list
 from albireo.backends.cuda.expert_plan import widest
+from albireo.backends.cuda.kernels.adapter import num_part_elements as adapter_parts
 from albireo.backends.cuda.kernels.attention import need_rows
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
+from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import Call, Program
@@ -39,7 +41,8 @@ class Scratch:
         linear: bytes of split sums, zeros at first.
         top: int64 of a head_top's or top's keys.
         attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
-        factors: [T] of norms inside linears. experts: the list that layers of experts share; None: there are none.
+        factors: of norms inside linears, one for each row of T, or of S where those may be more.
+        experts: the list that layers of experts share; None: there are none.
         work: the list of work items of a step, for each shape of attention.
     """
 
@@ -71,11 +74,18 @@ class Scratch:
             linear=zeros(max((_linear_bytes(call, program, device) for call in program.calls), default=0), torch.uint8),
             top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
             attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
-            factors=zeros(maxima["T"], torch.float32),
+            factors=zeros(max(maxima["T"], maxima["S"]), torch.float32),
             experts=_expert_list(program, maxima["T"], device),
             rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
         )
+
+    def with_linears(self, program: Program, device: torch.device) -> Scratch:
+        """The same, with room for the linears of another program that has the same calls beside them."""
+        num_bytes = max((_linear_bytes(call, program, device) for call in program.calls), default=0)
+        if num_bytes <= len(self.linear):
+            return self
+        return replace(self, linear=torch.zeros(num_bytes, dtype=torch.uint8, device=device))
 
     @property
     def expert_list(self) -> ExpertList:
@@ -177,6 +187,9 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
         count, weight = int(call.attrs["num_experts"]), program.constants[call.args["weight"]]
         shape = (_dtype_of(program, call), weight.rows // count, weight.cols)
         return experts_size(count, int(call.attrs["top_k"]), *shape, device)
+    if call.family == "adapter":
+        ranks, k = program.buffers[call.args["out"]].cols, program.buffers[call.args["x"]].cols
+        return workspace_bytes(adapter_parts(program.maxima[str(call.rows)], ranks, k))
     if call.family not in _LINEARS:
         return 0
     weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]

@@ -23,7 +23,7 @@ from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
 #: Array of a step -> what counts its entries; sampling.py, reporting.py and hidden_states.py add theirs, model.py
-#: TYPE_COLUMNS and ROPE_COLUMNS.
+#: TYPE_COLUMNS, ROPE_COLUMNS and ADAPTER_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
@@ -59,6 +59,8 @@ Columns = Mapping[str, tuple[str, type[np.generic]]]
 Arrays = Mapping[str, NDArray[Any]]
 #: Of programs that read types of tokens; a step that says nothing of them has zeros.
 TYPE_COLUMNS: Columns = {"token_types": ("T", np.int32)}
+#: Of programs with adapters: the slots of those that rows have, -1 where a row has none.
+ADAPTER_COLUMNS: Columns = {"adapter_slots": ("T", np.int32), "out_adapter_slots": ("S", np.int32)}
 #: Of models whose positions have three axes: what rows are rotated by where it is one number.
 ROPE_COLUMNS: Columns = {"rope_positions": ("T", np.int32)}
 _TORCH = {np.int32: torch.int32, np.float32: torch.float32, np.int64: torch.int64, np.float64: torch.float64}
@@ -186,6 +188,10 @@ class Staging:
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
         arrays["top_pos"][:] = np.arange(num_logits, len(rows))
+        if "adapter_slots" in arrays:
+            adapters = arrays["adapter_slots"]
+            _put(adapters, _NONE if inputs.adapter_slots is None else inputs.adapter_slots, padding=-1)
+            arrays["out_adapter_slots"][:] = adapters[rows]
         self._put_groups(arrays, inputs, tail)
         if write is not None:
             write(arrays, tail)
@@ -195,7 +201,7 @@ class Staging:
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them."""
         names = {name: [_of_group(name, group) for group in range(len(self._units))] for name in _GROUP_ARRAYS}
-        more = [name for name in (*TYPE_COLUMNS, *ROPE_COLUMNS) if name in self._columns]
+        more = [name for name in (*TYPE_COLUMNS, *ROPE_COLUMNS, *ADAPTER_COLUMNS) if name in self._columns]
         found = self.tensors(sizes, [*_STEP_ARRAYS, *more, *chain.from_iterable(names.values())])
         return DeviceStep(
             token_ids=found["token_ids"],
@@ -205,7 +211,7 @@ class Staging:
             context_len=found["context_len"],
             block_table=self._device,
             table_start=tuple(found[name] for name in names["table_start"]),
-            rows={name: found[name] for name in _ROWS},
+            rows={name: found[name] for name in (*_ROWS, *ADAPTER_COLUMNS) if name in found},
             top_counts=found["top_counts"],
             state_slots=found["state_slots"],
             snapshot_slots=found["snapshot_slots"],

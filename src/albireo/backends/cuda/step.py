@@ -20,7 +20,8 @@ class DeviceStep:
         token_ids, positions: [T]. query_start: [B + 1]. context_len: [B].
         slots: [T], of each block group. block_table: [any], one sequence's blocks behind another's. table_start: [B]
             where those of a sequence begin, of each block group.
-        rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
+        rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name; of programs with adapters
+            adapter_slots [T] and out_adapter_slots [S], too.
         top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
         snapshot_slots, snapshot_rows: [B]; 0 rows where no snapshot is taken.
         token_types: [T] where the program reads them; else None.

@@ -45,7 +45,8 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     assert made is not None, "there is what makes it"
     for user in users:
         readers = [role for role, value in user.inputs.items() if value is h]
-        if user.family not in ("linear", "qkv_rope_kv", "expert_linear") or readers != ["x"] or not _is_able(user):
+        is_product = user.family in ("linear", "qkv_rope_kv", "expert_linear") or user.op == "adapter"
+        if not is_product or readers != ["x"] or not _is_able(user):
             raise NotFired(f"{user.family or user.op} {', '.join(map(str, user.outputs))} reads it")
         if "v_weight" in user.inputs:
             raise NotFired("v has a linear of its own")
@@ -53,6 +54,9 @@ def _fold(rw: Rewriter, norm: Node) -> None:
         raise NotFired(f"{h} is an output")
     scaled, squares = _give_parts(rw, made, norm)
     for user in users:
+        if user.op == "adapter":  # what it gives is divided with the sums that it is added to
+            rw.replace((user,), (Node("adapter", user.inputs | {"x": scaled}, user.attrs, user.outputs, user.origin),))
+            continue
         inputs = user.inputs | {"x": scaled, "squares": squares}
         attrs = user.attrs | {"norm_eps": norm.attrs["eps"]}
         body = _divided(user, squares, float(norm.attrs["eps"]), int(x.type.dims[1]))

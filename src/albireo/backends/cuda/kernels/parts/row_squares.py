@@ -49,6 +49,10 @@ class RowParts:
     scaled: torch.Tensor
     squares: torch.Tensor
 
+    def turn(self, rows: slice) -> RowParts:
+        """Of some of the rows."""
+        return RowParts(self.gain, self.scaled[rows], self.squares[rows])
+
 
 @triton.jit
 def tree_sum(x, LEVELS: tl.constexpr):

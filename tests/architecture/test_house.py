@@ -74,7 +74,8 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("tokenizers", "jinja2", "jinja2.sandbox") <= {"text"}
     assert users_of("huggingface_hub") <= {"api"}
     assert users_of("soundfile", "soxr") <= {"sounds"}
-    assert users_of("PIL") <= {"images", "cli", "api"}
+    assert users_of("PIL") <= {"images", "videos", "cli", "api"}
+    assert users_of("av", "av.error", "av.sidedata") <= {"videos"}
     assert {name.partition("/kernels")[0] for name in users_of("torch", "triton")} == {"backends/cuda"}
     assert {path.parent.name for path in FILES if any(n.partition(".")[0] == "ray" for n in imported(path))} == {
         "distributed"

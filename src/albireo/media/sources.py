@@ -1,5 +1,5 @@
-"""Where the bytes of a picture or a sound come from: a data: URL or base64, a file below an allowed folder, an allowed
-host.
+"""Where the bytes of a picture, a sound or a video come from: a data: URL or base64, a file below an allowed folder,
+an allowed host.
 
 Called by the front doors. All is bounded before it is kept. Whoever names a file or a URL makes this machine read on
 their behalf, so both are refused until the operator says which folder, which hosts. Does not look at what bytes are.
@@ -53,6 +53,10 @@ class Medium:
 PICTURE = Medium("picture", ("image/",), 64 * 2**20, "a smaller picture")
 #: Ogg is of no kind.
 SOUND = Medium("sound", ("audio/", "application/ogg"), 256 * 2**20, "a shorter sound")
+#: Animations have types of pictures; an APNG is often called a PNG.
+VIDEO = Medium(
+    "video", ("video/", "image/gif", "image/webp", "image/apng", "image/png"), 512 * 2**20, "a shorter video"
+)
 
 
 def read_data_url(url: str, medium: Medium) -> bytes:
@@ -125,7 +129,7 @@ def _file_path(path_or_file_url: str) -> str:
 
 
 class UrlFetcher:
-    """Fetches pictures, or sounds, from hosts that may be asked. May be used by many threads.
+    """Fetches pictures, sounds or videos from hosts that may be asked. May be used by many threads.
 
     Proxies that the environment names are not used: they look addresses up themselves.
 
@@ -219,7 +223,7 @@ class UrlFetcher:
 
 
 class MediaSources:
-    """Finds the pictures, or sounds, that requests name. Threads may share it."""
+    """Finds the pictures, sounds or videos that requests name. Threads may share it."""
 
     def __init__(self, medium: Medium, folder: Path | None, hosts: Sequence[str]) -> None:
         """Args: folder: whose files may be read; None: none may. hosts: that may be asked."""

@@ -1,0 +1,1 @@
+"""Videos -> chosen frames of them, and what a model reads of those."""

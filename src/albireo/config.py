@@ -89,9 +89,9 @@ class EngineConfig:
             engines yet.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
         max_lora_rank: largest rank of an adapter; slots have room for it.
-        limit_mm_per_prompt: most images and sounds of one prompt, as {"image": 4, "audio": 1} or its text in JSON; 0:
-            the part of the model that reads them is not loaded; by default any number.
-        allowed_local_media_path: folder whose files requests may name as images or sounds; None: none may.
+        limit_mm_per_prompt: most images, sounds and videos of one prompt, as {"image": 4, "video": 1} or its text in
+            JSON; 0 images, or sounds: the part of the model that reads them is not loaded; by default any number.
+        allowed_local_media_path: folder whose files requests may name as images, sounds or videos; None: none may.
         allowed_media_domains: hosts that images and sounds may be fetched from, by URLs in requests; *: any that is not
             of this network. Without one, they come with the request.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.

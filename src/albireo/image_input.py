@@ -1,4 +1,4 @@
-"""ImageInput: a picture, or a sound, as the engine carries it, from the front door to the step that reads it.
+"""ImageInput: a picture, a sound or a video, as the engine carries it, from the front door to the step that reads it.
 
 Made by api/images.py; a part of requests, of messages to other processes and of plans. Integers and bytes only.
 """
@@ -9,11 +9,20 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+MediaKind = Literal["image", "sound", "video"]
+MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "sound", "video")
 
 
 class GivenSound(NamedTuple):
     """A sound as a caller gave it: the bytes of a file, or samples and how many are a second."""
+
+    value: Any
+
+
+class GivenVideo(NamedTuple):
+    """A video as a caller gave it: an address, the bytes of a file, or its frames."""
 
     value: Any
 
@@ -27,8 +36,9 @@ class GivenImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row. Of a
-    sound all, as its encoder hears it: [frames, bands] float32.
+    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row. Of a video
+    frames that it reads at once: [height, width, 3 of each]. Of a sound all, as its encoder hears it: [frames, bands]
+    float32.
 
     Fields: num_rows: that the tower gives of it.
     """
@@ -41,22 +51,25 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """A picture of a prompt, or the sound that it begins with.
+    """A picture, a sound or a video of a prompt.
 
     Fields:
         key: 32 bytes that stand for its tiles.
         tiles: what the tower reads, in order.
         spans: positions [start, end) of the prompt whose tokens are rows that the tower gives, in order; together as
             many as the tiles have rows.
-        is_sound: it is no picture.
-        grid: rows and columns that the rows of a span are, where positions of the model have three axes; else None.
+        grid: rows and columns that the rows of a tile are, where positions of the model have three axes; else None.
+        kind: what it is.
+        times: of each tile, how much later its rows are than those of the first, on the axis of time; empty: each tile
+            is a span, and begins where that stands.
     """
 
     key: bytes
     tiles: tuple[Tile, ...]
     spans: tuple[tuple[int, int], ...]
     grid: tuple[int, int] | None = None
-    is_sound: bool = False
+    kind: MediaKind = "image"
+    times: tuple[int, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -80,9 +93,9 @@ class ImageInput:
         return found
 
 
-def key_of(tiles: Sequence[Tile]) -> bytes:
-    """SHA-256 of what the tower reads."""
-    digest = hashlib.sha256()
+def key_of(tiles: Sequence[Tile], times: Sequence[int] = ()) -> bytes:
+    """SHA-256 of what the tower reads, and of when that is."""
+    digest = hashlib.sha256(struct.pack(f"<{len(times)}q", *times))
     for tile in tiles:
         digest.update(struct.pack("<II", tile.height, tile.width))
         digest.update(tile.pixels)

@@ -12,6 +12,7 @@ from typing import Any
 
 from albireo.errors import ConfigError, short
 
+_KINDS = ("image", "audio", "video")
 _WANTED = 'an object such as {"image": 4}, or its text in JSON'
 
 
@@ -19,16 +20,19 @@ _WANTED = 'an object such as {"image": 4}, or its text in JSON'
 class MediaLimits:
     """Most of each kind in one prompt.
 
-    Fields: image: None: any number; 0: the model's part that reads them is not loaded. audio: None: any number.
+    Fields: image: None: any number; 0: the model's part that reads them, and videos, is not loaded. audio, video: None:
+    any number.
 
     Raises: ConfigError naming the value and what is allowed.
     """
 
     image: int | None = None
     audio: int | None = None
+    video: int | None = None
 
     def __post_init__(self) -> None:
-        for kind, most in (("image", self.image), ("audio", self.audio)):
+        for kind in _KINDS:
+            most = getattr(self, kind)
             if most is not None and (type(most) is not int or most < 0):
                 raise ConfigError(
                     f"limit_mm_per_prompt has {kind}={short(most)}; it must be a whole number of at least 0"
@@ -49,8 +53,7 @@ class MediaLimits:
             return cls()
         if not isinstance(given, Mapping):
             raise ConfigError(f"limit_mm_per_prompt={short(value)} is not allowed; it must be {_WANTED}")
-        # there is no video, so no number of them is too many
-        unknown = [key for key in given if key not in ("image", "video", "audio")]
+        unknown = [key for key in given if key not in _KINDS]
         if unknown:
-            raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: image, audio")
-        return cls(image=given.get("image"), audio=given.get("audio"))
+            raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: {', '.join(_KINDS)}")
+        return cls(**given)

@@ -1,4 +1,4 @@
-"""ImageReader: pictures put in their places in a prompt."""
+"""Places: pictures, and what else there is, put in their places in a prompt."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.images import ImageReader
+from albireo.api.images import ImagePlace
+from albireo.api.places import Place, Places, Standing
 from albireo.errors import InvalidParams
-from albireo.image_input import GivenImage
+from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
 from albireo.images.prepared import PreparedImage
 from albireo.media.sources import PICTURE, MediaSources
@@ -38,17 +39,17 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.from_directory(save(tmp_path_factory.mktemp("gemma"), "gemma3"))
 
 
-def reader(tokenizer: Tokenizer, text: str) -> ImageReader:
+def reader(tokenizer: Tokenizer, text: str, *others: Place) -> Places:
     opened = MediaSources(PICTURE, None, ()).opened
     processor: Any = Processor(text)
-    return ImageReader(processor, tokenizer, opened)
+    return Places(tokenizer, ImagePlace(processor, opened), *others)
 
 
 ROW = "<image_soft_token>"
 
 
 def test_places_are_those_of_marks_and_rows_those_of_tokens(tokenizer: Tokenizer) -> None:
-    given = [GivenImage(picture(9, 5)), GivenImage(picture(7, 5))]
+    given = {"image": [GivenImage(picture(9, 5)), GivenImage(picture(7, 5))]}
     ids, images = reader(tokenizer, f"[{ROW}{ROW}|{ROW}]").placed(
         tokenizer.encode("a<start_of_image>b<start_of_image>"), given
     )
@@ -60,15 +61,45 @@ def test_places_are_those_of_marks_and_rows_those_of_tokens(tokenizer: Tokenizer
 def test_blanks_before_a_picture_are_encoded_with_it(tokenizer: Tokenizer) -> None:
     """As where a text is encoded whole: they may be one token with those that the picture begins with."""
     text = f"\n\n<start_of_image>{ROW * 3}"
-    ids, images = reader(tokenizer, text).placed(tokenizer.encode("a \n<start_of_image>"), [GivenImage(picture(3, 3))])
+    ids, images = reader(tokenizer, text).placed(
+        tokenizer.encode("a \n<start_of_image>"), {"image": [GivenImage(picture(3, 3))]}
+    )
     assert ids == tokenizer.encode(f"a \n{text}")
     ((start, end),) = images[0].spans
     assert set(ids[start:end]) == {tokenizer.token_to_id(ROW)} and end == len(ids)
 
 
+class Film(Place):
+    """Two rows in brackets, in place of a mark and of what stands around it."""
+
+    kind: MediaKind = "video"
+    around = ("<|im_start|>", "<|im_end|>")
+
+    def standing(self, given: Any) -> Standing:
+        return Standing(f"({ROW}{ROW})", (Tile(1, 1, bytes([given]), 2),), (1, 2), (0,))
+
+
+def test_kinds_beside_each_other_are_in_their_own_places(tokenizer: Tokenizer) -> None:
+    """In the order of the prompt, whoever is first; what goes with a mark goes only where all of it is there."""
+    placed = reader(tokenizer, f"[{ROW * 3}]", Film("<end_of_image>", ROW, 2))
+    text = "<end_of_image>a<|im_start|><end_of_image><|im_end|><start_of_image><|im_end|>"
+    shown, films = GivenImage(picture(9, 5)), [1, 2]
+    ids, found = placed.placed(tokenizer.encode(text), {"image": [shown], "video": films, "sound": []})
+    told = f"({ROW}{ROW})a({ROW}{ROW})[{ROW * 3}]<|im_end|>"
+    assert tokenizer.decode(ids, skip_special_tokens=False) == told
+    assert [each.kind for each in found] == ["video", "video", "image"]
+    assert [each.spans for each in found] == [((1, 3),), ((6, 8),), ((10, 13),)]
+    assert [each.tiles[0].pixels for each in found[:2]] == [b"\1", b"\2"]
+    assert found[0].times == (0,) and found[2].times == () and found[0].key != found[1].key
+    with pytest.raises(InvalidParams, match="has 3 videos; limit_mm_per_prompt allows 2"):
+        placed.placed(tokenizer.encode(text), {"video": [1, 2, 3]})
+    with pytest.raises(InvalidParams, match=r"has 2 places for videos \(<end_of_image>\) and 1 videos"):
+        placed.placed(tokenizer.encode(text), {"image": [shown], "video": [1]})
+
+
 def test_files_of_different_models_are_told_apart(tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidParams, match=r"image 1 of 1: the tokenizer writes 2 tokens .* gives 3 rows"):
-        reader(tokenizer, ROW * 2).placed(tokenizer.encode("<start_of_image>"), [GivenImage(picture(3, 3))])
+        reader(tokenizer, ROW * 2).placed(tokenizer.encode("<start_of_image>"), {"image": [GivenImage(picture(3, 3))]})
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_numpy_ids_become_ints() -> None:
         ({"prompt": 3}, InvalidParams, "int"),
         ({"prompt": "a", "cache_salt": ""}, InvalidParams, "cache_salt"),
         ({"prompt": "a", "cache_salt": "\ud800"}, InvalidParams, "cache_salt"),
-        ({"prompt": "a", "multi_modal_data": {"video": 1}}, UnsupportedFeature, "of kind 'video'; supported: image"),
+        ({"prompt": "a", "multi_modal_data": {"smell": 1}}, UnsupportedFeature, "of kind 'smell'; supported: image"),
         ({"prompt": "a", "multi_modal_data": 1}, InvalidParams, "multi_modal_data=1; it must be a dict"),
     ],
 )

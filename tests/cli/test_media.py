@@ -18,6 +18,7 @@ import tiny_hearers
 from albireo import LLM, SamplingParams
 from albireo.cli.media import Shown, open_picture, open_sound, typed_name
 from albireo.errors import InvalidParams
+from tiny_films import save_model, video, webp
 from tiny_sights import picture, save
 
 NUM_TOKENS = 8
@@ -269,3 +270,26 @@ def test_sounds_that_are_refused(albireo: Any, ear: Path, sounds: Path, files: P
     shown = Shown.named([str(files / "cat.png")] * 2, [str(bird)])
     assert str(shown) == "2 pictures and 1 sound" and open_sound("file:a.wav") == "file:a.wav"
     assert [part["type"] for part in shown.message("?")["content"]] == ["image", "image", "audio", "text"]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("film"), "qwen2_vl")
+
+
+def test_generate_and_chat_ask_about_videos(albireo: Any, film: Path, tmp_path: Path) -> None:
+    file = tmp_path / "match.webp"
+    file.write_bytes(webp(8, 50, 30, 4))
+    with LLM(str(film), dtype="float32", num_threads=1) as llm:
+        parts = [{"type": "video", "video": video(8, 50, 30, 4, fps=10)}, {"type": "text", "text": QUESTION}]
+        wanted = answer(llm, [{"role": "user", "content": parts}])
+    assert albireo("generate", film, "--video", file, QUESTION, *FLAGS).stdout == wanted + "\n"
+    chat = albireo("chat", film, *FLAGS, stdin=f"/video {file}\n{QUESTION}\n")
+    assert (
+        chat.exit_code == 0 and chat.stdout == wanted + "\n" and "1 video will go with the next message" in chat.stderr
+    )
+    (tmp_path / "none.mp4").write_text("no video")
+    refused = albireo("generate", film, "--video", tmp_path / "none.mp4", QUESTION, *FLAGS)
+    assert refused.exit_code == 1 and "video 1 of 1: " in refused.stderr
+    missing = albireo("generate", film, "--video", tmp_path / "no.mp4", QUESTION, *FLAGS)
+    assert missing.exit_code == 1 and "no.mp4" in missing.stderr

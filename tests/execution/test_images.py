@@ -31,6 +31,27 @@ def test_what_comes_behind_is_turned_by_one_number(count: int, position: int) ->
     assert (shift_behind(images) != 0) == (count > 0)
 
 
+@pytest.mark.parametrize(("times", "extent"), [((0, 1, 2), 3), ((0, 2, 4), 5), ((0, 0, 1), 3), ((), 3)])
+def test_tiles_of_a_video_are_apart_in_time(times: tuple[int, ...], extent: int) -> None:
+    """As Qwen2-VL's paper draws it: three tiles of 2 x 3 rows from position 4 on, then text at one more than the
+    greatest of all axes. Without times a span is one tile."""
+    spans = ((4, 22),) if times else ((4, 10),)
+    video = ImageInput(b"1", (), spans, (2, 3), "video", times)
+    end = spans[0][1]
+    found = axis_positions([video], 0, end + 2)
+    tiles = len(times) or 1
+    wanted = [
+        [*range(4), *(4 + time for time in times or (0,) for _ in range(6))],
+        [*range(4), *(4 + line for _ in range(tiles) for line in (0, 0, 0, 1, 1, 1))],
+        [*range(4), *(4 + column for _ in range(2 * tiles) for column in (0, 1, 2))],
+    ]
+    assert found[:, :end].tolist() == wanted
+    assert (found[:, end:] == [[4 + extent, 5 + extent]] * 3).all()
+    assert end + shift_behind([video]) == 4 + extent
+    for cut in range(1, end + 1):
+        assert (axis_positions([video], cut, end + 2) == found[:, cut:]).all(), "in pieces"
+
+
 def test_next_tokens_of_sequences_with_images_and_without() -> None:
     rows = ImageRows(no_tower, axes=AXES)
     found = rows.next_positions([IMAGES, (), IMAGES[:1]], [50, 7, 20])

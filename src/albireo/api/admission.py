@@ -21,7 +21,7 @@ from albireo.api.transcription import Transcriber
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
-from albireo.image_input import GivenImage, GivenSound, ImageInput
+from albireo.image_input import MEDIA_KINDS, GivenImage, GivenSound, GivenVideo, ImageInput, MediaKind
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
@@ -83,7 +83,7 @@ class Admission:
         """Args:
         eos_token_ids: None: grammars are compiled by the process that a submission goes to.
         reasoning: between what the model thinks; None: it does not.
-        media: what reads pictures or sounds; None where prompts have none; see settings.image_problem, sound_problem.
+        media: what reads pictures, sounds and videos; None where prompts have none; see settings.image_problem.
         """
         self._config = config
         self._defaults = defaults
@@ -143,7 +143,7 @@ class Admission:
         Raises: InvalidParams when the text cannot be encoded; UnsupportedFeature when the model writes no text.
         """
         self.check_text()
-        ids, images = self._placed(self._ids(prompt), prompt.images, prompt.sounds)
+        ids, images = self._placed(self._ids(prompt), prompt.images, prompt.sounds, prompt.videos)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
 
@@ -222,8 +222,8 @@ class Admission:
         max_text_tokens: int | None = None,
     ) -> Submission:
         """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
-        if prompt.images or prompt.sounds:
-            given = "images" if prompt.images else "a sound"
+        if prompt.images or prompt.sounds or prompt.videos:
+            given = "images" if prompt.images else "a sound" if prompt.sounds else "a video"
             raise UnsupportedFeature(f"the prompt has {given}; embeddings and scores are those of text")
         pooling, most = self._pooling(params)
         if prompt.token_ids is not None:
@@ -267,29 +267,40 @@ class Admission:
         self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
-        images, sounds = self._problem("images"), self._problem("sounds")
-        chat = self._chats.encode(messages, image_problem=images, sound_problem=sounds, **options)
-        ids, placed = self._placed(chat.token_ids, chat.images, chat.sounds)
+        problems = {f"{kind}_problem": self._problem(kind) for kind in MEDIA_KINDS}
+        chat = self._chats.encode(messages, **(options | problems))
+        ids, placed = self._placed(chat.token_ids, chat.images, chat.sounds, chat.videos)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=placed), is_chat=True))
 
-    def _placed(self, ids: list[int], pictures: Sequence[GivenImage], sounds: Sequence[GivenSound] = ()) -> Placed:
-        """A prompt with its pictures or sounds in place, or behind its sound. Raises: UnsupportedFeature where none are
-        read; InvalidParams."""
-        reader = self._media
-        for kind, given in (("images", pictures), ("sounds", sounds)):
+    def _placed(
+        self,
+        ids: list[int],
+        pictures: Sequence[GivenImage],
+        sounds: Sequence[GivenSound],
+        videos: Sequence[GivenVideo],
+    ) -> Placed:
+        """A prompt with its pictures, sounds and videos in place, or behind its sound.
+
+        Raises: UnsupportedFeature where none are read; InvalidParams.
+        """
+        media: dict[MediaKind, Sequence[Any]] = {"image": pictures, "sound": sounds, "video": videos}
+        for kind, given in media.items():
             if given and (problem := self._problem(kind)):
-                raise UnsupportedFeature(f"the prompt has {len(given)} {kind}, and {problem}")
-        if isinstance(reader, SoundReader):
-            return reader.placed(ids, sounds)
-        return (ids, ()) if reader is None else reader.placed(ids, sounds if reader.are_sounds else pictures)
+                raise UnsupportedFeature(f"the prompt has {len(given)} {kind}s, and {problem}")
+        if isinstance(self._media, SoundReader):
+            return self._media.placed(ids, sounds)
+        return (ids, ()) if self._media is None else self._media.placed(ids, media)
 
-    def mark(self, kind: str) -> str | None:
-        """What a text says where one of the images, or sounds, is; None where none are read."""
-        return self._media.mark if isinstance(self._media, Places) and self._media.several == kind else None
+    def mark(self, kind: MediaKind) -> str | None:
+        """What a text says where one of a kind is; None where none are read."""
+        place = self._media.kinds.get(kind) if isinstance(self._media, Places) else None
+        return None if place is None else place.mark
 
-    def _problem(self, kind: str) -> str:
-        """Why prompts have no images, or no sounds; empty: they may have some."""
-        problem = self._settings.image_problem if kind == "images" else self._settings.sound_problem
+    def _problem(self, kind: MediaKind) -> str:
+        """Why prompts have none of a kind; empty: they may have some."""
+        settings = self._settings
+        problems = {"image": settings.image_problem, "sound": settings.sound_problem, "video": settings.video_problem}
+        problem = problems[kind]
         if self._media is None and not problem:
             return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
         return problem

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.places import Places, Standing
+from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
-from albireo.image_input import GivenImage, Tile
+from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
 from albireo.images.processor import ImageProcessor, open_processor
 from albireo.json_file import read_json
 from albireo.media.sources import PICTURE, MediaSources
-from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,20 +27,14 @@ if TYPE_CHECKING:
 SMALL_SIDE = 512
 
 
-class ImageReader(Places):
-    """See Places."""
+class ImagePlace(Place):
+    """See Place."""
 
-    one, several, are_sounds = "image", "images", False
+    kind: MediaKind = "image"
 
-    def __init__(
-        self,
-        processor: ImageProcessor,
-        tokenizer: Tokenizer,
-        opened: Callable[[Any], Any],
-        most: int | None = None,
-    ) -> None:
+    def __init__(self, processor: ImageProcessor, opened: Callable[[Any], Any], most: int | None = None) -> None:
         """Args: opened: what a caller means by an address; the bytes of a picture, or itself, stay as they are."""
-        super().__init__(tokenizer, processor.placeholder, processor.image_token, most)
+        super().__init__(processor.placeholder, processor.image_token, most)
         self._processor, self._opened = processor, opened
 
     def standing(self, given: GivenImage) -> Standing:
@@ -56,9 +49,9 @@ class ImageReader(Places):
         return Tile(height, width, pixels.tobytes(), self._processor.rows(height, width))
 
 
-def open_image_reader(config: EngineConfig, config_directory: Path, tokenizer: Tokenizer) -> ImageReader:
+def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace:
     """What reads the pictures of a model that is loaded."""
     processor = open_processor(config_directory, read_json(config_directory / "config.json"))
     folder = config.allowed_local_media_path
     sources = MediaSources(PICTURE, None if folder is None else Path(folder), config.allowed_media_domains)
-    return ImageReader(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.image)
+    return ImagePlace(processor, sources.opened, config.limit_mm_per_prompt.image)

@@ -28,7 +28,6 @@ from albireo.api.perception import (
     TEXT_ONLY,
     MediaProblems,
     Perception,
-    is_hearing,
     media_problems,
     open_perception,
 )
@@ -163,7 +162,7 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory, drafter, perception, hearing = _plan_all(config, source, device)
-        problems = MediaProblems(HEARS, "") if hearing else media_problems(perception, is_hearing(source))
+        problems = MediaProblems(HEARS, "", HEARS) if hearing else media_problems(source, perception)
         _warn(config, directory, problems)
         if drafter is not None:
             drafter.check_tokens(tokenizer.result() if tokenizer else None)
@@ -237,6 +236,7 @@ def load(
             pooling_rule=rule,
             image_problem=problems.images,
             sound_problem=problems.sounds,
+            video_problem=problems.videos,
             are_images_whole=isinstance(perception, Perception) and perception.sees_both_ways,
             max_step_tiles=MAX_STEP_TILES[device.name],
         )

@@ -1,4 +1,4 @@
-"""What reads that in prompts which is no text: pictures, or sounds.
+"""What reads that in prompts which is no text: pictures and videos, or sounds.
 
 Called by whoever makes an Admission.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albireo.api.images import open_image_reader
-from albireo.api.places import Places
-from albireo.api.sound_places import open_sound_places
+from albireo.api.images import open_image_place
+from albireo.api.places import Place, Places
+from albireo.api.sound_places import open_sound_place
 from albireo.api.sounds import SoundReader, open_sound_reader
+from albireo.api.video_places import open_video_place
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.sounds.decode import MAX_SECONDS
@@ -35,8 +36,11 @@ def open_reader(
         return open_sound_reader(config_directory, config.limit_mm_per_prompt.audio, max_audio_seconds)
     if tokenizer is None:
         return None
+    kinds: list[Place] = []
     if not settings.image_problem:
-        return open_image_reader(config, config_directory, tokenizer)
-    if settings.sound_problem:
-        return None
-    return open_sound_places(config, config_directory, tokenizer, settings.max_model_len, max_audio_seconds)
+        kinds.append(open_image_place(config, config_directory))
+    if not settings.video_problem:
+        kinds.append(open_video_place(config, config_directory, settings.max_model_len))
+    if not settings.sound_problem:
+        kinds.append(open_sound_place(config, config_directory, settings.max_model_len, max_audio_seconds))
+    return Places(tokenizer, *kinds) if kinds else None

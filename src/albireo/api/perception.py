@@ -51,6 +51,7 @@ from albireo.models.vision.tower import (
 )
 from albireo.models.weights import weight_files
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
+from albireo.videos.processor import VideoProcessor, open_video_processor, reads_videos
 
 F32 = NDArray[np.float32]
 
@@ -160,12 +161,16 @@ class Perception(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Vision(Perception):
-    """What reads pictures."""
+    """What reads pictures. Fields: videos: what prepares them; or why none are read, as the end of a sentence."""
 
     processor: ImageProcessor
+    videos: VideoProcessor | str
 
     def read(self, tile: Tile) -> F32:
-        pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3)
+        pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, -1)
+        is_of_video = pixels.shape[2] > 3
+        if is_of_video and not isinstance(self.videos, str):
+            return self.videos.normalized(pixels)
         return self.processor.normalized(pixels)
 
 
@@ -198,13 +203,18 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
     problem = _unwanted(config, source, is_hearing(source)) or problem
     if isinstance(opened, str) or problem:
         return problem
+    is_unwanted = config.limit_mm_per_prompt.video == 0
+    videos = "limit_mm_per_prompt allows none; raise it" if is_unwanted else opened.videos
+    largest_tiles = [opened.processor.largest_tile()]
+    if not isinstance(videos, str):
+        largest_tiles.append(videos.largest_tile())
     try:
-        largest = opened.tower.patches(*opened.processor.largest_tile())
+        largest = max(opened.tower.patches(*tile) for tile in largest_tiles)
         choose = chosen_precision(source.quantization) if hears(opened.config) and device.name == "cpu" else None
         programs = vision_programs(opened.tower, device.catalog(), largest, choose)
     except UnsupportedModel as error:
         return f"{_NOT_COMPUTED}: {error}"
-    rows = opened.tower.rows(*opened.processor.largest_tile())
+    rows = max(opened.tower.rows(*tile) for tile in largest_tiles)
     narrow = [window for window in source.model_config.windows if window is not None and window < rows]
     if sees_images_beyond_windows(opened.config) and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
@@ -215,7 +225,9 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
     both_ways = sees_images_both_ways(opened.config)
     parts = opened.directory, opened.tower, programs, axes, both_ways, token
     processor = opened.processor
-    return Ear(*parts, processor) if isinstance(processor, SoundProcessor) else Vision(*parts, processor)
+    if isinstance(processor, SoundProcessor):
+        return Ear(*parts, processor)
+    return Vision(*parts, processor, videos)
 
 
 def chosen_precision(quantization: str | None) -> Choice | None:
@@ -240,12 +252,13 @@ def stored_vision(source: Source) -> bytearray:
 
 
 class _Opened(NamedTuple):
-    """What says how pictures, or sounds, are read. config: what config.json holds."""
+    """What says how pictures, or sounds, are read. config: what config.json holds. videos: why there are none, else."""
 
     directory: Path
     config: dict[str, Any]
     tower: VisionTower
     processor: ImageProcessor | SoundProcessor
+    videos: VideoProcessor | str
 
 
 def _open(source: Source) -> _Opened | str:
@@ -264,8 +277,19 @@ def _open(source: Source) -> _Opened | str:
         tower = open_tower(config, source.model_config.dtype, str(path))
         _check_weights(tower, folder)
         opens = open_sound_processor if hears(config) else open_processor
-        return _Opened(folder, config, tower, opens(source.config_directory, config))
+        processor = opens(source.config_directory, config)
+        return _Opened(folder, config, tower, processor, _open_videos(source.config_directory, config))
     except (UnsupportedModel, WeightMismatch) as error:
+        return f"{_NOT_COMPUTED}: {error}"
+
+
+def _open_videos(directory: Path, config: dict[str, Any]) -> VideoProcessor | str:
+    """What prepares a model's videos, or why they are not read: pictures are all the same."""
+    if not reads_videos(config):
+        return "of this model pictures alone are read here"
+    try:
+        return open_video_processor(directory, config)
+    except UnsupportedModel as error:
         return f"{_NOT_COMPUTED}: {error}"
 
 
@@ -299,15 +323,20 @@ def is_hearing(source: Source) -> bool:
 
 
 class MediaProblems(NamedTuple):
-    """Why prompts have no images, and why no sounds, as the end of a sentence; empty: they may have some."""
+    """Why prompts have no images, no sounds and no videos, as the end of a sentence; empty: they may have some."""
 
     images: str
     sounds: str
+    videos: str
 
 
-def media_problems(perception: Perception | str, hears_sounds: bool) -> MediaProblems:
-    """Of a model. Args: hears_sounds: see is_hearing()."""
+def media_problems(source: Source, perception: Perception | str) -> MediaProblems:
+    """Of a model, whose perception it is."""
     problem = perception if isinstance(perception, str) else ""
     if problem == TEXT_ONLY:
-        return MediaProblems(TEXT_ONLY, TEXT_ONLY)
-    return MediaProblems(HEARS, problem) if hears_sounds else MediaProblems(problem, SEES)
+        return MediaProblems(TEXT_ONLY, TEXT_ONLY, TEXT_ONLY)
+    if is_hearing(source):
+        return MediaProblems(HEARS, problem, HEARS)
+    if not isinstance(perception, Vision):
+        return MediaProblems(problem, SEES, problem)
+    return MediaProblems("", SEES, perception.videos if isinstance(perception.videos, str) else "")

@@ -1,16 +1,17 @@
-"""What is no text in a prompt -> what stands for it there, and what a tower reads: for pictures and sounds alike.
+"""What is no text in a prompt -> what stands for it there, and what a tower reads: of pictures, sounds and videos.
 
-Called by images.py and sound_places.py. Where a prompt has places for them is its token ids.
+Called by media.py; what each becomes is a Place's, images.py, sound_places.py and video_places.py. Where a prompt has
+places for them is its token ids.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from albireo.errors import InvalidParams
-from albireo.image_input import ImageInput, Tile, key_of
+from albireo.image_input import ImageInput, MediaKind, Tile, key_of
 from albireo.text.tokenizer import Tokenizer
 
 #: A prompt with all in place.
@@ -18,68 +19,99 @@ Placed = tuple[list[int], tuple[ImageInput, ...]]
 
 
 class Standing(NamedTuple):
-    """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them."""
+    """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them. grid,
+    times: see ImageInput."""
 
     text: str
     tiles: tuple[Tile, ...]
     grid: tuple[int, int] | None = None
+    times: tuple[int, ...] = ()
 
 
-class Places(ABC):
-    """Puts what callers give in its places. Threads may share it.
+class Place(ABC):
+    """What becomes of one kind. Threads may share it.
 
-    Fields: one, several: what they are, in errors. are_sounds: they are, else pictures.
+    Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower. most: of a
+    prompt; None: any number. around: tokens that go with the mark where they stand before and behind it.
     """
 
-    one: str
-    several: str
-    are_sounds: bool
+    kind: MediaKind
+    around: tuple[str, str] | None = None
 
-    def __init__(self, tokenizer: Tokenizer, placeholder: str, row_token: str, most: int | None) -> None:
-        """Args:
-        placeholder: the token that a prompt has where one is. row_token: that becomes a row of the tower.
-        most: of a prompt; None: any number.
-        """
-        self._tokenizer, self._most = tokenizer, most
-        #: What a text says where one is.
-        self.mark, self._row_token = placeholder, row_token
-        self._place, self._row = self._id(placeholder), self._id(row_token)
+    def __init__(self, mark: str, row_token: str, most: int | None) -> None:
+        self.mark, self.row_token, self.most = mark, row_token, most
+
+    @property
+    def several(self) -> str:
+        return f"{self.kind}s"
 
     @abstractmethod
     def standing(self, given: Any) -> Standing:
         """What stands for what a caller gave. Raises: InvalidParams when it cannot be read."""
 
-    def placed(self, token_ids: Sequence[int], given: Sequence[Any]) -> Placed:
-        """The prompt with what stands for each in place of its mark. Without any, marks are tokens like others.
+
+class Places:
+    """Puts what callers give in its places. Threads may share it."""
+
+    def __init__(self, tokenizer: Tokenizer, *kinds: Place) -> None:
+        self._tokenizer = tokenizer
+        self.kinds: Mapping[MediaKind, Place] = {place.kind: place for place in kinds}
+        self._marks = {place.kind: self._id(place.mark, place) for place in kinds}
+        self._rows = {place.kind: self._id(place.row_token, place) for place in kinds}
+        self._around = {
+            place.kind: tuple(self._id(token, place) for token in place.around) for place in kinds if place.around
+        }
+
+    def placed(self, token_ids: Sequence[int], media: Mapping[MediaKind, Sequence[Any]]) -> Placed:
+        """The prompt with what stands for each in place of its mark. Where none of a kind are given, marks of it are
+        tokens like others.
 
         Raises: InvalidParams when there are more of the one than of the other, or one cannot be read.
         """
-        if not given:
-            return list(token_ids), ()
-        if self._most is not None and len(given) > self._most:
-            raise InvalidParams(
-                f"the prompt has {len(given)} {self.several}; limit_mm_per_prompt allows {self._most}; give fewer, or "
-                "raise it"
-            )
-        places = [at for at, token in enumerate(token_ids) if token == self._place]
-        if len(places) != len(given):
-            raise InvalidParams(
-                f"the prompt has {len(places)} places for {self.several} ({self.mark}) and {len(given)} "
-                f"{self.several}; give one each"
-            )
+        marked = sorted(
+            (at, kind, number)
+            for kind, given in media.items()
+            if given
+            for number, at in enumerate(self._marked(token_ids, kind, len(given)))
+        )
         ids: list[int] = []
         found: list[ImageInput] = []
         start = 0
-        for number, (at, each) in enumerate(zip(places, given, strict=True), 1):
-            ids += token_ids[start:at]
+        for at, kind, number in marked:
+            first, last = self._with_around(token_ids, at, kind)
+            ids += token_ids[start : max(start, first)]
+            place, given = self.kinds[kind], media[kind]
             try:
-                found.append(self._put(ids, self.standing(each)))
+                found.append(self._put(ids, place, place.standing(given[number])))
             except InvalidParams as error:
-                raise InvalidParams(f"the prompt's {self.one} {number} of {len(places)}: {error}") from None
-            start = at + 1
+                raise InvalidParams(f"the prompt's {kind} {number + 1} of {len(given)}: {error}") from None
+            start = last
         return [*ids, *token_ids[start:]], tuple(found)
 
-    def _put(self, ids: list[int], standing: Standing) -> ImageInput:
+    def _marked(self, token_ids: Sequence[int], kind: MediaKind, count: int) -> list[int]:
+        """Where a prompt has places for as many of a kind. Raises: InvalidParams where it has more, or fewer."""
+        place = self.kinds[kind]
+        if place.most is not None and count > place.most:
+            raise InvalidParams(
+                f"the prompt has {count} {place.several}; limit_mm_per_prompt allows {place.most}; give fewer, or "
+                "raise it"
+            )
+        places = [at for at, token in enumerate(token_ids) if token == self._marks[kind]]
+        if len(places) != count:
+            raise InvalidParams(
+                f"the prompt has {len(places)} places for {place.several} ({place.mark}) and {count} "
+                f"{place.several}; give one each"
+            )
+        return places
+
+    def _with_around(self, token_ids: Sequence[int], at: int, kind: MediaKind) -> tuple[int, int]:
+        """Where a mark begins and ends, with what goes with it."""
+        around = self._around.get(kind)
+        if around is None or at == 0 or tuple(token_ids[at - 1 : at + 2 : 2]) != around:
+            return at, at + 1
+        return at - 1, at + 2
+
+    def _put(self, ids: list[int], place: Place, standing: Standing) -> ImageInput:
         """At the end of ids."""
         text = standing.text
         while ids and text[:1].isspace() and (before := self._blank(ids[-1])):
@@ -87,14 +119,14 @@ class Places(ABC):
             ids.pop()
         first = len(ids)
         ids += self._tokenizer.encode(text, add_special_tokens=False)
-        spans, tiles = _runs(ids, first, self._row), standing.tiles
+        spans, tiles = _runs(ids, first, self._rows[place.kind]), standing.tiles
         there, wanted = sum(end - start for start, end in spans), sum(tile.num_rows for tile in tiles)
         if there != wanted:
             raise InvalidParams(
-                f"the tokenizer writes {there} tokens {self._row_token} for it, the tower gives {wanted} rows: "
+                f"the tokenizer writes {there} tokens {place.row_token} for it, the tower gives {wanted} rows: "
                 "tokenizer and processor are of different models"
             )
-        return ImageInput(key_of(tiles), tiles, spans, standing.grid, self.are_sounds)
+        return ImageInput(key_of(tiles, standing.times), tiles, spans, standing.grid, place.kind, standing.times)
 
     def _blank(self, token_id: int) -> str:
         """The text of a token that is nothing but blanks; empty for any other."""
@@ -103,10 +135,10 @@ class Places(ABC):
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
         return text if text.isspace() else ""
 
-    def _id(self, token: str) -> int:
+    def _id(self, token: str, place: Place) -> int:
         found = self._tokenizer.token_to_id(token)
         if found is None:
-            raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for {self.several} in this model")
+            raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for {place.several} in this model")
         return found
 
 

@@ -11,7 +11,7 @@ from operator import index
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
-from albireo.image_input import GivenImage, GivenSound
+from albireo.image_input import GivenImage, GivenSound, GivenVideo
 from albireo.params import is_unicode
 
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
@@ -26,7 +26,7 @@ class Prompt:
     text: what the caller wrote; token_ids: None when the text is still to be encoded; one of both is given.
     cache_salt: the prefix cache is shared only among prompts of the same salt.
     images: pictures, as the caller gave them, for the marks that the prompt has of them. sounds: likewise; of a model
-        that hears, the one that the text is of.
+        that hears, the one that the text is of. videos: likewise.
     """
 
     text: str | None
@@ -34,6 +34,7 @@ class Prompt:
     cache_salt: str | None = None
     images: list[GivenImage] = field(default_factory=list)
     sounds: list[GivenSound] = field(default_factory=list)
+    videos: list[GivenVideo] = field(default_factory=list)
 
 
 def parse_prompts(prompts: PromptInput | Sequence[PromptInput]) -> list[Prompt]:
@@ -83,24 +84,34 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
         raise InvalidParams(f"{where} has cache_salt={short(salt)}, which is no Unicode text (a lone surrogate)")
     if text is None and ids is None:
         raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
-    images, sounds = _media(media, where)
-    return Prompt(text, None if ids is None else _ids(ids, where), salt, images, sounds)
+    return Prompt(text, None if ids is None else _ids(ids, where), salt, *_media(media, where))
 
 
-def _media(media: Any, where: str) -> tuple[list[GivenImage], list[GivenSound]]:
-    """Of vLLM's multi_modal_data: an image, or a list of them; a sound (samples, rate), or a list of them."""
+def _media(media: Any, where: str) -> tuple[list[GivenImage], list[GivenSound], list[GivenVideo]]:
+    """Of vLLM's multi_modal_data: an image, or a list of them; a sound (samples, rate), or a list of them; a video,
+    which is a file's bytes, an array of frames, or either with what is known of it, or a list of them."""
     if not media:
-        return [], []
+        return [], [], []
     if not isinstance(media, Mapping):
         raise InvalidParams(f"{where} has multi_modal_data={short(media)}; it must be a dict such as {{'image': …}}")
     for kind in media:
-        if kind not in ("image", "audio"):
-            raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image, audio")
+        if kind not in ("image", "audio", "video"):
+            raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image, audio, video")
     images, sounds = media.get("image"), media.get("audio")
     several = images if isinstance(images, (list, tuple)) else [] if images is None else [images]
     # one is a pair of samples and a rate
     heard = sounds if isinstance(sounds, list) else [] if sounds is None else [sounds]
-    return [GivenImage(image) for image in several], [GivenSound(sound) for sound in heard]
+    films = media.get("video")
+    # a list of pictures is one, too
+    is_one = films is not None and (not isinstance(films, list) or all(map(_is_picture, films)))
+    shown = [films] if is_one else films or []
+    given = [GivenImage(each) for each in several], [GivenSound(each) for each in heard]
+    return *given, [GivenVideo(each) for each in shown]
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether it is an array of a frame, or a picture of Pillow's, which is not imported for that."""
+    return getattr(value, "ndim", 0) == 3 or hasattr(value, "getbands")
 
 
 def _ids(value: Any, where: str) -> list[int]:

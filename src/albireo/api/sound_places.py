@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from albireo.api.places import Places, Standing
+from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
-from albireo.image_input import GivenSound, Tile
+from albireo.image_input import GivenSound, MediaKind, Tile
 from albireo.json_file import read_json
 from albireo.media.sources import SOUND, MediaSources
 from albireo.models.text_part import inner
@@ -19,18 +19,16 @@ from albireo.sounds.decode import MAX_SECONDS, as_sound
 from albireo.sounds.features import F32
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from albireo.sounds.resample import resampled
-from albireo.text.tokenizer import Tokenizer
 
 
-class SoundPlaces(Places):
-    """See Places."""
+class SoundPlace(Place):
+    """See Place."""
 
-    one, several, are_sounds = "sound", "sounds", True
+    kind: MediaKind = "sound"
 
     def __init__(
         self,
         processor: SoundProcessor,
-        tokenizer: Tokenizer,
         opened: Callable[[Any], Any],
         most: int | None = None,
         max_seconds: float = MAX_SECONDS,
@@ -39,7 +37,7 @@ class SoundPlaces(Places):
         opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are.
         most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
         """
-        super().__init__(tokenizer, processor.placeholder, processor.row_token, most)
+        super().__init__(processor.placeholder, processor.row_token, most)
         self.processor, self._opened, self._max_seconds = processor, opened, max_seconds
 
     def standing(self, given: GivenSound) -> Standing:
@@ -52,13 +50,13 @@ class SoundPlaces(Places):
         return Tile(frames, bands, heard.tobytes(), self.processor.rows(frames, bands))
 
 
-def open_sound_places(
-    config: EngineConfig, config_directory: Path, tokenizer: Tokenizer, max_model_len: int, max_seconds: float
-) -> SoundPlaces:
+def open_sound_place(
+    config: EngineConfig, config_directory: Path, max_model_len: int, max_seconds: float
+) -> SoundPlace:
     """What hears the sounds of a model that is loaded. Args: max_seconds: of a sound; of the context there may be room
     for less."""
     processor = open_sound_processor(config_directory, inner(read_json(config_directory / "config.json")))
     folder = config.allowed_local_media_path
     sources = MediaSources(SOUND, None if folder is None else Path(folder), config.allowed_media_domains)
     max_seconds = min(max_seconds, max_model_len / processor.rows_per_s)
-    return SoundPlaces(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.audio, max_seconds)
+    return SoundPlace(processor, sources.opened, config.limit_mm_per_prompt.audio, max_seconds)

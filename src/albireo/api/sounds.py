@@ -61,7 +61,7 @@ class SoundReader:
         tile = self._heard(sounds[0])
         spans = ((0, self.num_positions),)
         ids = [self._start] * self.num_positions + (list(token_ids) or [self._start])
-        return ids, (ImageInput(key_of([tile]), (tile,), spans, is_sound=True),)
+        return ids, (ImageInput(key_of([tile]), (tile,), spans, kind="sound"),)
 
     def _heard(self, given: GivenSound) -> Tile:
         spectra, sound = self.spectra, as_sound(given.value, self._max_seconds)

@@ -6,8 +6,9 @@ Called by admission.py.
 from __future__ import annotations
 
 from albireo.api.media import MediaReader
+from albireo.api.places import Places
 from albireo.api.prompted_transcriber import GlmAsrTranscriber, Qwen3AsrTranscriber, VoxtralTranscriber
-from albireo.api.sound_places import SoundPlaces
+from albireo.api.sound_places import SoundPlace
 from albireo.api.sounds import SoundReader
 from albireo.api.transcription import Transcriber
 from albireo.api.whisper_transcriber import WhisperTranscriber
@@ -30,12 +31,13 @@ def open_transcriber(
         raise UnsupportedFeature(f"{_WHY} needs a tokenizer, and skip_tokenizer_init is set")
     if isinstance(media, SoundReader) and tokenizer is not None:
         return WhisperTranscriber(media, tokenizer, settings.vocab_size)
-    if not isinstance(media, SoundPlaces) or tokenizer is None or chats is None:
+    place = media.kinds.get("sound") if isinstance(media, Places) else None
+    if not isinstance(place, SoundPlace) or tokenizer is None or chats is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
-    if isinstance(media.processor, Qwen3Asr):
-        return Qwen3AsrTranscriber(media.processor, tokenizer, settings.max_model_len, chats)
-    if isinstance(media.processor, GlmAsr):
-        return GlmAsrTranscriber(media.processor, tokenizer, settings.max_model_len, chats)
-    if isinstance(media.processor, Voxtral):
-        return VoxtralTranscriber(media.processor, tokenizer, settings.max_model_len)
+    if isinstance(place.processor, Qwen3Asr):
+        return Qwen3AsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, GlmAsr):
+        return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, Voxtral):
+        return VoxtralTranscriber(place.processor, tokenizer, settings.max_model_len)
     raise UnsupportedFeature(f"{_WHY} talks about them; ask it in a chat")

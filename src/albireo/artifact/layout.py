@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 18
+MAJOR, MINOR = 2, 19
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.
@@ -39,11 +39,12 @@ TOKENIZER_FILES = (
     "chat_template*",
     "additional_chat_templates/*.jinja",
 )
-#: How images are prepared; and of sentence-transformers: what becomes of hidden states.
+#: How images and videos are prepared; and of sentence-transformers: what becomes of hidden states.
 CONFIG_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "processor_config.json",
     "modules.json",
     "[0-9]_*/config.json",
@@ -54,7 +55,7 @@ POOLED_HEAD = "pooled_head.safetensors"
 
 _OPTIONAL = re.compile(
     r"weights\.[0-7]\.bin|vision/model\.safetensors|"
-    r"config/(config|generation_config|modules|preprocessor_config|processor_config)\.json|"
+    r"config/(config|generation_config|modules|(video_)?preprocessor_config|processor_config)\.json|"
     r"config/pooled_head\.safetensors|"
     r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
     r"tokenizer/(tokenizer|tekken|vocab|tokenizer_config|special_tokens_map)\.json|tokenizer/merges\.txt|"

@@ -30,6 +30,7 @@ from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
 from albireo.bench.sound_cost import sound_figures
 from albireo.bench.tower_speed import layer_program, layer_seconds
+from albireo.bench.video_cost import video_figures
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
@@ -178,6 +179,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         "memory": _memory_figures(memory, concurrency, workload.length),
         "images": images,
         "sounds": sound_figures(vision),
+        "videos": video_figures(vision),
         "hearing": None if hearing is None else hearing.facts,
         "speculative": drafts,
         **speed,

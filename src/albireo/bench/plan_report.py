@@ -10,6 +10,7 @@ from typing import Any
 
 from albireo.api.perception import HEARS, TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
+from albireo.bench.video_cost import video_text
 
 #: In place of speed, where a prompt begins with a sound.
 NO_HEARING_COSTS = "nothing: the speed of models that hear is not predicted yet"
@@ -30,6 +31,7 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
         *_memory_lines(figures),
         "",
         *_image_lines(figures["images"]),
+        *_video_lines(figures["videos"]),
         *_sound_lines(figures),
         *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", _why_not(figures)),)),
         *_draft_lines(figures["speculative"]),
@@ -86,6 +88,11 @@ def _image_lines(images: dict[str, Any]) -> Iterator[str]:
     predicted = images["first_token_s"]
     time = f", first token in {_bars(predicted, seconds)}" if predicted is not None else ""
     yield row("an image", f"of {width:,} x {height:,} pixels: {images['tokens']:,} tokens, {tiles}{time}")
+
+
+def _video_lines(videos: dict[str, Any] | None) -> Iterator[str]:
+    if videos is not None:
+        yield row("a video", video_text(videos))
 
 
 def _sound_lines(figures: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ import click
 
 from albireo.api.locate import locate_model
 from albireo.artifact.reader import tokenizer_directory
-from albireo.cli.media import Shown, media_options, open_picture, open_sound, typed_name
+from albireo.cli.media import Shown, media_options, open_picture, open_sound, open_video, typed_name
 from albireo.cli.options import engine_options, sampling_options
 from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.timings import timings_line
@@ -26,8 +26,8 @@ from albireo.params import SamplingParams
 from albireo.text.tokenizer_files import read_tokenizer_files
 
 HELP = (
-    "/reset forgets the conversation, /image FILE and /audio FILE go with the next message, /stats switches timings on "
-    "and off, /exit ends it (so does Ctrl-D)"
+    "/reset forgets the conversation, /image FILE, /audio FILE and /video FILE go with the next message, /stats "
+    "switches timings on and off, /exit ends it (so does Ctrl-D)"
 )
 
 
@@ -44,6 +44,7 @@ def command(
     system_prompt: str | None,
     images: tuple[str, ...],
     sounds: tuple[str, ...],
+    videos: tuple[str, ...],
     lora: str | None,
     stats: bool,
     sampling: dict[str, Any],
@@ -52,13 +53,13 @@ def command(
     """Talk to a model in the terminal, by its own chat template.
 
     MODEL is a directory or a hub name; the bundled model when left out. Inside: /reset forgets the conversation,
-    /image FILE and /audio FILE go with the next message, as --image and --audio do with the first, /stats switches
-    timings on and off, /exit ends it. Ctrl-C stops an answer.
+    /image FILE, /audio FILE and /video FILE go with the next message, as --image, --audio and --video do with the
+    first, /stats switches timings on and off, /exit ends it. Ctrl-C stops an answer.
     """
     SamplingParams(**sampling)
     directory = locate_model(model)
     _require_template(directory)
-    shown = Shown.named(images, sounds)
+    shown = Shown.named(images, sounds, videos)
     config = EngineConfig.from_kwargs(model=str(directory), **with_adapter(engine, lora))
     chat = Chat(Session(config, lora), sampling, system_prompt, has_stats=stats, shown=shown)
     if sys.stdin.isatty():
@@ -104,22 +105,24 @@ class Chat:
         elif command == "/stats":
             self._has_stats = not self._has_stats
             click.echo(f"timings are {'on' if self._has_stats else 'off'}", err=True)
-        elif command.split()[0] in ("/image", "/audio"):
+        elif command.split()[0] in ("/image", "/audio", "/video"):
             self._show(*command.partition(" ")[::2])
         else:
             click.echo(f"{command} is no command: {HELP}", err=True)
         return True
 
     def _show(self, command: str, words: str) -> None:
-        """Keep the picture or sound that somebody names for the next message."""
+        """Keep the picture, sound or video that somebody names for the next message."""
         try:
             if not words.strip():
                 raise InvalidParams(f"{command} needs the name of a file, or a URL")
             name = typed_name(words.strip())
             if command == "/image":
                 self._shown.images.append(open_picture(name))
-            else:
+            elif command == "/audio":
                 self._shown.sounds.append(open_sound(name))
+            else:
+                self._shown.videos.append(open_video(name))
         except InvalidParams as error:
             self.num_failed += 1
             click.echo(f"error: {error}", err=True)

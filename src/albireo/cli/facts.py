@@ -22,6 +22,7 @@ from albireo.api.tuning import TableInForce
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.bench.image_cost import image_figures
 from albireo.bench.sound_cost import sound_figures
+from albireo.bench.video_cost import video_figures, video_text
 from albireo.cli.terminal import count, size
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
@@ -87,7 +88,8 @@ def media_facts(config: EngineConfig, source: ModelSource, device: Device) -> li
     text = (
         f"tower and projector {weights}; a picture of {width:,} x {height:,} is {figures['tokens']:,} tokens, {tiles}"
     )
-    return [("images", text)]
+    videos = video_figures(vision)
+    return [("images", text), *([] if videos is None else [("videos", video_text(videos))])]
 
 
 def _sounds(perception: Perception | str, device: Device) -> str:

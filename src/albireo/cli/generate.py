@@ -67,6 +67,7 @@ def command(
     echo: bool | None,
     images: tuple[str, ...],
     sounds: tuple[str, ...],
+    videos: tuple[str, ...],
     json_schema: TextIO | None,
     regex: str | None,
     lora: str | None,
@@ -89,12 +90,14 @@ def command(
     {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation. With
     "messages" in place of the prompt it is a chat.
 
-    With --image or --audio each prompt is a question about the pictures or sounds, asked by the model's chat template,
-    and the answer alone is printed; only a prompt that holds the model's own mark of one is gone on with.
+    With --image, --audio or --video each prompt is a question about the pictures, sounds or videos, asked by the
+    model's chat template, and the answer alone is printed; only a prompt that holds the model's own mark of one is gone
+    on with.
 
     \b
       albireo generate ./my-model --image cat.png "What is it?"
       albireo generate ./my-model --audio bird.mp3 "What is it?"
+      albireo generate ./my-model --video match.mp4 "Who wins?"
     """
     if "logprobs" in sampling and output != "jsonl":
         raise click.UsageError("--logprobs are shown in --output jsonl only.")
@@ -102,8 +105,8 @@ def command(
     name, texts = split_arguments(model, arguments)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
-        _check(line, sampling, "--image" if images else "--audio" if sounds else "")
-    shown = Shown.named(images, sounds)
+        _check(line, sampling, "--image" if images else "--audio" if sounds else "--video" if videos else "")
+    shown = Shown.named(images, sounds, videos)
     directory = None if name is None else _locate(name, is_argument=model is None)
     session = Session(EngineConfig.from_kwargs(model=directory, **with_adapter(engine, lora)), lora)
     lines = [_asked(line, shown, session.marks) for line in lines]
@@ -164,7 +167,7 @@ def _check(line: PromptLine, flags: Mapping[str, Any], media: str) -> None:
     Raises: InvalidParams naming the line, before a model is loaded for nothing.
     """
     if media and line.messages is not None:
-        what = "pictures" if media == "--image" else "sounds"
+        what = {"--image": "pictures", "--audio": "sounds", "--video": "videos"}[media]
         raise InvalidParams(_placed(line, f"its messages say where {what} are; leave {media} out, or give a prompt"))
     try:
         SamplingParams(**{**flags, **line.fields})
@@ -173,7 +176,7 @@ def _check(line: PromptLine, flags: Mapping[str, Any], media: str) -> None:
 
 
 def _asked(line: PromptLine, shown: Shown, marks: Sequence[str]) -> PromptLine:
-    """A line that is a question about pictures or sounds, as a chat: a text has places for them only where it says so.
+    """A line that is a question about what is shown, as a chat: a text has places for that only where it says so.
 
     Args: marks: with which it says so; none where the model reads none, which the engine tells.
     """

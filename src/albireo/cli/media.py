@@ -1,4 +1,4 @@
-"""Pictures and sounds of a command line -> parts of a message.
+"""Pictures, sounds and videos of a command line -> parts of a message.
 
 Used by generate.py and chat.py. A file that is named here is one of whoever runs the command, so it is read whatever
 --allowed-local-media-path says; URLs go through the engine's rules. Does not know models.
@@ -17,7 +17,7 @@ import click
 
 from albireo.errors import InvalidParams
 from albireo.images.decode import decode_image
-from albireo.media.sources import PICTURE, SOUND, Medium, read_local
+from albireo.media.sources import PICTURE, SOUND, VIDEO, Medium, read_local
 from albireo.sounds.decode import Sound, decoded
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ _MAY_BE_SEVERAL = "may be given several times. Hosts of URLs are those of --allo
 
 
 def media_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--image and --audio, as images and sounds: names of what goes with a prompt."""
+    """--image, --audio and --video, as images, sounds and videos: names of what goes with a prompt."""
+    video = click.option(
+        "--video",
+        "videos",
+        multiple=True,
+        metavar="FILE|URL",
+        help=f"A video for a model that reads them; {_MAY_BE_SEVERAL}",
+    )
     audio = click.option(
         "--audio",
         "sounds",
@@ -44,39 +51,41 @@ def media_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE|URL",
         help=f"A picture for a model that reads them; {_MAY_BE_SEVERAL}",
     )
-    return image(audio(command))
+    return image(audio(video(command)))
 
 
 @dataclass(slots=True)
 class Shown:
-    """What goes with a prompt: each is a URL, or opened. It is true where there is any."""
+    """What goes with a prompt: each is a URL, or opened; of a video a file's bytes, since what is read of it the model
+    says. It is true where there is any."""
 
     images: list[str | Image.Image] = field(default_factory=list)
     sounds: list[str | Sound] = field(default_factory=list)
+    videos: list[str | bytes] = field(default_factory=list)
 
     @classmethod
-    def named(cls, images: Sequence[str], sounds: Sequence[str]) -> Shown:
+    def named(cls, images: Sequence[str], sounds: Sequence[str], videos: Sequence[str] = ()) -> Shown:
         """Raises: InvalidParams for a file that cannot be read, or holds none."""
-        return cls([open_picture(name) for name in images], [open_sound(name) for name in sounds])
+        return cls(list(map(open_picture, images)), list(map(open_sound, sounds)), list(map(open_video, videos)))
 
     def __bool__(self) -> bool:
-        return bool(self.images or self.sounds)
+        return bool(self.images or self.sounds or self.videos)
 
     def __str__(self) -> str:
-        several = (("picture", len(self.images)), ("sound", len(self.sounds)))
+        several = (("picture", len(self.images)), ("sound", len(self.sounds)), ("video", len(self.videos)))
         return " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in several if count)
 
     @property
     def data(self) -> dict[str, list[Any]]:
         """As prompts have it, for places that they mark."""
-        given: dict[str, list[Any]] = {"image": [*self.images], "audio": [*self.sounds]}
+        given: dict[str, list[Any]] = {"image": [*self.images], "audio": [*self.sounds], "video": [*self.videos]}
         return {kind: each for kind, each in given.items() if each}
 
     def message(self, text: str) -> dict[str, Any]:
-        """A turn: pictures, then sounds, then the text; the text alone where there are none."""
+        """A turn: pictures, sounds, videos, then the text; the text alone where there are none."""
         if not self:
             return {"role": "user", "content": text}
-        parts = [_part("image", each) for each in self.images] + [_part("audio", each) for each in self.sounds]
+        parts = [_part(kind, each) for kind, several in self.data.items() for each in several]
         return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
@@ -99,6 +108,12 @@ def open_sound(name: str) -> str | Sound:
     """The sound in a file, decoded; a URL as it is. Raises: as open_picture()."""
     data = _bytes(name, SOUND)
     return name if data is None else _decoded(name, data, decoded)
+
+
+def open_video(name: str) -> str | bytes:
+    """The bytes of a file; a URL as it is. Raises: InvalidParams for a file that cannot be read."""
+    data = _bytes(name, VIDEO)
+    return name if data is None else data
 
 
 def _bytes(name: str, medium: Medium) -> bytes | None:

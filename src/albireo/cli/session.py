@@ -18,6 +18,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.prompts import parse_prompt
 from albireo.config import EngineConfig
 from albireo.errors import RequestError
+from albireo.image_input import MEDIA_KINDS
 from albireo.models.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
@@ -79,7 +80,7 @@ class Session:
     @property
     def marks(self) -> tuple[str, ...]:
         """What a text to go on with says where a picture, or a sound, is; none where the model reads text only."""
-        found = (self._admission.mark(kind) for kind in ("images", "sounds"))
+        found = (self._admission.mark(kind) for kind in MEDIA_KINDS)
         return tuple(mark for mark in found if mark is not None)
 
     def text(

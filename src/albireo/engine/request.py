@@ -254,13 +254,11 @@ def check_request(
 
 
 def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
-    for what, are_sounds, problem in (
-        ("images", False, settings.image_problem),
-        ("sounds", True, settings.sound_problem),
-    ):
-        count = sum(image.is_sound is are_sounds for image in images)
+    problems = {"image": settings.image_problem, "sound": settings.sound_problem, "video": settings.video_problem}
+    for kind, problem in problems.items():
+        count = sum(image.kind == kind for image in images)
         if count and problem:
-            raise UnsupportedFeature(f"the prompt has {count} {what}, and {problem}")
+            raise UnsupportedFeature(f"the prompt has {count} {kind}s, and {problem}")
     ends = [end for image in images for span in image.spans for end in span]
     if ends != sorted(ends) or ends[0] < 0 or ends[-1] > num_prompt:
         raise InvariantError(f"images at {ends} of a prompt of {num_prompt} tokens")

@@ -36,8 +36,8 @@ class EngineSettings:
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
         max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
         sound_positions: so many first tokens of every prompt are those of a sound; 0: there are none.
-        image_problem: why prompts have no images, as the end of a sentence; empty: they may have some. sound_problem:
-            why they have no sounds.
+        image_problem: why prompts have no images, as the end of a sentence; empty: they may have some. sound_problem,
+            video_problem: why they have no sounds, and no videos.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
         num_host_blocks: blocks of host memory for what preempted sequences have computed.
@@ -70,6 +70,7 @@ class EngineSettings:
     is_causal: bool = True
     image_problem: str = "this model reads text only"
     sound_problem: str = "this model reads text only"
+    video_problem: str = "this model reads text only"
     are_images_whole: bool = False
     sound_positions: int = 0
     max_step_tiles: int = 1
@@ -122,6 +123,7 @@ class EngineSettings:
         pooling_rule: PoolingRule | None = None,
         image_problem: str = "this model reads text only",
         sound_problem: str = "this model reads text only",
+        video_problem: str = "this model reads text only",
         are_images_whole: bool = False,
         max_step_tiles: int = 1,
         lookahead: int = 0,
@@ -155,6 +157,7 @@ class EngineSettings:
             sound_positions=0 if model is None else model.blocks.sound_positions,
             image_problem=image_problem,
             sound_problem=sound_problem,
+            video_problem=video_problem,
             are_images_whole=are_images_whole,
             max_step_tiles=max_step_tiles,
             lookahead=lookahead,

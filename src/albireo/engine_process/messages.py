@@ -112,8 +112,8 @@ class Ready(Message):
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
-        windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, are_images_whole,
-            sound_positions: see EngineSettings.
+        windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, video_problem,
+            are_images_whole, sound_positions: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -135,6 +135,7 @@ class Ready(Message):
     is_causal: bool = True
     image_problem: str = ""
     sound_problem: str = ""
+    video_problem: str = ""
     are_images_whole: bool = False
     sound_positions: int = 0
     config_directory: str = ""
@@ -156,6 +157,7 @@ class Ready(Message):
             is_causal=self.is_causal,
             image_problem=self.image_problem,
             sound_problem=self.sound_problem,
+            video_problem=self.video_problem,
             are_images_whole=self.are_images_whole,
             sound_positions=self.sound_positions,
         )

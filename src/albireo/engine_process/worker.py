@@ -117,6 +117,7 @@ def _ready(loaded: Loaded) -> Ready:
         is_causal=settings.is_causal,
         image_problem=settings.image_problem,
         sound_problem=settings.sound_problem,
+        video_problem=settings.video_problem,
         are_images_whole=settings.are_images_whole,
         sound_positions=settings.sound_positions,
     )

@@ -56,8 +56,9 @@ class RopeAxes:
 def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArray[np.int32]:
     """[3, end - start] positions of tokens start .. end-1 of a sequence on three axes.
 
-    A picture's tokens all have the time of its first one, and are its grid on the other two; the text behind goes on
-    at one more than the greatest. Source: Qwen2-VL, arXiv:2409.12191, multimodal rotary position embedding.
+    A picture's tokens all have the time of its first one, and are its grid on the other two; those of a video have the
+    times of its tiles, each of which is such a grid. The text behind goes on at one more than the greatest. Source:
+    Qwen2-VL, arXiv:2409.12191, multimodal rotary position embedding.
     """
     found = np.tile(np.arange(start, end, dtype=np.int32), (3, 1))
     shift = 0
@@ -68,19 +69,27 @@ def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArra
         for first, last in image.spans:
             low, high = max(first, start), min(last, end)
             if low < high:
-                place = np.arange(low - first, high - first, dtype=np.int32)
+                tile, place = np.divmod(np.arange(low - first, high - first, dtype=np.int32), rows * columns)
                 here = slice(low - start, high - start)
                 found[:, here] = first + shift
                 found[1, here] += place // columns
                 found[2, here] += place % columns
-            shift += max(rows, columns) - (last - first)
+                if image.times:
+                    found[0, here] += np.array(image.times, np.int32)[tile]
+            shift += _extent(image) - (last - first)
             found[:, max(0, last - start) :] = np.arange(max(last, start), end, dtype=np.int32) + shift
     return found
 
 
 def shift_behind(images: Sequence[ImageInput]) -> int:
     """What the text behind all images is turned by, beside its position: see axis_positions()."""
-    return sum(max(image.grid) - (end - first) for image in images if image.grid for first, end in image.spans)
+    return sum(_extent(image) - (end - first) for image in images if image.grid for first, end in image.spans)
+
+
+def _extent(image: ImageInput) -> int:
+    """How far a span of an image reaches, on the axis on which that is farthest."""
+    assert image.grid is not None, "asked before"
+    return max(*image.grid, 1 + max(image.times, default=0))
 
 
 def has_image_rows(work: SequenceWork) -> bool:

@@ -30,8 +30,9 @@ class Pixels:
         return image.resize((width, height), self.filter)
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [H, W, 3] -> float32 [H, W, 3]."""
-        return np.stack([self.table[:, channel][tile[..., channel]] for channel in range(3)], axis=-1)
+        """uint8 [H, W, 3] -> float32 [H, W, 3]; of several frames [H, W, 3 of each]."""
+        channels = range(tile.shape[-1])
+        return np.stack([self.table[:, channel % 3][tile[..., channel]] for channel in channels], axis=-1)
 
 
 def scaled_first(factor: float, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

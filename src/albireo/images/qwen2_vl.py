@@ -71,9 +71,9 @@ class Qwen2VL:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor."""
-        height, width = self._size(image.height, image.width)
-        tile = array(self.pixels.resized(image, height, width))
         step = self.patch * self.merge
+        height, width = nearest_size(image.height, image.width, step, self.fewest, self.most)
+        tile = array(self.pixels.resized(image, height, width))
         return PreparedImage((tile,), self.image_token * self.rows(height, width), (height // step, width // step))
 
     def rows(self, height: int, width: int) -> int:
@@ -86,18 +86,21 @@ class Qwen2VL:
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a tile: multiples of a row's side, in proportion as nearly as its pixels allow."""
-        if max(height, width) > MAX_RATIO * min(height, width):
-            raise InvalidParams(
-                f"a picture of {width} x {height} pixels is too long in one direction: at most {MAX_RATIO} to 1 is read"
-            )
-        step = self.patch * self.merge
-        tall, wide = round(height / step) * step, round(width / step) * step
-        if tall * wide > self.most:
-            scale = math.sqrt(height * width / self.most)
-            tall, wide = (max(step, math.floor(side / scale / step) * step) for side in (height, width))
-        elif tall * wide < self.fewest:
-            scale = math.sqrt(self.fewest / (height * width))
-            tall, wide = (math.ceil(side * scale / step) * step for side in (height, width))
-        return tall, wide
+
+def nearest_size(height: int, width: int, step: int, fewest: int, most: int) -> tuple[int, int]:
+    """Height and width of a tile of so many pixels: multiples of step, in proportion as nearly as these allow.
+
+    Raises: InvalidParams when the sides are too unequal.
+    """
+    if max(height, width) > MAX_RATIO * min(height, width):
+        raise InvalidParams(
+            f"a picture of {width} x {height} pixels is too long in one direction: at most {MAX_RATIO} to 1 is read"
+        )
+    tall, wide = round(height / step) * step, round(width / step) * step
+    if tall * wide > most:
+        scale = math.sqrt(height * width / most)
+        tall, wide = (max(step, math.floor(side / scale / step) * step) for side in (height, width))
+    elif tall * wide < fewest:
+        scale = math.sqrt(fewest / (height * width))
+        tall, wide = (math.ceil(side * scale / step) * step for side in (height, width))
+    return tall, wide

@@ -57,19 +57,20 @@ class Settings:
         mean: Sequence[float],
         std: Sequence[float],
         table: Callable[[float, Sequence[float], Sequence[float]], NDArray[np.float32]] = scaled_first,
+        type_key: str = "image_processor_type",
     ) -> Pixels:
         """How pictures are resized and what becomes of colours; the arguments are what absent keys mean.
 
-        Args: classes: what image_processor_type may be.
+        Args: classes: what type_key may be.
         Raises: ModelError for a bad value; UnsupportedModel for another class.
         """
         image = self.image
-        given = image.text("image_processor_type", next(iter(classes)))
+        given = image.text(type_key, next(iter(classes)))
         name = given
         for ending in _ENDINGS:
             name = name.removesuffix(ending)
         if name not in classes:
-            image.unsupported("image_processor_type", given, f"for this model: {', '.join(classes)}")
+            image.unsupported(type_key, given, f"for this model: {', '.join(classes)}")
         mean, std = self._of_channels("image_mean", -1e3, mean), self._of_channels("image_std", 1e-6, std)
         factor = image.number("rescale_factor", 1e-6, 1.0, 1 / 255)
         return Pixels(image.integer("resample", 0, _MAX_FILTER, filter), table(factor, mean, std))

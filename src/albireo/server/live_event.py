@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.engine_process.messages import Blocks, SequenceBlocks, Stepped
 from albireo.engine_process.tracked import Tracked
+from albireo.image_input import MEDIA_KINDS
 
 if TYPE_CHECKING:
     from albireo.server.serving import Serving
@@ -232,8 +233,7 @@ def _request(tracked: Tracked) -> dict[str, Any]:
         "arrival_s": round(times.arrival_s, 4),
         "state": "waiting" if times.last_token_s is None else "running",
         "prompt_tokens": len(tracked.submission.prompt_token_ids),
-        "num_images": sum(not image.is_sound for image in tracked.submission.images),
-        "num_sounds": sum(image.is_sound for image in tracked.submission.images),
+        **{f"num_{kind}s": sum(image.kind == kind for image in tracked.submission.images) for kind in MEDIA_KINDS},
         "cached_tokens": tracked.num_cached_tokens,
         "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
         "max_tokens": tracked.submission.params.max_tokens,

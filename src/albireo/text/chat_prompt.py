@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from albireo.errors import TemplateError, short
-from albireo.image_input import GivenImage, GivenSound
+from albireo.image_input import GivenImage, GivenSound, GivenVideo
 from albireo.text.chat_template import ChatTemplate
 from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.plain_encoder import PlainEncoder
@@ -31,12 +31,13 @@ MAX_COMPILED = 8
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
     """text: the rendered chat, for people to read; token_ids: what the model gets, in which the template marked the
-    places of images and sounds."""
+    places of images, sounds and videos."""
 
     text: str
     token_ids: list[int]
     images: list[GivenImage] = field(default_factory=list)
     sounds: list[GivenSound] = field(default_factory=list)
+    videos: list[GivenVideo] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,23 @@ class ChatEncoder:
         now: datetime | None = None,
         image_problem: str = "this model reads text only",
         sound_problem: str = "this model reads text only",
+        video_problem: str = "this model reads text only",
     ) -> ChatPrompt:
         """Render and encode a chat.
 
         Args:
             messages: dicts with role and content; content is a string, or a list of {"type": "text", "text": …} and of
-                images and sounds: {"type": "image_url", "image_url": {"url": …}}, {"type": "image", "image": …},
-                {"type": "input_audio", "input_audio": {"data": …, "format": …}}, {"type": "audio", "audio": …}.
+                images, sounds and videos: {"type": "image_url", "image_url": {"url": …}}, {"type": "image",
+                "image": …}, {"type": "input_audio", "input_audio": {"data": …, "format": …}}, {"type": "audio",
+                "audio": …}, {"type": "video_url", "video_url": {"url": …}}, {"type": "video", "video": …}.
             chat_template: name of one of the model's templates, or a template's source; None: the model's, the one
                 named tool_use when there are tools and it has one.
             continue_final_message: True leaves the last message open for the model to go on with; a string names
                 the field that stays open.
             chat_template_kwargs: further variables ("enable_thinking": False).
             now: what strftime_now() tells a template; the present when None.
-            image_problem, sound_problem: why there may be no images, and no sounds; empty: there may be.
+            image_problem, sound_problem, video_problem: why there may be no images, sounds, videos; empty: there may
+                be.
 
         Raises: TemplateError when there is no template, it refuses the messages or exceeds its limits, or the
             messages have the wrong shape.
@@ -94,6 +98,7 @@ class ChatEncoder:
             needs_parts=prepared.template.needs_parts,
             image_problem=image_problem,
             sound_problem=sound_problem,
+            video_problem=video_problem,
             tools=tools,
             documents=documents,
             add_generation_prompt=add_generation_prompt,
@@ -108,7 +113,7 @@ class ChatEncoder:
         if prepared.encoder.count(ids) != num_marks:
             # Some of them came from the messages: encode anew with the template's own only.
             ids = prepared.encoder.encode(marked, num_marks)
-        return ChatPrompt(text, ids, chat.images, chat.sounds)
+        return ChatPrompt(text, ids, chat.images, chat.sounds, chat.videos)
 
     def _marked(self, prepared: _Prepared, chat: Conversation, text: str, moment: datetime) -> tuple[str, int]:
         """text with the template's own special tokens marked, and how many they are."""

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from albireo.errors import TemplateError, short
-from albireo.image_input import GivenImage, GivenSound
+from albireo.image_input import GivenImage, GivenSound, GivenVideo
 
 #: A message's reasoning travels under several names; templates read the first two.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
@@ -22,8 +22,8 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _DETAILS = (None, "auto", "high", "low")
 
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
-#: What a content part may be besides text, images and sounds, under whatever name.
-_OTHER_MEDIA = ("video", "file")
+#: What a content part may be besides text, images, sounds and videos, under whatever name.
+_OTHER_MEDIA = ("file",)
 #: Kinds of content parts that are images, and the keys that say which: OpenAI's, transformers' and vLLM's names.
 _IMAGES = {
     "image_url": ("image_url",),
@@ -37,6 +37,12 @@ _SOUNDS = {
     "audio_url": ("audio_url",),
     "audio": ("audio", "audio_url", "url", "path", "base64"),
 }
+#: Likewise of videos.
+_VIDEOS = {
+    "video_url": ("video_url",),
+    "input_video": ("video_url",),
+    "video": ("video", "url", "path", "base64"),
+}
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 
 
@@ -47,7 +53,8 @@ class Conversation:
     Fields:
         continue_field: name of the last message's field that stays open for the model to go on with, or None.
         variables: further names: the special tokens' texts, and what the caller passes on.
-        images, sounds: of the messages, in their order. Of them a template sees parts of type image, or audio.
+        images, sounds, videos: of the messages, in their order. Of them a template sees parts of type image, audio or
+            video.
     """
 
     messages: list[dict[str, Any]]
@@ -58,15 +65,16 @@ class Conversation:
     variables: dict[str, Any] = field(default_factory=dict)
     images: list[GivenImage] = field(default_factory=list)
     sounds: list[GivenSound] = field(default_factory=list)
+    videos: list[GivenVideo] = field(default_factory=list)
 
 
 def has_media(messages: Any) -> bool:
-    """Whether some message has an image or a sound, as far as can be seen at a glance."""
+    """Whether some message has an image, a sound or a video, as far as can be seen at a glance."""
     if not isinstance(messages, (list, tuple)):
         return False
     contents = (message.get("content") for message in messages if isinstance(message, Mapping))
     parts = (part for content in contents if isinstance(content, (list, tuple)) for part in content)
-    return any(isinstance(part, Mapping) and part.get("type") in (*_IMAGES, *_SOUNDS) for part in parts)
+    return any(isinstance(part, Mapping) and part.get("type") in (*_IMAGES, *_SOUNDS, *_VIDEOS) for part in parts)
 
 
 def plain_conversation(
@@ -76,6 +84,7 @@ def plain_conversation(
     needs_parts: bool = False,
     image_problem: str = "this model reads text only",
     sound_problem: str = "this model reads text only",
+    video_problem: str = "this model reads text only",
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
     add_generation_prompt: bool = True,
@@ -88,7 +97,7 @@ def plain_conversation(
         messages: dicts with a role; a key whose value is None counts as absent.
         reads_parts: when False, content given as a list of text parts is joined with newlines.
         needs_parts: content given as a text becomes a list of one part.
-        image_problem, sound_problem: why there may be no images, and no sounds; empty: there may be.
+        image_problem, sound_problem, video_problem: why there may be no images, sounds, videos; empty: there may be.
 
     Raises: TemplateError naming the message and what is wrong with it.
     """
@@ -112,7 +121,7 @@ def plain_conversation(
         if name in _RESERVED:
             raise TemplateError(f"chat_template_kwargs holds {name!r}, which is an argument of its own")
     try:
-        reading = _Reading(reads_parts, needs_parts, image_problem, sound_problem)
+        reading = _Reading(reads_parts, needs_parts, image_problem, sound_problem, video_problem)
         chat = _conversation(messages, reading, tools, documents, add_generation_prompt, variables or {})
     except RecursionError:
         raise TemplateError("the messages are nested too deeply") from None
@@ -128,14 +137,16 @@ def plain_conversation(
 
 @dataclass(slots=True)
 class _Reading:
-    """How contents are read, and the images and sounds found so far."""
+    """How contents are read, and the images, sounds and videos found so far."""
 
     reads_parts: bool
     needs_parts: bool
     image_problem: str
     sound_problem: str
+    video_problem: str
     images: list[GivenImage] = field(default_factory=list)
     sounds: list[GivenSound] = field(default_factory=list)
+    videos: list[GivenVideo] = field(default_factory=list)
 
 
 def _conversation(
@@ -154,6 +165,7 @@ def _conversation(
         variables=_plain(dict(variables)),
         images=reading.images,
         sounds=reading.sounds,
+        videos=reading.videos,
     )
 
 
@@ -182,7 +194,7 @@ def _plain_message(index: int, message: Any, reading: _Reading) -> dict[str, Any
 
 
 def _without_media(where: str, message: Any, reading: _Reading) -> Any:
-    """A message whose images and sounds are marks of their places; they are among those of reading then."""
+    """A message whose images, sounds and videos are marks of their places; they are among those of reading then."""
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(content, (list, tuple)):
         return message
@@ -195,11 +207,14 @@ def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
     if not isinstance(kind, str):
         return part
     if kind.removeprefix("input_").removesuffix("_url") in _OTHER_MEDIA:
-        raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text, images and sounds")
-    if kind not in _IMAGES and kind not in _SOUNDS:
+        raise TemplateError(
+            f"{where} has a content part of type {kind!r}; models here read text, images, sounds and videos"
+        )
+    problems = (_IMAGES, reading.image_problem), (_SOUNDS, reading.sound_problem), (_VIDEOS, reading.video_problem)
+    problem = next((problem for kinds, problem in problems if kind in kinds), None)
+    if problem is None:
         return part
     # a template may have marks for images, of which a model of text would see nothing but the marks
-    problem = reading.image_problem if kind in _IMAGES else reading.sound_problem
     if problem:
         raise TemplateError(f"{where} has a content part of type {kind!r}; {problem}")
     if not reading.reads_parts:
@@ -207,6 +222,9 @@ def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
     if kind in _IMAGES:
         reading.images.append(_image(where, kind, part))
         return {"type": "image"}
+    if kind in _VIDEOS:
+        reading.videos.append(GivenVideo(_given(where, kind, part, _VIDEOS[kind], "url")[0]))
+        return {"type": "video"}
     reading.sounds.append(GivenSound(_given(where, kind, part, _SOUNDS[kind], "data")[0]))
     # templates look for the one or for the other
     return {"type": "audio", "audio": ""}

@@ -104,7 +104,7 @@ def test_kernels_of_what_guesses_are_compiled_too(
     else:
         tiny, directory = load_architecture("llama").tiny | {"max_position_embeddings": 32}, model[0]
         asked = {"model": str(make_checkpoint(tmp_path / "draft", tiny))}
-    config = replace(CONFIG, speculative_config=SpeculativeConfig.of(asked))
+    config = replace(CONFIG, speculative_config=SpeculativeConfig.of(asked), enable_lora=False)
     source = open_source(directory, config)
     compiled = compile_all(config, source, 64, devices.AbsentGpu())
     assert compiled.drafter is not None

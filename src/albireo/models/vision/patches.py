@@ -60,11 +60,13 @@ def in_blocks(rows: NDArray[np.float32], grid: Grid, size: int) -> F32:
     return np.ascontiguousarray(blocks(rows, grid, size).reshape(grid[0] * grid[1], -1))
 
 
-def repeated_patches(tile: F32, patch_size: int, frames: int) -> F32:
-    """[T, 3 * frames * P * P] of a tile [H, W, 3], in reading order: of frames that are alike, as the weight of a
-    convolution in three directions is flattened."""
-    rows = patch_rows(tile, patch_size)
-    return np.repeat(rows.reshape(len(rows), 3, 1, -1), frames, axis=2).reshape(len(rows), -1)
+def patches_in_time(tile: F32, patch_size: int, frames: int) -> F32:
+    """[T, 3 * frames * P * P] of a tile, in reading order, as the weight of a convolution in three directions is
+    flattened: of [H, W, 3 * frames], frame by frame, or of [H, W, 3], of which all frames are alike."""
+    is_several = tile.ndim == 3 and tile.shape[2] == 3 * frames
+    parts = np.split(tile, frames, axis=2) if is_several else [tile] * frames
+    rows = np.stack([patch_rows(part, patch_size).reshape(-1, 3, patch_size**2) for part in parts], axis=2)
+    return rows.reshape(len(rows), -1)
 
 
 def side_by_side(rows: F32, grid: Grid, size: int) -> F32:

@@ -1,8 +1,9 @@
 """Qwen2-VL and Qwen2.5-VL: patches of any grid rotated by row and column, and a merger of blocks of 2 x 2.
 
-Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A picture is two
-frames that are alike. In most layers of Qwen2.5-VL patches see those of their window alone: blocks are then in the
-order of windows, each a sequence of a second layer of the KV cache, and back in reading order before the merger.
+Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
+frames, of a picture two that are alike; patches see none of other tiles. In most layers of Qwen2.5-VL they see those of
+their window alone: blocks are then in the order of windows, each a sequence of a second layer of the KV cache, and back
+in reading order before the merger.
 Sources: Wang et al. 2024, Qwen2-VL; Bai et al. 2025, Qwen2.5-VL.
 """
 
@@ -20,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, repeated_patches
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -82,7 +83,7 @@ class Qwen2VLTower(HoldsNothing):
         c, (height, width, _) = self.encoder, tile.shape
         num_patches, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
         of_axis = frequencies(self.theta, c.head_dim // 2)
-        made = repeated_patches(tile, c.patch_size, self.frames), rotations(places(grid), of_axis, of_axis)
+        made = patches_in_time(tile, c.patch_size, self.frames), rotations(places(grid), of_axis, of_axis)
         patches, turns = (in_blocks(rows, grid, self.merge) for rows in made)
         if not self.window:
             return TowerInputs((patches,), grid, turns)

@@ -1,7 +1,7 @@
 """Qwen3-VL and Qwen3.5: positions resampled and rotated to any grid, and a merger of blocks of 2 x 2 patches.
 
-Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A picture is two
-frames that are alike. Source: Bai et al. 2025, Qwen3-VL.
+Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
+frames, of a picture two that are alike; patches see none of other tiles. Source: Bai et al. 2025, Qwen3-VL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from albireo.graph.ops import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, repeated_patches
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
@@ -110,7 +110,7 @@ class Qwen3VLTower(WithoutStem):
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, c.patch_size)
-        patches = repeated_patches(tile, c.patch_size, self.frames)
+        patches = patches_in_time(tile, c.patch_size, self.frames)
         positions = resampled(self.table, *(corner_weights(count, self.side) for count in grid))
         each = frequencies(self.theta, c.head_dim // 2)
         turns = rotations(places(grid), each, each)

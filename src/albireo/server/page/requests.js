@@ -112,7 +112,8 @@ export function startRequests(setFocus) {
 
 function told(request, { cached, computed, output }, holds, isPutBack) {
   const some = (count, name) => (count ? `, ${count} ${name}${count > 1 ? "s" : ""}` : "");
-  const shown = some(request.num_images, "image") + some(request.num_sounds, "sound");
+  const counts = { image: request.num_images, sound: request.num_sounds, video: request.num_videos };
+  const shown = Object.entries(counts).map(([name, count]) => some(count, name)).join("");
   const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}${shown}`;
   if (request.state === "over") {
     const reasons = request.finish_reasons.filter((reason) => reason === "abort" || reason === "error");

@@ -1,0 +1,49 @@
+"""open_video_processor: what prepares the videos of a model, by its model_type.
+
+Called by the front doors. Needs no PyAV until a video comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from albireo.errors import UnsupportedModel, short
+from albireo.images.settings import Settings
+from albireo.videos.prepared import PreparedVideo, VideoProcessor
+from albireo.videos.qwen2_vl import Qwen2VLVideo
+from albireo.videos.qwen3_vl import Qwen3VLVideo
+from albireo.videos.settings import read_video_settings
+
+__all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_videos"]
+
+#: By model_type.
+_FAMILIES: Mapping[str, Callable[[Settings], VideoProcessor]] = {
+    "qwen2_5_vl": Qwen2VLVideo.read,
+    "qwen2_vl": Qwen2VLVideo.read,
+    "qwen3_5": Qwen3VLVideo.read,
+    "qwen3_5_moe": Qwen3VLVideo.read,
+    "qwen3_vl": Qwen3VLVideo.read,
+    "qwen3_vl_moe": Qwen3VLVideo.read,
+}
+
+
+def reads_videos(config: Mapping[str, Any]) -> bool:
+    """Whether of a model, by what its config.json holds, videos are read here."""
+    return config.get("model_type") in _FAMILIES
+
+
+def open_video_processor(directory: Path, config: Mapping[str, Any]) -> VideoProcessor:
+    """What prepares videos as a directory says; config is what its config.json holds.
+
+    Raises: ModelError for damaged files and for values that contradict config.json; UnsupportedModel for another
+    model, and for settings that are not computed.
+    """
+    family = _FAMILIES.get(str(config.get("model_type")))
+    if family is None:
+        raise UnsupportedModel(
+            f"{directory}: of model_type={short(config.get('model_type'))} no videos are read; of these they are: "
+            f"{', '.join(_FAMILIES)}"
+        )
+    return family(read_video_settings(directory, config))

@@ -20,7 +20,16 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams
-from albireo.media.sources import PICTURE, SOUND, MediaSources, UrlFetcher, read_base64, read_data_url, read_local
+from albireo.media.sources import (
+    PICTURE,
+    SOUND,
+    VIDEO,
+    MediaSources,
+    UrlFetcher,
+    read_base64,
+    read_data_url,
+    read_local,
+)
 
 DATA = bytes(range(256)) * 5
 TEXT = base64.b64encode(DATA).decode()
@@ -120,6 +129,18 @@ def test_what_is_said_of_sounds_is_of_sounds(folder: Path) -> None:
     for given, told in {
         f"data:image/png;base64,{TEXT}": "data:audio/...;base64,... is wanted",
         "https://a.example/b.mp3": "or send the sound as a data: URL",
+    }.items():
+        with pytest.raises(InvalidParams, match=re.escape(told)):
+            found.opened(given)
+
+
+def test_what_is_said_of_videos_is_of_videos(folder: Path) -> None:
+    found = MediaSources(VIDEO, folder, ())
+    for kind in ("video/mp4", "video/webm", "image/gif", "image/webp", "image/apng"):
+        assert found.opened(f"data:{kind};base64,{TEXT}") == DATA
+    for given, told in {
+        f"data:image/jpeg;base64,{TEXT}": "data:video/...;base64,... is wanted",
+        "https://a.example/b.mp4": "or send the video as a data: URL",
     }.items():
         with pytest.raises(InvalidParams, match=re.escape(told)):
             found.opened(given)

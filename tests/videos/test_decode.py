@@ -337,6 +337,16 @@ def test_damage_is_an_error_or_a_video(kind: str) -> None:
     assert threads() <= before
 
 
+def test_one_thread_decodes(films_of: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a damaged VP9, several made FFmpeg 8.1 end the process."""
+    seen = []
+    real = films._decoded
+    monkeypatch.setattr(films, "_decoded", lambda codec, packet: (real(codec, packet), seen.append(threads()))[0])
+    before = threads()
+    decoded(films_of("vp9"), these(0, 140))
+    assert len(seen) > 20 and max(seen) <= before
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_damage_of_animations_is_an_error_or_a_video(kind: str) -> None:
     rng = np.random.default_rng(len(kind))

@@ -245,6 +245,23 @@ def test_text_offsets_point_into_the_text(client: Any, prompt: Any) -> None:
     assert offsets == whole.logprobs.text_offset
 
 
+@pytest.mark.parametrize("change", [{}, {"echo": True}, {"stop": ["the cat and", "\ufffd\ufffd"], "seed": 4}])
+def test_text_offsets_of_a_stream_are_those_of_the_whole(client: Any, change: dict[str, Any]) -> None:
+    """Where characters are several tokens, bytes are no text, or a stop string holds text back."""
+    ask = {"model": "story", "prompt": "日本", "seed": 3, "temperature": 3.0, "max_tokens": 60, "logprobs": 0, **change}
+    (whole,) = client.completions.create(**ask).choices
+    streamed = [
+        at
+        for chunk in client.completions.create(**ask, stream=True)
+        for choice in chunk.choices
+        for at in (choice.logprobs.text_offset if choice.logprobs else ())
+    ]
+    assert streamed == whole.logprobs.text_offset == sorted(streamed)
+    told = zip(whole.logprobs.tokens, whole.logprobs.text_offset, strict=True)
+    plain = [(piece, at) for piece, at in told if "\ufffd" not in piece and piece != "<|endoftext|>"]
+    assert plain and [whole.text[at : at + len(piece)] for piece, at in plain] == [piece for piece, _ in plain]
+
+
 def test_a_template_of_the_servers(start: Any, tmp_path: Any) -> None:
     path = tmp_path / "template.jinja"
     path.write_text("{% for m in messages %}{{ m.content }} there{% endfor %}{% if thinking %} was{% endif %}")

@@ -30,25 +30,19 @@ class LogprobWriter:
         return [f"token_id:{i}" for i in ids] if self._as_ids else self._tokenizer.token_strings(ids)
 
     def completion(
-        self, token_ids: Sequence[int], entries: Sequence[TokenLogprobs | None], num: int, text: str, offset: int = 0
+        self, token_ids: Sequence[int], entries: Sequence[TokenLogprobs | None], num: int, places: list[int]
     ) -> CompletionLogprobs:
         """One entry a token.
 
         Args:
             entries: None for a token that nothing predicted.
-            text: that of the tokens, as it is told; special tokens may be left out of it. offset: of its beginning.
+            places: where the tokens begin in the text.
         """
-        offsets, place = [], 0
-        special = self._tokenizer.special_ids
-        for token_id, piece in zip(token_ids, self._tokenizer.token_strings(token_ids), strict=True):
-            offsets.append(offset + place)
-            if token_id not in special or text.startswith(piece, place):
-                place += len(piece)
         return CompletionLogprobs(
             self.texts(token_ids),
             [None if entry is None else max(entry.logprobs[0], _LOWEST) for entry in entries],
             [None if entry is None else self._top(entry, num) for entry in entries],
-            offsets,
+            places,
         )
 
     def _top(self, entry: TokenLogprobs, num: int) -> dict[str, float]:

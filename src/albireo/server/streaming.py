@@ -39,7 +39,6 @@ class Piece:
     token_ids: list[int]
     logprobs: list[TokenLogprobs] | None
     num_before: int
-    num_chars_before: int
     is_first: bool
     finish_reason: str | None
     stop_reason: int | str | None
@@ -77,7 +76,6 @@ class Cursors:
                     continuation.token_ids[num_tokens:],
                     None if logprobs is None else logprobs[num_tokens:],
                     num_tokens,
-                    num_chars,
                     not is_begun,
                     continuation.finish_reason,
                     continuation.stop_reason,

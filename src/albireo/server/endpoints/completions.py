@@ -22,6 +22,7 @@ from albireo.server.protocol.fields import Usage, usage
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece
 from albireo.step import TokenLogprobs
+from albireo.text.places import TextPlaces
 
 _DECODER = msgspec.json.Decoder(CompletionRequest)
 
@@ -41,6 +42,7 @@ class Answer:
         self._created = int(time.time())
         self._model = request.model or serving.names[0]
         self._tokenizer = serving.tokenizer
+        self._places: dict[int, TextPlaces] = {}  # by the index of the continuation
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         # max_tokens 0 with echo: the prompt alone is wanted.
         self._is_prompt_only = request.max_tokens == 0
@@ -67,7 +69,9 @@ class Answer:
             logprobs = None if logprobs is None else []
         if request.echo:
             text = self._prompt_text(tracked) + text
-        choice = CompletionChoice(index, text, self._logprobs(tracked, ids, logprobs, text), reason, stop_reason)
+        choice = CompletionChoice(
+            index, text, self._logprobs(index, tracked, ids, logprobs, request.echo), reason, stop_reason
+        )
         if request.return_token_ids:
             choice.token_ids, choice.prompt_token_ids = ids, tracked.submission.prompt_token_ids
         if request.prompt_logprobs is not None:
@@ -75,15 +79,31 @@ class Answer:
         return choice
 
     def _logprobs(
-        self, tracked: Tracked, ids: list[int], entries: list[TokenLogprobs] | None, text: str
+        self, index: int, tracked: Tracked, ids: list[int], entries: list[TokenLogprobs] | None, is_echo: bool | None
     ) -> CompletionLogprobs | None:
+        """Of what is new of a continuation; is_echo: its prompt is."""
         num = self._request.logprobs
         if num is None or entries is None:
             return None
-        if not self._request.echo:
-            return self._writer.completion(ids, entries, num, text)
-        prompt = tracked.submission.prompt_token_ids
-        return self._writer.completion([*prompt, *ids], [None, *(tracked.prompt_logprobs or []), *entries], num, text)
+        places = self._places_of(index, tracked).take(ids)
+        if not is_echo:
+            return self._writer.completion(ids, entries, num, places)
+        prompt, text = tracked.submission.prompt_token_ids, self._prompt_text(tracked)
+        before = TextPlaces(self._tokenizer, text.startswith).take(prompt)
+        scores = [None, *(tracked.prompt_logprobs or []), *entries]
+        return self._writer.completion([*prompt, *ids], scores, num, [*before, *places])
+
+    def _places_of(self, index: int, tracked: Tracked) -> TextPlaces:
+        """Where the next tokens of a continuation begin."""
+        if index not in self._places:
+            shown = not tracked.submission.params.skip_special_tokens
+            self._places[index] = TextPlaces(
+                self._tokenizer,
+                lambda text, place: shown,
+                prompt_token_ids=tracked.submission.prompt_token_ids,
+                place=len(self._prompt_text(tracked)) if self._request.echo else 0,
+            )
+        return self._places[index]
 
     def _prompt_text(self, tracked: Tracked) -> str:
         text = tracked.submission.prompt
@@ -115,14 +135,7 @@ class Answer:
         is_echo = request.echo and piece.is_first
         if is_echo:
             choice.text = self._prompt_text(tracked) + choice.text
-        if request.logprobs is not None and entries is not None:
-            if is_echo:
-                choice.logprobs = self._logprobs(tracked, ids, entries, choice.text)
-            else:
-                before = len(self._prompt_text(tracked)) if request.echo else 0
-                choice.logprobs = self._writer.completion(
-                    ids, entries, request.logprobs, choice.text, before + piece.num_chars_before
-                )
+        choice.logprobs = self._logprobs(piece.index, tracked, ids, entries, is_echo)
         if request.return_token_ids:
             choice.token_ids = ids
             if piece.is_first:

@@ -55,6 +55,14 @@ def test_as_json(albireo):
     assert found["one_request"]["first_token_s"]["expected"] > 0
 
 
+def test_the_config_json_itself(albireo, tmp_path):
+    (tmp_path / "config.json").write_text((BUNDLED / "config.json").read_text())
+    of_file, of_directory = (
+        json.loads(albireo("plan", path, *QUICK, "--json").stdout) for path in (tmp_path / "config.json", tmp_path)
+    )
+    assert of_file["memory"] == of_directory["memory"] and of_file["model"] == of_directory["model"]
+
+
 def test_a_directory_with_nothing_but_config_json(albireo, tmp_path):
     (tmp_path / "config.json").write_text((BUNDLED / "config.json").read_text())
     found = json.loads(albireo("plan", tmp_path, *QUICK, "--dtype", "float32", "--json").stdout)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -59,10 +60,12 @@ def command(
     """Predict what a model takes and how fast it will be, before any weight is read.
 
     MODEL is a directory or a hub name; the bundled model when left out. A directory with nothing but config.json will
-    do. Says where memory goes, the longest context and the most requests that fit, time to first token and tokens per
-    second, with error bars (no speeds on a GPU); with --speculative-config also what drafts would bring. Exits with an
-    error and the numbers when the workload does not fit.
+    do, and so will that file. Says where memory goes, the longest context and the most requests that fit, time to first
+    token and tokens per second, with error bars (no speeds on a GPU); with --speculative-config also what drafts would
+    bring. Exits with an error and the numbers when the workload does not fit.
     """
+    if model is not None and Path(model).name == "config.json" and Path(model).is_file():
+        model = str(Path(model).parent)
     config = EngineConfig.from_kwargs(model=model, **engine)
     workload = PlanWorkload(
         concurrency=concurrency, input_len=input_len, output_len=output_len, temperature=temperature

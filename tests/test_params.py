@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from albireo.errors import InvalidParams, UnsupportedFeature, short
@@ -149,3 +150,29 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
 def test_pooling_parameters_that_cannot_be_are_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidParams, match=words):
         PoolingParams(**fields)
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    """Sweeps over parameters are often written with NumPy; what leaves for the engine process is plain."""
+    made = SamplingParams(
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        min_p=np.float64(0.25),
+        top_k=np.int64(5),  # type: ignore[arg-type]
+        seed=np.uint8(7),  # type: ignore[arg-type]
+        max_tokens=np.int32(9),  # type: ignore[arg-type]
+        stop_token_ids=np.array([1, 2]),  # type: ignore[arg-type]
+        allowed_token_ids=np.array([3]),  # type: ignore[arg-type]
+    )
+    same = SamplingParams(
+        temperature=0.5, min_p=0.25, top_k=5, seed=7, max_tokens=9, stop_token_ids=[1, 2], allowed_token_ids=[3]
+    )
+    assert made == same and repr(made) == repr(same)
+    for wrong in ({"temperature": np.float32(-1)}, {"top_k": np.float64(1)}, {"seed": np.bool_(True)}):
+        with pytest.raises(InvalidParams, match=next(iter(wrong))):
+            SamplingParams(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["1", True, [1.0]])
+def test_what_is_no_number_is_not_said_to_be_outside(value: Any) -> None:
+    with pytest.raises(InvalidParams, match=r"temperature=.* must be a number"):
+        SamplingParams(temperature=value)

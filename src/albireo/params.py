@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal
 
@@ -28,6 +29,10 @@ _FLAGS = (
     "skip_special_tokens",
     "spaces_between_special_tokens",
 )
+#: What the front door fills in, never a caller.
+FILLED_FIELDS = ("bad_words_token_ids", "thinking_marks", "speech_rules")
+_INTS = ("n", "best_of", "top_k", "seed", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs")
+_FLOATS = ("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "min_p")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
-    #: Filled by the front door once a tokenizer is known; never by a caller.
+    #: FILLED_FIELDS, once a tokenizer is known.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
     speech_rules: SpeechRules | None = field(default=None, repr=False)
@@ -118,11 +123,13 @@ class SamplingParams:
         def set_(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
+        for name in (*_INTS, *_FLOATS, "thinking_token_budget"):
+            set_(name, _plain(getattr(self, name)))
         set_("stop", (self.stop,) if isinstance(self.stop, str) else _list("stop", self.stop))
-        set_("stop_token_ids", _list("stop_token_ids", self.stop_token_ids))
+        set_("stop_token_ids", tuple(map(_plain, _list("stop_token_ids", self.stop_token_ids))))
         set_("bad_words", _list("bad_words", self.bad_words))
         if self.allowed_token_ids is not None:
-            set_("allowed_token_ids", _list("allowed_token_ids", self.allowed_token_ids))
+            set_("allowed_token_ids", tuple(map(_plain, _list("allowed_token_ids", self.allowed_token_ids))))
         if self.logit_bias is not None:
             try:
                 set_("logit_bias", {_key(k): float(v) for k, v in self.logit_bias.items()})
@@ -299,6 +306,13 @@ def _list(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def _plain(value: Any) -> Any:
+    """A number as Python has it, where it is another library's (a scalar of NumPy); all else as it is."""
+    if value is None or type(value) in (int, float, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def is_unicode(text: str) -> bool:
     """Whether text can be written as UTF-8: it holds no half of a surrogate pair."""
     try:
@@ -314,9 +328,10 @@ def _key(token_id: Any) -> int:
 
 
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise InvalidParams(f"{name}={short(value)} is not allowed; it must be a number")
     # Whole numbers have no limit, so they may exceed every float.
-    if not is_number or not low <= value <= min(high, sys.float_info.max) or (low_open and value == low):
+    if not low <= value <= min(high, sys.float_info.max) or (low_open and value == low):
         bracket = "(" if low_open else "["
         upper = "inf)" if high == math.inf else f"{high}]"
         raise InvalidParams(f"{name}={short(value)} is outside {bracket}{low}, {upper}")

@@ -101,7 +101,10 @@ def test_a_brace_can_be_text(tmp_path):
         ('{"prompt": [true]}', "must be text or a list"),
         ('{"prompt": "x", "max_token": 1}', "did you mean max_tokens?"),
         ('{"prompt": "x", "zzzz": 1}', "SamplingParams"),
+        ('{"prompt": "x", "zzzz": 1}', "p.jsonl has the unknown field"),
         ('{"prompt": "x", "bad_words_token_ids": [[1]]}', "unknown field"),
+        ('{"prompt": "x", "thinking_marks": 1}', "unknown field"),
+        ('{"prompt": "x", "speech_rules": 1}', "unknown field"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -111,6 +114,7 @@ def test_a_bad_line_is_named(tmp_path, line, said):
     with pytest.raises(InvalidParams, match="line 2 of ") as error:
         read_prompts(str(file), "auto")
     assert said in str(error.value)
+    assert str(error.value).count("line 2 of") == 1
 
 
 def test_neither_prompt_is_said_rightly():

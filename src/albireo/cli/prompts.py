@@ -18,13 +18,13 @@ import click
 
 from albireo.api.locate import is_hub_name
 from albireo.errors import InvalidParams
-from albireo.params import SamplingParams
+from albireo.params import FILLED_FIELDS, SamplingParams
 
 InputFormat = Literal["auto", "text", "jsonl"]
 STDIN = "-"
 #: What a JSONL line may hold beside the parameters.
 _PROMPT_KEYS = ("prompt", "prompt_token_ids", "messages")
-_PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name != "bad_words_token_ids")
+_PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name not in FILLED_FIELDS)
 _PATH = re.compile(r"(\.{0,2}/|~)\S*")
 
 
@@ -88,7 +88,7 @@ def _parse_lines(lines: Sequence[tuple[int, str]], name: str) -> Iterator[Prompt
     for number, line in lines:
         where = f"line {number} of {name}"
         try:
-            yield parse_object(json.loads(line), where)
+            entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise InvalidParams(
                 f"{where} is no JSON: {error.msg} at column {error.colno}; write an object with a prompt, "
@@ -98,6 +98,7 @@ def _parse_lines(lines: Sequence[tuple[int, str]], name: str) -> Iterator[Prompt
             raise InvalidParams(f"{where} is nested too deeply") from None
         except ValueError as error:  # a number with thousands of digits
             raise InvalidParams(f"{where} is no JSON that can be read: {error}") from None
+        yield parse_object(entry, where)
 
 
 def parse_object(entry: Any, where: str) -> PromptLine:

@@ -6,8 +6,8 @@ Called by the format files, for whoever has no tensors to look at. Does not know
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
+from fnmatch import translate
 
 from albireo.json_file import Fields
 
@@ -16,13 +16,31 @@ _REGEX = "re:"
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Fields: patterns: a module's name or a run of its parts, with * for any text; or, behind "re:", an expression."""
+    """Cost of a look-up: that of the module's name, however many names are listed; checkpoints of many experts list
+    hundreds and have tens of thousands of modules.
+
+    Fields: patterns: a module's name or a run of its parts, with * for any text; or, behind "re:", an expression.
+    """
 
     patterns: tuple[str, ...] = ()
+    _runs: frozenset[str] = field(init=False, repr=False, compare=False)
+    _expressions: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        regexes = [p.removeprefix(_REGEX) for p in self.patterns if p.startswith(_REGEX)]
+        plain = [p for p in self.patterns if not p.startswith(_REGEX)]
+        globs = [translate(part) for p in plain if "*" in p for part in (p, f"{p}.*")]
+        together = ["|".join(globs)] if globs else []
+        object.__setattr__(self, "_expressions", tuple(re.compile(one) for one in (*together, *regexes)))
+        object.__setattr__(self, "_runs", frozenset(p.strip(".") for p in plain if "*" not in p))
 
     def __contains__(self, module: object) -> bool:
         name = str(module)
-        return any(_matches(pattern, name) for pattern in self.patterns)
+        return self._has_run(name.split(".")) or any(one.match(name) for one in self._expressions)
+
+    def _has_run(self, parts: list[str]) -> bool:
+        ends = range(1, len(parts) + 1)
+        return bool(self._runs) and any(".".join(parts[i:j]) in self._runs for j in ends for i in range(j))
 
 
 def parse_left_out(fields: Fields, *keys: str) -> LeftOut:
@@ -35,11 +53,3 @@ def parse_left_out(fields: Fields, *keys: str) -> LeftOut:
             except re.error as error:
                 fields.fail(keys[0], pattern, f"is no regular expression: {error}")
     return LeftOut(tuple(patterns))
-
-
-def _matches(pattern: str, name: str) -> bool:
-    if pattern.startswith(_REGEX):
-        return re.match(pattern.removeprefix(_REGEX), name) is not None
-    if "*" in pattern:
-        return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-    return f".{pattern.strip('.')}." in f".{name}."

@@ -144,14 +144,15 @@ def test_what_is_said_is_written_down(ear: Server, llm: LLM) -> None:
         events = list(audio.create(**sent, stream=True))
         assert events[-1].type == "transcript.text.done" and events[-1].text.strip() == own.text
         assert "".join(event.delta for event in events[:-1]) == events[-1].text
-    for more, words in (
-        ({"response_format": "srt"}, "does not say when"),
-        ({"language": "eo"}, "none that this model"),
+    for more, words, param in (
+        ({"response_format": "srt"}, "does not say when", "response_format"),
+        ({"language": "eo"}, "none that this model", "language"),
     ):
         got = server.http.post(
             "/v1/audio/transcriptions", data={"model": "ear", **more}, files={"file": ("a.wav", wav())}
         )
-        assert got.status_code == 400 and words in got.json()["error"]["message"]
+        error = got.json()["error"]
+        assert got.status_code == 400 and words in error["message"] and error["param"] == param
     got = server.http.post("/v1/audio/translations", data={"model": "ear"}, files={"file": ("a.wav", wav())})
     assert got.status_code == 400 and "as it is said" in got.json()["error"]["message"]
 

@@ -140,6 +140,23 @@ def test_refused(fields: dict[str, Any], status: int, words: str, server: Server
     assert got.status_code == status and words in got.json()["error"]["message"], got.text
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"file": b"this is no sound, it is text"}, "file"),
+        ({"file": b""}, "file"),
+        ({"language": "fr"}, "language"),
+        ({"temperature": "nan"}, "temperature"),
+    ],
+    ids=str,
+)
+def test_a_refusal_names_the_field(fields: dict[str, Any], param: str, server: Server) -> None:
+    data = {"model": "ear", **fields}
+    files = {"file": ("sound.wav", data.pop("file", file_of(SHORT)[1]))}
+    got = server.http.post("/v1/audio/transcriptions", data=data, files=files)
+    assert got.status_code == 400 and got.json()["error"]["param"] == param, got.text
+
+
 def test_bodies_that_are_no_forms(server: Server) -> None:
     post = server.http.post
     assert post("/v1/audio/transcriptions", json={"file": "x"}).status_code == 400

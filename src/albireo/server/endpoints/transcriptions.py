@@ -52,6 +52,8 @@ from albireo.transcription_params import Task, TranscriptionParams
 _ENCODER = msgspec.json.Encoder()
 #: What says when something was said.
 _WITH_TIMES = ("srt", "vtt", "verbose_json")
+#: What a refusal begins with -> the form's field that asked for it.
+_FIELDS = {"language: ": "language", "prompt: ": "prompt", "timestamps: ": "response_format"}
 
 
 class _Heard(NamedTuple):
@@ -133,7 +135,7 @@ class Transcriptions:
             most = serving.settings.max_audio_seconds
             windows = await serving.in_thread(lambda: transcriber.windows(decoded(file, most)), True)
         except EngineError as error:
-            raise refused(error, "file") from None
+            raise _refused(error) from None
         return _Heard(windows, asked, sampling)
 
     async def _submissions(
@@ -155,7 +157,7 @@ class Transcriptions:
         try:
             found = await asyncio.gather(*(serving.in_thread(partial(prepare, each), True) for each in heard.windows))
         except EngineError as error:
-            raise refused(error, "file") from None
+            raise _refused(error) from None
         serving.check_queue(len(found), sum(len(made.prompt_token_ids) for made in found))
         return [*found]
 
@@ -263,6 +265,15 @@ class _Told:
         """Behind all pieces."""
         last = self._heard.windows[-1]
         return [TextDone(self._told, _usage(last.start_s + len(last.samples) / self._transcriber.rate))]
+
+
+def _refused(error: EngineError) -> HttpError:
+    """The answer to what is refused. It blames the sound unless it names another field."""
+    answer = refused(error, "file")
+    if answer.status == 400:
+        named = next((field for words, field in _FIELDS.items() if str(error).startswith(words)), None)
+        answer.param = named or answer.param or "file"
+    return answer
 
 
 def _response(form: str, transcript: Transcript, headers: dict[str, str]) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,21 @@ def byte_names() -> dict[int, str]:
     return dict(bytes_to_unicode())
 
 
+@cache
+def _tokens_of(source: Path) -> list[bytes]:
+    byte_of = {name: byte for byte, name in byte_names().items()}
+    tokens = [bytes([byte]) for byte in range(256)]
+    for merge in json.loads((source / "tokenizer.json").read_text())["model"]["merges"]:
+        tokens.append(bytes([byte_of[c] for c in "".join(merge if isinstance(merge, list) else merge.split(" "))]))
+    return tokens
+
+
 def tekken_of(source: Path, num_ordinary: int = 8192, num_special: int = 24, **config: Any) -> dict[str, Any]:
     """A tekken.json of the first tokens of a byte-level tokenizer.json: bytes in order, then what merges make.
 
     Five tokens more are in the file than are used, as in real ones.
     """
-    byte_of = {name: byte for byte, name in byte_names().items()}
-    tokens = [bytes([byte]) for byte in range(256)]
-    for merge in json.loads((source / "tokenizer.json").read_text())["model"]["merges"]:
-        tokens.append(bytes(byte_of[c] for c in "".join(merge if isinstance(merge, list) else merge.split(" "))))
-    tokens = tokens[: num_ordinary + 5]
+    tokens = _tokens_of(source)[: num_ordinary + 5]
     return {
         "config": {
             "pattern": PATTERN,

@@ -22,7 +22,6 @@ def text_of(path: Path) -> str:
 
 @cache
 def nodes_of(path: Path) -> list[ast.AST]:
-    """The module first."""
     return list(ast.walk(ast.parse(text_of(path))))
 
 
@@ -42,11 +41,16 @@ def room(path: Path) -> str:
 
 
 def users_of(*modules: str) -> set[str]:
-    return {room(path) for path in FILES if set(modules) & imported(path)}
+    firsts = "|".join({module.partition(".")[0] for module in modules})
+    # most files need no parsing to see that they import none of them; a statement stands at the begin of a line
+    pattern = re.compile(rf"^[ \t]*(?:from|import)[ \t].*\b(?:{firsts})\b", re.MULTILINE)
+    files = [path for path in FILES if pattern.search(text_of(path))]
+    return {room(path) for path in files if set(modules) & imported(path)}
 
 
 def test_the_native_core_is_called_from_the_cpu_backend_only() -> None:
-    assert users_of("albireo._native") <= {"backends/cpu"}
+    files = [path for path in FILES if "_native" in text_of(path)]
+    assert {room(path) for path in files if "albireo._native" in imported(path)} <= {"backends/cpu"}
 
 
 def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
@@ -77,14 +81,16 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("PIL") <= {"images", "videos", "cli", "api"}
     assert users_of("av", "av.error", "av.sidedata") <= {"videos"}
     assert {name.partition("/kernels")[0] for name in users_of("torch", "triton")} == {"backends/cuda"}
-    assert {path.parent.name for path in FILES if any(n.partition(".")[0] == "ray" for n in imported(path))} == {
+    ours = [path for path in FILES if re.search(r"\bray\b", text_of(path))]
+    assert {path.parent.name for path in ours if any(n.partition(".")[0] == "ray" for n in imported(path))} == {
         "distributed"
     }
     assert users_of("aiohttp") <= {"bench/serving"}
     assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured/llguidance"}
     assert users_of("xgrammar", "tvm_ffi", "tvm_ffi.libinfo") <= {"structured/xgrammar"}
     assert {name.partition("/")[0] for name in users_of("msgspec")} == {"engine_process", "server"}
-    assert {path.name for path in FILES if any(n.startswith("opentelemetry") for n in imported(path))} == {"tracing.py"}
+    traced = [path for path in FILES if "opentelemetry" in text_of(path)]
+    assert traced and {path.name for path in traced} == {"tracing.py"}
     web = users_of("starlette.types", "starlette.responses", "uvicorn", "uvloop", "prometheus_client")
     assert {name.partition("/")[0] for name in web} == {"server"}
 
@@ -93,15 +99,18 @@ def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> Non
     assert users_of("pickle", "marshal", "shelve", "dill") == set()
     assert not [path for path in FILES if "torch.load" in text_of(path)]
     for path in FILES:
+        if not re.search(r"\b(?:eval|exec|compile)\b", text_of(path)):
+            continue
         calls = [n.func.id for n in nodes_of(path) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
         assert not {"eval", "exec", "compile"} & set(calls), path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_says_what_it_is(path: Path) -> None:
-    module = nodes_of(path)[0]
-    assert isinstance(module, ast.Module)
-    assert not text_of(path).strip() or ast.get_docstring(module), f"{path} has no docstring"
+    text = text_of(path)
+    # of a text that begins with a string, that is all there is to parse
+    head = text[: text.index('"""', 3) + 3] if text.startswith('"""') else text
+    assert not text.strip() or ast.get_docstring(ast.parse(head)), f"{path} has no docstring"
 
 
 def test_the_public_names_resolve() -> None:

@@ -205,15 +205,15 @@ def _without_length(data: bytes) -> bytes:
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("rate", [8000, 16000, 24000, 48000])
 def test_an_mp3_is_read_to_its_end_whatever_it_says_of_its_length(rate: int, num_channels: int) -> None:
-    noise = (np.random.default_rng(3).standard_normal((20 * rate, num_channels)) * 0.1).astype(np.float32)
+    noise = (np.random.default_rng(3).standard_normal((8 * rate, num_channels)) * 0.1).astype(np.float32)
     wide, narrow = (_mp3(noise, level, rate) for level in (0.0, 0.9))
     assert len(wide) > 2 * len(narrow)
     tag = b"ID3\4\0\0\0\0\1\x49" + bytes(0xC9)
     bare = _without_length(wide) + _without_length(narrow)
     for data in (bare, tag + bare, _without_length(narrow) + _without_length(wide), narrow + wide):
-        assert decoded(data).seconds == pytest.approx(40, abs=0.5)
-        with pytest.raises(InvalidParams, match="at most 30 s"):
-            decoded(data, 30)
+        assert decoded(data).seconds == pytest.approx(16, abs=0.5)
+        with pytest.raises(InvalidParams, match="at most 12 s"):
+            decoded(data, 12)
     # its samples are those of the file, but for frames at the ends
     found, whole = decoded(_without_length(narrow)).samples, decoded(narrow).samples
     middle = whole[rate : rate + 2000]

@@ -24,7 +24,7 @@ from albireo.config import EngineConfig
 from albireo.engine.block_tables import blocks_needed
 from albireo.engine.engine import Engine
 from albireo.engine.stats import EngineStats
-from albireo.execution.inputs import pack_step
+from albireo.execution.inputs import PackedStep
 from albireo.execution.runner import Runner
 from albireo.params import SamplingParams
 from albireo.speculative.proposer import Method
@@ -87,6 +87,16 @@ class _Recording:
 
     def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks([(self._host + kept, block) for kept, block in pairs])
+
+
+class _Packing(Runner):
+    """A runner that remembers the last step as it was packed."""
+
+    packed: PackedStep
+
+    def _pack(self, plan: StepPlan) -> PackedStep:
+        self.packed = super()._pack(plan)
+        return self.packed
 
 
 @dataclass
@@ -154,7 +164,7 @@ class Server:
         vocab_size = self.loaded.model_config.vocab_size
         states = recording if settings.num_state_slots else None
         kept = self.loaded.hidden_states
-        runner = Runner(
+        runner = _Packing(
             recording,
             vocab_size,
             config.block_size,
@@ -167,14 +177,13 @@ class Server:
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)
             if recording.last is not None and plan.work:
-                self._record(plan, recording.last.logits, result)
+                self._record(runner.packed, recording.last.logits, result)
             return result
 
         ticks = count()
         return Engine(settings, execute, lambda: float(next(ticks)), self.method or self.loaded.method)
 
-    def _record(self, plan: StepPlan, logits: Row, result: StepResult) -> None:
-        step = pack_step(plan, self.loaded.config.block_size, is_top_greedy=bool(self.loaded.settings.num_state_slots))
+    def _record(self, step: PackedStep, logits: Row, result: StepResult) -> None:
         if step.is_top:
             return
         for work, first in step.prompt_rows:

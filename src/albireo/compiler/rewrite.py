@@ -31,7 +31,8 @@ class Rewriter:
     def __init__(self, graph: Graph, name: str, why: str, numerics: Numerics) -> None:
         self.graph = graph
         self.record = PassRecord(name, why, numerics, ops_before=len(graph.nodes))
-        # value -> nodes that read it. None until somebody asks: most passes find nothing to ask about.
+        # value -> nodes that read it, as often as they do. None until somebody asks: most passes find nothing to ask
+        # about.
         self._users: dict[Value, list[Node]] | None = None
         self._new: list[Node] = []
         self._outputs = set(graph.outputs.values())
@@ -47,7 +48,10 @@ class Rewriter:
 
     def users(self, value: Value) -> list[Node]:
         """Nodes that read value, each once."""
-        return [node for node in dict.fromkeys(self._readers().get(value, ())) if node not in self._dead]
+        found = self._readers().get(value, ())
+        if len(found) > 1:
+            return [node for node in dict.fromkeys(found) if node not in self._dead]
+        return [node for node in found if node not in self._dead]
 
     def is_alive(self, node: Node) -> bool:
         return node not in self._dead
@@ -175,16 +179,20 @@ class Rewriter:
     def finish(self) -> PassRecord:
         """Write the rewritten order back into the graph."""
         if self._dead or self._placed:
-            self.graph.nodes = list(self._order(self.graph.nodes))
+            old = self.graph.nodes
+            self.graph.nodes = []
+            self._order(old, self.graph.nodes)
             self.graph.drop_unused_constants()
         self.record.ops_after = len(self.graph.nodes)
         return self.record
 
-    def _order(self, nodes: Sequence[Node]) -> Iterator[Node]:
+    def _order(self, nodes: Sequence[Node], into: list[Node]) -> None:
+        dead, placed = self._dead, self._placed
         for node in nodes:
-            if node not in self._dead:
-                yield node
-            yield from self._order(self._placed.get(node, ()))
+            if node not in dead:
+                into.append(node)
+            if node in placed:
+                self._order(placed[node], into)
 
     def _readers(self) -> dict[Value, list[Node]]:
         if self._users is None:
@@ -197,8 +205,12 @@ class Rewriter:
         if self._users is None:
             self._new.append(node)
             return
-        for value in dict.fromkeys(node.inputs.values()):
-            self._users.setdefault(value, []).append(node)
+        users = self._users
+        for value in node.inputs.values():
+            if value in users:
+                users[value].append(node)
+            else:
+                users[value] = [node]
 
 
 def label(node: Node) -> str:

@@ -142,10 +142,11 @@ class Node:
         return value
 
     def __str__(self) -> str:
-        outs = ", ".join(f"{v}: {v.type}" for v in self.outputs)
-        roles = ", ".join(f"{role}={v}" for role, v in self.inputs.items())
+        # lists: every op that a pass replaces is told to the report
+        outs = ", ".join([f"%{v.name}: {v.type}" for v in self.outputs])
+        roles = ", ".join([f"{role}=%{v.name}" for role, v in self.inputs.items()])
         name = self.family if self.op == "fused" else self.op
-        attrs = "".join(f", {k}={_short(v)}" for k, v in self.attrs.items())
+        attrs = "".join([f", {k}={_short(v)}" for k, v in self.attrs.items()])
         return f"{outs} = {name}({roles}{attrs})"
 
 
@@ -197,5 +198,7 @@ class Graph:
 
     def drop_unused_constants(self) -> None:
         """Forget constants no node reads; passes call it after a rewrite."""
-        used = {id(v) for node in self.nodes for v in node.inputs.values()}
-        self.constants = {name: v for name, v in self.constants.items() if id(v) in used}
+        used: set[Value] = set()
+        for node in self.nodes:
+            used.update(node.inputs.values())
+        self.constants = {name: v for name, v in self.constants.items() if v in used}

@@ -1,12 +1,13 @@
 """What this processor is, in words: enough that what was measured on it is not believed of another.
 
-Called by api/tuning.py. Reads the operating system's files, and does not import the native core.
+Called by api/tuning.py. Reads the operating system's files, each once, and does not import the native core.
 """
 
 from __future__ import annotations
 
 import platform
 import re
+from functools import cache
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -63,6 +64,7 @@ _ARM_PARTS = {
 }
 
 
+@cache
 def cpu_text(cpuinfo: str | None = None) -> str:
     """Name and numbers of the processor: "AMD EPYC, family 26, model 2, stepping 1"."""
     cpuinfo = _read(_CPUINFO) if cpuinfo is None else cpuinfo
@@ -77,6 +79,7 @@ def cpu_name(cpuinfo: str) -> str | None:
     return _line("model name", cpuinfo) or part
 
 
+@cache
 def caches_text(folder: Path = _CACHES) -> str:
     """Sizes of the caches of a core: "L1d 48K, L2 1024K, L3 32768K"; empty where the system does not say."""
     found = []
@@ -87,6 +90,7 @@ def caches_text(folder: Path = _CACHES) -> str:
     return ", ".join(found)
 
 
+@cache
 def cache_bytes(folder: Path = _CACHES) -> int:
     """Of the largest cache; 0 where the system does not say."""
     found = [re.fullmatch(r"(\d+)K", _read(index / "size").strip()) for index in folder.glob("index*")]

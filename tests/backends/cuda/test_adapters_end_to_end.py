@@ -14,9 +14,12 @@ from albireo.api.source import open_source
 from albireo.config import EngineConfig
 from albireo.execution.ahead import AheadRunner
 from albireo.models import load_architecture
+from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import StandIn
 from e2e.test_lora import merged
+from engine.test_model_guesses import give_freely
 from tiny_adapters import make_adapter
+from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint, weight_shapes
 
 CONFIG = load_architecture("qwen2").tiny
@@ -158,3 +161,26 @@ def test_slots_come_out_of_the_memory_that_the_cache_would_have(made: tuple[Path
     sums = 1024 * 2 * 128  # gate and up, whose 100 rows each are whole turns of 32
     assert memory.adapter_bytes == 4 * (floats + sums)
     assert memory.kv_bytes + memory.adapter_bytes <= memory.budget_bytes - memory.weight_bytes
+
+
+@pytest.mark.parametrize("method", ["eagle3", "draft_model"])
+def test_what_guesses_beside_adapters_changes_nothing(
+    method: str, made: tuple[Path, list[LoRARequest]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It guesses as the model without them would; who has an adapter has its own tokens all the same."""
+    directory, (one, _, three) = made
+    asked: dict[str, Any] = {"method": method, "num_speculative_tokens": 2}
+    if method == "eagle3":
+        deep = CONFIG | {"num_hidden_layers": 4}  # a head reads three of them
+        directory = make_checkpoint(tmp_path / "model", deep, seed=5)
+        asked["model"] = str(eagle3_head(tmp_path / "head", deep, 3)[0])
+    else:
+        asked["quantization"] = "int8"
+    prompts, lora = prompts_of(5, 9, 3), [one, None, three]
+    wanted = tokens(llm(directory, device="cpu"), prompts, GREEDY.clone(max_tokens=8), lora)
+    give_freely(monkeypatch)
+    monkeypatch.setattr("albireo.engine.drafting.Pacing", Always)
+    engine = on_gpu(monkeypatch, directory, speculative_config=asked)
+    assert tokens(engine, prompts, GREEDY.clone(max_tokens=8), lora) == wanted
+    stats = engine.stats()
+    assert stats.num_failed_steps == 0 and stats.num_draft_tokens > 0

@@ -141,3 +141,15 @@ def test_startup_of_a_checkpoint_and_of_what_is_built_from_it(albireo, tmp_path)
         assert sum(part["median"] for part in parts.values()) == pytest.approx(figures["avg_cold_startup_time"])
         assert list(parts) == ["interpreter", "import", "load", "first_token"]
     assert result.stdout.count("cold start") == 2
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_run(albireo, tmp_path):
+    (tmp_path / "file").write_text("")
+    few = ("bench", "throughput", "--num-prompts", "1", "--input-len", "4", "--output-len", "2", "--num-iters", "1")
+    result = albireo(*few, "--output-json", tmp_path / "file" / "x.json")
+    assert result.exit_code == 2 and "cannot be made a folder" in result.stderr and result.stdout == ""
+    result = albireo(*few, "--output-json", tmp_path / "new" / "x.json")
+    assert result.exit_code == 0 and json.loads((tmp_path / "new" / "x.json").read_text())["num_requests"] == 1
+    if Path("/dev/full").exists():
+        result = albireo(*few, "--output-json", "/dev/full")
+        assert result.exit_code == 1 and "tok/s" in result.stdout, "the figures are told all the same"

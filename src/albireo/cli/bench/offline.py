@@ -25,9 +25,24 @@ _SAMPLING_OPTIONS = (
     click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token."),
     click.option("--disable-detokenize", is_flag=True, help="Leave text out of the time."),
 )
+
+
+def _with_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """What cannot be written is found before the run, not after it."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"{path.parent} cannot be made a folder: {error.strerror}") from None
+    return path
+
+
 OUTPUT_OPTIONS = (
     click.option(
-        "--output-json", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file."
+        "--output-json",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        callback=_with_folder,
+        help="Write all figures to this file.",
     ),
     click.argument("directory", metavar="[MODEL]", required=False),
     click.option("--model", help="The same as MODEL, as vLLM has it."),
@@ -75,6 +90,6 @@ def one_model(directory: str | None, model: str | None) -> str | None:
 
 def report(figures: dict[str, Any], lines: list[str], output_json: Path | None) -> None:
     """Print the lines; write the figures where a file is named."""
+    click.echo("\n".join(lines))
     if output_json is not None:
         output_json.write_text(json.dumps(figures, indent=2) + "\n")
-    click.echo("\n".join(lines))

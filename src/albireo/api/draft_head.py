@@ -285,7 +285,8 @@ def plan_head(
             "windows; use method ngram"
         )
     max_positions = min(model_len, head.config.max_position_embeddings)
-    own = replace(config, kv_cache_dtype="auto", enable_lora=False)
+    # a step of it draws one token of a sequence
+    own = replace(config, kv_cache_dtype="auto", enable_lora=False, speculative_config=None)
     built = _rounded(head.build(max_positions), head, config, graph)
     packings = {name: each.packing for name, each in program.constants.items() if name in head.shared}
     compiled = compile_program(

@@ -10,7 +10,8 @@ the blocks of those that were wrong are free again after the step.
 
 Where the device begins the next step before this one is reported, a step has drafts only if the plan before it said
 that it waits (StepPlan.waits). It does when the guesses of now, seen as those of then, are worth that; and behind a
-step with drafts, whose tokens nobody can foresee.
+step with drafts, whose tokens nobody can foresee. A model's guesses are made in steps that were not begun alone, when
+the device has nothing else; in others it is said how many would be worth it.
 
 Where layers keep states, these have seen all drafts of a step. A sequence goes on from them if all came true, else from
 a snapshot that was taken before the first, and drafts that did come true are computed once more, in the next step.

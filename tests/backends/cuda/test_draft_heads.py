@@ -25,7 +25,7 @@ from albireo.execution.draft_head import HeadModel, HiddenStates
 from albireo.execution.inputs import pack_step
 from albireo.models import load_architecture
 from albireo.step import SampleTask, SequenceWork, StepPlan
-from backends.cuda.test_draft_models import recording
+from backends.cuda.test_draft_models import recording, with_grammar
 from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import MODELS, StandIn, llm, tokens
 from e2e.test_draft_heads import gemma4_config
@@ -94,7 +94,11 @@ def test_a_layer_that_knows_the_model_is_right(kind: str, tmp_path: Path, monkey
     while gpu.loaded.prepare():
         pass
     assert len(head._recordings) > before
-    assert tokens(gpu, PROMPTS, PARAMS) == wanted
+    if config["vocab_size"] > 128:  # of which that grammar's masks are
+        return
+    found, _ = with_grammar(gpu)
+    monkeypatch.undo()
+    assert found == with_grammar(llm(directory, device="cpu"))[0]
 
 
 TOKENS = [(i * 37) % 83 + 4 for i in range(19)]

@@ -18,6 +18,7 @@ from albireo.api import load, swapping
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.recordings import Recordings
 from albireo.engine.engine import Engine
+from albireo.engine.stats import EngineStats
 from albireo.errors import OutOfMemory
 from albireo.execution.ahead import AheadRunner
 from albireo.models import load_architecture
@@ -169,28 +170,26 @@ def test_layers_with_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert gpu.stats().num_accepted_tokens == gpu.stats().num_draft_tokens > 4
 
 
+def with_grammar(engine: LLM) -> tuple[list[list[int]], EngineStats]:
+    """What one who follows a grammar is answered, and one beside it."""
+    assert engine.loaded is not None
+    made = Engine(engine.loaded.settings, engine.loaded.execute, lambda: 0.0, engine.loaded.method)
+    drawn = GREEDY.clone(temperature=0.9, seed=3)
+    made.add_request("0", [5, 6, 7], drawn.clone(structured_outputs={"regex": "unread"}), constraint=Turns())
+    made.add_request("1", [8, 9], drawn)
+    found: list[list[int]] = [[], []]
+    while made.has_work():
+        for update in made.step():
+            found[int(update.request_id)] += update.token_ids
+    return found, made.stats()
+
+
 def test_it_draws_by_the_grammar(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn on the device, beside one without: no draft is refused."""
-    prompts = [[5, 6, 7], [8, 9]]
-    drawn = GREEDY.clone(temperature=0.9, seed=3)
-
-    def served(engine: LLM) -> list[list[int]]:
-        assert engine.loaded is not None
-        made = Engine(engine.loaded.settings, engine.loaded.execute, lambda: 0.0, engine.loaded.method)
-        structured = drawn.clone(structured_outputs={"regex": "unread"})
-        made.add_request("0", prompts[0], structured, constraint=Turns())
-        made.add_request("1", prompts[1], drawn)
-        found: list[list[int]] = [[], []]
-        while made.has_work():
-            for update in made.step():
-                found[int(update.request_id)] += update.token_ids
-        stats.append(made.stats())
-        return found
-
-    stats: list[Any] = []
-    wanted = served(llm(directory, device="cpu"))
-    assert served(on_gpu(directory, monkeypatch)) == wanted
-    assert stats[-1].num_accepted_tokens == stats[-1].num_draft_tokens > 8
+    wanted, _ = with_grammar(llm(directory, device="cpu"))
+    found, stats = with_grammar(on_gpu(directory, monkeypatch))
+    assert found == wanted
+    assert stats.num_accepted_tokens == stats.num_draft_tokens > 8
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("the GPU is out of memory in a step"), RuntimeError("a kernel failed")])

@@ -185,10 +185,6 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
                 yield Bucket(model._buckets.sequences[0], True, DRAWS, count)
 
 
-def _reads_rows(model: CudaModel) -> bool:
-    return any(call.family == "given" for call in model.program.calls)
-
-
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
     return lambda: model._record(bucket)
 
@@ -196,7 +192,8 @@ def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
 def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:
     def launch() -> None:
         model._fill_with_padding(sizes)
-        own = with_empty_rows(model._step(sizes), model.program, model.device) if _reads_rows(model) else None
+        step = model._step(sizes)
+        own = step if model.head_rows is not None else with_empty_rows(step, model.program, model.device)
         model._whole(sizes, ending, False, own)()
 
     return launch

@@ -468,7 +468,8 @@ class CudaModel:
             return
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
-        own = with_empty_rows(self._step(largest), self.program, self.device)
+        step = self._step(largest)
+        own = with_empty_rows(step, self.program, self.device) if self.head_rows is None else step
         self._whole(largest, WHOLE if self.draws else NO_ENDING, False, own)()
         if self.draws:
             self._endings.judge(largest, 1)

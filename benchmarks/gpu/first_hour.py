@@ -48,11 +48,13 @@ from parts import CALLS, PARTS  # noqa: E402 - the path comes first
 from report import PartResult, Row, table, write  # noqa: E402
 
 OUT = HERE.parent / "results" / "gpu_first_hour.json"
+#: Of no GPU: it must not take the place of what one said.
+DRY_OUT = ROOT / "build" / "gpu_first_hour.json"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT, help="file of results")
+    parser.add_argument("--out", type=Path, help=f"file of results; by default {OUT.name} beside others, or in build/")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--call", choices=CALLS, help="the parts of one of the three calls")
     asked.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
@@ -70,7 +72,9 @@ def main() -> int:
         return _child(names[0], args.rows, args.seconds)
     if not args.dry_run and not _has_gpu():
         parser.error("torch finds no GPU; --dry-run runs all parts on the CPU")
-    return _parent(CALLS[args.call] if args.call else [(name,) for name in names], args.out, args.seconds, args.dry_run)
+    out = args.out or (DRY_OUT if args.dry_run else OUT)
+    out.parent.mkdir(exist_ok=True)
+    return _parent(CALLS[args.call] if args.call else [(name,) for name in names], out, args.seconds, args.dry_run)
 
 
 def _parent(groups: Sequence[Sequence[str]], out: Path, seconds: float, is_dry: bool) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.devices import AbsentGpu, CpuDevice
+from albireo.api.cpu_device import CpuDevice
+from albireo.api.cuda_device import AbsentGpu
 from albireo.api.load import load, plan_ranks
 from albireo.api.source import ModelSource, open_source
 from albireo.api.swapping import LINK_BYTES_PER_S, PREFILL_FLOPS_PER_S, Swapping, plan_swapping

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.api.devices import CpuDevice
+from albireo.api.cpu_device import CpuDevice
 from albireo.artifact.tuning_files import cache_path, write_table
 from albireo.config import EngineConfig
 from albireo.errors import ModelError, TemplateError

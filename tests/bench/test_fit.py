@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from albireo.api.devices import CpuDevice
+from albireo.api.cpu_device import CpuDevice
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
 from albireo.api.programs import compile_program
 from albireo.backends.cpu.machine import isa_levels

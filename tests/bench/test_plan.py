@@ -10,6 +10,7 @@ import pytest
 
 from albireo.api import devices
 from albireo.api.build import build
+from albireo.api.cuda_device import ABSENT_GPU_BYTES, AbsentGpu
 from albireo.api.load import plan
 from albireo.api.locate import BUNDLED
 from albireo.api.programs import compile_program
@@ -203,9 +204,9 @@ def test_of_a_gpu_memory_is_counted_and_no_speed_predicted(absent_gpu):
     """Its kernels' constants, its KV blocks, its memory; the processor's limits say nothing of it."""
     found = bundled(None, EngineConfig(device="cuda"), concurrency=2, input_len=8, output_len=4)
     assert all(found[name] is None for name in SPEED_FIGURES)
-    assert found["memory"]["budget_bytes"] == int(0.9 * devices.ABSENT_GPU_BYTES)
+    assert found["memory"]["budget_bytes"] == int(0.9 * ABSENT_GPU_BYTES)
     config = EngineConfig(device="cuda", max_model_len=512)
-    program, memory = plan(config, open_source(BUNDLED, config), devices.AbsentGpu())
+    program, memory = plan(config, open_source(BUNDLED, config), AbsentGpu())
     assert found["memory"]["weight_bytes"] == program.weight_bytes
     assert found["memory"]["activation_bytes"] == program.arena_bytes
     assert found["memory"]["kv_bytes"] * memory.num_blocks == 3 * memory.kv_bytes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.devices import AbsentGpu
+from albireo.api.cuda_device import AbsentGpu
 from albireo.api.load import plan
 from albireo.api.programs import compile_program
 from albireo.api.source import open_source

@@ -1,6 +1,6 @@
 """What has blocks of the same numbers as a model, out of the same memory: a draft model, or a head that drafts.
 
-Used by devices.py, which counts blocks for both; made by drafter.py.
+Used by cuda_device.py, which counts blocks for both; made by drafter.py.
 """
 
 from __future__ import annotations

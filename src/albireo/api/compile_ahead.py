@@ -2,7 +2,7 @@
 loaded.
 
 A machine that serves a model for the first time compiles some seventy kernels, each for a part of a second, and the
-first requests would wait for them. Used by devices.py. What the processes are told is how programs are made
+first requests would wait for them. Used by cuda_device.py. What the processes are told is how programs are made
 (compile_all), not the programs; what they make is in Triton's cache. Whatever goes wrong there is a line in the log:
 a kernel that is missing is compiled when it is launched.
 """
@@ -125,8 +125,8 @@ def compiling(
 
 def main() -> None:
     """One process: an order on stdin, see compiling()."""
-    from albireo.api import devices
     from albireo.api.compiled import compile_all
+    from albireo.api.cuda_device import AbsentGpu as PlannedGpu
     from albireo.api.programs import compile_program
     from albireo.api.source import open_source
     from albireo.backends.cuda.absent_gpu import AbsentGpu
@@ -138,7 +138,7 @@ def main() -> None:
     config, chip, model_len = EngineConfig.from_kwargs(**given), Chip(**order["chip"]), order["model_len"]
     AbsentGpu.take(chip)
     source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
-    device = devices.AbsentGpu(chip.capability)
+    device = PlannedGpu(chip.capability)
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
     programs = (*compiled.programs, *(() if compiled.drafter is None else compiled.drafter.programs))
     models = [empty_model(*each) for each in zip(programs, order["max_positions"], strict=True)]

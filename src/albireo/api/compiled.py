@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.api.devices import Device
+from albireo.api.device import Device
 from albireo.api.draft_head import asked_head, plan_head, tapped
 from albireo.api.drafter import Drafter, plan_drafter
 from albireo.api.programs import compile_program, with_adapter_room

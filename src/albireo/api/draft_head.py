@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from albireo.api.beside import Guesser, Keeping
 from albireo.api.checkpoint_source import stored_encodings
-from albireo.api.devices import Device, PlanRunner
+from albireo.api.device import Device, PlanRunner
 from albireo.api.drafter import LoadedDrafter, require_room_for_drafts
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from albireo.api.beside import Guesser
 from albireo.api.config_only import open_to_plan
-from albireo.api.devices import Device, PlanRunner
+from albireo.api.device import Device, PlanRunner
 from albireo.api.locate import locate_model
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource, guard, open_source

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.devices import Device, ImageNeeds
+from albireo.api.device import Device, ImageNeeds
 from albireo.api.perception import chosen_precision, numbers_given
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from albireo.api.adapters import Adapters
 from albireo.api.compiled import compile_all
-from albireo.api.devices import AdapterSlots, Device, open_device
+from albireo.api.device import AdapterSlots, Device
+from albireo.api.devices import open_device
 from albireo.api.draft_head import HeadDrafter, tapped
 from albireo.api.drafter import NOTHING_GUESSES, Drafter, Loading
 from albireo.api.hearing import Hearing, open_hearing

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.api.devices import Device, ImageNeeds
+from albireo.api.device import Device, ImageNeeds
 from albireo.compiler.passes.choose_precision import Choice
 from albireo.config import EngineConfig
 from albireo.errors import UnsupportedModel, WeightMismatch

@@ -1,6 +1,6 @@
 """How many blocks of host memory preempted sequences get, and what moving one costs beside computing it again.
 
-Called by devices.py for a device that has memory of its own. Does not allocate, and does not know the engine's rule
+Called by cuda_device.py for a device that has memory of its own. Does not allocate, and does not know the engine's rule
 (engine/preemption.py).
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.config_only import ConfigOnly
-from albireo.api.devices import Device
+from albireo.api.device import Device
 from albireo.api.drafter import Drafter, ModelDrafter
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer

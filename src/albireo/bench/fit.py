@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.api.devices import Device
+from albireo.api.device import Device
 from albireo.api.drafter import Drafter
 from albireo.api.memory import OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig

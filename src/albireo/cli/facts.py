@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from albireo.api.devices import Device
+from albireo.api.device import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan

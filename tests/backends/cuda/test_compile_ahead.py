@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from albireo.api import devices
 from albireo.api.compile_ahead import Compiling, compiling, main
 from albireo.api.compiled import compile_all
+from albireo.api.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
 from albireo.api.source import open_source
 from albireo.backends.cuda import absent_gpu
@@ -106,7 +106,7 @@ def test_kernels_of_what_guesses_are_compiled_too(
         asked = {"model": str(make_checkpoint(tmp_path / "draft", tiny))}
     config = replace(CONFIG, speculative_config=SpeculativeConfig.of(asked), enable_lora=False)
     source = open_source(directory, config)
-    compiled = compile_all(config, source, 64, devices.AbsentGpu())
+    compiled = compile_all(config, source, 64, AbsentGpu())
     assert compiled.drafter is not None
     wanted = [(compiled.programs[0], 48), *((program, 32) for program in compiled.drafter.programs)]
     assert len(wanted) == 2 + is_head

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from albireo import LLM
-from albireo.api import devices, load
+from albireo.api import load
+from albireo.api.cuda_device import CudaDevice
 from albireo.backends.cuda import device
 from albireo.errors import ConfigError
 
@@ -71,7 +72,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cache_of_float8_is_refused_where_it_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, capability=(8, 0))
-    monkeypatch.setattr(load, "open_device", lambda config, levels=None: devices.CudaDevice())
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: CudaDevice())
     with pytest.raises(
         ConfigError, match=r"kv_cache_dtype=fp8 needs compute capability 8.9, NVIDIA H200 has 8.0; use int8"
     ):

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from albireo import LLM, PoolingParams, SamplingParams
-from albireo.api import devices, load, programs, swapping
+from albireo.api import load, programs, swapping
 from albireo.api.beside import FEW_BLOCKS, MakeBeside
+from albireo.api.cuda_device import CudaDevice
+from albireo.api.device import Advance, ImageNeeds
 from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
@@ -36,7 +38,7 @@ from variants import tiny_of
 MODELS: list[CudaModel] = []
 
 
-class StandIn(devices.CudaDevice):
+class StandIn(CudaDevice):
     """The executor of a GPU of Hopper on CPU tensors."""
 
     def __init__(self) -> None:
@@ -53,8 +55,8 @@ class StandIn(devices.CudaDevice):
         graph: Graph,
         programs: Sequence[Program],
         memory: MemoryPlan,
-        advance: devices.Advance,
-        images: devices.ImageNeeds | None = None,
+        advance: Advance,
+        images: ImageNeeds | None = None,
         beside: MakeBeside | None = None,
     ) -> tuple[CudaModel, MemoryPlan]:
         with source.weights(graph) as weights:
@@ -76,7 +78,7 @@ class StandIn(devices.CudaDevice):
         return model, memory
 
     def tower(
-        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: devices.Advance
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
     ) -> CudaModel:
         return open_model(
             program,

@@ -1,0 +1,157 @@
+"""CpuDevice: this machine's processors.
+
+Made by devices.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from albireo.api.beside import Guesser, Keeping, MakeBeside
+from albireo.api.memory import MemoryPlan, machine_bytes
+from albireo.api.source import ModelSource
+from albireo.api.swapping import Swapping
+from albireo.backends.backend import ExplainedCatalog
+from albireo.backends.cpu.adapters import CpuAdapters, slot_bytes
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import thread_pool
+from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.pack import constant_offsets
+from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.backends.weights import Weights
+from albireo.config import EngineConfig
+from albireo.execution.adapters import AdapterProgram, AdapterRunner
+from albireo.execution.draft_head import HiddenStates, StateStore
+from albireo.execution.images import ImageRows
+from albireo.execution.listening import Listener
+from albireo.execution.pooling import Ending
+from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.execution.vision import TowerModel
+from albireo.graph.kv_layout import KVLayout
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+
+if TYPE_CHECKING:
+    pass
+from albireo.api.device import Advance, ImageNeeds, PlanRunner
+
+
+@dataclass(frozen=True, slots=True)
+class CpuDevice:
+    """This machine's processors. levels: ISA levels to choose kernels from."""
+
+    levels: tuple[str, ...]
+    name: Literal["cpu"] = "cpu"
+    lookahead: int = 0
+
+    def catalog(self) -> ExplainedCatalog:
+        return CpuCatalog(self.levels)
+
+    def machine_bytes(self) -> int:
+        return machine_bytes()
+
+    def weight_bytes(self, program: Program) -> int:
+        return constant_offsets(program.constants)[1]
+
+    def block_bytes(self, kv: KVLayout) -> int:
+        return kv.block_bytes
+
+    def swapping(self, config: EngineConfig, program: Program) -> Swapping:
+        return Swapping()
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+        images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
+    ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
+        if len(programs) == 1:
+            with source.weights(graph) as weights:
+                pool = thread_pool(config.num_threads)
+                slots = memory.num_state_slots
+                model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
+            if beside is not None:
+                beside(model, memory.num_blocks)
+            return model, memory
+        assert beside is None, "nothing guesses beside several ranks"
+        pool = rank_pool(config.num_threads, len(programs))
+        ranks = TensorParallelModel(
+            programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
+        )
+        return ranks, memory
+
+    def guesser(self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance) -> CpuModel:
+        lent: dict[str, Any] = {"lender": model, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
+        return CpuModel(asked.program, asked.weights, model.pool, num_blocks, advance, **lent)
+
+    def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> HiddenStates:
+        size, width, combine = asked.block_size, asked.width, asked.combine
+        return HiddenStates(num_blocks, size, width, is_exact=asked.is_exact, group=asked.group, combine=combine)
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
+    ) -> TowerModel:
+        return CpuModel(program, weights, thread_pool(config.num_threads), num_blocks, advance)
+
+    def listener(
+        self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
+    ) -> Listener:
+        assert isinstance(model, CpuModel), "several ranks are refused"
+        return CpuModel(program, weights, model.pool, model.num_blocks, advance, lender=model, reads_cache=True)
+
+    def second(
+        self,
+        model: CpuModel | TensorParallelModel,
+        programs: Sequence[Program],
+        slots: CpuAdapters | None = None,
+    ) -> Pooler:
+        if isinstance(model, CpuModel):
+            return model.sharing(programs[0], adapters=slots)
+        assert slots is None, "EngineConfig refuses enable_lora on several ranks"
+        return model.sharing(programs)
+
+    def adapter_bytes(self, program: Program, num_slots: int) -> int:
+        return slot_bytes(program, num_slots)
+
+    def adapter_slots(self, model: CpuModel | TensorParallelModel, program: Program, num_slots: int) -> CpuAdapters:
+        return CpuAdapters(program, num_slots)
+
+    def adapted(self, model: CpuModel | TensorParallelModel, program: Program, slots: CpuAdapters) -> AdapterProgram:
+        return self.second(model, (program,), slots)
+
+    def runner(
+        self,
+        model: DeviceModel,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None,
+        adapters: AdapterRunner | None = None,
+        ending: Ending | None = None,
+        images: ImageRows | None = None,
+        seeing: Pooler | None = None,
+        hidden_states: StateStore | None = None,
+        listener: Listener | None = None,
+    ) -> PlanRunner:
+        states = model if isinstance(model, CpuModel) and model.program.states else None
+        assert hidden_states is None or isinstance(hidden_states, HiddenStates)
+        return Runner(
+            model,
+            vocab_size,
+            block_size,
+            pooler,
+            adapters=adapters,
+            states=states,
+            ending=ending,
+            images=images,
+            seeing=seeing,
+            hidden_states=hidden_states,
+            listener=listener,
+        )

@@ -1,0 +1,253 @@
+"""CudaDevice: one NVIDIA GPU; AbsentGpu: one that is not here.
+
+Made by devices.py. Its packages are imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
+from albireo.api.memory import MemoryPlan, with_blocks
+from albireo.api.source import ModelSource
+from albireo.api.swapping import Swapping, plan_swapping
+from albireo.backends.backend import ExplainedCatalog
+from albireo.backends.cuda.adapter_shapes import adapter_bytes
+from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
+from albireo.backends.weights import Weights
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+from albireo.execution.adapters import AdapterProgram, AdapterRunner
+from albireo.execution.ahead import LOOKAHEAD, AheadRunner
+from albireo.execution.draft_head import StateStore, combining_step
+from albireo.execution.images import ImageRows
+from albireo.execution.listening import Listener
+from albireo.execution.pooling import Ending
+from albireo.execution.runner import DeviceModel, Pooler
+from albireo.execution.vision import TowerModel
+from albireo.graph.kv_layout import KVLayout
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.adapters import CudaAdapters
+    from albireo.backends.cuda.model import CudaModel
+from albireo.api.device import Advance, ImageNeeds, PlanRunner
+
+#: Memory of a GPU that is planned for and is not here: an H100's.
+ABSENT_GPU_BYTES = 80 << 30
+
+
+class CudaDevice:
+    """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
+
+    name: Literal["cuda"] = "cuda"
+    lookahead = LOOKAHEAD
+
+    def __init__(self) -> None:
+        from albireo.backends.cuda.device import require_gpu
+
+        self._facts = require_gpu()
+        major, minor = self._facts.capability or (0, 0)
+        #: 90 is 9.0.
+        self._capability = 10 * major + minor
+
+    def catalog(self) -> ExplainedCatalog:
+        return CudaCatalog(self._capability)
+
+    def machine_bytes(self) -> int:
+        assert self._facts.memory_bytes is not None
+        return self._facts.memory_bytes
+
+    def weight_bytes(self, program: Program) -> int:
+        return program.weight_bytes
+
+    def block_bytes(self, kv: KVLayout) -> int:
+        return kv.block_bytes
+
+    def swapping(self, config: EngineConfig, program: Program) -> Swapping:
+        return plan_swapping(config, program, self.block_bytes(program.kv))
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+        images: ImageNeeds | None = None,
+        beside: MakeBeside | None = None,
+    ) -> tuple[DeviceModel, MemoryPlan]:
+        self._check_cache(programs[0].kv.dtype)
+        from albireo.api.compile_ahead import compiling
+        from albireo.backends.cuda.chip import first_chip
+        from albireo.backends.cuda.open import open_model
+
+        if len(programs) != 1:
+            raise ConfigError(
+                f"device=cuda: tensor_parallel_size={len(programs)} is not supported on GPUs yet; leave it out"
+            )
+        chip, model_len = first_chip(), config.max_model_len or source.default_model_len
+        with (
+            compiling(
+                source.directory,
+                config,
+                [(programs[0], memory.max_model_len), *(() if beside is None else beside.programs)],
+                model_len=model_len,
+                chip=chip,
+            ) as kernels,
+            source.weights(graph) as weights,
+        ):
+            model = open_model(
+                programs[0],
+                weights,
+                num_blocks=memory.num_blocks,
+                max_positions=memory.max_model_len,
+                before_trial=kernels.wait,
+                reserve_bytes=memory.machine_bytes
+                - memory.budget_bytes
+                + memory.adapter_bytes
+                + (images.room_bytes if images else 0),
+                num_host_blocks=self.swapping(config, programs[0]).num_blocks,
+                num_state_slots=memory.num_state_slots,
+                max_num_seqs=config.step_limits.max_num_seqs,
+                has_axes=images is not None and images.has_axes,
+                is_eager=config.enforce_eager,
+                advance=advance,
+                beside=None if beside is None else lambda model: beside(model, FEW_BLOCKS),
+            )
+        return model, with_blocks(memory, config, model.num_blocks)
+
+    def guesser(
+        self, config: EngineConfig, model: CudaModel, asked: Guesser, num_blocks: int, advance: Advance
+    ) -> CudaModel:
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            asked.program,
+            asked.weights,
+            num_blocks=num_blocks,
+            max_positions=asked.max_positions,
+            is_eager=config.enforce_eager,
+            device=model.device,
+            advance=advance,
+            lender=model,
+            borrowed=asked.borrowed,
+            reads_cache=asked.reads_cache,
+        )
+
+    def hidden_states(self, model: CudaModel, head: CudaModel, asked: Keeping, num_blocks: int) -> StateStore:
+        from albireo.backends.cuda.hidden_states import DeviceHiddenStates
+
+        combine = asked.combine
+        states = DeviceHiddenStates(
+            num_blocks,
+            asked.block_size,
+            asked.width,
+            model.device,
+            is_exact=asked.is_exact,
+            group=asked.group,
+            unit=model.program.kv.units[asked.group],
+            combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
+        )
+        assert head.head_rows is not None, "it leaves nothing"
+        model.hidden_states = head.head_rows.states = states
+        return states
+
+    def tower(
+        self, config: EngineConfig, program: Program, weights: Weights, num_blocks: int, advance: Advance
+    ) -> TowerModel:
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            program,
+            weights,
+            num_blocks=num_blocks,
+            max_positions=program.maxima["T"],
+            is_tower=True,
+            is_eager=True,
+            advance=advance,
+        )
+
+    def listener(
+        self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
+    ) -> Listener:
+        from albireo.backends.cuda.open import open_model
+
+        return open_model(
+            program,
+            weights,
+            num_blocks=model.num_blocks,
+            max_positions=program.maxima["T"],
+            is_eager=True,
+            device=model.device,
+            advance=advance,
+            lender=model,
+            reads_cache=True,
+        )
+
+    def _check_cache(self, dtype: str) -> None:
+        """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
+        if dtype == "fp8" and self._capability < FP8_CAPABILITY:
+            here, needed = (f"{each / 10:.1f}" for each in (self._capability, FP8_CAPABILITY))
+            raise ConfigError(
+                f"kv_cache_dtype=fp8 needs compute capability {needed}, {self._facts.name} has {here}; use int8, which "
+                "holds as many tokens"
+            )
+
+    def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
+        return model.sharing(programs[0], slots)
+
+    def adapter_bytes(self, program: Program, num_slots: int) -> int:
+        return adapter_bytes(program, num_slots)
+
+    def adapter_slots(self, model: CudaModel, program: Program, num_slots: int) -> CudaAdapters:
+        from albireo.backends.cuda.adapters import CudaAdapters
+
+        return CudaAdapters(program, num_slots, model.device)
+
+    def adapted(self, model: CudaModel, program: Program, slots: CudaAdapters) -> AdapterProgram:
+        return model.with_adapters(program, slots)
+
+    def runner(
+        self,
+        model: CudaModel,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None,
+        adapters: AdapterRunner | None = None,
+        ending: Ending | None = None,
+        images: ImageRows | None = None,
+        seeing: Pooler | None = None,
+        hidden_states: StateStore | None = None,
+        listener: Listener | None = None,
+    ) -> PlanRunner:
+        assert hidden_states is model.hidden_states, "the model keeps them itself"
+        states = model if model.program.states else None
+        return AheadRunner(
+            model,
+            vocab_size,
+            block_size,
+            max_positions,
+            pooler,
+            states,
+            ending,
+            images,
+            seeing,
+            adapters,
+            listener=listener,
+        )
+
+
+class AbsentGpu(CudaDevice):
+    """A GPU that is not here, to look at what a program for one would be."""
+
+    def __init__(self, capability: int = 90) -> None:
+        """Nothing is required; it is taken for one of Hopper, as ABSENT_GPU_BYTES is."""
+        self._capability = capability
+
+    def machine_bytes(self) -> int:
+        return ABSENT_GPU_BYTES

@@ -93,7 +93,7 @@ def events_of(text: str, size: int) -> tuple[list[dict[str, Any]], ResponseWrite
     told: list[bytes] = []
     for at in range(0, len(text), size):
         reason = "stop" if at + size >= len(text) else None
-        piece = Piece(tracked, 0, 0, text[at : at + size], [], None, 0, 0, at == 0, reason, None)
+        piece = Piece(tracked, 0, 0, text[at : at + size], [], None, 0, at == 0, reason, None)
         told += [writer.event(number) for number in writer.take(piece)]
     told += [writer.event(number) for number in writer.finish(tracked)]
     assert told == [writer.event(number) for number in range(len(writer.log))], "the same when asked again"

@@ -95,7 +95,7 @@ def test_openais_client_asks_about_a_sound(ear: Server, llm: LLM) -> None:
             [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
             "this model hears, and sees none",
         ),
-        ([{"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}], "text, images and sounds"),
+        ([{"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}], "this model hears, and sees none"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -89,11 +89,12 @@ def test_a_layer_that_knows_the_model_is_right(kind: str, tmp_path: Path, monkey
     sent = {name for model in (head, MODELS[-1]) for names in model._results._sets for name in names}
     assert "tokens" in sent and not sent & {"tap0", "next_of_top", "logits"}
     assert all(recorder.num_replayed > 0 for recorder in recorders)
-    before = len(head._recordings)
-    assert gpu.loaded is not None
-    while gpu.loaded.prepare():
-        pass
-    assert len(head._recordings) > before
+    if kind == "mimo":  # what it takes in the interpreter is each step's once more
+        before = len(head._recordings)
+        assert gpu.loaded is not None
+        while gpu.loaded.prepare():
+            pass
+        assert len(head._recordings) > before
     if config["vocab_size"] > 128:  # of which that grammar's masks are
         return
     found, _ = with_grammar(gpu)

@@ -61,8 +61,8 @@ def test_tokens_are_those_of_the_cpu(settings: dict[str, Any], folder: Path, req
 
 def test_preempted_and_found_again(folder: Path, request: pytest.FixtureRequest) -> None:
     """Blocks for two sounds of three; who comes again finds its own in the cache."""
-    settings = {"block_size": 8, "num_gpu_blocks_override": 18, "kv_cache_memory_bytes": None}
-    params = GREEDY.clone(max_tokens=12, logprobs=None)
+    settings = {"block_size": 8, "num_gpu_blocks_override": 16, "kv_cache_memory_bytes": None}
+    params = GREEDY.clone(max_tokens=6, logprobs=None)
     with opened(folder) as llm:
         wanted = [each.token_ids for each in told(llm, params)]
     request.getfixturevalue("on_gpu")

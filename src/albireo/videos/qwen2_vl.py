@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.images.pixels import array
 from albireo.images.qwen2_vl import nearest_size
 from albireo.images.settings import CLIP_MEAN, CLIP_STD, Settings
 from albireo.videos.decode import Footage, Frames
@@ -62,14 +61,13 @@ class Qwen2VLVideo:
         return nearest_size(height, width, s.step, s.fewest, most)
 
     def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        lines, columns = self.settings.rows(height, width)
-        return -(-num_frames // self.settings.frames) * lines * columns
+        return self.settings.num_rows(num_frames, height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
         """See VideoProcessor."""
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
-        tiles = s.stacked([array(s.pixels.resized(image, height, width)) for image in frames.images])
+        tiles = s.tiles(frames.images, height, width)
         text = self.row_token * self.num_rows(len(frames.images), height, width)
         return PreparedVideo(tiles, text, s.rows(height, width), self._times(len(tiles), frames))
 

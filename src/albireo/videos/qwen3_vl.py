@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
-from albireo.images.pixels import array
 from albireo.images.qwen2_vl import MAX_RATIO
 from albireo.images.settings import HALF, Settings
 from albireo.videos.decode import Footage, Frames
@@ -76,14 +75,13 @@ class Qwen3VLVideo:
         return tall, wide
 
     def num_rows(self, num_frames: int, height: int, width: int) -> int:
-        lines, columns = self.settings.rows(height, width)
-        return -(-num_frames // self.settings.frames) * lines * columns
+        return self.settings.num_rows(num_frames, height, width)
 
     def prepare(self, frames: Frames) -> PreparedVideo:
         """See VideoProcessor."""
         s, footage = self.settings, frames.footage
         height, width = self.size(len(frames.images), footage.height, footage.width)
-        tiles = s.stacked([array(s.pixels.resized(image, height, width)) for image in frames.images])
+        tiles = s.tiles(frames.images, height, width)
         lines, columns = s.rows(height, width)
         shown = f"{self.around[0]}{self.row_token * (lines * columns)}{self.around[1]}"
         text = "".join(f"<{moment:.1f} seconds>{shown}" for moment in self._moments(frames))

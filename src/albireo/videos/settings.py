@@ -6,18 +6,21 @@ transformers' class of the family has. Where nothing is said of videos, colours 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels
+from albireo.images.pixels import Pixels, array
 from albireo.images.settings import BICUBIC, IMAGE_FILE, MAX_STEP, PROCESSOR_FILE, Settings
 from albireo.json_file import Fields, keys, read_json
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 VIDEO_FILE = "video_preprocessor_config.json"
 MAX_FRAMES = 2**16
@@ -64,12 +67,17 @@ class VideoSettings:
         """Lines and columns that a tile's rows are."""
         return height // self.step, width // self.step
 
-    def stacked(self, images: list[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], ...]:
-        """Tiles of frames one behind another, of which the last is there again where they are too few."""
-        images = images + images[-1:] * (-len(images) % self.frames)
-        return tuple(
-            np.concatenate(images[first : first + self.frames], axis=2) for first in range(0, len(images), self.frames)
-        )
+    def num_rows(self, num_frames: int, height: int, width: int) -> int:
+        """Of so many frames of a size."""
+        lines, columns = self.rows(height, width)
+        return -(-num_frames // self.frames) * lines * columns
+
+    def tiles(self, images: Sequence[Image.Image], height: int, width: int) -> tuple[NDArray[np.uint8], ...]:
+        """Of frames one behind another, of which the last is there again where they are too few."""
+        shown = [array(self.pixels.resized(image, height, width)) for image in images]
+        shown += shown[-1:] * (-len(shown) % self.frames)
+        cuts = range(0, len(shown), self.frames)
+        return tuple(np.concatenate(shown[first : first + self.frames], axis=2) for first in cuts)
 
 
 def read_video_settings(directory: Path, config: Mapping[str, Any]) -> Settings:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from albireo.api.beside import Guesser, Keeping, MakeBeside
+from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, machine_bytes
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping
@@ -32,10 +33,6 @@ from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-
-if TYPE_CHECKING:
-    pass
-from albireo.api.device import Advance, ImageNeeds, PlanRunner
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
+from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
@@ -33,7 +34,6 @@ from albireo.graph.program import Program
 if TYPE_CHECKING:
     from albireo.backends.cuda.adapters import CudaAdapters
     from albireo.backends.cuda.model import CudaModel
-from albireo.api.device import Advance, ImageNeeds, PlanRunner
 
 #: Memory of a GPU that is planned for and is not here: an H100's.
 ABSENT_GPU_BYTES = 80 << 30
@@ -174,19 +174,9 @@ class CudaDevice:
     def listener(
         self, config: EngineConfig, model: Any, program: Program, weights: Weights, advance: Advance
     ) -> Listener:
-        from albireo.backends.cuda.open import open_model
-
-        return open_model(
-            program,
-            weights,
-            num_blocks=model.num_blocks,
-            max_positions=program.maxima["T"],
-            is_eager=True,
-            device=model.device,
-            advance=advance,
-            lender=model,
-            reads_cache=True,
-        )
+        # its steps have the block tables of whole sequences
+        asked = Guesser(program, weights, model.max_positions, reads_cache=True)
+        return self.guesser(config, model, asked, model.num_blocks, advance)
 
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""

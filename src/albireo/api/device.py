@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from albireo.api.beside import Guesser, Keeping, MakeBeside
 from albireo.api.memory import MemoryPlan
@@ -27,10 +27,6 @@ from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.step import StepPlan, StepResult
-
-if TYPE_CHECKING:
-    pass
-
 
 Advance = Callable[[int], None]
 

@@ -40,7 +40,7 @@ def told(llm: LLM, params: SamplingParams) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"max_num_batched_tokens": 24, "block_size": 8, "enforce_eager": True}], ids=str
+    "settings", [{}, {"max_num_batched_tokens": 16, "block_size": 8, "max_num_seqs": 2, "enforce_eager": True}], ids=str
 )
 def test_tokens_are_those_of_the_cpu(settings: dict[str, Any], folder: Path, request: pytest.FixtureRequest) -> None:
     """A sound at once, and in pieces; steps are begun ahead behind both."""

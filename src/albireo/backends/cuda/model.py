@@ -80,6 +80,7 @@ class CudaModel:
     it was recorded.
 
     Fields:
+        max_positions: of the longest sequence, in tokens.
         hidden_states: where those of each step are kept that a head reads; None: nowhere.
         head_rows: what a head's steps read and leave; None: it is none.
 
@@ -117,7 +118,7 @@ class CudaModel:
         beside: Callable[[CudaModel], Beside] | None = None,
         lender: CudaModel | None = None,
     ) -> None:
-        self.device, self._max_positions, self._has_axes = device, max_positions, has_axes
+        self.device, self.max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
         self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
@@ -246,7 +247,7 @@ class CudaModel:
         tasks = program.maxima["R"] if vocab else 0
         self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
-        max_blocks = -(-self._max_positions // program.kv.block_size)
+        max_blocks = -(-self.max_positions // program.kv.block_size)
         columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
         if any("token_types" in call.args.values() for call in program.calls):
             columns = {**columns, **TYPE_COLUMNS}
@@ -259,7 +260,7 @@ class CudaModel:
             columns = {**columns, **ADAPTER_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
-        self._scratch = scratch or Scratch.of(program, self._maxima, self._max_positions, self.device)
+        self._scratch = scratch or Scratch.of(program, self._maxima, self.max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""

@@ -32,6 +32,7 @@ _LISTS = (
     "stop",
     "without",
     "allowed_media_domains",
+    "allowed_origins",
     "served_model_name",
     "lora_modules",
     "api_key",

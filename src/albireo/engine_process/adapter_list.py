@@ -31,6 +31,11 @@ class AdapterList:
         self._last = 0
         self._leaving: set[int] = set()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether one is read for the first time."""
+        return any(entry.loaded is None for entry in self._entries.values())
+
     def begin(self, path: str) -> tuple[LoadAdapter, asyncio.Future[AdapterLoaded]]:
         """What to tell the process to have an adapter loaded, and what it will answer."""
         self._last += 1

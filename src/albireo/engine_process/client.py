@@ -41,7 +41,7 @@ from albireo.errors import ConfigError, EngineError, RequestError
 
 _LOG = logging.getLogger(__name__)
 
-State = Literal["loading", "ready", "restarting", "failed", "closed"]
+State = Literal["loading", "ready", "asleep", "waking", "restarting", "failed", "closed"]
 
 
 @dataclass(slots=True)
@@ -49,7 +49,8 @@ class Health:
     """How the engine process is.
 
     Fields:
-        state: restarting: requests are accepted and wait for the next process.
+        state: restarting: requests are accepted and wait for the next process. asleep: there is none, until a request
+            comes; waking: it loads.
         loaded_frac: of the weights, while it loads.
         last_step_s: when it last proved to be alive; monotonic clock.
         failure: why it will not run any more.
@@ -102,8 +103,9 @@ class EngineClient:
         self._process: EngineLink | None = None
         self._starting: asyncio.Task[None] | None = None
         self._retries = Retries()
-        self._busy_since_s = 0.0
+        self._busy_since_s = self._rest_since_s = 0.0
         self._recovery = Recovery()
+        self._is_recovering = self._is_leaving = False
         self._adapters = AdapterList()
         self._watch_s: float | None = None
         self._status = 0
@@ -125,23 +127,66 @@ class EngineClient:
         for tracked in list(self.requests.values()):
             self._end(tracked, "the server is shutting down")
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it loaded and has nothing to do."""
+        return self.health.state == "ready" and not self.requests and not self._adapters.is_reading
+
+    def rest_s(self) -> float:
+        """Seconds that it has been at rest; 0 when it is not."""
+        return time.monotonic() - self._rest_since_s if self.is_at_rest else 0.0
+
+    async def sleep(self) -> None:
+        """End the process, whose memory others may have until a request comes. Returns once it is given back.
+
+        Raises: EngineError unless it is at rest, or asleep.
+        """
+        if self.health.state != "asleep":
+            if not self.is_at_rest:
+                raise EngineError(f"{self.name} has work to do, or is being started")
+            self._fall_asleep()
+        if self._process is not None:
+            await self._process.ended()
+
+    def wake(self) -> None:
+        """Begin to load again, in the background, if it is asleep."""
+        if self.health.state == "asleep":
+            self.health.state, self.health.loaded_frac = "waking", 0.0
+            self._on_change()
+            if not self._is_leaving:  # else once it is gone: it has what the next one needs
+                self._starting = asyncio.create_task(self._start(0.0))
+
+    def _fall_asleep(self) -> None:
+        assert self._process is not None, "it is there"
+        self.health.state, self._is_leaving = "asleep", True
+        self._process.kill()
+        self._on_change()
+
+    def _has_left(self) -> None:
+        """The process was told to end, and has."""
+        self._process, self._is_leaving, self._status = None, False, 0
+        if self.health.state == "waking":
+            self._starting = asyncio.create_task(self._start(0.0))
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def take(self, tracked: Tracked) -> None:
-        """Run a request, or go on with one; without a process it waits for the next one."""
+        """Run a request, or go on with one; without a process it waits for the next one, and wakes what is asleep."""
         if not self.requests:
             self._busy_since_s = time.monotonic()
         self.requests[tracked.ticket] = tracked
         if self.health.state == "ready" and self._process is not None:
             self._process.send(tracked.add_message())
+        self.wake()
 
     def release(self, tracked: Tracked) -> None:
         """Nothing more comes of it here: its reader is gone, or another engine takes it. Safe when it is over."""
         if self.requests.pop(tracked.ticket, None) is None:
             return
-        if self.health.state != "ready":
+        self._rest_since_s = time.monotonic()
+        if self._is_recovering:
             self._recovery.note_lost_time(tracked)
-        elif self._process is not None:
+        elif self.health.state == "ready" and self._process is not None:
             self._process.send(Abort(tracked.ticket))
         self._moved_on(tracked.ticket)
 
@@ -158,6 +203,7 @@ class EngineClient:
     async def load_adapter(self, path: str) -> AdapterLoaded:
         """Have an adapter read, from now on by every process. Raises: EngineError when it cannot be."""
         if self.health.state != "ready" or self._process is None:
+            self.wake()
             raise EngineError("the engine process is being started; load the adapter when it is there")
         message, answer = self._adapters.begin(path)
         self._process.send(message)
@@ -202,7 +248,10 @@ class EngineClient:
         """The process is gone."""
         if self.health.state in ("closed", "failed"):
             return
-        self._status = status
+        if self._is_leaving:
+            self._has_left()
+            return
+        self._status, self._is_recovering = status, True
         self._recovery.died()
         self._adapters.died()
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
@@ -222,6 +271,15 @@ class EngineClient:
         self._starting = asyncio.create_task(self._start(pause_s))
 
     def _fail(self, error: EngineError) -> None:
+        if self.health.state == "waking":
+            # It ran before: what others took since, they may give back. The next request tries again.
+            _LOG.error("%s cannot be started now, and stays asleep: %s", self.name, error)
+            self._fall_asleep()
+            for tracked in list(self.requests.values()):
+                del self.requests[tracked.ticket]
+                tracked.fail(EngineError(f"{self.name} was asleep and could not be started"))
+                self._on_over(tracked)
+            return
         self.health.state, self.health.failure = "failed", error
         _LOG.error("%s will not run any more: %s", self.name, error)
         self._on_change()
@@ -257,11 +315,12 @@ class EngineClient:
     def _is_ready(self, ready: Ready) -> None:
         self.ready = ready
         self.health.state, self.health.loaded_frac = "ready", 1.0
-        self.health.last_step_s = time.monotonic()
+        self.health.last_step_s = self._rest_since_s = time.monotonic()
         assert self._process is not None, "it speaks"
         for message in self._adapters.again():
             self._process.send(message)
-        if self.health.num_restarts:
+        if self._is_recovering:
+            self._is_recovering = False
             self._recovery.resume(self._process, self.requests.values())
         else:
             for tracked in self.requests.values():
@@ -272,6 +331,7 @@ class EngineClient:
 
     def _stepped(self, step: Stepped) -> None:
         self.health.last_step_s = step.ended_s
+        self._rest_since_s = time.monotonic()
         self._retries.mended()
         self._on_step(step)
         for update in step.updates:
@@ -289,6 +349,7 @@ class EngineClient:
     def _refused(self, refused: Refused) -> None:
         tracked = self.requests.pop(refused.key, None)
         if tracked is not None:
+            self._rest_since_s = time.monotonic()
             tracked.fail(_error(refused.error, refused.message, RequestError))
             self._on_over(tracked)
             self._moved_on(refused.key)

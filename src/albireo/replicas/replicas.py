@@ -106,7 +106,7 @@ class Replicas:
     def health(self) -> Health:
         """How they are together: ready while one is. Its times are the newest, its restarts those of all."""
         each = [engine.health for engine in self.engines]
-        order = ("ready", "restarting", "loading", "closed", "failed")
+        order = ("ready", "waking", "asleep", "restarting", "loading", "closed", "failed")
         return Health(
             min((health.state for health in each), key=order.index),
             max(health.loaded_frac for health in each),
@@ -114,6 +114,41 @@ class Replicas:
             sum(health.num_restarts for health in each),
             self.failure,
         )
+
+    # -- their sleep ---------------------------------------------------------------------------------------------------
+
+    def rest_s(self) -> float:
+        """Seconds that all have had nothing to do; 0 while one has, or is no more, or not yet, there."""
+        return min((engine.rest_s() for engine in self._usable), default=0.0)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether no engine has a process, and the next request starts them."""
+        return all(engine.health.state == "asleep" for engine in self._usable)
+
+    async def sleep(self) -> None:
+        """End all processes, so that others may have their memory; the next request starts them again, and waits. KV
+        caches are lost. Returns once the memory is given back.
+
+        Raises: EngineError while there are requests, or one is being started; all of them go on then.
+        """
+        if self.requests or not all(engine.is_at_rest or engine.health.state == "asleep" for engine in self._usable):
+            raise EngineError(f"there are {len(self.requests)} requests, or an engine is being started")
+        await asyncio.gather(*(engine.sleep() for engine in self._usable))
+
+    async def wake(self) -> None:
+        """Start what is asleep, and wait for it. Raises: EngineError when it cannot be."""
+        for engine in self.engines:
+            engine.wake()
+        while any(engine.health.state == "waking" for engine in self.engines):
+            self._news.clear()
+            await self._news.wait()
+        if any(engine.health.state == "asleep" for engine in self.engines):
+            raise EngineError("the engine could not be started; the log says why")
+
+    @property
+    def _usable(self) -> list[EngineClient]:
+        return [engine for engine in self.engines if engine.health.failure is None]
 
     def idle_s(self) -> float:
         """Seconds without a step, with work to do; of several engines with work, the shortest."""
@@ -182,7 +217,10 @@ class Replicas:
     # -- who has what --------------------------------------------------------------------------------------------------
 
     def _give(self, tracked: Tracked) -> None:
-        """To the engine that the router names, of those that run; of all that may run again, when none does."""
+        """To the engine that the router names, of those that run; of all that may run again, when none does. Those that
+        are asleep wake together: one of them is not what there was."""
+        for engine in self.engines:
+            engine.wake()
         if len(self.engines) > 1:
             keys = self._keys(tracked)
             tracked.replica = self._choose(tracked, keys)

@@ -25,12 +25,14 @@ from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.responses import Responses
 from albireo.server.endpoints.scoring import rankings, scores
+from albireo.server.endpoints.sleep import Sleep
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.stored_responses import StoredResponses
 from albireo.server.endpoints.tokens import Tokens
 from albireo.server.endpoints.transcriptions import Transcriptions
 from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
+from albireo.server.origins import behind_origins
 from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
 
@@ -38,7 +40,7 @@ from albireo.server.serving import Serving
 def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
     """All there are. Args: batches: None: a server without; their routes say so."""
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
-    responses = ResponseStore()
+    sleep, responses = Sleep(serving), ResponseStore()
     stored = StoredResponses(serving, responses)
     files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
@@ -67,6 +69,9 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
         Route("/v1/unload_lora_adapter", adapters.unload, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
+        Route("/sleep", sleep.sleep, methods=["POST"]),
+        Route("/wake_up", sleep.wake_up, methods=["POST"]),
+        Route("/is_sleeping", sleep.is_sleeping),
         Route("/v1/models", status.models),
         Route("/v1/models/{name:path}", status.model),
         Route("/v1/requests/{name}/explain", status.explain),
@@ -82,14 +87,16 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
 
 
 def application(serving: Serving, batches: Batches | None = None) -> ASGIApp:
-    """The routes behind the guard; lines of batches have passed it already, as whole files."""
+    """The routes behind the guard, as pages may ask them; lines of batches have passed it already, as whole files."""
     app = Starlette(
         routes=routes(serving, batches), exception_handlers={HTTPException: _no_route, HttpError: _http_error}
     )
     app.router.redirect_slashes = False
     if batches is not None:
         batches.use(Guard(app, (), (), serving.settings.log_requests))
-    return Guard(app, serving.settings.api_key, ("/health", *ASSETS), serving.settings.log_requests)
+    guarded = Guard(app, serving.settings.api_key, ("/health", *ASSETS), serving.settings.log_requests)
+    # outside: a browser asks whether a page may ask without the key
+    return behind_origins(guarded, serving.settings.allowed_origins)
 
 
 async def _no_route(http: Request, error: Exception) -> Response:

@@ -97,7 +97,7 @@ def refused(error: EngineError, prompt_field: str) -> HttpError:
         return HttpError(400, message, param=field.group(1) if field else None, code="invalid_value")
     if isinstance(error, InvariantError):
         return HttpError(500, "an internal promise does not hold; the server's log has more", code="internal")
-    return busy(503, "the engine does not run", "engine_down")
+    return busy(503, "the engine does not run; the server's log says why", "engine_down")
 
 
 def ended(reason: int | str | None) -> HttpError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from albireo.engine_process.client import EngineClient
+from albireo.engine_process.client import EngineClient, Health
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
 
@@ -113,7 +113,7 @@ class Metrics:
     def text(self, engines: Sequence[EngineClient]) -> bytes:
         """What Prometheus scrapes."""
         for index, (noted, engine) in enumerate(zip(self._engines, engines, strict=True)):
-            noted.note_state(not engine.requests, engine.health.num_restarts)
+            noted.note_state(not engine.requests, engine.health)
             if engine.ready is not None:
                 self._info.labels(*_cache_info(engine.ready, str(index)).values()).set(1)
         return generate_latest(self.registry)
@@ -140,6 +140,10 @@ class _EngineMetrics:
         self._cached = self._counter("prompt_tokens_cached", "Of those, found in the prefix cache.")
         self._generation = self._counter("generation_tokens", "Tokens produced.")
         self._restarts = self._gauge("engine_restarts", "Engine processes started after one died.", "albireo")
+        self._sleep = {
+            state: self._of(Gauge, "vllm:engine_sleep_state", "Whether it has a process.", ("sleep_state", state))
+            for state in ("awake", "weights_offloaded", "discard_all")
+        }
         self._step_tokens = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP)
         self._ttft = self._histogram("time_to_first_token_seconds", "From arrival to the first token.", _TTFT)
         self._itl = self._histogram("inter_token_latency_seconds", "From a token to the next.", _ITL)
@@ -237,12 +241,14 @@ class _EngineMetrics:
         if max(lengths) > 1:
             self._tpot.observe((times.last_token_s - times.first_token_s) / (max(lengths) - 1))
 
-    def note_state(self, is_idle: bool, num_restarts: int) -> None:
+    def note_state(self, is_idle: bool, health: Health) -> None:
         """How the engine is now."""
         if is_idle:
             for gauge in self._gauges:
                 gauge.set(0)
-        self._restarts.set(num_restarts)
+        self._restarts.set(health.num_restarts)
+        self._sleep["awake"].set(health.state != "asleep")
+        self._sleep["discard_all"].set(health.state == "asleep")
 
     # -- making them ---------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,7 @@ async def _serve(
         asyncio.create_task(_drain_when(stopping, serving, batches, server)),
         asyncio.create_task(_end_when_failed(serving, server)),
         asyncio.create_task(_sweep(serving)),
+        asyncio.create_task(_rest(serving)),
     ]
     try:
         await server.serve(sockets=[listening])
@@ -184,6 +185,16 @@ async def _sweep(serving: Serving) -> None:
     while True:
         await asyncio.sleep(min(1.0, serving.settings.reader_timeout / 4))
         break_stuck(serving, time.monotonic())
+
+
+async def _rest(serving: Serving) -> None:
+    """Send the engine to sleep each time that nobody wanted anything of it for long."""
+    after_s, client = serving.settings.sleep_after, serving.client
+    while after_s:
+        await asyncio.sleep(min(1.0, after_s / 4))
+        if client.rest_s() >= after_s and not serving.is_draining:
+            await client.sleep()
+            _LOG.info('{"time":%.3f,"event":"asleep","rest_s":%g}', time.time(), after_s)
 
 
 def _max_connections() -> int:

@@ -163,6 +163,13 @@ class Serving:
             raise busy(503, "the engine does not run", "engine_down", 5)
         _ = self.ready
 
+    def check_trusted(self, what: str) -> None:
+        """Args: what: may only be done by who may ask for anything. Raises: HttpError 403 where that may be anybody."""
+        if not self.settings.is_loopback and not self.settings.api_key:
+            raise HttpError(
+                403, f"{what} on a server for this machine alone, or with --api-key; start it so", code="forbidden"
+            )
+
     def check_model(self, name: str | None) -> None:
         """Raises: HttpError 404 for the name of another model, which is no adapter either."""
         if name is not None and name not in self.names and self.adapters.find(name) is None:

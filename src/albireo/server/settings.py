@@ -14,6 +14,7 @@ from albireo.errors import ConfigError
 from albireo.params import POOLING_TYPES, PoolingType
 from albireo.parsers.output_parser import TOOL_CALL_PARSERS
 from albireo.parsers.reasoning import REASONING_PARSERS
+from albireo.server.origins import LOOPBACK, parse_origins
 
 #: Names of variables that a caller may hand to a chat template.
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
@@ -29,6 +30,8 @@ class ServerSettings:
         served_model_name: names the model answers to, the first is told; by default the name of its directory.
         lora_modules: adapters (LoRA) to serve from the start, each as name=path; needs enable_lora.
         api_key: keys of which a request must bring one, but for /health and /; @FILE: those in a file, one a line.
+        allowed_origins: pages that a browser lets ask this server, each as http://host:port; *: any. Loopback: those of
+            this machine, by any port, which are allowed unless told. An empty list, []: only the server's own.
         ssl_keyfile: key of the certificate, to serve HTTPS.
         ssl_certfile: certificate, to serve HTTPS.
         max_num_queued_requests: accepted requests without a first token; further ones are answered with 429.
@@ -37,6 +40,8 @@ class ServerSettings:
             the header x-request-timeout.
         shutdown_timeout: seconds that running requests are given after SIGTERM.
         health_timeout: seconds without a step, with work to do, after which /health says so.
+        sleep_after: seconds without a request, after which the engine gives its memory back; the next request starts
+            it again, and waits for it. 0: never.
         reader_timeout: seconds a client may read nothing of its stream before it is given up.
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
@@ -70,6 +75,7 @@ class ServerSettings:
     served_model_name: tuple[str, ...] = ()
     lora_modules: tuple[str, ...] = ()
     api_key: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = (LOOPBACK,)
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None
     max_num_queued_requests: int = 1024
@@ -77,6 +83,7 @@ class ServerSettings:
     request_timeout: float = 0.0
     shutdown_timeout: float = 30.0
     health_timeout: float = 60.0
+    sleep_after: float = 0.0
     reader_timeout: float = 60.0
     max_body_bytes: int = 10 << 20
     max_n: int = 128
@@ -114,7 +121,7 @@ class ServerSettings:
         ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
-        for name in ("request_timeout", "shutdown_timeout"):
+        for name in ("request_timeout", "shutdown_timeout", "sleep_after"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds from 0")
         for name in ("health_timeout", "reader_timeout", "watch_interval"):
@@ -128,6 +135,7 @@ class ServerSettings:
                 raise ConfigError(f"{name}={getattr(self, name)!r:.60} is unknown; choose one of {choices}")
         if self.otlp_endpoint is not None:
             object.__setattr__(self, "otlp_endpoint", _traces_url(self.otlp_endpoint))
+        object.__setattr__(self, "allowed_origins", parse_origins(self.allowed_origins))
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise ConfigError("an API key is blank or not ASCII; take another")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):

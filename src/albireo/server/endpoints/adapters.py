@@ -49,10 +49,4 @@ class AdapterEndpoints:
         serving.check_open()
         if not serving.ready.engine["enable_lora"]:
             raise HttpError(400, "this server runs no adapters; start it with --enable-lora", code="lora_disabled")
-        if not serving.settings.is_loopback and not serving.settings.api_key:
-            raise HttpError(
-                403,
-                "adapters are loaded on a server for this machine alone, or with --api-key; start it so, or name its "
-                "adapters with --lora-modules",
-                code="forbidden",
-            )
+        serving.check_trusted("adapters are loaded")

@@ -44,6 +44,9 @@ _POSTS = (
 _OTHERS = (
     ("post", "/v1/audio/transcriptions", "Write down what is said in a sound."),
     ("post", "/v1/audio/translations", "The same, in English."),
+    ("post", "/sleep", "Give the engine's memory back until a request comes."),
+    ("post", "/wake_up", "Start it again."),
+    ("get", "/is_sleeping", "Whether it has no process."),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
@@ -68,6 +71,8 @@ _OTHERS = (
 _PAGE = (("limit", "integer", "At most so many."), ("after", "string", "Only those behind this id."))
 #: Path -> what may stand behind its question mark: name, type, what it does.
 _QUERIES = {
+    "/sleep": (("level", "integer", "1 or 2, which are the same here."),),
+    "/wake_up": (("tags", "string", "weights or kv_cache; either wakes all."),),
     "/v1/responses/{name}": (
         ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
         ("starting_after", "integer", "Only those behind the one with this sequence_number."),

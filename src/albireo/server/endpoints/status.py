@@ -23,9 +23,10 @@ class Status:
         self._serving = serving
 
     async def health(self, http: Request) -> Response:
-        """200 when requests are served and, if there are any, get on; 503 with the reason otherwise."""
+        """200 when requests are served, if only after waking, and, if there are any, get on; 503 with the reason
+        otherwise."""
         state, status = self._health() | self._engines(), 503
-        if state["status"] == "ok":
+        if state["status"] in ("ok", "asleep", "waking"):
             status = 200
         return _json(state, status, {} if status == 200 else {"retry-after": "1"})
 
@@ -35,8 +36,9 @@ class Status:
             return {"status": "failed"}
         if serving.is_draining:
             return {"status": "shutting_down", "num_requests": len(serving.client.requests)}
-        if health.state == "loading" or serving.metrics is None:
-            return {"status": "loading", "progress": round(health.loaded_frac, 3)}
+        if health.state in ("loading", "waking") or serving.metrics is None:
+            state = "loading" if serving.metrics is None else health.state
+            return {"status": state, "progress": round(health.loaded_frac, 3)}
         if health.state != "ready":
             return {"status": health.state, "num_restarts": health.num_restarts}
         idle_s = serving.client.idle_s()
@@ -53,7 +55,7 @@ class Status:
         for engine in engines:
             health = engine.health
             state: dict[str, Any] = {"status": "ok" if health.state == "ready" else health.state}
-            if health.state == "loading":
+            if health.state in ("loading", "waking"):
                 state["progress"] = round(health.loaded_frac, 3)
             if health.failure is not None:
                 state["error"] = type(health.failure).__name__

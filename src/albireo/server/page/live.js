@@ -55,7 +55,7 @@ function words(event) {
     const rest = [[num_waiting, "waiting"], [num_swapped, "swapped"]].filter(([count]) => count);
     return [[`${num_running} running`, ...rest.map((each) => each.join(" "))].join(", "), "good"];
   }
-  const done = event.state === "loading" || event.state === "restarting" ? ` ${Math.round(100 * event.loaded_frac)} %` : "";
+  const done = ["loading", "waking", "restarting"].includes(event.state) ? ` ${Math.round(100 * event.loaded_frac)} %` : "";
   return [`${event.state}${done}`, event.state === "failed" ? "bad" : ""];
 }
 

@@ -1,0 +1,132 @@
+"""Engines without a process until a request comes, over played processes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from albireo.engine_process.messages import Add, Failed, Start
+from albireo.errors import EngineError
+from replicas.played_engines import KILL, Bench, is_whole, played, restarted, settled
+
+
+async def asleep(bench: Bench) -> None:
+    """Send all engines to sleep; their processes end as they are told to."""
+    await bench.all.sleep()
+    assert bench.all.is_asleep and bench.all.health.state == "asleep"
+    for process in bench.processes:
+        assert process.num_killed == 1
+        process.die(KILL)
+    await settled()
+    assert [engine.pid for engine in bench.all.engines] == [None] * len(bench.processes)
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_request_wakes_them_all_and_is_no_recovery(num: int) -> None:
+    async def play(bench: Bench) -> None:
+        before = bench.add([1])
+        bench.run()
+        await asleep(bench)
+        old = list(bench.processes)
+        tracked = bench.add([5, 6])
+        assert bench.all.health.state == "waking" and not bench.all.is_asleep
+        await settled()
+        for process, gone in zip(bench.processes, old, strict=True):
+            assert process is not gone
+            assert [type(each) for each in process.heard] == [Start]
+            process.is_ready()
+        heard = [type(each) for process in bench.processes for each in process.heard]
+        assert (heard.count(Start), heard.count(Add), len(heard)) == (num, 1, num + 1), "nothing is done with care"
+        bench.run()
+        assert is_whole(before) and is_whole(tracked)
+        assert bench.all.health.num_restarts == tracked.num_restarts == 0 and tracked.times.restarts_s == 0
+
+    played(play, num)
+
+
+def test_what_has_work_does_not_sleep() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1])
+        assert bench.all.rest_s() == 0
+        with pytest.raises(EngineError, match="1 requests"):
+            await bench.all.sleep()
+        assert [process.num_killed for process in bench.processes] == [0, 0]
+        bench.run()
+        assert is_whole(tracked) and bench.all.rest_s() > 0
+        bench.processes[1].die(KILL)
+        assert bench.all.rest_s() == 0
+        with pytest.raises(EngineError, match="being started"):
+            await bench.all.sleep()
+        assert bench.processes[0].num_killed == 0
+        (await restarted(bench, 1)).is_ready()
+        await bench.all.sleep()
+
+    played(play)
+
+
+def test_a_request_that_comes_while_the_process_ends_waits_for_the_next() -> None:
+    async def play(bench: Bench) -> None:
+        await bench.all.sleep()
+        (old,) = bench.processes
+        tracked = bench.add([1])
+        await settled()
+        assert bench.processes == [old], "the old one still has the memory"
+        old.die(KILL)
+        (await restarted(bench, 0)).is_ready()
+        bench.run()
+        assert is_whole(tracked) and bench.all.health.num_restarts == 0
+
+    played(play, num=1)
+
+
+def test_a_death_while_waking_is_one_like_any_other() -> None:
+    async def play(bench: Bench) -> None:
+        await asleep(bench)
+        tracked = bench.add([1])
+        await settled()
+        bench.processes[0].die(KILL)
+        assert bench.all.health.state == "restarting" and bench.all.health.num_restarts == 1
+        (await restarted(bench, 0)).is_ready()
+        bench.run()
+        assert is_whole(tracked) and tracked.num_restarts == 1
+
+    played(play, num=1)
+
+
+def test_where_waking_fails_its_requests_are_told_and_the_next_one_tries_again() -> None:
+    async def play(bench: Bench) -> None:
+        await asleep(bench)
+        waking = asyncio.create_task(bench.all.wake())
+        tracked = bench.add([1])
+        await settled()
+        (process,) = bench.processes
+        process.say(Failed("OutOfMemory", "12 GiB are needed, 3 are free"))
+        with pytest.raises(EngineError, match="could not be started"):
+            await waking
+        assert tracked.is_over and "could not be started" in str(tracked.error)
+        assert bench.all.health.state == "asleep" and bench.all.failure is None
+        process.die(0)
+        again = bench.add([2])
+        (await restarted(bench, 0)).is_ready()
+        bench.run()
+        assert is_whole(again) and len(bench.over) == 2
+
+    played(play, num=1)
+
+
+def test_sleeping_and_waking_twice_changes_nothing() -> None:
+    async def play(bench: Bench) -> None:
+        await bench.all.wake()
+        await asleep(bench)
+        await bench.all.sleep()
+        waking = [asyncio.create_task(bench.all.wake()) for _ in range(2)]
+        await settled()
+        for process in bench.processes:
+            process.is_ready()
+        await asyncio.gather(*waking)
+        tracked = bench.add([3])
+        bench.run()
+        assert is_whole(tracked)
+
+    played(play)

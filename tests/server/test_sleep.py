@@ -1,0 +1,53 @@
+"""A server whose engine gives its memory back: when told to, and after a while without a request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from server_process import has_ended, wait_until
+
+ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+
+
+def test_it_sleeps_when_told_to_and_wakes_for_a_request(start: Any, open_stream: Any) -> None:
+    server = start(is_poisoned=True)
+    http = server.http
+    first = http.post("/v1/completions", json=ASK).json()
+    server.gate.hold(1)
+    connection = open_stream(server, {**ASK, "stream": True})
+    wait_until(server.gate.is_holding, server)
+    refusal = http.post("/sleep")
+    assert refusal.status_code == 409 and "1 requests" in refusal.json()["error"]["message"]
+    server.gate.open()
+    assert b"HTTP/1.1 200" in connection.recv(1 << 16)
+    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 2, server)
+    (worker,) = server.workers()
+    assert http.post("/sleep?level=1").status_code == 200
+    assert has_ended(worker) and server.workers() == []
+    assert http.get("/is_sleeping").json() == {"is_sleeping": True}
+    assert http.get("/health").json() == {"status": "asleep", "num_restarts": 0}
+    assert (
+        'vllm:engine_sleep_state{engine="0",model_name="story",sleep_state="discard_all"} 1.0'
+        in http.get("/metrics").text
+    )
+    assert http.post("/v1/completions", json=ASK).json()["choices"] == first["choices"]
+    assert http.get("/is_sleeping").json() == {"is_sleeping": False}
+    assert http.post("/sleep").status_code == 200 and http.post("/wake_up?tags=weights").status_code == 200
+    assert http.get("/health").json() == {"status": "ok", "num_restarts": 0} and len(server.workers()) == 1
+    for path, field in (("/sleep?level=3", "level"), ("/wake_up?tags=all", "tags"), ("/sleep?mode=keep", "mode")):
+        bad = http.post(path)
+        assert (bad.status_code, bad.json()["error"]["param"]) == (400, field)
+
+
+def test_it_sleeps_by_itself(start: Any) -> None:
+    server = start("--sleep-after", "0.2")
+    for name in ("a", "b"):
+        wait_until(lambda: server.http.get("/is_sleeping").json()["is_sleeping"], server)
+        wait_until(lambda: not server.workers(), server)
+        answer = server.http.post("/v1/completions", json={**ASK, "request_id": name})
+        assert answer.json()["usage"]["completion_tokens"] == 12
+        parts = server.http.get(f"/v1/requests/cmpl-{name}/explain").json()["parts"]
+        assert parts["queue_s"] > 0.05 and parts.get("restart_s", 0) == 0
+    told = [json.loads(line) for line in list(server.lines) if '"asleep"' in line]
+    assert len(told) >= 2 and told[0]["rest_s"] == 0.2

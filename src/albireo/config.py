@@ -67,6 +67,9 @@ class EngineConfig:
             tokens are computed again in less time; 0: they always are. Not for the CPU, whose KV cache is there anyway.
         num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name); where layers form groups, of each.
         enable_prefix_caching: reuse the KV cache of prompts that begin alike.
+        prefix_cache_dir: folder where what was computed of prompts and answers is kept in files, and read from in place
+            of computing it again, also by the next process; None: it is kept in the KV cache alone.
+        prefix_cache_dir_bytes: most bytes of its files; those that were of no use for longest go first.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
         seed: where requests without a seed of their own derive theirs from.
         num_threads: compute threads, of all ranks together; None: one per core this process may run on.
@@ -121,6 +124,8 @@ class EngineConfig:
     swap_space: float = 0.0
     num_gpu_blocks_override: int | None = None
     enable_prefix_caching: bool = True
+    prefix_cache_dir: str | None = None
+    prefix_cache_dir_bytes: int = 16 << 30
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     seed: int = 0
     num_threads: int | None = None
@@ -146,7 +151,7 @@ class EngineConfig:
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
-        for name in ("model", "tokenizer", "allowed_local_media_path"):
+        for name in ("model", "tokenizer", "allowed_local_media_path", "prefix_cache_dir"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
         object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
@@ -161,6 +166,7 @@ class EngineConfig:
             _at_least_if_given(name, getattr(self, name), 1)
         _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
         _at_least("data_parallel_size", self.data_parallel_size, 1, MAX_ENGINES)
+        _at_least("prefix_cache_dir_bytes", self.prefix_cache_dir_bytes, 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
         object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
         object.__setattr__(self, "limit_mm_per_prompt", MediaLimits.of(self.limit_mm_per_prompt))

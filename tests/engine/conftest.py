@@ -7,6 +7,8 @@ without any engine (alone()).
 
 from __future__ import annotations
 
+import itertools
+import json
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +77,7 @@ class ToyExecutor:
         self.num_computed_tokens = 0
         self.plans: list[dict[int, tuple[int, int, int]]] = []
         self.copies: list[list[tuple[int, int]]] = []
-        self.num_swapped_in = 0
+        self.num_swapped_in = self.num_filled = 0
         self.num_drafts = 0
         self._may_be_begun = False
         #: what each slot of a recurrent layer keeps: how many tokens it has seen, and the checksum of them
@@ -121,7 +123,11 @@ class ToyExecutor:
                 layer[target] = list(layer[source])
             for source, target in plan.swap_ins:
                 layer[target] = list(host[source])
+        for block, content in plan.fills:
+            first, second = json.loads(content)
+            self.layers[0][block], self.layers[1][block] = first, second
         self.num_swapped_in += len(plan.swap_ins)
+        self.num_filled += len(plan.fills)
         for source, target in plan.state_copies:
             self.states[target] = self.states[source]
 
@@ -164,7 +170,7 @@ class ToyExecutor:
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
         if self.states:
             self._check_states(plan)
-        for moves in (plan.swap_outs, plan.swap_ins):
+        for moves in (plan.swap_outs, [*plan.swap_ins, *((content, block) for block, content in plan.fills)]):
             assert len({target for _, target in moves}) == len(moves), "a block is written twice"
         writers: dict[int, tuple[int, int]] = {}
         size, limit = self.settings.block_size, self.settings.max_num_batched_tokens
@@ -236,7 +242,7 @@ class ToyExecutor:
         how, self.fail_next = self.fail_next, None
         if how != "before":
             for layer, blocks in enumerate(self.layers):
-                for _, target in (*plan.block_copies, *plan.swap_ins):
+                for target in (*(target for _, target in (*plan.block_copies, *plan.swap_ins)), *dict(plan.fills)):
                     blocks[target] = [-2] * self.settings.block_size
                 for _, target in plan.swap_outs:
                     self.hosts[layer][target] = [-2] * self.settings.block_size
@@ -286,6 +292,31 @@ class ToyExecutor:
         return SampledToken(task.seq_id, token, TokenLogprobs([token], [-1.0], [1]) if wanted else None)
 
 
+class ToyFiles:
+    """Blocks kept outside the toy's KV store, of which any may be lost.
+
+    Attributes: content_of: what is kept, by key; it outlives the engine.
+    """
+
+    def __init__(self, content_of: dict[bytes, bytes], toy: ToyExecutor) -> None:
+        self.content_of, self._toy = content_of, toy
+        self.num_read = 0
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes]:
+        found = list(itertools.takewhile(bool, map(self.content_of.get, keys)))
+        self.num_read += len(found)
+        return [content for content in found if content]
+
+    def keep(self, blocks: Sequence[tuple[bytes, int]]) -> None:
+        for key, block in blocks:
+            layers = [layer[block] for layer in self._toy.layers]
+            assert min(map(min, layers)) >= 0, "a block is kept that was not written"
+            kept = json.dumps(layers).encode()
+            assert self.content_of.setdefault(key, kept) == kept, "two contents go by one key"
+
+    def close(self) -> None: ...
+
+
 def alone(
     prompt: Sequence[int], params: SamplingParams, seed: int, longest: int
 ) -> tuple[list[int], str, int | str | None]:
@@ -303,10 +334,15 @@ def alone(
 
 @dataclass
 class Bench:
-    """An engine on the toy, a clock that counts, and all that was reported, checked as it comes."""
+    """An engine on the toy, a clock that counts, and all that was reported, checked as it comes.
+
+    kept: of blocks outside the KV store, by key; None: none are.
+    """
 
     settings: EngineSettings
     method: Method | None = None
+    kept: dict[bytes, bytes] | None = None
+    files: ToyFiles | None = field(init=False)
     engine: Engine = field(init=False)
     toy: ToyExecutor = field(init=False)
     now: float = 0.0
@@ -319,7 +355,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.toy = ToyExecutor(self.settings)
-        self.engine = Engine(self.settings, self.toy, self._clock, self.method)
+        self.files = None if self.kept is None else ToyFiles(self.kept, self.toy)
+        self.engine = Engine(self.settings, self.toy, self._clock, self.method, self.files)
 
     def _clock(self) -> float:
         self.now += 1.0
@@ -405,8 +442,8 @@ class Bench:
             assert (got, reason, stop_reason) == expected
 
 
-def make_bench(method: Method | None = None, **kwargs: Any) -> Bench:
-    """A bench with one group of 63 usable blocks of 8, unless told otherwise. method: how drafts are made."""
+def make_bench(method: Method | None = None, kept: dict[bytes, bytes] | None = None, **kwargs: Any) -> Bench:
+    """A bench with one group of 63 usable blocks of 8, unless told otherwise. Args: see Bench; method: of drafts."""
     defaults = {
         "num_blocks": 64,
         "block_size": 8,
@@ -414,7 +451,7 @@ def make_bench(method: Method | None = None, **kwargs: Any) -> Bench:
         "vocab_size": VOCAB_SIZE,
         "embedding_size": 1,
     }
-    return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}), method)
+    return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}), method, kept)
 
 
 @pytest.fixture(scope="session")

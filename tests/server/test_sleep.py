@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from server_process import has_ended, wait_until
@@ -40,13 +41,15 @@ def test_it_sleeps_when_told_to_and_wakes_for_a_request(start: Any, open_stream:
         assert (bad.status_code, bad.json()["error"]["param"]) == (400, field)
 
 
-def test_it_sleeps_by_itself(start: Any) -> None:
-    server = start("--sleep-after", "0.2")
+def test_it_sleeps_by_itself_and_what_is_kept_in_files_is_there_when_it_wakes(start: Any, tmp_path: Path) -> None:
+    server = start("--sleep-after", "0.2", "--prefix-cache-dir", str(tmp_path / "kept"))
     for name in ("a", "b"):
         wait_until(lambda: server.http.get("/is_sleeping").json()["is_sleeping"], server)
         wait_until(lambda: not server.workers(), server)
-        answer = server.http.post("/v1/completions", json={**ASK, "request_id": name})
-        assert answer.json()["usage"]["completion_tokens"] == 12
+        answer = server.http.post("/v1/completions", json={**ASK, "prompt": [9] * 100, "request_id": name})
+        usage = answer.json()["usage"]
+        assert usage["completion_tokens"] == 12
+        assert usage["prompt_tokens_details"]["cached_tokens"] == (96 if name == "b" else 0)
         parts = server.http.get(f"/v1/requests/cmpl-{name}/explain").json()["parts"]
         assert parts["queue_s"] > 0.05 and parts.get("restart_s", 0) == 0
     told = [json.loads(line) for line in list(server.lines) if '"asleep"' in line]

@@ -81,7 +81,12 @@ class AsyncLLM:
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
         self._loras = LoraModels(loaded.adapters)
         driver = Driver(
-            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
+            loaded.settings,
+            loaded.execute,
+            loaded.tokenizer,
+            adapters=loaded.adapters,
+            method=loaded.method,
+            files=loaded.files,
         )
         thread = EngineThread(driver, loaded.prepare)
         self._thread: EngineThread | None = thread
@@ -245,6 +250,8 @@ class AsyncLLM:
         self._encoding.shutdown(wait=False)
         self._compiling.shutdown(wait=False)
         self._thread = None
+        if self.loaded is not None and self.loaded.files is not None:
+            self.loaded.files.close()
         self.loaded = None
 
     async def __aenter__(self) -> AsyncLLM:

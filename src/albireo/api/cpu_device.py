@@ -151,4 +151,5 @@ class CpuDevice:
             seeing=seeing,
             hidden_states=hidden_states,
             listener=listener,
+            contents=model if isinstance(model, (CpuModel, TensorParallelModel)) else None,
         )

@@ -12,6 +12,7 @@ from albireo.api.adapters import Adapters
 from albireo.api.admission import Submission
 from albireo.api.guarded_engine import GuardedEngine
 from albireo.api.request_record import RequestRecord
+from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import EngineStats
@@ -34,9 +35,10 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
         adapters: Adapters | None = None,
         method: Method | None = None,
+        files: BlockFiles | None = None,
     ) -> None:
-        """Args: adapters: those that requests may have. method: how drafts are made; None: as settings say."""
-        self._guarded = GuardedEngine(settings, execute, clock, method)
+        """Args: adapters: those that requests may have. method, files: as Engine has them."""
+        self._guarded = GuardedEngine(settings, execute, clock, method, files)
         self._engine = self._guarded.engine
         self._tokenizer = tokenizer
         self._adapters = adapters

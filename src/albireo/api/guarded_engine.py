@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from albireo.engine.engine import Engine
+from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.errors import OutOfMemory
@@ -43,9 +44,10 @@ class GuardedEngine:
         execute: Callable[[StepPlan], StepResult],
         clock: Callable[[], float] = time.monotonic,
         method: Method | None = None,
+        files: BlockFiles | None = None,
     ) -> None:
         """Args: as Engine has them."""
-        self.engine = Engine(settings, self._noting, clock, method)
+        self.engine = Engine(settings, self._noting, clock, method, files)
         self._execute = execute
         self._plan: StepPlan | None = None
 

@@ -80,7 +80,12 @@ class LLM:
         self._request_ids = itertools.count()
         self._admission = Admission.of(loaded)
         self._driver: Driver | None = Driver(
-            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
+            loaded.settings,
+            loaded.execute,
+            loaded.tokenizer,
+            adapters=loaded.adapters,
+            method=loaded.method,
+            files=loaded.files,
         )
         self._loras = LoraModels(loaded.adapters)
 
@@ -318,6 +323,8 @@ class LLM:
     def close(self) -> None:
         """Let the model and its memory go, after a call that is running. Closing twice is fine."""
         with self._lock:
+            if self.loaded is not None and self.loaded.files is not None:
+                self.loaded.files.close()
             self.loaded = None
             self._driver = None
 

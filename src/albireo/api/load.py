@@ -33,6 +33,7 @@ from albireo.api.perception import (
     open_perception,
 )
 from albireo.api.pooler import LazyPooler
+from albireo.api.prefix_files import check_prefix_files, open_prefix_files
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.share import Share
@@ -42,9 +43,11 @@ from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.compiler.passes import deepstack, hidden_states
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
+from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
@@ -80,6 +83,7 @@ class Loaded:
             nothing to execute; returns whether it did any.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         pooling_rule: what its files say of embeddings, or of scores.
+        files: where blocks of sequences that are over are kept; None: nowhere.
         adapters: those that requests may have; None without enable_lora.
         method: how drafts are made; None: as settings.speculative says. hidden_states: those that a head reads, which
             execute keeps.
@@ -108,6 +112,7 @@ class Loaded:
     method: Method | None = None
     hidden_states: StateStore | None = None
     config_directory: Path = Path()
+    files: BlockFiles | None = None
 
     @property
     def one_rank(self) -> CpuModel:
@@ -163,6 +168,7 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory, drafter, perception, hearing = _plan_all(config, source, device)
+        check_prefix_files(config, programs, device.name, not model_config.blocks.sees_both_ways)
         problems = MediaProblems(HEARS, "", HEARS) if hearing else media_problems(source, perception)
         _warn(config, directory, problems)
         if drafter is not None:
@@ -220,6 +226,10 @@ def load(
             listener,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
+        files = None
+        if config.prefix_cache_dir is not None:
+            assert isinstance(model, (CpuModel, TensorParallelModel)), "of the CPU"
+            files = open_prefix_files(config, directory, programs, memory.max_model_len, model)
         settings = EngineSettings.from_config(
             config,
             num_blocks=memory.num_blocks,
@@ -263,6 +273,7 @@ def load(
             adapters=adapters,
             method=guessing.method,
             hidden_states=guessing.hidden_states,
+            files=files,
         )
 
 

@@ -61,7 +61,12 @@ class Session:
         loaded = self.loaded
         self._admission = Admission.of(loaded)
         self._driver = Driver(
-            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
+            loaded.settings,
+            loaded.execute,
+            loaded.tokenizer,
+            adapters=loaded.adapters,
+            method=loaded.method,
+            files=loaded.files,
         )
         self._adapter = None if lora is None or loaded.adapters is None else loaded.adapters.load(lora)
         self._num_requests = 0

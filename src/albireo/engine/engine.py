@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 
 from albireo.engine.answer import check_answer
+from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.pooling import pooling_of
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
@@ -48,13 +49,15 @@ class Engine:
         execute: Callable[[StepPlan], StepResult],
         clock: Callable[[], float],
         method: Method | None = None,
+        files: BlockFiles | None = None,
     ) -> None:
-        """Args: method: how drafts are made; None: as settings.speculative says."""
+        """Args: method: how drafts are made; None: as settings.speculative says. files: where blocks of sequences that
+        are over are kept; None: nowhere."""
         self._settings = settings
         self._execute = execute
         self._clock = clock
         self._counters = Counters()
-        self._scheduler = Scheduler(settings, self._counters, method)
+        self._scheduler = Scheduler(settings, self._counters, method, files)
         self._requests: dict[str, Request] = {}
         self._num_requests = 0
         self._num_sequences = 0

@@ -17,6 +17,7 @@ from albireo.engine.block_tables import BlockTables
 from albireo.engine.books import check_books
 from albireo.engine.drafting import Drafting
 from albireo.engine.host_pool import HostPool
+from albireo.engine.kept_prefixes import BlockFiles, KeptPrefixes
 from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
 from albireo.engine.queue import Line
@@ -62,7 +63,14 @@ class Scheduler:
        for what preemption may return). So whoever shares its prefix comes when it is computed, and finds it.
     """
 
-    def __init__(self, settings: EngineSettings, counters: Counters, method: Method | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        counters: Counters,
+        method: Method | None = None,
+        files: BlockFiles | None = None,
+    ) -> None:
+        """Args: files: where blocks of sequences that are over are kept; None: nowhere."""
         self.waiting = Line()
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows)
@@ -74,6 +82,7 @@ class Scheduler:
             takes_snapshots=settings.enable_prefix_caching,
         )
         self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
+        self.kept = None if files is None else KeptPrefixes(files, self.cache, settings.block_size)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.host = HostPool(settings.num_host_blocks, self.tables)
         #: None where there are no drafts.
@@ -109,6 +118,8 @@ class Scheduler:
         if seq.status is Status.WAITING:
             self.waiting.remove(seq)
         elif seq.status is Status.RUNNING:
+            if self.kept is not None:
+                self.kept.keep(seq)
             self._vacate(seq)
         self.host.forget(seq)
         if self.drafting is not None:
@@ -250,7 +261,9 @@ class Scheduler:
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
-        start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
+        kept = [] if self.kept is None else self.kept.read(seq, hit)
+        num_cached = hit.num_tokens + len(kept) * self._settings.block_size
+        start = seq.num_computed_tokens = max(num_cached, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
         num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new), start))
@@ -258,8 +271,10 @@ class Scheduler:
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
         self.host.swap_in(seq, hit.num_tokens, plan)
+        if self.kept is not None:
+            self.kept.fill(seq, hit.num_tokens, kept, plan)
         self.cache.publish(seq, hit.num_tokens, start)
-        self._step.admitted.append((seq, hit.num_tokens))
+        self._step.admitted.append((seq, num_cached))
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 

@@ -136,7 +136,7 @@ class Worker:
         self._adapters = AdapterReader(loaded.adapters, inbox.put, self.tell)
         self._executor = NotingExecutor(loaded.execute, ledger)
         self._prepare = loaded.prepare
-        self._guarded = GuardedEngine(loaded.settings, self._executor, method=loaded.method)
+        self._guarded = GuardedEngine(loaded.settings, self._executor, method=loaded.method, files=loaded.files)
         self._engine = self._guarded.engine
         self._seq_ids: dict[int, range] = {}
         self._fresh: set[int] = set()

@@ -53,16 +53,31 @@ class StateTier(Protocol):
         ...
 
 
+class BlockContents(Protocol):
+    """Blocks of a KV cache that whoever is between two steps may read and write."""
+
+    def block_content(self, block: int) -> list[memoryview]:
+        """All bytes of a block, in parts."""
+        ...
+
+
 class Pooler(Protocol):
     """A program that gives hidden states in place of logits, on the KV cache of a DeviceModel; they run in turn."""
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
 
 
-def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None, states: StateTier | None = None) -> None:
+def move_blocks(
+    plan: StepPlan,
+    model: DeviceModel,
+    host: HostTier | None,
+    states: StateTier | None = None,
+    contents: BlockContents | None = None,
+) -> None:
     """What a plan has moved before anything is computed, in the order that StepPlan names.
 
-    Raises: InvariantError when it swaps and there is no host memory for it, or copies what nobody keeps.
+    Raises: InvariantError when it swaps and there is no host memory for it, copies what nobody keeps, or fills blocks
+        that cannot be written from outside.
     """
     if plan.state_copies:
         if states is None:
@@ -76,6 +91,18 @@ def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None, state
         model.copy_blocks(plan.block_copies)
     if plan.swap_ins and host is not None:
         host.swap_in(plan.swap_ins)
+    if plan.fills:
+        if contents is None:
+            raise InvariantError(f"step {plan.step_idx} fills blocks, and nobody writes this device's from outside")
+        for block, content in plan.fills:
+            _fill(contents.block_content(block), content)
+
+
+def _fill(parts: list[memoryview], content: bytes) -> None:
+    first = 0
+    for part in parts:
+        part[:] = content[first : first + len(part)]
+        first += len(part)
 
 
 def _not_finite(step: PackedStep, outputs: StepOutputs) -> InvariantError:
@@ -104,6 +131,7 @@ class Runner:
         hidden_states: HiddenStates | None = None,
         num_ahead: int = 0,
         listener: Listener | None = None,
+        contents: BlockContents | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
@@ -114,6 +142,7 @@ class Runner:
         images: None where no prompt has any. seeing: the program of steps that have rows of some; None: the model's.
         hidden_states: where those of every step go, for a head that drafts; None: there is no such head.
         num_ahead: see pack_step(). listener: of positions that are sounds'; None: images are pictures.
+        contents: of KV blocks; None where no plan fills any.
         """
         self._model = model
         self._host = host
@@ -123,6 +152,7 @@ class Runner:
         self._ending = Scaled() if ending is None else ending
         self._images, self._seeing, self._listener = images, seeing, listener
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
+        self._contents = contents
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = GroupTables()
@@ -133,7 +163,7 @@ class Runner:
         Raises: InvariantError naming the sequence whose logits are not numbers. Nothing is kept of a failed step but
         KV slots, which the next step that needs them writes again, and states of sequences, which begin anew.
         """
-        move_blocks(plan, self._model, self._host, self._states)
+        move_blocks(plan, self._model, self._host, self._states, self._contents)
         if self._hidden_states is not None:
             self._hidden_states.copy_blocks(plan.block_copies)
         if self._listener is not None and self._images is not None:

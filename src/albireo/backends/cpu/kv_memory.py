@@ -71,6 +71,11 @@ class KVMemory:
             for source, target in pairs:
                 _native.copy(base + target * size, base + source * size, size)
 
+    def content(self, block: int) -> list[memoryview]:
+        """All bytes of a block, in parts, as they lie there."""
+        view = self.memory.view().data
+        return [view[start + block * size : start + (block + 1) * size] for start, size in self._runs()]
+
     def _runs(self) -> list[tuple[int, int]]:
         """Parts of blocks that lie in a row, all of them: where the first begins, and the size of each."""
         if self.layout.groups:

@@ -5,6 +5,7 @@ Called by catalog.py, model.py and the doctor. Does not know programs.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,12 @@ def isa_levels() -> tuple[str, ...]:
     if cap not in LEVELS:
         raise ConfigError(f"ALBIREO_ISA_MAX={cap!r} is no level; choose one of {', '.join(LEVELS)}")
     return tuple(level for level in _native.isa_levels() if LEVELS.index(level) >= LEVELS.index(cap))
+
+
+@cache
+def native_digest() -> str:
+    """SHA-256 of the native core's file: another build may compute other bits."""
+    return hashlib.sha256(Path(_native.__file__).read_bytes()).hexdigest()
 
 
 def refused_levels() -> dict[str, str]:

@@ -303,6 +303,10 @@ class CpuModel:
         """Copy whole blocks (source, target), in order."""
         self._kv.copy_blocks(pairs)
 
+    def block_content(self, block: int) -> list[memoryview]:
+        """All bytes of a block of the KV cache, in parts, to be read or written between steps."""
+        return self._kv.content(block)
+
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy what sequences keep, of whole slots (source, target), in order. A slot's states are side by side."""
         size = self.program.states.slot_bytes

@@ -111,6 +111,10 @@ class TensorParallelModel:
         for rank in self.ranks:
             rank.copy_blocks(pairs)
 
+    def block_content(self, block: int) -> list[memoryview]:
+        """All bytes of a block of the KV cache of every rank, in parts, to be read or written between steps."""
+        return [part for rank in self.ranks for part in rank.block_content(block)]
+
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call of rank 0 with the seconds it took there; for finding where time goes."""
         native = self.ranks[0].native

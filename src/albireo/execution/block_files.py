@@ -1,0 +1,149 @@
+"""BlockDirectory: contents of KV blocks in files, one each, named after the key of the block.
+
+Given to the engine by api/prefix_files.py, which says for which model a folder is. Reading is done where it is asked
+for, since computing again takes far longer; writing in a thread of its own, since nobody waits for it. A file is whole
+or it is not there, and says so by a hash: what else lies in the folder is never taken for a block.
+
+Several processes may share a folder. The oldest files go when all of them are larger than the limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from albireo.execution.runner import BlockContents
+
+_LOG = logging.getLogger(__name__)
+
+_SUFFIX = ".block"
+_HASH_BYTES = 32
+#: Bytes that wait for the thread; blocks that come while there are more are not kept.
+MAX_WAITING_BYTES = 256 << 20
+#: Most bytes that one request reads, which are in memory until its first step is done.
+MAX_READ_BYTES = 2 << 30
+#: What is left of the limit when files were removed, so that it is not done for each of them.
+_LEFT = 0.9
+
+
+class BlockDirectory:
+    """Invariant: what read() returns was written by keep(), to the byte.
+
+    Attributes: root: where all models' folders are, whose files count together.
+    """
+
+    def __init__(self, root: Path, model: str, contents: BlockContents, block_bytes: int, max_bytes: int) -> None:
+        """Args: model: name of the model's own folder; contents: of its blocks, each of block_bytes."""
+        self.root, self._folder = root, root / model
+        self._contents, self._block_bytes, self._max_bytes = contents, block_bytes, max_bytes
+        self._thread = ThreadPoolExecutor(1, "albireo-prefixes")
+        self._lock = threading.Lock()
+        self._waiting: set[bytes] = set()
+        self._num_bytes: int | None = None
+        self._has_failed = False
+
+    # -- for the engine ------------------------------------------------------------------------------------------------
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Contents of the leading ones that are there and whole; at most MAX_READ_BYTES of them."""
+        found = []
+        for key in keys[: MAX_READ_BYTES // self._block_bytes]:
+            content = self._read(self._path(key))
+            if content is None:
+                break
+            found.append(content)
+        return found
+
+    def keep(self, blocks: Sequence[tuple[bytes, int]]) -> None:
+        """Have those written that are not there yet, in order, as long as the thread keeps up."""
+        for key, block in blocks:
+            with self._lock:
+                if len(self._waiting) * self._block_bytes >= MAX_WAITING_BYTES or self._has_failed:
+                    return
+                if key in self._waiting:
+                    continue
+            path = self._path(key)
+            if path.exists():
+                continue
+            content = b"".join(self._contents.block_content(block))
+            with self._lock:
+                self._waiting.add(key)
+            self._thread.submit(self._write, key, path, content)
+
+    def close(self) -> None:
+        """Wait until all is written that was taken; nothing more is."""
+        self._thread.shutdown()
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _path(self, key: bytes) -> Path:
+        name = key.hex()
+        return self._folder / name[:2] / (name + _SUFFIX)
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        content = data[_HASH_BYTES:]
+        if len(content) != self._block_bytes or hashlib.sha256(content).digest() != data[:_HASH_BYTES]:
+            _LOG.warning("%s is no whole block of this model, and is removed; its tokens are computed again", path)
+            path.unlink(missing_ok=True)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it is of use: others are older
+        return content
+
+    def _write(self, key: bytes, path: Path, content: bytes) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            with open(unfinished, "wb", opener=_private) as file:
+                file.write(hashlib.sha256(content).digest())
+                file.write(content)
+            unfinished.replace(path)
+            self._keep_within(_HASH_BYTES + len(content))
+        except OSError as error:
+            if not self._has_failed:
+                _LOG.warning("prefixes are not kept any more: %s cannot be written (%s)", path.parent, error.strerror)
+            self._has_failed = True
+        finally:
+            with self._lock:
+                self._waiting.discard(key)
+
+    def _keep_within(self, num_new: int) -> None:
+        """Note new bytes, and remove the oldest files where there are too many. Others may write meanwhile: it is
+        counted again each time that files are removed."""
+        if self._num_bytes is None:
+            self._num_bytes = sum(size for _, size, _ in self._files())
+        else:
+            self._num_bytes += num_new
+        if self._num_bytes <= self._max_bytes:
+            return
+        files = sorted(self._files())
+        self._num_bytes = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if self._num_bytes <= self._max_bytes * _LEFT:
+                break
+            path.unlink(missing_ok=True)
+            self._num_bytes -= size
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """(when it was last of use, bytes, path) of each, of all models; also what a killed process left unfinished."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(OSError):
+                    found = path.stat()
+                    yield found.st_mtime_ns, found.st_size, path
+
+
+def _private(path: str, flags: int) -> int:
+    """For this user alone: a block tells something of the text it was computed of."""
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,131 @@
+"""Blocks that are kept outside the KV cache: another engine goes on from them, as if it had computed them."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from albireo.engine import kept_prefixes
+from albireo.image_input import ImageInput, Tile
+from engine.test_properties import STEMS, apply, events, setups
+
+PROMPT = STEMS[0][:44]
+LEAST = kept_prefixes.LEAST_BLOCKS
+
+
+def served(bench: Any, prompt: list[int] = PROMPT, **kwargs: Any) -> Any:
+    """A bench that has answered one request."""
+    kwargs.setdefault("max_tokens", 5)
+    bench.add(prompt, ignore_eos=True, **kwargs)
+    bench.run()
+    bench.check_all_ended()
+    return bench
+
+
+def test_the_next_engine_computes_what_is_not_kept(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    first = served(bench(kept=kept))
+    assert first.toy.num_filled == 0 and len(kept) == 6, "48 of 49 tokens are in full blocks"
+    second = served(bench(kept=kept))
+    assert (second.toy.num_filled, second.toy.num_computed_tokens) == (5, 44 - 40 + 4)
+    assert second.tokens == first.tokens
+    assert second.last["0"].progress.num_cached_tokens == 40 and second.engine.stats().prefix_cache_hits == 40
+
+
+def test_whoever_comes_in_the_same_step_shares_what_was_read(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept))
+    run = bench(kept=kept)
+    for _ in range(3):
+        run.add(PROMPT, ignore_eos=True, max_tokens=5)
+    run.run()
+    run.check_all_ended()
+    assert run.toy.num_filled == run.files.num_read == 5
+    again = run.files.num_read
+    served(run)
+    assert run.files.num_read == again, "the KV cache has them"
+
+
+def test_the_next_turn_of_a_chat_goes_on_behind_the_answer(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    first = served(bench(kept=kept), max_tokens=30)
+    turn = [*PROMPT, *first.tokens["0", 0], 7, 7, 7]
+    second = served(bench(kept=kept), turn)
+    assert second.toy.num_filled == (44 + 29) // 8
+
+
+@pytest.mark.parametrize("num_blocks", [LEAST - 1, LEAST])
+def test_few_blocks_are_neither_kept_nor_read(bench: Any, num_blocks: int) -> None:
+    kept: dict[bytes, bytes] = {}
+    prompt = PROMPT[: 8 * num_blocks + 1]
+    served(bench(kept=kept), prompt, max_tokens=1)
+    assert len(kept) == (num_blocks if num_blocks >= LEAST else 0)
+    assert served(bench(kept=kept), prompt).toy.num_filled == len(kept)
+
+
+def test_a_step_that_fails_reads_again(bench: Any, step_failed: type[Exception]) -> None:
+    kept: dict[bytes, bytes] = {}
+    expected = served(bench(kept=kept)).tokens
+    run = bench(kept=kept)
+    run.add(PROMPT, ignore_eos=True, max_tokens=5)
+    for how in ("before", "within"):
+        with pytest.raises(step_failed):
+            run.step(fail=how)
+    kept.clear()
+    run.run()
+    run.check_all_ended()
+    assert run.tokens == expected and run.toy.num_filled == 0, "what it was to read is gone meanwhile"
+
+
+def test_a_salt_sets_apart(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept), cache_salt="a")
+    assert served(bench(kept=kept)).toy.num_filled == 0
+    assert served(bench(kept=kept), cache_salt="b").toy.num_filled == 0
+    assert served(bench(kept=kept), cache_salt="a").toy.num_filled == 5
+
+
+def test_adapters_and_images_are_left_alone(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept, num_adapter_slots=1), adapter=1)
+    picture = ImageInput(bytes(32), (Tile(1, 1, b"abc", 4),), ((0, 4),))
+    served(bench(kept=kept, image_problem=""), images=[picture])
+    assert not kept
+    served(bench(kept=kept))
+    assert served(bench(kept=kept, num_adapter_slots=1), adapter=1).toy.num_filled == 0
+    assert served(bench(kept=kept, image_problem=""), images=[picture]).toy.num_filled == 0
+
+
+def test_an_aborted_request_leaves_what_was_computed(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    run = bench(kept=kept, max_num_batched_tokens=36)
+    run.add(PROMPT)
+    run.step()
+    run.abort("0")
+    assert len(kept) == 4 and served(bench(kept=kept)).toy.num_filled == 4
+
+
+@settings(max_examples=100)
+@given(
+    setup=setups.filter(lambda setup: setup["windows"] == (None,) and not setup["lookahead"]),
+    scripts=st.lists(st.lists(events, min_size=6, max_size=20), min_size=2, max_size=3),
+    lost=st.lists(st.integers(0, 30), max_size=6),
+)
+def test_every_request_has_the_tokens_it_gets_alone_whatever_was_kept(
+    bench: Any, step_failed: type[Exception], setup: dict[str, Any], scripts: list[Any], lost: list[int]
+) -> None:
+    kept: dict[bytes, bytes] = {}
+    with mock.patch.object(kept_prefixes, "LEAST_BLOCKS", 1):
+        for script in scripts:
+            run = bench(kept=kept, **setup)
+            for event in script:
+                apply(run, event, step_failed)
+            run.run()
+            run.check_all_ended()
+            for number in lost:
+                if number < len(kept):
+                    del kept[list(kept)[number]]

@@ -302,6 +302,9 @@ class ToyFiles:
         self.content_of, self._toy = content_of, toy
         self.num_read = 0
 
+    def has(self, key: bytes) -> bool:
+        return key in self.content_of
+
     def read(self, keys: Sequence[bytes]) -> list[bytes]:
         found = list(itertools.takewhile(bool, map(self.content_of.get, keys)))
         self.num_read += len(found)

@@ -111,7 +111,7 @@ def test_an_aborted_request_leaves_what_was_computed(bench: Any) -> None:
 
 @settings(max_examples=100)
 @given(
-    setup=setups.filter(lambda setup: setup["windows"] == (None,) and not setup["lookahead"]),
+    setup=setups.filter(lambda setup: not setup["lookahead"]),
     scripts=st.lists(st.lists(events, min_size=6, max_size=20), min_size=2, max_size=3),
     lost=st.lists(st.integers(0, 30), max_size=6),
 )
@@ -129,3 +129,25 @@ def test_every_request_has_the_tokens_it_gets_alone_whatever_was_kept(
             for number in lost:
                 if number < len(kept):
                     del kept[list(kept)[number]]
+
+
+@pytest.mark.parametrize(("windows", "filled"), [((None, 9), 6), ((None, 20, 20), 11)])
+def test_of_a_window_what_the_next_token_looks_into_is_read(bench: Any, windows: Any, filled: int) -> None:
+    kept: dict[bytes, bytes] = {}
+    first = served(bench(kept=kept, windows=windows, max_num_batched_tokens=8), max_tokens=40)
+    second = served(bench(kept=kept, windows=windows), max_tokens=40)
+    assert (second.toy.num_filled, second.toy.num_computed_tokens) == (filled, 44 - 40 + 39)
+    assert second.tokens == first.tokens
+    # another goes on elsewhere, where the first one's windows were long ago
+    third = served(bench(kept=kept, windows=windows), [*PROMPT[:40], 7, 7, 7])
+    assert third.toy.num_filled == filled
+
+
+def test_without_what_a_window_looks_into_less_is_read(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept, windows=(None, 9)))
+    of_window = [key for key in kept if len(key) > 32]
+    assert len(of_window) == 6
+    del kept[of_window[4]]
+    run = served(bench(kept=kept, windows=(None, 9)))
+    assert run.toy.num_filled == 4 + 1 and run.last["0"].progress.num_cached_tokens == 32

@@ -39,8 +39,6 @@ def check_prefix_files(config: EngineConfig, programs: Sequence[Program], device
         problem = f"blocks in the memory of a GPU are not written to files; this runs on {device}"
     elif programs[0].states:
         problem = "layers of this model keep a state of each sequence, which is not written to files"
-    elif programs[0].kv.num_groups > 1 or programs[0].kv.windows != (None,):
-        problem = "layers of this model have sliding windows, whose blocks are not written to files"
     elif config.speculative_config is not None and config.speculative_config.method != "ngram":
         problem = "what a draft model or head keeps of a prefix is not written to files"
     if problem:

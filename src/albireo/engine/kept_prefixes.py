@@ -1,21 +1,23 @@
-"""Prefixes that outlive the pool and the process: blocks of ended sequences in files, and back from there.
+"""Prefixes that outlive the pool and the process: blocks of sequences in files, and back from there.
 
 Called by scheduler.py, where somebody keeps such files. A file goes by the key of its block (prefix_cache.py), so that
 what is found stands for the whole sequence up to its end. Does not know files, devices, or how a block is laid out.
 
-Blocks are kept when a sequence ends: until then its own cache has them. What is read is written to its blocks by the
-step that goes on behind it, before anything is computed; so a step that fails loses nothing, and others of the same
-step find these blocks as any others.
+Blocks are kept when a sequence ends, until when its own table has them; and those that a window has left, when they are
+let go. What is read is written to its blocks by the step that goes on behind it, before anything is computed; so a step
+that fails loses nothing, and others of the same step find these blocks as any others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from albireo.engine.block_tables import BlockTables
 from albireo.engine.prefix_cache import Hit, PrefixCache
 from albireo.engine.request import Sequence
-from albireo.step import StepPlan
+from albireo.step import NULL_BLOCK, StepPlan
 
 #: So many blocks or more are worth reading, or keeping.
 LEAST_BLOCKS = 4
@@ -23,6 +25,10 @@ LEAST_BLOCKS = 4
 
 class BlockFiles(Protocol):
     """Contents of KV blocks by their keys, somewhere that is not the KV cache."""
+
+    def has(self, key: bytes) -> bool:
+        """Whether there seems to be one."""
+        ...
 
     def read(self, keys: Seq[bytes]) -> list[bytes]:
         """Contents of the leading ones that are there and whole, as many as it likes."""
@@ -37,40 +43,100 @@ class BlockFiles(Protocol):
         ...
 
 
+class KeptBlock(NamedTuple):
+    """For a place of a sequence's table in a group: what belongs there."""
+
+    group: int
+    place: int
+    content: bytes
+
+
 class KeptPrefixes:
     """Invariant: nobody is given what another model, another adapter or other images were."""
 
-    def __init__(self, files: BlockFiles, cache: PrefixCache, block_size: int) -> None:
-        """Args: cache: one whose sequences have one block table each, and no states."""
-        self._files, self._cache, self._block_size = files, cache, block_size
+    def __init__(self, files: BlockFiles, cache: PrefixCache, tables: BlockTables) -> None:
+        """Args: cache: one whose sequences keep no states."""
+        self._files, self._cache, self._tables = files, cache, tables
+        self._block_size = tables.block_size
+        self._windowed = [group for group, window in enumerate(tables.windows) if window is not None]
+        self._whole = [group for group, window in enumerate(tables.windows) if window is None]
 
-    def read(self, seq: Sequence, hit: Hit) -> list[bytes]:
-        """Contents of the blocks behind a hit; of few it is not worth it. Cost: their bytes are read and checked."""
-        request = seq.request
-        if not request.can_read_cache or not _is_plain(seq):
-            return []
+    # -- back from files -----------------------------------------------------------------------------------------------
+
+    def read(self, seq: Sequence, hit: Hit) -> tuple[int, list[KeptBlock]]:
+        """What goes on behind a hit; of few blocks it is not worth it. Cost: all that is read is checked, too.
+
+        Returns: positions that are covered, the hit's included, and the blocks behind it that this takes: of a group
+            with a window those that the next token looks into.
+        """
         # one token at least is left to compute, and what was swapped out is nearer
         first, end = hit.num_tokens // self._block_size, (seq.num_tokens - 1) // self._block_size
-        if end - first < LEAST_BLOCKS or seq.num_swapped_tokens:
-            return []
-        return self._files.read([self._cache.key_at(seq, (idx + 1) * self._block_size) for idx in range(first, end)])
+        may_read = seq.request.can_read_cache and _is_plain(seq) and not seq.num_swapped_tokens
+        if not may_read or end - first < LEAST_BLOCKS:
+            return hit.num_tokens, []
+        found: list[KeptBlock] = []
+        for group in self._whole:
+            found = self._read(seq, group, range(first, end))
+            end = first + len(found)
+        end = self._end_within_windows(seq, first, end)
+        if end - first < LEAST_BLOCKS:
+            return hit.num_tokens, []
+        found = found[: end - first]
+        for group in self._windowed:
+            places = self._seen(group, first, end)
+            blocks = self._read(seq, group, places)
+            if len(blocks) < len(places):
+                return hit.num_tokens, []  # damaged, or gone meanwhile
+            found += blocks
+        return end * self._block_size, found
 
-    def fill(self, seq: Sequence, num_found: int, contents: list[bytes], plan: StepPlan) -> None:
-        """Plan to write what was read to a sequence's blocks, which are there already.
+    def _read(self, seq: Sequence, group: int, places: range) -> list[KeptBlock]:
+        contents = self._files.read([self._cache.key(seq, place, group) for place in places])
+        return [KeptBlock(group, place, content) for place, content in zip(places, contents, strict=False)]
 
-        Args: num_found: of its first positions that the KV cache had, whole blocks.
-        """
-        first = num_found // self._block_size
-        blocks = seq.block_tables[0][first : first + len(contents)]
-        plan.fills += zip(blocks, contents, strict=True)
+    def _seen(self, group: int, first: int, end: int) -> range:
+        """Places from first on that a token behind the end looks into."""
+        return range(max(first, self._tables.first_seen(group, end * self._block_size)), end)
+
+    def _end_within_windows(self, seq: Sequence, first: int, end: int) -> int:
+        """The most places, end or fewer, behind which every window finds all that it looks into."""
+        num_checked = 0
+        while end > first and num_checked < len(self._windowed):
+            group = self._windowed[num_checked]
+            seen = self._seen(group, first, end)
+            missing = next((p for p in reversed(seen) if not self._files.has(self._cache.key(seq, p, group))), None)
+            end, num_checked = (end, num_checked + 1) if missing is None else (missing, 0)
+        return max(first, end)
+
+    def fill(self, seq: Sequence, blocks: Iterable[KeptBlock], plan: StepPlan) -> None:
+        """Plan to write what was read to a sequence's blocks, which are there already."""
+        for group, place, content in blocks:
+            plan.fills.append((seq.block_tables[group][place], content))
+
+    # -- into files ----------------------------------------------------------------------------------------------------
 
     def keep(self, seq: Sequence) -> None:
         """A sequence that runs is over, and still has its blocks: what is full of them is kept."""
         num_blocks = seq.num_computed_tokens // self._block_size
-        if num_blocks < LEAST_BLOCKS or not _is_plain(seq):
-            return
-        keys = (self._cache.key_at(seq, (idx + 1) * self._block_size) for idx in range(num_blocks))
-        self._files.keep(list(zip(keys, seq.block_tables[0][:num_blocks], strict=True)))
+        if num_blocks >= LEAST_BLOCKS:
+            for group in range(len(seq.block_tables)):
+                self._keep(seq, group, range(num_blocks))
+
+    def leave(self, seq: Sequence) -> None:
+        """A sequence that runs is about to let go of what all its windows have left."""
+        for group in self._windowed:
+            first = self._tables.first_seen(group, seq.num_computed_tokens)
+            table, start = seq.block_tables[group], first
+            while start > 0 and table[start - 1] != NULL_BLOCK:
+                start -= 1
+            if start < first:
+                self._keep(seq, group, range(start, first))
+
+    def _keep(self, seq: Sequence, group: int, places: range) -> None:
+        if _is_plain(seq):
+            table = seq.block_tables[group]
+            held = [place for place in places if table[place] != NULL_BLOCK]
+            self._files.keep([(self._cache.key(seq, place, group), table[place]) for place in held])
 
 
 def _is_plain(seq: Sequence) -> bool:

@@ -91,7 +91,7 @@ class PrefixCache:
                 del blocks[num_blocks:]
                 continue
             first = self._tables.first_seen(group, hit.num_tokens)
-            seen = [self._pool.find(self._key(seq, idx, group)) for idx in range(first, num_blocks)]
+            seen = [self._pool.find(self.key(seq, idx, group)) for idx in range(first, num_blocks)]
             blocks += [NULL_BLOCK] * first + [block for block in seen if block is not None]
         return hit
 
@@ -99,7 +99,7 @@ class PrefixCache:
         """Leading blocks of a group, as many as there are in a row."""
         found = []
         for idx in range(most):
-            block = self._pool.find(self._key(seq, idx, group))
+            block = self._pool.find(self.key(seq, idx, group))
             if block is None:
                 break
             found.append(block)
@@ -113,7 +113,7 @@ class PrefixCache:
             group = groups[num_checked]
             first = self._tables.first_seen(group, num_blocks * self._block_size)
             for idx in range(num_blocks - 1, first - 1, -1):
-                if self._pool.find(self._key(seq, idx, group)) is None:
+                if self._pool.find(self.key(seq, idx, group)) is None:
                     # whoever goes on behind it, up to here, looks into it
                     num_blocks, num_checked = idx, 0
                     break
@@ -124,7 +124,7 @@ class PrefixCache:
     def _end_at_snapshot(self, seq: Sequence, num_blocks: int) -> int:
         """The most leading blocks, so many or fewer, behind which there is a snapshot, and windows find all."""
         while num_blocks:
-            if self._states.has(self._key(seq, num_blocks - 1, 0)):
+            if self._states.has(self.key(seq, num_blocks - 1, 0)):
                 seen = self._end_within_windows(seq, num_blocks)
                 if seen == num_blocks:
                     break
@@ -135,7 +135,7 @@ class PrefixCache:
 
     def key_at(self, seq: Sequence, num_tokens: int) -> bytes:
         """What the first num_tokens tokens of a sequence go by, whole blocks."""
-        return self._key(seq, num_tokens // self._block_size - 1, 0)
+        return self.key(seq, num_tokens // self._block_size - 1, 0)
 
     def publish(self, seq: Sequence, start: int, end: int) -> None:
         """Make the blocks that become full when positions start .. end-1 are written known to all.
@@ -147,7 +147,7 @@ class PrefixCache:
         for idx in range(start // self._block_size, end // self._block_size):
             for group, table in enumerate(seq.block_tables):
                 block = table[idx]
-                if block != NULL_BLOCK and self._pool.publish(block, self._key(seq, idx, group)):
+                if block != NULL_BLOCK and self._pool.publish(block, self.key(seq, idx, group)):
                     self._published.append(block)
 
     def commit(self) -> None:
@@ -162,7 +162,7 @@ class PrefixCache:
         self._published.clear()
         self._states.roll_back()
 
-    def _key(self, seq: Sequence, idx: int, group: int) -> bytes:
+    def key(self, seq: Sequence, idx: int, group: int) -> bytes:
         """Key of full block idx; keys are made once a sequence, in order, when first asked for."""
         keys = seq.block_keys
         while len(keys) <= idx:

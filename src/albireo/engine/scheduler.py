@@ -82,7 +82,7 @@ class Scheduler:
             takes_snapshots=settings.enable_prefix_caching,
         )
         self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
-        self.kept = None if files is None else KeptPrefixes(files, self.cache, settings.block_size)
+        self.kept = None if files is None else KeptPrefixes(files, self.cache, self.tables)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.host = HostPool(settings.num_host_blocks, self.tables)
         #: None where there are no drafts.
@@ -261,8 +261,7 @@ class Scheduler:
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
-        kept = [] if self.kept is None else self.kept.read(seq, hit)
-        num_cached = hit.num_tokens + len(kept) * self._settings.block_size
+        num_cached, kept = (hit.num_tokens, []) if self.kept is None else self.kept.read(seq, hit)
         start = seq.num_computed_tokens = max(num_cached, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
@@ -272,7 +271,7 @@ class Scheduler:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
         self.host.swap_in(seq, hit.num_tokens, plan)
         if self.kept is not None:
-            self.kept.fill(seq, hit.num_tokens, kept, plan)
+            self.kept.fill(seq, kept, plan)
         self.cache.publish(seq, hit.num_tokens, start)
         self._step.admitted.append((seq, num_cached))
         self._schedule(seq, num_new, plan)
@@ -329,7 +328,7 @@ class Scheduler:
 
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
-        self.tables.let_go(seq.block_tables, seq.num_computed_tokens)
+        self._let_go(seq)
         while (copies := self.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
             victim = self._preempt(plan)
             if victim is seq:
@@ -340,6 +339,12 @@ class Scheduler:
             plan.block_copies += copies
             self._step.copied.append(seq)
         return True
+
+    def _let_go(self, seq: Sequence) -> None:
+        """Free the blocks of a running sequence that its windows have left."""
+        if self.kept is not None:
+            self.kept.leave(seq)
+        self.tables.let_go(seq.block_tables, seq.num_computed_tokens)
 
     def _make_room_for_priority(self, plan: StepPlan) -> None:
         """Let the first that waits take blocks (never a seat) from running ones of strictly worse priority."""
@@ -355,7 +360,7 @@ class Scheduler:
     def _preempt(self, plan: StepPlan) -> Sequence:
         victim = choose_victim(self.running.members)
         num_tokens = victim.num_computed_tokens
-        self.tables.let_go(victim.block_tables, num_tokens)
+        self._let_go(victim)
         can_find = self.cache.is_enabled and victim.request.can_read_cache
         method = choose_method(
             num_alone=num_tokens - (self.tables.num_shared(victim.block_tables, num_tokens) if can_find else 0),

@@ -50,6 +50,10 @@ class BlockDirectory:
 
     # -- for the engine ------------------------------------------------------------------------------------------------
 
+    def has(self, key: bytes) -> bool:
+        """Whether there seems to be one."""
+        return self._path(key).exists()
+
     def read(self, keys: Sequence[bytes]) -> list[bytes]:
         """Contents of the leading ones that are there and whole; at most MAX_READ_BYTES of them."""
         found = []

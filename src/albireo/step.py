@@ -229,7 +229,8 @@ class StepPlan:
     Moves of blocks, each as (source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
-    fills: (block, its content), written where swap_ins are: what was kept of it outside the KV cache.
+    fills: (block, its content), written where swap_ins are: what was kept of it outside the KV cache. state_fills: the
+        same of slots, behind state_copies.
     adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed. Empty where no
         work has one.
     state_copies: (source, target) slots of what recurrent layers keep, copied one after another with the moves of
@@ -243,6 +244,7 @@ class StepPlan:
     swap_outs: list[tuple[int, int]] = field(default_factory=list)
     swap_ins: list[tuple[int, int]] = field(default_factory=list)
     fills: list[tuple[int, bytes]] = field(default_factory=list)
+    state_fills: list[tuple[int, bytes]] = field(default_factory=list)
     num_drafts: int = 0
     waits: bool = False
     adapters: Sequence[int | None] = ()
@@ -255,7 +257,8 @@ class StepPlan:
         part.adapters = self.adapters
         if has_moves:
             part.block_copies, part.swap_outs, part.swap_ins = self.block_copies, self.swap_outs, self.swap_ins
-            part.state_copies, part.fills = self.state_copies, self.fills
+            part.state_copies = self.state_copies
+            part.fills, part.state_fills = self.fills, self.state_fills
         return part
 
 

@@ -68,6 +68,15 @@ def test_windows_are_read_where_the_next_token_looks(tmp_path: Path, architectur
     assert len({path.stem[64:] for path in files}) == num_groups
 
 
+@pytest.mark.parametrize("architecture", ["lfm2", "nemotron_h", "qwen3_5_text"])
+def test_states_are_read_behind_the_blocks(tmp_path: Path, architecture: str) -> None:
+    model = make_checkpoint(tmp_path / "model", {**tiny_of(architecture), "max_position_embeddings": 256})
+    folder = tmp_path / "kept"
+    _, said = answered(model, folder)
+    turn = [*PROMPT, *said[0], 5]
+    assert answered(model, folder, turn) == (96, answered(model, None, turn)[1])
+
+
 def test_another_model_or_another_way_to_compute_it_finds_nothing(tmp_path: Path, checkpoint: Path) -> None:
     folder, other = tmp_path / "kept", tmp_path / "other"
     answered(checkpoint, folder)
@@ -88,8 +97,6 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, checkpoint: Path) -> Non
         return str(raised.value)
 
     assert "enable_prefix_caching is off" in refusal(checkpoint, tmp_path, enable_prefix_caching=False)
-    model = make_checkpoint(tmp_path / "lfm2", {**tiny_of("lfm2"), "max_position_embeddings": 256})
-    assert "keep a state" in refusal(model, tmp_path / "kept")
     (tmp_path / "file").write_text("")
     assert "cannot be made" in refusal(checkpoint, tmp_path / "file" / "kept")
     shared = tmp_path / "shared"

@@ -130,6 +130,9 @@ class ToyExecutor:
         self.num_filled += len(plan.fills)
         for source, target in plan.state_copies:
             self.states[target] = self.states[source]
+        for slot, content in plan.state_fills:
+            seen, of_them = json.loads(content)
+            self.states[slot] = (seen, of_them)
 
     def _recur(self, work: SequenceWork) -> None:
         """A third layer, which keeps no history, but what it has seen of it: computed twice, it would be another's."""
@@ -249,7 +252,7 @@ class ToyExecutor:
                 for work in plan.work:
                     self._write(layer, work, [-2] * len(work.token_ids))
             written = [slot for work in plan.work for slot in (work.state_slot, work.snapshot_slot) if slot >= 0]
-            for slot in (*written, *(target for _, target in plan.state_copies)):
+            for slot in (*written, *(target for _, target in plan.state_copies), *dict(plan.state_fills)):
                 self.states[slot] = None
             self._begun.clear()
         raise StepFailed(how)
@@ -316,6 +319,16 @@ class ToyFiles:
             assert min(map(min, layers)) >= 0, "a block is kept that was not written"
             kept = json.dumps(layers).encode()
             assert self.content_of.setdefault(key, kept) == kept, "two contents go by one key"
+
+    def has_state(self, key: bytes) -> bool:
+        return self.has(key + b"state")
+
+    def read_state(self, key: bytes) -> bytes | None:
+        return self.content_of.get(key + b"state")
+
+    def keep_state(self, key: bytes, slot: int) -> None:
+        state = json.dumps(self._toy.states[slot]).encode()
+        assert self.content_of.setdefault(key + b"state", state) == state, "two states go by one key"
 
     def close(self) -> None: ...
 

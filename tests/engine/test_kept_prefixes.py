@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from albireo.engine import kept_prefixes
 from albireo.image_input import ImageInput, Tile
-from engine.test_properties import STEMS, apply, events, setups
+from engine.test_properties import STEMS, apply, events, recurrent_setups, setups
 
 PROMPT = STEMS[0][:44]
 LEAST = kept_prefixes.LEAST_BLOCKS
@@ -111,7 +111,7 @@ def test_an_aborted_request_leaves_what_was_computed(bench: Any) -> None:
 
 @settings(max_examples=100)
 @given(
-    setup=setups.filter(lambda setup: not setup["lookahead"]),
+    setup=st.one_of(setups, recurrent_setups).filter(lambda setup: not setup["lookahead"]),
     scripts=st.lists(st.lists(events, min_size=6, max_size=20), min_size=2, max_size=3),
     lost=st.lists(st.integers(0, 30), max_size=6),
 )
@@ -151,3 +151,25 @@ def test_without_what_a_window_looks_into_less_is_read(bench: Any) -> None:
     del kept[of_window[4]]
     run = served(bench(kept=kept, windows=(None, 9)))
     assert run.toy.num_filled == 4 + 1 and run.last["0"].progress.num_cached_tokens == 32
+
+
+@pytest.mark.parametrize("windows", [(None,), (None, 9)])
+def test_where_layers_keep_states_it_goes_on_behind_one(bench: Any, windows: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    first = served(bench(kept=kept, windows=windows, num_state_slots=128), max_tokens=30)
+    num_states = sum(len(key) > 33 for key in kept)
+    assert num_states == 2, "near the prompt's end, and behind the newest block"
+    turn = [*PROMPT, *first.tokens["0", 0], 7, 7, 7]
+    second = served(bench(kept=kept, windows=windows, num_state_slots=128), turn)
+    assert second.last["0"].progress.num_cached_tokens == 72
+    # a state near the end of the prompt leaves what a chat template ends prompts with
+    again = served(bench(kept=kept, windows=windows, num_state_slots=128), max_tokens=30)
+    assert again.last["0"].progress.num_cached_tokens == 32 and again.tokens == first.tokens
+
+
+def test_without_a_state_nothing_is_read(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    served(bench(kept=kept, num_state_slots=128))
+    for key in [key for key in kept if len(key) > 33]:
+        del kept[key]
+    assert served(bench(kept=kept, num_state_slots=128)).toy.num_filled == 0

@@ -25,6 +25,9 @@ class Memory:
     def block_content(self, block: int) -> list[memoryview]:
         return [memoryview(part) for part in self.parts[block]]
 
+    def state_content(self, slot: int) -> list[memoryview]:
+        return [memoryview(bytes([slot]) * 7)]
+
 
 def key(number: int) -> bytes:
     return hashlib.sha256(bytes([number])).digest()
@@ -35,7 +38,7 @@ def content(number: int) -> bytes:
 
 
 def opened(root: Path, model: str = "model", max_bytes: int = 1 << 20) -> BlockDirectory:
-    return BlockDirectory(root, model, Memory(), SIZE, max_bytes)
+    return BlockDirectory(root, model, Memory(), max_bytes)
 
 
 def kept(root: Path, numbers: range, **kwargs: object) -> None:
@@ -58,9 +61,23 @@ def test_the_next_process_reads_what_was_kept(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 5 and modes == {0o600}
 
 
+def test_states_are_kept_beside_blocks(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    directory.keep([(key(1), 1)])
+    directory.keep_state(key(1), 5)
+    directory.close()
+    found = opened(tmp_path)
+    assert (found.has_state(key(1)), found.has_state(key(2))) == (True, False)
+    assert (found.read_state(key(1)), found.read_state(key(2))) == (bytes([5]) * 7, None)
+    assert found.read([key(1)]) == [content(1)]
+    (path,) = tmp_path.rglob("*.state")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert found.read_state(key(1)) is None and not found.has_state(key(1))
+
+
 def test_a_block_is_kept_as_it_was_then(tmp_path: Path) -> None:
     memory = Memory()
-    directory = BlockDirectory(tmp_path, "model", memory, SIZE, 1 << 20)
+    directory = BlockDirectory(tmp_path, "model", memory, 1 << 20)
     directory.keep([(key(3), 3)])
     memory.parts[3][0][:] = bytes(16)
     directory.keep([(key(3), 3)])

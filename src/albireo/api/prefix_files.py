@@ -37,8 +37,6 @@ def check_prefix_files(config: EngineConfig, programs: Sequence[Program], device
         problem = "tokens of this model see those behind them, so no prompt begins as another one"
     elif device != "cpu":
         problem = f"blocks in the memory of a GPU are not written to files; this runs on {device}"
-    elif programs[0].states:
-        problem = "layers of this model keep a state of each sequence, which is not written to files"
     elif config.speculative_config is not None and config.speculative_config.method != "ngram":
         problem = "what a draft model or head keeps of a prefix is not written to files"
     if problem:
@@ -67,9 +65,8 @@ def open_prefix_files(
             f"prefix_cache_dir={root}: others may write there (mode {stat.S_IMODE(mode):o}), and so change answers; "
             "name a folder of your own, with mode 700"
         )
-    block_bytes = sum(len(part) for part in contents.block_content(0))
     model = model_key(directory, programs, max_model_len)
-    return BlockDirectory(root, model, contents, block_bytes, config.prefix_cache_dir_bytes)
+    return BlockDirectory(root, model, contents, config.prefix_cache_dir_bytes)
 
 
 def model_key(directory: Path, programs: Sequence[Program], max_model_len: int) -> str:
@@ -78,7 +75,7 @@ def model_key(directory: Path, programs: Sequence[Program], max_model_len: int) 
         "version": [_VERSION, __version__, native_digest()],
         "files": list(_files(directory)),
         "max_model_len": max_model_len,
-        "kv": [asdict(program.kv) for program in programs],
+        "kv": [[asdict(program.kv), repr(program.states)] for program in programs],
         "calls": [[(call.family, call.kernel, sorted(call.attrs.items())) for call in each.calls] for each in programs],
         "constants": [[(name, repr(constant)) for name, constant in each.constants.items()] for each in programs],
     }

@@ -162,7 +162,7 @@ class PrefixCache:
         self._published.clear()
         self._states.roll_back()
 
-    def key(self, seq: Sequence, idx: int, group: int) -> bytes:
+    def key(self, seq: Sequence, idx: int, group: int = 0) -> bytes:
         """Key of full block idx; keys are made once a sequence, in order, when first asked for."""
         keys = seq.block_keys
         while len(keys) <= idx:

@@ -17,7 +17,7 @@ from albireo.engine.block_tables import BlockTables
 from albireo.engine.books import check_books
 from albireo.engine.drafting import Drafting
 from albireo.engine.host_pool import HostPool
-from albireo.engine.kept_prefixes import BlockFiles, KeptPrefixes
+from albireo.engine.kept_prefixes import BlockFiles, Kept, KeptPrefixes
 from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
 from albireo.engine.queue import Line
@@ -82,7 +82,7 @@ class Scheduler:
             takes_snapshots=settings.enable_prefix_caching,
         )
         self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
-        self.kept = None if files is None else KeptPrefixes(files, self.cache, self.tables)
+        self.kept = None if files is None else KeptPrefixes(files, self.cache, self.tables, self.states)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.host = HostPool(settings.num_host_blocks, self.tables)
         #: None where there are no drafts.
@@ -256,13 +256,14 @@ class Scheduler:
     def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
         self.adapters.enter(slot, seq)
-        self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if hit.num_tokens else None)
+        kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
+        is_snapshot = hit.num_tokens > 0 and kept.state is None
+        self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if is_snapshot else None)
         seq.branch_at = hit.branch_at
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
-        num_cached, kept = (hit.num_tokens, []) if self.kept is None else self.kept.read(seq, hit)
-        start = seq.num_computed_tokens = max(num_cached, seq.num_swapped_tokens)
+        start = seq.num_computed_tokens = max(kept.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
         num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new), start))
@@ -273,7 +274,7 @@ class Scheduler:
         if self.kept is not None:
             self.kept.fill(seq, kept, plan)
         self.cache.publish(seq, hit.num_tokens, start)
-        self._step.admitted.append((seq, num_cached))
+        self._step.admitted.append((seq, kept.num_tokens))
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 

@@ -90,6 +90,10 @@ class StateSlots:
         """Whether a sequence whose blocks so far go by this key could go on from a snapshot."""
         return key in self._snapshots
 
+    def find(self, key: bytes) -> int | None:
+        """The slot of a snapshot."""
+        return self._snapshots.get(key)
+
     def order(self, seq: Sequence, work: SequenceWork) -> None:
         """Have a snapshot taken of a sequence that is being planned: where others left its way, as near to the end of a
         prompt as is of use, and where its newest block ends, each in place of the one before it."""

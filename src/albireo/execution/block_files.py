@@ -14,15 +14,16 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from albireo.execution.runner import BlockContents
 
 _LOG = logging.getLogger(__name__)
 
-_SUFFIX = ".block"
+_BLOCK, _STATE = ".block", ".state"
 _HASH_BYTES = 32
 #: Bytes that wait for the thread; blocks that come while there are more are not kept.
 MAX_WAITING_BYTES = 256 << 20
@@ -38,13 +39,14 @@ class BlockDirectory:
     Attributes: root: where all models' folders are, whose files count together.
     """
 
-    def __init__(self, root: Path, model: str, contents: BlockContents, block_bytes: int, max_bytes: int) -> None:
-        """Args: model: name of the model's own folder; contents: of its blocks, each of block_bytes."""
+    def __init__(self, root: Path, model: str, contents: BlockContents, max_bytes: int) -> None:
+        """Args: model: name of the model's own folder; contents: of its blocks and slots, which stay of their sizes."""
         self.root, self._folder = root, root / model
-        self._contents, self._block_bytes, self._max_bytes = contents, block_bytes, max_bytes
+        self._contents, self._max_bytes = contents, max_bytes
+        self._block_bytes = _size(contents.block_content(0))
         self._thread = ThreadPoolExecutor(1, "albireo-prefixes")
         self._lock = threading.Lock()
-        self._waiting: set[bytes] = set()
+        self._waiting: dict[Path, int] = {}
         self._num_bytes: int | None = None
         self._has_failed = False
 
@@ -52,13 +54,13 @@ class BlockDirectory:
 
     def has(self, key: bytes) -> bool:
         """Whether there seems to be one."""
-        return self._path(key).exists()
+        return self._path(key, _BLOCK).exists()
 
     def read(self, keys: Sequence[bytes]) -> list[bytes]:
         """Contents of the leading ones that are there and whole; at most MAX_READ_BYTES of them."""
         found = []
-        for key in keys[: MAX_READ_BYTES // self._block_bytes]:
-            content = self._read(self._path(key))
+        for key in keys[: MAX_READ_BYTES // max(1, self._block_bytes)]:
+            content = self._read(self._path(key, _BLOCK), self._block_bytes)
             if content is None:
                 break
             found.append(content)
@@ -67,18 +69,19 @@ class BlockDirectory:
     def keep(self, blocks: Sequence[tuple[bytes, int]]) -> None:
         """Have those written that are not there yet, in order, as long as the thread keeps up."""
         for key, block in blocks:
-            with self._lock:
-                if len(self._waiting) * self._block_bytes >= MAX_WAITING_BYTES or self._has_failed:
-                    return
-                if key in self._waiting:
-                    continue
-            path = self._path(key)
-            if path.exists():
-                continue
-            content = b"".join(self._contents.block_content(block))
-            with self._lock:
-                self._waiting.add(key)
-            self._thread.submit(self._write, key, path, content)
+            self._keep(self._path(key, _BLOCK), partial(self._contents.block_content, block))
+
+    def has_state(self, key: bytes) -> bool:
+        """Whether there seems to be what layers carry on, behind the block of this key."""
+        return self._path(key, _STATE).exists()
+
+    def read_state(self, key: bytes) -> bytes | None:
+        """The content of a slot; None where there is none that is whole."""
+        return self._read(self._path(key, _STATE), _size(self._contents.state_content(0)))
+
+    def keep_state(self, key: bytes, slot: int) -> None:
+        """As keep(), the content of a slot."""
+        self._keep(self._path(key, _STATE), partial(self._contents.state_content, slot))
 
     def close(self) -> None:
         """Wait until all is written that was taken; nothing more is."""
@@ -86,17 +89,29 @@ class BlockDirectory:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def _path(self, key: bytes) -> Path:
+    def _path(self, key: bytes, suffix: str) -> Path:
         name = key.hex()
-        return self._folder / name[:2] / (name + _SUFFIX)
+        return self._folder / name[:2] / (name + suffix)
 
-    def _read(self, path: Path) -> bytes | None:
+    def _keep(self, path: Path, content: Callable[[], list[memoryview]]) -> None:
+        with self._lock:
+            is_behind = sum(self._waiting.values()) >= MAX_WAITING_BYTES
+            if is_behind or self._has_failed or path in self._waiting:
+                return
+        if path.exists():
+            return
+        copied = b"".join(content())
+        with self._lock:
+            self._waiting[path] = len(copied)
+        self._thread.submit(self._write, path, copied)
+
+    def _read(self, path: Path, num_bytes: int) -> bytes | None:
         try:
             data = path.read_bytes()
         except OSError:
             return None
         content = data[_HASH_BYTES:]
-        if len(content) != self._block_bytes or hashlib.sha256(content).digest() != data[:_HASH_BYTES]:
+        if len(content) != num_bytes or hashlib.sha256(content).digest() != data[:_HASH_BYTES]:
             _LOG.warning("%s is no whole block of this model, and is removed; its tokens are computed again", path)
             path.unlink(missing_ok=True)
             return None
@@ -104,7 +119,7 @@ class BlockDirectory:
             os.utime(path)  # it is of use: others are older
         return content
 
-    def _write(self, key: bytes, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes) -> None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             unfinished = path.with_suffix(f".{os.getpid()}")
@@ -119,7 +134,7 @@ class BlockDirectory:
             self._has_failed = True
         finally:
             with self._lock:
-                self._waiting.discard(key)
+                self._waiting.pop(path)
 
     def _keep_within(self, num_new: int) -> None:
         """Note new bytes, and remove the oldest files where there are too many. Others may write meanwhile: it is
@@ -146,6 +161,10 @@ class BlockDirectory:
                 with contextlib.suppress(OSError):
                     found = path.stat()
                     yield found.st_mtime_ns, found.st_size, path
+
+
+def _size(parts: list[memoryview]) -> int:
+    return sum(map(len, parts))
 
 
 def _private(path: str, flags: int) -> int:

@@ -54,10 +54,14 @@ class StateTier(Protocol):
 
 
 class BlockContents(Protocol):
-    """Blocks of a KV cache that whoever is between two steps may read and write."""
+    """Blocks of a KV cache, and slots of states, that whoever is between two steps may read and write."""
 
     def block_content(self, block: int) -> list[memoryview]:
         """All bytes of a block, in parts."""
+        ...
+
+    def state_content(self, slot: int) -> list[memoryview]:
+        """All bytes of a slot, in parts; none where layers keep no states."""
         ...
 
 
@@ -91,11 +95,13 @@ def move_blocks(
         model.copy_blocks(plan.block_copies)
     if plan.swap_ins and host is not None:
         host.swap_in(plan.swap_ins)
-    if plan.fills:
+    if plan.fills or plan.state_fills:
         if contents is None:
             raise InvariantError(f"step {plan.step_idx} fills blocks, and nobody writes this device's from outside")
         for block, content in plan.fills:
             _fill(contents.block_content(block), content)
+        for slot, content in plan.state_fills:
+            _fill(contents.state_content(slot), content)
 
 
 def _fill(parts: list[memoryview], content: bytes) -> None:

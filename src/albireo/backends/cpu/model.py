@@ -307,6 +307,11 @@ class CpuModel:
         """All bytes of a block of the KV cache, in parts, to be read or written between steps."""
         return self._kv.content(block)
 
+    def state_content(self, slot: int) -> list[memoryview]:
+        """The same of what a sequence keeps in a slot; nothing where layers keep no states."""
+        size = self.program.states.slot_bytes if self.program.states else 0
+        return [self._states.view().data[slot * size : (slot + 1) * size]] if size else []
+
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy what sequences keep, of whole slots (source, target), in order. A slot's states are side by side."""
         size = self.program.states.slot_bytes

@@ -115,6 +115,10 @@ class TensorParallelModel:
         """All bytes of a block of the KV cache of every rank, in parts, to be read or written between steps."""
         return [part for rank in self.ranks for part in rank.block_content(block)]
 
+    def state_content(self, slot: int) -> list[memoryview]:
+        """Nothing: what keeps states is not shared among ranks."""
+        return []
+
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call of rank 0 with the seconds it took there; for finding where time goes."""
         native = self.ranks[0].native

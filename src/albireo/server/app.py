@@ -21,6 +21,7 @@ from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
+from albireo.server.endpoints.invocations import Invocations
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.responses import Responses
@@ -42,21 +43,25 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
     sleep, responses = Sleep(serving), ResponseStore()
     stored = StoredResponses(serving, responses)
+    asked: dict[str, ASGIApp] = {
+        "/v1/completions": completions(serving),
+        "/v1/chat/completions": chat(serving),
+        "/v1/embeddings": embeddings(serving),
+        "/classify": classes(serving),
+        **dict.fromkeys(("/score", "/v1/score"), scores(serving)),
+        **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
+    }
     files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
-        Route("/v1/completions", completions(serving), methods=["POST"]),
-        Route("/v1/chat/completions", chat(serving), methods=["POST"]),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in asked.items()),
+        Route("/invocations", Invocations(serving, asked), methods=["POST"]),
         Route("/v1/messages", Messages(serving), methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
         Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
-        Route("/v1/embeddings", embeddings(serving), methods=["POST"]),
         Route("/v1/audio/transcriptions", Transcriptions(serving, "transcribe"), methods=["POST"]),
         Route("/v1/audio/translations", Transcriptions(serving, "translate"), methods=["POST"]),
-        Route("/classify", classes(serving), methods=["POST"]),
-        *(Route(path, scores(serving), methods=["POST"]) for path in ("/score", "/v1/score")),
-        *(Route(path, rankings(serving), methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
         Route("/v1/files", Upload(batches), methods=["POST"]),
         Route("/v1/files", files.list),
         Route("/v1/files/{name}", files.one, methods=["GET", "DELETE"]),

@@ -44,6 +44,7 @@ _POSTS = (
 _OTHERS = (
     ("post", "/v1/audio/transcriptions", "Write down what is said in a sound."),
     ("post", "/v1/audio/translations", "The same, in English."),
+    ("post", "/invocations", "Any of completions, chats, embeddings, classes, scores and rankings, by its fields."),
     ("post", "/sleep", "Give the engine's memory back until a request comes."),
     ("post", "/wake_up", "Start it again."),
     ("get", "/is_sleeping", "Whether it has no process."),

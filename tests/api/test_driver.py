@@ -93,6 +93,25 @@ def test_who_is_named_after_it_ended_is_not_to_blame(house: Any) -> None:
     assert not driver.has_work()
 
 
+def test_who_asks_for_what_cannot_be_ends_in_one_line_of_the_log(house: Any, caplog: pytest.LogCaptureFixture) -> None:
+    driver = make(house)
+    driver.add("a", submission(house, "a"))
+    driver.add("b", submission(house, "b"))
+
+    def refuse(plan: StepPlan) -> None:
+        if any(work.seq_id == 0 for work in plan.work):
+            raise InvalidParams("sequence 0: allowed_token_ids leave none of 265 tokens")
+
+    house.toy.on_step = refuse
+    (record,) = driver.step()
+    assert (record.request_id, record.output().outputs[0].finish_reason) == ("a", "error")
+    assert "leave none" in str(record.output().outputs[0].stop_reason)
+    assert len(caplog.records) == 1 and caplog.records[0].exc_info is None
+    while driver.has_work():
+        (record,) = driver.step()
+    assert record.output().outputs[0].finish_reason == "length"
+
+
 def test_a_plan_that_fails_ends_everything(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = make(house)
     driver.add("a", submission(house, "a", PARAMS.clone(n=2, temperature=1.0)))

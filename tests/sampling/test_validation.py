@@ -23,6 +23,7 @@ def test_edges_are_accepted() -> None:
             logprobs=10,
             prompt_logprobs=-1,
             top_k=1000,
+            repetition_penalty=1e-30,
         ),
         10,
     )
@@ -37,6 +38,8 @@ def test_edges_are_accepted() -> None:
         ({"logit_bias": {10: 1.0}}, ["logit_bias", "10"]),
         ({"logit_bias": {1: float("inf")}}, ["logit_bias", "token 1", "inf"]),
         ({"logit_bias": {1: 1e39}}, ["logit_bias", "1e+39"]),
+        ({"repetition_penalty": 1e-300}, ["repetition_penalty=1e-300", "1e-30 to 1e+30"]),
+        ({"repetition_penalty": 1e31}, ["repetition_penalty=1e+31"]),
         ({"bad_words": ["w"], "bad_words_token_ids": ((1, 10),)}, ["bad_words", "10"]),
         ({"bad_words": ["w"], "bad_words_token_ids": ((1, -1),)}, ["bad_words", "-1"]),
         ({"bad_words": ["w"], "bad_words_token_ids": ((),)}, ["bad_words", "without tokens"]),

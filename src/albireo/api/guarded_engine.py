@@ -10,6 +10,9 @@ nothing: the same bits go into the same slots.
 A device that is out of memory is another matter: as a rule nobody is to blame. The step is tried once more without the
 last sequence of it, which sits that step out; if the device is still out of memory, that one ends, or those that the
 error names, and the others go on.
+
+Parameters that leave no token to draw are nobody's fault but their caller's: that sequence ends at once, and one line
+says so.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from albireo.engine.engine import Engine
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
-from albireo.errors import OutOfMemory
+from albireo.errors import InvalidParams, OutOfMemory
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 
@@ -60,6 +63,11 @@ class GuardedEngine:
         except OutOfMemory as error:
             left_out = self.engine.leave_out_last()
             _LOG.warning("a step is tried once more, without its last sequence: %s", error)
+        except InvalidParams as error:
+            _LOG.warning("a request ends, since it asks for what cannot be: %s", error)
+            updates = self._end(self._named(error), error)
+            if updates:
+                return updates
         except Exception as error:
             _LOG.warning("a step failed and is tried once more: %s", error)
         try:

@@ -12,6 +12,8 @@ from albireo.params import SamplingParams
 
 #: Far beyond any logit, and far enough below float32's limit that logit + bias stays finite.
 MAX_LOGIT_BIAS = 1e30
+#: Likewise: logits divided by the least, and multiplied by the largest, stay finite.
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 1e-30, 1e30
 
 
 def validate(params: SamplingParams, vocab_size: int) -> None:
@@ -32,6 +34,11 @@ def validate(params: SamplingParams, vocab_size: int) -> None:
                 f"logit_bias of token {token_id} is {bias}, above the limit {MAX_LOGIT_BIAS:g}; "
                 f"100 already makes a token certain"
             )
+    if not MIN_REPETITION_PENALTY <= params.repetition_penalty <= MAX_REPETITION_PENALTY:
+        raise InvalidParams(
+            f"repetition_penalty={params.repetition_penalty:g} is outside {MIN_REPETITION_PENALTY:g} to "
+            f"{MAX_REPETITION_PENALTY:g}; 1 changes nothing"
+        )
     for name in ("logprobs", "prompt_logprobs"):
         num = getattr(params, name)
         if num is not None and num > vocab_size:

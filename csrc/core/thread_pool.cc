@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace albireo {
 namespace {
@@ -18,6 +19,10 @@ namespace {
 // cores are taken by others, yielding lets the late thread run. Between steps Python and tokenizers want the core.
 constexpr int kSpinsBeforeYield = 1000;
 constexpr auto kSpinBeforePark = std::chrono::microseconds(100);
+
+// How many forks lie between this process and the one that loaded this library.
+std::atomic<uint32_t> forks{0};
+[[maybe_unused]] const int kNotesForks = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -34,13 +39,17 @@ void relax(int spins) {
   if (spins % kSpinsBeforeYield == 0) sched_yield();
 }
 
-ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()) {
-  workers_.reserve(cpus.size());
+ThreadPool::ThreadPool(std::vector<int> cpus) : cpus_(std::move(cpus)), threads_((int64_t)cpus_.size()) { start(); }
+
+void ThreadPool::start() {
+  forks_ = forks.load();
+  workers_.reserve(cpus_.size());
   for (int64_t i = 1; i < threads_; i++) {
     try {
-      workers_.emplace_back(&ThreadPool::work, this, i, cpus[i]);
+      workers_.emplace_back(&ThreadPool::work, this, i, cpus_[i]);
     } catch (const std::system_error& error) {
       stop();
+      forks_--;  // the next run tries again
       throw std::runtime_error("thread " + std::to_string(i + 1) + " cannot be started: " + error.what());
     }
   }
@@ -48,7 +57,18 @@ ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()) {
 
 ThreadPool::~ThreadPool() { stop(); }
 
+bool ThreadPool::is_forked() const { return forks_ != forks.load(std::memory_order_relaxed); }
+
+void ThreadPool::forget() {
+  // Never freed: to destroy a thread that was not joined ends the process, and who joins one of the parent's waits on.
+  new std::vector<std::thread>(std::move(workers_));
+  workers_.clear();
+  stop_.store(false);
+  generation_.store(0);  // what new threads have seen
+}
+
 void ThreadPool::stop() {
+  if (is_forked()) forget();
   stop_.store(true, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
@@ -57,6 +77,10 @@ void ThreadPool::stop() {
 
 void ThreadPool::run(const std::function<void(int64_t)>& job) {
   std::lock_guard<std::mutex> only(one_run_);
+  if (is_forked()) {
+    forget();
+    start();
+  }
   job_ = &job;
   running_.store(threads_ - 1, std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);

@@ -30,14 +30,20 @@ class ThreadPool {
   int64_t size() const { return threads_; }
 
   // Calls job(thread) once on every thread and returns when all have returned. job must not throw.
-  // One run at a time; a second caller waits.
+  // One run at a time; a second caller waits. A process that was forked from the one which made this has none of its
+  // threads; the first run there starts them anew, and throws where the constructor would.
   void run(const std::function<void(int64_t)>& job);
 
  private:
+  void start();
   void work(int64_t thread, int cpu);
   void stop();
+  bool is_forked() const;
+  void forget();
 
+  const std::vector<int> cpus_;
   const int64_t threads_;
+  uint32_t forks_;  // how often the process had been forked when the threads were started
   std::mutex one_run_;
   const std::function<void(int64_t)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> generation_{0};  // bumped to start a run; workers wait on it

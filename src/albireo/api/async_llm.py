@@ -285,6 +285,7 @@ class AsyncLLM:
     def _running(self) -> EngineThread:
         if self._thread is None:
             raise EngineError("this AsyncLLM was shut down; make a new one")
+        self._thread.check_process()
         return self._thread
 
     def _params(self, given: SamplingParams | None) -> SamplingParams:

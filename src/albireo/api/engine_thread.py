@@ -7,6 +7,7 @@ Does not know prompts or parameters.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -89,11 +90,20 @@ class EngineThread:
         self._commands: deque[_Add | _Cancel | _Abort] = deque()
         self._is_stopping = False
         self._failure: BaseException | None = None
+        self._pid = os.getpid()
         # A daemon: a program that ends without shutdown() is not held up by idle threads.
         self._thread = threading.Thread(target=self._run, name="albireo-engine", daemon=True)
         self._thread.start()
 
     # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def check_process(self) -> None:
+        """Raises: EngineError in a process that was forked from the one which has this thread."""
+        if os.getpid() != self._pid:
+            raise EngineError(
+                f"process {os.getpid()} was forked from {self._pid}, whose engine thread is not in it; "
+                "make a new one here, or use LLM, which has no thread"
+            )
 
     def add(self, stream: Stream) -> None:
         """Run a request. Raises: EngineError when the thread has stopped."""
@@ -118,6 +128,8 @@ class EngineThread:
 
     def stop(self) -> None:
         """Abort everything, and wait for the thread's end. Cost: at most a step, or a piece of preparing for one."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._is_stopping = True
             self._lock.notify()

@@ -79,6 +79,25 @@ def test_what_cannot_be(albireo: Any, served: list[Any], args: list[str], words:
     assert result.exit_code == 1 and words in result.stderr and served == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "content", "words"),
+    [
+        (["--chat-template"], "{% if", "is not valid jinja2: line 1"),
+        (["--chat-template"], "", "no jinja2 template"),
+        (["--ssl-certfile", "--ssl-keyfile"], "no PEM", "no certificate and its key"),
+        (["--ssl-certfile", "--ssl-keyfile"], None, "No such file"),
+    ],
+)
+def test_files_are_looked_at_before_it_listens(
+    albireo: Any, flags: list[str], content: str | None, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_text(content)
+    result = albireo("serve", "--port", "0", *(word for flag in flags for word in (flag, str(file))))
+    assert result.exit_code == 1 and f"={file}" in result.stderr and words in result.stderr
+
+
 def test_without_the_extra(albireo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "albireo.server.run")
     monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -87,6 +87,7 @@ def test_an_open_address_without_a_key_is_warned_about(start: Any) -> None:
         {"api_key": ("  ",)},
         {"api_key": ("schlüssel",)},
         {"port": 70000},
+        {"served_model_name": ("a", "")},
         {"ssl_certfile": "cert.pem"},
         {"max_n": 0},
         {"request_timeout": float("nan")},

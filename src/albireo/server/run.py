@@ -11,6 +11,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,9 +71,14 @@ async def _serve(
     say: Callable[[str], None],
     places: Sequence[Place],
 ) -> None:
+    _check_certificate(settings)
     listening = _listen(settings)
-    serving = Serving(settings, engine, places)
-    batches = None if settings.batch_dir is None else Batches(serving, Path(settings.batch_dir))
+    try:
+        serving = Serving(settings, engine, places)
+        batches = None if settings.batch_dir is None else Batches(serving, Path(settings.batch_dir))
+    except BaseException:
+        listening.close()
+        raise
     server = _Server(
         uvicorn.Config(
             application(serving, batches),
@@ -120,6 +126,19 @@ def _listen(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); take another"
+        ) from None
+
+
+def _check_certificate(settings: ServerSettings) -> None:
+    """Raises: ConfigError where HTTPS cannot be served with the files that are named."""
+    if settings.ssl_certfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    except OSError as error:
+        raise ConfigError(
+            f"ssl_certfile={settings.ssl_certfile} and ssl_keyfile={settings.ssl_keyfile} are no certificate and its "
+            f"key, in PEM ({error.strerror or error}); give others"
         ) from None
 
 

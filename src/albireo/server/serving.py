@@ -18,7 +18,7 @@ from albireo.api.media import open_reader
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import ConfigError, EngineError, TemplateError
 from albireo.parsers.output_parser import reasoning_tags
 from albireo.replicas.place import Place, local_places
 from albireo.replicas.replicas import Replicas
@@ -31,6 +31,7 @@ from albireo.server.live import Live
 from albireo.server.metrics import Metrics
 from albireo.server.settings import ServerSettings
 from albireo.server.tracing import Tracing
+from albireo.text.chat_template import ChatTemplate
 from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Serving:
         self.is_draining = False
         self.num_queued = self.num_queued_tokens = 0
         self.max_prompt_chars = 0
-        self.chat_template = None if settings.chat_template is None else _read(settings.chat_template)
+        self.chat_template = None if settings.chat_template is None else _template(settings.chat_template)
         self.accounts = Accounts()
         self.bodies = Bodies(settings.max_body_bytes)
         self.streams: set[EventStream] = set()
@@ -270,9 +271,15 @@ def _is_waited_for(tracked: Tracked) -> bool:
     return tracked.priority < BEHIND_ALL // 2
 
 
-def _read(path: str) -> str:
-    """Raises: ConfigError."""
+def _template(path: str) -> str:
+    """The source of a chat template. Raises: ConfigError, also where it is none."""
     try:
-        return Path(path).read_text("utf-8")
+        source = Path(path).read_text("utf-8")
+        ChatTemplate(source)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"chat_template={path}: the file cannot be read ({type(error).__name__})") from None
+    except TemplateError as error:
+        raise ConfigError(f"chat_template={path}: {error}") from None
+    if "{" not in source:
+        raise ConfigError(f"chat_template={path} is no jinja2 template: nothing in it stands for a message")
+    return source

@@ -136,6 +136,8 @@ class ServerSettings:
         if self.otlp_endpoint is not None:
             object.__setattr__(self, "otlp_endpoint", _traces_url(self.otlp_endpoint))
         object.__setattr__(self, "allowed_origins", parse_origins(self.allowed_origins))
+        if any(not name.strip() for name in self.served_model_name):
+            raise ConfigError("a served_model_name is blank; leave it out for the name of the model's directory")
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise ConfigError("an API key is blank or not ASCII; take another")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):

@@ -53,6 +53,16 @@ def test_a_model_is_quantized_and_reported(tmp_path: Path, albireo: Albireo) -> 
     assert {x["encoding"] for x in report["linears"] if x["module"].endswith("o_proj")} == {"int8"}
 
 
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, albireo: Albireo) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "manifest.json").write_text("{}")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "nothing").mkdir()
+    for name, words in (("engine", "engine directory"), ("model.gguf", "a GGUF file"), ("nothing", "no config.json")):
+        result = albireo("quantize", tmp_path / name, "-o", tmp_path / "out", "--scheme", "int8")
+        assert result.exit_code == 1 and words in result.stderr, result.stderr
+
+
 def test_texts_are_chosen(tmp_path: Path, albireo: Albireo) -> None:
     source, text = checkpoint(tmp_path / "source"), tmp_path / "mine.txt"
     text.write_text("Once upon a time there was a little fox. " * 30)

@@ -13,6 +13,7 @@ import click
 
 from albireo.api.build import build
 from albireo.api.locate import locate_model
+from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.writer import check_target
 from albireo.bench.short_run import measure_short
 from albireo.cli.terminal import amount_bar, row, size
@@ -22,8 +23,9 @@ from albireo.compress.result import Outcome, Speed, Speeds
 from albireo.compress.run import quantize
 from albireo.compress.texts import CALIBRATION, Text, read_text
 from albireo.compress.writer import CheckpointWriter, passing_directory
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.models import load_config
+from albireo.models.gguf.tensors import is_gguf
 from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import vocabulary_files
 from albireo.verify.text import SAMPLE
@@ -76,7 +78,7 @@ def command(
     the quantized layers before it give, so that memory holds one layer in float32. quantization.html and .json in DIR
     say what became of each linear, and how perplexity, KL divergence, top-1 agreement and speed changed.
     """
-    source = locate_model(model)
+    source = _checkpoint(model)
     names = tuple(name for part in keep for name in part.split(",") if name)
     recipe = Recipe(
         scheme=scheme, method=method or default_method(scheme), head=head, keep=names, target_bits=target_bits
@@ -99,6 +101,16 @@ def command(
         click.echo(line)
     num_bytes = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     click.echo(row("written", f"{output}, {size(num_bytes)}; report in {output}/{REPORT_PAGE}"))
+
+
+def _checkpoint(model: str | None) -> Path:
+    """The directory of weights that are numbers. Raises: ModelError where there are none to round."""
+    source = locate_model(model)
+    if is_engine_directory(source):
+        raise ModelError(f"{source} is an engine directory; give the checkpoint that it was built from")
+    if is_gguf(source):
+        raise ModelError(f"{source} is a GGUF file; give the checkpoint in Hugging Face layout that it was made of")
+    return source
 
 
 def _built(write: Callable[[Path], Outcome], target: Path) -> Outcome:

@@ -129,6 +129,11 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     if not directory.is_dir():
         raise ModelError(f"{directory}: is not a directory; give a model directory in Hugging Face layout")
     path = directory / "config.json"
+    if not path.exists() and not path.is_symlink():
+        raise ModelError(
+            f"{directory}: there is no config.json in it; give the directory that a model's config.json, weights and "
+            "tokenizer are in"
+        )
     data = read_json(path)
     model_type = data.get("model_type")
     if not isinstance(model_type, str):

@@ -115,7 +115,7 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
         "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "include": [], "truncation": "disabled",
         "top_logprobs": 0, "service_tier": "auto", "text": {"format": {"type": "text"}}, "reasoning": {"effort": None},
         "stream": False, "store": None, "background": False, "metadata": {}, "user": "me", "some_new_field": None,
-        "stream_options": None, "conversation": None, "prompt": None,
+        "stream_options": None, "conversation": None, "prompt": None, "client_metadata": {"x-session": "1"},
     }  # fmt: skip
     assert server.http.post("/v1/responses", json={**ASK, **neutral}).status_code == 200
 

@@ -70,6 +70,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
+    client_metadata: Any = None
 
     # there is no such thing here: neutral values only
     max_tool_calls: Any = None

@@ -77,7 +77,8 @@ class SamplingParams:
         skip_special_tokens: leave special tokens out of the text.
         spaces_between_special_tokens: see Tokenizer.decode.
         logit_bias: token id -> added to its logit.
-        allowed_token_ids: the only ids that may be drawn; bad_words: texts that are never produced.
+        allowed_token_ids: the only ids that may be drawn; bad_words: texts whose own tokens never come in a row (other
+            tokens may still spell them).
         thinking_token_budget: tokens an output may spend on thinking; then the end of thinking is forced. None and -1:
             as many as it likes. What comes after the prompt counts, from the opening mark on.
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.

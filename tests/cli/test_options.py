@@ -73,6 +73,11 @@ def test_values_reach_the_dataclasses_with_their_types():
     assert (params.ignore_eos, params.seed) == (True, 3)
 
 
+def test_a_stop_string_may_be_a_line_break():
+    _, sampling = given("--stop", "\\n", "--stop", "a\\tb", "--stop", "\\\\nabla", "--stop", "\\d", "--stop", "\n\n")
+    assert sampling["stop"] == ["\n", "a\tb", "\\nabla", "\\d", "\n\n"]
+
+
 def test_names_of_passes_come_with_commas_or_one_by_one():
     engine, _ = given("--without", "fuse_head, fuse_norm", "--without", "merge_qkv", "--profile", "latency")
     config = EngineConfig.from_kwargs(**engine)

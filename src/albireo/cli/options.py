@@ -61,7 +61,7 @@ _SAMPLING_HELP = {
     "top_k": "Draw from the K likeliest tokens; 0: from all.",
     "min_p": "Leave out tokens less likely than this fraction of the likeliest.",
     "seed": "The same seed gives the same text.",
-    "stop": "End before this text; may be given several times.",
+    "stop": "End before this text (\\n is a line break, \\t a tab, \\\\ a backslash); may be given several times.",
     "n": "Continuations of each prompt.",
     "repetition_penalty": "Above 1: tokens seen before get less likely.",
     "presence_penalty": "Subtracted from the logit of tokens produced before.",
@@ -143,7 +143,16 @@ def _declarations(name: str, is_on_by_default: bool) -> Iterator[str]:
     yield from _ALIASES.get(name, ())
 
 
+def _unescaped(text: str) -> str:
+    """What a shell has no plain word for is written with a backslash."""
+    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text)
+
+
 def _click_type(name: str, kind: Any) -> Any:
+    if name == "stop":
+        unescaped = click.types.FuncParamType(_unescaped)
+        unescaped.name = "text"  # in the help
+        return unescaped
     if name in _LISTS:
         return str
     if get_origin(kind) in (Union, types.UnionType):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from albireo.api.async_llm import AsyncLLM
     from albireo.api.build import build
     from albireo.api.llm import LLM, load
+    from albireo.beam_search_params import BeamSearchParams
     from albireo.config import BuildConfig, EngineConfig
     from albireo.errors import (
         ConfigError,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     )
     from albireo.lora_request import LoRARequest
     from albireo.outputs import (
+        BeamSearchOutput,
+        BeamSearchSequence,
         ClassificationOutput,
         ClassificationRequestOutput,
         CompletionOutput,
@@ -56,6 +59,9 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
     "BuildConfig",
     "ClassificationOutput",
     "ClassificationRequestOutput",
@@ -100,6 +106,9 @@ __all__ = [
 _HOMES = {
     "LLM": "albireo.api.llm",
     "AsyncLLM": "albireo.api.async_llm",
+    "BeamSearchOutput": "albireo.outputs",
+    "BeamSearchParams": "albireo.beam_search_params",
+    "BeamSearchSequence": "albireo.outputs",
     "BuildConfig": "albireo.config",
     "EngineConfig": "albireo.config",
     "build": "albireo.api.build",

@@ -101,6 +101,33 @@ class RequestOutput:
 
 
 @dataclass(slots=True)
+class BeamSearchSequence:
+    """One beam at its end.
+
+    Fields:
+        tokens: the prompt's and its own, the token that ended it included.
+        logprobs: one entry a token of its own: that token, then the best that were compared with it.
+        cum_logprob: sum over its own tokens, natural log.
+        text: of all tokens, the prompt as it was given; None where tokens are not made into text.
+        finish_reason, stop_reason: see CompletionOutput.
+    """
+
+    tokens: list[int]
+    logprobs: SampleLogprobs
+    cum_logprob: float = 0.0
+    text: str | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(slots=True)
+class BeamSearchOutput:
+    """What became of one prompt: as many sequences as the beam is wide, by their scores, the best first."""
+
+    sequences: list[BeamSearchSequence]
+
+
+@dataclass(slots=True)
 class EmbeddingOutput:
     """One embedding: [hidden_size] values of float32, or as many as PoolingParams.dimensions."""
 

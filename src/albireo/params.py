@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from operator import index
 from typing import Any, Literal
 
+from albireo.beam_search_params import BeamSearchParams
 from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.speech_rules import SpeechRules
 from albireo.structured_params import StructuredOutputsParams
@@ -30,7 +31,7 @@ _FLAGS = (
     "spaces_between_special_tokens",
 )
 #: What the front door fills in, never a caller.
-FILLED_FIELDS = ("bad_words_token_ids", "thinking_marks", "speech_rules")
+FILLED_FIELDS = ("bad_words_token_ids", "thinking_marks", "speech_rules", "beam_search")
 _INTS = ("n", "best_of", "top_k", "seed", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs")
 _FLOATS = ("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "min_p")
 
@@ -115,10 +116,11 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
-    #: FILLED_FIELDS, once a tokenizer is known.
+    #: FILLED_FIELDS, once a tokenizer is known; of a beam search, whose width n is (api/beam_search.py).
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
     speech_rules: SpeechRules | None = field(default=None, repr=False)
+    beam_search: BeamSearchParams | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:

@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "LLM",
     "AsyncLLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
     "BuildConfig",
     "ClassificationOutput",
     "ClassificationRequestOutput",

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from albireo.api.beam_search import sampling_of
+from albireo.beam_search_params import BeamSearchParams
+from albireo.engine.beam_limits import longest_beams
 from albireo.engine.block_tables import blocks_needed
 from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
@@ -44,6 +47,39 @@ def next_token(history: Sequence[int], seed: int, masked: Collection[int] = ()) 
     while token in masked:
         token = (token + 1) % VOCAB_SIZE
     return token
+
+
+def likeliest(history: Sequence[int]) -> list[tuple[int, float]]:
+    """Tokens and log-probabilities of what may come next, the best first."""
+    values = [(token, -(1 + checksum(history, 100 + token) % 1000) / 128) for token in range(VOCAB_SIZE)]
+    return sorted(values, key=lambda pair: -pair[1])
+
+
+def search_alone(
+    prompt: Sequence[int], asked: BeamSearchParams, longest: int, stops: Collection[int] = (EOS,)
+) -> list[tuple[list[int], str]]:
+    """Outputs and finish reasons of a beam search, worked out without an engine, to the end of its length."""
+    ends = set() if asked.ignore_eos else set(stops)
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    done: list[tuple[float, list[int], str]] = []
+
+    def score(total: float, num: int) -> float:
+        return total / (len(prompt) + num) ** asked.length_penalty
+
+    for _ in range(longest - len(prompt)):
+        grown = []
+        for total, output in beams:
+            for token, value in likeliest([*prompt, *output])[
+                : max(2 * asked.beam_width, asked.beam_width + len(ends))
+            ]:
+                if token in ends:
+                    done.append((score(total + value, len(output)), [*output, token], "stop"))
+                else:
+                    grown.append((total + value, [*output, token]))
+        beams = sorted(grown, key=lambda beam: -beam[0])[: asked.beam_width]
+    done += [(score(total, len(output)), output, "length") for total, output in beams]
+    done.sort(key=lambda each: -each[0])
+    return [(output, reason) for _, output, reason in done[: asked.beam_width]]
 
 
 def toy_hidden(history: Sequence[int]) -> float:
@@ -162,7 +198,7 @@ class ToyExecutor:
         self._begun = {
             work.seq_id: (work.num_computed_tokens + len(work.token_ids), work.snapshot_slot, work.snapshot_at)
             for work in works
-            if len(work.samples) == 1
+            if len(work.samples) == 1 and work.samples[0].params.beam_search is None
         }
 
     def _check(self, plan: StepPlan) -> None:
@@ -289,6 +325,11 @@ class ToyExecutor:
         return [total / len(history) if task.is_last else total]
 
     def _sample(self, task: SampleTask, history: list[int]) -> SampledToken:
+        if task.params.beam_search is not None:
+            assert task.params.logprobs is not None
+            best = likeliest(history)[: VOCAB_SIZE if task.params.logprobs < 0 else task.params.logprobs]
+            ids, values = [token for token, _ in best], [value for _, value in best]
+            return SampledToken(task.seq_id, ids[0], TokenLogprobs(ids, values, list(range(1, 1 + len(ids)))))
         masked = task.stop_token_ids if len(task.output_token_ids) < task.params.min_tokens else ()
         token = next_token(history, task.seed, masked)
         wanted = task.params.logprobs is not None
@@ -382,7 +423,10 @@ class Bench:
         request_id = str(len(self.added)) if request_id is None else request_id
         names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling", "adapter", "images", "constraint")
         own = {name: kwargs.pop(name) for name in names if name in kwargs}
+        beams = kwargs.pop("beam_search", None)
         params = SamplingParams(**{"ignore_eos": True, "seed": 7, **kwargs})
+        if beams is not None:
+            params = sampling_of(beams, **kwargs)
         self.engine.add_request(request_id, prompt, params, **own)
         self.added[request_id] = (list(prompt), params)
         if own.get("pooling") is not None:
@@ -417,9 +461,9 @@ class Bench:
         return updates
 
     def finish(self, request_id: str, index: int) -> SequenceUpdate | None:
-        update = self.engine.finish(request_id, index, "stop", "END")
-        self.record([] if update is None else [update])
-        return update
+        updates = self.engine.finish(request_id, index, "stop", "END")
+        self.record(updates)
+        return updates[0] if updates else None
 
     def run(self, max_steps: int = 3000) -> int:
         """Step until nothing is left. Returns: how many steps it took; fails when that is too many."""
@@ -447,6 +491,12 @@ class Bench:
             assert self.embeddings.get(request_id) == (wanted if is_done else None)
             return
         got = self.tokens[request_id, index]
+        if params.beam_search is not None:
+            most = len(prompt) + (params.max_tokens or self.settings.max_model_len)
+            longest = longest_beams(len(prompt), min(most, self.settings.max_model_len), params, self.settings)
+            found = search_alone(prompt, params.beam_search, longest)[index]
+            assert (got, reason) == (([], reason) if reason == "abort" or stop_reason == "END" else found)
+            return
         assert params.seed is not None
         longest = self.settings.max_model_len
         if params.max_tokens is None:

@@ -89,7 +89,7 @@ def test_one_that_is_aborted_or_ended_from_outside_has_no_embedding(bench: Any) 
     run.step()
     (update,) = run.abort("0")
     assert (update.finish_reason, update.embedding) == ("abort", None)
-    assert run.engine.finish("1", 0, "error", "why").embedding is None
+    assert [update.embedding for update in run.engine.finish("1", 0, "error", "why")] == [None]
     assert not run.engine.has_work() and run.engine.stats().kv_cache_usage == 0
 
 

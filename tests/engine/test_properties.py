@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albireo.errors import PromptTooLong
+from albireo.beam_search_params import BeamSearchParams
+from albireo.engine.block_tables import blocks_needed
+from albireo.errors import InvalidParams, PromptTooLong
 from albireo.params import PoolingParams
 from albireo.step import TokenLogprobs
 
@@ -60,6 +62,8 @@ requests = st.fixed_dictionaries(
         "skip_reading_prefix_cache": st.sampled_from([None, None, True]),
         "logprobs": st.sampled_from([None, 0]),
         "pooling": st.sampled_from([None, None, None, "last", "mean"]),
+        # of a beam search as wide as n
+        "length_penalty": st.sampled_from([None, None, None, 0.0, 1.0, -0.5]),
     }
 )
 events = st.one_of(
@@ -79,7 +83,12 @@ def add(bench: Any, spec: dict[str, Any]) -> None:
     prompt = STEMS[spec.pop("stem")][: spec.pop("stem_len")] + spec.pop("suffix")
     if bench.settings.scheduling_policy == "fcfs":
         spec.pop("priority")
-    kind = spec.pop("pooling")
+    kind, penalty = spec.pop("pooling"), spec.pop("length_penalty")
+    if kind is None and penalty is not None:
+        beams = BeamSearchParams(spec["n"], spec["max_tokens"], spec["ignore_eos"], length_penalty=penalty)
+        kept = ("priority", "cache_salt", "prompt_logprobs", "skip_reading_prefix_cache")
+        add_search(bench, prompt, beams, {name: spec[name] for name in kept if name in spec})
+        return
     if kind is not None:
         kept = {name: value for name, value in spec.items() if name in ("priority", "cache_salt")}
         spec = {**kept, "max_tokens": None, "pooling": PoolingParams(pooling_type=kind)}
@@ -92,6 +101,19 @@ def add(bench: Any, spec: dict[str, Any]) -> None:
         longest = len(prompt) + (spec["max_tokens"] or 1)
         capacity = bench.settings.capacity_tokens + 1
         assert len(prompt) >= bench.settings.max_model_len or min(longest, bench.settings.max_model_len) > capacity
+
+
+def add_search(bench: Any, prompt: list[int], beams: BeamSearchParams, kept: dict[str, Any]) -> None:
+    limits = bench.settings
+    try:
+        bench.add(prompt, beam_search=beams, **kept)
+    except InvalidParams:
+        assert beams.beam_width > limits.max_num_seqs
+    except PromptTooLong:
+        longest = min(len(prompt) + (beams.max_tokens or 1), limits.max_model_len)
+        most = limits.max_num_batched_tokens
+        alone = blocks_needed(longest, 8, limits.windows, most, num_sequences=beams.beam_width)
+        assert len(prompt) >= limits.max_model_len or alone > limits.num_blocks - 1
 
 
 def apply(bench: Any, event: tuple[str, Any], step_failed: type[Exception]) -> None:

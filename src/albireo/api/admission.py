@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from albireo.api.beam_search import sampling_of
 from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.media import MediaReader, open_reader
 from albireo.api.places import Placed, Places
@@ -18,6 +19,7 @@ from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan
 from albireo.api.sounds import SoundReader
 from albireo.api.transcribers import open_transcriber
 from albireo.api.transcription import Transcriber
+from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
@@ -146,6 +148,11 @@ class Admission:
         ids, images = self._placed(self._ids(prompt), prompt.images, prompt.sounds, prompt.videos)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
+
+    def beam_search(self, prompt: Prompt, asked: BeamSearchParams) -> Submission:
+        """Join a prompt with a beam search whose log-probabilities are told. Raises: as prepare() and submission()."""
+        params = self.prepare(sampling_of(asked))
+        return self.submission(prompt, params.clone(logprobs=min(2 * params.n, self._vocab_size)))
 
     def check_text(self) -> None:
         """Raises: UnsupportedFeature when the model writes no text."""

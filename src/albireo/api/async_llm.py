@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from albireo.api.admission import Admission, Submission
+from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
@@ -24,11 +25,13 @@ from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
+from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
+    BeamSearchOutput,
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
     RequestOutput,
@@ -156,6 +159,31 @@ class AsyncLLM:
 
         pool = self._preparing(sampling_params, has_media(messages))
         return self._stream(prepare, pool, request_id, priority)
+
+    async def beam_search(
+        self,
+        prompt: PromptInput,
+        params: BeamSearchParams,
+        request_id: str | None = None,
+        *,
+        lora_request: LoRARequest | None = None,
+        priority: int = 0,
+    ) -> BeamSearchOutput:
+        """Find likely outputs of one prompt. Arguments as for generate() and LLM.beam_search().
+
+        Returns: the beams at their end; where the request failed while it ran, or was aborted, their finish_reason says
+            so.
+        Raises: what generate() raises.
+        """
+
+        def prepare() -> Submission:
+            return self._loras.with_adapter(self._admission.beam_search(parse_prompt(prompt), params), lora_request)
+
+        tokenizer = None if self.loaded is None else self.loaded.tokenizer
+        has_media = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
+        stream = self._stream(prepare, self._preparing(None, has_media), request_id, priority)
+        *_, last = [output async for output in stream]
+        return beam_output(last, tokenizer)
 
     async def embed(
         self,

@@ -104,8 +104,7 @@ class Driver:
                 stopped.append((update, stop))
         # Only now: ending one continuation may end its request, whose other updates have to be taken first.
         for update, stop in stopped:
-            end = self._engine.finish(update.request_id, update.index, "stop", stop)
-            if end is not None:
+            for end in self._engine.finish(update.request_id, update.index, "stop", stop):
                 changed[end.request_id].take(end)
         for request_id, record in changed.items():
             if record.is_finished:

@@ -101,8 +101,9 @@ class GuardedEngine:
 
     def _end(self, owners: Iterable[tuple[str, int]], error: Exception) -> list[SequenceUpdate]:
         reason = f"{type(error).__name__}: {error}"
-        updates = [self.engine.finish(request_id, index, "error", reason) for request_id, index in owners]
-        return [update for update in updates if update is not None]
+        return [
+            update for request_id, index in owners for update in self.engine.finish(request_id, index, "error", reason)
+        ]
 
 
 def beginning(plan: StepPlan, num: int) -> StepPlan:

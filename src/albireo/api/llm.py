@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from albireo.api.admission import Admission, Submission
+from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded
@@ -26,11 +27,13 @@ from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.terminal import is_terminal
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
+from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
+    BeamSearchOutput,
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
     RequestOutput,
@@ -118,6 +121,33 @@ class LLM:
         params = self._params(len(parsed), sampling_params)
         submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
         return [record.output() for record in self._run(submissions, priority, use_tqdm, lora=lora_request)]
+
+    def beam_search(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        params: BeamSearchParams,
+        lora_request: LoRARequest | Sequence[LoRARequest | None] | None = None,
+        use_tqdm: bool = False,
+        concurrency_limit: int | None = None,
+        *,
+        priority: Sequence[int] | None = None,
+    ) -> list[BeamSearchOutput]:
+        """Find likely outputs of prompts: at each token the best few so far are gone on with.
+
+        Args:
+            concurrency_limit: prompts that are searched for at once; None: as many as there are seats for.
+            The others: see generate().
+        Returns: one a prompt, in order; the same whatever else runs. Beams of a request that failed while it ran have
+            finish_reason "error" and the reason as stop_reason.
+        Raises: as generate().
+        """
+        submissions = [self._admission.beam_search(prompt, params) for prompt in parse_prompts(prompts)]
+        limit = concurrency_limit
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InvalidParams(f"concurrency_limit={short(limit)} is not allowed; it must be at least 1")
+        records = self._run(submissions, priority, use_tqdm, "Searching", lora_request, limit)
+        tokenizer = None if self.loaded is None else self.loaded.tokenizer
+        return [beam_output(record.output(), tokenizer) for record in records]
 
     @property
     def tells_times(self) -> bool:
@@ -373,7 +403,9 @@ class LLM:
         use_tqdm: bool,
         title: str = "Generating",
         lora: LoRARequest | Sequence[LoRARequest | None] | None = None,
+        most: int | None = None,
     ) -> list[RequestRecord]:
+        """Args: most: that are in the engine at once; None: all."""
         if priority is not None and not isinstance(priority, Sequence):
             raise InvalidParams(f"priority={short(priority)} is not allowed; it must be a list, one number a prompt")
         levels = [0] * len(submissions) if priority is None else list(priority)
@@ -389,11 +421,14 @@ class LLM:
             records: list[RequestRecord] = []
             try:
                 arrival_s = time.monotonic()
-                for submission, level in zip(submissions, levels, strict=True):
-                    request_id = str(next(self._request_ids))
-                    records.append(driver.add(request_id, submission, priority=level, arrival_s=arrival_s))
-                with _Progress(len(records), use_tqdm, title) as progress:
-                    _step_until_done(driver, progress.note, interrupt)
+                pairs = list(zip(submissions, levels, strict=True))
+                size = most or max(1, len(pairs))
+                with _Progress(len(pairs), use_tqdm, title) as progress:
+                    for start in range(0, len(pairs), size):
+                        for submission, level in pairs[start : start + size]:
+                            request_id = str(next(self._request_ids))
+                            records.append(driver.add(request_id, submission, priority=level, arrival_s=arrival_s))
+                        _step_until_done(driver, progress.note, interrupt)
             except BaseException:
                 for record in records:
                     driver.abort(record.request_id)

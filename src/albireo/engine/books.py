@@ -44,7 +44,9 @@ def _check_sequence(seq: Sequence, block_size: int) -> None:
             raise InvariantError(f"sequence {seq.seq_id} is {seq.status.name} and holds {seq.block_tables}")
         return
     covered = min(map(len, seq.block_tables)) * block_size
-    if not seq.num_computed_tokens <= min(covered, seq.num_tokens - 1):
+    beams = seq.request.beams
+    is_held = seq.is_held and beams is not None and beams.has_offer(seq.index)
+    if not seq.num_computed_tokens <= min(covered, seq.num_tokens - (not is_held)):
         raise InvariantError(
             f"sequence {seq.seq_id}: {seq.num_computed_tokens} of {seq.num_tokens} computed, {covered} covered"
         )

@@ -117,6 +117,7 @@ class Drafting:
         worth = self._pacing.begin(num_rows)
         if self._model is not None:
             barred = self._unread(scheduled, plan, had_drafts) if self._method.reads else set()
+            barred |= {seq.seq_id for seq in scheduled if seq.request.beams is not None}
             self._plan_made(self._model, scheduled, plan, max(0, num_spare), worth, barred)
             return
         if num_spare <= 0 or worth >= 1.0:
@@ -229,6 +230,8 @@ class Drafting:
 
     def _guess(self, seq: Sequence) -> tuple[list[int], float]:
         """What may follow its last token, and how likely the first of it is."""
+        if seq.request.beams is not None:  # who goes on, and by what, is known after the step
+            return [], 0.0
         output = seq.output_token_ids
         guesses = self._guesses.get(seq.seq_id)
         if guesses is None:

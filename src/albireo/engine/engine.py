@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 
 from albireo.engine.answer import check_answer
+from albireo.engine.beams import Beams, Branch
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.pooling import pooling_of
 from albireo.engine.prefix_cache import root_key
@@ -33,7 +34,7 @@ from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.speculative.proposer import Method
-from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint
+from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint, TokenLogprobs
 
 
 class Engine:
@@ -142,15 +143,17 @@ class Engine:
 
     def finish(
         self, request_id: str, index: int, reason: FinishReason, stop_reason: int | str | None = None
-    ) -> SequenceUpdate | None:
-        """End one continuation, as when its text holds a stop string; safe as abort() is.
+    ) -> list[SequenceUpdate]:
+        """End one continuation, as when its text holds a stop string, or all of a beam search, which is none without
+        one of its beams; safe as abort() is.
 
-        Returns: its last update, or None if it was finished already.
+        Returns: their last updates; none if it was finished already.
         """
         request = self._requests.get(request_id)
         if request is None or request.sequences[index].status is Status.FINISHED:
-            return None
-        return self._end_from_outside(request.sequences[index], reason, stop_reason)
+            return []
+        ending = [request.sequences[index]] if request.beams is None else reversed(request.unfinished())
+        return [self._end_from_outside(seq, reason, stop_reason) for seq in ending]
 
     def owner(self, seq_id: int) -> tuple[str, int] | None:
         """Whose sequence this is, of those not finished: (request_id, index). Cost: O(sequences); for error reports."""
@@ -272,8 +275,11 @@ class Engine:
                 updates.append(self._end_embedding(seq, result.pooled[seq.seq_id], now))
             if not work.samples:
                 continue
-            if not seq.request.is_prompt_done:
-                for sibling in self._end_prompt(seq, now):
+            if seq.request.beams is not None:
+                updates += self._offer(seq, seq.request.beams, next(tokens), now)
+            elif not seq.request.is_prompt_done:
+                self._end_prompt(seq.request, now)
+                for sibling in self._scheduler.fork(seq):  # each draws a token from its last row
                     updates.append(self._append(sibling, next(tokens), now))
             elif has_drafts and work.num_drafts:
                 updates.append(self._append_drafted(seq, work, tokens, now))
@@ -283,13 +289,50 @@ class Engine:
             self._scheduler.drafting.settle()
         return updates
 
-    def _end_prompt(self, seq: Sequence, now: float) -> list[Sequence]:
-        """The prompt is computed. Returns: who draws a token from its last row."""
-        request = seq.request
+    def _end_prompt(self, request: Request, now: float) -> None:
+        """The prompt is computed."""
         request.is_prompt_done = True
         request.progress.metrics.first_token_s = now
         self._counters.prompt_tokens += len(request.prompt_token_ids)
-        return self._scheduler.fork(seq)
+
+    def _offer(self, seq: Sequence, beams: Beams, sampled: SampledToken, now: float) -> list[SequenceUpdate]:
+        """What may follow a beam is known; once it is of all, a round of the search is over, and perhaps the last."""
+        request = seq.request
+        if not request.is_prompt_done:
+            self._end_prompt(request, now)
+        request.progress.metrics.last_token_s = now
+        seq.quiet_until = 0
+        if not beams.offer(seq.index, sampled.logprobs):
+            return []
+        branches = beams.next_round()
+        if not branches:
+            return self._end_search(request, beams, now)
+        self._branch(request.sequences, branches)
+        return [self._update(request.sequences[0])]
+
+    def _branch(self, sequences: list[Sequence], branches: list[Branch]) -> None:
+        """Let the sequences of a beam search be the beams of its next round."""
+        for index in set(range(len(sequences))).difference(branch.index for branch in branches):
+            self._scheduler.park(sequences[index])
+        for branch in branches:
+            seq, parent = sequences[branch.index], sequences[branch.parent]
+            if seq is not parent:
+                seq.output_token_ids[:] = parent.output_token_ids
+                seq.num_tokens = parent.num_tokens
+                self._scheduler.branch(parent, seq)
+        for branch in branches:
+            sequences[branch.index].append(branch.token_id)
+            self._scheduler.go_on(sequences[branch.index])
+
+    def _end_search(self, request: Request, beams: Beams, now: float) -> list[SequenceUpdate]:
+        """Each continuation is one of the results, the best the first."""
+        updates = []
+        for seq, ended in zip(request.sequences, beams.results(), strict=True):
+            update = self._update(seq, *ended.output())
+            stop = None if ended.stop_token in self._settings.eos_token_ids else ended.stop_token
+            self._end(seq, update, ended.reason, stop, now)
+            updates.append(update)
+        return updates
 
     def _end_embedding(self, seq: Sequence, embedding: list[float], now: float) -> SequenceUpdate:
         """The prompt is computed, and that was all."""
@@ -328,16 +371,9 @@ class Engine:
 
     def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:
         token = sampled.token_id
-        request = seq.request
-        work = seq.work
-        seq.output_token_ids.append(token)
-        work.num_computed_tokens = seq.num_tokens
-        work.token_ids = [token]
-        seq.num_tokens += 1
-        progress = request.progress
-        progress.metrics.last_token_s = now
-        logprobs = None if sampled.logprobs is None else [sampled.logprobs]
-        update = SequenceUpdate(request.request_id, seq.index, [token], logprobs, None, None, False, progress)
+        seq.append(token)
+        seq.request.progress.metrics.last_token_s = now
+        update = self._update(seq, [token], None if sampled.logprobs is None else [sampled.logprobs])
         if token in seq.stop_ids or seq.num_tokens >= seq.max_len:
             self._finish_if_done(seq, update, now)
         return update
@@ -354,11 +390,19 @@ class Engine:
         elif seq.num_tokens >= seq.max_len:
             self._end(seq, update, "length", None, now)
 
+    def _update(
+        self, seq: Sequence, token_ids: list[int] | None = None, logprobs: list[TokenLogprobs] | None = None
+    ) -> SequenceUpdate:
+        """What a sequence has more; it goes on."""
+        request = seq.request
+        return SequenceUpdate(
+            request.request_id, seq.index, token_ids or [], logprobs, None, None, False, request.progress
+        )
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _end_from_outside(self, seq: Sequence, reason: FinishReason, stop_reason: int | str | None) -> SequenceUpdate:
-        request = seq.request
-        update = SequenceUpdate(request.request_id, seq.index, [], None, None, None, False, request.progress)
+        update = self._update(seq)
         self._end(seq, update, reason, stop_reason, self._clock())
         return update
 

@@ -5,7 +5,8 @@ Built by engine.py, moved by scheduler.py. Does not know who is next, what a blo
     Request ── prompt_token_ids, params, progress
        └── Sequence 0 … n-1 ── output_token_ids, num_computed_tokens, block_tables
 
-One sequence of a request, the first that is not finished, computes the prompt; the others are UNFORKED until then.
+One sequence of a request, the first that is not finished, computes the prompt; the others are UNFORKED until then. Of a
+beam search each is a beam, or UNFORKED while no beam is its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+from albireo.engine.beam_limits import longest_beams, task_params
+from albireo.engine.beams import Beams
 from albireo.engine.block_tables import Tables, blocks_needed
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
@@ -70,7 +73,7 @@ class SequenceUpdate:
     """What one step brought to one continuation; owned by the receiver, but for progress.
 
     Fields:
-        token_ids: the new tokens; empty when it was ended from outside.
+        token_ids: the new tokens; empty when it was ended from outside, and while a beam search goes on.
         logprobs: one entry a new token, when asked for.
         stop_reason: the stop token id; None for EOS; a text when finish() was given one.
         is_request_finished: True on the last update of the request, exactly once.
@@ -104,6 +107,7 @@ class Request:
         pooling: an embedding of the prompt is wanted; nothing is sampled then.
         adapter: the number of its adapter; None: it has none.
         images: of the prompt, in order.
+        beams: of a beam search.
     """
 
     request_id: str
@@ -117,6 +121,7 @@ class Request:
     pooling: Pooling | None = None
     adapter: int | None = None
     images: tuple[ImageInput, ...] = ()
+    beams: Beams | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
     is_prompt_done: bool = False
@@ -138,7 +143,7 @@ class Request:
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One continuation. Invariants, between steps and while not FINISHED:
-    1. 0 <= num_computed_tokens < num_tokens == prompt + output < max_len;
+    1. 0 <= num_computed_tokens < num_tokens == prompt + output < max_len; a beam that is held has computed all;
     2. blocks are held by RUNNING sequences only, host blocks by WAITING ones; the tables cover num_computed_tokens
        positions;
     3. work is the step that computes the last token alone; it is reused from step to step.
@@ -176,6 +181,18 @@ class Sequence:
     preempted_at_s: float | None = None
     preempted_s: float = 0.0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it keeps its blocks with nothing to compute: a beam, until others of its search are as far."""
+        return self.status is Status.RUNNING and self.num_computed_tokens == self.num_tokens
+
+    def append(self, token_id: int) -> None:
+        """One token more, which the next step computes."""
+        self.output_token_ids.append(token_id)
+        self.work.num_computed_tokens = self.num_tokens
+        self.work.token_ids = [token_id]
+        self.num_tokens += 1
+
     def slice(self, start: int, end: int) -> list[int]:
         """Token ids at positions start .. end-1. Cost: O(end - start)."""
         prompt = self.request.prompt_token_ids
@@ -200,7 +217,8 @@ class Sequence:
             work.type_start = -1 if (first := request.pooling.params.type_start) is None else first
             return work
         if end == self.num_tokens:
-            work.samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
+            is_alone = request.is_prompt_done or request.beams is not None
+            work.samples = (self.task,) if is_alone else tuple(seq.task for seq in request.unfinished())
         if request.params.prompt_logprobs is not None and not request.is_prompt_done:
             targets = request.prompt_token_ids[start + 1 : end + 1]
             if targets:
@@ -250,7 +268,8 @@ def check_request(
             f"the prompt has {num_prompt} tokens; max_model_len={settings.max_model_len} leaves room for "
             f"{settings.max_model_len - 1} and one produced; shorten it or raise max_model_len"
         )
-    return _longest(num_prompt, params, settings)
+    max_len = _longest(num_prompt, params, settings)
+    return max_len if params.beam_search is None else longest_beams(num_prompt, max_len, params, settings)
 
 
 def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
@@ -307,6 +326,8 @@ def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) 
 
 def check_earlier(earlier: Earlier, num_prompt: int, max_len: int, params: SamplingParams) -> None:
     """Refuse output that the request cannot have so far. Raises: InvalidParams."""
+    if params.beam_search is not None:
+        raise InvalidParams("a beam search has no output before its end: it begins anew")
     if len(earlier) != params.n:
         raise InvalidParams(f"earlier outputs are given for {len(earlier)} continuations, the request has n={params.n}")
     known = [len(output) for output in earlier if output is not None]
@@ -347,6 +368,10 @@ def build_request(
     seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
     masked = tuple(sorted(stop_ids))
     prompt = request.prompt_token_ids
+    if params.beam_search is not None:
+        num_told = settings.vocab_size if params.logprobs == -1 else params.logprobs
+        request.beams = Beams(params.beam_search, len(prompt), max_len, stop_ids, num_told)
+        params = task_params(params, len(stop_ids), settings)
     for index, known in enumerate(outputs):
         seq_id = first_seq_id + index
         output: list[int] = known or []

@@ -135,21 +135,50 @@ class Scheduler:
         """
         siblings = leader.request.unfinished()
         for seq in siblings:
-            if seq is leader:
-                continue
-            seq.block_keys = leader.block_keys.copy()
-            if len(self.running) >= self._settings.max_num_seqs:
-                self.add(seq)
-                continue
-            self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
-            seq.num_computed_tokens = leader.num_computed_tokens
-            self.adapters.enter(leader.work.adapter_slot, seq)
-            self.states.enter(seq)
-            self.states.fork(leader, seq)
-            leader.quiet_until = 0  # its last block may be shared now
-            seq.status = Status.RUNNING
-            self.running.add(seq)
+            if seq is not leader:
+                self._follow(leader, seq)
         return siblings
+
+    def branch(self, parent: Sequence, seq: Sequence) -> None:
+        """A beam is gone on with twice: the second time by a sequence that no beam has, or none any more."""
+        self.park(seq)
+        self._follow(parent, seq)
+
+    def park(self, seq: Sequence) -> None:
+        """There is nothing to compute of a sequence of a beam search now: free what it holds."""
+        if seq.status is Status.RUNNING:
+            self._vacate(seq)
+        seq.status = Status.UNFORKED
+
+    def go_on(self, seq: Sequence) -> None:
+        """A beam has a token more. One that gave its blocks up before waits to compute all anew."""
+        seq.quiet_until = 0
+        if seq.status is Status.UNFORKED:
+            self.add(seq)
+
+    def _follow(self, leader: Sequence, seq: Sequence) -> None:
+        """Let a sequence that holds nothing go on from where the leader is."""
+        seq.block_keys = leader.block_keys.copy()
+        if leader.status is not Status.RUNNING or len(self.running) >= self._settings.max_num_seqs:
+            self.add(seq)
+            return
+        self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
+        seq.num_computed_tokens = leader.num_computed_tokens
+        self.adapters.enter(leader.work.adapter_slot, seq)
+        self.states.enter(seq)
+        self.states.fork(leader, seq)
+        leader.quiet_until = 0  # its last block may be shared now
+        seq.preempted_at_s = None
+        seq.status = Status.RUNNING
+        self.running.add(seq)
+
+    def _give_up(self, seq: Sequence) -> None:
+        """Take back what a running sequence holds; it waits to go on, if it has anything to compute."""
+        if seq.is_held:
+            self.park(seq)
+        else:
+            self._vacate(seq)
+            self.add(seq)
 
     def _vacate(self, seq: Sequence) -> None:
         self.running.remove(seq)
@@ -180,6 +209,11 @@ class Scheduler:
             # Those before it wait for blocks that it holds: they shared some, and gave them up as the step failed.
             self._step.end_order = None
             self._plan_lines(plan)
+        if not plan.work and self.waiting:
+            # Beams are held until others of their search are as far, and these find no room beside them.
+            for seq in [seq for seq in self.running if seq.is_held]:
+                self.park(seq)
+            self._plan_waiting(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
         plan.state_copies = self.states.take_copies()
@@ -206,6 +240,8 @@ class Scheduler:
                 scheduled.append(seq)
                 work.append(seq.work)
                 budget -= 1
+                continue
+            if seq.is_held:
                 continue
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
@@ -360,7 +396,7 @@ class Scheduler:
 
     def _preempt(self, plan: StepPlan) -> Sequence:
         victim = choose_victim(self.running.members)
-        num_tokens = victim.num_computed_tokens
+        num_tokens, is_held = victim.num_computed_tokens, victim.is_held
         self._let_go(victim)
         can_find = self.cache.is_enabled and victim.request.can_read_cache
         method = choose_method(
@@ -369,12 +405,12 @@ class Scheduler:
             num_free=self.host.num_free,
             block_cost=self._settings.swap_cost_tokens,
         )
-        if method == "swap":
+        if method == "swap" and not is_held:
             self.host.swap_out(victim, plan)
             self._counters.num_swap_outs += 1
-        self._vacate(victim)
-        self.add(victim)
-        self._preempted.append(victim)
+        self._give_up(victim)
+        if not is_held:
+            self._preempted.append(victim)
         victim.request.progress.metrics.num_preemptions += 1
         self._counters.num_preemptions += 1
         return victim
@@ -432,8 +468,7 @@ class Scheduler:
             seq.quiet_until = 0
         lost = [*self._step.copied, *(seq for seq, _ in self._step.admitted)]
         for seq in list(self.running) if self.states.is_used else lost:
-            self._vacate(seq)
-            self.add(seq)
+            self._give_up(seq)
         self._step = _Step(self._settings.max_prompt_rows, self._settings.max_step_tiles)
 
     def leave_out_last(self) -> Sequence | None:

@@ -28,8 +28,8 @@ def guilty(computed: Iterable[Tracked], status: int) -> list[Tracked]:
     found = []
     for tracked in suspects:
         strikes = tracked.strikes
-        if strikes.at != tracked.num_output_tokens:
-            strikes = tracked.strikes = Strikes(at=tracked.num_output_tokens)
+        if strikes.at != tracked.how_far:
+            strikes = tracked.strikes = Strikes(at=tracked.how_far)
         strikes.num += 1
         strikes.num_alone += len(suspects) == 1
         num, num_alone = OUTSIDE if status in FROM_OUTSIDE else CRASHES
@@ -40,11 +40,11 @@ def guilty(computed: Iterable[Tracked], status: int) -> list[Tracked]:
 
 def is_suspect(tracked: Tracked) -> bool:
     """Whether a death had this request alone, and it has not moved on since."""
-    return tracked.strikes.num_alone > 0 and tracked.strikes.at == tracked.num_output_tokens
+    return tracked.strikes.num_alone > 0 and tracked.strikes.at == tracked.how_far
 
 
 def may_move(tracked: Tracked, status: int) -> bool:
     """Whether another engine may go on with a request whose process ended so: not one that may be the cause, which
     would end that engine, too. An end from outside is hardly a request's doing, so there it may once."""
-    num_strikes = tracked.strikes.num if tracked.strikes.at == tracked.num_output_tokens else 0
+    num_strikes = tracked.strikes.num if tracked.strikes.at == tracked.how_far else 0
     return num_strikes <= (1 if status in FROM_OUTSIDE else 0)

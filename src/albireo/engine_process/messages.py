@@ -148,6 +148,7 @@ class Ready(Message):
             vocab_size=self.vocab_size,
             block_size=self.block_size,
             windows=self.windows,
+            max_num_seqs=self.max_num_seqs,
             max_num_batched_tokens=self.max_num_batched_tokens,
             scheduling_policy=self.engine["scheduling_policy"],
             embedding_size=self.embedding_size,

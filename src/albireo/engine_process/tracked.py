@@ -108,6 +108,7 @@ class Tracked:
         error: why it never ran.
         num_ended: continuations that ended.
         embedding: of the prompt, where it is wanted and done; float32, little-endian.
+        num_rounds: of a beam search, since it began anew; furthest: the most there ever were.
         has_left_queue: kept by the server: it got its first token, or ended without one.
         is_counted, num_counted: kept by the server's metrics: its first token was; tokens that were.
     """
@@ -132,6 +133,8 @@ class Tracked:
     num_ended: int = 0
     is_over: bool = False
     error: Exception | None = None
+    num_rounds: int = 0
+    furthest: int = 0
     has_left_queue: bool = False
     is_counted: bool = False
     num_counted: int = 0
@@ -163,6 +166,11 @@ class Tracked:
         return sum(len(continuation.token_ids) for continuation in self.continuations)
 
     @property
+    def how_far(self) -> int:
+        """Grows as it gets on: a beam search gives no token before its end, and is begun anew by another process."""
+        return self.num_output_tokens + self.furthest
+
+    @property
     def has_failed(self) -> bool:
         """Whether it was refused, or the engine gave it up."""
         return self.error is not None or any(c.finish_reason == "error" for c in self.continuations)
@@ -170,6 +178,7 @@ class Tracked:
     def add_message(self) -> Add:
         """What lets an engine process begin with it, or go on."""
         earlier = None
+        self.num_rounds = 0
         if self.num_ended or self.num_output_tokens:
             earlier = [None if c.finish_reason is not None else c.token_ids for c in self.continuations]
         submission = self.submission
@@ -196,6 +205,10 @@ class Tracked:
             return False  # the engine did not know yet
         if update.embedding is not None:
             self.embedding = update.embedding
+        if not update.token_ids and update.finish_reason is None:  # a round of a beam search
+            self.num_rounds += 1
+            self.furthest = max(self.furthest, self.num_rounds)
+            self.times.last_token_s = now_s
         if update.token_ids or update.embedding is not None:
             self.times.last_token_s = now_s
         stop = continuation.take(update)

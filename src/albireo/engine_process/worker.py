@@ -185,8 +185,8 @@ class Worker:
             self._engine.abort(str(message.key))
             self._forget(message.key)
         elif isinstance(message, Finish):
-            update = self._engine.finish(str(message.key), message.index, "stop")
-            if update is not None and update.is_request_finished:
+            updates = self._engine.finish(str(message.key), message.index, "stop")
+            if any(update.is_request_finished for update in updates):
                 self._forget(message.key)
         elif isinstance(message, LoadAdapter):
             self._adapters.load(message)

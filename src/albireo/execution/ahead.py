@@ -446,6 +446,8 @@ def _snapshot(work: SequenceWork, position: int) -> tuple[int, int]:
 def _limit(task: SampleTask) -> tuple[int, bool]:
     """Most tokens of a sequence's output, 0 where the device cannot find the next alone; whether it takes the best."""
     params = task.params
+    if params.beam_search is not None:  # who goes on from here, and by which tokens, is found by all beams together
+        return 0, False
     if not params.ignores_output or not 0 <= (params.logprobs or 0) <= MAX_TOP:
         return 0, False
     return sys.maxsize if params.max_tokens is None else params.max_tokens, params.is_greedy and params.logprobs is None

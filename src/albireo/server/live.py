@@ -50,7 +50,7 @@ class Live:
         gathered.steps.append((step.started_s, step.ended_s - step.started_s, step.num_prompt, step.num_output))
         for update in step.updates:
             tracked = requests.get(update.key)
-            if tracked is None or not update.token_ids:
+            if tracked is None or not (update.token_ids or update.finish_reason is None):
                 continue
             last_s = tracked.times.last_token_s
             if last_s is None:

@@ -195,7 +195,7 @@ class _EngineMetrics:
                 continue
             if update.embedding is not None:
                 self._prompt.inc(len(tracked.submission.prompt_token_ids))
-            if not update.token_ids:
+            if not update.token_ids and update.finish_reason is not None:
                 continue
             # Behind a stop string nothing counts, and where it is in what one step brought is seen only later: over().
             num = 1 if tracked.submission.params.stop else len(update.token_ids)

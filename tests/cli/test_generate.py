@@ -54,6 +54,22 @@ def test_text_reads_on_from_the_prompt(albireo, published):
     assert result.stderr == ""
 
 
+def test_beams_are_told_the_best_first(albireo, tmp_path):
+    ask = ("generate", START, "--beam-width", "3", "--max-tokens", "6", "--length-penalty", "0")
+    found = records(albireo(*ask, "--output", "jsonl"))[0]["outputs"]
+    scores = [each["cumulative_logprob"] for each in found]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    shown = albireo(*ask).stdout
+    assert shown == "".join(f"==> continuation {i} <==\n{START}{each['text']}\n" for i, each in enumerate(found, 1))
+    file = tmp_path / "prompts.jsonl"
+    line = {"prompt": START, "max_tokens": 6, "beam_width": 3, "length_penalty": 0.0}
+    file.write_text(json.dumps(line))
+    assert records(albireo("generate", "--input-file", file, "--output", "jsonl"))[0]["outputs"] == found
+    file.write_text(json.dumps({**line, "top_p": 0.5}))
+    assert "line 1 of" in (refused := albireo("generate", "--input-file", file)).stderr and "top_p" in refused.stderr
+    assert "beam_width" in albireo("generate", START, "--length-penalty", "2").stderr
+
+
 def test_the_bundled_model_needs_no_name(albireo):
     result = albireo("generate", START, "--seed", "1", "--max-tokens", "12")
     assert result.exit_code == 0

@@ -67,6 +67,7 @@ ASKING: dict[str, Any] = {
     "response_format": {"type": "json_object"},
     "stop": ["x", "y"],
     "return_timings": True,
+    "use_beam_search": True,
 }
 
 

@@ -193,7 +193,7 @@ def test_neutral_values_and_nulls_ask_for_nothing(server: Any) -> None:
     [
         ("completions", {"suffix": "x"}, "suffix"),
         ("completions", {"best_of": 3}, "best_of"),
-        ("completions", {"use_beam_search": True}, "use_beam_search"),
+        ("completions", {"length_penalty": 2.0}, "length_penalty"),
         ("completions", {"some_new_field": 1}, "some_new_field"),
         ("completions", {"temperature": -1}, "temperature"),
         ("completions", {"top_p": 1.5}, "top_p"),

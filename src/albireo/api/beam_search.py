@@ -59,6 +59,18 @@ def beam_sampling(given: Mapping[str, Any], beam_width: int) -> SamplingParams:
     return sampling_of(asked, **said)
 
 
+def checked_params(given: Mapping[str, Any]) -> SamplingParams:
+    """Sampling parameters by name; with beam_width those of a beam search. Raises: InvalidParams, UnsupportedFeature;
+    TypeError for an unknown name."""
+    rest = dict(given)
+    width = rest.pop("beam_width", None)
+    if width is not None:
+        return beam_sampling(rest, width)
+    if rest.pop("length_penalty", 1) != 1:
+        raise InvalidParams(f"length_penalty={short(given['length_penalty'])} needs beam_width beside it")
+    return SamplingParams(**rest)
+
+
 def sampling_of(asked: BeamSearchParams, **kept: Any) -> SamplingParams:
     """The same as sampling parameters. Args: kept: others, which a beam search has too."""
     if not isinstance(asked, BeamSearchParams):

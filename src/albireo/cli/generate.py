@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import click
 
 from albireo.api.admission import Submission
+from albireo.api.beam_search import checked_params
 from albireo.api.locate import locate_model
 from albireo.cli.media import Shown, media_options
 from albireo.cli.options import engine_options, sampling_options
@@ -24,9 +25,8 @@ from albireo.cli.terminal import Bar
 from albireo.cli.timings import timings_line
 from albireo.cli.writers import JsonlWriter, TextWriter, Writer
 from albireo.config import EngineConfig
-from albireo.errors import InvalidParams, ModelError, RequestError
+from albireo.errors import InvalidParams, ModelError, RequestError, UnsupportedFeature
 from albireo.outputs import RequestOutput
-from albireo.params import SamplingParams
 
 #: When neither a flag nor the model says how much.
 MAX_TOKENS = 256
@@ -54,6 +54,8 @@ MAX_TOKENS = 256
     help="The output is JSON, on one line, that fits the schema in this file.",
 )
 @click.option("--regex", help="The output matches this regular expression from its beginning to its end.")
+@click.option("--beam-width", type=int, help="Search for the likeliest outputs with so many beams, and give them all.")
+@click.option("--length-penalty", type=float, help="Of a beam search: above 1 favours long outputs, 0 short ones.")
 @click.option("--lora", metavar="DIR", help="An adapter (LoRA) that every prompt has; --enable-lora goes with it.")
 @click.option("--stats", is_flag=True, help="A line of timings on stderr at the end.")
 @sampling_options(max_tokens=str(MAX_TOKENS))
@@ -70,6 +72,8 @@ def command(
     videos: tuple[str, ...],
     json_schema: TextIO | None,
     regex: str | None,
+    beam_width: int | None,
+    length_penalty: float | None,
     lora: str | None,
     stats: bool,
     sampling: dict[str, Any],
@@ -86,7 +90,8 @@ def command(
       albireo generate ./my-model "Once upon a time" --temperature 0
       albireo generate --input-file prompts.jsonl --output jsonl > answers.jsonl
 
-    A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter, structured_outputs too:
+    A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter, structured_outputs and
+    beam_width too:
     {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation. With
     "messages" in place of the prompt it is a chat.
 
@@ -102,6 +107,8 @@ def command(
     if "logprobs" in sampling and output != "jsonl":
         raise click.UsageError("--logprobs are shown in --output jsonl only.")
     sampling |= _form(json_schema, regex)
+    beams = {"beam_width": beam_width, "length_penalty": length_penalty}
+    sampling |= {name: value for name, value in beams.items() if value is not None}
     name, texts = split_arguments(model, arguments)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
@@ -170,8 +177,8 @@ def _check(line: PromptLine, flags: Mapping[str, Any], media: str) -> None:
         what = {"--image": "pictures", "--audio": "sounds", "--video": "videos"}[media]
         raise InvalidParams(_placed(line, f"its messages say where {what} are; leave {media} out, or give a prompt"))
     try:
-        SamplingParams(**{**flags, **line.fields})
-    except (InvalidParams, TypeError) as error:
+        checked_params({**flags, **line.fields})
+    except (InvalidParams, UnsupportedFeature, TypeError) as error:
         raise InvalidParams(_placed(line, error)) from None
 
 

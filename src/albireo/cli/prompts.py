@@ -22,9 +22,11 @@ from albireo.params import FILLED_FIELDS, SamplingParams
 
 InputFormat = Literal["auto", "text", "jsonl"]
 STDIN = "-"
+#: Of a beam search.
+BEAM_FIELDS = ("beam_width", "length_penalty")
 #: What a JSONL line may hold beside the parameters.
 _PROMPT_KEYS = ("prompt", "prompt_token_ids", "messages")
-_PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name not in FILLED_FIELDS)
+_PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name not in FILLED_FIELDS) | set(BEAM_FIELDS)
 _PATH = re.compile(r"(\.{0,2}/|~)\S*")
 
 
@@ -102,8 +104,8 @@ def _parse_lines(lines: Sequence[tuple[int, str]], name: str) -> Iterator[Prompt
 
 
 def parse_object(entry: Any, where: str) -> PromptLine:
-    """One line's object: prompt (text or ids), prompt_token_ids or messages, and any field of SamplingParams; null is
-    left out.
+    """One line's object: prompt (text or ids), prompt_token_ids or messages, and any field of SamplingParams or
+    BEAM_FIELDS; null is left out.
 
     Raises: InvalidParams naming where, and what is wrong.
     """

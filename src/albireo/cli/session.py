@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.admission import Admission, Submission
+from albireo.api.beam_search import checked_params
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded, load
@@ -72,7 +73,7 @@ class Session:
         self._num_requests = 0
 
     def params(self, given: Mapping[str, Any], max_tokens: int | None) -> SamplingParams:
-        """The model's recommended sampling, with what was given over it.
+        """The model's recommended sampling, with what was given over it; with beam_width a beam search.
 
         Args: max_tokens: when neither says; None: up to the context.
         Raises: InvalidParams.
@@ -80,7 +81,12 @@ class Session:
         defaults: dict[str, Any] = {}
         if self.loaded.defaults.max_tokens is None or self.loaded.config.generation_config == "vllm":
             defaults["max_tokens"] = max_tokens
-        return self._admission.default_params().clone(**(defaults | dict(given)))
+        advised = self._admission.default_params()
+        if "beam_width" in given:  # nothing is drawn, so that only its length is the model's to recommend
+            return checked_params(
+                {"max_tokens": defaults.get("max_tokens", advised.max_tokens), "logprobs": 0, **given}
+            )
+        return advised.clone(**(defaults | {name: value for name, value in given.items() if name != "length_penalty"}))
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from albireo.api.admission import Submission
+from albireo.api.beam_search import beam_sampling
 from albireo.api.prompts import Prompt
 from albireo.engine.request import check_request
-from albireo.errors import EngineError, PromptTooLong, RequestError
+from albireo.errors import EngineError, PromptTooLong, UnsupportedFeature
 from albireo.params import SamplingParams
 from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, cannot, refused, unsupported
@@ -41,10 +42,13 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         raise HttpError(
             400, "max_tokens=0 produces nothing; it must be at least 1, unless echo is on", param="max_tokens"
         )
+    form = asked_form(request)
+    if request.use_beam_search and form is not None:
+        raise refused(_no_form(), "prompt")
     wants: dict[str, Any] = {
         "logprobs": asked,
         "max_tokens": max(max_tokens, 1) if max_tokens is not None else None,
-        "structured_outputs": asked_form(request),
+        "structured_outputs": form,
     }
     if echo and asked is not None:
         wants["prompt_logprobs"] = asked
@@ -108,6 +112,8 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     def prepare() -> list[Submission]:
         made = serving.admission.chat(readable(request.messages), params, options)
         form = plan.form(made.prompt or "")
+        if form is not None and request.use_beam_search:
+            raise _no_form()
         held = made.params if form is None else made.params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt, images=made.images)]
 
@@ -163,6 +169,9 @@ def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple
     asked = unneutral(request, neutral)
     if asked is not None:
         raise unsupported(*asked)
+    if request.length_penalty not in (None, 1) and not request.use_beam_search:
+        message = f"length_penalty={request.length_penalty} needs use_beam_search to be true"
+        raise HttpError(400, message, param="length_penalty")
     if request.stream_options is not None and not request.stream:
         raise HttpError(400, "stream_options needs stream to be true", param="stream_options")
     limit = serving.settings.max_stop
@@ -189,6 +198,10 @@ def _params(
     if not given.get("stop", True):
         del given["stop"]  # an empty string, or list, asks for nothing
     try:
+        if request.use_beam_search:
+            # not the model's recommended sampling: nothing is drawn
+            searched = {**given, "length_penalty": request.length_penalty}
+            return serving.admission.prepare(beam_sampling(searched, request.n or 1))
         return serving.admission.prepare(serving.admission.default_params().clone(**given))
     except EngineError as error:
         raise refused(error, "prompt") from None
@@ -211,10 +224,11 @@ async def _admitted(
                     f"the model's context is {settings.max_model_len} tokens; the prompt has {num_prompt} and "
                     f"max_tokens={asked} asks for more than is left; shorten the prompt or lower max_tokens"
                 )
-    except RequestError as error:
-        raise refused(error, field) from None
     except EngineError as error:
-        raise refused(error, field) from None
+        blamed = refused(error, field)
+        if blamed.param == "beam_width":
+            blamed.param = "n"
+        raise blamed from None
     serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
     return with_adapter(serving, submissions, request.model)
 
@@ -224,6 +238,10 @@ def with_adapter(serving: Serving, submissions: list[Submission], model: str | N
     serving.check_model(model)
     number = serving.adapters.number(model)
     return submissions if number is None else [replace(made, adapter=number) for made in submissions]
+
+
+def _no_form() -> UnsupportedFeature:
+    return UnsupportedFeature("structured_outputs cannot be had of a beam search; leave it out")
 
 
 def _said_max(request: GenerationFields) -> bool:

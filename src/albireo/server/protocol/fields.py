@@ -61,6 +61,10 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     prompt_logprobs: AllOrCount | None = None
     thinking_token_budget: AllOrCount | None = None
 
+    # a beam search, which is n wide: read by intake.py
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+
     # how it is run and told
     priority: Priority | None = None
     cache_salt: CacheSalt | None = None
@@ -92,8 +96,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
     # there is no such thing here: neutral values only
     best_of: AtLeastOne | None = None
-    use_beam_search: Any = None
-    length_penalty: Any = None
     kv_transfer_params: Any = None
     ec_transfer_params: Any = None
     repetition_detection: Any = None
@@ -107,8 +109,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "use_beam_search": (False,),
-    "length_penalty": (1,),
     "kv_transfer_params": ({},),
     "ec_transfer_params": ({},),
     "repetition_detection": (),

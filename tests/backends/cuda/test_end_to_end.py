@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from albireo import LLM, PoolingParams, SamplingParams
+from albireo import LLM, BeamSearchParams, PoolingParams, SamplingParams
 from albireo.api import load, programs, swapping
 from albireo.api.beside import FEW_BLOCKS, MakeBeside
 from albireo.api.cuda_device import CudaDevice
@@ -124,6 +124,19 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     engine = llm(directory, device="cuda")
     assert tokens(engine, prompts, params) == wanted
     assert MODELS[-1].num_blocks == 12 * MODELS[-1].program.kv.num_groups
+
+
+def test_beams_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two searches at once that do not find seats together: log-probabilities come from the device."""
+    given: list[Any] = [[5, 9, 30], [6, 31]]
+    params = BeamSearchParams(2, 3, ignore_eos=True)
+    wanted = llm(directory, device="cpu").beam_search(given, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    found = llm(directory, device="cuda").beam_search(given, params)
+    for one, other in zip(found, wanted, strict=True):
+        assert [each.tokens for each in one.sequences] == [each.tokens for each in other.sequences]
+        told = [[each.cum_logprob for each in output.sequences] for output in (one, other)]
+        assert told[0] == pytest.approx(told[1], rel=1e-4)
 
 
 def test_tokens_of_a_model_with_experts_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ REPRESENTATIVES = {
     "gpt_oss": "a score more in each softmax, experts with biases, an activation of gate and up together",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
-    "opt": "learned positions, relu",
+    "opt": "learned positions, relu; a norm that subtracts the mean and has neither weight nor bias",
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
@@ -44,7 +44,7 @@ LATENT = ("youtu",)
 #: and single calls of theirs are not judged.
 WITH_STATES = {
     "lfm2": "layers that keep rows of a gated convolution, an output of which is rounded there",
-    "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, of two matrices each; a norm of groups",
+    "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, two matrices each; a norm of groups; relu²",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
 #: The same of what variants.py makes of architectures.

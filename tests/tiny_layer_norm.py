@@ -14,21 +14,26 @@ from numpy.typing import NDArray
 Shapes = dict[str, tuple[int, ...]]
 
 #: Architectures whose norms subtract the mean.
-LAYER_NORMS = ("cohere", "falcon", "gpt2", "gpt_neox", "opt", "phi", "stablelm", "starcoder2")
+LAYER_NORMS = (
+    *("codegen", "cohere", "cohere2", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "jais2"),
+    *("nemotron", "olmo", "opt", "phi", "stablelm", "starcoder2"),
+)
+_OF_GPT = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
 #: What some of them call keys that others have, too.
 KEYS = {
-    "gpt2": {
-        "hidden_size": "n_embd",
-        "intermediate_size": "n_inner",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "max_position_embeddings": "n_positions",
-    },
+    **dict.fromkeys(("codegen", "gpt2", "gpt_bigcode", "gptj"), _OF_GPT),
+    "gpt_neo": {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
     "opt": {"intermediate_size": "ffn_dim"},
     "falcon": {"intermediate_size": "ffn_hidden_size"},
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
-_WITHOUT_KV_HEADS = ("gpt2", "opt", "gpt_neox", "falcon")
+_WITHOUT_KV_HEADS = ("codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "gpt_neox", "falcon")
 
 
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,13 +46,16 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found.pop("num_key_value_heads", None)
     if kind == "opt" and "hidden_size" in found:
         found["word_embed_proj_dim"] = found["hidden_size"]
-    if kind in ("gpt2", "opt", "nemotron_h"):  # which rotate nothing
+    if kind in ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "nemotron_h"):  # which rotate nothing
         found.pop("rope_scaling", None)
     return {**config, **found}
 
 
 def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Every tensor of a checkpoint of one of LAYER_NORMS, as it is read; see as_stored()."""
+    """Every tensor of a checkpoint of one of LAYER_NORMS, as it is read; see as_stored().
+
+    Others are in tiny_decoders.py.
+    """
     return _OF[config["model_type"]](config)
 
 

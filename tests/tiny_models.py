@@ -19,6 +19,7 @@ from albireo.graph.node import Graph
 from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.weights import _wanted_shapes
+from tiny_decoders import DECODERS
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
@@ -124,7 +125,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         noise = rng.standard_normal(shape, np.float32)
         if len(shape) == 1 and name.endswith(".weight"):
             kind = config["model_type"]
-            adds_one = kind in ("gemma", "gemma2", "gemma3_text") or is_hybrid(config)
+            adds_one = kind in ("gemma", "gemma2", "gemma3_text", "nemotron", "vaultgemma") or is_hybrid(config)
             is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
             if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
@@ -164,6 +165,8 @@ def weights_read(graph: Graph, seed: int) -> dict[str, NDArray[np.float32]]:
 
 def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
+    if config["model_type"] in DECODERS:
+        return DECODERS[config["model_type"]](config)
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
     if config["model_type"] in SHORT_CONVS:

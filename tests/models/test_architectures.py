@@ -20,8 +20,12 @@ from albireo.models import architectures, build_graph, load_architecture, load_c
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.recurrent_settings import GatedDeltaSettings
+from tiny_decoders import WITH_POSITIONS, WITHOUT_GATE
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import make_checkpoint, random_weights, weight_shapes, write_safetensors
+
+#: Of those with a LayerNorm.
+GATED = ("cohere", "cohere2", "olmo", "stablelm")
 
 
 def config_of(model_type: str, **changes: Any) -> ModelConfig:
@@ -139,7 +143,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
         attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
-    if name in LAYER_NORMS and name not in ("cohere", "stablelm"):  # whose FFN has no gate
+    has_gate = name not in WITHOUT_GATE and (name not in LAYER_NORMS or name in GATED)
+    if not has_gate:
         mlp.remove("layers.0.mlp.gate")
     if blocks.is_parallel:
         attn[:0] = [mlp.pop(0)] if blocks.has_ffn_norm else []
@@ -148,7 +153,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         attn, mlp = attn[1:], mlp[1:]
     attn += [o for o in ("layers.0.attn.behind",) if o in origins]
     mlp += [o for o in ("layers.0.mlp.behind",) if o in origins]
-    first = ["embed", *(["positions"] if name in ("gpt2", "opt") else [])]
+    first = ["embed", *(["positions"] if name in ("gpt2", "opt", *WITH_POSITIONS) else [])]
     assert origins[: len(first) + len(attn) + len(mlp)] == [*first, *attn, *mlp]
     assert origins[-3:] == ["head.norm", "head.logits", "head.top"]
 

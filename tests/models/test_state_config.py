@@ -30,8 +30,8 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("nemotron_h", {"hybrid_override_pattern": "MEx-ME"}, "hybrid_override_pattern='x' is not supported"),
-        ("nemotron_h", {"hybrid_override_pattern": "MEM-ME"}, "no layer has attention"),
+        ("nemotron_h", {"hybrid_override_pattern": "MEME*x"}, "hybrid_override_pattern='x' is not supported"),
+        ("nemotron_h", {"hybrid_override_pattern": "MEME-M"}, "no layer has attention"),
         ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
         ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
         ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
@@ -54,11 +54,11 @@ def test_layers_of_mamba_that_are_not_computed_are_refused(
 
 
 def test_layers_of_mamba_are_read_in_either_spelling() -> None:
-    words = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]
+    words = ["linear_attention", "moe", "linear_attention", "moe", "full_attention", "mlp"]
     infinity = [0.0, {"__float__": "Infinity"}]
     said = {"hybrid_override_pattern": ..., "num_hidden_layers": ..., "time_step_limit": infinity}
     assert parse_tiny("nemotron_h", layers_block_type=words, **said) == parse_tiny("nemotron_h")
-    assert parse_tiny("nemotron_h").cached_layers == (2,)
+    assert parse_tiny("nemotron_h").cached_layers == (4,)
     dense = parse_tiny("nemotron_h", hybrid_override_pattern="*-*-*-")
     assert dense.recurrent is None and dense.experts is None and dense.cached_layers == (0, 2, 4)
     attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

@@ -11,8 +11,9 @@ from typing import Literal
 from albireo.models.layer_kinds import Mixer
 
 #: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
-#: queries, its key, its value), group by group, in one.
-Joined = Literal["no", "by_group"]
+#: queries, its key, its value), group by group, in one; or of each quarter of the heads (all queries, values, keys).
+Joined = Literal["no", "by_group", "by_quarter"]
+QUARTERS = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from albireo.graph.node import RowSegment
+from albireo.models.block_settings import QUARTERS
 from albireo.models.config import ModelConfig
 
 
@@ -61,6 +62,9 @@ def _starts(c: ModelConfig, heads: Mapping[str, int], part: str, is_joined: bool
         place = {"q": 0, "k": queries, "v": queries + 1}[part]
         each = queries if part == "q" else 1
         return [(i // each * (queries + 2) + place + i % each) * c.head_dim for i in range(heads[part])]
+    if is_joined and c.blocks.joined == "by_quarter":
+        quarter, place = heads[part] // QUARTERS, {"q": 0, "v": 1, "k": 2}[part]
+        return [((i // quarter * 3 + place) * quarter + i % quarter) * c.head_dim for i in range(heads[part])]
     if is_joined:
         first = sum(heads[name] for name in names[: names.index(part)])
     return [(first + i) * c.head_dim for i in range(heads[part])]

@@ -17,14 +17,16 @@ DEFAULT_WINDOW = 4096
 #: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
 #: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
 #: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
-#: window is said as a whole, and counted here from its middle).
+#: window is said as a whole, and counted here from its middle); or those that attention_types calls local.
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
 #: In words of today, and of before.
 _WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
 _WORDS |= {"mamba": "state", "attention": "attention"}
-WindowRule = Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides"]
+WindowRule = Literal[
+    "none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides", "local"
+]
 
 
 def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
@@ -91,6 +93,9 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
+    elif rule == "local":
+        window = _window_length(fields, absent)
+        default = tuple("sliding_attention" if local else "full_attention" for local in _locals(fields, layers))
     elif rule == "both_sides":
         window = fields.integer("local_attention", 1, MAX_POSITIONS, default=128) // 2 + 1
         period = fields.integer("global_attn_every_n_layers", 1, MAX_LAYERS, default=3)
@@ -111,6 +116,22 @@ def parse_windows(
     if window is None and "sliding_attention" in kinds:
         fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _locals(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Which layers are local: lists of words with how often each comes."""
+    runs = fields.raw("attention_types")
+    fields.raw("attention_layers")  # the same, said again
+    runs = [[["global", "local"], 12]] if runs is None else runs
+    is_list = isinstance(runs, list) and all(isinstance(run, list) and len(run) == 2 for run in runs)
+    if not is_list or not all(isinstance(run[0], list) and type(run[1]) is int for run in runs):
+        fields.fail("attention_types", runs, "must be a list of [[word, ...], how often]")
+    if sum(len(run[0]) * run[1] for run in runs) != layers:
+        fields.fail("attention_types", runs, f"must say what each of {layers} layers is")
+    words = [word for run in runs for word in run[0] * run[1]]
+    if not all(word in ("global", "local") for word in words):
+        fields.fail("attention_types", runs, "must say global or local of a layer")
+    return tuple(word == "local" for word in words)
 
 
 def _window_length(fields: Fields, absent: int | None) -> int | None:

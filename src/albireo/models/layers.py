@@ -17,6 +17,7 @@ number's square.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
@@ -37,7 +38,7 @@ IGNORABLE_WEIGHTS = (
     *(
         f"{attention}.{mask}"
         for attention in ("transformer.h.*.attn", "*.attention")
-        for mask in ("bias", "masked_bias")
+        for mask in ("bias", "masked_bias", "causal_mask")
     ),
 )
 #: A tied checkpoint may hold the head a second time: table -> head.
@@ -65,14 +66,17 @@ BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(No
 
 
 class AttentionNames(NamedTuple):
-    """What an architecture calls the output projection, and the norms of q and k behind their letters."""
+    """What an architecture calls the output projection, the norms of q and k, and what gives the gate of the output,
+    where that is a linear of its own."""
 
     out: str = "o_proj"
-    norm: str = "norm"
+    q_norm: str = "q_norm"
+    k_norm: str = "k_norm"
+    gate: str = ""
 
 
 class FFNNames(NamedTuple):
-    """What an architecture calls an FFN within its layer, and its linears."""
+    """What an architecture calls an FFN within its layer, and its linears; gate empty: there is none."""
 
     block: str = "mlp"
     gate: str = "gate_proj"
@@ -134,6 +138,7 @@ def attention_block(
     o_bias: bool = False,
     qk_norm: bool = False,
     is_norm_wide: bool = False,
+    is_norm_behind: bool = False,
     v_norm: bool = False,
     linears: str = "qkv",
     joined: str | None = None,
@@ -148,7 +153,7 @@ def attention_block(
     Args:
         window: positions seen, the token's own included.
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
-            needs all of them.
+            needs all of them; is_norm_behind: behind RoPE.
         v_norm: RMS norm of each head of v, without a weight.
         linears: which of q, k and v have one. Without that of v, values are keys before their norm and rotation; with
             that of q alone, keys and values are those that another layer wrote, and none are written.
@@ -165,13 +170,18 @@ def attention_block(
         if v_norm and "v" in parts:
             with b.part("v"):
                 parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
-        for p in ("q", "k"):
-            if qk_norm and p in parts:
-                heads = c.num_heads if p == "q" else c.num_kv_heads
-                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_{names.norm}", p, heads, is_norm_wide)
+
+        def normed(p: str, x: Value) -> Value:
+            heads, called = (c.num_heads, names.q_norm) if p == "q" else (c.num_kv_heads, names.k_norm)
+            return _head_norm(b, c, x, f"{name}.{called}", p, heads, is_norm_wide)
+
+        if qk_norm and not is_norm_behind:
+            parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
+        behind = normed if qk_norm and is_norm_behind else None
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
-        gate = _output_gate(b, c, h, name, qkv_bias) if c.blocks.has_output_gate else None
-        a = attention(b, c, parts, layer if cache is None else cache, rope, window, sink, gate, is_causal=is_causal)
+        gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
+        place = layer if cache is None else cache
+        a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
 
@@ -208,24 +218,31 @@ def attention(
     gate: Value | None = None,
     distances: Value | None = None,
     is_causal: bool = False,
+    behind: Callable[[str, Value], Value] | None = None,
 ) -> Value:
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
-        distances: see graph.ops. is_causal: see attention_block().
+        distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated.
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
         k = b.rope(parts["k"], rope, c.num_kv_heads, c.head_dim) if "k" in parts else None
+    if behind is not None:
+        q, k = behind("q", q), None if k is None else behind("k", k)
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
     return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal)
 
 
-def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool) -> Value:
-    """Called as a module of its own, though its rows are those of q_proj."""
+def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool, own: str) -> Value | None:
+    """Called as a module of its own, though its rows are those of q_proj. Args: own: the module that it is, if any."""
+    if own:
+        return linear(b, c, h, f"{name}.{own}", c.num_heads * c.head_dim, "q_gate", False, "heads")
+    if not c.blocks.has_output_gate:
+        return None
     rows = rows_of_gate(c, f"{name}.q_proj")
     return linear(b, c, h, f"{name}.q_gate", c.num_heads * c.head_dim, "q_gate", bias, "heads", rows)
 
@@ -241,14 +258,17 @@ def mlp_block(
     norms: Norms = BEFORE_FFN,
     names: FFNNames = LLAMA_FFN,
 ) -> Value:
-    """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
+    """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32; without a gate down(act(up(h))).
 
     Args: joined: name of the tensor that holds the rows of gate and up, where one does.
     """
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.mlp"):
         h = _input(b, c, x, layer, norms.before)
-        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
+        if names.gate:
+            down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
+        else:
+            down = plain_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, up=names.up, down=names.down)
         return _added(b, c, x, down, layer, "down", norms.behind)
 
 

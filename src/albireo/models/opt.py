@@ -24,6 +24,7 @@ TINY = {
     "max_position_embeddings": 128,
     "activation_function": "relu",
     "do_layer_norm_before": True,
+    "layer_norm_elementwise_affine": False,
     "tie_word_embeddings": True,
     "bos_token_id": 2,
     "eos_token_id": 2,

@@ -66,9 +66,10 @@ def decoder(
     x = embedding(b, c, ends)
     if positions is not None:
         x = _with_positions(b, c, x, positions)
-    rope = rope_spec(c, max_model_len) if positions is None else no_rotation(c)
+    still = no_rotation(c)
+    turning = rope_spec(c, max_model_len) if positions is None else still
     for layer, window in enumerate(windows(c, max_model_len)):
-        x = _layer(b, c, x, layer, rope, window, names)
+        x = _layer(b, c, x, layer, turning if c.rotates[layer] else still, window, names)
     return head(b, c, x, ends, has_head_bias)
 
 

@@ -25,7 +25,7 @@ from albireo.models.layers import (
 from albireo.models.recurrent_settings import ShortConvSettings
 from albireo.models.rope import rope_spec
 
-_ATTENTION, _ENDS = AttentionNames("out_proj", "layernorm"), Ends(norm="model.embedding_norm")
+_ATTENTION, _ENDS = AttentionNames("out_proj", "q_layernorm", "k_layernorm"), Ends(norm="model.embedding_norm")
 _OPERATOR, _FFN = Norms("operator_norm"), FFNNames("feed_forward", "w1", "w3", "w2")
 _EXPERTS = Names(*_FFN, bias="expert_bias", norm="ffn_norm")
 

@@ -107,7 +107,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "falcon-40b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False),
     "falcon-11b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
     "falcon-in-turn": tiny("falcon", multi_query=False, parallel_attn=False),
-    "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu"),
+    "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=True, activation_function="gelu"),
     "stablelm-parallel": tiny("stablelm", use_parallel_residual=True, use_qkv_bias=False, num_key_value_heads=2),
     "cohere-bias": tiny("cohere", attention_bias=True, tie_word_embeddings=False),
     "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
@@ -116,8 +116,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "lfm2-bias": tiny("lfm2", conv_bias=True, conv_L_cache=4, tie_embedding=False, block_auto_adjust_ff_dim=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
     "nemotron_h-dense": tiny("nemotron_h", hybrid_override_pattern="M-*M-", num_hidden_layers=5, use_bias=True)
-    | {"use_conv_bias": False, "mlp_bias": True, "conv_kernel": 3, "n_groups": 1},
-    "nemotron_h-latent": tiny("nemotron_h", moe_latent_size=24, n_group=1, mlp_bias=True),
+    | {"use_conv_bias": False, "mlp_bias": False, "conv_kernel": 3, "n_groups": 1},
+    "nemotron_h-latent": tiny("nemotron_h", moe_latent_size=24, n_group=1),
     "granitemoehybrid-limits": tiny("granitemoehybrid", time_step_limit=[0.2, 0.7], mamba_proj_bias=True)
     | {"mamba_n_groups": 2, "position_embedding_type": "rope", "mamba_d_head": "auto"},
     "granitemoehybrid-attention": tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

@@ -81,9 +81,11 @@ CASES: Mapping[str, dict[str, Any]] = {
     "granitemoe": tiny("granitemoe"),
     "nemotron_h": tiny("nemotron_h", hidden_size=64, hybrid_override_pattern="M-*-M-", **_NO_EXPERTS),
     "nemotron_h, experts": tiny(
-        "nemotron_h", hidden_size=64, hybrid_override_pattern="ME*EME", n_group=1, topk_group=1
+        "nemotron_h", hidden_size=64, hybrid_override_pattern="ME*EME", n_group=1, topk_group=1, mlp_bias=False
     ),
-    "nemotron_h, experts of a latent": tiny("nemotron_h", hybrid_override_pattern="ME*EME", moe_latent_size=16),
+    "nemotron_h, experts of a latent": tiny(
+        "nemotron_h", hybrid_override_pattern="ME*EME", moe_latent_size=16, mlp_bias=False
+    ),
     "deepseek_v2": tiny("deepseek_v2", **_LATENT, n_group=1, topk_group=1, topk_method="greedy"),
     "deepseek_v3": tiny("deepseek_v3", **_LATENT, scoring_func="sigmoid", hidden_size=64),
     "glm4_moe_lite": tiny("glm4_moe_lite", **_LATENT, mlp_layer_types=..., first_k_dense_replace=1),

@@ -1,0 +1,118 @@
+"""Tensor names and shapes of checkpoints of many decoders, as transformers writes them: one short function a family.
+
+Used by tiny_models.py. Written out here, independently of albireo.models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+#: Those whose FFN is two matrices, without a gate.
+WITHOUT_GATE = ("arcee", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nemotron")
+#: Those that add a table of positions.
+WITH_POSITIONS = ("gpt_bigcode", "gpt_neo")
+
+
+def _module(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
+    """A module's weight and bias."""
+    found: Shapes = {f"{name}.weight": shape}
+    return found | ({f"{name}.bias": shape[:1]} if has_bias else {})
+
+
+def _attention(c: Mapping[str, Any], name: str, in_qkv: bool, in_o: bool, o: str = "o_proj") -> Shapes:
+    """Matrices of q, k, v and what comes out."""
+    e, heads = c["hidden_size"], c["num_attention_heads"]
+    kv_heads, d = c.get("num_key_value_heads") or heads, c.get("head_dim") or e // heads
+    shapes: Shapes = {}
+    for p, rows in (("q", heads * d), ("k", kv_heads * d), ("v", kv_heads * d)):
+        shapes |= _module(f"{name}.{p}_proj", (rows, e), in_qkv)
+    return shapes | _module(f"{name}.{o}", (e, heads * d), in_o)
+
+
+def _ffn(c: Mapping[str, Any], name: str, width: int, bias: bool = False) -> Shapes:
+    """Of a gate, or of two matrices."""
+    e, ups = c["hidden_size"], ("up",) if c["model_type"] in WITHOUT_GATE else ("gate", "up")
+    shapes: Shapes = {}
+    for p in ups:
+        shapes |= _module(f"{name}.{p}_proj", (width, e), bias)
+    return shapes | _module(f"{name}.down_proj", (e, width), bias)
+
+
+def _ends(c: Mapping[str, Any], layers: Shapes) -> Shapes:
+    """With table, last norm and head of llama."""
+    e, ends = c["hidden_size"], {}
+    if not c["tie_word_embeddings"]:
+        ends["lm_head.weight"] = (c["vocab_size"], e)
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **layers, "model.norm.weight": (e,), **ends}
+
+
+def _layer_norms(c: Mapping[str, Any]) -> Shapes:
+    """cohere2, nemotron, jais2, olmo."""
+    kind, e = c["model_type"], c["hidden_size"]
+    bias, mlp_bias = c["attention_bias"], bool(c.get("mlp_bias"))
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _attention(c, f"{h}.self_attn", bias, bias)
+        layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], mlp_bias)
+        if kind != "olmo":
+            layers |= _module(f"{h}.input_layernorm", (e,), kind != "cohere2")
+        if kind in ("nemotron", "jais2"):
+            layers |= _module(f"{h}.post_attention_layernorm", (e,), True)
+    shapes = _ends(c, layers)
+    if kind == "olmo":
+        del shapes["model.norm.weight"]
+    if kind in ("nemotron", "jais2"):
+        shapes["model.norm.bias"] = (e,)
+    return shapes
+
+
+def _gpts(c: Mapping[str, Any]) -> Shapes:
+    """gpt_bigcode, gptj and codegen."""
+    kind, e, vocab = c["model_type"], c["n_embd"], c["vocab_size"]
+    f, d = c.get("n_inner") or 4 * e, e // c["n_head"]
+    shapes: Shapes = {"transformer.wte.weight": (vocab, e)}
+    if kind == "gpt_bigcode":
+        shapes["transformer.wpe.weight"] = (c["n_positions"], e)
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= _module(f"{h}.ln_1", (e,), True)
+        if kind == "gpt_bigcode":
+            rows = e + 2 * d if c["multi_query"] else 3 * e
+            shapes |= _module(f"{h}.attn.c_attn", (rows, e), True) | _module(f"{h}.attn.c_proj", (e, e), True)
+            shapes |= _module(f"{h}.ln_2", (e,), True)
+        elif kind == "gptj":
+            shapes |= {f"{h}.attn.{p}_proj.weight": (e, e) for p in ("q", "k", "v", "out")}
+        else:
+            shapes |= {f"{h}.attn.qkv_proj.weight": (3 * e, e), f"{h}.attn.out_proj.weight": (e, e)}
+        up, down = ("c_fc", "c_proj") if kind == "gpt_bigcode" else ("fc_in", "fc_out")
+        shapes |= _module(f"{h}.mlp.{up}", (f, e), True) | _module(f"{h}.mlp.{down}", (e, f), True)
+    shapes |= _module("transformer.ln_f", (e,), True)
+    if c["tie_word_embeddings"]:
+        return shapes
+    return shapes | _module("lm_head", (vocab, e), kind != "gpt_bigcode")
+
+
+def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
+    e, vocab = c["hidden_size"], c["vocab_size"]
+    f = c.get("intermediate_size") or 4 * e
+    shapes: Shapes = {"transformer.wte.weight": (vocab, e), "transformer.wpe.weight": (c["max_position_embeddings"], e)}
+    for i in range(c["num_layers"]):
+        h = f"transformer.h.{i}"
+        shapes |= _module(f"{h}.ln_1", (e,), True)
+        for p in ("q", "k", "v", "out"):
+            shapes |= _module(f"{h}.attn.attention.{p}_proj", (e, e), p == "out")
+        shapes |= _module(f"{h}.ln_2", (e,), True)
+        shapes |= _module(f"{h}.mlp.c_fc", (f, e), True) | _module(f"{h}.mlp.c_proj", (e, f), True)
+    return shapes | _module("transformer.ln_f", (e,), True)
+
+
+#: model_type -> every tensor of a checkpoint, as it is read.
+DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
+    **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
+    "gpt_neo": _gpt_neo,
+}

@@ -52,6 +52,12 @@ OF_VARIANTS = {
     "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",
     "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
 }
+#: Architectures of which no call is new, only what a call reads of which other. The tests of all architectures hold
+#: them, and one of programs for GPUs.
+IN_ANOTHER_ORDER = {
+    "afmoe": "an FFN's and experts' sum before it is normed",
+    "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
+}
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
 #: Of all, those whose layers differ in the shape of their caches, which no ranks share.
 OF_SEVERAL_CACHES = ("gemma4_text", *OF_VARIANTS)

@@ -110,9 +110,75 @@ def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
     return shapes | _module("transformer.ln_f", (e,), True)
 
 
+def _llamas(c: Mapping[str, Any]) -> Shapes:
+    """arcee, helium, hyperclovax, vaultgemma, ministral, hunyuan_v1_dense."""
+    kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias"))
+    d = c.get("head_dim") or e // c["num_attention_heads"]
+    vectors = {"input_layernorm": e, "post_attention_layernorm": e}
+    if kind == "vaultgemma":
+        vectors = {"input_layernorm": e, "pre_feedforward_layernorm": e}
+    if kind.startswith("hunyuan"):
+        vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
+    if kind == "hyperclovax" and c["use_post_norm"]:
+        vectors |= {"post_norm1": e, "post_norm2": e}
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "helium")
+        layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias")))
+        layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
+    return _ends(c, layers)
+
+
+def _mixtures(c: Mapping[str, Any]) -> Shapes:
+    """hunyuan_v1_moe, solar_open, exaone_moe, afmoe, granitemoeshared: experts one by one."""
+    kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias"))
+    d = c.get("head_dim") or e // c["num_attention_heads"]
+    count = c.get("num_experts") or c.get("n_routed_experts") or c["num_local_experts"]
+    width = c.get("moe_intermediate_size") or c["intermediate_size"]
+    shared = width * (c.get("num_shared_experts") or c.get("n_shared_experts") or 1)
+    block, router = {"afmoe": ("mlp", "router.gate"), "hunyuan_v1_moe": ("mlp", "gate.wg")}.get(kind, ("mlp", "gate"))
+    beside = "shared_mlp" if kind == "hunyuan_v1_moe" else "shared_experts"
+    vectors = {"input_layernorm": e, "post_attention_layernorm": e}
+    if kind == "afmoe":
+        vectors |= {"pre_mlp_layernorm": e, "post_mlp_layernorm": e}
+    if kind in ("afmoe", "exaone_moe"):
+        vectors |= {"self_attn.q_norm": d, "self_attn.k_norm": d}
+    if kind == "hunyuan_v1_moe":
+        vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{name}.weight": (size,) for name, size in vectors.items()}
+        layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "solar_open")
+        if kind == "afmoe":
+            layers[f"{h}.self_attn.gate_proj.weight"] = (c["num_attention_heads"] * d, e)
+        if i < (c.get("num_dense_layers") or c.get("first_k_dense_replace") or 0):
+            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        if kind == "granitemoeshared":
+            m = f"{h}.block_sparse_moe"
+            layers[f"{m}.router.layer.weight"] = (count, e)
+            layers[f"{h}.shared_mlp.input_linear.weight"] = (2 * c["shared_intermediate_size"], e)
+            layers[f"{h}.shared_mlp.output_linear.weight"] = (e, c["shared_intermediate_size"])
+        else:
+            m = f"{h}.{block}"
+            layers[f"{m}.{router}.weight"] = (count, e)
+            layers |= _ffn(c, f"{m}.{beside}", shared)
+        for expert in range(count):
+            layers |= _ffn(c, f"{m}.experts.{expert}", width)
+        if kind == "afmoe":
+            layers[f"{m}.expert_bias"] = (count,)
+        elif kind in ("solar_open", "exaone_moe"):
+            layers[f"{m}.gate.e_score_correction_bias"] = (count,)
+    return _ends(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
+    **dict.fromkeys(("arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "ministral", "vaultgemma"), _llamas),
+    **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     "gpt_neo": _gpt_neo,
 }

@@ -30,15 +30,19 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
 MIXTURES = (
+    "afmoe",
     "deepseek_v2",
     "deepseek_v3",
     "dots1",
     "ernie4_5_moe",
+    "exaone_moe",
     "glm4_moe",
     "glm4_moe_lite",
     "gpt_oss",
     "granitemoe",
     "granitemoehybrid",
+    "granitemoeshared",
+    "hunyuan_v1_moe",
     "kimi_k2",
     "lfm2_moe",
     "minimax_m2",
@@ -49,6 +53,7 @@ MIXTURES = (
     "qwen3_5_moe_text",
     "qwen3_moe",
     "qwen3_next",
+    "solar_open",
 )
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -373,7 +378,7 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
             return tensors
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
-    if config["model_type"] in ("granitemoe", "granitemoehybrid"):
+    if config["model_type"] in ("granitemoe", "granitemoehybrid", "granitemoeshared"):
         return _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")

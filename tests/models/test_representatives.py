@@ -6,13 +6,20 @@ import pytest
 
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
-from representatives import ALL_REPRESENTATIVES, OF_SEVERAL_CACHES, WITH_STATES, mechanisms, mechanisms_of
+from representatives import (
+    ALL_REPRESENTATIVES,
+    IN_ANOTHER_ORDER,
+    OF_SEVERAL_CACHES,
+    WITH_STATES,
+    mechanisms,
+    mechanisms_of,
+)
 from variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
 def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
-    shown = frozenset().union(*map(mechanisms, ALL_REPRESENTATIVES))
+    shown = frozenset().union(*map(mechanisms, (*ALL_REPRESENTATIVES, *IN_ANOTHER_ORDER)))
     missing = sorted(mechanisms(name) - shown)
     assert not missing, f"{name} has what no representative has; add it to tests/representatives.py: {missing}"
 
@@ -27,6 +34,13 @@ def test_a_representative_shows_what_the_others_do_not(name: str) -> None:
     others = (each for each in alike if name not in (each, each.partition(",")[0]))
     shown = frozenset().union(*map(mechanisms, others))
     assert mechanisms(name) - shown, f"{name} shows nothing of its own; take it out of tests/representatives.py"
+
+
+@pytest.mark.parametrize("name", IN_ANOTHER_ORDER)
+def test_no_call_is_new_where_only_their_order_is(name: str) -> None:
+    shown = frozenset().union(*map(mechanisms, ALL_REPRESENTATIVES))
+    new = mechanisms(name) - shown
+    assert new and all(" reads as " in mechanism for mechanism in new), sorted(new)
 
 
 def test_what_a_mechanism_is() -> None:

@@ -43,7 +43,8 @@ class BlockSettings:
         qkv_bias, o_bias, ffn_bias: of the linears.
         is_parallel: attention and FFN read the same residual stream, and both are added to it.
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
-        has_qk_norm: a norm of each head of q and k, where a key says so.
+        has_qk_norm: a norm of each head of q and k, where a key says so. has_norm_behind: norms of what blocks add,
+            likewise.
         joined: where rows of q, k and v lie.
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
@@ -71,6 +72,7 @@ class BlockSettings:
     is_parallel: bool = False
     has_ffn_norm: bool = True
     has_qk_norm: bool = False
+    has_norm_behind: bool = False
     joined: Joined = "no"
     has_output_gate: bool = False
     num_kv_heads: int | None = None

@@ -22,7 +22,8 @@ _MAX_WIDTH = 2**20
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
 #: without groups; ERNIE's, by a softmax and a bias; LFM2's, by sigmoids and a bias or
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
-#: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere.
+#: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
+#: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists.
 Keys = Literal[
     "none",
     "mixtral",
@@ -38,6 +39,8 @@ Keys = Literal[
     "lfm2",
     "nemotron_h",
     "granite_hybrid",
+    "granite_shared",
+    "hunyuan",
 ]
 
 
@@ -107,6 +110,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _nemotron_h(fields)
     if keys == "granite_hybrid":
         return _granite_hybrid(fields, layers)
+    if keys == "hunyuan":
+        return _hunyuan(fields, layers, width)
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
@@ -114,9 +119,11 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     if keys == "minimax":
         return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, scores="sigmoid", has_bias=True)
-    if keys in ("mixtral", "olmoe"):
-        renormalize = keys == "mixtral" or fields.flag("norm_topk_prob", False)
-        return ExpertSettings(count, top_k, width, renormalize, 0, (True,) * layers)
+    if keys in ("mixtral", "olmoe", "granite_shared"):
+        renormalize = keys != "olmoe" or fields.flag("norm_topk_prob", False)
+        is_beside = keys == "granite_shared"
+        shared = fields.integer("shared_intermediate_size", 0, _MAX_WIDTH, default=0) if is_beside else 0
+        return ExpertSettings(count, top_k, width, renormalize, shared, (True,) * layers, is_shared_gated=False)
     settings = ExpertSettings(
         count,
         top_k,
@@ -266,6 +273,29 @@ def _granite_hybrid(fields: Fields, layers: int) -> ExpertSettings | None:
     if top_k > count:
         fields.fail("num_experts_per_tok", top_k, f"is more than num_local_experts={count}")
     return ExpertSettings(count, top_k, fields.integer("intermediate_size", 1, _MAX_WIDTH), True, 0, (True,) * layers)
+
+
+def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:
+    """Raises: UnsupportedModel where layers differ, and for other experts than those of transformers."""
+
+    def said(key: str, default: int) -> int:
+        given = fields.raw(key)
+        numbers = given if isinstance(given, list) else [default if given is None else given]
+        if not numbers or any(type(number) is not int for number in numbers):
+            fields.fail(key, given, "must be a whole number, or one for each layer")
+        if len(set(numbers)) > 1:
+            fields.unsupported(key, given, "the same in every layer")
+        return int(numbers[0])
+
+    count, top_k = said("num_experts", 1), said("moe_topk", 1)
+    if not 1 <= count <= MAX_EXPERTS:
+        fields.fail("num_experts", count, f"must be from 1 to {MAX_EXPERTS}")
+    if not 1 <= top_k <= min(count, MAX_CHOSEN):
+        fields.fail("moe_topk", top_k, f"must be from 1 to {min(count, MAX_CHOSEN)}")
+    for key, wanted in (("num_shared_expert", 1), ("moe_intermediate_size", width)):
+        if said(key, wanted) != wanted:
+            fields.unsupported(key, fields.raw(key), f"supported: {wanted}")
+    return ExpertSettings(count, top_k, width, True, width, (True,) * layers, is_shared_gated=False)
 
 
 def _sparse_layers(fields: Fields, layers: int) -> tuple[bool, ...]:

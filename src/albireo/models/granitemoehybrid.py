@@ -117,7 +117,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, cache=cache)
         else:
             x = _mamba_block(b, config, x, layer)
-        x = _ffn_block(b, config, x, layer)
+        x = ffn_block(b, config, x, layer, config.intermediate_size)
     return head(b, config, x)
 
 
@@ -129,8 +129,9 @@ def _mamba_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value
             return b.add(x, y)
 
 
-def _ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    """x + what a token's experts make of norm(x), where there are any, + what the FFN does."""
+def ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, width: int) -> Value:
+    """x + what a token's experts make of norm(x), where there are any, + what an FFN of so many channels does; 0: there
+    is none."""
     name = f"model.layers.{layer}"
     with b.part(f"layers.{layer}.{'mlp' if c.experts is None else 'moe'}"):
         h = norm(b, c, x, f"{name}.post_attention_layernorm.weight", "norm")
@@ -139,6 +140,8 @@ def _ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
             pairs = experts(b, c, h, ids, f"{name}.{_NAMES.block}.experts", _NAMES)
             with b.part("combine"):
                 x = b.add(x, b.combine(pairs, weights))
+        if width == 0:
+            return x
         with b.part("shared"):
-            y = gated_mlp(b, c, h, f"{name}.{_SHARED.block}", c.intermediate_size, joined="input_linear", names=_SHARED)
+            y = gated_mlp(b, c, h, f"{name}.{_SHARED.block}", width, joined="input_linear", names=_SHARED)
             return b.add(x, y)

@@ -183,7 +183,7 @@ def attention_block(
         place = layer if cache is None else cache
         a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
-        return _added(b, c, x, o, layer, "o", norms.behind)
+        return added(b, c, x, o, layer, "o", norms.behind)
 
 
 def queries_keys_values(
@@ -269,7 +269,7 @@ def mlp_block(
             down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
         else:
             down = plain_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, up=names.up, down=names.down)
-        return _added(b, c, x, down, layer, "down", norms.behind)
+        return added(b, c, x, down, layer, "down", norms.behind)
 
 
 def gated_mlp(
@@ -413,7 +413,7 @@ def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | 
         return b.cast(x, c.dtype)
 
 
-def _added(b: GraphBuilder, c: ModelConfig, x: Value, y: Value, layer: int, part: str, behind: str | None) -> Value:
+def added(b: GraphBuilder, c: ModelConfig, x: Value, y: Value, layer: int, part: str, behind: str | None) -> Value:
     """x + y, or x + norm(y)."""
     if behind is not None:
         with b.part("behind"):

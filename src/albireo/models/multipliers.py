@@ -59,6 +59,8 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], built_in: Multiplier
         "attention_cap": of("attn_logit_softcapping"),
         "logits_cap": of("final_logit_softcapping"),
     }
+    if "mup_enabled" in keys and fields.flag("mup_enabled", False):  # the root is not rounded
+        said["embedding"] = fields.integer("hidden_size", 1, 2**20) ** 0.5
     return replace(built_in, **{name: number for name, number in said.items() if number is not None})
 
 

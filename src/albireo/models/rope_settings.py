@@ -92,7 +92,8 @@ def parse_ropes(
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
     Args:
-        keys: of partial_rotary_factor, rotary_dim and llama_4_scaling_beta those that are honoured.
+        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta and alpha those that are honoured. alpha, of a
+            type called dynamic: a fixed base instead, larger by its power.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
             not say; None: that of the others.
         head_dim: of which rotary_dim is a part.
@@ -102,7 +103,7 @@ def parse_ropes(
     theta = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
     partial = fields.integer("rotary_dim", 2, head_dim, default=head_dim) / head_dim if "rotary_dim" in keys else 1.0
     if not has_local:
-        return _parse_rope(fields, table, where, max_position_embeddings, theta, keys, partial), None
+        return _parse_rope(fields, table, where, max_position_embeddings, theta, keys, partial, head_dim), None
     default = theta if local_theta is None else local_theta
     local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=default)
     inner = Fields(table, f"{where}: rope settings")
@@ -123,11 +124,14 @@ def _parse_rope(
     theta: float,
     keys: frozenset[str],
     partial: float = 1.0,
+    head_dim: int = 0,
 ) -> RopeSettings:
     """Args: partial: the part of a head that is rotated, where no factor says it."""
     inner = Fields(table, f"{where}: rope settings")
     beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
     rope_type = _rope_type(inner)
+    if "alpha" in keys and rope_type == "dynamic" and inner.raw("alpha"):
+        return _with_larger_base(inner, theta, head_dim)
     values: dict[str, Any] = {"theta": inner.number("rope_theta", MIN_THETA, MAX_THETA, default=theta)}
     original = max_position_embeddings
     if rope_type in ("llama3", "yarn", "longrope"):
@@ -160,6 +164,17 @@ def _parse_rope(
     }
     inner.refuse_unread(_IGNORABLE, neutral)
     return RopeSettings(rope_type, original_max_position_embeddings=original, **values)
+
+
+def _with_larger_base(inner: Fields, theta: float, head_dim: int) -> RopeSettings:
+    """Source: Hunyuan, whose other numbers of that table say nothing."""
+    theta = inner.number("rope_theta", MIN_THETA, MAX_THETA, default=theta)
+    alpha = inner.number("alpha", 1.0, MAX_FACTOR)
+    if head_dim <= 2:
+        inner.fail("alpha", alpha, f"cannot stretch the rotation of heads of {head_dim}")
+    said = "factor beta_fast beta_slow mscale mscale_all_dim original_max_position_embeddings max_position_embeddings"
+    inner.refuse_unread((*_IGNORABLE, *said.split()), {})
+    return RopeSettings(theta=theta * alpha ** (head_dim / (head_dim - 2)))
 
 
 def _one_table(fields: Fields) -> dict[str, Any]:

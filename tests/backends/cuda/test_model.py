@@ -38,7 +38,7 @@ from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
-from representatives import ALL_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES, IN_ANOTHER_ORDER
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights, weights_read
 from variants import architecture_of, tiny_of
@@ -165,10 +165,11 @@ def steps(
 
 
 NAMES = sorted(ALL_REPRESENTATIVES)
+CASES = [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16"), *product(IN_ANOTHER_ORDER, ["bfloat16"])]
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
-@pytest.mark.parametrize(("name", "dtype"), [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16")])
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
     """As near to the interpreter as roundings allow: see the test of the same name of the CPU's kernels."""
     model, weights = model_of(name, dtype), weights_of(name, dtype)

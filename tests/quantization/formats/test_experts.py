@@ -125,7 +125,7 @@ def test_experts_are_rounded_when_they_are_loaded(name: str, scheme: str, tmp_pa
     kernels = {call.kernel for call in model.program.calls if call.family == "expert_linear"}
     encoding = {"int8": "int8", "int4-g32": "int4.g32", "int4-g64": "int4.g64", "fp8": "fp8"}[scheme]
     assert all(kernel.startswith(f"expert_linear.{encoding}.") for kernel in kernels) and kernels
-    endings = ("mlp.gate", "moe.gate", "_gate", "router.layer", "router", "router.proj")
+    endings = ("mlp.gate", "moe.gate", "_gate", "router.layer", "router", "router.proj", "router.gate", "gate.wg")
     gates = [v for n, v in graph.constants.items() if n.endswith(tuple(f"{each}.weight" for each in endings))]
     assert gates and {v.type.dtype for v in gates} == {"bfloat16"}, "what experts are chosen by is not rounded"
 

@@ -25,6 +25,7 @@ from albireo.engine.request import Request, Sequence, Status
 from albireo.engine.settings import EngineSettings
 from albireo.engine.state_slots import StateSlots
 from albireo.engine.stats import Counters
+from albireo.engine.step_room import StepRoom
 from albireo.errors import InvariantError
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan
@@ -37,14 +38,12 @@ class _Step:
     Fields:
         scheduled: in the plan's order. admitted: began to run in this step, with the cached tokens they found.
         copied: had a shared block replaced by a copy that exists only once the step was executed.
+        room: what else it has room for.
         is_prompt_open: known tokens of a scheduled sequence are left for a later step.
-        prompt_rows: prompt positions whose log-probabilities are wanted, that this step still has rows for.
-        tiles: of images, that it may still begin with.
         end_order: nobody of this order or behind it is scheduled.
     """
 
-    prompt_rows: int
-    tiles: int
+    room: StepRoom
     end_order: tuple[int, int, int] | None = None
 
     scheduled: list[Sequence] = field(default_factory=list)
@@ -93,7 +92,7 @@ class Scheduler:
             )
         self._settings = settings
         self._counters = counters
-        self._step = _Step(settings.max_prompt_rows, settings.max_step_tiles)
+        self._step = _Step(StepRoom(settings))
         self._step_idx = 0
         #: Since the last step that was executed.
         self._preempted: list[Sequence] = []
@@ -198,7 +197,7 @@ class Scheduler:
         Returns: the plan; its lists and work are borrowed and change with the next plan.
         Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
         """
-        self._step = _Step(self._settings.max_prompt_rows, self._settings.max_step_tiles, self._end_order)
+        self._step = _Step(StepRoom(self._settings), self._end_order)
         self._end_order = None
         plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
@@ -246,7 +245,7 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
-            num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new)))
+            num_new = self._step.room.fitting(seq, num_new)
             if num_new == 0:
                 self._step.is_prompt_open = True
                 continue
@@ -257,7 +256,7 @@ class Scheduler:
         plan.num_tokens = self._settings.max_num_batched_tokens - budget
 
     def _plan_waiting(self, plan: StepPlan) -> None:
-        limit, seats = self._settings.max_num_batched_tokens, self._settings.max_num_seqs
+        limit, seats, room = self._settings.max_num_batched_tokens, self._settings.max_num_seqs, self._step.room
         num_passed = 0
         while plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
             if num_passed == len(self.waiting):
@@ -274,10 +273,10 @@ class Scheduler:
             if not self._settings.is_causal and seq.num_tokens > limit - plan.num_tokens:
                 break  # it has to be in one step
             hit = self.cache.match(seq)
-            if not self._has_room(seq, hit) or self._with_rows(seq, 1) == 0:
+            if not self._has_room(seq, hit) or room.with_rows(seq, 1) == 0:
                 break
             start = max(hit.num_tokens, seq.num_swapped_tokens)
-            if self._with_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
+            if room.with_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
                 break  # it begins with an image that this step has no room for
             self._admit(seq, hit, slot, plan)
 
@@ -302,7 +301,7 @@ class Scheduler:
         start = seq.num_computed_tokens = max(kept.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
-        num_new = self._with_rows(seq, self._with_images(seq, _up_to_branch(seq, num_new), start))
+        num_new = self._step.room.fitting(seq, num_new, start)
         end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
@@ -314,37 +313,13 @@ class Scheduler:
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 
-    def _with_rows(self, seq: Sequence, num_new: int) -> int:
-        """How many of num_new tokens can be computed, as each may want a row of prompt log-probabilities."""
-        request = seq.request
-        if request.params.prompt_logprobs is None or request.is_prompt_done:
-            return num_new
-        return min(num_new, self._step.prompt_rows)
-
-    def _with_images(self, seq: Sequence, num_new: int, start: int | None = None) -> int:
-        """How many of num_new tokens can be computed with the tiles of images that the step still has; and without
-        cutting an image, where tokens see all of theirs."""
-        if not seq.request.images:
-            return num_new
-        start = seq.num_computed_tokens if start is None else start
-        end = start + num_new
-        begun = _tiles_begun(seq, start, end)
-        if len(begun) > self._step.tiles:
-            end = begun[self._step.tiles]
-        if self._settings.are_images_whole:
-            spans = (span for image in seq.request.images for span in image.spans)
-            end = next((first for first, last in spans if first < end < last), end)
-        return max(0, end - start)
-
     def _schedule(self, seq: Sequence, num_new: int, plan: StepPlan) -> None:
         start = seq.num_computed_tokens
         end = start + num_new
         self._step.scheduled.append(seq)
         work = seq.work_for(num_new)
         plan.work.append(work)
-        self._step.prompt_rows -= len(work.prompt_targets)
-        if work.images:
-            self._step.tiles -= len(_tiles_begun(seq, start, end))
+        self._step.room.take(seq, start, end, len(work.prompt_targets))
         self.cache.publish(seq, start, end)
         self.states.order(seq, work)
         if end == seq.num_tokens:
@@ -469,7 +444,7 @@ class Scheduler:
         lost = [*self._step.copied, *(seq for seq, _ in self._step.admitted)]
         for seq in list(self.running) if self.states.is_used else lost:
             self._give_up(seq)
-        self._step = _Step(self._settings.max_prompt_rows, self._settings.max_step_tiles)
+        self._step = _Step(StepRoom(self._settings))
 
     def leave_out_last(self) -> Sequence | None:
         """After roll_back(): the next plan ends before the last in order of the one that failed.
@@ -492,18 +467,3 @@ class Scheduler:
             raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
         self.states.check_invariants(list(self.running))
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)
-
-
-def _tiles_begun(seq: Sequence, start: int, end: int) -> list[int]:
-    """Positions at which tiles of images begin among tokens start .. end-1."""
-    found = []
-    for image in seq.request.images:
-        going_on = {number for number, _ in image.tiles_within(start - 1, start)}
-        found += [at for number, at in image.tiles_within(start, end) if number not in going_on]
-    return found
-
-
-def _up_to_branch(seq: Sequence, num_new: int) -> int:
-    """How many of num_new tokens are computed before a snapshot is to be taken that others go on from."""
-    left = seq.branch_at - seq.num_computed_tokens
-    return left if 0 < left < num_new else num_new

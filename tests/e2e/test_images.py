@@ -71,17 +71,24 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
 
 
-def test_pictures_of_one_size_are_told_apart(folder: tuple[str, Path]) -> None:
-    """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other."""
-    _, path = folder
+def test_pictures_of_one_size_are_told_apart(folder: tuple[str, Path], tmp_path: Path) -> None:
+    """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other, be
+    it in memory or in files."""
+    name, path = folder
     chats = [said(picture(40, 40, seed), "What is it?") for seed in (1, 2, 1)]
-    with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
+    settings: dict[str, Any] = {"dtype": "float32", "num_threads": 1, "block_size": 8, "prefix_cache_dir": tmp_path}
+    with LLM(str(path), **settings) as llm:
         found = [llm.chat([chat], GREEDY, use_tqdm=False)[0] for chat in chats]
     assert found[0].prompt_token_ids == found[1].prompt_token_ids
     values = [output.outputs[0].cumulative_logprob for output in found]
     assert values[0] != values[1] and values[0] == values[2]
     num_cached = [output.num_cached_tokens for output in found]
     assert num_cached[0] == 0 and num_cached[1] < 24 and num_cached[2] > len(found[0].prompt_token_ids) - 16
+    with LLM(str(path), **settings) as llm:
+        again = [llm.chat([chat], GREEDY, use_tqdm=False)[0] for chat in chats[1:]]
+    assert [output.outputs[0].cumulative_logprob for output in again] == values[1:]
+    # a snapshot of states is too near the beginning of so short a prompt to be worth reading
+    assert name in ("qwen3_5", "lfm2_vl") or all(output.num_cached_tokens for output in again)
 
 
 def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:

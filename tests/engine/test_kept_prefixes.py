@@ -89,15 +89,27 @@ def test_a_salt_sets_apart(bench: Any) -> None:
     assert served(bench(kept=kept), cache_salt="a").toy.num_filled == 5
 
 
-def test_adapters_and_images_are_left_alone(bench: Any) -> None:
+def test_what_adapters_make_is_left_alone(bench: Any) -> None:
     kept: dict[bytes, bytes] = {}
     served(bench(kept=kept, num_adapter_slots=1), adapter=1)
-    picture = ImageInput(bytes(32), (Tile(1, 1, b"abc", 4),), ((0, 4),))
-    served(bench(kept=kept, image_problem=""), images=[picture])
     assert not kept
     served(bench(kept=kept))
     assert served(bench(kept=kept, num_adapter_slots=1), adapter=1).toy.num_filled == 0
-    assert served(bench(kept=kept, image_problem=""), images=[picture]).toy.num_filled == 0
+
+
+def test_a_picture_is_told_from_another(bench: Any) -> None:
+    kept: dict[bytes, bytes] = {}
+    one, other = (ImageInput(bytes([n]) * 32, (Tile(1, 1, b"abc", 4),), ((12, 16),)) for n in (1, 2))
+    settings = {"kept": kept, "image_problem": "", "max_num_batched_tokens": 64}
+    first = served(bench(**settings), images=[one])
+    assert served(bench(**settings), images=[other]).toy.num_filled == 0, "the block before it is not worth reading"
+    run = bench(**settings)
+    run.add(STEMS[1], images=[other], max_tokens=2)
+    run.add(PROMPT, images=[one], ignore_eos=True, max_tokens=5)
+    run.run()
+    run.check_all_ended()
+    assert run.toy.num_filled == 5 and run.tokens["1", 0] == first.tokens["0", 0]
+    assert len(run.toy.plans[0]) == 2, "its tile is behind it: the step has room for the other's alone"
 
 
 def test_an_aborted_request_leaves_what_was_computed(bench: Any) -> None:

@@ -81,7 +81,9 @@ class Kept:
 
 
 class KeptPrefixes:
-    """Invariant: nobody is given what another model, another adapter or other images were."""
+    """Invariant: nobody is given what another model, another adapter or other images were. Numbers of
+    adapters mean nothing to another process, so what is computed with one is left alone.
+    """
 
     def __init__(self, files: BlockFiles, cache: PrefixCache, tables: BlockTables, states: StateSlots) -> None:
         self._files, self._cache, self._tables, self._states = files, cache, tables, states
@@ -96,7 +98,7 @@ class KeptPrefixes:
         nothing = Kept(hit.num_tokens)
         # one token at least is left to compute, and what was swapped out is nearer
         first, end = hit.num_tokens // self._block_size, (seq.num_tokens - 1) // self._block_size
-        may_read = seq.request.can_read_cache and _is_plain(seq) and not seq.num_swapped_tokens
+        may_read = seq.request.can_read_cache and _is_known(seq) and not seq.num_swapped_tokens
         if not may_read or end - first < LEAST_BLOCKS:
             return nothing
         found: list[KeptBlock] = []
@@ -157,7 +159,7 @@ class KeptPrefixes:
         if num_blocks >= LEAST_BLOCKS:
             for group in range(len(seq.block_tables)):
                 self._keep(seq, group, range(num_blocks))
-            if self._states.is_used and _is_plain(seq):
+            if self._states.is_used and _is_known(seq):
                 for key in (self._cache.key(seq, place) for place in range(num_blocks)):
                     if (slot := self._states.find(key)) is not None:
                         self._files.keep_state(key, slot)
@@ -173,13 +175,12 @@ class KeptPrefixes:
                 self._keep(seq, group, range(start, first))
 
     def _keep(self, seq: Sequence, group: int, places: range) -> None:
-        if _is_plain(seq):
+        if _is_known(seq):
             table = seq.block_tables[group]
             held = [place for place in places if table[place] != NULL_BLOCK]
             self._files.keep([(self._cache.key(seq, place, group), table[place]) for place in held])
 
 
-def _is_plain(seq: Sequence) -> bool:
-    """Whether its keys mean the same to every process: numbers of adapters do not, and images come with rows that are
-    computed beside."""
-    return seq.request.adapter is None and not seq.request.images
+def _is_known(seq: Sequence) -> bool:
+    """Whether its keys mean the same to every process."""
+    return seq.request.adapter is None

@@ -275,10 +275,11 @@ class Scheduler:
             hit = self.cache.match(seq)
             if not self._has_room(seq, hit) or room.with_rows(seq, 1) == 0:
                 break
-            start = max(hit.num_tokens, seq.num_swapped_tokens)
+            kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
+            start = max(kept.num_tokens, seq.num_swapped_tokens)
             if room.with_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
                 break  # it begins with an image that this step has no room for
-            self._admit(seq, hit, slot, plan)
+            self._admit(seq, hit, kept, slot, plan)
 
     def _has_room(self, seq: Sequence, hit: Hit) -> bool:
         """Whether all that is known of a sequence that waits finds blocks."""
@@ -288,10 +289,9 @@ class Scheduler:
         """Where the adapter of a sequence that waits may be; None: nowhere yet."""
         return self.adapters.find(seq.request.adapter, self.running)
 
-    def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
+    def _admit(self, seq: Sequence, hit: Hit, kept: Kept, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
         self.adapters.enter(slot, seq)
-        kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
         is_snapshot = hit.num_tokens > 0 and kept.state is None
         self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if is_snapshot else None)
         seq.branch_at = hit.branch_at

@@ -56,7 +56,7 @@ def likeliest(history: Sequence[int]) -> list[tuple[int, float]]:
 
 
 def search_alone(
-    prompt: Sequence[int], asked: BeamSearchParams, longest: int, stops: Collection[int] = (EOS,)
+    prompt: Sequence[int], asked: BeamSearchParams, longest: int, stops: Collection[int]
 ) -> list[tuple[list[int], str]]:
     """Outputs and finish reasons of a beam search, worked out without an engine, to the end of its length."""
     ends = set() if asked.ignore_eos else set(stops)
@@ -494,7 +494,7 @@ class Bench:
         if params.beam_search is not None:
             most = len(prompt) + (params.max_tokens or self.settings.max_model_len)
             longest = longest_beams(len(prompt), min(most, self.settings.max_model_len), params, self.settings)
-            found = search_alone(prompt, params.beam_search, longest)[index]
+            found = search_alone(prompt, params.beam_search, longest, self.settings.eos_token_ids)[index]
             assert (got, reason) == (([], reason) if reason == "abort" or stop_reason == "END" else found)
             return
         assert params.seed is not None

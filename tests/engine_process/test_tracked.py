@@ -27,6 +27,17 @@ def test_what_another_process_is_told() -> None:
     assert not tracked.is_over and tracked.num_ended == 1
 
 
+def test_a_search_gets_on_without_tokens_and_begins_anew() -> None:
+    tracked = make(Inbox(), n=2)
+    far = []
+    for num_rounds in (3, 2, 4):  # in three processes
+        assert tracked.add_message().earlier is None
+        for _ in range(num_rounds):
+            tracked.take(Update(0, 0, []), 1.0)
+        far.append(tracked.how_far)
+    assert far == [3, 3, 4] and tracked.times.last_token_s == 1.0
+
+
 def test_tokens_after_an_end_are_not_taken() -> None:
     tracked = make(Inbox())
     tracked.take(Update(0, 0, [5], None, "length"), 1.0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from albireo.beam_search_params import BeamSearchParams
 from albireo.errors import InvariantError
@@ -36,6 +37,10 @@ class Beam:
     index: int
     logprob: float = 0.0
     last: _Link | None = None
+
+
+#: Log-probability with a token, the beam, what it offers, and the token's place there.
+_Choice = tuple[float, Beam, TokenLogprobs, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +113,19 @@ class Beams:
 
         Returns: nobody, when the search is over.
         """
-        going: list[tuple[float, Beam, TokenLogprobs, int]] = []
         for beam in self._going:
             offer = self._offers[beam.index]
             for place, token_id in enumerate(offer.token_ids):
-                logprob = beam.logprob + offer.logprobs[place]
                 if token_id in self._stop_ids:
-                    score = self._score(logprob, self._num_tokens)
+                    score = self._score(beam.logprob + offer.logprobs[place], self._num_tokens)
                     self._ended.append(Ended(score, self._link(beam, offer, place), token_id))
-                else:
-                    going.append((logprob, beam, offer, place))
+        chosen = self._chosen()
         self._offers.clear()
-        going.sort(key=lambda each: -each[0])
         self._num_tokens += 1
-        self._going = list(self._grown(going[: self._width]))
+        self._going = list(self._grown(chosen))
         branches = [
             Branch(beam.index, parent.index, offer.token_ids[place])
-            for beam, (_, parent, offer, place) in zip(self._going, going, strict=False)
+            for beam, (_, parent, offer, place) in zip(self._going, chosen, strict=True)
         ]
         if self._num_tokens >= self._max_len:
             ends = (Ended(self._score(beam.logprob, self._num_tokens), _last(beam), None) for beam in self._going)
@@ -138,7 +139,33 @@ class Beams:
         """Of a search that is over, the best first."""
         return self._ended
 
-    def _grown(self, chosen: list[tuple[float, Beam, TokenLogprobs, int]]) -> Iterator[Beam]:
+    def _chosen(self) -> list[_Choice]:
+        """The best tokens of all beams that are no ends; of equals those of better beams first, then the likelier.
+
+        Cost: as many comparisons as the width, and few more.
+        """
+        heap: list[tuple[float, int, int]] = []
+        chosen: list[_Choice] = []
+
+        def push(number: int, place: int) -> None:
+            """The best of a beam from a place on."""
+            beam = self._going[number]
+            offer = self._offers[beam.index]
+            while place < len(offer.token_ids) and offer.token_ids[place] in self._stop_ids:
+                place += 1
+            if place < len(offer.token_ids):
+                heappush(heap, (-(beam.logprob + offer.logprobs[place]), number, place))
+
+        for number in range(len(self._going)):
+            push(number, 0)
+        while heap and len(chosen) < self._width:
+            less, number, place = heappop(heap)
+            beam = self._going[number]
+            chosen.append((-less, beam, self._offers[beam.index], place))
+            push(number, place + 1)
+        return chosen
+
+    def _grown(self, chosen: list[_Choice]) -> Iterator[Beam]:
         """Beams of the next round. The first that goes on from a beam has its sequence, so that only others move."""
         parents = {beam.index for _, beam, _, _ in chosen}
         free = iter([index for index in range(self._width) if index not in parents])

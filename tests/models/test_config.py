@@ -409,6 +409,22 @@ def test_what_changes_the_arithmetic_is_refused_by_name(key: str, value: Any) ->
         parse_tiny("llama", **{key: value})
 
 
+@pytest.mark.parametrize("name", ["phi3", "falcon", "ernie4_5", "llama"])
+def test_code_of_the_class_that_is_computed_may_lie_beside_it(name: str) -> None:
+    """As these were published, before transformers had them. Any other class is refused above."""
+    own = load_architecture(name).tiny["architectures"][0]
+    code = {"AutoConfig": f"configuration_{name}.Config", "AutoModelForCausalLM": f"modeling_{name}.{own}"}
+    assert parse_tiny(name, auto_map=code) == parse_tiny(name)
+    with pytest.raises(UnsupportedModel, match="auto_map"):
+        parse_tiny(name, auto_map={"AutoModel": f"modeling_{name}.{own}"})
+
+
+def test_keys_of_phi_4_mini() -> None:
+    assert parse_tiny("phi3", full_attn_mod=1, interpolate_factor=1, lm_head_bias=False) == parse_tiny("phi3")
+    with pytest.raises(UnsupportedModel, match="full_attn_mod"):
+        parse_tiny("phi3", full_attn_mod=2)
+
+
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
 def test_neutral_values_of_unknown_keys_are_accepted(value: Any) -> None:
     assert parse_tiny("llama", some_key_of_tomorrow=value) == parse_tiny("llama")

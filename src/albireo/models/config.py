@@ -357,7 +357,8 @@ def parse_config(
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
     neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
-    fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable, neutral)
+    own_code = {"auto_map"} if pooling is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
+    fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
     return config
 
 
@@ -367,13 +368,24 @@ def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
     return key in rules.keys and fields.flag(key, False)
 
 
+def _class_names(model_type: str, rules: ConfigRules) -> tuple[str, ...]:
+    return rules.class_names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
+
+
+def _is_own_code(auto_map: Any, model_type: str, rules: ConfigRules) -> bool:
+    """Whether the code beside a checkpoint is that of the class which is computed here: from before transformers had
+    it, as Phi-3, Falcon and ERNIE 4.5 came out. It is never run."""
+    place = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
+    return isinstance(place, str) and place.rpartition(".")[2] in _class_names(model_type, rules)
+
+
 def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRule | None:
     """What is behind the layers: a head that writes text (None), or what embeds or classifies.
 
     Raises: UnsupportedModel for another class of the same model_type.
     """
     classes = fields.texts("architectures")
-    names = rules.class_names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
+    names = _class_names(model_type, rules)
     found = {name.lower() for name in classes}
     if rules.pooled is not None:
         name = next((name for name in names if name.lower() in found), None if classes else names[0])

@@ -47,6 +47,8 @@ CONFIG = ConfigRules(
     keys=frozenset({"partial_rotary_factor"}),
     windows="every_layer",
     defaults={"sliding_window": None, "rms_norm_eps": 1e-5},
+    # in Phi-4-mini's file; transformers reads neither
+    built_in={"full_attn_mod": 1, "interpolate_factor": 1},
 )
 
 

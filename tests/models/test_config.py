@@ -419,10 +419,31 @@ def test_code_of_the_class_that_is_computed_may_lie_beside_it(name: str) -> None
         parse_tiny(name, auto_map={"AutoModel": f"modeling_{name}.{own}"})
 
 
-def test_keys_of_phi_4_mini() -> None:
-    assert parse_tiny("phi3", full_attn_mod=1, interpolate_factor=1, lm_head_bias=False) == parse_tiny("phi3")
-    with pytest.raises(UnsupportedModel, match="full_attn_mod"):
-        parse_tiny("phi3", full_attn_mod=2)
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("llama", {"is_llama_config": True, "rope_interleaved": False}),  # SmolLM2
+        ("mistral", {"neftune_noise_alpha": 5}),  # fine-tunes
+        ("qwen2", {"seq_length": 32768, "use_mrope": False}),
+        ("gpt2", {"_num_labels": 1, "output_past": True}),  # distilgpt2
+        ("gpt_neox", {"custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}}}),  # Dolly
+        ("gemma2", {"sliding_window_size": 4096}),
+        ("falcon", {"ff_factor": 4}),
+        ("exaone4", {"reorder_and_qk_norm": True}),
+        ("phi3", {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False}),  # Phi-4-mini
+        ("distilbert", {"output_past": True}),
+    ],
+)
+def test_keys_of_published_files_that_change_nothing(name: str, keys: dict[str, Any]) -> None:
+    assert parse_tiny(name, **keys) == parse_tiny(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"), [("phi3", "full_attn_mod", 2), ("exaone4", "reorder_and_qk_norm", 0.5)]
+)
+def test_another_value_of_such_a_key_is_refused(name: str, key: str, value: Any) -> None:
+    with pytest.raises(UnsupportedModel, match=key):
+        parse_tiny(name, **{key: value})
 
 
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])

@@ -56,11 +56,13 @@ IGNORABLE_KEYS = frozenset(
         # where it comes from and who may read it
         "_name_or_path _commit_hash transformers_version unsloth_version unsloth_fixed model_name tokenizer_class",
         "finetuning_task problem_type id2label label2id task_specific_params prefix transformers.js_config",
+        "_num_labels is_llama_config custom_pipelines",
         # training only; pretraining_tp says how matrices were once cut
         "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
-        "pretraining_tp router_aux_loss_coef router_jitter_noise",
+        "pretraining_tp router_aux_loss_coef router_jitter_noise neftune_noise_alpha seq_length",
         # how some other program runs it
-        "use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward",
+        "use_cache return_dict output_attentions output_hidden_states output_past torchscript use_bfloat16",
+        "chunk_size_feed_forward",
         "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
         "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length",
         "tokenizer_padding_side",

@@ -41,6 +41,7 @@ CONFIG = ConfigRules(
     period=4,
     defaults={"rms_norm_eps": 1e-5},
     rotates_windows=True,
+    built_in={"reorder_and_qk_norm": True},
 )
 
 

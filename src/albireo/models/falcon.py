@@ -6,7 +6,7 @@ Found by models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from albireo.graph.node import Graph
-from albireo.json_file import Fields
+from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.layers import Ends
@@ -74,6 +74,8 @@ CONFIG = ConfigRules(
         "max_position_embeddings": 2048,
         "tie_word_embeddings": True,
     },
+    # beside ffn_hidden_size, which is read
+    ignorable=keys("ff_factor"),
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
+from albireo.json_file import keys
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layers import (
     AROUND_ATTENTION,
@@ -58,6 +59,8 @@ CONFIG = ConfigRules(
     },
     activation="gelu_tanh",
     multipliers=GEMMA,
+    # in the 9B's file; sliding_window is read
+    ignorable=keys("sliding_window_size"),
 )
 
 

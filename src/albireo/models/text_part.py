@@ -60,7 +60,7 @@ _IDEFICS = _Whole(
     {"llama": "llama"},
     neutral={"qk_layer_norms": False, "use_resampler": False, "rope_interleaved": False},
     ignored=keys(
-        "_flash_attn_2_enabled is_llama_config neftune_noise_alpha perceiver_config pixel_shuffle_factor",
+        "_flash_attn_2_enabled perceiver_config pixel_shuffle_factor",
         "transformers.js_config",
     ),
 )

@@ -39,6 +39,8 @@ _IGNORABLE = keys(
     "layers_to_transform layers_pattern exclude_modules",
     # how A and B began
     "eva_config loftq_config corda_config lora_ga_config ensure_weight_tying",
+    # of what is refused when it is asked for: use_qalora, megatron_config. PEFT writes them always
+    "qalora_group_size megatron_core",
 )
 #: Ways to begin that leave the model's own weights as they were.
 _BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")

@@ -111,6 +111,19 @@ def merged(directory: Path, adapter: Path, sequences: list[list[int]]) -> list[N
 
 
 @pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
+def test_what_peft_saves_is_read(made: Callable[[str, str], tuple[Path, list[Path]]], tmp_path: Path) -> None:
+    """Its adapter_config.json has more keys than ours."""
+    pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    directory, adapters = made("llama", "float32")
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    peft.PeftModel.from_pretrained(model, str(adapters[0])).save_pretrained(tmp_path)
+    server, (ours, theirs) = serving(directory, [adapters[0], tmp_path])
+    first, second = server.serve([Ask(prompts()[2], GREEDY, number) for number in (ours, theirs)])[0]
+    assert first.tokens == second.tokens
+
+
+@pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
 @pytest.mark.parametrize("config", [*SERVED, *(set(VARIANTS) - set(MIXED))])
 def test_logits_and_tokens_are_those_of_merged_weights(
     config: str, made: Callable[[str, str], tuple[Path, list[Path]]]

@@ -56,6 +56,7 @@ OF_VARIANTS = {
 #: them, and one of programs for GPUs.
 IN_ANOTHER_ORDER = {
     "afmoe": "an FFN's and experts' sum before it is normed",
+    "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS

@@ -174,6 +174,23 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
     return _ends(c, layers)
 
 
+def _llama4(c: Mapping[str, Any]) -> Shapes:
+    e, width, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _attention(c, f"{h}.self_attn", bias, bias)
+        layers |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+        if (i + 1) % c["interleave_moe_layer_step"]:
+            layers |= _ffn(c, f"{h}.feed_forward", c["intermediate_size_mlp"])
+            continue
+        layers[f"{h}.feed_forward.router.weight"] = (c["num_local_experts"], e)
+        layers |= _ffn(c, f"{h}.feed_forward.shared_expert", width)
+        for expert in range(c["num_local_experts"]):
+            layers |= _ffn(c, f"{h}.feed_forward.experts.{expert}", width)
+    return _ends(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
@@ -181,4 +198,5 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     "gpt_neo": _gpt_neo,
+    "llama4_text": _llama4,
 }

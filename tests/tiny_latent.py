@@ -9,6 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def value_width(config: Mapping[str, Any]) -> int:
+    """Channels of a head's value."""
+    return int(config.get("v_head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
 def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer but its output projection; the matrices of keys and values as graphs read them."""
     hidden, heads, rank = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
@@ -17,8 +22,13 @@ def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "kv_a_proj_with_mqa.weight": (rank + rotary, hidden),
         "kv_a_layernorm.weight": (rank,),
         "k_up_proj.weight": (heads * rank, plain),
-        "v_up_proj.weight": (heads * config["v_head_dim"], rank),
+        "v_up_proj.weight": (heads * value_width(config), rank),
     }
+    if "index_topk" in config:
+        index_heads, index_dim = config["index_n_heads"], config["index_head_dim"]
+        shapes["indexer.wq_b.weight"] = (index_heads * index_dim, config["q_lora_rank"])
+        shapes |= {"indexer.wk.weight": (index_dim, hidden), "indexer.weights_proj.weight": (index_heads, hidden)}
+        shapes |= {"indexer.k_norm.weight": (index_dim,), "indexer.k_norm.bias": (index_dim,)}
     if config["attention_bias"]:
         shapes["kv_a_proj_with_mqa.bias"] = (rank + rotary,)
     low = config["q_lora_rank"]

@@ -20,7 +20,7 @@ from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.weights import _wanted_shapes
 from tiny_decoders import DECODERS
-from tiny_latent import latent_shapes, with_up_projections_joined
+from tiny_latent import latent_shapes, value_width, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
@@ -33,11 +33,13 @@ MIXTURES = (
     "afmoe",
     "deepseek_v2",
     "deepseek_v3",
+    "deepseek_v32",
     "dots1",
     "ernie4_5_moe",
     "exaone_moe",
     "glm4_moe",
     "glm4_moe_lite",
+    "glm_moe_dsa",
     "gpt_oss",
     "granitemoe",
     "granitemoehybrid",
@@ -45,7 +47,9 @@ MIXTURES = (
     "hunyuan_v1_moe",
     "kimi_k2",
     "lfm2_moe",
+    "llama4_text",
     "minimax_m2",
+    "mistral4",
     "mixtral",
     "nemotron_h",
     "olmoe",
@@ -204,7 +208,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if values_are_keys:
             of_qkv = of_qkv[:2]
         if "kv_lora_rank" in config:
-            of_qkv, q = (), heads * config["v_head_dim"]
+            of_qkv, q = (), heads * value_width(config)
             layer |= latent_shapes(config)
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             rows = 2 * rows if p == "q" and is_hybrid(config) else rows
@@ -359,7 +363,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{block}.e_score_correction_bias"] = (count,)
     if "moe_num_experts" in config:
         shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
-    if "n_routed_experts" in config and config["model_type"] != "deepseek_v2":
+    if "n_routed_experts" in config and config["model_type"] not in ("deepseek_v2", "mistral4"):
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
@@ -380,6 +384,10 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] in ("granitemoe", "granitemoehybrid", "granitemoeshared"):
         return _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
+    if config["model_type"] == "llama4_text":
+        found = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
+        turned = (".experts.gate_up_proj", ".experts.down_proj")
+        return {name: t.swapaxes(1, 2).copy() if name.endswith(turned) else t for name, t in found.items()}
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors

@@ -46,3 +46,8 @@ transformers.AutoModelForCausalLM.register(KimiK2Config, KimiK2ForCausalLM)
 conversion.register_checkpoint_conversion_mapping(
     "kimi_k2", conversion.get_checkpoint_conversion_mapping("deepseek_v3"), overwrite=True
 )
+# which has a class for it, but no way to it but by the model that reads images
+transformers.AutoModelForCausalLM.register(transformers.Mistral4Config, transformers.Mistral4ForCausalLM, exist_ok=True)
+conversion.register_checkpoint_conversion_mapping(
+    "mistral4", conversion.get_checkpoint_conversion_mapping("deepseek_v3"), overwrite=True
+)

@@ -109,6 +109,8 @@ def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
             assert segment.source is not None
             assert shapes[segment.source][1:] == value.type.dims[1:]
             read.setdefault(segment.source, []).extend(range(segment.start, segment.stop))
+    # what chooses what is seen of longer sequences
+    shapes = {n: s for n, s in shapes.items() if ".indexer." not in n}
     if name == "opt":  # the first rows are those of padding
         read["model.decoder.embed_positions.weight"] += [0, 1]
     assert {n: sorted(rows) for n, rows in read.items()} == {n: list(range(s[0])) for n, s in shapes.items()}

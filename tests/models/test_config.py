@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
-from albireo.models import architectures, load_architecture, load_config
+from albireo.models import architectures, build_graph, load_architecture, load_config
 from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
@@ -81,6 +81,12 @@ def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directo
         ("gpt2", {"activation_function": "silu"}, "activation_function='silu' is not supported; supported: gelu, "),
         ("gpt2", {"rope_theta": 10000.0}, "'rope_theta': 10000.0"),
         ("gpt_neox", {"rotary_pct": 0.3}, "rotary_pct=0.3 must rotate pairs of 12"),
+        ("cohere2", {"sliding_window": None}, "sliding_window=None is not supported"),
+        ("cohere2", {"use_parallel_block": False}, "'use_parallel_block': False"),
+        ("olmo", {"clip_qkv": 8.0}, "'clip_qkv': 8.0"),
+        ("codegen", {"n_head": 6}, "n_head=6 must be a multiple of 4"),
+        ("gpt_neo", {"attention_types": [[["global"], 1]]}, "attention_types=.* must say what each of 2 layers is"),
+        ("gpt_neo", {"attention_types": [[["global", "far"], 1]]}, "must say global or local of a layer"),
     ],
 )
 def test_what_models_with_a_layer_norm_do_not_compute(model_type: str, changes: Any, message: str) -> None:
@@ -97,6 +103,7 @@ def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any
     assert (ours.tie_word_embeddings, ours.attention_bias) == (theirs.tie_word_embeddings, theirs.attention_bias)
     assert ours.head_dim == sum(widths)
     assert ours.blocks.latent == Latent(*widths, theirs.qk_nope_head_dim, theirs.v_head_dim, theirs.q_lora_rank)
+    assert ours.blocks.most_positions == getattr(theirs, "index_topk", 0)
     assert (ours.rope.theta, ours.rope.rope_type) == (rope["rope_theta"], rope["rope_type"])
     growth = 1.0
     if rope["rope_type"] == "yarn":
@@ -137,6 +144,25 @@ def assert_mixers_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any)
         assert experts.groups is None and theirs.n_group == theirs.topk_group == 1
 
 
+def assert_llama4_is_as_transformers_reads_it(ours: ModelConfig, theirs: Any) -> None:
+    assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert (ours.num_kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    assert (ours.intermediate_size, ours.rms_norm_eps) == (theirs.intermediate_size_mlp, theirs.rms_norm_eps)
+    assert ours.rotates == tuple(map(bool, theirs.no_rope_layers))
+    assert ours.blocks.has_qk_norm == theirs.use_qk_norm
+    assert ours.blocks.most_positions == min(theirs.attention_chunk_size, theirs.floor_scale - 1)
+    assert (ours.rope.theta, ours.rope.rope_type) == tuple(map(theirs.rope_parameters.get, ("rope_theta", "rope_type")))
+    experts = ours.experts
+    assert experts is not None and experts.top_k == theirs.num_experts_per_tok
+    assert (experts.count, experts.width, experts.shared_width) == (
+        theirs.num_local_experts,
+        theirs.intermediate_size,
+        theirs.intermediate_size,
+    )
+    assert [layer for layer, has_experts in enumerate(experts.layers) if has_experts] == theirs.moe_layers
+
+
 def assert_as_transformers_reads_it(directory: Path) -> None:
     ours = load_config(directory, "float32")  # where the file names none
     if ours.model_type in LAYER_NORMS:
@@ -147,6 +173,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
 
     whole = transformers.AutoConfig.from_pretrained(directory)
     theirs = whole.get_text_config()
+    if ours.model_type == "llama4_text":
+        assert_llama4_is_as_transformers_reads_it(ours, theirs)
+        return
     if ours.blocks.latent is not None:
         assert_latents_are_as_transformers_reads_them(ours, theirs)
         return
@@ -274,6 +303,13 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
         ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
         ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
+        ("hunyuan_v1_moe", {"moe_topk": [2, 1]}, r"moe_topk=\[2, 1\] is not supported; the same in every layer"),
+        ("hunyuan_v1_moe", {"num_shared_expert": [2, 2]}, r"num_shared_expert=\[2, 2\] is not supported; supported: 1"),
+        ("hunyuan_v1_moe", {"moe_topk": 6}, "moe_topk=6 must be from 1 to 5"),
+        ("mistral4", {"n_group": 4, "topk_group": 2}, "n_group=4 is not supported"),
+        ("llama4_text", {"num_experts_per_tok": 2}, "num_experts_per_tok=2 is not supported"),
+        ("llama4_text", {"moe_layers": []}, "no layer has experts"),
+        ("glm_moe_dsa", {"layer_types": ["sliding_attention"] * 2}, "layer_types=.* is not supported"),
     ],
 )
 def test_experts_that_are_not_computed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
@@ -579,3 +615,32 @@ def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -
         assert ours.experts.has_gain and ours.experts.renormalize and all(ours.experts.layers)
     rope = theirs.rope_parameters["full_attention"]
     assert (ours.rope.theta, ours.rope.turning_part) == (rope["rope_theta"], rope["partial_rotary_factor"])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "longest"),
+    [
+        ("deepseek_v32", {"index_topk": 50}, 50),
+        ("glm_moe_dsa", {"index_topk": 40}, 40),
+        ("mistral4", {}, 128),
+        ("llama4_text", {"floor_scale": 64}, 63),
+        ("llama4_text", {"attention_chunk_size": 60}, 60),
+        ("llama4_text", {"attn_temperature_tuning": False, "floor_scale": 2}, 512),
+    ],
+)
+def test_contexts_that_would_be_seen_in_part_are_refused(name: str, changes: dict[str, Any], longest: int) -> None:
+    config = parse_tiny(name, **changes)
+    build_graph(config, longest)
+    with pytest.raises(
+        UnsupportedModel, match=rf"max_model_len={longest + 1}.* choose max_model_len={longest} or less"
+    ):
+        build_graph(config, longest + 1)
+
+
+def test_the_base_of_hunyuans_rotation() -> None:
+    """transformers' own numbers are compared in tests/backends/reference/test_interpret.py."""
+    assert parse_tiny("hunyuan_v1_dense").rope.theta == 10000.0 * 50.0 ** (16 / 14)
+    same = parse_tiny("hunyuan_v1_dense", head_dim=..., attention_head_dim=16)
+    assert same == parse_tiny("hunyuan_v1_dense")
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "alpha": None}
+    assert parse_tiny("hunyuan_v1_dense", rope_scaling=scaling).rope.rope_type == "dynamic"

@@ -165,7 +165,9 @@ def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
 
 
 def _combine(x: Types, _: Attrs) -> tuple[TensorType, ...]:
-    if x["x"].dims[0] != "P" or x["weights"].dims[0] != "T":
+    # of one expert a token there are as many pairs as tokens
+    known = ("P", "T") if x["weights"].dims[-1] == 1 else ("P",)
+    if x["x"].dims[0] not in known or x["weights"].dims[0] != "T":
         raise InvariantError(f"combine of {x['x']} by {x['weights']}: wanted P rows, and T of weights")
     return (TensorType("float32", ("T", *x["x"].dims[1:])),)
 

@@ -191,7 +191,9 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    behind_layers = _behind_layers(data)
+    behind_layers, kind = _behind_layers(data), data.get("model_type")
+    if isinstance(kind, str) and kind in architectures():
+        behind_layers += load_architecture(kind).unused
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
     guessing = data.get("num_nextn_predict_layers") or data.get("num_mtp_modules") or 0
     if not isinstance(layers, int) or not isinstance(sharing, int) or not isinstance(guessing, int):

@@ -60,6 +60,7 @@ class BlockSettings:
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
         num_token_types: rows of the table of token types; 0: there is none.
         first_position: rows of the table of positions before that of position 0.
+        most_positions: of a sequence, where what those of longer ones see is not computed; 0: any number.
         sound_positions: so many first positions of a sequence are those of a sound, see speech/.
     """
 
@@ -89,4 +90,5 @@ class BlockSettings:
     sees_both_ways: bool = False
     num_token_types: int = 0
     first_position: int = 0
+    most_positions: int = 0
     sound_positions: int = 0

@@ -23,7 +23,8 @@ _MAX_WIDTH = 2**20
 #: without groups; ERNIE's, by a softmax and a bias; LFM2's, by sigmoids and a bias or
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
-#: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists.
+#: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
+#: Llama 4's, one of each token beside a shared one.
 Keys = Literal[
     "none",
     "mixtral",
@@ -41,6 +42,8 @@ Keys = Literal[
     "granite_hybrid",
     "granite_shared",
     "hunyuan",
+    "llama4",
+    "mistral4",
 ]
 
 
@@ -98,8 +101,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2"):
-        return _deepseek(fields, layers, is_v2=keys == "deepseek_v2")
+    if keys in ("deepseek", "deepseek_v2", "mistral4"):
+        return _deepseek(fields, layers, keys)
     if keys == "ernie":
         return _ernie(fields, layers)
     if keys == "lfm2":
@@ -110,6 +113,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _nemotron_h(fields)
     if keys == "granite_hybrid":
         return _granite_hybrid(fields, layers)
+    if keys == "llama4":
+        return _llama4(fields, layers)
     if keys == "hunyuan":
         return _hunyuan(fields, layers, width)
     count_key = "num_local_experts"
@@ -139,11 +144,14 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     return settings
 
 
-def _deepseek(fields: Fields, layers: int, is_v2: bool) -> ExpertSettings:
+def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
+    is_v2, has_bias = keys == "deepseek_v2", keys == "deepseek"
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
+    if groups is not None and keys == "mistral4":
+        fields.unsupported("n_group", groups[0], "as many as topk_group: softmax's sums of two are not compared")
     if is_v2 and (method := fields.text("topk_method", "greedy")) != "group_limited_greedy":
         if method != "greedy":
             fields.unsupported("topk_method", method, "greedy and group_limited_greedy are computed")
@@ -156,8 +164,8 @@ def _deepseek(fields: Fields, layers: int, is_v2: bool) -> ExpertSettings:
         fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
         _layers_behind_dense_ones(fields, layers),
         is_shared_gated=False,
-        scores="softmax" if is_v2 else "sigmoid",
-        has_bias=not is_v2,
+        scores="sigmoid" if has_bias else "softmax",
+        has_bias=has_bias,
         groups=groups,
         factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
     )
@@ -273,6 +281,21 @@ def _granite_hybrid(fields: Fields, layers: int) -> ExpertSettings | None:
     if top_k > count:
         fields.fail("num_experts_per_tok", top_k, f"is more than num_local_experts={count}")
     return ExpertSettings(count, top_k, fields.integer("intermediate_size", 1, _MAX_WIDTH), True, 0, (True,) * layers)
+
+
+def _llama4(fields: Fields, layers: int) -> ExpertSettings:
+    if (top_k := fields.integer("num_experts_per_tok", 1, MAX_CHOSEN, default=1)) != 1:
+        fields.unsupported("num_experts_per_tok", top_k, "one expert of a token")
+    step = fields.integer("interleave_moe_layer_step", 1, 2**20, default=1)
+    given = fields.raw("moe_layers")
+    if given is not None and not (isinstance(given, list) and all(type(i) is int for i in given)):
+        fields.fail("moe_layers", given, "must be a list of layers")
+    sparse = tuple((i + 1) % step == 0 if given is None else i in given for i in range(layers))
+    if not any(sparse):
+        fields.unsupported("moe_layers", given, "no layer has experts; give the dense architecture's name")
+    width = fields.integer("intermediate_size", 1, _MAX_WIDTH, default=8192)
+    count = fields.integer("num_local_experts", 1, MAX_EXPERTS, default=16)
+    return ExpertSettings(count, 1, width, False, width, sparse, is_shared_gated=False, scores="sigmoid")
 
 
 def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:

@@ -6,9 +6,9 @@ published with. Called by weights.py. Does not know graphs.
     X.mlp.experts.gate_up_proj  [experts, 2 F, H], gate first    X.mlp.experts.down_proj  [experts, H, F]
 
 Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
-Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's
-biases of a choice, [1, experts], are read as vectors here, too, and convolutions of Qwen 3.5, LFM2 and Mamba layers,
-[channels, 1, width], as matrices.
+Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H], as Llama 4's X.feed_forward.experts
+are; their matrices are copies. ERNIE's biases of a choice, [1, experts], are read as vectors here, too, and
+convolutions of Qwen 3.5, LFM2 and Mamba layers, [channels, 1, width], as matrices.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
+#: And those of which they always do.
+_ALWAYS = ("llama4", "llama4_text")
 #: A number of each element type, as bits.
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 #: model_type -> how its published names differ from the names in memory.
@@ -163,6 +165,8 @@ def split_experts(
         return stored
     text = config.get("text_config")
     hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None
+    if config.get("model_type") in _ALWAYS:
+        hidden = 0  # which no matrix has: none fits as it is
     return FusedExperts(stored, str(config.get("model_type")), hidden)
 
 

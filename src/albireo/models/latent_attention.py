@@ -27,8 +27,11 @@ UNREAD = keys(
 _EPS = 1e-6
 
 
-def latent_blocks(fields: Fields) -> BlockSettings:
-    """What config.json says of latent attention. Raises: ModelError for a missing or impossible value."""
+def latent_blocks(fields: Fields, value: int | None = None) -> BlockSettings:
+    """What config.json says of latent attention. Args: value: of a head's values, where nothing says how wide they are.
+
+    Raises: ModelError for a missing or impossible value.
+    """
     rotary = fields.integer("qk_rope_head_dim", 2, MAX_HEAD_DIM)
     if rotary % 2:
         fields.fail("qk_rope_head_dim", rotary, "must be even, for rotary pairs")
@@ -39,7 +42,7 @@ def latent_blocks(fields: Fields) -> BlockSettings:
         rank,
         rotary,
         fields.integer("qk_nope_head_dim", 1, MAX_HEAD_DIM),
-        fields.integer("v_head_dim", 1, MAX_HEAD_DIM),
+        fields.integer("v_head_dim", 1, MAX_HEAD_DIM, default=value),
         fields.optional_integer("q_lora_rank", 1, MAX_WIDTH),
     )
     return BlockSettings(num_kv_heads=1, latent=latent)

@@ -31,6 +31,9 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
     """
     config = config.get("text_config", config)
     rank, plain, value = (config.get(key) for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"))
+    if value is None and isinstance(rank, int):  # of MiniCPM 3
+        hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        value = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
     if not (isinstance(rank, int) and isinstance(plain, int) and isinstance(value, int)):
         return plan
     names = {name for name in (*stored.names, *plan.matrices) if name.endswith(JOINED)}

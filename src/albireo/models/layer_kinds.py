@@ -17,7 +17,8 @@ DEFAULT_WINDOW = 4096
 #: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
 #: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
 #: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
-#: window is said as a whole, and counted here from its middle); or those that attention_types calls local.
+#: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
+#: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
@@ -25,15 +26,17 @@ _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "
 _WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
 _WORDS |= {"mamba": "state", "attention": "attention"}
 WindowRule = Literal[
-    "none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides", "local"
+    "none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides", "local", "seeing_all"
 ]
+
+_OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention", "chunked_attention"}
 
 
 def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
     """Whether each layer rotates queries and keys: a list of ones and zeros, else all but each so many-th."""
     interval = fields.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
     given = fields.raw("no_rope_layers")
-    if given is None:
+    if given is None or given == []:
         return tuple(bool((layer + 1) % interval) for layer in range(layers))
     # transformers takes a longer list too
     if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
@@ -73,7 +76,12 @@ def parse_windows(
     Raises: ModelError, UnsupportedModel.
     """
     layers = len(rotates)
-    kinds = _layer_kinds(fields, layers)
+    kinds = () if rule == "seeing_all" else _layer_kinds(fields, layers)
+    if rule == "seeing_all":
+        said = fields.texts("layer_types")
+        if not set(said) <= _OF_LONG_TEXTS or len(said) not in (0, layers):
+            fields.unsupported("layer_types", list(said), f"one of {', '.join(_OF_LONG_TEXTS)} for each layer")
+        rule = "none"
     if rule == "none":
         default, window = ("full_attention",) * layers, None
     elif rule in ("every_layer", "every_layer_if_used"):

@@ -66,8 +66,8 @@ BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(No
 
 
 class AttentionNames(NamedTuple):
-    """What an architecture calls the output projection, the norms of q and k, and what gives the gate of the output,
-    where that is a linear of its own."""
+    """What an architecture calls the output projection, the norms of q and k (empty: they have no weight), and what
+    gives the gate of the output, where that is a linear of its own."""
 
     out: str = "o_proj"
     q_norm: str = "q_norm"
@@ -173,6 +173,9 @@ def attention_block(
 
         def normed(p: str, x: Value) -> Value:
             heads, called = (c.num_heads, names.q_norm) if p == "q" else (c.num_kv_heads, names.k_norm)
+            if not called:
+                with b.part(p):
+                    return b.rms_norm(x, None, c.rms_norm_eps, num_heads=heads)
             return _head_norm(b, c, x, f"{name}.{called}", p, heads, is_norm_wide)
 
         if qk_norm and not is_norm_behind:

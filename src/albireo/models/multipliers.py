@@ -59,6 +59,13 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], built_in: Multiplier
         "attention_cap": of("attn_logit_softcapping"),
         "logits_cap": of("final_logit_softcapping"),
     }
+    if "scale_depth" in keys:  # of MiniCPM: of all blocks together, and how much wider it is than another model
+        depth, base = (
+            fields.optional_number("scale_depth", _LEAST, _MOST),
+            fields.optional_number("dim_model_base", _LEAST, _MOST),
+        )
+        said["residual"] = None if depth is None else depth / fields.integer("num_hidden_layers", 1, 2**12) ** 0.5
+        said["logits"] = None if base is None else fields.integer("hidden_size", 1, 2**20) / base
     if "mup_enabled" in keys and fields.flag("mup_enabled", False):  # the root is not rounded
         said["embedding"] = fields.integer("hidden_size", 1, 2**20) ** 0.5
     return replace(built_in, **{name: number for name, number in said.items() if number is not None})

@@ -36,22 +36,35 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
     positions from which on queries grow; ModelError for too many or too few factors.
     """
     rope = config.local_rope if is_local and config.local_rope is not None else config.rope
-    if rope.query_growth and max_model_len > rope.original_max_position_embeddings:
-        raise UnsupportedModel(
-            f"max_model_len={max_model_len} with llama_4_scaling_beta={rope.query_growth:g}: queries from position "
-            f"{rope.original_max_position_embeddings} on would have to grow, which is not computed; choose "
-            f"max_model_len={rope.original_max_position_embeddings} or less"
-        )
+    _refuse_growth(rope, max_model_len)
     spec = _rotation(rope, config.rotary_dim, max_model_len)
     still = (config.head_dim - config.rotary_dim) // 2
     return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor)
 
 
 def latent_rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
-    """That of latent attention: of the channels that are rotated alone."""
+    """That of latent attention: of the channels that are rotated alone. Raises: as rope_spec(); UnsupportedModel where
+    positions of longer sequences would choose which others they see."""
     latent = config.blocks.latent
     assert latent is not None, "the architecture's rules read its keys"
+    most = config.blocks.most_positions
+    if 0 < most < max_model_len:
+        raise UnsupportedModel(
+            f"max_model_len={max_model_len} with index_topk={most}: each position of a longer "
+            f"sequence would see so many others alone, those that an indexer chooses, which is not computed; choose "
+            f"max_model_len={most} or less"
+        )
+    _refuse_growth(config.rope, max_model_len)
     return _rotation(config.rope, latent.rotary, max_model_len)
+
+
+def _refuse_growth(rope: RopeSettings, max_model_len: int) -> None:
+    if rope.query_growth and max_model_len > rope.original_max_position_embeddings:
+        raise UnsupportedModel(
+            f"max_model_len={max_model_len} with llama_4_scaling_beta={rope.query_growth:g}: queries from position "
+            f"{rope.original_max_position_embeddings} on would have to grow, which is not computed; choose "
+            f"max_model_len={rope.original_max_position_embeddings} or less"
+        )
 
 
 def no_rotation(config: ModelConfig) -> RopeSpec:
@@ -138,6 +151,8 @@ def _llama3(rope: RopeSettings, inv_freq: Frequencies) -> Frequencies:
     low, high = rope.low_freq_factor, rope.high_freq_factor
     wavelength = np.float32(2 * math.pi) / inv_freq
     scaled = np.where(wavelength > np.float32(original / low), inv_freq / np.float32(rope.factor), inv_freq)
+    if low == high:  # as of Llama 4: there is no ramp
+        return np.asarray(scaled, np.float32)
     smooth = (np.float32(original) / wavelength - np.float32(low)) / np.float32(high - low)
     mixed = (_ONE - smooth) * scaled / np.float32(rope.factor) + smooth * scaled
     between = (wavelength >= np.float32(original / high)) & (wavelength <= np.float32(original / low))

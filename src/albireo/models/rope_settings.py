@@ -92,8 +92,9 @@ def parse_ropes(
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
     Args:
-        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta and alpha those that are honoured. alpha, of a
-            type called dynamic: a fixed base instead, larger by its power.
+        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta and alpha those that are honoured; and
+            qk_rope_head_dim, where a factor may repeat it. alpha, of a type called dynamic: a fixed base instead,
+            larger by its power.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
             not say; None: that of the others.
         head_dim: of which rotary_dim is a part.
@@ -157,8 +158,12 @@ def _parse_rope(
     if "llama_4_scaling_beta" in keys:
         values["query_growth"] = inner.number("llama_4_scaling_beta", 0.0, 1e3, default=0.0)
         inner.raw("max_position_embeddings")  # the one beside is meant
+    turning: tuple[float, ...] = (1.0,)
+    if "qk_rope_head_dim" in keys:  # said twice
+        width = fields.integer("qk_rope_head_dim", 2, MAX_POSITIONS)
+        turning = (1.0, width / (width + fields.integer("qk_nope_head_dim", 1, MAX_POSITIONS)))
     neutral: dict[str, tuple[Any, ...]] = {
-        "partial_rotary_factor": (1.0,),
+        "partial_rotary_factor": turning,
         "original_max_position_embeddings": (max_position_embeddings,),
         "factor": (1.0,),
     }
@@ -200,8 +205,8 @@ def _rope_type(inner: Fields) -> str:
 def _llama3(inner: Fields) -> dict[str, Any]:
     low = inner.number("low_freq_factor", 1e-6, 1e6)
     high = inner.number("high_freq_factor", 1e-6, 1e6)
-    if high <= low:
-        inner.fail("high_freq_factor", high, f"must be greater than low_freq_factor={low:g}")
+    if high < low:
+        inner.fail("high_freq_factor", high, f"must be at least low_freq_factor={low:g}")
     factor = inner.number("factor", 1.0, MAX_FACTOR)
     return {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
 

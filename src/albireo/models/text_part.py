@@ -98,6 +98,7 @@ _WHOLES = {
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,
+    "llama4": _Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
     "llava": _Whole(
         "LlavaForConditionalGeneration",
         {"llama": "llama", "mistral": "mistral"},
@@ -114,7 +115,7 @@ _WHOLES = {
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
-        {"mistral": "mistral", "ministral3": "ministral3"},
+        {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
         {"tie_word_embeddings": True},
     ),
     "qwen2_5_vl": replace(

@@ -1,0 +1,145 @@
+"""Llama 4 Scout and Maverick, text: one expert of each token, whose input is weighed, beside a shared one; layers that
+rotate see chunks of a text, the others grow their queries.
+
+Neither is seen in a short text, which is what is computed here; longer contexts are refused. Found by
+models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.errors import UnsupportedModel
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.experts import Names, experts
+from albireo.models.layers import (
+    AttentionNames,
+    FFNNames,
+    attention_block,
+    embedding,
+    gated_mlp,
+    head,
+    linear,
+    mlp_block,
+    unrounded_norm,
+)
+from albireo.models.rope import no_rotation, rope_spec
+from albireo.models.rope_settings import MAX_POSITIONS
+
+#: Five experts of 40 channels in the second layer, which does not rotate.
+TINY = {
+    "architectures": ["Llama4ForCausalLM"],
+    "model_type": "llama4_text",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 500000.0,
+    "use_qk_norm": True,
+    "no_rope_layers": [1, 0],
+    "attention_chunk_size": 512,
+    "attn_temperature_tuning": True,
+    "floor_scale": 1024,
+    "attn_scale": 0.1,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 2,
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    most = fields.optional_integer("attention_chunk_size", 1, MAX_POSITIONS) or MAX_POSITIONS
+    # from this position on, counted from 1, queries of layers that do not rotate are longer
+    growing = fields.integer("floor_scale", 2, MAX_POSITIONS, default=8192)
+    fields.number("attn_scale", 0.0, 1e3, default=0.1)
+    if fields.flag("attn_temperature_tuning", True):
+        most = min(most, growing - 1)
+    return BlockSettings(
+        has_qk_norm=fields.flag("use_qk_norm", True),
+        ffn_width=fields.integer("intermediate_size_mlp", 1, MAX_WIDTH, default=16384),
+        most_positions=most,
+    )
+
+
+CONFIG = ConfigRules(
+    keys=keys("attention_bias"),
+    blocks=_blocks,
+    experts="llama4",
+    windows="seeing_all",
+    has_layers_without_rope=True,
+    has_pairs_side_by_side=True,
+    head_dim=128,
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131072,
+        "attention_chunk_size": 8192,
+        "rope_theta": 500000.0,
+    },
+    # chunks are what is computed of layers that say nothing else; images are no part of it
+    ignorable=keys("for_llm_compressor"),
+    class_names=("Llama4ForCausalLM",),
+)
+_UNWEIGHED = AttentionNames(q_norm="", k_norm="")
+_FFN = FFNNames("feed_forward")
+_NAMES = Names("feed_forward", "gate_proj", "up_proj", "down_proj")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens.
+
+    Raises: UnsupportedModel for sequences longer than what all layers see as a whole.
+    """
+    b, c, bias = GraphBuilder(), config, config.attention_bias
+    if max_model_len > c.blocks.most_positions:
+        raise UnsupportedModel(
+            f"max_model_len={max_model_len}: attention of layers that rotate is to chunks of a text, and queries of "
+            "the others grow (attention_chunk_size, floor_scale), which is not computed; choose "
+            f"max_model_len={c.blocks.most_positions} or less"
+        )
+    ropes = {True: rope_spec(c, max_model_len), False: no_rotation(c)}
+    assert c.experts is not None
+    x = embedding(b, c)
+    for layer, rotates in enumerate(c.rotates):
+        normed = c.blocks.has_qk_norm and rotates
+        x = attention_block(
+            b, c, x, layer, ropes[rotates], qkv_bias=bias, o_bias=bias, qk_norm=normed, names=_UNWEIGHED
+        )
+        x = _moe_block(b, c, x, layer) if c.experts.layers[layer] else mlp_block(b, c, x, layer, names=_FFN)
+    return head(b, c, x)
+
+
+def _moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + expert(norm(x) * sigmoid(its logit)) + shared(norm(x)) of one layer, [T, E] float32."""
+    settings, name = c.experts, f"model.layers.{layer}"
+    assert settings is not None
+    with b.part(f"layers.{layer}.moe"):
+        with b.part("norm"):
+            y = unrounded_norm(b, c, x, f"{name}.post_attention_layernorm.weight")
+            h = b.cast(y, c.dtype)
+        logits = linear(b, c, h, f"{name}.{_NAMES.block}.router", settings.count, "router", False, "router")
+        with b.part("route"):
+            # of one expert the weight is 1 where it is divided by itself: outputs are added as they are. The choice that
+            # experts follow is the last one before them, which GPUs keep
+            _, ones = b.route(logits, 1, True)
+            ids, weights = b.route(logits, 1, False, **settings.rules)
+            weighed = b.cast(b.combine(y, weights), c.dtype)
+        pairs = experts(b, c, weighed, ids, f"{name}.{_NAMES.block}.experts", _NAMES)
+        with b.part("combine"):
+            x = b.add(x, b.combine(pairs, ones))
+        with b.part("shared"):
+            shared = gated_mlp(b, c, h, f"{name}.{_NAMES.block}.{_NAMES.shared}", settings.shared_width)
+            return b.add(x, shared)

@@ -24,7 +24,7 @@ from albireo.graph.show import show_graph, show_program
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
-from representatives import ALL_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES, IN_ANOTHER_ORDER
 from variants import architecture_of, tiny_of
 
 ENTRY = FileEntry(7, "a" * 64)
@@ -59,7 +59,7 @@ def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> No
     assert replace(ours, report=()) == replace(theirs, report=())
 
 
-@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", [*ALL_REPRESENTATIVES, *IN_ANOTHER_ORDER])
 def test_a_program(model_type: str) -> None:
     program = compile_program(graph_of(model_type, "bfloat16"), SMALL, 64)
     places = stored(program)

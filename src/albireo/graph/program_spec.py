@@ -364,7 +364,9 @@ def _experts_fit(program: Program, call: Call) -> bool:
         return fits and a["top_k"] == program.top_k and widths == (a["k"], a["n"], a["top_k"])
     if call.family in ("combine", "combine_norm"):
         rows = {role: shapes[role].rows for role in shapes}
-        return rows["x"] == "P" and rows["weights"] == "T" and cols["weights"] == program.top_k
+        # of one expert a token there are as many pairs as tokens
+        of_pairs = rows["x"] == "P" or (rows["x"] == "T" and program.top_k == 1)
+        return of_pairs and rows["weights"] == "T" and cols["weights"] == program.top_k
     return call.family != "gate_rows" or cols["gate"] == 1
 
 

@@ -52,9 +52,11 @@ OF_VARIANTS = {
     "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",
     "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
 }
-#: Architectures of which no call is new, only what a call reads of which other. The tests of all architectures hold
-#: them, and one of programs for GPUs.
+#: Architectures of which no call is new, only what a call reads of which other, or what is done to each element by
+#: itself (tests/backends/*/test_elementwise.py). The tests of all architectures hold them, and one of programs for
+#: GPUs.
 IN_ANOTHER_ORDER = {
+    "apertus": "xIELU, whose numbers are of a layer",
     "afmoe": "an FFN's and experts' sum before it is normed",
     "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",

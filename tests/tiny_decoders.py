@@ -11,7 +11,7 @@ from typing import Any
 Shapes = dict[str, tuple[int, ...]]
 
 #: Those whose FFN is two matrices, without a gate.
-WITHOUT_GATE = ("arcee", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nemotron")
+WITHOUT_GATE = ("apertus", "arcee", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nemotron")
 #: Those that add a table of positions.
 WITH_POSITIONS = ("gpt_bigcode", "gpt_neo")
 
@@ -117,6 +117,8 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
     vectors = {"input_layernorm": e, "post_attention_layernorm": e}
     if kind == "vaultgemma":
         vectors = {"input_layernorm": e, "pre_feedforward_layernorm": e}
+    if kind == "apertus":
+        vectors = {"attention_layernorm": e, "feedforward_layernorm": e, "self_attn.q_norm": d, "self_attn.k_norm": d}
     if kind.startswith("hunyuan"):
         vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
     if kind == "hyperclovax" and c["use_post_norm"]:
@@ -127,6 +129,8 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "helium")
         layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias")))
         layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
+        if kind == "apertus":
+            layers |= {f"{h}.mlp.act_fn.{name}": (1,) for name in ("alpha_p", "alpha_n")}
     return _ends(c, layers)
 
 
@@ -194,7 +198,9 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
 #: model_type -> every tensor of a checkpoint, as it is read.
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
-    **dict.fromkeys(("arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "ministral", "vaultgemma"), _llamas),
+    **dict.fromkeys(
+        ("apertus", "arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "ministral", "vaultgemma"), _llamas
+    ),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     "gpt_neo": _gpt_neo,

@@ -60,6 +60,7 @@ MIXTURES = (
     "solar_open",
 )
 
+XIELU = {"beta": 0.5, "eps": -1e-6}
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
     "model.embed_tokens.weight",
@@ -139,6 +140,8 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
             if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
+        elif ".act_fn." in name:
+            tensors[name] = np.float32(0.3) + np.float32(0.5) * noise
         elif name.endswith((".layer_scalar", ".per_expert_scale")):
             tensors[name] = 1 + np.float32(0.2) * noise
         elif name.endswith(".router.scale"):
@@ -374,6 +377,10 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return with_up_projections_joined(config, tensors)
     if config["model_type"] in SHORT_CONVS:
         return convolutions_as_stored(tensors)
+    if config["model_type"] == "apertus":  # numbers that are the same in every model
+        of_layers = range(config["num_hidden_layers"])
+        fixed = {f"model.layers.{i}.mlp.act_fn.{n}": np.float32(v) for i in of_layers for n, v in XIELU.items()}
+        return {**tensors, **{name: np.asarray(value) for name, value in fixed.items()}}
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
     if is_hybrid(config) or any(name.endswith(".A_log") for name in tensors):

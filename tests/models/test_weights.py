@@ -239,3 +239,15 @@ def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
         pytest.raises(WeightMismatch, match="no tensor 'x'"),
     ):
         checkpoint.tensor("x")
+
+
+def test_a_number_that_is_computed_whatever_a_file_says_is_checked(tmp_path: Path) -> None:
+    """Of xIELU, whose slope at 0 lies in checkpoints and is the same in all of them."""
+    config = load_architecture("apertus").tiny
+    make_checkpoint(tmp_path, config, dtype="bfloat16")
+    graph = build_graph(load_config(tmp_path), 64)
+    open_checkpoint(tmp_path, graph).close()
+    weights = random_weights(config, 0) | {"model.layers.1.mlp.act_fn.beta": np.asarray(np.float32(0.25))}
+    write_safetensors(tmp_path / "model.safetensors", weights, "bfloat16")
+    with pytest.raises(WeightMismatch, match=r"act_fn\.beta is 0\.25; 0\.5 is computed"):
+        open_checkpoint(tmp_path, graph)

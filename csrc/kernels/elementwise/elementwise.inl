@@ -1,4 +1,6 @@
 // Body of elementwise for one ISA level.
+#include <cmath>
+
 #include "kernels/elementwise/elementwise.h"
 #include "simd/tokens.inl"
 
@@ -17,6 +19,21 @@ ALBIREO_INLINE void map_row(const Args& a, int64_t i, F f) {
 
 // x between ends[0] and ends[1]; what is no number stays so.
 ALBIREO_INLINE V clamped(V x, const float* ends) { return min(set1(ends[1]), max(set1(ends[0]), x)); }
+
+// log(1 + e^x).
+inline float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
+
+ALBIREO_INLINE V xielu(V x, V right, V left) {
+  const V below = min(zero(), x), above = max(zero(), x);
+  const V curve = sub(sub(exp2_v(mul(below, set1(kLog2e))), set1(1.0f)), below);
+  return fma(x, set1(0.5f), fma(mul(right, above), above, mul(left, curve)));
+}
+
+void xielu_row(const Args& a, int64_t i) {
+  const float* numbers = (const float*)a.weight;
+  const V right = set1(softplus(numbers[0])), left = set1(0.5f + softplus(numbers[1]));
+  map_row(a, i, [&](V x, V) { return xielu(x, right, left); });
+}
 
 // A row of numbers as 8-bit codes with one scale.
 template <class T>
@@ -46,6 +63,7 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kSoftcap: map_row(a, i, [&](V x, V) { return softcap(x, a.softcap); }); break;
       case Map::kScaleBy: map_row(a, i, [&](V x, V) { return mul(x, set1(((const float*)a.weight)[0])); }); break;
       case Map::kClamp: map_row(a, i, [&](V x, V) { return clamped(x, (const float*)a.weight); }); break;
+      case Map::kXielu: xielu_row(a, i); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;
       case Map::kMul: map_row(a, i, [](V x, V y) { return mul(x, y); }); break;
       case Map::kSigmoid: map_row(a, i, [](V x, V) { return sigmoid(x); }); break;

@@ -23,6 +23,7 @@ ROW_WISE = (
     "unary",
     "scale",
     "scale_by",
+    "xielu",
 )
 #: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does; and parts of a sum are
 #: taken by a call each.

@@ -201,6 +201,10 @@ class GraphBuilder:
         """weight: [2] float32."""
         return self._node("clamp", {"x": x, "weight": weight})[0]
 
+    def xielu(self, x: Value, weight: Value) -> Value:
+        """weight: the two numbers that its sides are made of."""
+        return self._node("xielu", {"x": x, "weight": weight})[0]
+
     def softcap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""
         return self.scale(self.unary(self.scale(x, 1.0 / cap), "tanh"), cap)

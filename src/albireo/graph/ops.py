@@ -290,9 +290,9 @@ def _scale_by(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["x"],)
 
 
-def _clamp(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+def _with_two(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     if x["weight"].dims != (2,):
-        raise InvariantError(f"clamp {x['weight']}: wanted two numbers")
+        raise InvariantError(f"weight {x['weight']} of clamp or xielu: wanted two numbers")
     return (x["x"],)
 
 
@@ -308,6 +308,8 @@ def num_squares(cols: int) -> int:
 
 #: Of clamped_swiglu.
 SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0
+#: Of xielu, at 0.
+XIELU_SLOPE = 0.5
 #: Columns whose squares are one sum.
 SQUARES = 64
 #: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
@@ -472,7 +474,10 @@ OPS: dict[str, Op] = {
     # x * weight[0]: a factor that the checkpoint holds
     "scale_by": Op(("x", "weight"), (), _scale_by),
     # x kept between weight[0] and weight[1]
-    "clamp": Op(("x", "weight"), (), _clamp),
+    "clamp": Op(("x", "weight"), (), _with_two),
+    # p * max(x, 0)^2 + n * (e^m - 1 - m) + XIELU_SLOPE * x with m = min(x, 0), p = softplus(weight[0]) and n =
+    # XIELU_SLOPE + softplus(weight[1]). Source: Huang and Schlag 2024, Deriving activation functions using integration
+    "xielu": Op(("x", "weight"), (), _with_two),
     # y[i] = x[rows[i]]
     "gather_rows": Op(("x", "rows"), (), _gather),
     # ids of the best logits of each row, best first (of equals the lowest id first), and these logits. Those behind

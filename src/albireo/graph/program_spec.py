@@ -42,11 +42,12 @@ KINDS = (
     "scale_by",
     "relu2",
     "clamp",
+    "xielu",
 )
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 #: How many numbers of a weight those read that read one.
-KIND_NUMBERS = {"scale_by": 1, "clamp": 2}
+KIND_NUMBERS = {"scale_by": 1, "clamp": 2, "xielu": 2}
 #: What an output_gate does to a gate.
 GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64

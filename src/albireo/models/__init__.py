@@ -7,15 +7,18 @@ Does not know devices, nor how weights are packed.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import ModelError, UnsupportedModel, short
+import numpy as np
+
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_config
@@ -73,7 +76,7 @@ _ROOM = (
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """One architecture file: a tiny config.json for tests, its reading of keys, its graph; and patterns of tensors that
-    its classes keep beside what the graph reads.
+    its classes keep beside what the graph reads; and of these, numbers that must be what the graph has anyway.
     """
 
     model_type: str
@@ -81,6 +84,7 @@ class Architecture:
     rules: ConfigRules
     build: Callable[[ModelConfig, int], Graph]
     unused: tuple[str, ...] = ()
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
 
 @functools.cache
@@ -114,7 +118,8 @@ def load_architecture(model_type: str) -> Architecture:
         raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
     module = importlib.import_module(f"{__name__}.{folders.get(name, '')}{name}")
     unused = getattr(module, "IGNORABLE_WEIGHTS", ())
-    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused)
+    fixed = getattr(module, "FIXED", {})
+    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused, fixed)
 
 
 def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
@@ -177,10 +182,23 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
     checkpoint = Checkpoint(directory)
     try:
         check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint)), TIED_WEIGHTS)
+        _check_fixed(checkpoint)
     except ModelError:
         checkpoint.close()
         raise
     return checkpoint
+
+
+def _check_fixed(checkpoint: Checkpoint) -> None:
+    """Raises: WeightMismatch for a number that the graph does not read and would have to."""
+    path = checkpoint.directory / "config.json"
+    kind = read_json(path).get("model_type") if path.exists() else None
+    fixed = load_architecture(kind).fixed if isinstance(kind, str) and kind in architectures() else {}
+    for pattern, wanted in fixed.items():
+        for name in fnmatch.filter(checkpoint.names, pattern):
+            found = checkpoint.tensor(name).to_float32()
+            if not np.allclose(found, wanted, rtol=2**-7, atol=0):
+                raise WeightMismatch(f"{checkpoint.directory}: {name} is {found.tolist()}; {wanted:g} is computed")
 
 
 def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -132,8 +132,8 @@ def _moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
             h = b.cast(y, c.dtype)
         logits = linear(b, c, h, f"{name}.{_NAMES.block}.router", settings.count, "router", False, "router")
         with b.part("route"):
-            # of one expert the weight is 1 where it is divided by itself: outputs are added as they are. The choice that
-            # experts follow is the last one before them, which GPUs keep
+            # of one expert the weight is 1 where it is divided by itself: outputs are added as they are. GPUs keep the
+            # choice that is made last before experts
             _, ones = b.route(logits, 1, True)
             ids, weights = b.route(logits, 1, False, **settings.rules)
             weighed = b.cast(b.combine(y, weights), c.dtype)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.elementwise import xielu_sides
 from albireo.backends.reference.experts import rows_of_pairs
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.rounding import round_kv
@@ -21,7 +22,7 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
 from albireo.verify.attention_bound import attention_error, chain_error
 from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
@@ -278,6 +279,15 @@ def _clamp(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [op.errors["x"]]
 
 
+def _xielu(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    """A dozen roundings, of an exponential of what is below 0, too."""
+    x, error = np.abs(op["x"]).astype(np.float64), op.errors["x"]
+    right, left = xielu_sides(op["weight"])
+    slope = np.maximum(2 * right * (x + error), left) + XIELU_SLOPE
+    own = 24 * U * (np.abs(values[0]) + left * (1 + x) + x)
+    return [slope * error + own + FLUSHED * np.maximum(x, 1)]
+
+
 def _unary(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     """16 roundings, and an exponential whose argument, and so whose error, grows with x."""
     x, error, kind = np.abs(op["x"]).astype(np.float64), op.errors["x"], op.call.attrs["kind"]
@@ -337,6 +347,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "scale": _scale,
     "scale_by": _scale_by,
     "clamp": _clamp,
+    "xielu": _xielu,
     "gather_rows": _copied,
     "route": _route,
     "combine": _combine,

@@ -133,3 +133,25 @@ def test_a_factor_that_is_stored(dtype: str, level: str) -> None:
     args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "k": 45, "out_dtype": dtype}
     run([Call("elementwise", level, dtype, args | {"act": KINDS.index("scale_by")})], rows_step(3), 2)
     assert_same_bits(out.values, round_to(x * weight, dtype), "products")
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_xielu(dtype: str, level: str) -> None:
+    """transformers' own, whose two numbers are of a layer; what is nearer to 0 from below than a millionth it takes as a
+    millionth."""
+    torch = pytest.importorskip("torch")
+    activations = pytest.importorskip("transformers.activations")
+    theirs = activations.XIELUActivation(dtype=torch.float32)
+    weight = np.float32([[0.7, -1.3]])
+    with torch.no_grad():
+        theirs.alpha_p[:], theirs.alpha_n[:] = 0.7, -1.3
+        x = np.concatenate([np.linspace(-100, 12, 397), [0.0, 1e-20, -1e-3, np.inf]]).astype(np.float32)[None]
+        want = theirs.double()(torch.tensor(x, dtype=torch.float64)).numpy()
+    out = Guarded.poisoned(x.shape, dtype)
+    args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "k": x.shape[1], "out_dtype": dtype}
+    run([Call("elementwise", level, dtype, args | {"act": KINDS.index("xielu")})], rows_step(1), 2)
+    unit = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+    got, finite = out.values, np.isfinite(want)
+    off = np.abs(got[finite] - want[finite])
+    assert (off <= (unit + 2.0**-22) * np.abs(want[finite]) + 2e-6 + 2.0**-22 * np.abs(x[finite])).all()
+    assert not np.isfinite(got[~finite]).any()

@@ -127,3 +127,15 @@ def test_bounds_that_are_stored() -> None:
         out = room(*x.shape, "float32")
         elementwise("clamp", tensor(x), None, out, x.shape[1], weight=torch.tensor([least, most]))
         assert_same_bits(numbers(out), np.clip(x, np.float32(least), np.float32(most)), "kept between")
+
+
+def test_xielu() -> None:
+    torch_activations = pytest.importorskip("transformers.activations")
+    theirs = torch_activations.XIELUActivation(dtype=torch.float32)
+    x = np.linspace(-100, 12, 397).astype(np.float32)[None]
+    with torch.no_grad():
+        theirs.alpha_p[:], theirs.alpha_n[:] = 0.7, -1.3
+        want = theirs.double()(torch.tensor(x, dtype=torch.float64)).numpy()
+    out = room(*x.shape, "float32")
+    elementwise("xielu", tensor(x), None, out, x.shape[1], weight=torch.tensor([0.7, -1.3]))
+    assert (np.abs(numbers(out) - want) <= 4 * ULP * np.abs(want) + 2e-6 + 4 * ULP * np.abs(x)).all()

@@ -19,7 +19,7 @@ from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from representatives import ALL_REPRESENTATIVES
 from step_batches import Work, make_step
-from tiny_models import make_checkpoint, shared_data
+from tiny_models import is_hybrid, make_checkpoint, shared_data
 from variants import VARIANTS, tiny_of
 
 BLOCK = 8
@@ -172,7 +172,9 @@ def test_logits_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path) 
     make_checkpoint(tmp_path, config, seed=seed, shards=1 + seed % 3)
     ours, theirs = Model(tmp_path), load_torch_model(tmp_path)
     tokens = prompt(config, 37, seed)
-    assert_same_logits(ours.logits(tokens), torch_logits(theirs, tokens))
+    # of a recurrence transformers solves for 64 tokens at once, and is further off than token by token
+    limit = 1e-4 if is_hybrid(config) else 3e-5
+    assert_same_logits(ours.logits(tokens), torch_logits(theirs, tokens), limit)
     expected = list(tokens)
     for _ in range(8):
         expected.append(int(torch_logits(theirs, expected)[-1].argmax()))

@@ -68,6 +68,14 @@ def expert_keys(c: Config) -> dict[str, Any]:
     }
 
 
+def hunyuan_keys(c: Config) -> dict[str, Any]:
+    """HunYuanModel: the base of the rotation as it is stretched."""
+    width = head_dim_of(c)
+    theta = c["rope_theta"] * c["rope_scaling"]["alpha"] ** (width / (width - 2))
+    scaling = {"rope.scaling.type": "none", "rope.scaling.factor": 1.0, "rope.scaling.original_context_length": 262144}
+    return {**scaling, "rope.freq_base": theta}
+
+
 def glm4_moe_keys(c: Config) -> dict[str, Any]:
     """Glm4MoeModel."""
     return {**expert_keys(c), "expert_gating_func": 2, "rope.dimension_count": rotated_of(c)}

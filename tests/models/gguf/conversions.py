@@ -114,6 +114,10 @@ def _nemotron(name: str, array: Array, c: Config) -> Given:
     yield _mamba(name, array, c["n_groups"])
 
 
+def _nemotron_3(name: str, array: Array, c: Config) -> Given:
+    yield name, array + 1 if name.endswith("norm.weight") else array
+
+
 def _deepseek(name: str, array: Array, c: Config) -> Given:
     heads, block = c["num_attention_heads"], f"blk.{name.split('.')[2]}" if ".layers." in name else ""
     if name.endswith("kv_b_proj.weight"):
@@ -194,6 +198,21 @@ CONVERSIONS: Mapping[str, Conversion] = {
         lambda c: {"rope.dimension_count": c["rotary_dim"], "expert_feed_forward_length": c["intermediate_size"]},
     ),
     "dots1": Conversion("dots1", lambda c: {**k.expert_keys(c), "expert_gating_func": 2}),
+    "cohere2": Conversion(
+        "cohere2",
+        lambda c: {
+            "logit_scale": c["logit_scale"],
+            "rope.scaling.type": "none",
+            "attention.sliding_window": c["sliding_window"],
+        },
+    ),
+    "olmo": Conversion("olmo", lambda c: {"attention.layer_norm_epsilon": 1e-5}, _llama),
+    "nemotron": Conversion("nemotron", lambda c: {"rope.dimension_count": k.rotated_of(c)}, _nemotron_3),
+    "gpt_bigcode": Conversion(
+        "starcoder", lambda c: {"attention.head_count_kv": 1, "feed_forward_length": c["n_inner"]}
+    ),
+    "arcee": Conversion("arcee", lambda c: {}, _llama),
+    "hunyuan_v1_dense": Conversion("hunyuan-dense", k.hunyuan_keys),
     "cohere": Conversion("command-r", lambda c: {"logit_scale": c["logit_scale"], "rope.scaling.type": "none"}),
     "falcon": Conversion("falcon", k.falcon_keys, _falcon),
     "stablelm": Conversion(

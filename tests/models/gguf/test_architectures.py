@@ -108,6 +108,12 @@ CASES: Mapping[str, dict[str, Any]] = {
     "minimax_m2": tiny("minimax_m2"),
     "dots1": tiny("dots1"),
     "cohere": tiny("cohere"),
+    "cohere2": tiny("cohere2", sliding_window_pattern=4, num_hidden_layers=4),
+    "olmo": tiny("olmo"),
+    "nemotron": tiny("nemotron", hidden_size=64, intermediate_size=96),
+    "gpt_bigcode": tiny("gpt_bigcode", n_embd=64, n_inner=256),
+    "arcee": tiny("arcee", rope_scaling=_YARN),
+    "hunyuan_v1_dense": tiny("hunyuan_v1_dense"),
     "falcon": tiny("falcon", hidden_size=64, ffn_hidden_size=256, num_kv_heads=1),
     "falcon, groups": tiny(
         "falcon", ffn_hidden_size=192, new_decoder_architecture=True, num_kv_heads=2, multi_query=False

@@ -1,4 +1,4 @@
-"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by, clamp.
+"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by, clamp, xielu.
 
 Called by interpret.py. add, mul and both scales are single float32 operations; the others go through float64.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.rounding import round_to
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
 
 F64 = NDArray[np.float64]
 
@@ -49,6 +49,20 @@ def scale_by(call: OpCall) -> tuple[Array, ...]:
 def clamp(call: OpCall) -> tuple[Array, ...]:
     least, most = call["weight"].astype(np.float32)
     return (np.minimum(np.maximum(call["x"], least), most),)
+
+
+def xielu(call: OpCall) -> tuple[Array, ...]:
+    x = call["x"].astype(np.float64)
+    right, left = xielu_sides(call["weight"])
+    below = np.minimum(x, 0.0)
+    curved = right * np.maximum(x, 0.0) ** 2 + left * (np.expm1(below) - below)
+    return ((curved + XIELU_SLOPE * x).astype(np.float32),)
+
+
+def xielu_sides(weight: Array) -> tuple[float, float]:
+    """What the square above 0 and the curve below it are multiplied by."""
+    right, left = np.logaddexp(0.0, weight.astype(np.float64))
+    return float(right), XIELU_SLOPE + float(left)
 
 
 def unary(call: OpCall) -> tuple[Array, ...]:

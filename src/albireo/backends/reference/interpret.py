@@ -54,6 +54,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "scale": elementwise.scale,
     "scale_by": elementwise.scale_by,
     "clamp": elementwise.clamp,
+    "xielu": elementwise.xielu,
     "gather_rows": rows.gather_rows,
     "top_logits": rows.top_logits,
 }

@@ -22,9 +22,10 @@ def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "single_ops", WHY, "exact")
     for scale in rw.nodes("scale"):
         _softcap(rw, scale)
-    for clamp in rw.nodes("clamp"):
-        with rw.attempt(clamp):
-            _rounded_clamp(rw, clamp)
+    for op in ("clamp", "xielu"):
+        for node in rw.nodes(op):
+            with rw.attempt(node):
+                _rounded(rw, node)
     for op, single in SINGLES.items():
         for node in rw.nodes(op):
             with rw.attempt(node):
@@ -167,6 +168,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "scale": _scale,
     "scale_by": _by_numbers,
     "clamp": _by_numbers,
+    "xielu": _by_numbers,
     "top_logits": _top,
 }
 
@@ -179,11 +181,11 @@ def _softcap(rw: Rewriter, scale: Node) -> None:
     rw.fuse(found.nodes, "elementwise", {"kind": "softcap", "softcap": found.cap}, {"x": found.x}, scale.outputs)
 
 
-def _rounded_clamp(rw: Rewriter, clamp: Node) -> None:
+def _rounded(rw: Rewriter, node: Node) -> None:
     """With the rounding behind it: what is written is rounded anyway."""
-    cast = rw.only(clamp.output, "cast")
+    cast = rw.only(node.output, "cast")
     if cast is not None and cast.output.type.dtype not in ROW_CODES:
-        rw.fuse((clamp, cast), "elementwise", {"kind": "clamp"}, dict(clamp.inputs), cast.outputs)
+        rw.fuse((node, cast), "elementwise", {"kind": node.op}, dict(node.inputs), cast.outputs)
 
 
 def _slices(rw: Rewriter, split: Node) -> None:

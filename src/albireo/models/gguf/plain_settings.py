@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.json_file import Fields
+from albireo.models.gguf.own_settings import layer_types
 from albireo.models.gguf.stored import Stored, optional_scale, window_of
 
 _Q_BIAS = "model.layers.0.self_attn.q_proj.bias"
@@ -21,6 +22,12 @@ def starcoder2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[
 
 def cohere(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attention_bias": _Q_BIAS in file, "logit_scale": optional_scale(fields, "logit_scale")}
+
+
+def cohere2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows are in three of four layers, whatever a file says of them."""
+    own = {"sliding_window": window_of(fields), **layer_types(fields, config, 4)}
+    return {**cohere(fields, file, config), **own}
 
 
 def falcon(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +60,11 @@ def gptneox(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
 
 def gpt2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": None, "partial_rotary_factor": None, "num_key_value_heads": None}
+
+
+def starcoder(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    is_shared = config["num_key_value_heads"] == 1
+    return {**gpt2(fields, file, config), "multi_query": is_shared}
 
 
 def phi2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

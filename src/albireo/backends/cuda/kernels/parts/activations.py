@@ -1,4 +1,4 @@
-"""silu, gelu, gelu_tanh, relu, relu2, sigmoid, softplus, softcap and clamped_swiglu of float32 numbers, for
+"""silu, gelu, gelu_tanh, relu, relu2, xielu, sigmoid, softplus, softcap and clamped_swiglu of float32 numbers, for
 kernels. Called by elementwise, epilogues, and kernels of layers with gates.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
@@ -46,6 +46,14 @@ def relu(x):
 @triton.jit
 def relu2(x):
     return relu(x) * relu(x)
+
+
+@triton.jit
+def xielu(x, of_right, of_left):
+    """See graph.ops."""
+    below, above = tl.minimum(x, 0.0), tl.maximum(x, 0.0)
+    curve = tl.exp(below) - 1.0 - below
+    return softplus(of_right) * above * above + (0.5 + softplus(of_left)) * curve + 0.5 * x
 
 
 @triton.jit

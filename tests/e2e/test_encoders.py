@@ -245,6 +245,9 @@ def test_linears_behind_a_mean(tmp_path: Path) -> None:
         "out_features": 24,
         "bias": False,
         "activation_function": "torch.nn.modules.activation.Tanh",
+        # what version 6 writes besides
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
     }
     with_modules(
         folder,

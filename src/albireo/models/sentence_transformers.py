@@ -98,5 +98,6 @@ def _dense(directory: Path, folder: str) -> HeadStep:
     given = fields.text("activation_function", "torch.nn.modules.activation.Tanh")
     if given not in _ACTIVATIONS:
         fields.unsupported("activation_function", given, f"supported: {', '.join(_ACTIVATIONS)}")
-    fields.refuse_unread((), {"module_input_name": ("sentence_embedding",), "module_output_name": (None,)})
+    of_a_text = ("sentence_embedding",)
+    fields.refuse_unread((), {"module_input_name": of_a_text, "module_output_name": of_a_text})
     return HeadStep(folder, _ACTIVATIONS[given], is_folder=True)

@@ -194,6 +194,21 @@ def test_what_scores_become(changes: dict[str, Any], activation: str, tmp_path: 
     assert (rule.labels, rule.activation) == (("no", "yes"), activation)
 
 
+@pytest.mark.parametrize(("function", "activation"), [("linear.Identity", "none"), ("activation.Sigmoid", "sigmoid")])
+def test_what_scores_of_a_cross_encoder_become(function: str, activation: str, tmp_path: Path) -> None:
+    """As sentence-transformers 6 saves it: beside config.json, which says nothing. Also where it is built."""
+    folder = classifier(tmp_path / "model", "bert", num_labels=1)
+    settings = {"model_type": "CrossEncoder", "activation_fn": f"torch.nn.modules.{function}", "prompts": {}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    albireo.build(folder, tmp_path / "built")
+    for place in (folder, tmp_path / "built"):
+        loaded = opened(place).loaded
+        assert loaded is not None and loaded.pooling_rule.activation == activation
+    (folder / "config_sentence_transformers.json").write_text('{"activation_fn": "torch.nn.modules.activation.Tanh"}')
+    with pytest.raises(ModelError, match=r"activation_fn='torch\.nn\..*Tanh' is not supported"):
+        opened(folder)
+
+
 def test_a_second_text_has_types_of_its_own(tmp_path: Path) -> None:
     import torch
 

@@ -47,6 +47,7 @@ CONFIG_FILES = (
     "video_preprocessor_config.json",
     "processor_config.json",
     "modules.json",
+    "config_sentence_transformers.json",
     "[0-9]_*/config.json",
     "[0-9]_*/model.safetensors",
 )
@@ -55,7 +56,8 @@ POOLED_HEAD = "pooled_head.safetensors"
 
 _OPTIONAL = re.compile(
     r"weights\.[0-7]\.bin|vision/model\.safetensors|"
-    r"config/(config|generation_config|modules|(video_)?preprocessor_config|processor_config)\.json|"
+    r"config/(config|generation_config|modules|config_sentence_transformers|(video_)?preprocessor_config|"
+    r"processor_config)\.json|"
     r"config/pooled_head\.safetensors|"
     r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
     r"tokenizer/(tokenizer|tekken|vocab|tokenizer_config|special_tokens_map)\.json|tokenizer/merges\.txt|"

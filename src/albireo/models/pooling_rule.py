@@ -105,8 +105,11 @@ def _of_sentence_transformers(fields: Fields) -> ScoreActivation | None:
     """What is said of scores beside problem_type. Raises: UnsupportedModel for a function that is not known."""
     table: dict[str, Any] = fields.table("sentence_transformers") or {}
     given = table.get("activation_fn") or fields.raw("sbert_ce_default_activation_function")
-    if given is None:
-        return None
+    return None if given is None else score_activation(fields, "sentence_transformers.activation_fn", given)
+
+
+def score_activation(fields: Fields, key: str, given: Any) -> ScoreActivation:
+    """By the name of its class in torch. Raises: UnsupportedModel for a function that is not known."""
     if given not in _ACTIVATIONS:
-        fields.unsupported("sentence_transformers", given, f"activation_fn: {', '.join(_ACTIVATIONS)}")
+        fields.unsupported(key, given, f"supported: {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[given]

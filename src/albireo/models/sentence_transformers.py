@@ -13,10 +13,12 @@ from typing import Any
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields, read_json
-from albireo.models.pooling_rule import HeadActivation, HeadStep, PoolingRule
+from albireo.models.pooling_rule import HeadActivation, HeadStep, PoolingRule, score_activation
 from albireo.params import PoolingType
 
 MODULES = "modules.json"
+#: Where newer versions say of a cross-encoder what config.json said before.
+SETTINGS = "config_sentence_transformers.json"
 #: The last part of a module's type, which begins with sentence_transformers.models or where newer versions keep it.
 _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"
 _MODES: dict[str, PoolingType] = {
@@ -35,12 +37,15 @@ _ACTIVATIONS: dict[str, HeadActivation] = {
 
 
 def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
-    """The rule of a model, as the directory's modules.json changes it; where there is none, the rule itself.
+    """The rule of a model, as the directory's modules.json changes it, of a classifier what it says of a cross-encoder;
+    where there is none, the rule itself.
 
     Raises: ModelError for a damaged file; UnsupportedModel for a part that is not computed.
     """
+    if rule.task == "classify":
+        return _with_activation(rule, directory / SETTINGS)
     path = directory / MODULES
-    if rule.task == "classify" or not path.is_file():
+    if not path.is_file():
         return rule
     try:
         modules = json.loads(path.read_bytes())
@@ -65,6 +70,13 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
             known = ", ".join((_MODEL, _POOLING, _DENSE, _NORM, _SCALING))
             raise UnsupportedModel(f"{path}: a module of type {short(module.get('type'))}; computed are {known}")
     return rule
+
+
+def _with_activation(rule: PoolingRule, path: Path) -> PoolingRule:
+    given = read_json(path).get("activation_fn") if path.is_file() else None
+    if given is None:
+        return rule
+    return replace(rule, activation=score_activation(Fields({}, str(path)), "activation_fn", given))
 
 
 def _inner(directory: Path, folder: str) -> Fields:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, parse_json, read_json
+from albireo.models.safetensors_file import SafetensorsFile
+from albireo.text.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,20 @@ def test_missing_and_huge_files_are_named(tmp_path: Path) -> None:
         file.truncate(2**30)
     with pytest.raises(ModelError, match="at most"):
         read_json(tmp_path / "big.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.json", read_json),
+        ("model.safetensors", SafetensorsFile),
+        ("tokenizer.json", lambda path: Tokenizer.from_directory(path.parent)),
+    ],
+)
+def test_pointers_of_git_lfs_are_named(name: str, read: Callable[[Path], Any], tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1f2e\nsize 5368709120\n")
+    with pytest.raises(ModelError, match=rf"{name}: is a pointer of Git LFS"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 4000])

@@ -16,6 +16,8 @@ from albireo.errors import ModelError, UnsupportedModel, short
 
 #: A config.json with long quantization lists has 36 KB; a sharded index of 200,000 tensors about 20 MB.
 MAX_JSON_BYTES = 64 * 2**20
+#: What pointers of Git LFS begin with; they have a few lines.
+_POINTER, MAX_POINTER_BYTES = b"version https://git-lfs", 1024
 
 
 def keys(*lines: str) -> frozenset[str]:
@@ -32,6 +34,20 @@ def require_regular_file(path: Path) -> None:
         raise ModelError(f"{path}: cannot be read: {error.strerror}{link}") from error
     if not stat.S_ISREG(mode):
         raise ModelError(f"{path}: is not a regular file")
+    refuse_pointer(path)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises: ModelError when a file is what git leaves in its place where Git LFS is not installed."""
+    try:
+        if path.stat().st_size > MAX_POINTER_BYTES:
+            return
+        with path.open("rb") as file:
+            beginning = file.read(len(_POINTER))
+    except OSError:
+        return  # who reads it says so
+    if beginning == _POINTER:
+        raise ModelError(f"{path}: is a pointer of Git LFS in place of the file; install git-lfs, then: git lfs pull")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -142,6 +142,13 @@ def test_only_safetensors_are_opened(tmp_path: Path) -> None:
         Checkpoint(tmp_path)
 
 
+def test_safetensors_by_other_names_are_told_what_is_missing(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, LLAMA)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(ModelError, match=r"but model-00001-of-00002\.safetensors.*copy it from the model's repository"):
+        Checkpoint(tmp_path)
+
+
 def test_a_directory_without_weights_or_none_at_all(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"neither model\.safetensors nor.*download complete"):
         Checkpoint(tmp_path)

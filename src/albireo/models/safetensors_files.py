@@ -19,7 +19,7 @@ from albireo.models.safetensors_file import RawTensor, SafetensorsFile
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\.safetensors")
-_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.safetensors")
+_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 
 
 class SafetensorsFiles:
@@ -132,6 +132,12 @@ def _no_weights(directory: Path) -> str:
         return f"{directory}: is not a directory; give a model directory in Hugging Face layout"
     found = sorted({path.name for pattern in _OTHER_FORMATS for path in directory.glob(pattern)})
     message = f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}"
+    named_otherwise = sorted(path.name for path in directory.glob("*.safetensors"))
+    if named_otherwise:
+        return (
+            f"{message}, but {', '.join(named_otherwise[:5])}. Of one file the name must be {SINGLE_FILE}; of several "
+            f"{INDEX_FILE} says which tensor is where: copy it from the model's repository"
+        )
     if not found:
         return f"{message}, nor weights in any other format; is the download complete?"
     return (

@@ -14,7 +14,7 @@ from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
-from albireo.json_file import Fields
+from albireo.json_file import Fields, refuse_pointer
 from albireo.text.byte_level_files import CLASSES, MERGES, VOCAB, TokenizerClass
 from albireo.text.gguf_words import Words
 from albireo.text.tekken import ROLES, TEKKEN, chat_template, read_tekken
@@ -217,6 +217,7 @@ def _items(value: Any, where: Path) -> Any:
 def _require_file(path: Path, limit: int) -> None:
     if not path.is_file():
         raise ModelError(f"{path}: is not a regular file")
+    refuse_pointer(path)
     size = path.stat().st_size
     if size > limit:
         raise ModelError(f"{path}: has {size} bytes; at most {limit} are read")

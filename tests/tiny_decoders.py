@@ -96,6 +96,18 @@ def _gpts(c: Mapping[str, Any]) -> Shapes:
     return shapes | _module("lm_head", (vocab, e), kind != "gpt_bigcode")
 
 
+def _exaone(c: Mapping[str, Any]) -> Shapes:
+    e, f, vocab = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
+    shapes: Shapes = {"transformer.wte.weight": (vocab, e)}
+    for i in range(c["num_layers"]):
+        h = f"transformer.h.{i}"
+        shapes |= _attention(c, f"{h}.attn.attention", False, False, "out_proj")
+        shapes |= {f"{h}.ln_{n}.weight": (e,) for n in (1, 2)}
+        shapes |= {f"{h}.mlp.c_fc_{n}.weight": (f, e) for n in (0, 1)} | {f"{h}.mlp.c_proj.weight": (e, f)}
+    shapes["transformer.ln_f.weight"] = (e,)
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (vocab, e)})
+
+
 def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
     e, vocab = c["hidden_size"], c["vocab_size"]
     f = c.get("intermediate_size") or 4 * e
@@ -111,8 +123,8 @@ def _gpt_neo(c: Mapping[str, Any]) -> Shapes:
 
 
 def _llamas(c: Mapping[str, Any]) -> Shapes:
-    """arcee, helium, hyperclovax, vaultgemma, ministral, hunyuan_v1_dense."""
-    kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias"))
+    """apertus, arcee, helium, hyperclovax, internlm3, vaultgemma, ministral, hunyuan_v1_dense."""
+    kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias") or c.get("qkv_bias"))
     d = c.get("head_dim") or e // c["num_attention_heads"]
     vectors = {"input_layernorm": e, "post_attention_layernorm": e}
     if kind == "vaultgemma":
@@ -127,7 +139,7 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
     for i in range(c["num_hidden_layers"]):
         h = f"model.layers.{i}"
         layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "helium")
-        layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias")))
+        layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias") or c.get("bias")))
         layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
         if kind == "apertus":
             layers |= {f"{h}.mlp.act_fn.{name}": (1,) for name in ("alpha_p", "alpha_n")}
@@ -199,10 +211,12 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
-        ("apertus", "arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "ministral", "vaultgemma"), _llamas
+        ("apertus", "arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "ministral", "vaultgemma"),
+        _llamas,
     ),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
+    "exaone": _exaone,
     "gpt_neo": _gpt_neo,
     "llama4_text": _llama4,
 }

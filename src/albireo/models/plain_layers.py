@@ -14,6 +14,7 @@ from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
 from albireo.models.layers import (
     Ends,
+    FFNNames,
     attention,
     embedding,
     gated_mlp,
@@ -31,7 +32,8 @@ class Names(NamedTuple):
     """What a checkpoint calls the parts of a layer.
 
     Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
-    up None: the FFN has a gate. joined: as in layers.attention_block.
+    up None: the FFN has a gate, and names of llama's. gate: of one that has others. joined: as in
+    layers.attention_block.
     """
 
     layers: str
@@ -43,6 +45,7 @@ class Names(NamedTuple):
     attention_norm: str = "input_layernorm"
     ffn_norm: str = "post_attention_layernorm"
     joined: str | None = None
+    gate: str = ""
 
 
 class Positions(NamedTuple):
@@ -113,4 +116,7 @@ def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> 
     bias, name = c.blocks.ffn_bias, name.removesuffix(".")
     if names.up is None:
         return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
+    if names.gate:
+        of_ffn = FFNNames(gate=names.gate, up=names.up, down=names.down)
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, names=of_ffn)
     return plain_mlp(b, c, h, name, c.intermediate_size, bias=bias, up=names.up, down=names.down)

@@ -137,8 +137,8 @@ def test_a_factor_that_is_stored(dtype: str, level: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_xielu(dtype: str, level: str) -> None:
-    """transformers' own, whose two numbers are of a layer; what is nearer to 0 from below than a millionth it takes as a
-    millionth."""
+    """transformers' own, whose two numbers are of a layer; what is nearer to 0 from below than a millionth it takes
+    as a millionth."""
     torch = pytest.importorskip("torch")
     activations = pytest.importorskip("transformers.activations")
     theirs = activations.XIELUActivation(dtype=torch.float32)

@@ -188,6 +188,10 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "glm4_moe": Conversion("glm4moe", k.glm4_moe_keys),
     "ernie4_5": Conversion("ernie4_5"),
     "ernie4_5_moe": Conversion("ernie4_5-moe", k.ernie_keys, _ernie),
+    "exaone": Conversion(
+        "exaone",
+        lambda c: {"block_count": c["num_layers"], "attention.layer_norm_rms_epsilon": c["layer_norm_epsilon"]},
+    ),
     "exaone4": Conversion("exaone4", lambda c: k.window_keys(c) if c.get("sliding_window") else {}),
     "seed_oss": Conversion("seed_oss"),
     "olmoe": Conversion("olmoe"),

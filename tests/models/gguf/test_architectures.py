@@ -99,6 +99,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "glm4_moe": tiny("glm4_moe", num_nextn_predict_layers=..., use_qk_norm=True),
     "ernie4_5": tiny("ernie4_5"),
     "ernie4_5_moe": tiny("ernie4_5_moe", moe_layer_end_index=3),
+    "exaone": tiny("exaone", rope_scaling=None, hidden_size=64, head_dim=16),
     "exaone4": tiny("exaone4"),
     "exaone4, without windows": tiny("exaone4", **_FULL),
     "seed_oss": tiny("seed_oss"),

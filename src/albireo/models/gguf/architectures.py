@@ -188,6 +188,7 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
         mixture_settings.minimax,
         {**name_maps.MIXTRAL, "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias"},
     ),
+    "exaone": GgufArchitecture("exaone", names=name_maps.EXAONE, ends=name_maps.GPT2_ENDS, layer="transformer.h"),
     "exaone4": GgufArchitecture("exaone4", own_settings.exaone, name_maps.POST_NORMS),
     "arcee": GgufArchitecture("arcee", put_back=(put_back.pairs,), has_biases=True),
     "hunyuan-dense": GgufArchitecture(

@@ -143,6 +143,15 @@ GPT2 = {
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
 }
+EXAONE = {
+    "attn_norm": "ln_1",
+    **{f"attn_{p}": f"attn.attention.{p}_proj" for p in "qkv"},
+    "attn_output": "attn.attention.out_proj",
+    "ffn_norm": "ln_2",
+    "ffn_gate": "mlp.c_fc_0",
+    "ffn_up": "mlp.c_fc_1",
+    "ffn_down": "mlp.c_proj",
+}
 GPT2_KEYS = {
     "hidden_size": "n_embd",
     "intermediate_size": "n_inner",

@@ -560,7 +560,7 @@ def test_hostile_values_are_named(key: str, value: Any) -> None:
         {"rope_type": "linear", "factor": 0.5},
         {"rope_type": "linear", "factor": float("inf")},
         {"rope_type": "linear", "type": "dynamic", "factor": 2.0},
-        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 5.0, "high_freq_factor": 4.0},
         {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
         {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 0, "high_freq_factor": 4.0},
         {"rope_type": "yarn", "factor": 2.0, "beta_fast": 1, "beta_slow": 32},

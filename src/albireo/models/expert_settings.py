@@ -128,7 +128,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         renormalize = keys != "olmoe" or fields.flag("norm_topk_prob", False)
         is_beside = keys == "granite_shared"
         shared = fields.integer("shared_intermediate_size", 0, _MAX_WIDTH, default=0) if is_beside else 0
-        return ExpertSettings(count, top_k, width, renormalize, shared, (True,) * layers, is_shared_gated=False)
+        return ExpertSettings(count, top_k, width, renormalize, shared, (True,) * layers, is_shared_gated=not is_beside)
     settings = ExpertSettings(
         count,
         top_k,

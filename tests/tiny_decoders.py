@@ -147,18 +147,21 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
 
 
 def _mixtures(c: Mapping[str, Any]) -> Shapes:
-    """hunyuan_v1_moe, solar_open, exaone_moe, afmoe, granitemoeshared: experts one by one."""
+    """hunyuan_v1_moe, hy_v3, solar_open, exaone_moe, afmoe, granitemoeshared: experts one by one."""
     kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias"))
     d = c.get("head_dim") or e // c["num_attention_heads"]
     count = c.get("num_experts") or c.get("n_routed_experts") or c["num_local_experts"]
     width = c.get("moe_intermediate_size") or c["intermediate_size"]
     shared = width * (c.get("num_shared_experts") or c.get("n_shared_experts") or 1)
-    block, router = {"afmoe": ("mlp", "router.gate"), "hunyuan_v1_moe": ("mlp", "gate.wg")}.get(kind, ("mlp", "gate"))
-    beside = "shared_mlp" if kind == "hunyuan_v1_moe" else "shared_experts"
+    block, router = (
+        "mlp",
+        {"afmoe": "router.gate", "hy_v3": "router.gate", "hunyuan_v1_moe": "gate.wg"}.get(kind, "gate"),
+    )
+    beside = "shared_mlp" if kind in ("hunyuan_v1_moe", "hy_v3") else "shared_experts"
     vectors = {"input_layernorm": e, "post_attention_layernorm": e}
     if kind == "afmoe":
         vectors |= {"pre_mlp_layernorm": e, "post_mlp_layernorm": e}
-    if kind in ("afmoe", "exaone_moe"):
+    if kind in ("afmoe", "exaone_moe", "hy_v3"):
         vectors |= {"self_attn.q_norm": d, "self_attn.k_norm": d}
     if kind == "hunyuan_v1_moe":
         vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
@@ -169,7 +172,9 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "solar_open")
         if kind == "afmoe":
             layers[f"{h}.self_attn.gate_proj.weight"] = (c["num_attention_heads"] * d, e)
-        if i < (c.get("num_dense_layers") or c.get("first_k_dense_replace") or 0):
+        if i < (
+            c.get("num_dense_layers") or c.get("first_k_dense_replace") or c.get("mlp_layer_types", []).count("dense")
+        ):
             layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
             continue
         if kind == "granitemoeshared":
@@ -183,7 +188,7 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
             layers |= _ffn(c, f"{m}.{beside}", shared)
         for expert in range(count):
             layers |= _ffn(c, f"{m}.experts.{expert}", width)
-        if kind == "afmoe":
+        if kind in ("afmoe", "hy_v3"):
             layers[f"{m}.expert_bias"] = (count,)
         elif kind in ("solar_open", "exaone_moe"):
             layers[f"{m}.gate.e_score_correction_bias"] = (count,)
@@ -211,10 +216,20 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
-        ("apertus", "arcee", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "ministral", "vaultgemma"),
+        (
+            "apertus",
+            "arcee",
+            "helium",
+            "hunyuan_v1_dense",
+            "hyperclovax",
+            "internlm3",
+            "iquestcoder",
+            "ministral",
+            "vaultgemma",
+        ),
         _llamas,
     ),
-    **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "solar_open"), _mixtures),
+    **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,

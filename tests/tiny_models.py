@@ -45,6 +45,7 @@ MIXTURES = (
     "granitemoehybrid",
     "granitemoeshared",
     "hunyuan_v1_moe",
+    "hy_v3",
     "kimi_k2",
     "lfm2_moe",
     "llama4_text",

@@ -23,7 +23,7 @@ LEAVES = MAX_RANKS
 _PAIR = 2
 SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 #: Ops that work channel by channel, or head by head once their number of heads is right.
-_CHANNEL_WISE = ("cast", "unary", "scale", "add", "mul", "gather_rows")
+_CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "gather_rows")
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ CONFIG = ConfigRules(
         "num_expert_groups": 1,
         "num_limited_groups": 1,
     },
-    ignorable=keys("load_balance_coeff use_grouped_mm"),
+    ignorable=keys("load_balance_coeff use_grouped_mm auto_map"),
 )
 _ATTENTION = AttentionNames(gate="gate_proj")
 _FFN = Norms("pre_mlp_layernorm", "post_mlp_layernorm")

@@ -68,6 +68,7 @@ CONFIG = ConfigRules(
     },
     built_in={
         "layer_switch": 4,
+        "_sliding_window_pattern": 4,
         "order_of_interleaved_layers": "local_attn_first",
         "position_embedding_type": "rope_gptj",
         "use_embedding_sharing": True,

@@ -65,7 +65,7 @@ CONFIG = ConfigRules(
     },
     # scores are summed and compared in float32 anyway; what multi_query says of heads is said twice
     ignorable=keys(
-        "attention_softmax_in_fp32 scale_attention_softmax_in_fp32 num_key_value_heads n_ctx",
+        "attention_softmax_in_fp32 scale_attention_softmax_in_fp32 num_key_value_heads n_ctx auto_map",
         "inference_runner validate_runner_input pre_allocate_kv_cache max_batch_size pad_key_length",
         "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
     ),

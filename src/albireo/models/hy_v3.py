@@ -67,7 +67,7 @@ CONFIG = ConfigRules(
     },
     # sums are of float32 anyway
     ignorable=keys(
-        "enable_moe_fp32_combine enable_attention_fp32_softmax enable_lm_head_fp32 num_nextn_predict_layers"
+        "enable_moe_fp32_combine enable_attention_fp32_softmax enable_lm_head_fp32 num_nextn_predict_layers auto_map"
     ),
     class_names=("HYV3ForCausalLM",),
 )

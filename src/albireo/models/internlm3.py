@@ -41,6 +41,7 @@ CONFIG = ConfigRules(
     head_dim=128,
     defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 32768},
     # of the same layers, which transformers has under this name
+    ignorable=frozenset({"auto_map"}),
     class_names=("InternLM3ForCausalLM", "LlamaForCausalLM"),
 )
 

@@ -34,6 +34,7 @@ CONFIG = replace(
     llama.CONFIG,
     head_dim=128,
     defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
+    ignorable=frozenset({"auto_map"}),
     class_names=("IQuestCoderForCausalLM", "LlamaForCausalLM"),
 )
 build = llama.build

@@ -57,6 +57,7 @@ CONFIG = ConfigRules(
         "max_position_embeddings": 131072,
     },
     built_in=SIGMOIDS,
+    ignorable=keys("auto_map"),
 )
 
 

@@ -1,0 +1,121 @@
+"""Keys that published files of a model have beside those of its tiny one: those that change nothing are accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.errors import UnsupportedModel
+from tiny_models import parse_tiny
+
+_CODE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModelForCausalLM": "modeling.Model"}}
+_COHERE2: dict[str, Any] = {
+    "layer_switch": 4,
+    "order_of_interleaved_layers": "local_attn_first",
+    "position_embedding_type": "rope_gptj",
+    "rotary_pct": 1.0,
+    "use_embedding_sharing": True,
+    "use_gated_activation": True,
+    "use_parallel_block": True,
+    "use_parallel_embedding": True,
+    "use_qk_norm": False,
+    "cache_implementation": "hybrid",
+    "head_dim": 12,
+}
+_HUNYUAN: dict[str, Any] = {
+    "add_classification_head": False,
+    "attention_head_dim": 16,
+    "cla_share_factor": 2,
+    "class_num": 0,
+    "dense_list": [48, 0],
+    "eod_token_id": 3,
+    "im_end_id": 6,
+    "kv_lora_rank": None,
+    "mask_init_id": 12,
+    "mlp_bias": False,
+    "norm_type": "rms",
+    "num_media_embeds": 257,
+    "org_vocab_size": 127,
+    "pool_type": "last",
+    "position_embedding_xdrope": False,
+    "routed_scaling_factor": False,
+    "use_cla": False,
+    "use_mla": False,
+    "use_qk_norm": True,
+    "use_rotary_pos_emb": True,
+}
+_EXPERTS_OF_HUNYUAN: dict[str, Any] = {
+    "moe_topk": [2, 2],
+    "num_shared_expert": [1, 1],
+    "moe_intermediate_size": [40, 40],
+    "moe_layer_num_skipped": 0,
+    "use_mixed_mlp_moe": True,
+    "norm_topk_prob": True,
+    "n_group": False,
+    "topk_group": False,
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "cohere2": _COHERE2,
+    "hunyuan_v1_dense": {**_CODE, **_HUNYUAN},
+    "hunyuan_v1_moe": {**_CODE, **_HUNYUAN, **_EXPERTS_OF_HUNYUAN},
+    "afmoe": {
+        **_CODE,
+        **{"score_func": "sigmoid", "route_norm": True, "n_group": 1, "topk_group": 1, "num_expert_groups": 1},
+        **{"num_limited_groups": 1, "load_balance_coeff": 5e-5, "use_grouped_mm": True, "rope_scaling": None},
+    },
+    "exaone_moe": {
+        **{"scoring_func": "sigmoid", "topk_method": "noaux_tc", "num_nextn_predict_layers": 1},
+        **{"mtp_loss_scaling_factor": 0.3, "is_moe_layer": [False, True], "first_last_k_dense_replace": 1},
+    },
+    "exaone": {**_CODE, "embed_dropout": 0.0, "attention_dropout": 0.0},
+    "solar_open": {
+        **_CODE,
+        **{"intermediate_size": 1, "first_k_dense_replace": 0, "partial_rotary_factor": 1.0, "use_qk_norm": False},
+    },
+    "gpt_bigcode": {
+        **{"attention_softmax_in_fp32": True, "scale_attention_softmax_in_fp32": True, "inference_runner": 0},
+        **{"validate_runner_input": True, "pre_allocate_kv_cache": True, "max_batch_size": None, "summary_type": "x"},
+    },
+    "gptj": {"rotary": True, "scale_attn_weights": True, "summary_use_proj": True, "tokenizer_class": "GPT2Tokenizer"},
+    "codegen": {
+        "n_ctx": 128,
+        "scale_attn_weights": True,
+        "summary_activation": None,
+        "tokenizer_class": "GPT2Tokenizer",
+    },
+    "gpt_neo": {"attention_layers": ["global", "local"], "resid_dropout": 0, "summary_first_dropout": 0.1},
+    "glm_moe_dsa": {
+        **{"indexer_rope_interleave": True, "index_topk_freq": 4, "index_skip_topk_offset": 3, "ep_size": 1},
+        **{"indexer_types": ["full", "shared"], "index_share_for_mtp_iteration": True, "moe_router_dtype": "float32"},
+    },
+    "minicpm3": _CODE,
+    "internlm3": _CODE,
+    "phi3": {**_CODE, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},
+    "falcon": {**_CODE, "apply_residual_connection_post_layernorm": False},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
+    assert parse_tiny(name, **PUBLISHED[name]) == parse_tiny(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("cohere2", "layer_switch", 2),
+        ("cohere2", "use_gated_activation", False),
+        ("hunyuan_v1_dense", "use_cla", True),
+        ("hunyuan_v1_dense", "use_qk_norm", False),
+        ("hunyuan_v1_moe", "moe_layer_num_skipped", 1),
+        ("afmoe", "score_func", "softmax"),
+        ("exaone_moe", "topk_method", "greedy"),
+        ("phi3", "full_attn_mod", 2),
+        ("apertus", "post_norm", True),
+        ("hy_v3", "route_norm", False),
+    ],
+)
+def test_what_they_might_say_is_refused_by_name(name: str, key: str, value: object) -> None:
+    with pytest.raises(UnsupportedModel, match=key):
+        parse_tiny(name, **{key: value})

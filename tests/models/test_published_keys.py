@@ -9,7 +9,13 @@ import pytest
 from albireo.errors import UnsupportedModel
 from tiny_models import parse_tiny
 
-_CODE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModelForCausalLM": "modeling.Model"}}
+
+def _code_of(name: str) -> dict[str, Any]:
+    """What says that a repository has code of its own, with a class of this name."""
+    return {"auto_map": {"AutoConfig": "configuration.Config", "AutoModelForCausalLM": f"modeling.{name}"}}
+
+
+_CODE = _code_of("Model")
 _COHERE2: dict[str, Any] = {
     "layer_switch": 4,
     "order_of_interleaved_layers": "local_attn_first",
@@ -91,8 +97,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "minicpm3": _CODE,
     "internlm3": _CODE,
-    "phi3": {**_CODE, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},
-    "falcon": {**_CODE, "apply_residual_connection_post_layernorm": False},
+    "phi3": {
+        **_code_of("Phi3ForCausalLM"),
+        "full_attn_mod": 1,
+        "interpolate_factor": 1,
+        "lm_head_bias": False,
+        "mlp_bias": False,
+    },
+    "falcon": {**_code_of("FalconForCausalLM"), "apply_residual_connection_post_layernorm": False},
 }
 
 

@@ -25,7 +25,7 @@ from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_
 from albireo.models.gguf.config import config_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.text_part import is_whole, text_settings
 from albireo.models.weights import Checkpoint, check_weights
@@ -50,6 +50,7 @@ _ROOM = (
     "latent_weights",
     "layer_kinds",
     "layers",
+    "left_out",
     "mamba",
     "mamba_settings",
     "mapped_file",

@@ -29,27 +29,6 @@ from albireo.models.draft_input import EMBEDDING_NORM, FEW_LOGITS, JOINING, STAT
 from albireo.models.head_rows import RowsOf, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
-#: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next; and
-#: masks of causal attention.
-IGNORABLE_WEIGHTS = (
-    "*.rotary_emb.inv_freq",
-    "model.mtp_*",
-    "mtp.*",
-    *(
-        f"{attention}.{mask}"
-        for attention in ("transformer.h.*.attn", "*.attention")
-        for mask in ("bias", "masked_bias", "causal_mask")
-    ),
-)
-#: A tied checkpoint may hold the head a second time: table -> head.
-TIED_WEIGHTS = {
-    "model.embed_tokens.weight": "lm_head.weight",
-    "model.decoder.embed_tokens.weight": "lm_head.weight",
-    "transformer.wte.weight": "lm_head.weight",
-    "transformer.word_embeddings.weight": "lm_head.weight",
-    "gpt_neox.embed_in.weight": "embed_out.weight",
-}
-
 
 class Norms(NamedTuple):
     """Names of a block's norms: of what it reads, and of what it adds; None: there is none."""

@@ -2,7 +2,7 @@
 
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx; on Arm
                   scalar, neon, neondot or neonmm
-CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them in each of several engine processes
+CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them, or one a rank, in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
@@ -11,6 +11,7 @@ XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -44,9 +45,9 @@ def cuda_visible_devices() -> list[str] | None:
     return names
 
 
-def use_cuda_device(name: str) -> None:
-    """Let this process, and those it starts, see one GPU. The driver reads it once, when it is first used."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = name
+def use_cuda_devices(names: Sequence[str]) -> None:
+    """Let this process, and those it starts, see these GPUs. The driver reads it once, when it is first used."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
 
 
 def openai_api_key() -> str | None:

@@ -16,6 +16,7 @@ EngineError
 │  └─ TemplateError     the chat template refused, ran too long or is missing
 ├─ ResourceError        the machine has not enough of something
 │  └─ OutOfMemory       predicted or met; carries the numbers
+├─ RankLost             a process of several that compute a model together is gone; nothing runs there any more
 └─ InvariantError       a bug of ours; carries the state
 
 A message says what happened, the value seen (short() cuts it to a line), the limit, and what to do.
@@ -89,6 +90,10 @@ class ResourceError(EngineError):
 
 class OutOfMemory(ResourceError):
     """Memory predicted to be short, or found short; the message carries the numbers."""
+
+
+class RankLost(EngineError):
+    """A process of several that compute a model together is gone, and the model with it."""
 
 
 class InvariantError(EngineError):

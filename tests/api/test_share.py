@@ -98,7 +98,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, names: list[str], visible: str | None)
     monkeypatch.setattr(take_share, "driver_version", lambda: "12.8")
     monkeypatch.setattr(take_share, "find_spec", lambda name: object())
     monkeypatch.setattr(take_share, "gpu_names", lambda: names)
-    monkeypatch.setattr("albireo.devflags.use_cuda_device", used.append)
+    monkeypatch.setattr("albireo.devflags.use_cuda_devices", lambda some: used.append(",".join(some)))
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
@@ -122,6 +122,14 @@ def test_each_engine_sees_one_of_those_that_may_be_used(monkeypatch: pytest.Monk
     assert used == ["GPU-5ca1e"]
     with pytest.raises(ConfigError, match="data_parallel_size=3, and 2 GPUs can be used here"):
         take_gpu(EngineConfig(), Share(0, 3))
+
+
+def test_each_engine_sees_a_gpu_for_each_of_its_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = gpus(monkeypatch, ["0", "1", "2", "3", "4"], None)
+    take_gpu(EngineConfig(tensor_parallel_size=2), Share(1, 2))
+    assert used == ["2,3"]
+    with pytest.raises(ConfigError, match="5 GPUs can be used here; each engine needs 2 of its own: lower it to 2"):
+        take_gpu(EngineConfig(tensor_parallel_size=2), Share(0, 3))
 
 
 def test_outside_of_a_server_there_is_one_engine() -> None:

@@ -69,6 +69,10 @@ def compile_all(
         adapter_bytes = 0
         if config.enable_lora:
             kind = source.model_config.model_type
+            if len(programs) > 1:
+                raise ConfigError(
+                    f"enable_lora: adapters run on one rank, {source.directory} on {len(programs)}; leave it out"
+                )
             if kind in REARRANGED:
                 raise ConfigError(
                     f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "

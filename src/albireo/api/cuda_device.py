@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, with_blocks
+from albireo.api.rank_process import RankStart, open_rank
+from albireo.api.rank_processes import COMMAND, RankProcesses, require_gpus
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
@@ -44,6 +46,8 @@ class CudaDevice:
 
     name: Literal["cuda"] = "cuda"
     lookahead = LOOKAHEAD
+    #: How the processes of ranks are started.
+    rank_command: Sequence[str] = COMMAND
 
     def __init__(self) -> None:
         from albireo.backends.cuda.device import require_gpu
@@ -81,14 +85,14 @@ class CudaDevice:
         beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
         self._check_cache(programs[0].kv.dtype)
+        if len(programs) > 1:
+            assert beside is None and images is None, "what is beside several ranks is refused"
+            ranks = self._ranks(config, source, programs, memory, advance)
+            return ranks, with_blocks(memory, config, ranks.num_blocks)
         from albireo.api.compile_ahead import compiling
         from albireo.backends.cuda.chip import first_chip
         from albireo.backends.cuda.open import open_model
 
-        if len(programs) != 1:
-            raise ConfigError(
-                f"device=cuda: tensor_parallel_size={len(programs)} is not supported on GPUs yet; leave it out"
-            )
         chip, model_len = first_chip(), config.max_model_len or source.default_model_len
         with (
             compiling(
@@ -119,6 +123,65 @@ class CudaDevice:
                 beside=None if beside is None else lambda model: beside(model, FEW_BLOCKS),
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def _ranks(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+    ) -> CudaModel:
+        """The first of several ranks, each on a GPU of its own; the others run in processes of their own."""
+        size, devices = len(programs), self.rank_devices(len(programs))
+        processes = RankProcesses(self.rank_command)
+        options = {
+            "num_blocks": memory.num_blocks,
+            "max_positions": memory.max_model_len,
+            "reserve_bytes": (memory.machine_bytes - memory.budget_bytes) // size,
+            "num_host_blocks": self.swapping(config, programs[0]).num_blocks,
+            "max_num_seqs": config.step_limits.max_num_seqs,
+            "is_eager": config.enforce_eager,
+        }
+        vocab_size = sum(program.buffers[program.outputs["logits"]].cols for program in programs)
+        meeting = str(processes.directory / "meeting")
+        starts = [
+            RankStart(
+                config,
+                source.directory,
+                rank,
+                size,
+                vocab_size,
+                program,
+                device,
+                meeting,
+                memory.max_model_len,
+                options,
+            )
+            for rank, (program, device) in enumerate(zip(programs, devices, strict=True))
+        ]
+        try:
+            processes.start(starts[1:])
+            model = open_rank(
+                starts[0],
+                source,
+                processes.placed,
+                processes.least,
+                lambda num_bytes: advance(size * num_bytes),
+                processes.watch,
+            )
+        except BaseException:
+            processes.close()
+            raise
+        model.leader = processes
+        return model
+
+    def rank_devices(self, size: int) -> list[str]:
+        """Of each rank, as torch names it. Raises: ConfigError where there are fewer GPUs."""
+        from albireo.backends.cuda.device import num_gpus
+
+        require_gpus(size, num_gpus())
+        return [f"cuda:{rank}" for rank in range(size)]
 
     def guesser(
         self, config: EngineConfig, model: CudaModel, asked: Guesser, num_blocks: int, advance: Advance
@@ -188,7 +251,11 @@ class CudaDevice:
             )
 
     def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
-        return model.sharing(programs[0], slots)
+        assert slots is None or len(programs) == 1, "EngineConfig refuses enable_lora on several ranks"
+        number = 0 if model.leader is None else model.leader.share(programs[1:])
+        other = model.sharing(programs[0], slots)
+        other.number = number
+        return other
 
     def adapter_bytes(self, program: Program, num_slots: int) -> int:
         return adapter_bytes(program, num_slots)

@@ -9,7 +9,8 @@ nothing: the same bits go into the same slots.
 
 A device that is out of memory is another matter: as a rule nobody is to blame. The step is tried once more without the
 last sequence of it, which sits that step out; if the device is still out of memory, that one ends, or those that the
-error names, and the others go on.
+error names, and the others go on. Where a process of several that compute the model is gone, nobody is, and nothing is
+tried: the error is for whoever can load the model again.
 
 Parameters that leave no token to draw are nobody's fault but their caller's: that sequence ends at once, and one line
 says so.
@@ -26,7 +27,7 @@ from albireo.engine.engine import Engine
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, OutOfMemory
+from albireo.errors import InvalidParams, OutOfMemory, RankLost
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 
@@ -35,7 +36,8 @@ _SEQUENCE = re.compile(r"\bsequence (\d+)\b")
 
 
 class GuardedEngine:
-    """Invariant: step() never raises what execute() raised; whoever is to blame has an update with reason "error".
+    """Invariant: step() never raises what execute() raised, but for RankLost; whoever is to blame has an update with
+    reason "error".
 
     Attributes:
         engine: requests are added, aborted and finished there.
@@ -55,11 +57,13 @@ class GuardedEngine:
         self._plan: StepPlan | None = None
 
     def step(self) -> list[SequenceUpdate]:
-        """Engine.step(), or the ends of those that it failed for."""
+        """Engine.step(), or the ends of those that it failed for. Raises: RankLost."""
         self._plan = None
         left_out = None
         try:
             return self.engine.step()
+        except RankLost:
+            raise
         except OutOfMemory as error:
             left_out = self.engine.leave_out_last()
             _LOG.warning("a step is tried once more, without its last sequence: %s", error)
@@ -72,6 +76,8 @@ class GuardedEngine:
             _LOG.warning("a step failed and is tried once more: %s", error)
         try:
             return self.engine.step()
+        except RankLost:
+            raise
         except OutOfMemory as error:
             _LOG.error("a step failed twice: %s", error)
             last = left_out or self.engine.leave_out_last()

@@ -386,7 +386,8 @@ def _plan_all(
         arena_bytes=compiled.arena_bytes + working_bytes,
         block_bytes=compiled.block_bytes(device),
         model_len=model_len,
-        machine=device.machine_bytes(),
+        # of a GPU for each rank
+        machine=device.machine_bytes() * (1 if device.name == "cpu" else len(programs)),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
         adapter_bytes=compiled.adapter_bytes,
         slot_bytes=programs[0].states.slot_bytes,

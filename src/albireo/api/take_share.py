@@ -27,9 +27,9 @@ def require_alone(config: EngineConfig) -> None:
 
 
 def take_gpu(config: EngineConfig, share: Share) -> None:
-    """See no other GPU than one's own, from now on; nothing where GPUs are not used, or the engine is alone.
+    """See no other GPUs than one's own, from now on; nothing where GPUs are not used, or the engine is alone.
 
-    Before torch is imported. Raises: ConfigError when there are fewer GPUs than engines.
+    Before torch is imported. Raises: ConfigError when there are fewer GPUs than engines, or ranks of all of them.
     """
     if share.count == 1 or config.device == "cpu" or driver_version() is None:
         return
@@ -37,13 +37,16 @@ def take_gpu(config: EngineConfig, share: Share) -> None:
         return
     given = devflags.cuda_visible_devices()
     names = gpu_names() if given is None else given
-    if names and len(names) < share.count:
+    size = config.tensor_parallel_size or 1
+    if names and len(names) < size * share.count:
+        most = len(names) // size
+        lower = f"lower it to {most}" if most else f"lower tensor_parallel_size to {len(names)} at most"
         raise ConfigError(
-            f"data_parallel_size={share.count}, and {len(names)} GPUs can be used here; each engine needs one of its "
-            f"own: lower it to {len(names)}, or use --device cpu"
+            f"data_parallel_size={share.count}, and {len(names)} GPUs can be used here; each engine needs "
+            f"{'one' if size == 1 else size} of its own: {lower}, or use --device cpu"
         )
     if names:
-        devflags.use_cuda_device(names[share.index])
+        devflags.use_cuda_devices(names[size * share.index : size * (share.index + 1)])
 
 
 def take_processors(config: EngineConfig, share: Share) -> EngineConfig:

@@ -83,7 +83,8 @@ def measure_runs(
     """Run the same requests once a round, the device's limits measured before and after each."""
     loaded = engine.loaded
     roofline = Roofline(loaded.program, *loaded.other_ranks)
-    probe = open_probe(loaded.device, loaded.config.num_threads, loaded.model_config.dtype, roofline.decode_bytes)
+    threads, dtype, num_ranks = loaded.config.num_threads, loaded.model_config.dtype, 1 + len(loaded.other_ranks)
+    probe = open_probe(loaded.device, threads, dtype, roofline.decode_bytes, num_ranks)
     runs = []
     before = probe.measure()
     for _ in rounds:

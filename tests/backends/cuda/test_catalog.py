@@ -12,7 +12,7 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN
 from albireo.encodings import ENCODINGS
-from albireo.errors import ConfigError, UnsupportedModel
+from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
@@ -75,16 +75,20 @@ def test_e4m3_on_both_sides_compiles(name: str, dtype: str) -> None:
         assert FP8_TOKEN in {program.buffers[call.args["x"]].dtype for call in program.calls if call.family == "linear"}
 
 
-def test_a_model_cut_among_ranks_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedModel, match=r"no (all_reduce|linear) kernel"):
-        compile_graph(
-            wide_graph(wide_config("llama"), "bfloat16"),
-            CudaCatalog(),
-            maxima={"T": 8, "R": 2, "G": 2},
-            block_size=16,
-            max_positions=64,
-            part=Part(2, 0),
-        )
+@pytest.mark.parametrize("without", [(), optional_passes()])
+def test_a_model_cut_among_ranks_compiles(without: tuple[str, ...]) -> None:
+    program = compile_graph(
+        wide_graph(wide_config("llama"), "bfloat16"),
+        CudaCatalog(),
+        maxima={"T": 8, "R": 2, "G": 2},
+        block_size=16,
+        max_positions=64,
+        part=Part(2, 0),
+        passes=passes_without(without),
+    )
+    check_program(program)
+    assert [call.family for call in program.calls].count("all_reduce") == 6
+    assert {call.attrs.get("chunks") for call in program.calls if call.family == "linear"} >= {4}
 
 
 def test_what_a_kernel_does_can_be_asked() -> None:

@@ -9,11 +9,12 @@ from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.tiles import Tile
-from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.linear import linear, linear_of_leaves, workspace_size
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, num_part_elements, plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.turns import GatherSpace
 from albireo.backends.cuda.workspace import workspace_bytes
-from albireo.errors import InvariantError, UnsupportedModel
+from albireo.errors import InvariantError
 from backends.cuda.linears import activated, bound, interleaved, parts_of, random
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -111,10 +112,21 @@ def test_number_of_parts_is_a_constant_of_the_shape() -> None:
     assert workspace_size("bfloat16", 28672, 4096) == 0
 
 
-def test_a_tree_of_chunks_is_refused() -> None:
-    weight = random(8, 8, seed=1)
-    with pytest.raises(UnsupportedModel, match="2 chunks"):
-        linear(weight, matrix(weight), torch.empty(8, 8), chunks=2)
+@pytest.mark.usefixtures("ordered_dot")
+@pytest.mark.parametrize(("dtype", "rows"), [(torch.bfloat16, 5), (torch.float32, 70)])
+def test_a_tree_of_leaves_is_made_of_its_branches(dtype: torch.dtype, rows: int) -> None:
+    """Whoever has half of the inputs has the bits of half of the tree; rows take turns where space is short."""
+    x, weight = random(rows, 64, seed=1, dtype=dtype), random(30, 64, seed=2, dtype=dtype)
+    bias, residual = random(1, 30, seed=3)[0], random(rows, 30, seed=4)
+    whole, space = torch.empty(rows, 30), GatherSpace(torch.zeros(8 * 30 * 3))
+    linear_of_leaves(x, matrix(weight), whole, 8, space, bias=bias, residual=residual)
+    halves = [torch.empty(rows, 30) for _ in range(2)]
+    for i, half in enumerate(halves):
+        linear_of_leaves(x[:, 32 * i : 32 * i + 32], matrix(weight[:, 32 * i : 32 * i + 32]), half, 4, space)
+    assert torch.equal(whole, residual + (halves[0] + halves[1] + bias))
+    torch.testing.assert_close(whole, x.float() @ weight.float().T + bias + residual, rtol=1e-5, atol=1e-4)
+    with pytest.raises(InvariantError, match="64 inputs are no 7 equal leaves"):
+        linear_of_leaves(x, matrix(weight), whole, 7, space)
 
 
 @pytest.mark.parametrize(

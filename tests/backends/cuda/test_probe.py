@@ -127,6 +127,8 @@ def test_a_gpu_has_a_probe_of_its_own(gpu: None) -> None:
     assert isinstance(probe, GpuLimitProbe)
     assert (probe.gpu, probe.num_threads, probe.read_bytes) == ("NVIDIA H200", None, 4096)
     assert probe.measure() == Limits(4096 / 1e-6, 2 * 16**3 / 1e-6)
+    of_two = open_probe("cuda", 2, "bfloat16", 1 << 20, 2)
+    assert of_two.gpu == "2 x NVIDIA H200" and of_two.measure() == Limits(2 * 4096 / 1e-6, 4 * 16**3 / 1e-6)
     ours = open_probe("cpu", 2, "bfloat16", 1 << 20)
     assert (ours.gpu, ours.num_threads) == (None, 2)
 

@@ -14,6 +14,7 @@ from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
 from albireo.backends.cuda.expert_linear import check_types, expert_linear
 from albireo.backends.cuda.kernels.adapter import adapter
 from albireo.backends.cuda.kernels.add_given import add_given
+from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.elementwise import elementwise
@@ -36,7 +37,7 @@ from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
-from albireo.backends.cuda.linear import linear
+from albireo.backends.cuda.linear import linear, linear_of_leaves
 from albireo.backends.cuda.scratch import qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import ROW_CODES
@@ -109,6 +110,11 @@ def _linear(args: CallArgs) -> Launch:
     bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
     squares, added = args.row_squares(), args.added()
+    chunks, space = int(args.call.attrs.get("chunks", 1)), args.memory.scratch.parts
+    if chunks > 1:
+        return lambda step: linear_of_leaves(
+            x(step), weight, out(step), chunks, space, bias=bias, residual=residual(step), workspace=scratch
+        )
     return lambda step: linear(
         x(step),
         weight,
@@ -138,6 +144,24 @@ def _linear_norm(args: CallArgs) -> Launch:
         parts_out=RowParts(gain, scaled(step), squares(step)),
         added=added(step),
     )
+
+
+def _all_reduce(args: CallArgs) -> Launch:
+    """Ranks meet in the gather; each adds all parts itself."""
+    x, out, bias, residual = (
+        args.buffer("x"),
+        args.buffer("out"),
+        args.optional_vector("bias"),
+        args.optional_buffer("residual"),
+    )
+    space = args.memory.scratch.parts
+
+    def launch(step: DeviceStep) -> None:
+        to, base = out(step), residual(step)
+        for rows, gathered in space.gather(x(step)):
+            add_parts(gathered, to[rows], bias, None if base is None else base[rows])
+
+    return launch
 
 
 def _adapter(args: CallArgs) -> Launch:
@@ -395,6 +419,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "gather": _gather,
     "linear": _linear,
     "linear_norm": _linear_norm,
+    "all_reduce": _all_reduce,
     "qkv_rope_kv": _qkv_rope_kv,
     "attention": _attention,
     "head_top": _head_top,

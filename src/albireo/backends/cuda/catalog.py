@@ -41,6 +41,7 @@ _OTHERS = (
     *_ROUTED,
     "norm",
     "gather",
+    "all_reduce",
     "given",
     "add_given",
     "add_given_norm",
@@ -84,7 +85,7 @@ class CudaCatalog:
         self.abilities: frozenset[str] = frozenset(able)
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
-        """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks.
+        """See KernelCatalog.
 
         Raises: UnsupportedModel for experts in a type that others may have, for latents of no round size, and for heads
             that are too large.
@@ -97,8 +98,10 @@ class CudaCatalog:
             raise UnsupportedModel(
                 f"kv_lora_rank={attrs['value_dim']}: on a GPU it must be a power of two from 16 on; choose --device cpu"
             )
-        if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS) or attrs.get("chunks", 1) != 1:
+        if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS):
             return ()
+        if attrs.get("chunks", 1) != 1 and (dtype not in COMPUTE_DTYPES or attrs.get("act", "none") != "none"):
+            return ()  # leaves of weights in few bits are linears of their own
         identity = f"{family}.{dtype}.{LEVEL}"
         if family == "expert_linear":
             if dtype not in EXPERT_DTYPES:

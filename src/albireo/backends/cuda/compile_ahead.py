@@ -186,7 +186,7 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
 
 
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
-    return lambda: model._record(bucket)
+    return lambda: model.record(bucket)
 
 
 def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:

@@ -118,6 +118,8 @@ def _encoded_sources(
     if set(found.values()) != {wanted.name}:
         raise WeightMismatch(f"{constant.name} is wanted as {wanted}, the checkpoint has {found}")
     arrays = {source: weights.encoded(source) for source in definition.sources}
+    if definition.columns is not None:
+        arrays = {source: array.columns(*definition.columns) for source, array in arrays.items()}
     for source, array in arrays.items():
         if array.shape[1] != constant.cols or array.encoding != wanted:
             raise WeightMismatch(

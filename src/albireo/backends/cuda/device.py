@@ -67,6 +67,13 @@ def gpu_names() -> list[str]:
         nvml.nvmlShutdown()
 
 
+def num_gpus() -> int:
+    """That torch can use."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
 def gpu_facts() -> GpuFacts:
     """Look, in the order in which things go wrong: driver, packages, torch's build, GPU, capability."""
     driver = driver_version()

@@ -13,6 +13,7 @@ from albireo.backends.cuda.kernels import matmul as many
 from albireo.backends.cuda.kernels import matmul_e4m3_smallm as few_e4m3
 from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.kernels.adapter_add import LowRows, adapter_add
+from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
@@ -21,10 +22,11 @@ from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.turns import GatherSpace
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
-from albireo.errors import UnsupportedModel
+from albireo.errors import InvariantError
 
 
 def workspace_size(dtype: str, rows: int, cols: int, to_codes: bool = False) -> int:
@@ -46,7 +48,6 @@ def linear(
     residual: torch.Tensor | None = None,
     act: str = "none",
     n: int | None = None,
-    chunks: int = 1,
     workspace: torch.Tensor | None = None,
     squares: RowSquares | None = None,
     parts_out: RowParts | None = None,
@@ -65,17 +66,40 @@ def linear(
         n: outputs of a row; None: all of out's.
         squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16 or rows of e4m3; else None.
         added: what adapters add to sums; None: nothing to any. Rows that have none get the bits that they get then.
-        chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
-    Raises: UnsupportedModel for chunks, which tensor parallelism needs.
+        workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     """
-    if chunks > 1:
-        raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
     if added is None:
         _product(x, weight, out, n, bias, residual, code, workspace, squares, parts_out)
     else:
         _with_adapters(x, weight, out, n, bias, residual, code, workspace, squares, parts_out, added)
+
+
+def linear_of_leaves(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    chunks: int,
+    space: GatherSpace,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    workspace: torch.Tensor | None = None,
+) -> None:
+    """The same of a matrix of numbers, its sums a binary tree of chunks equal leaves, each a linear by itself.
+
+    So whoever has a half or a quarter of the inputs, and as many leaves, has the bits of a branch. Args: as linear();
+    workspace: of a leaf. Raises: InvariantError where inputs do not divide.
+    """
+    if weight.cols % chunks:
+        raise InvariantError(f"{weight.cols} inputs are no {chunks} equal leaves")
+    k = weight.cols // chunks
+    columns = [slice(i * k, (i + 1) * k) for i in range(chunks)]
+    leaves = [DeviceMatrix(weight.dtype, weight.rows, k, weight.codes[:, at]) for at in columns]
+    for rows, sums in space.turns(chunks, len(x), weight.rows):
+        for at, leaf, total in zip(columns, leaves, sums, strict=True):
+            _product(x[rows, at], leaf, total, weight.rows, None, None, 0, workspace, None, None)
+        add_parts(sums, out[rows], bias, None if residual is None else residual[rows])
 
 
 def _with_adapters(

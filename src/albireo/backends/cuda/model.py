@@ -8,6 +8,7 @@ under Triton's interpreter, the same code computes the same numbers, which is ho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -25,12 +26,15 @@ from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
 from albireo.backends.cuda.fitting import blocks_that_fit
 from albireo.backends.cuda.hidden_states import HEAD_COLUMNS, DeviceHiddenStates, head_rows_of, is_told, taps_of
+from albireo.backends.cuda.joined_head import JoinedHead
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
 from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.orders import OBEYED, Leader, StagedStep
+from albireo.backends.cuda.peers import Seat
 from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
@@ -45,7 +49,7 @@ from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
-from albireo.errors import InvariantError
+from albireo.errors import InvariantError, RankLost
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
 
@@ -83,6 +87,7 @@ class CudaModel:
         max_positions: of the longest sequence, in tokens.
         hidden_states: where those of each step are kept that a head reads; None: nowhere.
         head_rows: what a head's steps read and leave; None: it is none.
+        leader: of rank 0 of several, once all have a model; number: of this one, see sharing().
 
     Args:
         matrices, vectors: the program's constants, on the device.
@@ -97,6 +102,7 @@ class CudaModel:
         lender: a model whose KV cache this one reads, and has none of its own.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
+        seat: of one of several ranks, each of which has a model of its own and runs the same steps; None: it is alone.
     """
 
     def __init__(
@@ -117,7 +123,10 @@ class CudaModel:
         recorder: Recorder | None = None,
         beside: Callable[[CudaModel], Beside] | None = None,
         lender: CudaModel | None = None,
+        seat: Seat | None = None,
     ) -> None:
+        self._seat, self.number = seat, 0
+        self.leader: Leader | None = None
         self.device, self.max_positions, self._has_axes = device, max_positions, has_axes
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
         self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
@@ -140,7 +149,8 @@ class CudaModel:
         block_bytes = self.block_bytes + (0 if others is None else others.block_bytes)
         reserve_bytes += staged * self.block_bytes
         least = 1 + program.kv.num_groups
-        self.take_blocks(blocks_that_fit(num_blocks, block_bytes, reserve_bytes, least, device))
+        fitting = blocks_that_fit(num_blocks, block_bytes, reserve_bytes, least, device)
+        self.take_blocks(fitting if seat is None else seat.least(fitting))
         if others is not None:
             others.take_blocks(self.num_blocks)
         self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
@@ -196,7 +206,13 @@ class CudaModel:
         told = [name for name in self.program.outputs if is_told(name)]
         counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        return StepOutputs(**(_MISSING | self._results.receive(ticket)))
+        return StepOutputs(**(_MISSING | self._receive(ticket)))
+
+    def _receive(self, ticket: Ticket) -> dict[str, NDArray[Any]]:
+        found = self._results.receive(ticket)
+        if self.leader is not None:
+            self.leader.check()
+        return found
 
     @frees_cache
     def sharing(self, program: Program, adapters: CudaAdapters | None = None) -> CudaModel:
@@ -244,6 +260,8 @@ class CudaModel:
         """For what a program's steps need beside weights, KV cache and arena. Args: scratch: None: its own."""
         self.program = program
         vocab = program.buffers[program.outputs["logits"]].cols if self.draws else 0
+        if self._seat is not None and self.draws:
+            vocab = self._seat.vocab_size
         tasks = program.maxima["R"] if vocab else 0
         self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
@@ -260,7 +278,11 @@ class CudaModel:
             columns = {**columns, **ADAPTER_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
-        self._scratch = scratch or Scratch.of(program, self._maxima, self.max_positions, self.device)
+        self._scratch = scratch or Scratch.of(program, self._maxima, self.max_positions, self.device, self._seat)
+        self._head = None
+        if self._seat is not None:
+            parts, space = self._buffers, self._scratch.parts
+            self._head = JoinedHead(program, parts, self._maxima, self._seat, space, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""
@@ -299,7 +321,7 @@ class CudaModel:
     @frees_cache
     def collect(self, submitted: Submitted) -> DrawnTokens:
         """Wait for a step; see execution.ahead.AheadDevice."""
-        return self._endings.told(submitted.reports, self._results.receive(submitted.ticket))
+        return self._endings.told(submitted.reports, self._receive(submitted.ticket))
 
     def _begin(
         self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None
@@ -310,15 +332,37 @@ class CudaModel:
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
         is_alike = self._recordings.are_made and not brings_rows(inputs, self._has_axes)
         bucket = self._buckets.of(sizes, ending) if is_alike else None
-        self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
-        if bucket is None:
-            self._whole(sizes, ending, sources is not None, self._own_step(sizes, inputs))()
-        else:
-            self._run(bucket)
-            sizes = dict(bucket.sizes)
+        sizes = sizes if bucket is None else bucket.sizes
+        self._staging.fill(inputs, sizes, sources, write)
+        words = b"" if self.leader is None else self._staging.sent()
+        staged = StagedStep(sizes, bucket, ending, sources is not None, words)
+        with self._together("follow", staged):
+            self._go(staged, self._own_step(sizes, inputs) if bucket is None else None)
         if self.hidden_states is not None and self.hidden_states.is_combined:
             self._keep(self.hidden_states, sizes, inputs.num_tokens)
         return sizes
+
+    def _go(self, staged: StagedStep, own: DeviceStep | None = None) -> None:
+        """Launch what lies in staging."""
+        if staged.bucket is not None:
+            self._run(staged.bucket)
+        else:
+            self._whole(staged.sizes, staged.ending, staged.feeds, own)()
+
+    def _together(self, name: str, *args: Any) -> AbstractContextManager[None]:
+        """What every rank does at once: see orders.Leader."""
+        return nullcontext() if self.leader is None else self.leader.together(self.number, name, *args)
+
+    def obey(self, name: str, args: Sequence[Any]) -> None:
+        """Do what rank 0 does. Raises: InvariantError for what no rank is told."""
+        if name not in OBEYED:
+            raise InvariantError(f"a rank is told to {name}")
+        getattr(self, name)(*args)
+
+    def follow(self, staged: StagedStep) -> None:
+        """Start the step that rank 0 starts; what it gives stays here."""
+        self._staging.put(staged.words)
+        self._go(staged)
 
     def _keep(self, states: DeviceHiddenStates, sizes: Mapping[str, int], num_tokens: int) -> None:
         """Hidden states of a step of these sizes, of so many rows."""
@@ -340,14 +384,18 @@ class CudaModel:
         if bucket is None:
             return False
         try:
-            self._record(bucket)
+            with self._together("record", bucket):
+                self.record(bucket)
+        except RankLost:
+            raise
         except Exception as error:
             self._recordings.give_up(bucket, error)
             return False
         return True
 
     @frees_cache
-    def _record(self, bucket: Bucket) -> None:
+    def record(self, bucket: Bucket) -> None:
+        """Of a bucket that is not recorded yet."""
         self._fill_with_padding(bucket.sizes)
         self._run(bucket)
 
@@ -377,7 +425,8 @@ class CudaModel:
     @frees_cache
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
-        copy_blocks(self._kv, pairs)
+        with self._together("copy_blocks", pairs):
+            copy_blocks(self._kv, pairs)
         if self.hidden_states is not None:
             self.hidden_states.copy_blocks(pairs)
 
@@ -389,12 +438,16 @@ class CudaModel:
     @frees_cache
     def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See execution.runner.HostTier."""
-        swap_out(self._kv, self._host_kv(), pairs)
+        host = self._host_kv()
+        with self._together("swap_out", pairs):
+            swap_out(self._kv, host, pairs)
 
     @frees_cache
     def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See execution.runner.HostTier."""
-        swap_in(self._kv, self._host_kv(), pairs)
+        host = self._host_kv()
+        with self._together("swap_in", pairs):
+            swap_in(self._kv, host, pairs)
 
     def _host_kv(self) -> HostKV:
         if self._host is None:
@@ -438,7 +491,7 @@ class CudaModel:
         step = self._step(sizes) if own is None else own
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
         end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
-        head, states = self.head_rows, self.hidden_states
+        head, states, joined = self.head_rows, self.hidden_states, self._head
         columns = {} if head is None else self._staging.tensors(sizes, HEAD_COLUMNS)
 
         def launches() -> None:
@@ -447,6 +500,8 @@ class CudaModel:
             if head is not None:
                 head.read(columns)
             self._launch(step)
+            if joined is not None:
+                joined.launch(sizes["R"], step.top_counts)
             if head is not None:
                 head.leave(columns, self._output, sizes["R"])
             if states is not None and not states.is_combined:
@@ -497,5 +552,7 @@ class CudaModel:
         return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
 
     def _output(self, name: str, rows: int | None = None) -> torch.Tensor:
-        """The first rows of an output in the arena; None: all there is room for."""
+        """The first rows of an output, of all ranks together; None: all there is room for."""
+        if self._head is not None and name in self._head.outputs:
+            return self._head.outputs[name][:rows]
         return self._buffers[self.program.outputs[name]][:rows]

@@ -12,6 +12,7 @@ import torch
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
 from albireo.backends.cuda.model import Beside, CudaModel
+from albireo.backends.cuda.peers import Seat
 from albireo.backends.cuda.stored import read_constants
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -40,6 +41,7 @@ def open_model(
     lender: CudaModel | None = None,
     borrowed: Sequence[str] = (),
     reads_cache: bool = False,
+    seat: Seat | None = None,
 ) -> CudaModel:
     """Place the constants, allocate the rest, run a trial step.
 
@@ -51,6 +53,7 @@ def open_model(
             reads_cache.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
+        seat: of one of several ranks.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
     Raises: OutOfMemory when the GPU has no room.
     """
@@ -82,6 +85,7 @@ def open_model(
             recorder=recorder or (DirectLaunches() if is_eager else None),
             beside=beside,
             lender=lender if reads_cache else None,
+            seat=seat,
         )
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemory(

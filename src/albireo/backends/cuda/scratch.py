@@ -22,10 +22,13 @@ from albireo.backends.cuda.kernels.attention import need_rows
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
+from albireo.backends.cuda.peers import Seat
+from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
-from albireo.graph.program import Call, Program
+from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.program import Call, Program, row_stride
 
 _ROWS = {TOKEN: torch.uint8, FP8_TOKEN: torch.float8_e4m3fn}
 _LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
@@ -44,6 +47,7 @@ class Scratch:
         factors: of norms inside linears, one for each row of T, or of S where those may be more.
         experts: the list that layers of experts share; None: there are none.
         work: the list of work items of a step, for each shape of attention.
+        parts: of sums over leaves and ranks, and of what ranks have of the head.
     """
 
     qkv: torch.Tensor
@@ -55,10 +59,18 @@ class Scratch:
     factors: torch.Tensor
     experts: ExpertList | None
     work: Mapping[AttentionShape, WorkList]
+    parts: GatherSpace
 
     @classmethod
-    def of(cls, program: Program, maxima: Mapping[str, int], max_positions: int, device: torch.device) -> Scratch:
-        """Room for steps of maxima (T, B, G), of sequences of up to max_positions tokens."""
+    def of(
+        cls,
+        program: Program,
+        maxima: Mapping[str, int],
+        max_positions: int,
+        device: torch.device,
+        seat: Seat | None = None,
+    ) -> Scratch:
+        """Room for steps of maxima (T, B, R, G), of sequences of up to max_positions tokens."""
 
         def zeros(size: int, dtype: torch.dtype) -> torch.Tensor:
             return torch.zeros(size, dtype=dtype, device=device)
@@ -78,6 +90,9 @@ class Scratch:
             experts=_expert_list(program, maxima["T"], device),
             rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
+            parts=GatherSpace(
+                zeros(_most_parts(program, maxima, seat), torch.float32), None if seat is None else seat.peers
+            ),
         )
 
     def with_linears(self, program: Program, device: torch.device) -> Scratch:
@@ -182,6 +197,23 @@ def _dtype_of(program: Program, call: Call) -> str:
     return program.constants[call.args["weight"]].packing.partition(".")[2]
 
 
+def _most_parts(program: Program, maxima: Mapping[str, int], seat: Seat | None) -> int:
+    """float32 of the parts of a call, or of the head."""
+    sizes = [0]
+    for call in program.calls:
+        chunks = int(call.attrs.get("chunks", 1))
+        if call.family == "all_reduce":
+            stride = program.buffers[call.args["x"]].stride
+            sizes.append(elements_for(int(call.attrs["ranks"]), maxima["T"], stride))
+        elif chunks > 1:
+            sizes.append(elements_for(chunks, maxima["T"], program.constants[call.args["weight"]].rows))
+    if seat is not None:
+        width = row_stride("float32", -(-seat.vocab_size // seat.peers.size))
+        sizes.append(elements_for(seat.peers.size, maxima["R"], width))
+        sizes.append(elements_for(seat.peers.size, maxima["G"], TOP_LOGITS))
+    return max(sizes)
+
+
 def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
     if call.family == "expert_linear":
         count, weight = int(call.attrs["num_experts"]), program.constants[call.args["weight"]]
@@ -195,4 +227,5 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
     weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]
     outs = [program.buffers[call.args[role]] for role in ("out", "scaled") if role in call.args]
     to_codes = any(out.dtype == FP8_TOKEN for out in outs)
-    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols, to_codes) for w in weights)
+    chunks = int(call.attrs.get("chunks", 1))
+    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols // chunks, to_codes) for w in weights)

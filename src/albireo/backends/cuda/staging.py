@@ -143,7 +143,7 @@ class Staging:
         self._places = lru_cache(maxsize=_KEPT)(self._find_places)
         length = self._places(_counts(maxima))[1] + len(units) * maxima["B"] * max_blocks + tail
         self._hosts = [_Host(length, device.type == "cuda") for _ in range(_HOSTS)]
-        self._turn = 0
+        self._turn = self._end = 0
         self._device = _zeros(length, device)
 
     @property
@@ -195,7 +195,24 @@ class Staging:
         self._put_groups(arrays, inputs, tail)
         if write is not None:
             write(arrays, tail)
-        self._device[: tail.end].copy_(host.tensor[: tail.end], non_blocking=True)
+        self._send(host, tail.end)
+
+    def sent(self) -> bytes:
+        """The words of the step that was filled last."""
+        return self._hosts[self._turn].words[: self._end].tobytes()
+
+    def put(self, words: bytes) -> None:
+        """As fill(), of what another's sent() gave, who has room for the same steps."""
+        self._turn = (self._turn + 1) % _HOSTS
+        host = self._hosts[self._turn]
+        host.wait()
+        found = np.frombuffer(words, np.int32)
+        host.words[: len(found)] = found
+        self._send(host, len(found))
+
+    def _send(self, host: _Host, end: int) -> None:
+        self._end = end
+        self._device[:end].copy_(host.tensor[:end], non_blocking=True)
         host.sent()
 
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:

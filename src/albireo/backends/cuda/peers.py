@@ -1,0 +1,94 @@
+"""Peers: what a rank of several needs of the others while it computes: the rows of all, in the order of ranks.
+
+A gather copies and adds nothing, so that sums are formed by kernels/add_parts.py, in one order, on every rank. Between
+GPUs it is NCCL's, which CUDA graphs record; of CPU tensors gloo's. Asked by bind.py and joined_head.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from albireo.errors import ConfigError, RankLost
+
+#: After which a process group that others do not join, or a copy between processes, is given up.
+_MOST_TIME = timedelta(minutes=10)
+
+
+class Peers(Protocol):
+    """The ranks of one model, as one of them sees them."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def gather(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """out[i] = x of rank i. Every rank does it, in the same order of steps and calls.
+
+        Args: out: [size, *x.shape]; both without gaps, of the same type.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A rank's place.
+
+    Fields: vocab_size: of the whole head, of which the ranks have parts. least: of a number of each rank, the least;
+        all are asked at the same place.
+    """
+
+    peers: Peers
+    vocab_size: int
+    least: Callable[[int], int] = int
+
+
+class ProcessPeers:
+    """Ranks that are processes of one machine, by torch's process groups; none of torch's own is touched.
+
+    Args: path: of a file, not there yet, by which the processes find each other. device: this rank's.
+    Raises: ConfigError where torch has no NCCL.
+    """
+
+    def __init__(self, rank: int, size: int, path: str, device: torch.device) -> None:
+        self.rank, self.size = rank, size
+        store, self._is_nccl = dist.FileStore(path, size), device.type == "cuda"
+        if self._is_nccl:
+            if not dist.is_nccl_available():
+                raise ConfigError(
+                    f"tensor_parallel_size={size}: torch {torch.__version__} has no NCCL, by which GPUs exchange rows; "
+                    "install torch for Linux with CUDA, or use --device cpu"
+                )
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = _MOST_TIME
+            group: Any = dist.ProcessGroupNCCL(store, rank, size, options)
+        else:
+            of_gloo: Any = dist.ProcessGroupGloo
+            options = of_gloo._Options()
+            options._timeout = _MOST_TIME
+            options._devices = [of_gloo.create_device(hostname="127.0.0.1")]
+            group = of_gloo(store, rank, size, options)
+        self._group = group
+
+    def gather(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Raises: RankLost when another is gone, where that can be told at once."""
+        try:
+            self._group._allgather_base(out.view(-1, *x.shape[1:]), x).wait()
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            raise RankLost(
+                f"rank {self.rank} does not reach the others: {(str(error).splitlines() or [''])[0]}"
+            ) from error
+
+    def abort(self) -> None:
+        """Let what waits for a rank that is gone end; nothing is gathered any more."""
+        if self._is_nccl:
+            self._group.abort()

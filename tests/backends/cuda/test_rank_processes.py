@@ -1,0 +1,83 @@
+"""LLM on several ranks, each a process, on CPU tensors: the tokens of the CPU; and what becomes of it when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import LLM, SamplingParams
+from albireo.api import load
+from albireo.api.cuda_device import CudaDevice
+from albireo.backends.cuda import model
+from albireo.errors import RankLost
+from backends.cuda.test_end_to_end import llm, tokens
+from backends.cuda.test_model import Recorder
+from compiler.ranks import wide_config
+from tiny_models import make_checkpoint
+
+
+class Ranks(CudaDevice):
+    """Several GPUs of Hopper that are processes of this machine."""
+
+    rank_command = (sys.executable, str(Path(__file__).parent / "rank_stand_in.py"))
+
+    def __init__(self) -> None:
+        self._capability = 90
+
+    def machine_bytes(self) -> int:
+        return 4 << 30
+
+    def rank_devices(self, size: int) -> list[str]:
+        return ["cpu"] * size
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), wide_config("qwen3"), seed=5)
+
+
+@pytest.fixture
+def two(directory: Path, monkeypatch: pytest.MonkeyPatch) -> LLM:
+    """On two ranks; steps are padded, recorded and replayed on both."""
+    of_cpu = load.open_device
+    monkeypatch.setattr(load, "open_device", lambda config, _: Ranks() if config.device == "cuda" else of_cpu(config))
+    monkeypatch.setattr(model, "DirectLaunches", Recorder)
+    drafts = {"method": "ngram", "num_speculative_tokens": 2}
+    return llm(directory, device="cuda", tensor_parallel_size=2, speculative_config=drafts)
+
+
+def test_a_model_of_two_processes(directory: Path, two: LLM) -> None:
+    """Greedy and drawn tokens, log-probabilities, a common beginning, two continuations of one, drafts, an embedding;
+    what is recorded ahead. Then one is killed."""
+    rng = np.random.default_rng(1)
+    common = rng.integers(3, 60, 9).tolist()
+    prompts = [[*common, 7], [*common, 8, 9], [5], [4, 9, 4, 9, 4, 9]]
+    greedy = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
+    params = [
+        greedy,
+        greedy.clone(temperature=0.8, top_p=0.9, seed=3),
+        greedy.clone(temperature=1.0, top_k=70, seed=4, n=2, max_tokens=4, logprobs=2),
+        greedy.clone(logit_bias={9: 50.0}, max_tokens=8),  # which can be guessed
+    ]
+    one = llm(directory, device="cpu")
+    assert tokens(two, prompts, params) == tokens(one, prompts, params)
+    loaded: Any = two.loaded
+    runner, recordings = loaded.execute.__self__, loaded.model._recordings
+    assert runner.num_found > 3, "steps that began ahead"
+    assert two.stats().num_draft_tokens > 0
+    made = len(recordings)
+    assert made > 2 and loaded.prepare() and len(recordings) == made + 1
+    wanted = one.embed({"prompt_token_ids": prompts[1]}, use_tqdm=False)[0].outputs.embedding
+    found = two.embed({"prompt_token_ids": prompts[1]}, use_tqdm=False)[0].outputs.embedding
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert tokens(two, prompts[:1], params[:1]) == tokens(one, prompts[:1], params[:1])
+    (pid,) = loaded.model.leader.pids
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RankLost, match="rank 1 ended by signal 9; the model is to be loaded again"):
+        tokens(two, prompts, params)

@@ -18,7 +18,7 @@ from albireo.errors import UnsupportedModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import Call, Program, StateLayout
-from albireo.graph.program_spec import FAMILIES, accesses, conflict
+from albireo.graph.program_spec import FAMILIES, MEETINGS, accesses, conflict
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import symbol_rows
 
@@ -108,7 +108,7 @@ def place_barriers(
     touched = [accesses(call, memory.buffers, maxima) for call in calls]
     barriers = [False] * len(calls)
     for i in reversed(range(len(calls))):
-        if calls[i].family == "all_reduce":  # other ranks read what it reads, until all have met behind it
+        if calls[i].family in MEETINGS:  # other ranks read what it reads, until all have met behind it
             barriers[i] = True
             continue
         for j in range(i + 1, len(calls)):

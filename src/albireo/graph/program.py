@@ -27,6 +27,8 @@ Call families and their roles (a backend implements these):
                                                             between their two matrices; becomes a linear's low
     all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
                                                             before it and behind it
+    all_reduce_norm  x, residual, gain [, bias]             an all_reduce, and what linear_norm gives beside out
+                 -> out, scaled, squares
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone

@@ -110,9 +110,12 @@ FAMILIES: dict[str, Family] = {
         ("n", "k", "act"),
         optional=("bias", "low"),
         weight="weight",
-        optional_attrs=("modules",),
+        optional_attrs=("chunks", "modules"),
     ),
     "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
+    "all_reduce_norm": Family(
+        ("x", "residual", "gain"), ("out", "scaled", "squares"), ("n", "ranks"), optional=("bias",)
+    ),
     "qkv_rope_kv": Family(
         ("x", "weight", "rope"),
         ("q",),
@@ -181,8 +184,18 @@ FAMILIES: dict[str, Family] = {
     "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
 }
 
+#: Families where ranks meet.
+MEETINGS = ("all_reduce", "all_reduce_norm")
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "add_given_norm", "output_gate", "adapter", *RECURRENT)
+ABLE_FAMILIES = (
+    "linear_norm",
+    "all_reduce_norm",
+    "combine_norm",
+    "add_given_norm",
+    "output_gate",
+    "adapter",
+    *RECURRENT,
+)
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -296,7 +309,7 @@ def _check_shapes(program: Program, call: Call) -> None:
             raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}")
         if call.family in ("linear", "linear_norm") and program.buffers[call.args["out"]].cols != n:
             raise InvariantError(f"{call}: out is not {n} columns wide")
-    if call.family == "all_reduce":
+    if call.family in MEETINGS:
         widths = {program.buffers[call.args[role]].cols for role in ("x", "out")}
         if widths != {call.attrs["n"]} or call.args["x"] == call.args.get("residual") or not call.barrier:
             raise InvariantError(f"{call}: x and out are not {call.attrs['n']} wide, or there is no barrier behind it")

@@ -11,6 +11,7 @@ import triton
 
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.passes import choose_precision
+from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import PASSES, Pass, adapter_passes, compile_graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
@@ -46,7 +47,12 @@ QWEN3_8B = LLAMA_8B | {"intermediate_size": 12288, "vocab_size": 151936, "head_d
 
 
 def program_of(
-    name: str, sizes: dict[str, int], encoding: str | None, capability: int, passes: Sequence[Pass] = PASSES
+    name: str,
+    sizes: dict[str, int],
+    encoding: str | None,
+    capability: int,
+    passes: Sequence[Pass] = PASSES,
+    part: Part | None = None,
 ) -> Program:
     architecture = load_architecture(name)
     config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
@@ -55,7 +61,7 @@ def program_of(
         choose_precision.run(graph, lambda name, role: None if role == "router" else encoding)
     maxima = {"T": 256, "R": 64, "G": 64}
     return compile_graph(
-        graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096, passes=passes
+        graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096, passes=passes, part=part
     )
 
 
@@ -64,7 +70,8 @@ def launches_of_layer(program: Program, layer: int) -> list[str]:
     found: list[str] = []
     at = [i for i, call in enumerate(program.calls) if call.family == "attention"]
     for call in program.calls[at[layer] : at[layer + 1]]:
-        found += [call.family] * (LAUNCHES.get(call.family, 1) + ("low" in call.args))
+        leaves = 1 + call.attrs["chunks"] if "chunks" in call.attrs else 1
+        found += [call.family] * (LAUNCHES.get(call.family, leaves) + ("low" in call.args))
     return found
 
 
@@ -88,6 +95,14 @@ def test_launches_of_a_layer(
     program = program_of(name, sizes, encoding, capability)
     found = launches_of_layer(program, 1)
     assert len(found) == wanted, found
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(2, 16), (4, 12), (8, 8)])
+def test_launches_of_a_layer_of_a_rank(size: int, wanted: int) -> None:
+    """Beside two gathers. Of output and down each leaf is a launch, and where there are several, their sum."""
+    program = program_of("llama", LLAMA_8B, None, 90, part=Part(size, 0))
+    found = launches_of_layer(program, 1)
+    assert len(found) == wanted and found.count("all_reduce_norm") == 2, found
 
 
 @pytest.mark.parametrize(("encoding", "wanted"), [(None, 14), ("fp8", 14), ("int8", 17), ("int4.g128", 14)])

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
+from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_outputs import StepOutputs
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph
+from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from backends.cpu.harness import assert_same_bits
 from backends.cpu.test_pack import Stored
-from backends.cuda.rank_threads import on_all_ranks
+from backends.cuda.rank_threads import Meeting, ThreadPeers, on_all_ranks
 from backends.cuda.test_model import CPU, MAX_POSITIONS, MAXIMA, NUM_BLOCKS, Numbers, steps
 from compiler.ranks import wide_config, wide_graph
 from tiny_models import random_weights
 
-WIDE = {"qwen3": wide_config("qwen3", num_key_value_heads=4), "llama": wide_config("llama")}
-#: Whose leaves are whole groups of e4m3 rows.
-WIDE["qwen3 of 1024"] = wide_config("qwen3", hidden_size=128, head_dim=128, intermediate_size=1024)
+WIDE = {
+    "llama": wide_config("llama", num_hidden_layers=2),
+    # whose leaves are whole groups of e4m3 rows
+    "qwen3, groups": wide_config("qwen3", head_dim=128, intermediate_size=1024, num_hidden_layers=1),
+}
 
 
 def graph_of(name: str, dtype: str, encoding: str | None) -> Graph:
@@ -44,7 +49,12 @@ def weights_of(name: str, dtype: str) -> Numbers:
 
 
 def model_of(
-    name: str, dtype: str, part: Part | None, peers: Peers | None, encoding: str | None = None, **more: Any
+    name: str,
+    dtype: str,
+    part: Part,
+    peers: Peers | None,
+    encoding: str | None = None,
+    least: Callable[[int], int] = int,
 ) -> CudaModel:
     program = compile_graph(
         graph_of(name, dtype, encoding),
@@ -54,39 +64,64 @@ def model_of(
         max_positions=MAX_POSITIONS,
         part=part,
     )
-    seat = None if peers is None else Seat(peers, WIDE[name]["vocab_size"])
+    seat = None if peers is None else Seat(peers, WIDE[name]["vocab_size"], least)
     weights = weights_of(name, dtype)
-    return open_model(
-        program, weights, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU, seat=seat, **more
-    )
+    return open_model(program, weights, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU, seat=seat)
 
 
 def outputs_of(model: CudaModel) -> list[StepOutputs]:
+    """Two prompts; then a token of each of three, of which one goes on from numbers that are not there."""
     found = []
-    for inputs in steps():
+    for inputs in steps()[::2]:
         outputs = model.run(inputs)
         found.append(StepOutputs(*(np.array(each) for each in (outputs.logits, outputs.top_ids, outputs.top_values))))
     return found
 
 
-def assert_same(ours: list[StepOutputs], theirs: list[StepOutputs]) -> None:
-    for got, right in zip(ours, theirs, strict=True):
-        assert_same_bits(got.logits, right.logits)
-        assert (got.top_ids == right.top_ids).all()
-        assert_same_bits(got.top_values, right.top_values)
-
-
-@cache
-def of_one(name: str, dtype: str, encoding: str | None = None) -> list[StepOutputs]:
-    return outputs_of(model_of(name, dtype, Part(1, 0), None, encoding))
-
-
 @pytest.mark.parametrize(
-    ("name", "dtype", "size"),
-    [("llama", "float32", 2), ("llama", "bfloat16", 8), ("qwen3", "bfloat16", 2), ("qwen3", "float16", 4)],
+    ("name", "dtype", "encoding", "size"),
+    [
+        ("llama", "float32", None, 2),
+        ("llama", "bfloat16", None, 8),
+        ("qwen3, groups", "bfloat16", "fp8", 2),
+    ],
 )
-def test_every_number_of_ranks_gives_the_bits_of_one(name: str, dtype: str, size: int, ordered_dot: None) -> None:
-    """Logits and the best few, whole on every rank; vocabularies do not divide."""
-    found = on_all_ranks(size, lambda peers: outputs_of(model_of(name, dtype, Part(size, peers.rank), peers)))
+def test_every_number_of_ranks_gives_the_bits_of_one(
+    name: str, dtype: str, encoding: str | None, size: int, ordered_dot: None
+) -> None:
+    """Logits and the best few, whole on every rank; vocabularies do not divide, and rows to be gathered take turns."""
+    found = on_all_ranks(size, lambda peers: outputs_of(model_of(name, dtype, Part(size, peers.rank), peers, encoding)))
+    wanted = outputs_of(model_of(name, dtype, Part(1, 0), None, encoding))
     for outputs in found:
-        assert_same(outputs, of_one(name, dtype))
+        for ours, theirs in zip(outputs, wanted, strict=True):
+            assert_same_bits(ours.logits, theirs.logits)
+            assert (ours.top_ids == theirs.top_ids).all()
+            assert_same_bits(ours.top_values, theirs.top_values)
+
+
+def test_rows_that_do_not_fit_take_turns() -> None:
+    """The space is bounded, whatever a step has; what is gathered is in the order of ranks."""
+    assert elements_for(4, 100, 50) == 4 * 100 * 50
+    assert elements_for(8, 10_000, 4096) == 64 << 18, "64 MiB"
+    assert elements_for(8, 10_000, 10_000_000) == 8 * 10_000_000, "a row at least"
+
+    def gathered(peers: Peers) -> torch.Tensor:
+        x = torch.arange(14.0).view(7, 2) + 100 * peers.rank
+        parts = [rows.clone() for _, rows in GatherSpace(torch.zeros(2 * 2 * 3), peers).gather(x)]
+        assert [part.shape[1] for part in parts] == [3, 3, 1]
+        return torch.cat(parts, dim=1)
+
+    for found in on_all_ranks(2, gathered):
+        assert torch.equal(found, torch.stack([torch.arange(14.0).view(7, 2) + 100 * rank for rank in range(2)]))
+
+
+def test_fewer_blocks_where_a_rank_has_room_for_fewer() -> None:
+    peers = ThreadPeers(Meeting(1), 0)
+    model = model_of("llama", "float32", Part(1, 0), peers, least=lambda count: min(count, 5))
+    assert model.num_blocks == 5
+
+
+def test_a_rank_does_only_what_ranks_are_told() -> None:
+    model = model_of("llama", "float32", Part(1, 0), None)
+    with pytest.raises(InvariantError, match="a rank is told to take_blocks"):
+        model.obey("take_blocks", (3,))

@@ -133,6 +133,19 @@ def _linear_norm(args: CallArgs) -> Launch:
     x, weight, out, residual = args.buffer("x"), args.matrix(), args.buffer("out"), args.buffer("residual")
     bias, gain, n, scratch = args.optional_vector("bias"), args.vector("gain"), args.number("n"), args.memory.scratch
     scaled, squares, added = args.buffer("scaled"), args.buffer("squares"), args.added()
+    chunks = int(args.call.attrs.get("chunks", 1))
+    if chunks > 1:
+        return lambda step: linear_of_leaves(
+            x(step),
+            weight,
+            out(step),
+            chunks,
+            scratch.parts,
+            bias=bias,
+            residual=residual(step),
+            workspace=scratch.linear,
+            parts_out=RowParts(gain, scaled(step), squares(step)),
+        )
     return lambda step: linear(
         x(step),
         weight,
@@ -148,20 +161,22 @@ def _linear_norm(args: CallArgs) -> Launch:
 
 def _all_reduce(args: CallArgs) -> Launch:
     """Ranks meet in the gather; each adds all parts itself."""
-    x, out, bias, residual = (
-        args.buffer("x"),
-        args.buffer("out"),
-        args.optional_vector("bias"),
-        args.optional_buffer("residual"),
-    )
-    space = args.memory.scratch.parts
+    x, out, space = args.buffer("x"), args.buffer("out"), args.memory.scratch.parts
+    bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
+    parts_out = _parts_out(args) if "gain" in args.call.args else None
 
     def launch(step: DeviceStep) -> None:
-        to, base = out(step), residual(step)
+        to, base, norm = out(step), residual(step), None if parts_out is None else parts_out(step)
         for rows, gathered in space.gather(x(step)):
-            add_parts(gathered, to[rows], bias, None if base is None else base[rows])
+            of_norm = None if norm is None else norm.turn(rows)
+            add_parts(gathered, to[rows], bias, None if base is None else base[rows], of_norm)
 
     return launch
+
+
+def _parts_out(args: CallArgs) -> Callable[[DeviceStep], RowParts]:
+    gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
+    return lambda step: RowParts(gain, scaled(step), squares(step))
 
 
 def _adapter(args: CallArgs) -> Launch:
@@ -420,6 +435,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "linear": _linear,
     "linear_norm": _linear_norm,
     "all_reduce": _all_reduce,
+    "all_reduce_norm": _all_reduce,
     "qkv_rope_kv": _qkv_rope_kv,
     "attention": _attention,
     "head_top": _head_top,

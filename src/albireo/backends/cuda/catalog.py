@@ -42,6 +42,7 @@ _OTHERS = (
     "norm",
     "gather",
     "all_reduce",
+    "all_reduce_norm",
     "given",
     "add_given",
     "add_given_norm",

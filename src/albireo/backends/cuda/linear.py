@@ -85,6 +85,7 @@ def linear_of_leaves(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
     """The same of a matrix of numbers, its sums a binary tree of chunks equal leaves, each a linear by itself.
 
@@ -99,7 +100,8 @@ def linear_of_leaves(
     for rows, sums in space.turns(chunks, len(x), weight.rows):
         for at, leaf, total in zip(columns, leaves, sums, strict=True):
             _product(x[rows, at], leaf, total, weight.rows, None, None, 0, workspace, None, None)
-        add_parts(sums, out[rows], bias, None if residual is None else residual[rows])
+        base = None if residual is None else residual[rows]
+        add_parts(sums, out[rows], bias, base, None if parts_out is None else parts_out.turn(rows))
 
 
 def _with_adapters(

@@ -29,6 +29,7 @@ from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Call, Program, row_stride
+from albireo.graph.program_spec import MEETINGS
 
 _ROWS = {TOKEN: torch.uint8, FP8_TOKEN: torch.float8_e4m3fn}
 _LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
@@ -202,7 +203,7 @@ def _most_parts(program: Program, maxima: Mapping[str, int], seat: Seat | None) 
     sizes = [0]
     for call in program.calls:
         chunks = int(call.attrs.get("chunks", 1))
-        if call.family == "all_reduce":
+        if call.family in MEETINGS:
             stride = program.buffers[call.args["x"]].stride
             sizes.append(elements_for(int(call.attrs["ranks"]), maxima["T"], stride))
         elif chunks > 1:

@@ -4,14 +4,17 @@ What a row is divided by is known when all of it is. So the linear that makes th
 combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
 columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the
 compute type comes before the division, not behind. To rows of e4m3, too: their scales are of groups, which whoever
-makes the row has whole. Where a step's rows are added to what such a linear makes, that sum gives these: so a row has
-the bits that it has in the program that adds none.
+makes the row has whole. Among ranks the sum of their parts makes a row. Of weights in few bits one rank has no node
+that does: norms stay what they are there, so that every number of ranks has the same bits. Where a step's rows are
+added to what such a linear makes, that sum gives these: so a row has the bits that it has in the program that adds
+none.
 """
 
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter, body_of, copy_graph
 from albireo.dtypes import FP8_TOKEN
+from albireo.encodings import is_encoding
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import num_squares
 from albireo.graph.report import PassRecord
@@ -38,8 +41,11 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     if h.type.dtype not in _TYPES or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
     first = made.inputs["x"].producer if made is not None and made.op == "add_given" else made
-    if first is None or "residual" not in first.inputs or not (first.family == "combine" or _is_able_linear(first)):
-        raise NotFired(f"{x} is not made by a linear of {' or '.join(_TYPES)}, or by a combine, that adds a residual")
+    if first is None or "residual" not in first.inputs or not _can_give_parts(first):
+        raise NotFired(
+            f"{x} is not made by a linear of {' or '.join(_TYPES)}, by the sum of ranks' parts of one, or by a "
+            "combine, that adds a residual"
+        )
     if h.type.dtype == FP8_TOKEN != first.inputs["x"].type.dtype and first.family == "linear":
         raise NotFired(f"{h} is {h.type.dtype}, and what makes {x} reads {first.inputs['x'].type.dtype}")
     assert made is not None, "there is what makes it"
@@ -65,8 +71,11 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     rw.drop(norm)
 
 
-def _is_able_linear(node: Node) -> bool:
-    return node.family == "linear" and _is_able(node)
+def _can_give_parts(node: Node) -> bool:
+    if node.family == "all_reduce":
+        part = node.inputs["x"].producer
+        return part is not None and part.family == "linear" and not is_encoding(part.inputs["weight"].type.dtype)
+    return node.family == "combine" or (node.family == "linear" and node.inputs["x"].type.dtype in _TYPES)
 
 
 def _is_able(node: Node) -> bool:

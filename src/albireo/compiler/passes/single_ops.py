@@ -38,7 +38,8 @@ def run(graph: Graph) -> PassRecord:
 
 def _linear(node: Node) -> Single:
     n, k = node.inputs["weight"].type.dims
-    return "linear", {"n": n, "k": k, "act": "none"} | adapter_attrs(node), linear_roles(node)
+    chunks = {name: node.attrs[name] for name in ("chunks",) if name in node.attrs}
+    return "linear", {"n": n, "k": k, "act": "none"} | chunks | adapter_attrs(node), linear_roles(node)
 
 
 def _adapter(node: Node) -> Single:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, with_blocks
-from albireo.api.rank_process import RankStart, open_rank
+from albireo.api.rank_process import RankStart, open_rank, prepare
 from albireo.api.rank_processes import COMMAND, RankProcesses, require_gpus
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
@@ -161,6 +161,7 @@ class CudaDevice:
             for rank, (program, device) in enumerate(zip(programs, devices, strict=True))
         ]
         try:
+            prepare(starts[0])
             processes.start(starts[1:])
             model = open_rank(
                 starts[0],

@@ -89,8 +89,16 @@ def _end_with(lifeline: int) -> None:
 def _open(start: RankStart, first: Connection) -> CudaModel:
     # what the first rank has looked at is not looked at again
     source = open_source(start.directory, replace(start.config, verify_hashes=False))
+    prepare(start)
     first.send(HERE)
     return open_rank(start, source, lambda: _say(first), lambda count: _agree(first, count))
+
+
+def prepare(start: RankStart) -> None:
+    """Of every rank, before it says that it can be reached. Raises: see backends.cuda.open_rank.prepare_device()."""
+    from albireo.backends.cuda.open_rank import prepare_device
+
+    prepare_device(start.device, start.size)
 
 
 def _say(first: Connection) -> None:

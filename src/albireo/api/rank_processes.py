@@ -100,10 +100,14 @@ class RankProcesses:
         self._tell((number, name, args))
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             # what the others have begun waits for this one
+            if isinstance(error, RankLost):
+                self._run.told.wait(_TO_END_S)  # whoever watches knows which, and how
             self._run.lose(f"rank 0 failed in what all do: {type(error).__name__}: {error}")
             self.close()
+            if not isinstance(error, Exception):
+                raise
             raise RankLost(self._run.lost) from error
 
     def check(self) -> None:

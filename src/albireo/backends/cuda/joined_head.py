@@ -45,12 +45,16 @@ class JoinedHead:
         self._all_ids = torch.zeros(size, most, TOP_LOGITS, dtype=torch.int32, device=device)
         self._candidates = torch.zeros(most, size * TOP_LOGITS, dtype=torch.float32, device=device)
         self._keys = torch.zeros(top_workspace(most, size * TOP_LOGITS), dtype=torch.int64, device=device)
-        self.outputs = {
-            "logits": torch.zeros(maxima["R"], vocab, dtype=torch.float32, device=device),
-            "top_ids": torch.full((most, TOP_LOGITS), -1, dtype=torch.int32, device=device),
-            "top_values": torch.full((most, TOP_LOGITS), float("-inf"), dtype=torch.float32, device=device),
+        shapes = {
+            "logits": (maxima["R"], vocab, torch.float32),
+            "top_ids": (most, TOP_LOGITS, torch.int32),
+            "top_values": (most, TOP_LOGITS, torch.float32),
         }
-        self.outputs = {name: tensor for name, tensor in self.outputs.items() if name in self._parts}
+        self.outputs = {
+            name: torch.zeros(rows, cols, dtype=dtype, device=device)
+            for name, (rows, cols, dtype) in shapes.items()
+            if name in self._parts
+        }
 
     def launch(self, num_rows: int, top_counts: torch.Tensor) -> None:
         """Of a step with so many rows of logits, and best few of len(top_counts)."""

@@ -50,22 +50,25 @@ class Seat:
     least: Callable[[int], int] = int
 
 
+def require_nccl(size: int) -> None:
+    """Raises: ConfigError where torch has none."""
+    if not dist.is_nccl_available():
+        raise ConfigError(
+            f"tensor_parallel_size={size}: torch {torch.__version__} has no NCCL, by which GPUs exchange rows; install "
+            "torch for Linux with CUDA, or use --device cpu"
+        )
+
+
 class ProcessPeers:
     """Ranks that are processes of one machine, by torch's process groups; none of torch's own is touched.
 
     Args: path: of a file, not there yet, by which the processes find each other. device: this rank's.
-    Raises: ConfigError where torch has no NCCL.
     """
 
     def __init__(self, rank: int, size: int, path: str, device: torch.device) -> None:
         self.rank, self.size = rank, size
         store, self._is_nccl = dist.FileStore(path, size), device.type == "cuda"
         if self._is_nccl:
-            if not dist.is_nccl_available():
-                raise ConfigError(
-                    f"tensor_parallel_size={size}: torch {torch.__version__} has no NCCL, by which GPUs exchange rows; "
-                    "install torch for Linux with CUDA, or use --device cpu"
-                )
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = _MOST_TIME
             group: Any = dist.ProcessGroupNCCL(store, rank, size, options)

@@ -4,6 +4,7 @@ ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx51
                   scalar, neon, neondot or neonmm
 CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them, or one a rank, in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
+TORCH_NCCL_ASYNC_ERROR_HANDLING  torch's: 0, set where ranks run on GPUs, unless it is given
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
@@ -48,6 +49,12 @@ def cuda_visible_devices() -> list[str] | None:
 def use_cuda_devices(names: Sequence[str]) -> None:
     """Let this process, and those it starts, see these GPUs. The driver reads it once, when it is first used."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+
+
+def handle_nccl_errors() -> None:
+    """Leave it to this package what becomes of a rank whose others are gone; torch would end the process, which may be
+    a user's."""
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
 
 
 def openai_api_key() -> str | None:

@@ -99,8 +99,8 @@ def compiling(
 
     Args:
         directory: of the model. config, model_len: what all is compiled with.
-        programs: the model's and those of its draft model, each with the positions of the longest sequence that there
-            is room for.
+        programs: the model's, of several ranks the first's, and those of its draft model, each with the positions of
+            the longest sequence that there is room for.
         num_processes: None: one for each core, and no more than 8.
     """
     from albireo.backends.cuda.compile_ahead import cache_directory, digest_of
@@ -128,6 +128,7 @@ def main() -> None:
     from albireo.api.compiled import compile_all
     from albireo.api.cuda_device import AbsentGpu as PlannedGpu
     from albireo.api.programs import compile_program
+    from albireo.api.rank_processes import whole_vocabulary
     from albireo.api.source import open_source
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.chip import Chip
@@ -140,8 +141,10 @@ def main() -> None:
     source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
     device = PlannedGpu(chip.capability)
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
-    programs = (*compiled.programs, *(() if compiled.drafter is None else compiled.drafter.programs))
-    models = [empty_model(*each) for each in zip(programs, order["max_positions"], strict=True)]
+    num_ranks, vocab_size = len(compiled.programs), whole_vocabulary(compiled.programs)
+    # what other ranks launch differs in a width at most
+    programs = (compiled.programs[0], *(() if compiled.drafter is None else compiled.drafter.programs))
+    models = [empty_model(*each, num_ranks, vocab_size) for each in zip(programs, order["max_positions"], strict=True)]
     if config.enable_lora:
         graph, catalog = source.graph(model_len), device.catalog()
         adapted = compile_program(graph, config, model_len, catalog=catalog, has_adapters=True)

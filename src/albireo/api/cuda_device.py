@@ -5,14 +5,15 @@ Made by devices.py. Its packages are imported when a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, with_blocks
 from albireo.api.rank_process import RankStart, open_rank, prepare
-from albireo.api.rank_processes import COMMAND, RankProcesses, require_gpus
+from albireo.api.rank_processes import COMMAND, RankProcesses, require_gpus, whole_vocabulary
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
@@ -143,7 +144,7 @@ class CudaDevice:
             "max_num_seqs": config.step_limits.max_num_seqs,
             "is_eager": config.enforce_eager,
         }
-        vocab_size = sum(program.buffers[program.outputs["logits"]].cols for program in programs)
+        vocab_size = whole_vocabulary(programs)
         meeting = str(processes.directory / "meeting")
         starts = [
             RankStart(
@@ -163,19 +164,38 @@ class CudaDevice:
         try:
             prepare(starts[0])
             processes.start(starts[1:])
-            model = open_rank(
-                starts[0],
-                source,
-                processes.placed,
-                processes.least,
-                lambda num_bytes: advance(size * num_bytes),
-                processes.watch,
-            )
+            with self._compiling(config, source, programs[0], memory) as wait:
+
+                def placed() -> None:
+                    wait()
+                    processes.placed()
+
+                model = open_rank(
+                    starts[0],
+                    source,
+                    placed,
+                    processes.least,
+                    lambda num_bytes: advance(size * num_bytes),
+                    processes.watch,
+                )
         except BaseException:
             processes.close()
             raise
         model.leader = processes
         return model
+
+    @contextmanager
+    def _compiling(
+        self, config: EngineConfig, source: ModelSource, program: Program, memory: MemoryPlan
+    ) -> Iterator[Callable[[], None]]:
+        """Compile the kernels of a rank's program meanwhile. Gives what waits for them."""
+        from albireo.api.compile_ahead import compiling
+        from albireo.backends.cuda.chip import first_chip
+
+        model_len = config.max_model_len or source.default_model_len
+        of_rank = [(program, memory.max_model_len)]
+        with compiling(source.directory, config, of_rank, model_len=model_len, chip=first_chip()) as kernels:
+            yield kernels.wait
 
     def rank_devices(self, size: int) -> list[str]:
         """Of each rank, as torch names it. Raises: ConfigError where there are fewer GPUs."""

@@ -26,6 +26,7 @@ from typing import Any
 from albireo import errors
 from albireo.api.rank_process import HERE, PLACED, RankFailed, RankStart
 from albireo.errors import ConfigError, EngineError, RankLost
+from albireo.graph.program import Program
 
 _LOG = logging.getLogger(__name__)
 
@@ -208,3 +209,8 @@ def require_gpus(size: int, found: int) -> None:
             f"tensor_parallel_size={size}, and {found} GPU{'s' * (found != 1)} can be used here; each rank needs one "
             f"of its own, on this machine: lower it to {1 << (max(1, found).bit_length() - 1)}, or use --device cpu"
         )
+
+
+def whole_vocabulary(programs: Sequence[Program]) -> int:
+    """Entries of the head, of which the programs of ranks have parts; 0 where there are no logits."""
+    return sum(program.buffers[program.outputs["logits"]].cols for program in programs if "logits" in program.outputs)

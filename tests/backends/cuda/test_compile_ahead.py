@@ -120,7 +120,7 @@ def test_kernels_of_what_guesses_are_compiled_too(
 
     monkeypatch.setattr("sys.stdin", io.StringIO(order))
     monkeypatch.setattr(absent_gpu.AbsentGpu, "take", lambda chip: None)
-    monkeypatch.setattr(ahead, "empty_model", lambda program, max_positions: (program, max_positions))
+    monkeypatch.setattr(ahead, "empty_model", lambda program, max_positions, *_: (program, max_positions))
     monkeypatch.setattr(ahead, "launch_all", launch_all)
     main()
     assert launched == wanted

@@ -129,6 +129,19 @@ def test_a_tree_of_leaves_is_made_of_its_branches(dtype: torch.dtype, rows: int)
         linear_of_leaves(x, matrix(weight), whole, 7, space)
 
 
+@pytest.mark.usefixtures("ordered_dot")
+def test_leaves_in_one_launch_have_the_bits_of_their_own() -> None:
+    """Each a sum of two parts."""
+    x, weight = (random(rows, 2048, seed=rows, dtype=torch.bfloat16) for rows in (3, 20))
+    assert num_parts(20, 1024, "bfloat16") == 2
+    space, out = torch.zeros(2 * workspace_size("bfloat16", 20, 1024), dtype=torch.uint8), torch.empty(6, 20)
+    matmul_smallm(x, matrix(weight), out, 20, workspace=space, leaves=2)
+    for i, found in enumerate(out.view(2, 3, 20)):
+        part, alone = slice(1024 * i, 1024 * i + 1024), torch.empty(3, 20)
+        matmul_smallm(x[:, part], matrix(weight[:, part]), alone, 20, workspace=space)
+        assert torch.equal(found, alone)
+
+
 @pytest.mark.parametrize(
     ("mode", "width", "use_tma"),
     [(REGISTERS, 256, True), (MEMORY, 128, True), (SPLIT, 256, False)],

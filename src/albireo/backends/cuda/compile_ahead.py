@@ -23,6 +23,7 @@ from albireo.backends.cuda.expert_plan import plan_for
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates, taps_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.peers import AbsentPeers, Seat
 from albireo.backends.cuda.recordings import USUAL
 from albireo.backends.cuda.step_rows import with_empty_rows
 from albireo.graph.program import PackedConstant, Program
@@ -65,8 +66,11 @@ def digest_of(programs: Sequence[tuple[Program, int]], chip: Chip, max_rank: int
     return digest.hexdigest()[:32]
 
 
-def empty_model(program: Program, max_positions: int) -> CudaModel:
-    """A model whose weights, KV cache and activations are shapes alone."""
+def empty_model(program: Program, max_positions: int, num_ranks: int = 1, vocab_size: int = 0) -> CudaModel:
+    """A model whose weights, KV cache and activations are shapes alone.
+
+    Args: num_ranks: of which this is one; vocab_size: of the head that they have parts of.
+    """
     matrices: dict[str, DeviceMatrix] = {}
     vectors: dict[str, torch.Tensor] = {}
     for name, constant in program.constants.items():
@@ -86,6 +90,7 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         device=_NOWHERE,
         num_state_slots=1,
         recorder=_Once(),
+        seat=Seat(AbsentPeers(num_ranks), vocab_size) if num_ranks > 1 else None,
     )
     _keep_hidden_states(model)
     return model

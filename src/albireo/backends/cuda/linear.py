@@ -23,7 +23,7 @@ from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.turns import GatherSpace
-from albireo.backends.cuda.workspace import workspace_bytes
+from albireo.backends.cuda.workspace import MAX_COUNTERS, workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
 from albireo.errors import InvariantError
@@ -90,16 +90,22 @@ def linear_of_leaves(
     """The same of a matrix of numbers, its sums a binary tree of chunks equal leaves, each a linear by itself.
 
     So whoever has a half or a quarter of the inputs, and as many leaves, has the bits of a branch. Args: as linear();
-    workspace: of a leaf. Raises: InvariantError where inputs do not divide.
+    workspace: of as many leaves. Raises: InvariantError where inputs do not divide.
     """
     if weight.cols % chunks:
         raise InvariantError(f"{weight.cols} inputs are no {chunks} equal leaves")
     k = weight.cols // chunks
     columns = [slice(i * k, (i + 1) * k) for i in range(chunks)]
     leaves = [DeviceMatrix(weight.dtype, weight.rows, k, weight.codes[:, at]) for at in columns]
+    is_one_launch = chunks * -(-weight.rows // few.TILE_ROWS) <= MAX_COUNTERS
     for rows, sums in space.turns(chunks, len(x), weight.rows):
-        for at, leaf, total in zip(columns, leaves, sums, strict=True):
-            _product(x[rows, at], leaf, total, weight.rows, None, None, 0, workspace, None, None)
+        if len(sums[0]) <= FEW_TOKENS and is_one_launch:
+            few.matmul_smallm(
+                x[rows], weight, sums.view(-1, weight.rows), weight.rows, None, None, 0, workspace, leaves=chunks
+            )
+        else:
+            for at, leaf, total in zip(columns, leaves, sums, strict=True):
+                _product(x[rows, at], leaf, total, weight.rows, None, None, 0, workspace, None, None)
         base = None if residual is None else residual[rows]
         add_parts(sums, out[rows], bias, base, None if parts_out is None else parts_out.turn(rows))
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from albireo import devflags
 from albireo.errors import ConfigError, RankLost
 
 #: After which a process group that others do not join, or a copy between processes, is given up.
@@ -50,6 +51,18 @@ class Seat:
     least: Callable[[int], int] = int
 
 
+class AbsentPeers:
+    """Ranks of a model whose tensors are shapes alone: nothing is copied."""
+
+    rank = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def gather(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Nothing to do."""
+
+
 def require_nccl(size: int) -> None:
     """Raises: ConfigError where torch has none."""
     if not dist.is_nccl_available():
@@ -69,6 +82,7 @@ class ProcessPeers:
         self.rank, self.size = rank, size
         store, self._is_nccl = dist.FileStore(path, size), device.type == "cuda"
         if self._is_nccl:
+            devflags.handle_nccl_errors()
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = _MOST_TIME
             group: Any = dist.ProcessGroupNCCL(store, rank, size, options)

@@ -229,4 +229,4 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
     outs = [program.buffers[call.args[role]] for role in ("out", "scaled") if role in call.args]
     to_codes = any(out.dtype == FP8_TOKEN for out in outs)
     chunks = int(call.attrs.get("chunks", 1))
-    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols // chunks, to_codes) for w in weights)
+    return max(chunks * linear_size(w.packing.partition(".")[2], w.rows, w.cols // chunks, to_codes) for w in weights)

@@ -8,6 +8,9 @@ and tokens its columns (8, 16, 32 or 64), so that it is used even for one token.
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
 nor its place, and kernels/matmul.py gives the same. Padding rows are computed as any others.
+
+With leaves, a launch computes as many products of equal parts of the inputs, of plain numbers, without an epilogue:
+out is [leaves, T, n] without gaps, and each has the bits of a launch of its own.
 """
 
 from __future__ import annotations
@@ -143,12 +146,20 @@ def matmul_smallm_kernel(
     NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
     LINES_AHEAD: tl.constexpr,
+    LEAVES: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     tile = tl.program_id(0)
     part = tl.program_id(1)
+    if LEAVES > 1:
+        leaf = tl.program_id(2)
+        x += leaf * k
+        weight += leaf * k
+        out += leaf * num_tokens * n
+        parts += leaf * tl.num_programs(0) * (PARTS * ROWS * TOKENS)
+        counters += leaf * tl.num_programs(0)
     # Rows that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     # Of tokens that are not there zeros are read, from nowhere.
@@ -214,12 +225,14 @@ def matmul_smallm(
     squares: RowSquares | None = None,
     parts_out: RowParts | None = None,
     tile: Tile | None = None,
+    leaves: int = 1,
 ) -> None:
     """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
 
-    squares: of x's rows, which are divided; parts_out: see RowParts; else None.
+    squares: of x's rows, which are divided; parts_out: see RowParts; else None. leaves: see above; out is then
+    [leaves * T, n], and workspace for as many.
     """
-    rows, k, dtype = weight.rows, weight.cols, weight.dtype
+    rows, k, dtype = weight.rows, weight.cols // leaves, weight.dtype
     (codes, scaled), zeros = operands(weight), zeros_of(weight)
     tile = tile or tile_for(len(x), dtype)
     parts = num_parts(rows, k, dtype)
@@ -227,9 +240,9 @@ def matmul_smallm(
     ahead = lines_ahead(x.device)
     counters, waiting = out, out
     if parts > 1:
-        assert tiles <= MAX_COUNTERS
-        counters, waiting = counters_and_parts(workspace, parts * tiles * tile.rows * tile.tokens)
-    matmul_smallm_kernel[(tiles, parts)](
+        assert leaves * tiles <= MAX_COUNTERS
+        counters, waiting = counters_and_parts(workspace, leaves * parts * tiles * tile.rows * tile.tokens)
+    matmul_smallm_kernel[(tiles, parts) if leaves == 1 else (tiles, parts, leaves)](
         x,
         codes,
         out if weight.scale is None else weight.scale,
@@ -267,6 +280,7 @@ def matmul_smallm(
         NORM_LEVELS=0 if squares is None else squares.levels,
         EVEN_K=k % tile.k == 0,
         LINES_AHEAD=ahead,
+        LEAVES=leaves,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -303,14 +317,16 @@ def aot_cases() -> list[AotCase]:
         levels: int = 0,
         is_early: bool = False,
         architectures: tuple[int, ...] = ARCHITECTURES,
+        leaves: int = 1,
     ) -> AotCase:
         tile = tile_for(tokens, dtype)
         pointers = pointer_types(dtype, act, levels) | {"parts": "*fp32", "counters": "*i32"}
         constants: dict[str, Any] = {
             "ACT": act,
-            "HAS_BIAS": True,
-            "HAS_RESIDUAL": not act,
+            "HAS_BIAS": leaves == 1,
+            "HAS_RESIDUAL": not act and leaves == 1,
             "PARTS": parts,
+            "LEAVES": leaves,
             "EVEN_K": True,
         }
         constants |= {
@@ -333,7 +349,7 @@ def aot_cases() -> list[AotCase]:
         if is_early:
             words = {90: (*words[90], "CCTL.E.PF2", "ACQBULK", "PREEXIT")}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'norms.' * bool(levels)}{'early.' * is_early}{tokens}",
+            f"matmul_smallm.{dtype}.{'norms.' * bool(levels)}{'early.' * is_early}{'leaves.' * (leaves > 1)}{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -351,6 +367,7 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16", 8, 4, 0, 96),
         case("bfloat16", 64, 4, 0, 168),
         case("bfloat16", 16, 4, 0, 128, levels=6),
+        case("bfloat16", 16, 2, 0, 128, architectures=(90,), leaves=4),
         case("float32", 16, 1, 0, 96, architectures=(90,)),
         case("fp8", 8, 1, 1, 96, architectures=(80, 90)),
         case("fp8", 16, 4, 0, 128, is_early=True),

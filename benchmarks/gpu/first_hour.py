@@ -6,8 +6,8 @@
     python benchmarks/gpu/first_hour.py [--parts decode,attention] [--seconds 590] [--out FILE]
     python benchmarks/gpu/first_hour.py --dry-run
 
-Three calls of under ten minutes each on one GPU, in the order of what is to be known first. With nothing downloaded:
-weights are random numbers made on the device. Needs torch, Triton and numpy; albireo need be neither installed nor
+Three calls of under ten minutes each on one GPU, in the order of what is to be known first, and one for machines with
+several. With nothing downloaded: weights are random numbers made on the device. Needs torch, Triton and numpy; albireo need be neither installed nor
 built (busy's server needs the extra 'serve', uvicorn to msgspec, and is left out where something is missing).
 
 - numbers: is everything right? Every kernel against torch in float64, requests against numpy and against themselves,
@@ -15,6 +15,7 @@ built (busy's server needs the extra 'serve', uvicorn to msgspec, and is left ou
 - engine: throughput through the scheduler beside TensorRT-LLM's table, how busy the GPU is while a server streams, and
   transformers on the same GPU.
 - constants: what stands in the code as a guess; each line `verdict` says where, the best value, the one now, the gain.
+- ranks: the bundled model on two GPUs and four. Needs albireo with its native core.
 
 Each part (parts/) runs in a process of its own with a limit, so that a fault of one, or of the GPU, is not the end of
 the others; parts that only check numbers run side by side. Prints a table; its last lines are targets, verdicts, and
@@ -56,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help=f"file of results; by default {OUT.name} beside others, or in build/")
     asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--call", choices=CALLS, help="the parts of one of the three calls")
+    asked.add_argument("--call", choices=CALLS, help="the parts of one of the calls")
     asked.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=590.0, help="for all of it")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, in this process")

@@ -36,6 +36,7 @@ PARTS = {
     "instructions": 30,
     "speculative": 70,
     "states": 20,
+    "ranks": 280,
 }
 #: What is asked for together: a call of ten minutes. Parts of a group run side by side on one GPU: their time is spent
 #: compiling, and none of them is a measurement.
@@ -72,4 +73,6 @@ CALLS = {
         ("speculative",),
         ("states",),
     ),
+    # of a machine with several GPUs
+    "ranks": (("ranks",),),
 }

@@ -7,8 +7,9 @@
     python benchmarks/gpu/first_hour.py --dry-run
 
 Three calls of under ten minutes each on one GPU, in the order of what is to be known first, and one for machines with
-several. With nothing downloaded: weights are random numbers made on the device. Needs torch, Triton and numpy; albireo need be neither installed nor
-built (busy's server needs the extra 'serve', uvicorn to msgspec, and is left out where something is missing).
+several. With nothing downloaded: weights are random numbers made on the device. Needs torch, Triton and numpy; albireo
+need be neither installed nor built (busy's server needs the extra 'serve', uvicorn to msgspec, and is left out where
+something is missing).
 
 - numbers: is everything right? Every kernel against torch in float64, requests against numpy and against themselves,
   swapping. Then how fast: ceilings, decode, prefill, attention, drawing, recording.

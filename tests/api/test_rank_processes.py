@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from albireo.api.rank_process import RankStart
 from albireo.api.rank_processes import RankProcesses, require_gpus
+from albireo.api.rank_start import RankStart
+from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Ending
+from albireo.backends.cuda.orders import StagedStep, argument, plain
+from albireo.config import EngineConfig
 from albireo.errors import ConfigError, OutOfMemory, RankLost
 
 #: A rank's process as far as its link goes: `first` is the end of it.
 _BEGIN = """
 import sys
 from multiprocessing.connection import Connection
-from albireo.api.rank_process import HERE, PLACED, RankFailed
+import json
+from albireo.api.rank_start import HERE, PLACED, RankStart, say
 first = Connection(int(sys.argv[1]))
-start = first.recv()
+start = RankStart.from_json(first.recv_bytes())
 """
 
 
 def processes(script: str, count: int = 1) -> tuple[RankProcesses, list[RankStart]]:
-    nothing = cast(Any, None)
-    starts = [RankStart(nothing, Path(), i + 1, count + 1, 9, nothing, "cpu", "", 8, {}) for i in range(count)]
+    config = EngineConfig()
+    starts = [RankStart(config, Path(), 90, i + 1, count + 1, 9, "cpu", "", 8, {}) for i in range(count)]
     return RankProcesses((sys.executable, "-c", _BEGIN + script)), starts
 
 
@@ -37,7 +41,7 @@ def test_one_that_ends_before_it_is_there() -> None:
 
 
 def test_one_that_says_why_it_cannot_begin() -> None:
-    ranks, starts = processes("first.send(HERE); first.send(RankFailed('OutOfMemory', 'no room'))")
+    ranks, starts = processes("say(first, HERE); say(first, {'failed': ['OutOfMemory', 'no room']})")
     ranks.start(starts)
     with pytest.raises(OutOfMemory, match="rank 1: no room"):
         ranks.placed()
@@ -46,12 +50,11 @@ def test_one_that_says_why_it_cannot_begin() -> None:
 def test_all_do_the_same_or_none_goes_on() -> None:
     """What a rank is told arrives in order; the least of all is agreed on; a failure here ends the others."""
     script = """
-first.send(HERE); first.send(PLACED); first.recv()
-first.send(10 * start.rank)
-assert first.recv() == 7
-number, name, args = first.recv()
-first.send((start.rank, number, name, args))
-first.recv()
+say(first, HERE); say(first, PLACED); first.recv_bytes()
+say(first, 10 * start.rank)
+assert first.recv_bytes() == b"7"
+say(first, [start.rank, json.loads(first.recv_bytes()), first.recv_bytes().hex()])
+first.recv_bytes()
 """
     ranks, starts = processes(script, count=2)
     ranks.start(starts)
@@ -59,9 +62,9 @@ first.recv()
     assert ranks.least(7) == 7
     with ranks.together(0, "copy_blocks", [(1, 2)]):
         pass
-    assert [ranks._receive(place) for place in range(2)] == [(i, 0, "copy_blocks", ([(1, 2)],)) for i in (1, 2)]
+    assert [ranks._receive(place) for place in range(2)] == [[i, [0, "copy_blocks", [[1, 2]]], ""] for i in (1, 2)]
     lost = "rank 0 failed in what all do: ValueError: no"
-    with pytest.raises(RankLost, match=lost), ranks.together(0, "follow"):
+    with pytest.raises(RankLost, match=lost), ranks.together(0, "swap_in", []):
         raise ValueError("no")
     assert all(process.poll() is not None for process in ranks._run.processes)
     with pytest.raises(RankLost, match=lost):
@@ -72,3 +75,15 @@ def test_fewer_gpus_than_ranks() -> None:
     require_gpus(2, 2)
     with pytest.raises(ConfigError, match=r"tensor_parallel_size=8, and 7 GPUs can be used here; .* lower it to 4"):
         require_gpus(8, 7)
+
+
+def test_what_a_rank_is_told_arrives() -> None:
+    ending = Ending(draws=True, reports=True)
+    for bucket in (None, Bucket(4, False, ending), Bucket(4, True, NO_ENDING, 96)):
+        step = StagedStep({"T": 5, "B": 2}, bucket, ending, True, b"12345678")
+        data, words = plain("follow", step)
+        assert argument("follow", json.loads(json.dumps(data)), words) == step
+    data, words = plain("record", bucket)
+    assert argument("record", json.loads(json.dumps(data)), words) == bucket
+    start = RankStart(EngineConfig(without=("fold_norm",)), Path("a"), 90, 1, 2, 9, "cpu", "", 8, {"num_blocks": 3})
+    assert RankStart.from_json(start.to_json()) == start

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from albireo.api.beside import FEW_BLOCKS, Guesser, Keeping, MakeBeside
 from albireo.api.device import Advance, ImageNeeds, PlanRunner
 from albireo.api.memory import MemoryPlan, with_blocks
-from albireo.api.rank_process import RankStart, open_rank, prepare
 from albireo.api.rank_processes import COMMAND, RankProcesses, require_gpus, whole_vocabulary
+from albireo.api.rank_start import RankStart, open_rank, prepare
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
@@ -138,31 +139,26 @@ class CudaDevice:
         processes = RankProcesses(self.rank_command)
         options = {
             "num_blocks": memory.num_blocks,
-            "max_positions": memory.max_model_len,
             "reserve_bytes": (memory.machine_bytes - memory.budget_bytes) // size,
             "num_host_blocks": self.swapping(config, programs[0]).num_blocks,
             "max_num_seqs": config.step_limits.max_num_seqs,
             "is_eager": config.enforce_eager,
         }
-        vocab_size = whole_vocabulary(programs)
-        meeting = str(processes.directory / "meeting")
-        starts = [
-            RankStart(
-                config,
-                source.directory,
-                rank,
-                size,
-                vocab_size,
-                program,
-                device,
-                meeting,
-                memory.max_model_len,
-                options,
-            )
-            for rank, (program, device) in enumerate(zip(programs, devices, strict=True))
-        ]
+        first = RankStart(
+            config=config,
+            directory=source.directory,
+            capability=self._capability,
+            rank=0,
+            size=size,
+            vocab_size=whole_vocabulary(programs),
+            device=devices[0],
+            meeting=str(processes.directory / "meeting"),
+            max_positions=memory.max_model_len,
+            options=options,
+        )
+        starts = [replace(first, rank=rank, device=device) for rank, device in enumerate(devices)]
         try:
-            prepare(starts[0])
+            prepare(first)
             processes.start(starts[1:])
             with self._compiling(config, source, programs[0], memory) as wait:
 
@@ -171,8 +167,9 @@ class CudaDevice:
                     processes.placed()
 
                 model = open_rank(
-                    starts[0],
+                    first,
                     source,
+                    programs[0],
                     placed,
                     processes.least,
                     lambda num_bytes: advance(size * num_bytes),
@@ -273,7 +270,7 @@ class CudaDevice:
 
     def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
         assert slots is None or len(programs) == 1, "EngineConfig refuses enable_lora on several ranks"
-        number = 0 if model.leader is None else model.leader.share(programs[1:])
+        number = 0 if model.leader is None else model.leader.share()
         other = model.sharing(programs[0], slots)
         other.number = number
         return other

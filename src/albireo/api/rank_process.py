@@ -6,53 +6,25 @@ others where sums need all, and obeys. Knows no requests. Ends when the first ra
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from albireo.api.source import ModelSource, open_source
-from albireo.config import EngineConfig
+from albireo.api.programs import compile_program
+from albireo.api.rank_start import HERE, PLACED, RankStart, open_rank, prepare, say
+from albireo.api.source import ModelSource, guard, open_source
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.passes import hidden_states
+from albireo.compiler.rewrite import copy_graph
 from albireo.errors import EngineError
 from albireo.graph.program import Program
 
-if TYPE_CHECKING:
-    from albireo.backends.cuda.model import CudaModel
-
-#: What a rank says on its way, in this order, and is waited for: it can be reached; its weights are in place.
-HERE, PLACED = "here", "placed"
-
-
-@dataclass(frozen=True, slots=True)
-class RankStart:
-    """What a rank is told first.
-
-    Fields:
-        config: as the source has adopted it. device: torch's name of it. meeting: path of the file by which ranks find
-            each other. options: of open_model(), of numbers.
-    """
-
-    config: EngineConfig
-    directory: Path
-    rank: int
-    size: int
-    vocab_size: int
-    program: Program
-    device: str
-    meeting: str
-    model_len: int
-    options: dict[str, Any]
-
-
-class RankFailed(Exception):
-    """What a rank says when it cannot go on: args are the name of an error's class, and its message."""
+_LOG = logging.getLogger(__name__)
 
 
 def run(socket: int, lifeline: int) -> None:
@@ -62,21 +34,15 @@ def run(socket: int, lifeline: int) -> None:
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     first = Connection(socket)
     try:
-        start: RankStart = first.recv()
-        models = {0: _open(start, first)}
-        while True:
-            number, name, args = first.recv()
-            if name == "share":
-                models[number] = models[0].sharing(*args)
-            else:
-                models[number].obey(name, args)
+        _obey(first)
     except (EOFError, ConnectionError):
         return
     except EngineError as error:
-        first.send(RankFailed(type(error).__name__, str(error)))
+        _LOG.error("a rank ends: %s", error)
+        say(first, {"failed": [type(error).__name__, str(error)]})
     except Exception as error:
         traceback.print_exc()
-        first.send(RankFailed(type(error).__name__, (str(error).splitlines() or [""])[0]))
+        say(first, {"failed": [type(error).__name__, (str(error).splitlines() or [""])[0]]})
     sys.exit(1)
 
 
@@ -86,66 +52,42 @@ def _end_with(lifeline: int) -> None:
     os._exit(0)
 
 
-def _open(start: RankStart, first: Connection) -> CudaModel:
-    # what the first rank has looked at is not looked at again
-    source = open_source(start.directory, replace(start.config, verify_hashes=False))
+def _obey(first: Connection) -> None:
+    start = RankStart.from_json(first.recv_bytes())
+    source = open_source(start.directory, start.config)
+    program = _program(start, source)
     prepare(start)
-    first.send(HERE)
-    return open_rank(start, source, lambda: _say(first), lambda count: _agree(first, count))
+    say(first, HERE)
+
+    def placed() -> None:
+        say(first, PLACED)
+        first.recv_bytes()
+
+    def least(count: int) -> int:
+        say(first, count)
+        return int(first.recv_bytes())
+
+    models = {0: open_rank(start, source, program, placed, least)}
+    from albireo.backends.cuda.orders import argument
+
+    while True:
+        number, name, data = json.loads(first.recv_bytes())
+        if name == "share":
+            models[number] = models[0].sharing(_program(start, source, gives_hidden_states=True))
+        else:
+            models[number].obey(name, argument(name, data, first.recv_bytes()))
 
 
-def prepare(start: RankStart) -> None:
-    """Of every rank, before it says that it can be reached. Raises: see backends.cuda.open_rank.prepare_device()."""
-    from albireo.backends.cuda.open_rank import prepare_device
-
-    prepare_device(start.device, start.size)
-
-
-def _say(first: Connection) -> None:
-    first.send(PLACED)
-    first.recv()
-
-
-def _agree(first: Connection, count: int) -> int:
-    first.send(count)
-    found: int = first.recv()
-    return found
-
-
-def open_rank(
-    start: RankStart,
-    source: ModelSource,
-    before_trial: Callable[[], None],
-    least: Callable[[int], int],
-    advance: Callable[[int], None] = lambda _: None,
-    watch: Callable[[Callable[[], None]], None] = lambda _: None,
-) -> CudaModel:
-    """The model of a rank, the first among them; those of all ranks are opened at once.
-
-    Args: before_trial: returns when the weights of all are in place. least: see backends.cuda.peers.Seat. watch: told
-        what is to be called when a rank is gone.
-    """
-    from albireo.backends.cuda.open_rank import open_rank as open_part
-
-    with source.weights(source.graph(start.model_len), start.rank) as weights:
-        return open_part(
-            start.program,
-            weights,
-            rank=start.rank,
-            size=start.size,
-            vocab_size=start.vocab_size,
-            device=start.device,
-            meeting=start.meeting,
-            least=least,
-            watch=watch,
-            before_trial=before_trial,
-            advance=advance,
-            **start.options,
-        )
+def _program(start: RankStart, source: ModelSource, *, gives_hidden_states: bool = False) -> Program:
+    """As api/compiled.py and api/load.py make it for all ranks."""
+    config, model_len = start.config, start.config.max_model_len or source.default_model_len
+    with guard(source):
+        graph = source.graph(model_len)
+        if gives_hidden_states:
+            graph = copy_graph(graph)
+            hidden_states.run(graph)
+        return compile_program(graph, config, model_len, source.parts[start.rank], CudaCatalog(start.capability))
 
 
 if __name__ == "__main__":
-    # what is sent has classes of the module, not of the script
-    from albireo.api import rank_process
-
-    rank_process.run(int(sys.argv[1]), int(sys.argv[2]))
+    run(int(sys.argv[1]), int(sys.argv[2]))

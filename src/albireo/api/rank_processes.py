@@ -7,9 +7,9 @@ model goes on, and whoever waits is told. Does not know what a step is.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo import errors
-from albireo.api.rank_process import HERE, PLACED, RankFailed, RankStart
+from albireo.api.rank_start import HERE, PLACED, RankStart
 from albireo.errors import ConfigError, EngineError, RankLost
 from albireo.graph.program import Program
 
@@ -69,7 +69,7 @@ class RankProcesses:
             os.close(lifeline)
             self._run.processes.append(process)
             threading.Thread(target=_watch, args=(self._run, start.rank, process), daemon=True).start()
-            self._send(ours, pickle.dumps(start))
+            self._send(ours, start.to_json())
         self._expect(HERE)
 
     def watch(self, on_lost: Callable[[], None]) -> None:
@@ -79,26 +79,28 @@ class RankProcesses:
     def placed(self) -> None:
         """Wait until the weights of all are in place. Raises: as start()."""
         self._expect(PLACED)
-        self._tell(None)
+        self._tell(b"")
 
     def least(self, count: int) -> int:
         """Of a number of each rank, this one's among them. Raises: as start()."""
         found: int = min(count, *(self._receive(rank) for rank in range(len(self._links))))
-        self._tell(found)
+        self._tell(str(found).encode())
         return found
 
-    def share(self, programs: Sequence[Any]) -> int:
-        """Have every other rank make a second model of its program. Returns: the number of it."""
+    def share(self) -> int:
+        """See backends.cuda.orders.Leader."""
         number, self._num_models = self._num_models, self._num_models + 1
-        for link, program in zip(self._links, programs, strict=True):
-            self._send(link, pickle.dumps((number, "share", (program,))))
+        self._tell(json.dumps([number, "share", None]).encode())
         return number
 
     @contextmanager
-    def together(self, number: int, name: str, *args: Any) -> Iterator[None]:
+    def together(self, number: int, name: str, arg: Any) -> Iterator[None]:
         """See backends.cuda.orders.Leader."""
         self.check()
-        self._tell((number, name, args))
+        from albireo.backends.cuda.orders import plain
+
+        data, words = plain(name, arg)
+        self._tell(json.dumps([number, name, data]).encode(), words)
         try:
             yield
         except BaseException as error:
@@ -131,12 +133,12 @@ class RankProcesses:
 
     def _receive(self, place: int) -> Any:
         try:
-            found = self._links[place].recv()
+            found = json.loads(self._links[place].recv_bytes())
         except (EOFError, OSError):
             self._wait_for_end(place)
             raise RankLost(self._run.lost or f"rank {place + 1} is gone") from None
-        if isinstance(found, RankFailed):
-            name, message = found.args
+        if isinstance(found, dict):
+            name, message = found["failed"]
             self.close()
             kind = getattr(errors, name, EngineError)
             is_ours = isinstance(kind, type) and issubclass(kind, EngineError)
@@ -144,14 +146,14 @@ class RankProcesses:
             raise kind(words) if is_ours else EngineError(f"rank {place + 1}: {name}: {message}")
         return found
 
-    def _tell(self, message: Any) -> None:
-        data = pickle.dumps(message)
+    def _tell(self, *messages: bytes) -> None:
         for link in self._links:
-            self._send(link, data)
+            self._send(link, *messages)
 
-    def _send(self, link: Connection, data: bytes) -> None:
+    def _send(self, link: Connection, *messages: bytes) -> None:
         try:
-            link.send_bytes(data)
+            for message in messages:
+                link.send_bytes(message)
         except OSError:
             self._wait_for_end(self._links.index(link))
             raise RankLost(self._run.lost or f"rank {self._links.index(link) + 1} is gone") from None

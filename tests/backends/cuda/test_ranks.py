@@ -124,4 +124,4 @@ def test_fewer_blocks_where_a_rank_has_room_for_fewer() -> None:
 def test_a_rank_does_only_what_ranks_are_told() -> None:
     model = model_of("llama", "float32", Part(1, 0), None)
     with pytest.raises(InvariantError, match="a rank is told to take_blocks"):
-        model.obey("take_blocks", (3,))
+        model.obey("take_blocks", 3)

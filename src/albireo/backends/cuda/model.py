@@ -349,15 +349,15 @@ class CudaModel:
         else:
             self._whole(staged.sizes, staged.ending, staged.feeds, own)()
 
-    def _together(self, name: str, *args: Any) -> AbstractContextManager[None]:
+    def _together(self, name: str, arg: Any) -> AbstractContextManager[None]:
         """What every rank does at once: see orders.Leader."""
-        return nullcontext() if self.leader is None else self.leader.together(self.number, name, *args)
+        return nullcontext() if self.leader is None else self.leader.together(self.number, name, arg)
 
-    def obey(self, name: str, args: Sequence[Any]) -> None:
+    def obey(self, name: str, arg: Any) -> None:
         """Do what rank 0 does. Raises: InvariantError for what no rank is told."""
         if name not in OBEYED:
             raise InvariantError(f"a rank is told to {name}")
-        getattr(self, name)(*args)
+        getattr(self, name)(arg)
 
     def follow(self, staged: StagedStep) -> None:
         """Start the step that rank 0 starts; what it gives stays here."""

@@ -15,17 +15,27 @@ from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import ProcessPeers, Seat, require_nccl
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
+from albireo.errors import ConfigError
 from albireo.graph.program import Program
 
 
-def prepare_device(device: str, size: int) -> None:
+def prepare_device(device: str, size: int, capability: int) -> None:
     """All that can be wrong before ranks meet, who would wait for one that does not come.
 
-    Raises: ConfigError where torch has no NCCL; what torch says where it cannot use the device.
+    Args: capability: of the first rank's GPU, 90 is 9.0.
+    Raises: ConfigError where torch has no NCCL, or GPUs differ; what torch says where it cannot use the device.
     """
-    if torch.device(device).type == "cuda":
-        require_nccl(size)
-        torch.cuda.set_device(device)
+    if torch.device(device).type != "cuda":
+        return
+    require_nccl(size)
+    torch.cuda.set_device(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor != capability:
+        raise ConfigError(
+            f"{device} is {torch.cuda.get_device_name(device)} of compute capability {major}.{minor}, the first rank's "
+            f"GPU has {capability / 10:.1f}; ranks compute alike on GPUs of one kind: choose such with "
+            "CUDA_VISIBLE_DEVICES"
+        )
 
 
 def open_rank(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -16,9 +15,6 @@ import torch.distributed as dist
 
 from albireo import devflags
 from albireo.errors import ConfigError, RankLost
-
-#: After which a process group that others do not join, or a copy between processes, is given up.
-_MOST_TIME = timedelta(minutes=10)
 
 
 class Peers(Protocol):
@@ -83,13 +79,10 @@ class ProcessPeers:
         store, self._is_nccl = dist.FileStore(path, size), device.type == "cuda"
         if self._is_nccl:
             devflags.handle_nccl_errors()
-            options = dist.ProcessGroupNCCL.Options()
-            options._timeout = _MOST_TIME
-            group: Any = dist.ProcessGroupNCCL(store, rank, size, options)
+            group: Any = dist.ProcessGroupNCCL(store, rank, size, dist.ProcessGroupNCCL.Options())
         else:
             of_gloo: Any = dist.ProcessGroupGloo
             options = of_gloo._Options()
-            options._timeout = _MOST_TIME
             options._devices = [of_gloo.create_device(hostname="127.0.0.1")]
             group = of_gloo(store, rank, size, options)
         self._group = group

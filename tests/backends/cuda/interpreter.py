@@ -1,4 +1,5 @@
-"""Triton's interpreter in a seventh of the time: what it looks up and builds anew at each operation is kept.
+"""Triton's interpreter in a fraction of its time: what it looks up and builds anew at each operation is kept, and what
+a program does is done by others from a tape (interpreter_tapes.py).
 
 Triton 3.9 prepares the language for a function whenever one function calls another, tl.sum and tl.zeros included, and
 each time looks at every name of the language. At each operation it describes the shapes of tiles anew, fills a tile
@@ -19,18 +20,22 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from backends.cuda.interpreter_launches import plan_launches
+from backends.cuda.interpreter_operations import tell_tapes, turns
 from backends.cuda.interpreter_plans import keep_plans, operators, tensors
+from backends.cuda.interpreter_tapes import whole
 
 
 def hasten() -> None:
     """From here on, in this process. May be called again."""
     if getattr(interpreter, "_is_hastened", False):
         return
+    tell_tapes()
     _prepare_once()
     _keep_descriptions()
     _call_directly()
     _leave_tiles_to_numpy()
     keep_plans()
+    interpreter._convert_float = whole(interpreter._convert_float)
     _keep_types()
     _keep_constants()
     plan_launches()
@@ -54,6 +59,7 @@ def _prepare_once() -> None:
         if module not in prepared:
             prepared.add(module)
             prepare(function)
+            function.__globals__["range"] = turns
         return interpreter._LangPatchScope()  # what was prepared is not undone
 
     def patch_builtin(package: Any, builder: Any, scope: Any) -> None:
@@ -67,6 +73,11 @@ def _prepare_once() -> None:
         for name, member in _members(tensor.__getitem__).items():
             scope.set_attr(tensor, name, member)
 
+    def patch_core(language: Any, scope: Any) -> None:
+        core(language, scope)
+        scope.set_attr(language, "range", lambda *bounds, **hints: turns(*bounds))
+
+    core, interpreter._patch_lang_core = interpreter._patch_lang_core, patch_core
     build, patch = interpreter._patch_builtin, interpreter._patch_lang_tensor
     interpreter._patch_lang_tensor, interpreter._patch_builtin = patch_tensor, patch_builtin
     interpreter._patch_lang = prepare_new

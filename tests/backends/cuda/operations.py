@@ -1,5 +1,5 @@
-"""A kernel of many operations, types and shapes, and what it computes: by Triton's interpreter as it is where this is a
-process of its own, as tests hasten it where they import it.
+"""A kernel of many operations, types and shapes, one whose programs take many ways, and what they compute: by Triton's
+interpreter as it is where this is a process of its own, as tests hasten it where they import it.
 """
 
 from __future__ import annotations
@@ -86,5 +86,34 @@ def computed() -> np.ndarray:
     return out.numpy().view(np.uint32)
 
 
+@triton.jit
+def _ways(numbers, lengths, counters, out, width, SIZE: tl.constexpr):
+    row, half, at = tl.program_id(0), tl.program_id(1), tl.arange(0, SIZE)
+    length = tl.load(lengths + row)
+    total = tl.zeros((SIZE,), tl.float32)
+    for start in range(half * 2, length, 2):
+        mask = start + at < width
+        total += tl.load(numbers + row * width + start + at, mask=mask, other=0.0) * (start + 1)
+    for i in tl.range(0, length):
+        total += i
+    if tl.sum(total, 0) > 4:
+        total = total * total
+    elif length > 2:
+        total = tl.where(at < length, total, -1)
+    if tl.atomic_add(counters + row, 1, sem="relaxed") == 1:
+        total += tl.max(total, 0) + tl.cumsum(total, 0)
+    tl.store(out + (row * tl.num_programs(1) + half) * SIZE + at, total)
+
+
+def ways() -> np.ndarray:
+    """[rows, 2, 8], bits of float32, of as many programs."""
+    rng, rows, width = np.random.default_rng(6), 9, 12
+    numbers = torch.from_numpy(rng.standard_normal((rows, width)).astype(np.float32))
+    lengths = torch.tensor([0, 1, 2, 3, 3, 5, 5, 7, 2], dtype=torch.int32)
+    out = torch.zeros((rows, 2, 8))
+    _ways[(rows, 2)](numbers, lengths, torch.zeros(rows, dtype=torch.int32), out, width, SIZE=8)
+    return out.numpy().view(np.uint32)
+
+
 if __name__ == "__main__":
-    np.save(sys.argv[1], computed())
+    np.savez(sys.argv[1], computed=computed(), ways=ways())

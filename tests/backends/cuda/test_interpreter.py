@@ -11,17 +11,38 @@ import pytest
 import triton.language as tl
 from triton.runtime import interpreter
 
+from backends.cuda import interpreter_tapes
 from backends.cuda.interpreter_plans import CONVERT
-from backends.cuda.operations import PLANES, computed
+from backends.cuda.operations import PLANES, computed, ways
 
 
-def test_operations_give_the_bits_of_the_interpreter_as_it_is(tmp_path: Path) -> None:
-    """Twice: the second time by what the first one found."""
-    subprocess.run([sys.executable, Path(__file__).with_name("operations.py"), tmp_path / "as_it_is.npy"], check=True)
-    as_it_is = np.load(tmp_path / "as_it_is.npy")
-    assert np.count_nonzero(as_it_is.any(axis=(1, 2))) > PLANES - 2
-    for _ in range(2):
-        assert np.array_equal(computed(), as_it_is)
+@pytest.fixture(scope="module")
+def as_it_is(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    path = tmp_path_factory.mktemp("interpreter") / "as_it_is.npz"
+    subprocess.run([sys.executable, Path(__file__).with_name("operations.py"), path], check=True)
+    return dict(np.load(path))
+
+
+def test_operations_give_the_bits_of_the_interpreter_as_it_is(
+    as_it_is: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are interpreted, and written down; and from the tape."""
+    assert np.count_nonzero(as_it_is["computed"].any(axis=(1, 2))) > PLANES - 2
+    for _ in range(3):
+        assert np.array_equal(computed(), as_it_is["computed"])
+    monkeypatch.setattr(interpreter_tapes, "_write", lambda *args: pytest.fail("all was written"))
+    assert np.array_equal(computed(), as_it_is["computed"])
+
+
+def test_ways_through_a_kernel_give_the_bits_of_the_interpreter_as_it_is(
+    as_it_is: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loops, branches and counters of several programs; those that were here go on from the tape."""
+    assert len(np.unique(as_it_is["ways"])) > 60
+    for _ in range(3):
+        assert np.array_equal(ways(), as_it_is["ways"])
+    monkeypatch.setattr(interpreter_tapes, "_write", lambda *args: pytest.fail("all was written"))
+    assert np.array_equal(ways(), as_it_is["ways"])
 
 
 @pytest.mark.parametrize(

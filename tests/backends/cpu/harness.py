@@ -269,7 +269,7 @@ class CodeCache:
             (num_blocks, shape.num_kv_heads, shape.block_size // sub, 2, sub, shape.padded), 0xFF, np.uint8
         )
         self._scales = np.full(self._codes.shape[:-1], np.nan, np.float32)
-        self._lay_out()
+        self._memory: Guarded | None = None
 
     def fill(self, slots: Array, k: F32, v: F32) -> None:
         """Put k and v [n, heads, head_dim] into slots as kv_write does: rounded, the padding zero."""
@@ -282,9 +282,16 @@ class CodeCache:
                 codes, self.shape.dtype
             )
             self._scales[block, :, offset // sub, i, offset % sub] = scales[..., 0]
-        self._lay_out()
+        self._memory = None
 
-    def _lay_out(self) -> None:
+    @property
+    def memory(self) -> Guarded:
+        """As it is until something else is put into slots."""
+        if self._memory is None:
+            self._memory = self._laid_out()
+        return self._memory
+
+    def _laid_out(self) -> Guarded:
         lead, sub, width = self._codes.shape[:3], *self._codes.shape[4:]
         k = self._codes[..., 0, :, :].reshape(*lead, sub, width // 2, 2).transpose(0, 1, 2, 4, 3, 5)
         v = self._codes[..., 1, :, :].reshape(*lead, sub // 2, 2, width).transpose(0, 1, 2, 3, 5, 4)
@@ -292,7 +299,7 @@ class CodeCache:
         parts = [k.reshape(*lead, -1), v.reshape(*lead, -1), scales]
         stored = np.concatenate(parts, axis=-1).reshape(self.num_blocks, -1)
         assert stored.shape[1] == self.shape.num_bytes
-        self.memory = Guarded(stored, "uint8")
+        return Guarded(stored, "uint8")
 
 
 def code_bytes(codes: F32, dtype: str) -> NDArray[np.uint8]:

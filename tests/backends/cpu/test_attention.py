@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from backends.cpu.harness import (
     F64,
     ROUNDOFF,
     Array,
+    Cache,
     Call,
+    CodeCache,
     Guarded,
     KVShape,
     assert_close,
@@ -494,11 +497,11 @@ def test_rows_that_see_to_an_end(types: Types, level: str, window: int) -> None:
 
 #: What sequences of one step share of a text, in blocks, and what each has of its own: (shared, context, new).
 SHARING = [
-    [(64, 1100, 1), (64, 1030, 1), (64, 1025, 2), (64, 1024, 1)],  # ends in and at a segment
-    [(20, 321, 1)] * 9,  # more rows than an item has
-    [(9, 150, 1), (9, 160, 3), (0, 70, 1), (9, 144, 1), (3, 60, 1)],  # another in between; less than a tile
-    [(8, 129, 1), (8, 128, 1), (8, 140, 40), (8, 131, 8)],  # sees just what is shared; one of many tokens
-    [(40, 700, 1), (40, 641, 1), (12, 200, 1), (12, 193, 1)],  # two groups
+    ((64, 1100, 1), (64, 1030, 1), (64, 1025, 2), (64, 1024, 1)),  # ends in and at a segment
+    ((20, 321, 1),) * 9,  # more rows than an item has
+    ((9, 150, 1), (9, 160, 3), (0, 70, 1), (9, 144, 1), (3, 60, 1)),  # another in between; less than a tile
+    ((8, 129, 1), (8, 128, 1), (8, 140, 40), (8, 131, 8)),  # sees just what is shared; one of many tokens
+    ((40, 700, 1), (40, 641, 1), (12, 200, 1), (12, 193, 1)),  # two groups
 ]
 
 
@@ -506,14 +509,13 @@ SHARING = [
 SEEN = [{}, {"window": 100}, {"num_keys": 60}, {"first_key": 15}]
 
 
-@pytest.mark.parametrize("seen", SEEN, ids=str)
-@pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
-@pytest.mark.parametrize(("types", "level"), [v for v in VARIANTS if v[1] != "scalar"], ids=str)
-def test_shared_blocks_change_no_bit(
-    types: Types, level: str, sharing: list[tuple[int, int, int]], seen: dict[str, int]
-) -> None:
-    """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
-    case, size = Case(14, 2, 64, ()), 16
+Sharing = tuple[tuple[int, int, int], ...]
+
+
+@lru_cache(maxsize=1)
+def sharing_blocks(case: Case, sharing: Sharing, types: Types) -> tuple[list[Work], list[F32], Cache | CodeCache]:
+    """Of each sequence its work and its queries [new, heads * D]; and the cache, of blocks of 16, that all lie in."""
+    size = 16
     base = text(case, max(shared for shared, _, _ in sharing) * size, types, 0)
     cache = cache_of(KVShape(types.kv, case.keys, case.dim, size), 400)
     free = iter(np.random.default_rng(1).permutation(400).tolist())
@@ -527,6 +529,16 @@ def test_shared_blocks_change_no_bit(
         cache.fill(np.asarray(table)[at // size] * size + at % size, own.k[at], own.v[at])
         work.append(Work([0] * new, context - new, table))
         q.append(own.q[context - new : context].reshape(new, -1))
+    return work, q, cache
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=str)
+@pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
+@pytest.mark.parametrize(("types", "level"), [v for v in VARIANTS if v[1] != "scalar"], ids=str)
+def test_shared_blocks_change_no_bit(types: Types, level: str, sharing: Sharing, seen: dict[str, int]) -> None:
+    """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
+    case = Case(14, 2, 64, ())
+    work, q, cache = sharing_blocks(case, sharing, types)
 
     def out(which: Sequence[int], threads: int) -> Array:
         rows = np.concatenate([q[i] for i in which])
@@ -540,7 +552,7 @@ def test_shared_blocks_change_no_bit(
             "out_dtype": types.compute,
             **seen,
         }
-        step = make_step([work[i] for i in which], size)
+        step = make_step([work[i] for i in which], cache.shape.block_size)
         run([Call("attention", level, types.compute, args | cache.shape.args)], step, threads)
         return stored.stored
 

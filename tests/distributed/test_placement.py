@@ -59,3 +59,11 @@ def test_a_gpu_each() -> None:
     with pytest.raises(ConfigError, match="data_parallel_size=4, and the 3 nodes of the Ray cluster have 3 GPUs"):
         place(cluster, config(4, device="cuda"))
     assert all(seat.num_gpus == 0 for seat in place(cluster, config(4, device="cpu")))
+
+
+def test_a_gpu_for_each_rank_on_one_node() -> None:
+    cluster = nodes(8, 8, gpus=(3, 4))
+    seats = place(cluster, config(3, tensor_parallel_size=2))
+    assert sorted((seat.node.name, seat.num_gpus) for seat in seats) == [("n0", 2), ("n1", 2), ("n1", 2)]
+    with pytest.raises(ConfigError, match="have 7 GPUs; each engine needs 2 of its own on one node: lower it to 3"):
+        place(cluster, config(4, tensor_parallel_size=2))

@@ -43,19 +43,22 @@ class Seat:
 def place(nodes: Sequence[Node], config: EngineConfig) -> list[Seat]:
     """A seat for each of config.data_parallel_size engines.
 
-    On GPUs one each. On processors as many each as can be, equally, or those of num_threads, which is for all of them.
+    On GPUs one each, or one for each of its ranks, on one node. On processors as many each as can be, equally, or those of num_threads, which is for all of them.
     Engines go where most is left. Raises: ConfigError with the numbers when there is too little.
     """
     num = config.data_parallel_size
     num_gpus = sum(node.num_gpus for node in nodes)
     if config.device == "cuda" or (config.device == "auto" and num_gpus):
-        if num_gpus < num:
+        size = config.tensor_parallel_size or 1
+        room = sum(node.num_gpus // size for node in nodes)
+        if room < num:
             raise ConfigError(
                 f"data_parallel_size={num}, and the {len(nodes)} nodes of the Ray cluster have {num_gpus} GPUs; each "
-                f"engine needs one of its own: lower it to {num_gpus}, or use --device cpu"
+                f"engine needs {'one of its own' if size == 1 else f'{size} of its own on one node'}: lower "
+                f"{f'it to {room}' if room else 'tensor_parallel_size'}, or use --device cpu"
             )
-        chosen = _spread({node: node.num_gpus for node in nodes}, 1, num)
-        return [Seat(node, 1, 1, ALONE, None) for node in chosen]
+        chosen = _spread({node: node.num_gpus for node in nodes}, size, num)
+        return [Seat(node, 1, size, ALONE, None) for node in chosen]
     cpus_each = _cpus_each(nodes, config)
     chosen = _spread({node: node.num_cpus for node in nodes}, cpus_each, num)
     counts, seen = Counter(node.name for node in chosen), Counter[str]()

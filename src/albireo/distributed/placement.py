@@ -43,7 +43,8 @@ class Seat:
 def place(nodes: Sequence[Node], config: EngineConfig) -> list[Seat]:
     """A seat for each of config.data_parallel_size engines.
 
-    On GPUs one each, or one for each of its ranks, on one node. On processors as many each as can be, equally, or those of num_threads, which is for all of them.
+    On GPUs one each, or one for each of its ranks, on one node. On processors as many each as can be, equally, or those
+    of num_threads, which is for all of them.
     Engines go where most is left. Raises: ConfigError with the numbers when there is too little.
     """
     num = config.data_parallel_size

@@ -18,6 +18,7 @@ from albireo.api import load
 from albireo.api.cuda_device import CudaDevice
 from albireo.backends.cuda import model
 from albireo.errors import RankLost
+from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import llm, tokens
 from backends.cuda.test_model import Recorder
 from compiler.ranks import wide_config
@@ -55,6 +56,7 @@ def two(directory: Path, monkeypatch: pytest.MonkeyPatch) -> LLM:
     of_cpu = load.open_device
     monkeypatch.setattr(load, "open_device", lambda config, _: Ranks() if config.device == "cuda" else of_cpu(config))
     monkeypatch.setattr(model, "DirectLaunches", Recorder)
+    monkeypatch.setattr("albireo.engine.drafting.Pacing", Always)
     drafts = {"method": "ngram", "num_speculative_tokens": 2}
     return llm(directory, device="cuda", tensor_parallel_size=2, speculative_config=drafts)
 

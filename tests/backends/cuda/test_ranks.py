@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.cuda.buckets import DRAWS, Bucket
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
+from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_outputs import StepOutputs
@@ -24,7 +26,7 @@ from albireo.graph.node import Graph
 from backends.cpu.harness import assert_same_bits
 from backends.cpu.test_pack import Stored
 from backends.cuda.rank_threads import Meeting, ThreadPeers, on_all_ranks
-from backends.cuda.test_model import CPU, MAX_POSITIONS, MAXIMA, NUM_BLOCKS, Numbers, steps
+from backends.cuda.test_model import CPU, MAX_POSITIONS, MAXIMA, NUM_BLOCKS, Numbers, Recorder, steps
 from compiler.ranks import wide_config, wide_graph
 from tiny_models import random_weights
 
@@ -119,6 +121,17 @@ def test_fewer_blocks_where_a_rank_has_room_for_fewer() -> None:
     peers = ThreadPeers(Meeting(1), 0)
     model = model_of("llama", "float32", Part(1, 0), peers, least=lambda count: min(count, 5))
     assert model.num_blocks == 5
+
+
+def test_ranks_record_the_same_at_once() -> None:
+    """What rank 0 records ahead another records, too, though it has met no such step; what both meet, when both do."""
+    model, recorder = model_of("llama", "float32", Part(1, 0), None), Recorder()
+    model._recordings = Recordings(model._buckets, recorder)
+    bucket = Bucket(2, True, DRAWS, 16)
+    model.obey("record", bucket)
+    assert recorder.num_recorded == 1
+    model.obey("record", bucket)
+    assert (recorder.num_recorded, recorder.num_replayed) == (1, 1)
 
 
 def test_a_rank_does_only_what_ranks_are_told() -> None:

@@ -395,7 +395,8 @@ class CudaModel:
 
     @frees_cache
     def record(self, bucket: Bucket) -> None:
-        """Of a bucket that is not recorded yet."""
+        """Of a bucket that is not recorded yet. Ranks record the same at once: what exchanges rows asks for that."""
+        self._recordings.met(bucket)
         self._fill_with_padding(bucket.sizes)
         self._run(bucket)
 

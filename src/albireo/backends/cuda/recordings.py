@@ -59,8 +59,12 @@ class Recordings:
         mixed = (Bucket(count, *kind, tokens) for count, tokens in self._mixed for kind in self._kinds)
         found = next((bucket for bucket in chain(steps, mixed) if bucket not in self._recorded), None)
         if found is not None:
-            self._met.add(found)
+            self.met(found)
         return found
+
+    def met(self, bucket: Bucket) -> None:
+        """It is recorded when it comes next, whether a step has met it or not."""
+        self._met.add(bucket)
 
     def give_up(self, bucket: Bucket, error: Exception) -> None:
         """Recording failed: what is not recorded is launched call by call from now on."""

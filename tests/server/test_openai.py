@@ -297,6 +297,8 @@ def test_tokens_there_and_back(server: Any) -> None:
     assert made["count"] == len(made["tokens"]) == len(made["token_strs"]) and made["max_model_len"] == 512
     back = server.http.post("/detokenize", json={"tokens": made["tokens"]}).json()
     assert back["prompt"].endswith(PROMPT)
+    none = server.http.post("/detokenize", json={"tokens": [1, 4096]})
+    assert none.status_code == 400 and "token id 4096 is outside" in none.json()["error"]["message"]
     chat = server.http.post("/tokenize", json={"messages": CHAT["messages"]}).json()
     assert chat["count"] > 0
 

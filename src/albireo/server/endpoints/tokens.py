@@ -70,7 +70,12 @@ class Tokens:
         async with serving.bodies.read(http.scope, http.receive) as body:
             request = parse(body, _DETOKENIZE)
         serving.check_model(request.model)
-        tokenizer = serving.tokenizer
+        tokenizer, size = serving.tokenizer, serving.ready.vocab_size
+        beyond = next((token for token in request.tokens if token >= size), None)
+        if beyond is not None:
+            raise HttpError(
+                400, f"token id {beyond} is outside the vocabulary; ids are 0 to {size - 1}", param="tokens"
+            )
         text = await serving.in_thread(lambda: tokenizer.decode(request.tokens, skip_special_tokens=False))
         return _json(Detokenized(text))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from albireo.config import BuildConfig, EngineConfig
@@ -18,6 +19,13 @@ def test_an_unknown_key_names_the_nearest_known_one() -> None:
         EngineConfig.from_kwargs(max_num_seq=3)
     with pytest.raises(ConfigError, match="known: "):
         EngineConfig.from_kwargs(zzz=3)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = EngineConfig.from_kwargs(max_model_len=np.int64(64), memory_utilization=np.float32(0.5))
+    assert (config.max_model_len, config.memory_utilization) == (64, 0.5) and type(config.max_model_len) is int
+    with pytest.raises(ConfigError, match="max_num_seqs"):
+        EngineConfig.from_kwargs(max_num_seqs=np.int64(0))
 
 
 def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:

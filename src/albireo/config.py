@@ -14,6 +14,7 @@ from typing import Any, Literal
 from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError, InvalidParams, short
 from albireo.media_limits import MediaLimits
+from albireo.params import plain_number
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 from albireo.speculative_config import SpeculativeConfig
 from albireo.structured_params import BACKENDS, backend_name
@@ -198,7 +199,7 @@ class EngineConfig:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
                 raise ConfigError(f"unknown setting {key!r}{hint}")
-        return cls(**kwargs)
+        return cls(**{key: plain_number(value) for key, value in kwargs.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,12 +127,12 @@ class SamplingParams:
             object.__setattr__(self, name, value)
 
         for name in (*_INTS, *_FLOATS, "thinking_token_budget"):
-            set_(name, _plain(getattr(self, name)))
+            set_(name, plain_number(getattr(self, name)))
         set_("stop", (self.stop,) if isinstance(self.stop, str) else _list("stop", self.stop))
-        set_("stop_token_ids", tuple(map(_plain, _list("stop_token_ids", self.stop_token_ids))))
+        set_("stop_token_ids", tuple(map(plain_number, _list("stop_token_ids", self.stop_token_ids))))
         set_("bad_words", _list("bad_words", self.bad_words))
         if self.allowed_token_ids is not None:
-            set_("allowed_token_ids", tuple(map(_plain, _list("allowed_token_ids", self.allowed_token_ids))))
+            set_("allowed_token_ids", tuple(map(plain_number, _list("allowed_token_ids", self.allowed_token_ids))))
         if self.logit_bias is not None:
             try:
                 set_("logit_bias", {_key(k): float(v) for k, v in self.logit_bias.items()})
@@ -309,7 +309,7 @@ def _list(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """A number as Python has it, where it is another library's (a scalar of NumPy); all else as it is."""
     if value is None or type(value) in (int, float, bool) or not isinstance(value, Real):
         return value

@@ -224,6 +224,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
             "hyperclovax",
             "internlm3",
             "iquestcoder",
+            "minicpm",
             "ministral",
             "vaultgemma",
         ),

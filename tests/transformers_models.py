@@ -1,10 +1,12 @@
 """transformers, with the architectures that its packages lack and checkpoints bring as code: what that code says.
 
 Imported by tests that take transformers as their oracle. MiMo is Qwen 2, but for layers that guess further tokens;
-Kimi K2 is DeepSeek V3.
+Kimi K2 is DeepSeek V3; MiniCPM is Granite under other names of its numbers.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,34 @@ class KimiK2ForCausalLM(transformers.DeepseekV3ForCausalLM):
     config_class = KimiK2Config
 
 
+class MiniCPMConfig(transformers.GraniteConfig):
+    """Its own names of three of Granite's numbers; the fourth is that of most models."""
+
+    model_type = "minicpm"
+
+    def __post_init__(self, **said: Any) -> None:
+        super().__post_init__(**said)
+        self.embedding_multiplier = said["scale_emb"]
+        self.residual_multiplier = said["scale_depth"] / self.num_hidden_layers**0.5
+        self.logits_scaling = self.hidden_size / said["dim_model_base"]
+        self.attention_multiplier = (self.hidden_size // self.num_attention_heads) ** -0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        ours = ("embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier")
+        return {key: value for key, value in super().to_dict().items() if key not in ours}
+
+
+class MiniCPMModel(transformers.GraniteModel):
+    config_class = MiniCPMConfig
+
+
+class MiniCPMForCausalLM(transformers.GraniteForCausalLM):
+    config_class = MiniCPMConfig
+
+
+transformers.AutoConfig.register("minicpm", MiniCPMConfig)
+transformers.AutoModel.register(MiniCPMConfig, MiniCPMModel)
+transformers.AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM)
 transformers.AutoConfig.register("mimo", MiMoConfig)
 transformers.AutoModel.register(MiMoConfig, MiMoModel)
 transformers.AutoModelForCausalLM.register(MiMoConfig, MiMoForCausalLM)

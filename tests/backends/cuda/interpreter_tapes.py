@@ -23,8 +23,13 @@ _METHODS = ["astype", "view", "reshape", "ravel", "squeeze", "transpose", "flatt
 _METHODS += ["sum", "all", "any"]
 _WRITING = frozenset({np.copyto, np.put, np.place, np.putmask})
 _OF_SHAPES = frozenset({np.ones_like, np.zeros_like, np.empty_like, np.shape, np.ndim, np.size})
+#: Programs of a tape before any is written: writing costs as much as several, and by the first the interpreter makes
+#: plans of its own.
+_BEFORE = 3
 #: Of a tape. Of a kernel whose programs take more ways, longer ones, or not the same twice, all are interpreted.
 _MOST_PARTS, _MOST_OPERATIONS, _MOST_CHANGES = 4000, 20000, 8
+#: So are those of a tape where, after so many were written, every second one still is.
+_ENOUGH = 16
 
 
 class Recorded(np.ndarray):
@@ -109,14 +114,14 @@ class Tape:
     def __init__(self) -> None:
         self.first = _Part()
         self.constants: list[Any] = []
-        self.size = self.num_parts = self.num_changes = self.num_programs = 0
+        self.size = self.num_parts = self.num_changes = self.num_programs = self.num_written = 0
         self.is_left = False
         self._places: dict[int, int] = {}
 
     def run(self, inputs: list[Any], interpret: Callable[[list[Any]], None]) -> None:
         """A program. inputs: arrays; interpret: the kernel, of these."""
         self.num_programs += 1
-        if self.is_left or self.num_programs == 1:  # by the first the interpreter makes plans of its own
+        if self.is_left or self.num_programs <= _BEFORE:
             interpret(inputs)
             return
         registers = [*inputs, *[None] * (self.size - len(inputs)), *reversed(self.constants)]
@@ -205,8 +210,13 @@ class _Writer:
     def end(self) -> None:
         self._close(None)
         tape = self.tape
-        tape.size = max(tape.size, self.next)
-        if tape.num_parts > _MOST_PARTS or self.next > _MOST_OPERATIONS or tape.num_changes > _MOST_CHANGES:
+        tape.size, tape.num_written = max(tape.size, self.next), tape.num_written + 1
+        if (
+            tape.num_parts > _MOST_PARTS
+            or self.next > _MOST_OPERATIONS
+            or tape.num_changes > _MOST_CHANGES
+            or tape.num_written > max(_ENOUGH, tape.num_programs // 2)
+        ):
             tape.leave()
 
     def _close(self, question: tuple[Callable[[Any], Any], int] | None) -> None:

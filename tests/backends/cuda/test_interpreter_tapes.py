@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backends.cuda import interpreter_tapes
-from backends.cuda.interpreter_tapes import Tape, whole
+from backends.cuda.interpreter_tapes import _BEFORE, Tape, whole
 
 Program = Callable[[list[Any]], None]
 
@@ -41,9 +41,9 @@ def test_two_programs_write_and_others_do_the_same_alone() -> None:
         put(np.where(x > y, x, 2 * y) + np.broadcast_to(x, (2, 1)).sum(axis=0, keepdims=True).astype(np.float64)[0])
 
     tape, kernel = Tape(), Kernel(body)
-    for turn, (x, y) in enumerate([(1, 2), (5, 3), (4, 4), (9, 1), (0, 7)]):
+    for turn, (x, y) in enumerate([(1, 2), (5, 3), (4, 4), (9, 1), (0, 7), (6, 6), (2, 8)]):
         assert run(tape, kernel, x, y) == [(x if x > y else 2 * y) + 2.0 * x]
-        assert kernel.num_interpreted == min(turn + 1, 3)
+        assert kernel.num_interpreted == min(turn + 1, _BEFORE + 2)
 
 
 def test_each_way_is_written_and_what_was_done_is_not_done_again() -> None:
@@ -64,10 +64,10 @@ def test_each_way_is_written_and_what_was_done_is_not_done_again() -> None:
         return [x, end, -end] if end > 10 else [x, -end]
 
     tape, kernel = Tape(), Kernel(body)
-    programs = [(1, 2), (2, 2), (1, 2), (9, 2), (8, 2), (7, 2), (3, 0), (4, 0), (5, 0), (1, 2), (9, 2)]
-    for x, count in programs:
+    ways = [[(1, 2), (2, 2), (1, 2)], [(9, 2), (8, 2), (7, 2)], [(3, 0), (4, 0), (5, 0)]]
+    for x, count in [(1, 2)] * _BEFORE + [each for way in ways for each in way] + [(2, 2), (7, 2), (8, 0)]:
         assert run(tape, kernel, x, count) == wanted(x, count)
-    assert kernel.num_interpreted == 1 + 2 + 2 + 2
+    assert kernel.num_interpreted == _BEFORE + 2 * len(ways)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,26 @@ def test_a_kernel_of_too_many_ways_or_operations_is_interpreted(limit: str, monk
     assert tape.is_left
 
 
+def test_a_kernel_whose_programs_go_ways_of_their_own_is_interpreted() -> None:
+    def body(x: Any, put: Any) -> None:
+        put(x + int(x.squeeze()))
+
+    tape, kernel = Tape(), Kernel(body)
+    for x in [*[0] * 60, *range(1, 20)]:
+        assert run(tape, kernel, x) == [2 * x]
+    assert not tape.is_left and kernel.num_interpreted == _BEFORE + 2 + 19
+    for x in range(20, 99):
+        assert run(tape, kernel, x) == [2 * x]
+    assert tape.is_left
+
+
 def test_a_fault_leaves_nobody_writing() -> None:
     def body(x: Any, put: Any) -> None:
         assert x != 3
         put(x)
 
     tape, kernel = Tape(), Kernel(body)
-    for x in (1, 2, 3, 3, 4, 5, 6):
+    for x in (*[1] * _BEFORE, 2, 3, 3, 4, 5, 6):
         if x == 3:
             with pytest.raises(AssertionError):
                 run(tape, kernel, x)

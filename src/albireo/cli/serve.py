@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from albireo.cli.options import engine_options, server_options
-from albireo.cli.served import ServedCommand, needs_serve, server_settings
+from albireo.cli.served import ServedCommand, needs_serve, other_models, server_settings
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 
@@ -20,30 +20,48 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ServedCommand)
-@click.argument("model", required=False)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @server_options()
 @engine_options(without=("skip_tokenizer_init",))
-def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -> None:
+def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, Any]) -> None:
     """Serve a model over HTTP, as OpenAI's clients expect it.
 
-    MODEL is a directory or a hub name; the bundled model when left out.
+    MODEL is a directory, a GGUF file or a hub name; the bundled model when left out. NAME=MODEL names what it answers
+    to. Of several, a request's field model chooses; each is loaded when it is first asked for, and sleeps when another
+    one needs the memory (--max-awake-models):
+
+    \b
+      albireo serve small=./qwen-0.5b big=./qwen-7b
     """
     with needs_serve("serve"):
         from albireo.replicas.place import local_places
         from albireo.server.run import serve
+        from albireo.server.several import check_several
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
     server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
-    settings = server_settings(model, server, engine)
+    others = other_models(models, server)
+    settings = server_settings(models[0] if models else None, server, engine)
     if settings.batch_dir is not None and engine.setdefault("scheduling_policy", "priority") != "priority":
         raise ConfigError(
             f"batch_dir needs scheduling_policy=priority, not {engine['scheduling_policy']}: batches run behind all "
             "whose readers wait; leave the policy out"
         )
     config = EngineConfig.from_kwargs(**engine)
+    if others:
+        check_several(settings, engine)
+        num_awake = min(settings.max_awake_models, 1 + len(others))
+        if num_awake > 1:
+            engine["memory_utilization"] = config.memory_utilization / num_awake
+        serve(settings, engine, places=local_places(config.data_parallel_size), say=say, others=others)
+        return
     if settings.distributed_executor_backend == "ray":
         places = _ray_places(config)
     else:
         places = local_places(config.data_parallel_size)
-    serve(settings, engine, places=places, say=lambda line: click.echo(line, err=True))
+    serve(settings, engine, places=places, say=say)
 
 
 def _ray_places(config: EngineConfig) -> list[Place]:

@@ -5,7 +5,7 @@ Used by serve.py and run_batch.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,48 @@ def server_settings(model: str | None, server: dict[str, Any], engine: dict[str,
     """The settings that flags ask for; the model's directory goes into engine. Raises: ConfigError, ModelError."""
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in server.items()}
     if model is not None:
+        name, model = split_name(model)
+        if name is not None and "served_model_name" in given:
+            raise ConfigError(f"the model is named {name}, and served_model_name is given, too; leave one of them out")
         engine["model"] = str(locate_model(model))
-        given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
+        given.setdefault("served_model_name", (name or default_name(model),))
     if given.get("lora_modules") and not engine.get("enable_lora"):
         raise ConfigError("lora_modules needs enable_lora; give --enable-lora, too")
     return ServerSettings(**given)
+
+
+def other_models(models: Sequence[str], server: dict[str, Any]) -> dict[str, str]:
+    """Of several models those behind the first: name -> where it is. Raises: ConfigError, ModelError."""
+    if len(models) < 2:
+        return {}
+    if server.get("served_model_name"):
+        raise ConfigError("served_model_name names one model, and there are several; write NAME=MODEL for each")
+    found: dict[str, str] = {}
+    first, _ = _named(models[0])
+    for text in models[1:]:
+        name, model = _named(text)
+        if name in (first, *found):
+            raise ConfigError(f"two models answer to {name!r:.100}; name them: NAME=MODEL")
+        found[name] = str(locate_model(model))
+    return found
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """NAME=MODEL in two, and what is no such thing without a name."""
+    name, sign, model = text.partition("=")
+    if not sign or not name.strip() or not model or Path(text).expanduser().exists():
+        return None, text
+    return name.strip(), model
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, model = split_name(text)
+    return name or default_name(model), model
+
+
+def default_name(model: str) -> str:
+    """What a model answers to that was given no name."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 @contextmanager

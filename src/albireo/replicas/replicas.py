@@ -122,6 +122,13 @@ class Replicas:
         return min((engine.rest_s() for engine in self._usable), default=0.0)
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether all that can be used have nothing to do, or are asleep."""
+        return not self.requests and all(
+            engine.is_at_rest or engine.health.state == "asleep" for engine in self._usable
+        )
+
+    @property
     def is_asleep(self) -> bool:
         """Whether no engine has a process, and the next request starts them."""
         return all(engine.health.state == "asleep" for engine in self._usable)
@@ -132,7 +139,7 @@ class Replicas:
 
         Raises: EngineError while there are requests, or one is being started; all of them go on then.
         """
-        if self.requests or not all(engine.is_at_rest or engine.health.state == "asleep" for engine in self._usable):
+        if not self.is_at_rest:
             raise EngineError(f"there are {len(self.requests)} requests, or an engine is being started")
         await asyncio.gather(*(engine.sleep() for engine in self._usable))
 

@@ -5,6 +5,8 @@ Made by run.py. Does not know sockets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,13 +38,14 @@ from albireo.server.guard import Guard
 from albireo.server.origins import behind_origins
 from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
+from albireo.server.settings import ServerSettings
 
 
-def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
-    """All there are. Args: batches: None: a server without; their routes say so."""
+def routes(serving: Serving, batches: Batches | None = None, responses: ResponseStore | None = None) -> list[Route]:
+    """All there are. Args: batches: None: a server without; their routes say so. responses: None: its own store."""
+    responses = ResponseStore() if responses is None else responses
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
-    sleep, responses = Sleep(serving), ResponseStore()
-    stored = StoredResponses(serving, responses)
+    sleep, stored = Sleep(serving), StoredResponses(serving, responses)
     asked: dict[str, ASGIApp] = {
         "/v1/completions": completions(serving),
         "/v1/chat/completions": chat(serving),
@@ -93,15 +96,24 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
 
 def application(serving: Serving, batches: Batches | None = None) -> ASGIApp:
     """The routes behind the guard, as pages may ask them; lines of batches have passed it already, as whole files."""
-    app = Starlette(
-        routes=routes(serving, batches), exception_handlers={HTTPException: _no_route, HttpError: _http_error}
-    )
-    app.router.redirect_slashes = False
+    app = behind_errors(routes(serving, batches))
     if batches is not None:
         batches.use(Guard(app, (), (), serving.settings.log_requests))
-    guarded = Guard(app, serving.settings.api_key, ("/health", *ASSETS), serving.settings.log_requests)
+    return guarded(app, serving.settings)
+
+
+def behind_errors(of: Sequence[Route]) -> Starlette:
+    """Routes, with what goes wrong as an answer."""
+    app = Starlette(routes=of, exception_handlers={HTTPException: _no_route, HttpError: _http_error})
+    app.router.redirect_slashes = False
+    return app
+
+
+def guarded(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
+    """An application for who may ask."""
+    inner = Guard(app, settings.api_key, ("/health", *ASSETS), settings.log_requests)
     # outside: a browser asks whether a page may ask without the key
-    return behind_origins(guarded, serving.settings.allowed_origins)
+    return behind_origins(inner, settings.allowed_origins)
 
 
 async def _no_route(http: Request, error: Exception) -> Response:

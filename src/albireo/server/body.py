@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from albireo.server.errors import HttpError, busy
 
@@ -77,6 +77,20 @@ class Bodies:
             code="body_too_large",
             headers={"connection": "close"},
         )
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """What gives a body that was read again, and then whatever else comes."""
+    is_read = False
+
+    async def again() -> Message:
+        nonlocal is_read
+        if is_read:
+            return await receive()
+        is_read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
 
 
 def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -6,10 +6,11 @@ engine process computes again counts once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from albireo.engine_process.client import EngineClient, Health
 from albireo.engine_process.messages import Ready, Stepped
@@ -112,11 +113,43 @@ class Metrics:
 
     def text(self, engines: Sequence[EngineClient]) -> bytes:
         """What Prometheus scrapes."""
+        self._note_state(engines)
+        return generate_latest(self.registry)
+
+    def families(self, engines: Sequence[EngineClient]) -> Iterator[Metric]:
+        """The same in parts, each sample with the name of the model."""
+        self._note_state(engines)
+        for family in self.registry.collect():
+            named = ((each, {"model_name": self._model_name, **each.labels}) for each in family.samples)
+            family.samples = [each._replace(labels=labels) for each, labels in named]
+            yield family
+
+    def _note_state(self, engines: Sequence[EngineClient]) -> None:
         for index, (noted, engine) in enumerate(zip(self._engines, engines, strict=True)):
             noted.note_state(not engine.requests, engine.health)
             if engine.ready is not None:
                 self._info.labels(*_cache_info(engine.ready, str(index)).values()).set(1)
-        return generate_latest(self.registry)
+
+
+class Joined(Collector):
+    """Metrics of several models as one exposition: a family of all comes once."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families: dict[str, Metric] = {}
+        for family in families:
+            known = self._families.setdefault(family.name, family)
+            if known is not family:
+                known.samples += family.samples
+
+    def collect(self) -> Iterable[Metric]:
+        """One of each name."""
+        return self._families.values()
+
+    def text(self) -> bytes:
+        """What Prometheus scrapes."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
 
 
 class _EngineMetrics:

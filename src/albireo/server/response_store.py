@@ -77,7 +77,15 @@ class ResponseStore:
         if stored is not None:
             self._num_chars -= stored.num_chars
 
+    @property
+    def num_running(self) -> int:
+        """Those that run in the background."""
+        return sum(stored.task is not None for stored in self._kept.values())
+
+    def __contains__(self, response_id: str) -> bool:
+        return response_id in self._kept
+
     def check_background(self) -> None:
         """Raises: HttpError 429 when too many run in the background."""
-        if sum(stored.task is not None for stored in self._kept.values()) >= MAX_BACKGROUND:
+        if self.num_running >= MAX_BACKGROUND:
             raise busy(429, f"{MAX_BACKGROUND} responses run in the background already", "queue_full")

@@ -22,10 +22,12 @@ import uvicorn
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import application
+from albireo.server.app_of_several import application as application_of_several
 from albireo.server.batches.runner import Batches
 from albireo.server.bounded_http import BoundedHttp
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
+from albireo.server.several import Models
 from albireo.server.streaming import break_stuck
 
 _LOG = logging.getLogger("albireo.server")
@@ -42,6 +44,7 @@ def serve(
     *,
     say: Callable[[str], None],
     places: Sequence[Place],
+    others: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until a signal ends it.
 
@@ -49,12 +52,13 @@ def serve(
         engine: fields of EngineConfig.
         say: told the address once it is open, and that the model is ready.
         places: where its engines run.
+        others: further models that are served: name -> what EngineConfig names as its model.
     Raises: EngineError when the model cannot be loaded, or the engine cannot be started again.
     """
     _configure_logs()
     import uvloop
 
-    uvloop.run(_serve(settings, engine, say, places))
+    uvloop.run(_serve(settings, engine, say, places, others or {}))
 
 
 class _Server(uvicorn.Server):
@@ -70,18 +74,26 @@ async def _serve(
     engine: Mapping[str, Any],
     say: Callable[[str], None],
     places: Sequence[Place],
+    others: Mapping[str, str],
 ) -> None:
     _check_certificate(settings)
     listening = _listen(settings)
     try:
-        serving = Serving(settings, engine, places)
-        batches = None if settings.batch_dir is None else Batches(serving, Path(settings.batch_dir))
+        batches: Batches | None = None
+        served: Serving | Models
+        if others:
+            served = Models(settings, engine, others, places)
+            app = application_of_several(served)
+        else:
+            served = Serving(settings, engine, places)
+            batches = None if settings.batch_dir is None else Batches(served, Path(settings.batch_dir))
+            app = application(served, batches)
     except BaseException:
         listening.close()
         raise
     server = _Server(
         uvicorn.Config(
-            application(serving, batches),
+            app,
             http=BoundedHttp,
             ws="none",
             lifespan="off",
@@ -99,11 +111,11 @@ async def _serve(
     )
     stopping = _on_signals(server)
     tasks = [
-        asyncio.create_task(_announce(serving, batches, server, listening.getsockname()[1], say)),
-        asyncio.create_task(_drain_when(stopping, serving, batches, server)),
-        asyncio.create_task(_end_when_failed(serving, server)),
-        asyncio.create_task(_sweep(serving)),
-        asyncio.create_task(_rest(serving)),
+        asyncio.create_task(_announce(served, batches, server, listening.getsockname()[1], say)),
+        asyncio.create_task(_drain_when(stopping, served, batches, server)),
+        asyncio.create_task(_end_when_failed(served, server)),
+        asyncio.create_task(_sweep(served)),
+        asyncio.create_task(_rest(served)),
     ]
     try:
         await server.serve(sockets=[listening])
@@ -112,8 +124,8 @@ async def _serve(
             task.cancel()
         if batches is not None:
             await batches.stop()
-        await serving.close()
-    failure = serving.failure()
+        await served.close()
+    failure = served.failure()
     if failure is not None:
         raise failure
 
@@ -158,62 +170,68 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
 
 
 async def _announce(
-    serving: Serving, batches: Batches | None, server: uvicorn.Server, port: int, say: Callable[[str], None]
+    served: Serving | Models, batches: Batches | None, server: uvicorn.Server, port: int, say: Callable[[str], None]
 ) -> None:
     while not server.started:
         await asyncio.sleep(0.005)
-    settings = serving.settings
+    settings = served.settings
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"listening on {scheme}://{host}:{port}")
     if not settings.is_loopback and not settings.api_key:
         say(f"warning: {settings.host} can be reached from other machines, and no --api-key is set")
     try:
-        await serving.load()
+        await served.load()
     except EngineError:
         return  # _end_when_failed sees it
     if batches is not None:
         batches.start()
-    num = len(serving.client.engines)
-    say(f"{serving.names[0]} is ready after {serving.ready.load_s:.2f} s" + f", the first of {num} engines" * (num > 1))
+    first, *rest = served.servings
+    num = len(first.client.engines)
+    engines, models = f", the first of {num} engines" * (num > 1), f"; {len(rest)} more when asked for" * bool(rest)
+    say(f"{first.names[0]} is ready after {first.ready.load_s:.2f} s{engines}{models}")
 
 
 async def _drain_when(
-    stopping: asyncio.Event, serving: Serving, batches: Batches | None, server: uvicorn.Server
+    stopping: asyncio.Event, served: Serving | Models, batches: Batches | None, server: uvicorn.Server
 ) -> None:
     await stopping.wait()
-    await serving.drain()
+    await served.drain()
     if batches is not None:
         await batches.stop()
-    if serving.client.requests:
-        await serving.client.close()
+    if busy := [serving.client for serving in served.servings if serving.client.requests]:
+        await asyncio.gather(*(client.close() for client in busy))
         await asyncio.sleep(ANSWER_S)
-    serving.live.close()
+    _end(served, server)
+
+
+def _end(served: Serving | Models, server: uvicorn.Server) -> None:
+    for serving in served.servings:
+        serving.live.close()
     server.should_exit = True
 
 
-async def _end_when_failed(serving: Serving, server: uvicorn.Server) -> None:
-    failure = await serving.client.wait_until_failed()
+async def _end_when_failed(served: Serving | Models, server: uvicorn.Server) -> None:
+    failure = await served.wait_until_failed()
     _LOG.error("the engine cannot go on: %s", failure)
     await asyncio.sleep(ANSWER_S)
-    serving.live.close()
-    server.should_exit = True
+    _end(served, server)
 
 
-async def _sweep(serving: Serving) -> None:
+async def _sweep(served: Serving | Models) -> None:
     while True:
-        await asyncio.sleep(min(1.0, serving.settings.reader_timeout / 4))
-        break_stuck(serving, time.monotonic())
+        await asyncio.sleep(min(1.0, served.settings.reader_timeout / 4))
+        for serving in served.servings:
+            break_stuck(serving, time.monotonic())
 
 
-async def _rest(serving: Serving) -> None:
-    """Send the engine to sleep each time that nobody wanted anything of it for long."""
-    after_s, client = serving.settings.sleep_after, serving.client
+async def _rest(served: Serving | Models) -> None:
+    """Send engines to sleep each time that nobody wanted anything of them for long."""
+    after_s = served.settings.sleep_after
     while after_s:
         await asyncio.sleep(min(1.0, after_s / 4))
-        if client.rest_s() >= after_s and not serving.is_draining:
-            await client.sleep()
-            _LOG.info('{"time":%.3f,"event":"asleep","rest_s":%g}', time.time(), after_s)
+        if not served.is_draining:
+            await served.rest(after_s)
 
 
 def _max_connections() -> int:

@@ -6,6 +6,7 @@ Made by app.py. Does not know routes or the shapes of answers.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from albireo.server.generation import EventStream
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("albireo.server")
 
 #: Prompts of at most so many characters are encoded on the event loop; longer ones in a thread.
 INLINE_CHARS = 2_000
@@ -113,13 +116,18 @@ class Serving:
         self._admission = Admission(
             config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, media=media
         )
-        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready
+        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the model answers to."""
         return self.settings.served_model_name or ("story",)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it was once, so that all is known of it, and its text room is there."""
+        return self.metrics is not None
 
     @property
     def ready(self) -> Ready:
@@ -252,6 +260,17 @@ class Serving:
         while self.client.requests and time.monotonic() < deadline and self.client.failure is None:
             await asyncio.sleep(0.02)
 
+    @property
+    def servings(self) -> list[Serving]:
+        """Itself, as several.py has several."""
+        return [self]
+
+    async def rest(self, after_s: float) -> None:
+        """Send the engine to sleep, if nobody wanted anything of it for so long."""
+        if self.client.rest_s() >= after_s:
+            await self.client.sleep()
+            _LOG.info('{"time":%.3f,"event":"asleep","rest_s":%g}', time.time(), after_s)
+
     async def close(self) -> None:
         """End everything."""
         await self.client.close()
@@ -264,6 +283,10 @@ class Serving:
     def failure(self) -> EngineError | None:
         """Why the engine will not run any more."""
         return self.client.failure
+
+    async def wait_until_failed(self) -> EngineError:
+        """Returns: why it will not run any more; never, while it may."""
+        return await self.client.wait_until_failed()
 
 
 def _is_waited_for(tracked: Tracked) -> bool:

@@ -42,6 +42,10 @@ class ServerSettings:
         health_timeout: seconds without a step, with work to do, after which /health says so.
         sleep_after: seconds without a request, after which the engine gives its memory back; the next request starts
             it again, and waits for it. 0: never.
+        max_awake_models: of several models, most that have their memory at one time. For one that is asked for another
+            one is put to sleep, once it rests; each may have memory_utilization divided by this.
+        switch_after: of several models, seconds after which one that is always busy takes nothing new while another one
+            is waited for.
         reader_timeout: seconds a client may read nothing of its stream before it is given up.
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
@@ -84,6 +88,8 @@ class ServerSettings:
     shutdown_timeout: float = 30.0
     health_timeout: float = 60.0
     sleep_after: float = 0.0
+    max_awake_models: int = 1
+    switch_after: float = 5.0
     reader_timeout: float = 60.0
     max_body_bytes: int = 10 << 20
     max_n: int = 128
@@ -110,6 +116,7 @@ class ServerSettings:
         for name in (
             "max_num_queued_requests",
             "max_num_queued_tokens",
+            "max_awake_models",
             "max_body_bytes",
             "max_n",
             "max_stop",
@@ -121,7 +128,7 @@ class ServerSettings:
         ):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
-        for name in ("request_timeout", "shutdown_timeout", "sleep_after"):
+        for name in ("request_timeout", "shutdown_timeout", "sleep_after", "switch_after"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds from 0")
         for name in ("health_timeout", "reader_timeout", "watch_interval"):

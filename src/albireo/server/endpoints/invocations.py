@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from albireo.server.body import replayed
 from albireo.server.errors import HttpError
 from albireo.server.serving import Serving
 
@@ -40,16 +41,7 @@ class Invocations:
         route = _route(body)
         if route == "/v1/embeddings" and serving.ready.pooling_rule.labels:
             route = "/classify"
-        is_read = False
-
-        async def again() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()
-            is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._endpoints[route](scope, again, send)
+        await self._endpoints[route](scope, replayed(body, receive), send)
 
 
 def _route(body: bytes) -> str:

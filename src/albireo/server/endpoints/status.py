@@ -15,6 +15,9 @@ from albireo import __version__
 from albireo.server.errors import HttpError
 from albireo.server.serving import Serving
 
+#: What /health says of a model that answers, if only after waking.
+SERVED = ("ok", "asleep", "waking")
+
 
 class Status:
     """The endpoints."""
@@ -25,12 +28,13 @@ class Status:
     async def health(self, http: Request) -> Response:
         """200 when requests are served, if only after waking, and, if there are any, get on; 503 with the reason
         otherwise."""
-        state, status = self._health() | self._engines(), 503
-        if state["status"] in ("ok", "asleep", "waking"):
+        state, status = self.state() | self._engines(), 503
+        if state["status"] in SERVED:
             status = 200
         return _json(state, status, {} if status == 200 else {"retry-after": "1"})
 
-    def _health(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """How the engines are together."""
         serving, health = self._serving, self._serving.client.health
         if health.failure is not None:
             return {"status": "failed"}
@@ -74,16 +78,22 @@ class Status:
 
     async def models(self, http: Request) -> Response:
         """The model, by each of its names, and its adapters."""
+        _ = self._serving.ready
+        return _json({"object": "list", "data": self.cards()})
+
+    def cards(self) -> list[dict[str, Any]]:
+        """What /v1/models says of each name. Of a model that was never loaded it does not say how long a context is."""
         names = [*self._serving.names, *(served.name for served in self._serving.adapters.all())]
-        return _json({"object": "list", "data": [self._model(name) for name in names]})
+        return [self._card(name) for name in names]
 
     async def model(self, http: Request) -> Response:
         """One of them."""
         name = http.path_params["name"]
         self._serving.check_model(name)
-        return _json(self._model(name))
+        _ = self._serving.ready
+        return _json(self._card(name))
 
-    def _model(self, name: str) -> dict[str, Any]:
+    def _card(self, name: str) -> dict[str, Any]:
         serving = self._serving
         adapter = serving.adapters.find(name)
         return {
@@ -93,7 +103,7 @@ class Status:
             "owned_by": "albireo",
             "root": serving.names[0] if adapter is None else adapter.path,
             "parent": None if adapter is None else serving.names[0],
-            "max_model_len": serving.ready.max_model_len,
+            "max_model_len": serving.ready.max_model_len if serving.is_loaded else None,
         }
 
     async def metrics(self, http: Request) -> Response:

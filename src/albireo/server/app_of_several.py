@@ -1,0 +1,225 @@
+"""The application of several models: requests go to the one that they name, and the rest tells of all.
+
+Made by run.py. What is not here is answered by the first model's application, such as the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from albireo.errors import EngineError
+from albireo.server.app import behind_errors, guarded
+from albireo.server.body import ClientGone, parse, replayed
+from albireo.server.endpoints.sleep import Sleep, Sleeper
+from albireo.server.endpoints.status import SERVED, Status
+from albireo.server.form import read_form
+from albireo.server.metrics import Joined
+from albireo.server.several import Model, Models
+
+#: Routes whose body names a model, which is woken; and those that ask its tokenizer only, which is there once loaded.
+WAKING = (
+    "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/classify", "/score", "/v1/score", "/rerank",
+    "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+)  # fmt: skip
+TEXT_ONLY = ("/v1/messages/count_tokens", "/tokenize", "/detokenize")
+
+
+class _Named(msgspec.Struct):
+    """Of a body, who is asked; the rest is skipped."""
+
+    model: str | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def application(models: Models) -> ASGIApp:
+    """All routes, for who may ask."""
+    told, sleep = _Told(models), _Sleep(models)
+    app = behind_errors(
+        [
+            *(Route(path, _Asked(models, wakes=True), methods=["POST"]) for path in WAKING),
+            *(Route(path, _Asked(models, wakes=False), methods=["POST"]) for path in TEXT_ONLY),
+            Route("/v1/models", told.models),
+            Route("/v1/models/{name:path}", told.model),
+            Route("/health", told.health),
+            Route("/ping", told.health, methods=["GET", "POST"]),
+            Route("/metrics", told.metrics),
+            Route("/v1/requests/{name}/explain", _Owned(models, _has_account), methods=["GET"]),
+            Route("/v1/responses/{name}", _Owned(models, _has_response), methods=["GET", "DELETE"]),
+            Route("/v1/responses/{name}/cancel", _Owned(models, _has_response), methods=["POST"]),
+            Route("/v1/stats", _Watched(models), methods=["GET"]),
+            Route("/sleep", sleep.sleep, methods=["POST"]),
+            Route("/wake_up", sleep.wake_up, methods=["POST"]),
+            Route("/is_sleeping", sleep.is_sleeping),
+        ]
+    )
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        await models.first.app(scope, receive, send)
+
+    app.router.default = elsewhere
+    return guarded(app, models.settings)
+
+
+class _Asked:
+    """A route whose body names the model, as an ASGI application."""
+
+    def __init__(self, models: Models, *, wakes: bool) -> None:
+        self._models, self._wakes = models, wakes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        models = self._models
+        try:
+            async with AsyncExitStack() as turn:
+                async with models.bodies.read(scope, receive) as body:
+                    model = models.find(await self._name(scope, body))
+                    if self._wakes or not model.serving.is_loaded:
+                        await turn.enter_async_context(models.turn(model, scope, receive))
+                # from here on held by the endpoint, which reads it again
+                await model.app(scope, replayed(body, receive), send)
+        except ClientGone:
+            return
+
+    async def _name(self, scope: Scope, body: bytes) -> str | None:
+        """Raises: HttpError 400 for a body that is no JSON, or no form."""
+        if not scope["path"].startswith("/v1/audio/"):
+            return parse(body, _NAMED).model
+        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+        form = await self._models.first.serving.in_thread(partial(read_form, content_type, body), True)
+        return next(iter(form.values.get("model", ())), None) or None
+
+
+def _has_account(model: Model, name: str) -> bool:
+    return model.serving.accounts.explain(name) is not None
+
+
+def _has_response(model: Model, name: str) -> bool:
+    return name in model.responses
+
+
+class _Owned:
+    """A route of what one of the models has, as an ASGI application; the first says that none has it."""
+
+    def __init__(self, models: Models, has: Any) -> None:
+        self._models, self._has = models, has
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name, models = scope["path_params"]["name"], self._models
+        model = next((each for each in models.all if self._has(each, name)), models.first)
+        await model.app(scope, receive, send)
+
+
+class _Watched:
+    """GET /v1/stats, as an ASGI application: ?model=NAME, or the first that is awake."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = Request(scope).query_params.get("model")
+        model = self._models.awake if name is None else self._models.find(name)
+        await model.app(scope, receive, send)
+
+
+class _Told:
+    """What is told of all."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def models(self, http: Request) -> Response:
+        """Each by each of its names."""
+        cards = [card for each in self._models.all for card in Status(each.serving).cards()]
+        return _json({"object": "list", "data": cards})
+
+    async def model(self, http: Request) -> Response:
+        """One of them."""
+        name = http.path_params["name"]
+        cards = Status(self._models.find(name).serving).cards()
+        return _json(next(card for card in cards if card["id"] == name))
+
+    async def health(self, http: Request) -> Response:
+        """200 once the first was loaded, while each can be asked; 503 with how each is otherwise."""
+        models = self._models
+        states = [{"name": each.name, **_state(each)} for each in models.all]
+        found = [state["status"] for state in states]
+        if not models.first.serving.is_loaded or models.is_draining:
+            status = found[0]
+        else:
+            wrong = [each for each in found if each not in (*SERVED, "unloaded", "loading")]
+            status = wrong[0] if wrong else min(found, key=("ok", "waking", "loading", "asleep", "unloaded").index)
+            status = "asleep" if status == "unloaded" else "waking" if status == "loading" else status
+        code = 200 if status in SERVED else 503
+        return _json({"status": status, "models": states}, code, {} if code == 200 else {"retry-after": "1"})
+
+    async def metrics(self, http: Request) -> Response:
+        """For Prometheus: of all that were loaded."""
+        loaded = [serving for serving in self._models.servings if serving.metrics is not None]
+        families = [
+            family
+            for serving in loaded
+            if serving.metrics is not None
+            for family in serving.metrics.families(serving.client.engines)
+        ]
+        return Response(Joined(families).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _state(model: Model) -> dict[str, Any]:
+    return {"status": model.status} if model.status else Status(model.serving).state()
+
+
+class _Sleep(Sleep):
+    """Of one, or of all."""
+
+    def __init__(self, models: Models) -> None:
+        super().__init__(models.first.serving)
+        self._models = models
+
+    def _check_open(self) -> None:
+        self._models.check_open()
+
+    def _of(self, http: Request) -> Sleeper:
+        name = http.query_params.get("model")
+        return _Chosen(self._models, self._models.all if name is None else [self._models.find(name)])
+
+
+class _Chosen:
+    """Some of the models."""
+
+    def __init__(self, models: Models, chosen: list[Model]) -> None:
+        self._models, self._chosen = models, chosen
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether all are."""
+        return all(each.is_asleep for each in self._chosen)
+
+    async def sleep(self) -> None:
+        """All, or none. Raises: EngineError."""
+        for each in self._chosen:
+            if each.takes_memory and not each.is_at_rest:
+                raise EngineError(f"{each.name} has requests, or is being started")
+        await asyncio.gather(*(each.sleep() for each in self._chosen))
+
+    async def wake(self) -> None:
+        """As many as may be awake at one time, from the first on. Raises: EngineError."""
+        for each in self._chosen[: self._models.settings.max_awake_models]:
+            try:
+                await self._models.wake(each)
+            except EngineError:
+                raise EngineError(f"{each.name} cannot be started; the server's log says why") from None
+
+
+def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(answer), status, headers, "application/json")

@@ -1,0 +1,202 @@
+"""Several models behind one server: each answers by its name, and has the memory when it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from albireo.api.locate import BUNDLED
+from albireo.server.app_of_several import TEXT_ONLY, WAKING
+from albireo.server.endpoints.docs import openapi
+from server_process import Server, has_ended, wait_until
+
+ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled one; one whose advice is to end soon, so that its answers are others; one that is damaged."""
+    folder = tmp_path_factory.mktemp("models")
+    found = {name: Path(shutil.copytree(BUNDLED, folder / name)) for name in ("long", "short", "damaged")}
+    config = json.loads((found["short"] / "config.json").read_text())
+    config["num_hidden_layers"] -= 1
+    (found["short"] / "config.json").write_text(json.dumps(config))
+    weights = found["damaged"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(models: dict[str, Path]) -> Iterator[Server]:
+    """One model at a time, and one that cannot be loaded; steps can be held."""
+    made = Server(*(str(models[name]) for name in ("long", "short", "damaged")), "--switch-after", "0.2",
+                  is_poisoned=True).wait_until_ready()  # fmt: skip
+    yield made
+    made.stop()
+
+
+def texts(server: Server, model: str | None) -> Any:
+    answer = server.http.post("/v1/completions", json={**ASK, **({} if model is None else {"model": model})})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["text"]
+
+
+def statuses(server: Server) -> dict[str, str]:
+    return {each["name"]: each["status"] for each in server.http.get("/health").json()["models"]}
+
+
+@pytest.fixture(scope="module")
+def alone(models: dict[str, Path], server: Server) -> dict[str, str]:
+    """What each says on a server of its own."""
+    with ExitStack() as stack:
+        short = Server(str(models["short"])).wait_until_ready()
+        stack.callback(short.stop)
+        found = {"long": texts(server, None), "short": texts(short, None)}
+    assert found["long"] != found["short"]
+    return found
+
+
+def test_each_answers_by_its_name_and_the_other_gives_its_memory_back(both: Server, alone: dict[str, str]) -> None:
+    assert texts(both, None) == alone["long"]
+    (worker,) = both.workers()
+    for name in ("short", "long", "short"):
+        assert texts(both, name) == alone[name]
+        assert has_ended(worker)
+        (worker,) = both.workers()
+        asleep = "long" if name == "short" else "short"
+        assert statuses(both) | {"damaged": ""} == {name: "ok", asleep: "asleep", "damaged": ""}
+    # who counts tokens needs no engine
+    assert both.http.post("/tokenize", json={"prompt": "a fox", "model": "long"}).json()["count"] > 0
+    assert both.workers() == [worker]
+    answer = both.http.post("/v1/completions", json={**ASK, "model": "short", "request_id": "known"})
+    assert both.http.get(f"/v1/requests/{answer.json()['id']}/explain").json()["state"] == "over"
+    assert both.http.get("/v1/requests/nobody/explain").status_code == 404
+    kept = both.http.post("/v1/responses", json={"input": "A fox", "model": "short", "max_output_tokens": 16}).json()
+    assert texts(both, "long") and both.http.get(f"/v1/responses/{kept['id']}").json()["id"] == kept["id"]
+
+
+def test_who_streams_is_waited_for_and_who_keeps_asking_gives_way(
+    both: Server, alone: dict[str, str], open_stream: Any
+) -> None:
+    assert texts(both, "long") == alone["long"]
+    both.gate.hold(1)
+    open_stream(both, {**ASK, "model": "long", "stream": True})
+    wait_until(both.gate.is_holding, both)
+    said: dict[str, str] = {}
+
+    def ask(key: str, model: str) -> None:
+        said[key] = texts(both, model)
+
+    asking = [threading.Thread(target=ask, args=("first", "short"))]
+    asking[0].start()
+    wait_until(lambda: len(both.workers()) == 1 and statuses(both)["short"] == "asleep", both)
+    # once the other one is due, this waits for its turn behind it
+    asyncio.run(asyncio.sleep(0.5))
+    asking.append(threading.Thread(target=ask, args=("second", "long")))
+    asking[1].start()
+    both.gate.open()
+    for each in asking:
+        each.join(60)
+    assert said == {"first": alone["short"], "second": alone["long"]}
+    events = [json.loads(line) for line in list(both.lines) if line.startswith("{")]
+    order = [(each.get("event"), each.get("model")) for each in events if each.get("model")]
+    assert order[-4:] == [("asleep", "long"), ("awake", "short"), ("asleep", "short"), ("awake", "long")]
+    streamed = [each for each in events if each.get("path") == "/v1/completions" and each.get("finish")]
+    assert {(each["status"], each["output_tokens"]) for each in streamed} == {(200, 12)}
+
+
+def test_a_killed_engine_comes_back_and_gives_way(both: Server, alone: dict[str, str]) -> None:
+    assert texts(both, "long") == alone["long"]
+    both.gate.hold(1)
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.append(texts(both, "long")))
+    asking.start()
+    both.kill_held()
+    both.gate.open()
+    assert texts(both, "short") == alone["short"]
+    asking.join(60)
+    assert said == [alone["long"]] and statuses(both)["short"] == "ok"
+    (worker,) = both.workers()
+    os.kill(worker, signal.SIGKILL)
+    assert texts(both, "long") == alone["long"] and texts(both, "short") == alone["short"]
+
+
+def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, str]) -> None:
+    for _ in range(2):
+        refusal = both.http.post("/v1/completions", json={**ASK, "model": "damaged"})
+        assert refusal.status_code == 503 and refusal.json()["error"]["code"] == "model_not_loaded"
+        assert "safetensors" not in refusal.text and both.workers() == []
+        health = both.http.get("/health")
+        assert (health.status_code, health.json()["status"], statuses(both)["damaged"]) == (503, "failed", "failed")
+        assert texts(both, "short") == alone["short"]
+    assert both.http.post("/wake_up?model=damaged").status_code == 503
+    both.wait_for("damaged cannot be started: .*safetensors")
+
+
+def test_what_is_told_is_of_all(both: Server) -> None:
+    assert texts(both, "long") and texts(both, "short")
+    client = both.client()
+    assert [model.id for model in client.models.list()] == ["long", "short", "damaged"]
+    assert client.models.retrieve("short").id == "short"
+    with pytest.raises(openai.NotFoundError, match="long, short, damaged"):
+        client.completions.create(model="other", prompt="a")
+    assert both.http.get("/v1/models/other").status_code == 404
+    families = list(text_string_to_metric_families(both.http.get("/metrics").text))
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        samples = [(each.name, tuple(sorted(each.labels.items()))) for each in family.samples]
+        assert len(set(samples)) == len(samples)
+        if family.samples:
+            assert {each.labels["model_name"] for each in family.samples} <= {"long", "short"}
+    (running,) = (family for family in families if family.name == "vllm:generation_tokens")
+    assert {each.labels["model_name"] for each in running.samples} == {"long", "short"}
+    with both.http.stream("GET", "/v1/stats?model=short") as stats:
+        assert next(stats.iter_lines()).startswith("data: {")
+    assert both.http.get("/v1/stats?model=other").status_code == 404
+    assert both.http.get("/").status_code == 200 and both.http.post("/v1/files").status_code >= 400
+    bad = both.http.post("/v1/completions", content=b"{")
+    assert bad.status_code == 400 and both.http.post("/v1/completions", json={"model": 5}).status_code == 400
+
+
+def test_one_is_sent_to_sleep_and_woken_by_name(both: Server) -> None:
+    assert texts(both, "short")
+    assert both.http.post("/sleep?model=short").status_code == 200 and both.workers() == []
+    assert both.http.get("/is_sleeping").json() == {"is_sleeping": True}
+    assert both.http.post("/wake_up?model=long").status_code == 200
+    assert both.http.get("/is_sleeping?model=long").json() == {"is_sleeping": False}
+    assert both.http.get("/is_sleeping?model=short").json() == {"is_sleeping": True}
+    assert both.http.post("/sleep").status_code == 200 and both.workers() == []
+    assert both.http.post("/wake_up").status_code == 200 and statuses(both)["long"] == "ok"
+    assert both.http.post("/sleep?model=other").status_code == 404
+
+
+def test_two_may_be_awake_and_all_sleep_by_themselves(models: dict[str, Path], start: Any) -> None:
+    names = (f"a={models['long']}", f"b={models['short']}", f"c={models['long']}")
+    server = start(*names, "--max-awake-models", "2", "--sleep-after", "30", "--api-key", "sesame", is_ready=False)
+    server.wait_for(" is ready after .* s; 2 more when asked for")
+    assert server.http.get("/v1/models").status_code == 401
+    server.http.headers["authorization"] = "Bearer sesame"
+    assert texts(server, "a") and texts(server, "b") and len(server.workers()) == 2
+    assert texts(server, "a") and texts(server, "c") and len(server.workers()) == 2
+    assert statuses(server) == {"a": "ok", "b": "asleep", "c": "ok"}
+    infos = [line for line in server.http.get("/metrics").text.splitlines() if "cache_config_info{" in line]
+    assert len(infos) == 3 and all('gpu_memory_utilization="0.45"' in line for line in infos)
+
+
+def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
+    others = {"/v1/batches", "/v1/files", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up",
+              "/ping"}  # fmt: skip
+    posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
+    assert posts == {*WAKING, *TEXT_ONLY, *others}

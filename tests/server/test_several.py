@@ -27,11 +27,11 @@ ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperat
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The bundled one; one whose advice is to end soon, so that its answers are others; one that is damaged."""
+    """The bundled one; one that says something else; one that is damaged."""
     folder = tmp_path_factory.mktemp("models")
     found = {name: Path(shutil.copytree(BUNDLED, folder / name)) for name in ("long", "short", "damaged")}
     config = json.loads((found["short"] / "config.json").read_text())
-    config["num_hidden_layers"] -= 1
+    config["rms_norm_eps"] = 0.5
     (found["short"] / "config.json").write_text(json.dumps(config))
     weights = found["damaged"] / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

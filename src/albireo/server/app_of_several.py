@@ -6,6 +6,7 @@ Made by run.py. What is not here is answered by the first model's application, s
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from albireo.errors import EngineError
 from albireo.server.app import behind_errors, guarded
-from albireo.server.body import ClientGone, parse, replayed
+from albireo.server.body import WAITED, ClientGone, parse, replayed
 from albireo.server.endpoints.sleep import Sleep, Sleeper
 from albireo.server.endpoints.status import SERVED, Status
 from albireo.server.form import read_form
@@ -83,9 +84,10 @@ class _Asked:
         try:
             async with AsyncExitStack() as turn:
                 async with models.bodies.read(scope, receive) as body:
-                    model = models.find(await self._name(scope, body))
+                    model, arrival_s = models.find(await self._name(scope, body)), time.monotonic()
                     if self._wakes or not model.serving.is_loaded:
                         await turn.enter_async_context(models.turn(model, scope, receive))
+                scope[WAITED] = time.monotonic() - arrival_s
                 # from here on held by the endpoint, which reads it again
                 await model.app(scope, replayed(body, receive), send)
         except ClientGone:
@@ -152,7 +154,7 @@ class _Told:
     async def health(self, http: Request) -> Response:
         """200 once the first was loaded, while each can be asked; 503 with how each is otherwise."""
         models = self._models
-        states = [{"name": each.name, **_state(each)} for each in models.all]
+        states = [{"name": each.name, **_state(each), **models.waited_for(each)} for each in models.all]
         found = [state["status"] for state in states]
         if not models.first.serving.is_loaded or models.is_draining:
             status = found[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 BODY_TIMEOUT_S = 60.0
 #: Bodies of the largest size that are held at one time.
 MAX_TOTAL = 16
+#: Key of a scope: seconds that a request waited for its model to be awake, before its endpoint had it.
+WAITED = "albireo.waited_s"
 _PATH = re.compile(r" - at `\$\.([^`\[.]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
@@ -77,6 +80,12 @@ class Bodies:
             code="body_too_large",
             headers={"connection": "close"},
         )
+
+
+def received_s(scope: Scope) -> float:
+    """When a request came that is handed on now; monotonic clock."""
+    waited_s: float = scope.get(WAITED, 0.0)
+    return time.monotonic() - waited_s
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

@@ -18,7 +18,7 @@ from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import EngineError
 from albireo.server.accounts import Account
-from albireo.server.body import ClientGone
+from albireo.server.body import WAITED, ClientGone
 from albireo.server.errors import NO_RETRY, HttpError, ended, refused
 from albireo.server.guard import ACCOUNT
 from albireo.server.serving import Serving
@@ -94,8 +94,9 @@ class Generation:
         self._watching = asyncio.create_task(self._watch())
         if self._timeout_s is not None:
             words = f"the request took longer than {self._timeout_s:g} s"
+            left_s = max(0.0, self._timeout_s - self.scope.get(WAITED, 0.0))
             late = HttpError(504, words, code="deadline_exceeded", headers=NO_RETRY)
-            self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._inbox.fail, late)
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._inbox.fail, late)
         return self
 
     async def __aexit__(self, *_: Any) -> None:

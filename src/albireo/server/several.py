@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope
 
 from albireo.errors import ConfigError, EngineError
@@ -117,8 +118,7 @@ class Model:
         if (failure := self.serving.failure()) is not None:
             raise failure
         self.woken_s, self._has_failed = time.monotonic(), False
-        words = '{"time":%.3f,"event":"awake","model":"%s","load_s":%.2f}'
-        _LOG.info(words, time.time(), self.name, self.woken_s - started_s)
+        self._log("awake", load_s=round(self.woken_s - started_s, 2))
 
     async def _replace(self) -> None:
         """It cannot run as it is: end that, and begin anew when it is asked for. Its accounts are kept."""
@@ -137,7 +137,11 @@ class Model:
         if not self.is_at_rest:
             raise EngineError(f"{self.name} has work to do, or is being started")
         await self.serving.client.sleep()
-        _LOG.info('{"time":%.3f,"event":"asleep","model":"%s"}', time.time(), self.name)
+        self._log("asleep")
+
+    def _log(self, event: str, **more: float) -> None:
+        line = {"time": round(time.time(), 3), "event": event, "model": self.name, **more}
+        _LOG.info("%s", msgspec.json.encode(line).decode())
 
 
 class Models:
@@ -198,6 +202,10 @@ class Models:
         raise HttpError(
             404, f"the model {name!r:.100} does not exist; there is {known}", param="model", code="model_not_found"
         )
+
+    def waited_for(self, model: Model) -> dict[str, Any]:
+        """How many requests wait until it is awake."""
+        return {"num_waiting": self._turns.num_waiting_for(model)}
 
     # -- a request -----------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,10 @@ class Turns:
         """Requests whose models are not there."""
         return len(self._waiting)
 
+    def num_waiting_for(self, model: Sleeper) -> int:
+        """Of them, those for one model."""
+        return sum(each.model is model for each in self._waiting)
+
     def ask(self, model: Sleeper) -> Waiter:
         """Have a model, now or in a while; withdraw() ends it."""
         waiter = Waiter(model)

@@ -5,7 +5,6 @@ Used by completions.py and chat.py beside it, which say how each of these looks.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from albireo.api.admission import Submission
-from albireo.server.body import ClientGone, parse
+from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.forms import blaming
 from albireo.server.generation import Generation, new_id
 from albireo.server.protocol.fields import GenerationFields
@@ -55,7 +54,7 @@ class GeneratingEndpoint(Generic[R]):
     answer: Callable[[Serving, R, Generation], Answer]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
+        arrival_s = received_s(scope)
         serving = self.serving
         try:
             async with serving.bodies.read(scope, receive) as body:
@@ -70,7 +69,7 @@ class GeneratingEndpoint(Generic[R]):
                 name,
                 submissions,
                 priority=request.priority or 0,
-                received_s=received_s,
+                received_s=arrival_s,
                 wants_stream=bool(request.stream),
             ) as generation:
                 answer = self.answer(serving, request, generation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from albireo.errors import EngineError
 from albireo.params import SamplingParams
 from albireo.server import intake
 from albireo.server.blocks import Block, BlockReader, Change
-from albireo.server.body import ClientGone, parse
+from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.conversation import readable
 from albireo.server.dialects import anthropic
 from albireo.server.errors import refused
@@ -49,7 +48,7 @@ class Messages:
         self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
+        arrival_s = received_s(scope)
         serving = self._serving
         try:
             async with serving.bodies.read(scope, receive) as body:
@@ -60,7 +59,7 @@ class Messages:
             name = new_id("msg", None)
             streams = bool(request.stream)
             async with Generation(
-                serving, scope, receive, name, submissions, priority=0, received_s=received_s, wants_stream=streams
+                serving, scope, receive, name, submissions, priority=0, received_s=arrival_s, wants_stream=streams
             ) as generation:
                 answer = Answer(serving, chat, generation)
                 with blaming(chat, anthropic.FORM):

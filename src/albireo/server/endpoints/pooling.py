@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Tracked
-from albireo.server.body import ClientGone, parse
+from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.errors import HttpError
 from albireo.server.generation import Generation, new_id
 from albireo.server.pooling_intake import placed
@@ -64,7 +64,7 @@ class PoolingEndpoint(Generic[R]):
         self._decoder: Any = msgspec.json.Decoder(kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
+        arrival_s = received_s(scope)
         serving = self._serving
         try:
             async with serving.bodies.read(scope, receive) as body:
@@ -78,7 +78,7 @@ class PoolingEndpoint(Generic[R]):
                 name,
                 asked.submissions,
                 priority=request.priority or 0,
-                received_s=received_s,
+                received_s=arrival_s,
                 wants_stream=False,
             ) as generation:
                 await _finished(generation, asked)

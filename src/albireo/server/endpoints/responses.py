@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from albireo.api.admission import Submission
 from albireo.server import intake
-from albireo.server.body import ClientGone, parse
+from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.dialects import responses as dialect
 from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
@@ -35,7 +34,7 @@ class Responses:
         self._serving, self._store = serving, store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
+        arrival_s = received_s(scope)
         serving = self._serving
         try:
             async with serving.bodies.read(scope, receive) as body:
@@ -44,11 +43,11 @@ class Responses:
             writer = ResponseWriter(serving, request, chat, new_id("resp", None), submissions[0])
             stored = Stored(writer, messages)
             if request.background:
-                self._start(scope, stored, chat, submissions, received_s)
+                self._start(scope, stored, chat, submissions, arrival_s)
                 shown = Follower(serving, writer, 0) if request.stream else whole(writer.answer)
                 await shown(scope, receive, send)
                 return
-            async with self._generation(scope, receive, writer, submissions, received_s) as generation:
+            async with self._generation(scope, receive, writer, submissions, arrival_s) as generation:
                 with dialect.in_its_words(chat):
                     if request.stream:
                         await self._stream(generation, stored, send)
@@ -83,7 +82,7 @@ class Responses:
         receive: Receive,
         writer: ResponseWriter,
         submissions: list[Submission],
-        received_s: float,
+        arrival_s: float,
     ) -> Generation:
         request = writer.request
         return Generation(
@@ -93,7 +92,7 @@ class Responses:
             writer.answer.id,
             submissions,
             priority=request.priority or 0,
-            received_s=received_s,
+            received_s=arrival_s,
             wants_stream=bool(request.stream or request.background),
         )
 
@@ -128,10 +127,10 @@ class Responses:
         stored: Stored,
         chat: ChatRequest,
         submissions: list[Submission],
-        received_s: float,
+        arrival_s: float,
     ) -> None:
         self._store.check_background()
-        generation = self._generation(dict(scope), _nobody_leaves, stored.writer, submissions, received_s)
+        generation = self._generation(dict(scope), _nobody_leaves, stored.writer, submissions, arrival_s)
         stored.writer.begin()
         stored.task = asyncio.create_task(self._run(generation, stored, chat))
         self._store.put(stored)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +23,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.errors import EngineError
 from albireo.outputs import Transcript
 from albireo.params import SamplingParams
-from albireo.server.body import ClientGone, converted
+from albireo.server.body import ClientGone, converted, received_s
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.form import Form, read_form
 from albireo.server.generation import Generation, new_id
@@ -72,7 +71,7 @@ class Transcriptions:
     task: Task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s, serving = time.monotonic(), self.serving
+        arrival_s, serving = received_s(scope), self.serving
         try:
             async with serving.bodies.read(scope, receive) as body:
                 content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
@@ -81,7 +80,7 @@ class Transcriptions:
                 heard = await self._heard(request, form.file)
                 del body, form
             name = new_id("transcribe", request.request_id)
-            run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=received_s)
+            run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=arrival_s)
             finds_first = self._transcriber.finds_language_first
             if heard.asked.language is None and finds_first and len(heard.windows) > 1:
                 # what is spoken in the first window is in the others

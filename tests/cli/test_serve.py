@@ -20,8 +20,10 @@ from albireo.server.settings import TEMPLATE_KWARGS, ServerSettings
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
-    def serve(settings: ServerSettings, engine: dict[str, Any], places: list[Place], say: Any) -> None:
-        calls.append((settings, engine, [place.share for place in places]))
+    def serve(
+        settings: ServerSettings, engine: dict[str, Any], places: list[Place], say: Any, others: Any = None
+    ) -> None:
+        calls.append((settings, engine, [place.share for place in places], *([] if others is None else [others])))
 
     monkeypatch.setattr(albireo.server.run, "serve", serve)
     return calls
@@ -63,6 +65,52 @@ def test_a_directory_gives_its_name(albireo: Any, served: list[Any], tmp_path: P
     assert albireo("serve", str(tmp_path / "fox")).exit_code == 0
     settings, engine, _ = served[0]
     assert settings.served_model_name == ("fox",) and engine == {"model": str(tmp_path / "fox")}
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("fox", "owl", "a=b", "more/fox"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_several_models_by_their_names(albireo: Any, served: list[Any], folders: Path) -> None:
+    assert albireo("serve", "fox", "big=owl", "a=b", "--memory-utilization", "0.6").exit_code == 0
+    settings, engine, _, others = served[0]
+    assert settings.served_model_name == ("fox",) and engine == {"model": "fox", "memory_utilization": 0.6}
+    assert others == {"big": "owl", "a=b": "a=b"}
+    assert albireo("serve", "x=fox", "y=more/fox", "--max-awake-models", "3").exit_code == 0
+    settings, engine, _, others = served[1]
+    assert settings.served_model_name == ("x",) and engine == {"model": "fox", "memory_utilization": 0.45}
+    assert others == {"y": "more/fox"}
+    assert albireo("serve", "x=fox").exit_code == 0
+    settings, engine, _ = served[2]
+    assert settings.served_model_name == ("x",) and engine == {"model": "fox"}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fox", "more/fox"], "two models answer to 'fox'"),
+        (["x=fox", "y=owl", "x=owl"], "two models answer to 'x'"),
+        (["fox", "nowhere"], "no directory nowhere"),
+        (["fox", "y=nowhere"], "no directory nowhere"),
+        (["fox", "owl", "--served-model-name", "x"], "write NAME=MODEL"),
+        (["x=fox", "--served-model-name", "y"], "the model is named x"),
+        (["fox", "owl", "--batch-dir", "b"], "batch_dir goes with one model"),
+        (["fox", "owl", "--enable-lora"], "enable_lora goes with one model"),
+        (["fox", "owl", "--enable-lora", "--lora-modules", "a=b"], "lora_modules goes with one model"),
+        (["fox", "owl", "--distributed-executor-backend", "ray"], "ray goes with one model"),
+        (["fox", "owl", "--max-awake-models", "0"], "max_awake_models=0"),
+        (["fox", "owl", "--switch-after", "-1"], "switch_after=-1"),
+    ],
+)
+def test_what_several_models_cannot_be(
+    albireo: Any, served: list[Any], folders: Path, args: list[str], words: str
+) -> None:
+    result = albireo("serve", *args)
+    assert result.exit_code == 1 and words in result.stderr and served == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -41,20 +40,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def both(models: dict[str, Path]) -> Iterator[Server]:
     """One model at a time, and one that cannot be loaded; steps can be held."""
-    made = Server(*(str(models[name]) for name in ("long", "short", "damaged")), "--switch-after", "0.2",
+    made = Server(*(str(models[name]) for name in ("long", "short", "damaged")), "--switch-after", "0",
                   is_poisoned=True).wait_until_ready()  # fmt: skip
     yield made
-    made.stop()
+    assert made.stop() == 0
 
 
-def texts(server: Server, model: str | None) -> Any:
-    answer = server.http.post("/v1/completions", json={**ASK, **({} if model is None else {"model": model})})
+def texts(server: Server, model: str | None, **fields: Any) -> Any:
+    answer = server.http.post("/v1/completions", json={**ASK, **fields, **({} if model is None else {"model": model})})
     assert answer.status_code == 200, answer.text
     return answer.json()["choices"][0]["text"]
 
 
 def statuses(server: Server) -> dict[str, str]:
     return {each["name"]: each["status"] for each in server.http.get("/health").json()["models"]}
+
+
+def waiting(server: Server) -> dict[str, int]:
+    return {each["name"]: each["num_waiting"] for each in server.http.get("/health").json()["models"]}
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +100,26 @@ def test_who_streams_is_waited_for_and_who_keeps_asking_gives_way(
     said: dict[str, str] = {}
 
     def ask(key: str, model: str) -> None:
-        said[key] = texts(both, model)
+        said[key] = texts(both, model, request_id=key)
 
     asking = [threading.Thread(target=ask, args=("first", "short"))]
     asking[0].start()
-    wait_until(lambda: len(both.workers()) == 1 and statuses(both)["short"] == "asleep", both)
-    # once the other one is due, this waits for its turn behind it
-    asyncio.run(asyncio.sleep(0.5))
+    wait_until(lambda: waiting(both) == {"long": 0, "short": 1, "damaged": 0}, both)
     asking.append(threading.Thread(target=ask, args=("second", "long")))
     asking[1].start()
+    wait_until(lambda: waiting(both) == {"long": 1, "short": 1, "damaged": 0}, both)
+    # of those that wait one leaves, and one has waited long enough
+    open_stream(both, {**ASK, "model": "damaged"}).close()
+    late = both.http.post("/v1/completions", json={**ASK, "model": "damaged"}, headers={"x-request-timeout": "0.05"})
+    assert late.status_code == 504 and late.json()["error"]["code"] == "deadline_exceeded"
+    wait_until(lambda: waiting(both)["damaged"] == 0, both)
+    assert both.http.post("/sleep").status_code == 409
     both.gate.open()
     for each in asking:
         each.join(60)
     assert said == {"first": alone["short"], "second": alone["long"]}
+    parts = both.http.get("/v1/requests/cmpl-second/explain").json()["parts"]
+    assert parts["admission_s"] > 0.01
     events = [json.loads(line) for line in list(both.lines) if line.startswith("{")]
     order = [(each.get("event"), each.get("model")) for each in events if each.get("model")]
     assert order[-4:] == [("asleep", "long"), ("awake", "short"), ("asleep", "short"), ("awake", "long")]
@@ -143,6 +153,28 @@ def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, st
         assert texts(both, "short") == alone["short"]
     assert both.http.post("/wake_up?model=damaged").status_code == 503
     both.wait_for("damaged cannot be started: .*safetensors")
+
+
+def test_one_that_cannot_be_started_again_is_made_anew_when_it_is_asked(both: Server, alone: dict[str, str]) -> None:
+    assert texts(both, "short", request_id="before") == alone["short"]
+    (worker,) = both.workers()
+    both.gate.break_one()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: statuses(both)["short"] == "failed", both)
+    assert both.http.get("/health").status_code == 503
+    assert texts(both, "long") == alone["long"] and texts(both, "short") == alone["short"]
+    assert both.http.get("/v1/requests/cmpl-before/explain").json()["state"] == "over"
+    both.gate.break_one()
+    assert both.http.post("/v1/completions", json={**ASK, "model": "long"}).status_code == 503
+    assert statuses(both)["long"] == "asleep" and texts(both, "long") == alone["long"]
+
+
+def test_without_the_first_there_is_no_server(models: dict[str, Path]) -> None:
+    server = Server(str(models["damaged"]), str(models["long"]))
+    try:
+        assert server.wait_for_end() == 1 and "safetensors" in server.lines[-1]
+    finally:
+        server.stop()
 
 
 def test_what_is_told_is_of_all(both: Server) -> None:
@@ -182,9 +214,18 @@ def test_one_is_sent_to_sleep_and_woken_by_name(both: Server) -> None:
     assert both.http.post("/sleep?model=other").status_code == 404
 
 
-def test_two_may_be_awake_and_all_sleep_by_themselves(models: dict[str, Path], start: Any) -> None:
+def test_they_sleep_by_themselves(models: dict[str, Path], start: Any, alone: dict[str, str]) -> None:
+    server = start(str(models["long"]), str(models["short"]), "--sleep-after", "0.2")
+    for name in ("short", "long"):
+        wait_until(lambda: not server.workers(), server)
+        assert texts(server, name) == alone[name]
+    wait_until(lambda: set(statuses(server).values()) == {"asleep"}, server)
+    assert server.http.get("/health").status_code == 200
+
+
+def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
     names = (f"a={models['long']}", f"b={models['short']}", f"c={models['long']}")
-    server = start(*names, "--max-awake-models", "2", "--sleep-after", "30", "--api-key", "sesame", is_ready=False)
+    server = start(*names, "--max-awake-models", "2", "--api-key", "sesame", is_ready=False)
     server.wait_for(" is ready after .* s; 2 more when asked for")
     assert server.http.get("/v1/models").status_code == 401
     server.http.headers["authorization"] = "Bearer sesame"

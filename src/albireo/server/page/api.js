@@ -15,6 +15,9 @@ export class Refused extends Error {
 export const key = () => sessionStorage.getItem(STORE) ?? "";
 export const setKey = (value) => (value ? sessionStorage.setItem(STORE, value) : sessionStorage.removeItem(STORE));
 
+/** Of several models the one to look at, by ?model= of the page's address; null: the first, or the one that is awake. */
+export const wanted = new URLSearchParams(location.search).get("model");
+
 /** What this page asked for, the last requests: id of the answer -> what it is. */
 export const mine = new Map();
 

@@ -1,6 +1,6 @@
 // The page's beginning: asks for a key where one is needed, waits for the model, then starts its parts.
 
-import { ask, key, setKey } from "./api.js";
+import { ask, key, setKey, wanted } from "./api.js";
 import { say } from "./draw.js";
 import { startLive } from "./live.js";
 import { startLoad } from "./load.js";
@@ -44,7 +44,7 @@ async function ready() {
     try {
       const { data } = await (await ask("/v1/models")).json();
       byId("key-open").hidden = !key();
-      return data[0];
+      return data.find((each) => each.id === wanted) ?? data[0];
     } catch (error) {
       if (error.status === 401) {
         showState("key needed", "bad");

@@ -1,7 +1,7 @@
 // The live view: reads /v1/stats while the page is seen, keeps the last minute, and lets the views draw.
 // Started by app.js. Does not know how anything is drawn.
 
-import { ask, events } from "./api.js";
+import { ask, events, wanted } from "./api.js";
 import { startBlocks } from "./blocks.js";
 import { startCharts } from "./charts.js";
 import { startRequests } from "./requests.js";
@@ -67,7 +67,7 @@ async function follow(take, showState) {
     const hide = () => document.hidden && stop.abort();
     document.addEventListener("visibilitychange", hide);
     try {
-      for await (const event of events(await ask("/v1/stats", { signal: stop.signal }))) take(event);
+      for await (const event of events(await ask(wanted ? `/v1/stats?model=${encodeURIComponent(wanted)}` : "/v1/stats", { signal: stop.signal }))) take(event);
     } catch (error) {
       if (error.name !== "AbortError") showState(error.status === 401 ? "key needed" : "no connection", "bad");
     }

@@ -223,6 +223,37 @@ def test_they_sleep_by_themselves(models: dict[str, Path], start: Any, alone: di
     assert server.http.get("/health").status_code == 200
 
 
+def test_at_the_end_who_waits_is_told_and_who_runs_is_finished(
+    models: dict[str, Path], start: Any, alone: dict[str, str]
+) -> None:
+    server = start(str(models["long"]), str(models["short"]), is_poisoned=True)
+    server.gate.hold(1)
+    said: dict[str, Any] = {}
+
+    def ask(model: str) -> None:
+        said[model] = server.http.post("/v1/completions", json={**ASK, "model": model})
+
+    asking = [threading.Thread(target=ask, args=(model,)) for model in ("long", "short")]
+    asking[0].start()
+    wait_until(server.gate.is_holding, server)
+    asking[1].start()
+    wait_until(lambda: waiting(server)["short"] == 1, server)
+    server.process.send_signal(signal.SIGTERM)
+    asking[1].join(60)
+    assert said["short"].status_code == 503 and said["short"].json()["error"]["code"] == "shutting_down"
+    server.gate.open()
+    asking[0].join(60)
+    assert said["long"].json()["choices"][0]["text"] == alone["long"] and server.wait_for_end() == 0
+
+
+def test_a_form_names_its_model_too(both: Server) -> None:
+    def send(name: str) -> Any:
+        return both.http.post("/v1/audio/transcriptions", files={"file": ("a.wav", b"RIFF")}, data={"model": name})
+
+    assert texts(both, "long") and send("short").json()["error"]["param"] == "model"
+    assert statuses(both)["short"] == "ok" and send("other").json()["error"]["code"] == "model_not_found"
+
+
 def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
     names = (f"a={models['long']}", f"b={models['short']}", f"c={models['long']}")
     server = start(*names, "--max-awake-models", "2", "--api-key", "sesame", is_ready=False)

@@ -69,11 +69,15 @@ _OTHERS = (
     ("get", "/version", "The version."),
     ("get", "/metrics", "For Prometheus."),
 )
+#: A server of several models takes it where no body names one.
+_MODEL = ("model", "string", "Of several models which; by default all, or the first that is awake.")
 _PAGE = (("limit", "integer", "At most so many."), ("after", "string", "Only those behind this id."))
 #: Path -> what may stand behind its question mark: name, type, what it does.
 _QUERIES = {
-    "/sleep": (("level", "integer", "1 or 2, which are the same here."),),
-    "/wake_up": (("tags", "string", "weights or kv_cache; either wakes all."),),
+    "/sleep": (("level", "integer", "1 or 2, which are the same here."), _MODEL),
+    "/wake_up": (("tags", "string", "weights or kv_cache; either wakes all."), _MODEL),
+    "/is_sleeping": (_MODEL,),
+    "/v1/stats": (_MODEL,),
     "/v1/responses/{name}": (
         ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
         ("starting_after", "integer", "Only those behind the one with this sequence_number."),

@@ -47,6 +47,11 @@ WITH_STATES = {
     "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, of two matrices each; a norm of groups",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
+#: Architectures whose layers keep a state and of which nothing is new but who reads what, and calls element by element:
+#: their kernels are those of others. Tests of kernels, of levels and of GPUs leave them out.
+OF_WIRING = {
+    "falcon_h1": "Mamba 2 and attention on one norm, numbers on what linears give, rows of several side by side",
+}
 #: The same of what variants.py makes of architectures.
 OF_VARIANTS = {
     "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",

@@ -5,7 +5,7 @@ Called by tiny_models.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
@@ -47,6 +47,27 @@ def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
     ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
     return shapes | {"model.norm.weight": (hidden,)} | ends
+
+
+def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Falcon-H1."""
+    hidden, width, values = config["hidden_size"], config["intermediate_size"], config["mamba_d_ssm"]
+    values = values or config["mamba_expand"] * hidden
+    of_b, flags = config["mamba_n_groups"] * config["mamba_d_state"], {"has_bias": False}
+    flags["has_conv_bias"] = config["mamba_conv_bias"]
+    of_mamba = mamba_shapes(hidden, config["mamba_n_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    if not config["mamba_rms_norm"]:
+        del of_mamba["norm.weight"]
+    of_ffn: Shapes = {f"{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
+    of_ffn["down_proj.weight"] = (hidden, width)
+    parts = {"self_attn": _attention(config), "mamba": of_mamba, "feed_forward": of_ffn}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
+        of_layer |= {f"{part}.{name}": shape for part, found in parts.items() for name, shape in found.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
 
 
 def _nemotron_mamba(config: Mapping[str, Any]) -> Shapes:
@@ -99,3 +120,11 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
             latents |= {"fc1_latent_proj.bias": (latent,), "fc2_latent_proj.bias": (hidden,)}
         shapes |= latents
     return shapes
+
+
+#: Architectures with such layers -> what their checkpoints hold.
+OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    "falcon_h1": falcon_h1_shapes,
+    "granitemoehybrid": granite_hybrid_shapes,
+    "nemotron_h": nemotron_h_shapes,
+}

@@ -21,7 +21,7 @@ from albireo.models.config import ModelConfig, parse_config
 from albireo.models.weights import _wanted_shapes
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
-from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
+from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -168,10 +168,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return layer_norm_shapes(config)
     if config["model_type"] in SHORT_CONVS:
         return short_conv_shapes(config)
-    if config["model_type"] == "nemotron_h":
-        return nemotron_h_shapes(config)
-    if config["model_type"] == "granitemoehybrid":
-        return granite_hybrid_shapes(config)
+    if config["model_type"] in OF_MAMBA:
+        return OF_MAMBA[config["model_type"]](config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads

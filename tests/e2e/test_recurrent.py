@@ -16,7 +16,7 @@ from albireo.params import PoolingParams, SamplingParams
 from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
-from representatives import WITH_STATES
+from representatives import OF_WIRING, WITH_STATES
 from tiny_models import make_checkpoint
 
 TINY = {name: dict(load_architecture(name).tiny) for name in WITH_STATES}
@@ -51,6 +51,17 @@ def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory
     answers, stats = Server.load(directory, **WAYS[way]).serve(requests(), stagger=1)
     assert_same_answers(answers, alone)
     assert way != "preempted" or preempted(stats, answers)
+
+
+@pytest.mark.parametrize("name", OF_WIRING)
+def test_the_same_of_architectures_whose_kernels_are_those_of_others(name: str, tmp_path: Path) -> None:
+    """In small chunks, and preempted."""
+    make_checkpoint(tmp_path, load_architecture(name).tiny, seed=5, dtype="bfloat16")
+    alone = Server.load(tmp_path).alone(requests())
+    options = {"max_num_batched_tokens": 19, "num_threads": 2, **WAYS["preempted"]}
+    answers, stats = Server.load(tmp_path, **options).serve(requests(), stagger=1)
+    assert_same_answers(answers, alone)
+    assert preempted(stats, answers)
 
 
 def test_continuations_go_on_from_the_prompt_of_all(directory: Path) -> None:

@@ -118,6 +118,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     assert str(graph.outputs["logits"].type) == f"float32[R, {config.vocab_size}]"
     assert str(graph.outputs["top_ids"].type) == "int32[G, 65]"
     origins = list(dict.fromkeys(node.origin for node in graph.nodes))
+    blocks = config.blocks
     attn = [f"layers.0.attn.{p}" for p in ("norm", "q", "k", "v", "rope", "kv", "attention", "o")]
     if isinstance(config.recurrent, GatedDeltaSettings):
         parts = ("norm", "qkv", "z", "gates", "conv", "delta_rule", "out_norm", "out")
@@ -125,13 +126,15 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     elif isinstance(config.recurrent, MambaSettings):
         parts = ("norm", "z", "xbc", "dt", "conv", "state", "out_norm", "out")
         attn = [f"layers.0.attn.{p}" for p in parts]
+        if blocks.attends_everywhere:  # on the same norm, before it
+            of_mixed = ("z", "values", "keys", "queries", *parts[2:])
+            attn = [f"layers.0.attn.{p}" for p in ("norm", *"qkv", "rope", "kv", "attention", "o", *of_mixed)]
     elif config.recurrent is not None:
         attn = [f"layers.0.conv.{p}" for p in ("norm", "in", "conv", "out")]
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
         mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
-    blocks = config.blocks
     if blocks.mixers:  # each layer is one of them, and experts have no gate
         experts = [f"experts.{p}" for p in ("up", "act", "down")]
         mlp = [f"layers.1.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
@@ -159,7 +162,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
     # of layers that keep a state: no ranks share them yet, and their gates stay numbers
     roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
-    roles |= {"xbc": None, "dt": "router"}
+    roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
     if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")

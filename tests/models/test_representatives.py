@@ -6,15 +6,33 @@ import pytest
 
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
-from representatives import ALL_REPRESENTATIVES, OF_SEVERAL_CACHES, WITH_STATES, mechanisms, mechanisms_of
+from representatives import (
+    ALL_REPRESENTATIVES,
+    OF_SEVERAL_CACHES,
+    OF_WIRING,
+    WITH_STATES,
+    mechanisms,
+    mechanisms_of,
+)
 from variants import VARIANTS
 
+#: Calls that are the same whatever is around them, of other rows or with another norm folded in.
+_PLAIN_CALLS = ("call elementwise(", "call linear(")
 
-@pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
+
+@pytest.mark.parametrize("name", sorted({*architectures(), *VARIANTS} - set(OF_WIRING)))
 def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
     shown = frozenset().union(*map(mechanisms, ALL_REPRESENTATIVES))
     missing = sorted(mechanisms(name) - shown)
     assert not missing, f"{name} has what no representative has; add it to tests/representatives.py: {missing}"
+
+
+@pytest.mark.parametrize("name", OF_WIRING)
+def test_of_wiring_only_who_reads_what_is_new(name: str) -> None:
+    shown = frozenset().union(*map(mechanisms, ALL_REPRESENTATIVES))
+    new = mechanisms(name) - shown
+    ops = [each for each in new if " reads as " not in each and not each.startswith(_PLAIN_CALLS)]
+    assert new and not ops, f"{name} has what tests of kernels should see: {ops}"
 
 
 @pytest.mark.parametrize("name", ALL_REPRESENTATIVES)

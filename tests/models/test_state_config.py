@@ -39,6 +39,14 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
         ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
         ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
+        ("falcon_h1", {"ssm_multipliers": [1.0] * 4}, "ssm_multipliers=.* must be 5 numbers"),
+        ("falcon_h1", {"mlp_multipliers": [1.0, 0.0]}, "mlp_multipliers=.* must be a list of numbers from 1e-06"),
+        ("falcon_h1", {"mamba_proj_bias": True}, "mamba_proj_bias=True is not supported; multipliers of linears with"),
+        ("falcon_h1", {"projectors_bias": True}, "'projectors_bias': True"),
+        ("falcon_h1", {"attention_bias": True}, "'attention_bias': True"),
+        ("falcon_h1", {"mamba_use_mlp": False}, "'mamba_use_mlp': False"),
+        ("falcon_h1", {"mamba_d_ssm": 50}, "mamba_d_head=12 must make mamba_d_ssm = 50 with mamba_n_heads=4"),
+        ("falcon_h1", {"layer_types": ["hybrid", "mamba"]}, "layer_types='mamba' is not supported"),
         ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
         ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
         ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
@@ -64,6 +72,13 @@ def test_layers_of_mamba_are_read_in_either_spelling() -> None:
     attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
     assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
     assert not any(attending.rotates) and attending.intermediate_size == 36
+
+
+def test_layers_with_both_have_a_cache_each() -> None:
+    config = parse_tiny("falcon_h1")
+    assert config.cached_layers == (0, 1) and config.recurrent is not None and config.recurrent.layers == (True, True)
+    saved = {"layers_block_type": ["hybrid"] * 2, "attn_layer_indices": None, "mamba_use_mlp": True}
+    assert parse_tiny("falcon_h1", **saved) == config
 
 
 def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:

@@ -51,6 +51,7 @@ class BlockSettings:
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         has_rotation: queries and keys are rotated.
+        attends_everywhere: layers that keep a state have attention beside it.
         mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
@@ -79,6 +80,7 @@ class BlockSettings:
     full_values_are_keys: bool = False
     latent: Latent | None = None
     has_rotation: bool = True
+    attends_everywhere: bool = False
     mixers: tuple[Mixer, ...] = ()
     layer_width: int = 0
     num_sharing: int = 0

@@ -118,6 +118,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "nemotron_h-dense": tiny("nemotron_h", hybrid_override_pattern="M-*M-", num_hidden_layers=5, use_bias=True)
     | {"use_conv_bias": False, "mlp_bias": True, "conv_kernel": 3, "n_groups": 1},
     "nemotron_h-latent": tiny("nemotron_h", moe_latent_size=24, n_group=1, mlp_bias=True),
+    "falcon_h1-normed": tiny("falcon_h1", mamba_rms_norm=True, mamba_d_ssm=None, mamba_d_head="auto"),
+    "falcon_h1-plain": tiny("falcon_h1", mamba_rms_norm=True, mamba_norm_before_gate=True, ssm_multipliers=...)
+    | {"mlp_multipliers": None, "attention_out_multiplier": 1.0, "ssm_out_multiplier": 1.0, "mamba_conv_bias": False},
     "granitemoehybrid-limits": tiny("granitemoehybrid", time_step_limit=[0.2, 0.7], mamba_proj_bias=True)
     | {"mamba_n_groups": 2, "position_embedding_type": "rope", "mamba_d_head": "auto"},
     "granitemoehybrid-attention": tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

@@ -50,6 +50,7 @@ WITH_STATES = {
 #: Architectures whose layers keep a state and of which nothing is new but who reads what, and calls element by element:
 #: their kernels are those of others. Tests of kernels, of levels and of GPUs leave them out.
 OF_WIRING = {
+    "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "falcon_h1": "Mamba 2 and attention on one norm, numbers on what linears give, rows of several side by side",
 }
 #: The same of what variants.py makes of architectures.

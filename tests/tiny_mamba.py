@@ -49,6 +49,41 @@ def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"model.norm.weight": (hidden,)} | ends
 
 
+def mamba2_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Mamba 2."""
+    hidden, heads = config["hidden_size"], config["num_heads"]
+    flags = {"has_conv_bias": config["use_conv_bias"], "has_bias": config["use_bias"]}
+    sizes = (hidden, heads, heads * config["head_dim"], config["n_groups"] * config["state_size"])
+    of_mixer = mamba_shapes(*sizes, config["conv_kernel"], **flags)
+    shapes: Shapes = {"backbone.embeddings.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
+        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+
+
+def bamba_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Bamba."""
+    hidden, width = config["hidden_size"], config["intermediate_size"]
+    of_b, flags = config["mamba_n_groups"] * config["mamba_d_state"], {"has_bias": config["mamba_proj_bias"]}
+    flags["has_conv_bias"] = config["mamba_conv_bias"]
+    values = config["mamba_expand"] * hidden
+    of_mamba = mamba_shapes(hidden, config["mamba_n_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    of_ffn = _ffn(config) | {"gate_proj.weight": (width, hidden)}
+    of_ffn |= {"gate_proj.bias": (width,)} if config["mlp_bias"] else {}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        attends = i in (config["attn_layer_indices"] or [])
+        part, found = ("self_attn", _attention(config)) if attends else ("mamba", of_mamba)
+        of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
+        of_layer |= {f"{part}.{name}": shape for name, shape in found.items()}
+        of_layer |= {f"feed_forward.{name}": shape for name, shape in of_ffn.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+
+
 def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of a checkpoint of Falcon-H1."""
     hidden, width, values = config["hidden_size"], config["intermediate_size"], config["mamba_d_ssm"]
@@ -124,7 +159,9 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
 
 #: Architectures with such layers -> what their checkpoints hold.
 OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    "bamba": bamba_shapes,
     "falcon_h1": falcon_h1_shapes,
     "granitemoehybrid": granite_hybrid_shapes,
+    "mamba2": mamba2_shapes,
     "nemotron_h": nemotron_h_shapes,
 }

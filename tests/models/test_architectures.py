@@ -138,6 +138,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if blocks.mixers:  # each layer is one of them, and experts have no gate
         experts = [f"experts.{p}" for p in ("up", "act", "down")]
         mlp = [f"layers.1.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
+    if name == "mamba2":  # states alone
+        mlp = [origin.replace("layers.0", "layers.1") for origin in attn]
     if blocks.latent is not None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]

@@ -17,7 +17,7 @@ from representatives import (
 from variants import VARIANTS
 
 #: Calls that are the same whatever is around them, of other rows or with another norm folded in.
-_PLAIN_CALLS = ("call elementwise(", "call linear(")
+_PLAIN_CALLS = ("call elementwise(", "call head_norm(", "call linear(")
 
 
 @pytest.mark.parametrize("name", sorted({*architectures(), *VARIANTS} - set(OF_WIRING)))

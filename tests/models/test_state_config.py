@@ -14,7 +14,6 @@ from tiny_models import parse_tiny
     ("changes", "message"),
     [
         ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
-        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
         ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
         ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
         ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
@@ -31,7 +30,6 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
     ("model_type", "changes", "message"),
     [
         ("nemotron_h", {"hybrid_override_pattern": "MEx-ME"}, "hybrid_override_pattern='x' is not supported"),
-        ("nemotron_h", {"hybrid_override_pattern": "MEM-ME"}, "no layer has attention"),
         ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
         ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
         ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
@@ -39,6 +37,14 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
         ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
         ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
+        ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices=.* must be a list of layers, from 0 to 2"),
+        ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 is not supported; it must be 0.5"),
+        ("bamba", {"attn_rotary_emb": 12}, "attn_rotary_emb=12 is not supported; it must be 6"),
+        ("bamba", {"layer_types": ["mamba"] * 3}, "layer_types=.* contradicts attn_layer_indices"),
+        ("mamba2", {"expand": 3}, "head_dim=20 must make expand .* hidden_size = 120 with num_heads=4"),
+        ("mamba2", {"rms_norm": False}, "'rms_norm': False"),
+        ("mamba2", {"intermediate_size": 160}, "intermediate_size=160 is not supported; it must be .* = 80"),
+        ("mamba2", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ("falcon_h1", {"ssm_multipliers": [1.0] * 4}, "ssm_multipliers=.* must be 5 numbers"),
         ("falcon_h1", {"mlp_multipliers": [1.0, 0.0]}, "mlp_multipliers=.* must be a list of numbers from 1e-06"),
         ("falcon_h1", {"mamba_proj_bias": True}, "mamba_proj_bias=True is not supported; multipliers of linears with"),
@@ -47,7 +53,6 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("falcon_h1", {"mamba_use_mlp": False}, "'mamba_use_mlp': False"),
         ("falcon_h1", {"mamba_d_ssm": 50}, "mamba_d_head=12 must make mamba_d_ssm = 50 with mamba_n_heads=4"),
         ("falcon_h1", {"layer_types": ["hybrid", "mamba"]}, "layer_types='mamba' is not supported"),
-        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
         ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
         ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
         ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type='alibi' is not supported"),
@@ -72,6 +77,17 @@ def test_layers_of_mamba_are_read_in_either_spelling() -> None:
     attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
     assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
     assert not any(attending.rotates) and attending.intermediate_size == 36
+
+
+def test_a_model_may_have_states_alone() -> None:
+    for config in (
+        parse_tiny("mamba2", intermediate_size=80, norm_before_gate=True),
+        parse_tiny("bamba", attn_layer_indices=None),
+        parse_tiny("granitemoehybrid", layer_types=["mamba"] * 3),
+        parse_tiny("nemotron_h", hybrid_override_pattern="MEM-ME"),
+        parse_tiny("qwen3_5_text", layer_types=["linear_attention"] * 4),
+    ):
+        assert config.cached_layers == () and config.kv_shapes == () and config.recurrent is not None
 
 
 def test_layers_with_both_have_a_cache_each() -> None:

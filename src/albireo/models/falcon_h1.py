@@ -17,7 +17,7 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import LLAMA_ENDS, attention, embedding, head, linear, norm, queries_keys_values
 from albireo.models.mamba import mamba_mixer
-from albireo.models.mamba_settings import MambaKeys, MambaSettings, parse_mamba
+from albireo.models.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.rope import rope_spec
 
@@ -66,17 +66,6 @@ TINY = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
-
-_KEYS = MambaKeys(
-    "mamba_n_heads",
-    "mamba_d_head",
-    "mamba_n_groups",
-    "mamba_d_state",
-    "mamba_d_conv",
-    "mamba_conv_bias",
-    "mamba_proj_bias",
-)
-_DEFAULTS = MambaSettings((), 128, 0, 1, 256, 4, True, False)
 #: Of any multiplier.
 _LEAST, _MOST = 1e-6, 1e6
 #: Of gates, values, b, c and how long a token counts.
@@ -93,10 +82,12 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 def _mamba(fields: Fields) -> MambaSettings | None:
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
-    found = parse_mamba(fields, _KEYS, (True,) * layers, _DEFAULTS, expand="mamba_expand", width="mamba_d_ssm")
+    found = parse_mamba(
+        fields, MAMBA_KEYS, (True,) * layers, MAMBA_DEFAULTS, expand="mamba_expand", width="mamba_d_ssm"
+    )
     assert found is not None, "every layer keeps a state"
     if found.has_bias:
-        fields.unsupported(_KEYS.bias, True, "multipliers of linears with biases are not computed")
+        fields.unsupported(MAMBA_KEYS.bias, True, "multipliers of linears with biases are not computed")
     return replace(
         found,
         has_norm=fields.flag("mamba_rms_norm", False),

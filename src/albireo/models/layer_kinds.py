@@ -54,9 +54,6 @@ def parse_mixers(fields: Fields) -> tuple[Mixer, ...]:
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS, default=len(found))
     if len(found) != layers:
         fields.fail("num_hidden_layers", layers, f"is not the {len(found)} layers that are said one by one")
-    if "attention" not in found:
-        key = "layers_block_type" if words else "hybrid_override_pattern"
-        fields.unsupported(key, fields.raw(key), "no layer has attention, whose cache counts tokens")
     return found
 
 

@@ -13,8 +13,17 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.models.config import ModelConfig
 from albireo.models.head_rows import RowsOf
-from albireo.models.layers import linear
+from albireo.models.layers import linear, norm
 from albireo.models.mamba_settings import MambaSettings
+
+
+def mamba_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + what a layer makes of norm(x), of layers called as llama's, [T, E] float32."""
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        y = mamba_mixer(b, c, h, f"model.layers.{layer}.mamba")
+        with b.part("out"):
+            return b.add(x, y)
 
 
 def mamba_mixer(b: GraphBuilder, c: ModelConfig, h: Value, name: str) -> Value:

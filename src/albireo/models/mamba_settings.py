@@ -73,6 +73,19 @@ class MambaKeys(NamedTuple):
     bias: str
 
 
+#: What Granite, Falcon-H1 and Bamba call them, and what they mean where they are absent.
+MAMBA_KEYS = MambaKeys(
+    "mamba_n_heads",
+    "mamba_d_head",
+    "mamba_n_groups",
+    "mamba_d_state",
+    "mamba_d_conv",
+    "mamba_conv_bias",
+    "mamba_proj_bias",
+)
+MAMBA_DEFAULTS = MambaSettings((), 128, 0, 1, 256, 4, True, False)
+
+
 def parse_mamba(
     fields: Fields,
     keys: MambaKeys,

@@ -91,7 +91,7 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
     interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
     by_interval = tuple(bool((i + 1) % interval) for i in range(layers))
     return GatedDeltaSettings(
-        _layers(fields, "linear_attention", by_interval, interval),
+        _layers(fields, "linear_attention", by_interval),
         k_heads,
         v_heads,
         fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=128),
@@ -108,13 +108,13 @@ def _short_conv(fields: Fields, layers: int, hidden: int) -> ShortConvSettings |
         attending = list(range(layers))
     if not isinstance(attending, list) or not all(type(i) is int and 0 <= i < layers for i in attending):
         fields.fail("full_attn_idxs", attending, f"must be a list of layers, from 0 to {layers - 1}")
-    found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)), attending)
+    found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)))
     width = fields.integer("conv_L_cache", 2, MAX_CONV_WIDTH, default=3)
     has_bias = fields.flag("conv_bias", False)
     return ShortConvSettings(found, hidden, width, has_bias) if any(found) else None
 
 
-def _layers(fields: Fields, kind: str, default: tuple[bool, ...], said: object) -> tuple[bool, ...]:
+def _layers(fields: Fields, kind: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
     """Which layers keep a state: as layer_types says, else default, which was said in other words.
 
     Args: kind: what such a layer is called there.
@@ -126,6 +126,4 @@ def _layers(fields: Fields, kind: str, default: tuple[bool, ...], said: object) 
     if kinds and len(kinds) != layers:
         fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
     found = tuple(each == kind for each in kinds) or default
-    if all(found):
-        fields.unsupported("layer_types", list(kinds) or said, "no layer has attention, whose cache counts tokens")
     return found

@@ -127,9 +127,9 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             adds_one = kind in ("gemma", "gemma2", "gemma3_text") or is_hybrid(config)
             is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
-            if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
+            if kind in ("gemma3n_text", "gemma4_text") and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
-        elif name.endswith((".layer_scalar", ".per_expert_scale")):
+        elif name.endswith((".layer_scalar", ".per_expert_scale", ".correct_output_scale")):
             tensors[name] = 1 + np.float32(0.2) * noise
         elif name.endswith(".router.scale"):
             # as of a norm, over the root of the width that is in it
@@ -171,6 +171,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if config["model_type"] in OF_MAMBA:
         return OF_MAMBA[config["model_type"]](config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
+    ffn = ffn[0] if isinstance(ffn, list) else ffn
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
@@ -210,13 +211,13 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4", "dots1")
+        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", "gemma4_text", "exaone4", "dots1")
         if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
             layer["self_attn.sinks"] = (heads,)
-        if kind in ("gemma2", "gemma3_text", "gemma4_text"):
+        if kind in ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if kind == "gemma4_text":
             layer["layer_scalar"] = (1,)
@@ -225,18 +226,37 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if sharing:
             unread = tuple(f"self_attn.{p}" for p in ("k_proj", "v_proj", "k_norm", "v_norm"))
             layer = {name: shape for name, shape in layer.items() if not name.startswith(unread)}
-        layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config["use_double_wide_mlp"] else ffn)
-        layer |= _shapes_of_given(config)
+        layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config.get("use_double_wide_mlp") else ffn)
+        layer |= _shapes_of_given(config) | _shapes_of_streams(config)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
     if width := config.get("hidden_size_per_layer_input"):
         columns = config["num_hidden_layers"] * width
-        shapes["model.embed_tokens_per_layer.weight"] = (config["vocab_size"], columns)
+        shapes["model.embed_tokens_per_layer.weight"] = (config["vocab_size_per_layer_input"], columns)
         shapes["model.per_layer_model_projection.weight"] = (columns, hidden)
         shapes["model.per_layer_projection_norm.weight"] = (width,)
+    for i in range(config.get("altup_num_inputs", 1) - 1):
+        shapes |= {f"model.altup_{of}projections.{i}.weight": (hidden, hidden) for of in ("", "unembed_")}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
+
+
+def _shapes_of_streams(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of what Gemma 3n does to several residual streams, and beside attention."""
+    if "altup_num_inputs" not in config:
+        return {}
+    hidden, count, rank = config["hidden_size"], config["altup_num_inputs"], config["laurel_rank"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "altup.prediction_coefs.weight": (count**2, count),
+        "altup.correction_coefs.weight": (count, count),
+        "altup.modality_router.weight": (count, hidden),
+        "altup.router_norm.weight": (hidden,),
+        "laurel.linear_left.weight": (rank, hidden),
+        "laurel.linear_right.weight": (hidden, rank),
+        "laurel.post_laurel_norm.weight": (hidden,),
+    }
+    return shapes | {"altup.correct_output_scale": (hidden,)}
 
 
 def _shapes_of_given(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

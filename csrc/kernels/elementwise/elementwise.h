@@ -1,7 +1,7 @@
 // out[i, e] = f(x[i, e] [, y[i, e]]) with f one of Map: what a fused kernel does to a tile, as a pass over memory.
 // x, y [rows, E] float32, laid out alike, of a cast to kInt8Token also bfloat16 or float16; out [rows, E] out_dtype.
 // E = k. Element by element, to kInt8Token row by row. kScale: x * scale; kSoftcap: softcap * tanh(x / softcap);
-// kScaleBy: x * weight[0], float32; kClamp: x kept between weight[0] and weight[1].
+// kScaleBy: x * weight[0], float32; kClamp: x kept between weight[0] and weight[1]; kGain: x[i, e] * weight[e].
 // Reads: x y weight out k act scale softcap rows x_stride out_stride x_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
@@ -23,6 +23,7 @@ enum class Map : int32_t {
   kScaleBy = 11,
   kRelu2 = 12,
   kClamp = 13,
+  kGain = 14,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -105,6 +105,21 @@ class GraphBuilder:
     def join_heads(self, x: Value, y: Value, num_heads: int) -> Value:
         return self._node("join_heads", {"x": x, "y": y}, num_heads=num_heads)[0]
 
+    def add_parts(self, x: Value, y: Value, num_parts: int, coefs: Value | None, plus: float, first: int = 0) -> Value:
+        """coefs: [T, num_parts * parts of y]; None: zeros."""
+        inputs = {"x": x, "y": y} | ({} if coefs is None else {"coefs": coefs})
+        return self._node("add_parts", inputs, num_parts=num_parts, first=first, plus=plus)[0]
+
+    def match_length(self, x: Value, y: Value, least: float) -> Value:
+        return self._node("match_length", {"x": x, "y": y}, least=least)[0]
+
+    def cut(self, x: Value, deviations: float) -> Value:
+        return self._node("cut", {"x": x}, deviations=deviations)[0]
+
+    def gain(self, x: Value, weight: Value) -> Value:
+        """weight: [columns] float32."""
+        return self._node("gain", {"x": x, "weight": weight})[0]
+
     def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
         """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))

@@ -57,6 +57,17 @@ def parse_mixers(fields: Fields) -> tuple[Mixer, ...]:
     return found
 
 
+def parse_sharing(fields: Fields, kinds: tuple[str, ...], default: int = 0) -> int:
+    """Layers at the end that read caches of earlier ones, of which there is one of each kind.
+
+    Args: kinds: of layers.
+    """
+    count = fields.integer("num_kv_shared_layers", 0, len(kinds), default=default)
+    if count and set(kinds[: len(kinds) - count]) != set(kinds):
+        fields.fail("num_kv_shared_layers", count, f"must leave a layer of each of {sorted(set(kinds))} with a cache")
+    return count
+
+
 def parse_windows(
     fields: Fields, rule: WindowRule, period: int, rotates: tuple[bool, ...], absent: int | None
 ) -> tuple[int | None, ...]:

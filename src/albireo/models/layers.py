@@ -241,15 +241,17 @@ def mlp_block(
     joined: str | None = None,
     norms: Norms = BEFORE_FFN,
     names: FFNNames = LLAMA_FFN,
+    cut: float | None = None,
 ) -> Value:
     """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
 
-    Args: joined: name of the tensor that holds the rows of gate and up, where one does.
+    Args: joined: name of the tensor that holds the rows of gate and up, where one does. cut: of a gate counts what is
+        so many standard deviations above its mean.
     """
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.mlp"):
         h = _input(b, c, x, layer, norms.before)
-        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
+        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names, cut=cut)
         return _added(b, c, x, down, layer, "down", norms.behind)
 
 
@@ -263,14 +265,16 @@ def gated_mlp(
     bias: bool = False,
     joined: str | None = None,
     names: FFNNames = LLAMA_FFN,
+    cut: float | None = None,
 ) -> Value:
-    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined: see mlp_block()."""
+    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined, cut: see mlp_block()."""
     parts = {}
     for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
         parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
-        m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
+        gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
+        m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
     return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")
 
 

@@ -101,6 +101,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "qwen2-layer-types": tiny("qwen2", layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "qwen3-bias": tiny("qwen3", attention_bias=True, tie_word_embeddings=False),
     "qwen3-128": tiny("qwen3", **heads(128)),
+    "gemma3n-plain": tiny("gemma3n_text", attention_bias=True, intermediate_size=72)
+    | {"activation_sparsity_pattern": None, "num_kv_shared_layers": 0, "altup_num_inputs": 4, "layer_types": None},
     "gemma4-own-values": tiny("gemma4_text", attention_k_eq_v=False, global_head_dim=512, head_dim=256),
     "gemma4-bias": tiny("gemma4_text", attention_bias=True, tie_word_embeddings=False, num_global_key_value_heads=2),
     "gpt_neox-in-turn": tiny("gpt_neox", use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),

@@ -170,6 +170,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return short_conv_shapes(config)
     if config["model_type"] in OF_MAMBA:
         return OF_MAMBA[config["model_type"]](config)
+    if config["model_type"] == "olmo_hybrid":
+        return olmo_hybrid_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     ffn = ffn[0] if isinstance(ffn, list) else ffn
     heads = config["num_attention_heads"]
@@ -290,7 +292,34 @@ def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
     """Whether layers keep a state by the gated delta rule, and attention has a gate."""
-    return "linear_num_key_heads" in config
+    return "linear_num_key_heads" in config and config["model_type"] != "olmo_hybrid"
+
+
+def olmo_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of OLMo Hybrid, under the names that transformers has in memory."""
+    hidden, ffn, heads = config["hidden_size"], config["intermediate_size"], config["linear_num_value_heads"]
+    k, v = heads * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
+    kv = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
+    matrices = {"q": (k, hidden), "k": (k, hidden), "v": (v, hidden), "g": (v, hidden), "o": (hidden, v)}
+    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in matrices.items()}
+    of_rule |= {f"{p}_proj.weight": (heads, hidden) for p in "ab"} | {"A_log": (heads,), "dt_bias": (heads,)}
+    of_rule |= {"conv1d.weight": (2 * k + v, config["linear_conv_kernel_dim"])}
+    of_rule |= {"o_norm.weight": (config["linear_value_head_dim"],)}
+    rows = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
+    of_attention: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in rows.items()}
+    of_attention |= {f"{p}_proj.bias": shape[:1] for p, shape in rows.items()} if config["attention_bias"] else {}
+    of_attention |= {"q_norm.weight": (hidden,), "k_norm.weight": (kv,)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layer_types"]):
+        block, found, norms = "linear_attn", of_rule, ("input_layernorm", "post_attention_layernorm")
+        if kind == "full_attention":
+            block, found = "self_attn", of_attention
+            norms = ("post_attention_layernorm", "post_feedforward_layernorm")
+        layer: dict[str, tuple[int, ...]] = {f"{norm}.weight": (hidden,) for norm in norms}
+        layer |= {f"{block}.{name}": shape for name, shape in found.items()} | _ffn_shapes(config, i, ffn)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    ends: dict[str, tuple[int, ...]] = {"model.norm.weight": (hidden,)}
+    return shapes | ends | ({} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)})
 
 
 def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -382,6 +411,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return convolutions_as_stored(tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
+    if config["model_type"] == "olmo_hybrid":
+        return _as_olmo_publishes(config, tensors)
     if is_hybrid(config) or any(name.endswith(".A_log") for name in tensors):
         tensors = {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
         if config["model_type"] != "granitemoehybrid":
@@ -393,6 +424,22 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors
+
+
+def _as_olmo_publishes(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Convolutions of queries, keys and values apart, and norms of layers with a state under other names."""
+    k = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    stored = dict(tensors)
+    for i, kind in enumerate(config["layer_types"]):
+        layer = f"model.layers.{i}"
+        if kind == "linear_attention":
+            for new, old in (("attention_layer", "input_layer"), ("feedforward_layer", "post_attention_layer")):
+                stored[f"{layer}.{new}_norm.weight"] = stored.pop(f"{layer}.{old}norm.weight")
+            parts = np.split(stored.pop(f"{layer}.linear_attn.conv1d.weight")[:, None], [k, 2 * k])
+            stored |= {f"{layer}.linear_attn.{p}_conv1d.weight": a for p, a in zip("qkv", parts, strict=True)}
+    return stored
 
 
 def _joined_experts(tensors: dict[str, NDArray[np.float32]], gate_up: str, down: str) -> dict[str, NDArray[np.float32]]:

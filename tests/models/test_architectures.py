@@ -177,7 +177,13 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
     roles |= dict.fromkeys(("of_x", "begin", "end", "left", "right", "projection"))
     roles |= {"coefs": "router", "logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
-    if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
+    if name in (
+        "olmo2",
+        "olmo3",
+        "olmo_hybrid",
+        "olmoe",
+        "minimax_m2",
+    ):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
     if config_of(name).blocks.latent is not None:  # not cut yet
         roles |= dict.fromkeys(("q_a", "q_plain", "q_rope", "c_kv", "k_rope", "o"))

@@ -20,7 +20,7 @@ from variants import VARIANTS
 #: its own.
 _PLAIN_FAMILIES = ("elementwise", "gather", "head_norm", "linear", "norm", "slice", "add_parts", "row_map")
 _PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
-_PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(")
+_PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(", "gated_delta_rule(", "call gated_delta_rule(")
 
 
 @pytest.mark.parametrize("name", sorted({*architectures(), *VARIANTS} - set(OF_WIRING)))

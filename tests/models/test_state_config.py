@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import ModelError
+from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_models import parse_tiny
 
 
@@ -37,6 +38,8 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
         ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
         ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
+        ("olmo_hybrid", {"linear_num_value_heads": 8}, "linear_num_value_heads=8 is not supported; it must be linear"),
+        ("olmo_hybrid", {"rope_parameters": None}, "rope_parameters=None is not supported; say a rope_theta"),
         ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices=.* must be a list of layers, from 0 to 2"),
         ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 is not supported; it must be 0.5"),
         ("bamba", {"attn_rotary_emb": 12}, "attn_rotary_emb=12 is not supported; it must be 6"),
@@ -88,6 +91,17 @@ def test_a_model_may_have_states_alone() -> None:
         parse_tiny("qwen3_5_text", layer_types=["linear_attention"] * 4),
     ):
         assert config.cached_layers == () and config.kv_shapes == () and config.recurrent is not None
+
+
+def test_sizes_and_rotations_of_olmo_hybrid_where_nothing_is_said() -> None:
+    left_out = {f"linear_{key}": ... for key in ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")}
+    config = parse_tiny("olmo_hybrid", layer_types=..., num_hidden_layers=3, **left_out)
+    r = config.recurrent
+    assert isinstance(r, GatedDeltaSettings) and (r.k_heads, r.v_heads, r.k_dim, r.v_dim) == (4, 4, 9, 18)
+    assert config.cached_layers == (2,) and not any(config.rotates)
+    assert not any(parse_tiny("olmo_hybrid", rope_parameters=..., rope_theta=None).rotates)
+    for said in ({"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}}, {}):
+        assert all(parse_tiny("olmo_hybrid", **{"rope_parameters": ..., **said}).rotates)
 
 
 def test_layers_with_both_have_a_cache_each() -> None:

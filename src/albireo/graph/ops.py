@@ -460,11 +460,13 @@ OPS: dict[str, Op] = {
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
     #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
+    # learns_twice: 2 * sigmoid(b) in its place
     # Source: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks
     "gated_delta_rule": Op(
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
+        optional_attrs=("learns_twice",),
     ),
     # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,
     # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.

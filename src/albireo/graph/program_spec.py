@@ -172,7 +172,10 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("activation", "gated"),
     ),
     "gated_delta_rule": Family(
-        ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
+        ("x", "gates", "a_log", "dt_bias"),
+        ("out",),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        optional_attrs=("learns_twice",),
     ),
     "selective_state": Family(
         ("x", "dt", "a_log", "dt_bias", "skip"),

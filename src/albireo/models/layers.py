@@ -25,7 +25,7 @@ from albireo.graph.ops import RopeSpec
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP
 from albireo.models.config import ModelConfig
 from albireo.models.draft_input import EMBEDDING_NORM, FEW_LOGITS, JOINING, STATE_NORM, DraftInput
-from albireo.models.head_rows import RowsOf, rows_of_gate, rows_of_head_norm, rows_of_heads
+from albireo.models.head_rows import RowsOf, RowsOfSeveral, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
 #: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next; and
@@ -417,7 +417,7 @@ def linear(
     part: str,
     has_bias: bool,
     role: str | None,
-    made_of: RowsOf | None = None,
+    made_of: RowsOf | RowsOfSeveral | None = None,
 ) -> Value:
     """Args: name: of its module; what it is called, too, where it is made of rows of another."""
     with b.part(part):

@@ -123,6 +123,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "falcon_h1-normed": tiny("falcon_h1", mamba_rms_norm=True, mamba_d_ssm=None, mamba_d_head="auto"),
     "falcon_h1-plain": tiny("falcon_h1", mamba_rms_norm=True, mamba_norm_before_gate=True, ssm_multipliers=...)
     | {"mlp_multipliers": None, "attention_out_multiplier": 1.0, "ssm_out_multiplier": 1.0, "mamba_conv_bias": False},
+    "olmo_hybrid-plain": tiny("olmo_hybrid", linear_allow_neg_eigval=False, attention_bias=True)
+    | {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
     "bamba-biases": tiny("bamba", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, tie_word_embeddings=True)
     | {"attn_layer_indices": [0, 2], "time_step_limit": [0.2, 0.7]},
     "mamba2-bias": tiny("mamba2", tie_word_embeddings=False, use_bias=True, use_conv_bias=False, n_groups=4),

@@ -52,6 +52,7 @@ WITH_STATES = {
 OF_WIRING = {
     "gemma3n_text": "several residual streams, gates that are cut; backends/cpu/test_streams.py",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
+    "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "olmo_hybrid": "a state that is taught twice what a sigmoid says, beside attention of OLMo 2",
     "falcon_h1": "Mamba 2 and attention on one norm, numbers on what linears give, rows of several side by side",
 }

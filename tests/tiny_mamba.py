@@ -84,6 +84,40 @@ def bamba_shapes(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
 
 
+def zamba2_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Zamba 2: a block lies in the first layer that has it."""
+    hidden, width, rank, both = (
+        config[key] for key in ("hidden_size", "intermediate_size", "adapter_rank", "attention_hidden_size")
+    )
+    width = width or 4 * hidden
+    of_b, values = config["mamba_ngroups"] * config["mamba_d_state"], config["mamba_expand"] * hidden
+    flags = {"has_conv_bias": True, "has_bias": False}
+    of_mamba = mamba_shapes(hidden, config["n_mamba_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    of_state: Shapes = {"input_layernorm.weight": (hidden,)} | {f"mamba.{n}": shape for n, shape in of_mamba.items()}
+    kv = config["num_key_value_heads"] * config["attention_head_dim"]
+    hybrid = [i for i, kind in enumerate(config["layers_block_type"]) if kind == "hybrid"]
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layers_block_type"]):
+        prefix = f"model.layers.{i}." + ("mamba_decoder." if kind == "hybrid" else "")
+        shapes |= {f"{prefix}{name}": shape for name, shape in of_state.items()}
+    for turn, i in enumerate(hybrid):
+        shapes[f"model.layers.{i}.linear.weight"] = (hidden, hidden)
+        block = f"model.layers.{hybrid[turn % config['num_mem_blocks']]}.shared_transformer"
+        of_block: Shapes = {"input_layernorm.weight": (both,), "pre_ff_layernorm.weight": (hidden,)}
+        of_block |= {f"self_attn.{p}_proj.weight": (rows, both) for p, rows in (("q", both), ("k", kv), ("v", kv))}
+        of_block |= {"self_attn.o_proj.weight": (hidden, both)}
+        ffn = "feed_forward.gate_up_proj"
+        of_block |= {f"{ffn}.weight": (2 * width, hidden), "feed_forward.down_proj.weight": (hidden, width)}
+        more = {f"{ffn}_adapter_list.{turn}": (2 * width, hidden)}
+        if config["use_shared_attention_adapter"]:
+            more |= {f"self_attn.linear_{p}_adapter_list.{turn}": (both, both) for p in "qkv"}
+        for name, (rows, columns) in more.items():
+            of_block |= {f"{name}.0.weight": (rank, columns), f"{name}.1.weight": (rows, rank)}
+        shapes |= {f"{block}.{name}": shape for name, shape in of_block.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+
+
 def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
     """Of a checkpoint of Falcon-H1."""
     hidden, width, values = config["hidden_size"], config["intermediate_size"], config["mamba_d_ssm"]
@@ -164,4 +198,5 @@ OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "granitemoehybrid": granite_hybrid_shapes,
     "mamba2": mamba2_shapes,
     "nemotron_h": nemotron_h_shapes,
+    "zamba2": zamba2_shapes,
 }

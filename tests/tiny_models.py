@@ -141,6 +141,8 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             tensors[name] = 1 + np.float32(0.3) * noise
         elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)
+        elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
+            tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:

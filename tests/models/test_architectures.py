@@ -142,6 +142,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if blocks.mixers:  # each layer is one of them, and experts have no gate
         experts = [f"experts.{p}" for p in ("up", "act", "down")]
         mlp = [f"layers.1.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
+    if name == "zamba2":  # whose first layer is nothing else; of the second a block comes first
+        mlp = [f"layers.1.shared.{p}" for p in ("norm", *"qkv", "q_low", "q_more", "k_low", "k_more", "v_low")]
     if name == "mamba2":  # states alone
         mlp = [origin.replace("layers.0", "layers.1") for origin in attn]
     if blocks.latent is not None:
@@ -175,6 +177,9 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     # of layers that keep a state: no ranks share them yet, and their gates stay numbers
     roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
     roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
+    roles |= dict.fromkeys(
+        ("low", "into", *(f"{p}_{end}" for p in ("q", "k", "v", "gate", "up") for end in ("low", "more")))
+    )
     roles |= dict.fromkeys(("of_x", "begin", "end", "left", "right", "projection"))
     roles |= {"coefs": "router", "logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
     if name in (

@@ -48,6 +48,22 @@ class Streams:
     cuts: tuple[float | None, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SharedBlocks:
+    """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
+
+    Fields:
+        layers: which layers have them. count: of different ones, in turn.
+        rank: of what each of these layers adds to the linears that they share: of the FFN, and where adapts_attention
+            says so of queries, keys and values.
+    """
+
+    layers: tuple[int, ...]
+    count: int
+    rank: int
+    adapts_attention: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSettings:
     """The blocks of llama, unless an architecture says otherwise.
@@ -66,6 +82,7 @@ class BlockSettings:
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         has_rotation: queries and keys are rotated.
+        shared: what layers share that have attention beside a state; None: there is no such thing.
         attends_everywhere: layers that keep a state have attention beside it.
         mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
@@ -97,6 +114,7 @@ class BlockSettings:
     full_values_are_keys: bool = False
     latent: Latent | None = None
     has_rotation: bool = True
+    shared: SharedBlocks | None = None
     attends_everywhere: bool = False
     mixers: tuple[Mixer, ...] = ()
     layer_width: int = 0

@@ -231,6 +231,8 @@ class ModelConfig:
     @property
     def cached_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
+        if self.blocks.shared is not None:
+            return self.blocks.shared.layers
         if self.blocks.mixers:
             return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
         is_recurrent = self.recurrent.layers if self.recurrent and not self.blocks.attends_everywhere else ()

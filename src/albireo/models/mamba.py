@@ -52,9 +52,10 @@ def _gated(b: GraphBuilder, c: ModelConfig, y: Value, z: Value, name: str, m: Ma
         y = b.mul(y, b.unary(z, "silu"))
         return y if m.out_factor == 1.0 else b.scale(y, m.out_factor)
     weight = b.weight(f"{name}.norm.weight", (m.width,), "float32", factor=m.out_factor)
+    eps = c.rms_norm_eps if m.norm_eps is None else m.norm_eps
     if m.norms_first:
-        return b.mul(b.rms_norm(y, weight, c.rms_norm_eps, num_heads=m.groups), b.unary(z, "silu"))
-    return b.rms_norm(b.mul(y, b.unary(z, "silu")), weight, c.rms_norm_eps, num_heads=m.groups)
+        return b.mul(b.rms_norm(y, weight, eps, num_heads=m.groups), b.unary(z, "silu"))
+    return b.rms_norm(b.mul(y, b.unary(z, "silu")), weight, eps, num_heads=m.groups)
 
 
 def _mixed(b: GraphBuilder, c: ModelConfig, h: Value, name: str, m: MambaSettings, factors: list[float]) -> Value:

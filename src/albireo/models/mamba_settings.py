@@ -29,6 +29,10 @@ class MambaSettings:
         conv_width: rows that the convolution before it reads for one. has_conv_bias, has_bias: of the convolution, and
             of the projections around both.
         dt_limits: between which how long a token counts is held.
+        has_norm: what is read of the states is normed, in as many parts as there are groups, behind its gate, or before
+            it where norms_first says so. norm_eps: of that norm; None: that of others.
+        factors: on gates, values, b, c and how long a token counts, before anything is done to them; out_factor: on
+            what a layer adds.
     """
 
     layers: tuple[bool, ...]
@@ -44,6 +48,7 @@ class MambaSettings:
     norms_first: bool = False
     factors: tuple[float, ...] = (1.0,) * 5
     out_factor: float = 1.0
+    norm_eps: float | None = None
 
     @property
     def width(self) -> int:

@@ -25,7 +25,7 @@ class Multipliers:
         logits: what logits are divided by.
         attention_cap, logits_cap: scores and logits become cap * tanh(x / cap).
         norm_plus: what is added to a norm's weights as they are stored.
-        attention_out: on what attention adds, gate: on what the activation of an FFN reads. Both, as `residual`, are of
+        attention_out: on what attention adds, gate: on what the activation of an FFN reads. Both, as residual, are of
             what linears give.
     """
 

@@ -125,6 +125,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     | {"mlp_multipliers": None, "attention_out_multiplier": 1.0, "ssm_out_multiplier": 1.0, "mamba_conv_bias": False},
     "olmo_hybrid-plain": tiny("olmo_hybrid", linear_allow_neg_eigval=False, attention_bias=True)
     | {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
+    "zamba2-plain": tiny("zamba2", num_mem_blocks=1, use_shared_attention_adapter=False, use_mem_rope=False)
+    | {"num_key_value_heads": 2, "intermediate_size": None},
     "bamba-biases": tiny("bamba", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, tie_word_embeddings=True)
     | {"attn_layer_indices": [0, 2], "time_step_limit": [0.2, 0.7]},
     "mamba2-bias": tiny("mamba2", tie_word_embeddings=False, use_bias=True, use_conv_bias=False, n_groups=4),

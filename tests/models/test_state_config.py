@@ -101,6 +101,7 @@ def test_a_model_may_have_states_alone() -> None:
         parse_tiny("granitemoehybrid", layer_types=["mamba"] * 3),
         parse_tiny("nemotron_h", hybrid_override_pattern="MEM-ME"),
         parse_tiny("qwen3_5_text", layer_types=["linear_attention"] * 4),
+        parse_tiny("lfm2", full_attn_idxs=[]),
     ):
         assert config.cached_layers == () and config.kv_shapes == () and config.recurrent is not None
 

@@ -47,6 +47,15 @@ WITH_STATES = {
     "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, two matrices each; a norm of groups; relu²",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
+#: Architectures of which nothing is new but who reads what, and calls that have tests of their own: their other kernels
+#: are those of others. Tests of kernels, of levels and of GPUs leave them out.
+OF_WIRING = {
+    "gemma3n_text": "several residual streams, gates that are cut; backends/cpu/test_streams.py",
+    "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
+    "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
+    "olmo_hybrid": "a state that is taught twice what a sigmoid says, beside attention of OLMo 2",
+    "falcon_h1": "Mamba 2 and attention on one norm, numbers on what linears give, rows of several side by side",
+}
 #: The same of what variants.py makes of architectures.
 OF_VARIANTS = {
     "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",
@@ -100,7 +109,8 @@ def mechanisms(model_type: str) -> frozenset[str]:
 def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    for catalog in (FakeCatalog(), CudaCatalog()):
+    catalogs = (FakeCatalog(), CudaCatalog())
+    for catalog in catalogs[:1] if any(node.op == "add_parts" for node in graph.nodes) else catalogs:
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

@@ -46,7 +46,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found.pop("num_key_value_heads", None)
     if kind == "opt" and "hidden_size" in found:
         found["word_embed_proj_dim"] = found["hidden_size"]
-    if kind in ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "nemotron_h"):  # which rotate nothing
+    if kind in ("gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):  # which rotate nothing
         found.pop("rope_scaling", None)
     return {**config, **found}
 

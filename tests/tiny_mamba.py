@@ -5,7 +5,7 @@ Called by tiny_models.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
@@ -47,6 +47,96 @@ def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
     ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
     return shapes | {"model.norm.weight": (hidden,)} | ends
+
+
+def mamba2_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Mamba 2."""
+    hidden, heads = config["hidden_size"], config["num_heads"]
+    flags = {"has_conv_bias": config["use_conv_bias"], "has_bias": config["use_bias"]}
+    sizes = (hidden, heads, heads * config["head_dim"], config["n_groups"] * config["state_size"])
+    of_mixer = mamba_shapes(*sizes, config["conv_kernel"], **flags)
+    shapes: Shapes = {"backbone.embeddings.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
+        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+
+
+def bamba_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Bamba."""
+    hidden, width = config["hidden_size"], config["intermediate_size"]
+    of_b, flags = config["mamba_n_groups"] * config["mamba_d_state"], {"has_bias": config["mamba_proj_bias"]}
+    flags["has_conv_bias"] = config["mamba_conv_bias"]
+    values = config["mamba_expand"] * hidden
+    of_mamba = mamba_shapes(hidden, config["mamba_n_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    of_ffn = _ffn(config) | {"gate_proj.weight": (width, hidden)}
+    of_ffn |= {"gate_proj.bias": (width,)} if config["mlp_bias"] else {}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        attends = i in (config["attn_layer_indices"] or [])
+        part, found = ("self_attn", _attention(config)) if attends else ("mamba", of_mamba)
+        of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
+        of_layer |= {f"{part}.{name}": shape for name, shape in found.items()}
+        of_layer |= {f"feed_forward.{name}": shape for name, shape in of_ffn.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+
+
+def zamba2_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Zamba 2: a block lies in the first layer that has it."""
+    hidden, width, rank, both = (
+        config[key] for key in ("hidden_size", "intermediate_size", "adapter_rank", "attention_hidden_size")
+    )
+    width = width or 4 * hidden
+    of_b, values = config["mamba_ngroups"] * config["mamba_d_state"], config["mamba_expand"] * hidden
+    flags = {"has_conv_bias": True, "has_bias": False}
+    of_mamba = mamba_shapes(hidden, config["n_mamba_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    of_state: Shapes = {"input_layernorm.weight": (hidden,)} | {f"mamba.{n}": shape for n, shape in of_mamba.items()}
+    kv = config["num_key_value_heads"] * config["attention_head_dim"]
+    hybrid = [i for i, kind in enumerate(config["layers_block_type"]) if kind == "hybrid"]
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layers_block_type"]):
+        prefix = f"model.layers.{i}." + ("mamba_decoder." if kind == "hybrid" else "")
+        shapes |= {f"{prefix}{name}": shape for name, shape in of_state.items()}
+    for turn, i in enumerate(hybrid):
+        shapes[f"model.layers.{i}.linear.weight"] = (hidden, hidden)
+        block = f"model.layers.{hybrid[turn % config['num_mem_blocks']]}.shared_transformer"
+        of_block: Shapes = {"input_layernorm.weight": (both,), "pre_ff_layernorm.weight": (hidden,)}
+        of_block |= {f"self_attn.{p}_proj.weight": (rows, both) for p, rows in (("q", both), ("k", kv), ("v", kv))}
+        of_block |= {"self_attn.o_proj.weight": (hidden, both)}
+        ffn = "feed_forward.gate_up_proj"
+        of_block |= {f"{ffn}.weight": (2 * width, hidden), "feed_forward.down_proj.weight": (hidden, width)}
+        more = {f"{ffn}_adapter_list.{turn}": (2 * width, hidden)}
+        if config["use_shared_attention_adapter"]:
+            more |= {f"self_attn.linear_{p}_adapter_list.{turn}": (both, both) for p in "qkv"}
+        for name, (rows, columns) in more.items():
+            of_block |= {f"{name}.0.weight": (rank, columns), f"{name}.1.weight": (rows, rank)}
+        shapes |= {f"{block}.{name}": shape for name, shape in of_block.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+
+
+def falcon_h1_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Falcon-H1."""
+    hidden, width, values = config["hidden_size"], config["intermediate_size"], config["mamba_d_ssm"]
+    values = values or config["mamba_expand"] * hidden
+    of_b, flags = config["mamba_n_groups"] * config["mamba_d_state"], {"has_bias": False}
+    flags["has_conv_bias"] = config["mamba_conv_bias"]
+    of_mamba = mamba_shapes(hidden, config["mamba_n_heads"], values, of_b, config["mamba_d_conv"], **flags)
+    if not config["mamba_rms_norm"]:
+        del of_mamba["norm.weight"]
+    of_ffn: Shapes = {f"{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
+    of_ffn["down_proj.weight"] = (hidden, width)
+    parts = {"self_attn": _attention(config), "mamba": of_mamba, "feed_forward": of_ffn}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
+        of_layer |= {f"{part}.{name}": shape for part, found in parts.items() for name, shape in found.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
 
 
 def _nemotron_mamba(config: Mapping[str, Any]) -> Shapes:
@@ -99,3 +189,14 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
             latents |= {"fc1_latent_proj.bias": (latent,), "fc2_latent_proj.bias": (hidden,)}
         shapes |= latents
     return shapes
+
+
+#: Architectures with such layers -> what their checkpoints hold.
+OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    "bamba": bamba_shapes,
+    "falcon_h1": falcon_h1_shapes,
+    "granitemoehybrid": granite_hybrid_shapes,
+    "mamba2": mamba2_shapes,
+    "nemotron_h": nemotron_h_shapes,
+    "zamba2": zamba2_shapes,
+}

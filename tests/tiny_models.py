@@ -22,7 +22,7 @@ from albireo.models.weights import _wanted_shapes
 from tiny_decoders import DECODERS
 from tiny_latent import latent_shapes, value_width, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
-from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
+from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -139,11 +139,11 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             adds_one = kind in ("gemma", "gemma2", "gemma3_text", "nemotron", "vaultgemma") or is_hybrid(config)
             is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
-            if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
+            if kind in ("gemma3n_text", "gemma4_text") and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
         elif ".act_fn." in name:
             tensors[name] = np.float32(0.3) + np.float32(0.5) * noise
-        elif name.endswith((".layer_scalar", ".per_expert_scale")):
+        elif name.endswith((".layer_scalar", ".per_expert_scale", ".correct_output_scale")):
             tensors[name] = 1 + np.float32(0.2) * noise
         elif name.endswith(".router.scale"):
             # as of a norm, over the root of the width that is in it
@@ -155,6 +155,8 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             tensors[name] = 1 + np.float32(0.3) * noise
         elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)
+        elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
+            tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
@@ -184,11 +186,12 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return layer_norm_shapes(config)
     if config["model_type"] in SHORT_CONVS:
         return short_conv_shapes(config)
-    if config["model_type"] == "nemotron_h":
-        return nemotron_h_shapes(config)
-    if config["model_type"] == "granitemoehybrid":
-        return granite_hybrid_shapes(config)
+    if config["model_type"] in OF_MAMBA:
+        return OF_MAMBA[config["model_type"]](config)
+    if config["model_type"] == "olmo_hybrid":
+        return olmo_hybrid_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
+    ffn = ffn[0] if isinstance(ffn, list) else ffn
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
@@ -228,13 +231,13 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4", "dots1")
+        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", "gemma4_text", "exaone4", "dots1")
         if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
             layer["self_attn.sinks"] = (heads,)
-        if kind in ("gemma2", "gemma3_text", "gemma4_text"):
+        if kind in ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if kind == "gemma4_text":
             layer["layer_scalar"] = (1,)
@@ -243,18 +246,37 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if sharing:
             unread = tuple(f"self_attn.{p}" for p in ("k_proj", "v_proj", "k_norm", "v_norm"))
             layer = {name: shape for name, shape in layer.items() if not name.startswith(unread)}
-        layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config["use_double_wide_mlp"] else ffn)
-        layer |= _shapes_of_given(config)
+        layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config.get("use_double_wide_mlp") else ffn)
+        layer |= _shapes_of_given(config) | _shapes_of_streams(config)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
     if width := config.get("hidden_size_per_layer_input"):
         columns = config["num_hidden_layers"] * width
-        shapes["model.embed_tokens_per_layer.weight"] = (config["vocab_size"], columns)
+        shapes["model.embed_tokens_per_layer.weight"] = (config["vocab_size_per_layer_input"], columns)
         shapes["model.per_layer_model_projection.weight"] = (columns, hidden)
         shapes["model.per_layer_projection_norm.weight"] = (width,)
+    for i in range(config.get("altup_num_inputs", 1) - 1):
+        shapes |= {f"model.altup_{of}projections.{i}.weight": (hidden, hidden) for of in ("", "unembed_")}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
+
+
+def _shapes_of_streams(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of what Gemma 3n does to several residual streams, and beside attention."""
+    if "altup_num_inputs" not in config:
+        return {}
+    hidden, count, rank = config["hidden_size"], config["altup_num_inputs"], config["laurel_rank"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "altup.prediction_coefs.weight": (count**2, count),
+        "altup.correction_coefs.weight": (count, count),
+        "altup.modality_router.weight": (count, hidden),
+        "altup.router_norm.weight": (hidden,),
+        "laurel.linear_left.weight": (rank, hidden),
+        "laurel.linear_right.weight": (hidden, rank),
+        "laurel.post_laurel_norm.weight": (hidden,),
+    }
+    return shapes | {"altup.correct_output_scale": (hidden,)}
 
 
 def _shapes_of_given(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -288,7 +310,34 @@ def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
     """Whether layers keep a state by the gated delta rule, and attention has a gate."""
-    return "linear_num_key_heads" in config
+    return "linear_num_key_heads" in config and config["model_type"] != "olmo_hybrid"
+
+
+def olmo_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of OLMo Hybrid, under the names that transformers has in memory."""
+    hidden, ffn, heads = config["hidden_size"], config["intermediate_size"], config["linear_num_value_heads"]
+    k, v = heads * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
+    kv = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
+    matrices = {"q": (k, hidden), "k": (k, hidden), "v": (v, hidden), "g": (v, hidden), "o": (hidden, v)}
+    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in matrices.items()}
+    of_rule |= {f"{p}_proj.weight": (heads, hidden) for p in "ab"} | {"A_log": (heads,), "dt_bias": (heads,)}
+    of_rule |= {"conv1d.weight": (2 * k + v, config["linear_conv_kernel_dim"])}
+    of_rule |= {"o_norm.weight": (config["linear_value_head_dim"],)}
+    rows = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
+    of_attention: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": shape for p, shape in rows.items()}
+    of_attention |= {f"{p}_proj.bias": shape[:1] for p, shape in rows.items()} if config["attention_bias"] else {}
+    of_attention |= {"q_norm.weight": (hidden,), "k_norm.weight": (kv,)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layer_types"]):
+        block, found, norms = "linear_attn", of_rule, ("input_layernorm", "post_attention_layernorm")
+        if kind == "full_attention":
+            block, found = "self_attn", of_attention
+            norms = ("post_attention_layernorm", "post_feedforward_layernorm")
+        layer: dict[str, tuple[int, ...]] = {f"{norm}.weight": (hidden,) for norm in norms}
+        layer |= {f"{block}.{name}": shape for name, shape in found.items()} | _ffn_shapes(config, i, ffn)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    ends: dict[str, tuple[int, ...]] = {"model.norm.weight": (hidden,)}
+    return shapes | ends | ({} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)})
 
 
 def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -384,6 +433,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return {**tensors, **{name: np.asarray(value) for name, value in fixed.items()}}
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
+    if config["model_type"] == "olmo_hybrid":
+        return _as_olmo_publishes(config, tensors)
     if is_hybrid(config) or any(name.endswith(".A_log") for name in tensors):
         tensors = {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
         if config["model_type"] != "granitemoehybrid":
@@ -399,6 +450,22 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors
+
+
+def _as_olmo_publishes(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Convolutions of queries, keys and values apart, and norms of layers with a state under other names."""
+    k = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    stored = dict(tensors)
+    for i, kind in enumerate(config["layer_types"]):
+        layer = f"model.layers.{i}"
+        if kind == "linear_attention":
+            for new, old in (("attention_layer", "input_layer"), ("feedforward_layer", "post_attention_layer")):
+                stored[f"{layer}.{new}_norm.weight"] = stored.pop(f"{layer}.{old}norm.weight")
+            parts = np.split(stored.pop(f"{layer}.linear_attn.conv1d.weight")[:, None], [k, 2 * k])
+            stored |= {f"{layer}.linear_attn.{p}_conv1d.weight": a for p, a in zip("qkv", parts, strict=True)}
+    return stored
 
 
 def _joined_experts(tensors: dict[str, NDArray[np.float32]], gate_up: str, down: str) -> dict[str, NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels/adapter/adapter.h"
+#include "kernels/add_parts/add_parts.h"
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
 #include "kernels/causal_conv/causal_conv.h"
@@ -23,6 +24,7 @@
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/rope/rope.h"
 #include "kernels/route/route.h"
+#include "kernels/row_map/row_map.h"
 #include "kernels/selective_state/selective_state.h"
 #include "kernels/slice/slice.h"
 #include "kernels/top/top.h"
@@ -35,6 +37,8 @@ const Family* const kFamilies[] = {
     &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kAdapter,
     // layers whose heads share a latent
     &kHeadLinear, &kJoinHeads,
+    // residual streams side by side, and rows looked at as a whole
+    &kAddParts, &kRowMap,
     // rows that come with the step
     &kGiven, &kAddGiven,
     // what is left of these where a fusion is switched off

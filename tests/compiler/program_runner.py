@@ -133,11 +133,20 @@ class ProgramRunner:
             return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=x)}
         if kind == "softcap":
             return {"out": _softcap(x, call.attrs["softcap"], step)}
-        if kind in KIND_NUMBERS:
+        if kind in KIND_NUMBERS or kind == "gain":
             return {"out": _op(kind, step, x=x, weight=self._arg(call, "weight", step).reshape(-1))}
         if kind in KINDS_OF_TWO:
             return {"out": _op(kind, step, x=x, y=self._arg(call, "y", step))}
         return {"out": _op("unary", step, {"kind": kind}, x=x)}
+
+    def add_parts(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        roles = {role: self._arg(call, role, step) for role in ("x", "y", "coefs") if role in call.args}
+        return {"out": _op("add_parts", step, call.attrs, **roles)}
+
+    def row_map(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        roles = {role: self._arg(call, role, step) for role in ("x", "y") if role in call.args}
+        kind, number = call.attrs["kind"], call.attrs["number"]
+        return {"out": _op(kind, step, {"least" if kind == "match_length" else "deviations": number}, **roles)}
 
     def head_norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
         vectors = {r: self._arg(call, r, step).reshape(-1) for r in ("weight",) if r in call.args}

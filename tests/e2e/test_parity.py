@@ -16,7 +16,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
-from representatives import ALL_REPRESENTATIVES, LATENT, WITH_STATES
+from representatives import ALL_REPRESENTATIVES, LATENT, OF_WIRING, WITH_STATES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
 from variants import MIXED, VARIANTS, tiny_of
@@ -140,13 +140,23 @@ def test_16_bits_are_nearer_to_exact_than_transformers(
     bounds what 16 bits may cost, and how far the two may be apart. Of experts it may choose others, which says nothing
     of kernels; tests/backends/cpu/test_model.py holds those to the graph."""
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
-    directory = make_checkpoint(tmp_path, CONFIGS[name], 4, dtype=dtype)
+    assert_nearer_to_exact(name, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("name", OF_WIRING)
+def test_bfloat16_is_nearer_to_exact_than_transformers(name: str, tmp_path: Path) -> None:
+    """The same of architectures whose kernels are those of others."""
+    assert_nearer_to_exact(name, "bfloat16", tmp_path)
+
+
+def assert_nearer_to_exact(name: str, dtype: str, directory: Path) -> None:
+    make_checkpoint(directory, CONFIGS[name], 4, dtype=dtype)
     sequences, answers = serve(directory)
     exact, theirs = (reference_of(name, 4, dtype, t, tuple(map(tuple, sequences))) for t in ("float32", dtype))
     ours = all_rows(answers)
     noise = distance(theirs, exact)
     # of states transformers rounds what is read of them at every token, which adds up
-    limit = {"bfloat16": 0.05, "float16": 0.015 if name in WITH_STATES else 0.006}[dtype]
+    limit = {"bfloat16": 0.05, "float16": 0.015 if name in {*WITH_STATES, *OF_WIRING} else 0.006}[dtype]
     assert noise < limit, "the model is too rough to prove anything"
     assert 0 < distance(ours, exact) < noise
     assert distance(ours, theirs) < 1.5 * noise

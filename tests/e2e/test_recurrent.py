@@ -10,13 +10,13 @@ import pytest
 from albireo import BuildConfig, build
 from albireo.api.llm import LLM
 from albireo.backends.cpu.model import CpuModel
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
-from representatives import WITH_STATES
+from representatives import OF_WIRING, WITH_STATES
 from tiny_models import make_checkpoint
 
 TINY = {name: dict(load_architecture(name).tiny) for name in WITH_STATES}
@@ -51,6 +51,17 @@ def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory
     answers, stats = Server.load(directory, **WAYS[way]).serve(requests(), stagger=1)
     assert_same_answers(answers, alone)
     assert way != "preempted" or preempted(stats, answers)
+
+
+@pytest.mark.parametrize("name", OF_WIRING)
+def test_the_same_of_architectures_whose_kernels_are_those_of_others(name: str, tmp_path: Path) -> None:
+    """In small chunks, and preempted."""
+    make_checkpoint(tmp_path, load_architecture(name).tiny, seed=5, dtype="bfloat16")
+    alone = Server.load(tmp_path).alone(requests())
+    options = {"max_num_batched_tokens": 19, "num_threads": 2, **WAYS["preempted"]}
+    answers, stats = Server.load(tmp_path, **options).serve(requests(), stagger=1)
+    assert_same_answers(answers, alone)
+    assert preempted(stats, answers)
 
 
 def test_continuations_go_on_from_the_prompt_of_all(directory: Path) -> None:
@@ -149,6 +160,28 @@ def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(mod
 def test_what_is_not_done_yet_is_refused_by_name(changes: dict[str, Any], message: str, directory: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Server.load(directory, **changes)
+
+
+def test_a_model_of_states_alone_has_no_kv_cache(tmp_path: Path) -> None:
+    """Its blocks count tokens and are no memory, so that there are as many as may be wanted; from a directory, too."""
+    config = dict(load_architecture("mamba2").tiny)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16")
+    build(checkpoint, tmp_path / "engine", BuildConfig())
+    server, of_one = (
+        Server.load(checkpoint, num_gpu_blocks_override=None, max_num_seqs=32),
+        3 * 4 * (3 * 128 + 4 * 12 * 20),
+    )
+    assert server.loaded.program.kv.block_bytes == server.loaded.memory.kv_bytes == 0
+    assert server.loaded.memory.num_blocks == 2**18 and server.loaded.settings.max_model_len == 262144
+    assert server.loaded.program.states.slot_bytes == of_one
+    wanted = server.serve(requests()[:3])[0]
+    assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)
+    for changes, message in (
+        ({"tensor_parallel_size": 2}, "layers keep a state of each sequence, which is not cut among ranks"),
+        ({"kv_cache_dtype": "int8"}, "a KV cache of int8: no layer of this model has attention"),
+    ):
+        with pytest.raises((ConfigError, UnsupportedModel), match=message):
+            Server.load(checkpoint, **changes)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])

@@ -10,18 +10,33 @@ from representatives import (
     ALL_REPRESENTATIVES,
     IN_ANOTHER_ORDER,
     OF_SEVERAL_CACHES,
+    OF_WIRING,
     WITH_STATES,
     mechanisms,
     mechanisms_of,
 )
 from variants import VARIANTS
 
+#: Calls that are the same whatever is around them, of other rows or with another norm folded in; and what has tests of
+#: its own.
+_PLAIN_FAMILIES = ("elementwise", "gather", "head_norm", "linear", "norm", "slice", "add_parts", "row_map")
+_PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
+_PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(", "gated_delta_rule(", "call gated_delta_rule(")
 
-@pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
+
+@pytest.mark.parametrize("name", sorted({*architectures(), *VARIANTS} - set(OF_WIRING)))
 def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
     shown = frozenset().union(*map(mechanisms, (*ALL_REPRESENTATIVES, *IN_ANOTHER_ORDER)))
     missing = sorted(mechanisms(name) - shown)
     assert not missing, f"{name} has what no representative has; add it to tests/representatives.py: {missing}"
+
+
+@pytest.mark.parametrize("name", OF_WIRING)
+def test_of_wiring_only_who_reads_what_is_new(name: str) -> None:
+    shown = frozenset().union(*map(mechanisms, (*ALL_REPRESENTATIVES, *IN_ANOTHER_ORDER)))
+    new = mechanisms(name) - shown
+    ops = [each for each in new if " reads as " not in each and not each.startswith((*_PLAIN_CALLS, *_PLAIN_OPS))]
+    assert new and not ops, f"{name} has what tests of kernels should see: {ops}"
 
 
 @pytest.mark.parametrize("name", ALL_REPRESENTATIVES)

@@ -106,7 +106,6 @@ def test_lfm2_is_as_transformers_reads_it(name: str) -> None:
         ({"use_pos_enc": False}, "'use_pos_enc': False"),
         ({"block_use_swiglu": False}, "'block_use_swiglu': False"),
         ({"full_attn_idxs": [4]}, r"full_attn_idxs=\[4\] must be a list of layers, from 0 to 3"),
-        ({"full_attn_idxs": []}, "no layer has attention"),
         ({"layer_types": ["conv", "linear_attention"]}, "'linear_attention' is not supported; supported: conv, full_"),
         ({"conv_L_cache": 9}, "conv_L_cache=9 must be a whole number from 2 to 8"),
         ({"block_ff_dim": 1}, "intermediate_size=1 gives FFNs of 0 channels"),

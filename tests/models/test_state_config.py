@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import ModelError
+from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_models import parse_tiny
 
 
@@ -14,7 +15,6 @@ from tiny_models import parse_tiny
     ("changes", "message"),
     [
         ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
-        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
         ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
         ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
         ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
@@ -31,7 +31,6 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
     ("model_type", "changes", "message"),
     [
         ("nemotron_h", {"hybrid_override_pattern": "MEME*x"}, "hybrid_override_pattern='x' is not supported"),
-        ("nemotron_h", {"hybrid_override_pattern": "MEME-M"}, "no layer has attention"),
         ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
         ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
         ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
@@ -39,7 +38,36 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
         ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
         ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
-        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
+        (
+            "zamba2",
+            {"layers_block_type": ["mamba"] * 4 + ["attention"]},
+            "layers_block_type='attention' is not supported",
+        ),
+        ("zamba2", {"layers_block_type": ["mamba"] * 4}, "must be one word for each of num_hidden_layers=5"),
+        ("zamba2", {"hybrid_layer_ids": [1, 2]}, "hybrid_layer_ids=.* contradicts layers_block_type"),
+        ("zamba2", {"attention_head_dim": 10}, "attention_head_dim=10 is not supported; heads must make 80"),
+        ("zamba2", {"num_key_value_heads": 2}, "with use_shared_attention_adapter it must be num_attention_heads"),
+        ("zamba2", {"tie_word_embeddings": False}, "tie_word_embeddings=False is not supported"),
+        ("zamba2", {"add_bias_linear": True}, "add_bias_linear=True is not supported; it must be false"),
+        ("zamba2", {"use_long_context": True}, "'use_long_context': True"),
+        ("olmo_hybrid", {"linear_num_value_heads": 8}, "linear_num_value_heads=8 is not supported; it must be linear"),
+        ("olmo_hybrid", {"rope_parameters": None}, "rope_parameters=None is not supported; say a rope_theta"),
+        ("bamba", {"attn_layer_indices": [3]}, "attn_layer_indices=.* must be a list of layers, from 0 to 2"),
+        ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 is not supported; it must be 0.5"),
+        ("bamba", {"attn_rotary_emb": 12}, "attn_rotary_emb=12 is not supported; it must be 6"),
+        ("bamba", {"layer_types": ["mamba"] * 3}, "layer_types=.* contradicts attn_layer_indices"),
+        ("mamba2", {"expand": 3}, "head_dim=20 must make expand .* hidden_size = 120 with num_heads=4"),
+        ("mamba2", {"rms_norm": False}, "'rms_norm': False"),
+        ("mamba2", {"intermediate_size": 160}, "intermediate_size=160 is not supported; it must be .* = 80"),
+        ("mamba2", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+        ("falcon_h1", {"ssm_multipliers": [1.0] * 4}, "ssm_multipliers=.* must be 5 numbers"),
+        ("falcon_h1", {"mlp_multipliers": [1.0, 0.0]}, "mlp_multipliers=.* must be a list of numbers from 1e-06"),
+        ("falcon_h1", {"mamba_proj_bias": True}, "mamba_proj_bias=True is not supported; multipliers of linears with"),
+        ("falcon_h1", {"projectors_bias": True}, "'projectors_bias': True"),
+        ("falcon_h1", {"attention_bias": True}, "'attention_bias': True"),
+        ("falcon_h1", {"mamba_use_mlp": False}, "'mamba_use_mlp': False"),
+        ("falcon_h1", {"mamba_d_ssm": 50}, "mamba_d_head=12 must make mamba_d_ssm = 50 with mamba_n_heads=4"),
+        ("falcon_h1", {"layer_types": ["hybrid", "mamba"]}, "layer_types='mamba' is not supported"),
         ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
         ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
         ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type='alibi' is not supported"),
@@ -64,6 +92,36 @@ def test_layers_of_mamba_are_read_in_either_spelling() -> None:
     attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
     assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
     assert not any(attending.rotates) and attending.intermediate_size == 36
+
+
+def test_a_model_may_have_states_alone() -> None:
+    for config in (
+        parse_tiny("mamba2", intermediate_size=80, norm_before_gate=True),
+        parse_tiny("bamba", attn_layer_indices=None),
+        parse_tiny("granitemoehybrid", layer_types=["mamba"] * 3),
+        parse_tiny("nemotron_h", hybrid_override_pattern="MEM-ME"),
+        parse_tiny("qwen3_5_text", layer_types=["linear_attention"] * 4),
+        parse_tiny("lfm2", full_attn_idxs=[]),
+    ):
+        assert config.cached_layers == () and config.kv_shapes == () and config.recurrent is not None
+
+
+def test_sizes_and_rotations_of_olmo_hybrid_where_nothing_is_said() -> None:
+    left_out = {f"linear_{key}": ... for key in ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")}
+    config = parse_tiny("olmo_hybrid", layer_types=..., num_hidden_layers=3, **left_out)
+    r = config.recurrent
+    assert isinstance(r, GatedDeltaSettings) and (r.k_heads, r.v_heads, r.k_dim, r.v_dim) == (4, 4, 9, 18)
+    assert config.cached_layers == (2,) and not any(config.rotates)
+    assert not any(parse_tiny("olmo_hybrid", rope_parameters=..., rope_theta=None).rotates)
+    for said in ({"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}}, {}):
+        assert all(parse_tiny("olmo_hybrid", **{"rope_parameters": ..., **said}).rotates)
+
+
+def test_layers_with_both_have_a_cache_each() -> None:
+    config = parse_tiny("falcon_h1")
+    assert config.cached_layers == (0, 1) and config.recurrent is not None and config.recurrent.layers == (True, True)
+    saved = {"layers_block_type": ["hybrid"] * 2, "attn_layer_indices": None, "mamba_use_mlp": True}
+    assert parse_tiny("falcon_h1", **saved) == config
 
 
 def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:

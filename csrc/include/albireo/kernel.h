@@ -25,7 +25,7 @@ struct Args {
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
   float* state = nullptr;              // of a recurrence: what each slot keeps, state_size floats apart
-  const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap
+  const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap; add_parts: coefficients
   const float* a_log = nullptr;        // gated_delta_rule, selective_state: [num_heads]
   const float* dt_bias = nullptr;      // likewise
   const float* dt = nullptr;           // selective_state: [T, num_heads] without a gap
@@ -74,7 +74,7 @@ struct Args {
   int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
-  int64_t y_stride = 0;                  // join_heads: likewise of y
+  int64_t y_stride = 0;                  // join_heads, add_parts, row_map: likewise of y
   float eps = 0, scale = 0, softcap = 0;
   float dt_least = 0, dt_most = 0;  // selective_state
   Tuning tuning{};                  // of the step at hand

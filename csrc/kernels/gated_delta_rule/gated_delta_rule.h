@@ -1,6 +1,6 @@
 // The gated delta rule over the rows of each sequence, one after another; of each head of values, with S its state:
 //   S = g S;  S = S + k (b (v - k^T S))^T;  out = q^T S
-//   g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h])
+//   g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h]), twice that if act is 1
 //   k, q: of the head's key and query divided by sqrt(sum of squares + 1e-6), q also by sqrt(K)
 // x [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
 // runs; gates [T, 2 H], a_log, dt_bias [H] float32; out [T, H V] float32, apart from x; state: of each slot [H, K, V]
@@ -8,7 +8,8 @@
 // A column of S depends on nothing but itself, so an item is kStateColumns of one head of one sequence; they stay in
 // the first-level cache for all its rows. Sums over K are two chains, of even and of odd places, added at the end:
 // a row's bits do not depend on the step it is computed in.
-// Reads: x gates a_log dt_bias out state state_size num_heads num_k_heads k_dim v_dim x_stride out_stride.
+// Reads: x gates a_log dt_bias out state state_size num_heads num_k_heads k_dim v_dim act x_stride
+// out_stride.
 #pragma once
 #include "kernels/recurrence/columns.h"
 

@@ -15,7 +15,8 @@ ALBIREO_INLINE void gate_rows_of_head(const Args& a, int64_t h, int64_t row, int
   const V speed = exp2_v(mul(set1(a.a_log[h]), set1(kLog2e)));
   const V time = softplus(add(load(decays), set1(a.dt_bias[h])));
   store(kept, exp2_v(mul(mul(speed, time), set1(-kLog2e))));
-  store(learned, sigmoid(load(rates)));
+  const V learns = sigmoid(load(rates));
+  store(learned, a.act ? add(learns, learns) : learns);
 }
 
 // out = x / sqrt(sum of squares + eps) * scale; zeros behind the end, to a multiple of 16.

@@ -116,6 +116,8 @@ class EngineSource:
         """
         stored, dtype = self.files.ranks[rank].stored, self.files.manifest.options.dtype
         computed = {call.kernel.split(".")[1] for call in program.calls if call.family == "attention"}
+        if not computed:  # of states alone
+            computed = {node.inputs["x"].type.dtype for node in self.files.graph.nodes if node.op == "linear"}
         if computed != {dtype}:
             raise Corrupt(
                 f"{self.directory}: manifest.json says {dtype}, graph.json computes in {', '.join(sorted(computed))}"

@@ -17,6 +17,8 @@ OVERHEAD_BYTES = 300 << 20
 #: Snapshots of states, by which prefixes are found again, have this part of what is left for the KV cache, and no more
 #: than so many a seat and a few: a conversation has two, where its newest prompt and its newest answer end.
 SNAPSHOTS_FRAC, SNAPSHOTS_PER_SEAT, FEW_SNAPSHOTS = 1 / 8, 2, 8
+#: Of a model without attention, whose blocks are no memory: as many as the lists that count them may be long.
+MOST_FREE_BLOCKS = 2**18
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -102,8 +104,12 @@ def plan_memory(
     num_seqs = config.step_limits.max_num_seqs
     most = 1 + blocks_needed(model_len, size, windows, max_new, num_sequences=num_seqs)
     least = 1 + len(windows)
+    if not block_bytes:  # only tokens are counted by them
+        most = max(min(most, MOST_FREE_BLOCKS), 1 + blocks_needed(model_len, size, windows, max_new))
     if config.num_gpu_blocks_override is not None:
         num_blocks = config.num_gpu_blocks_override * len(windows)
+    elif not block_bytes:
+        num_blocks = most
     elif config.kv_cache_memory_bytes is not None:
         num_blocks = config.kv_cache_memory_bytes // block_bytes
     else:

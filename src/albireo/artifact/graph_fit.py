@@ -50,7 +50,8 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
     if set(graph.outputs) != set(wanted):
         raise Corrupt(f"{where}: outputs are {sorted(graph.outputs)}, wanted {', '.join(sorted(wanted))}")
     for name, value in graph.outputs.items():
-        if value.type != wanted[name] or value.producer is None:
+        is_unwritten = value is graph.inputs["kv"] and not config.cached_layers
+        if value.type != wanted[name] or (value.producer is None and not is_unwritten):
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
     writers = sum(node.op == "kv_write" for node in graph.nodes)
     cached = len(config.cached_layers)
@@ -84,6 +85,8 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             return f"{role} is {node.inputs[role].type}, wanted {symbol} rows, which the kernel reads the step for"
     if node.op in ("kv_write", "attention"):
         shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
+        if not config.kv_shapes:
+            return "it has attention, config.json says that no layer does"
         wanted = config.kv_shapes[min(node.attrs["layer"], len(config.kv_shapes) - 1)]
         if shape != wanted:
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {wanted[0]} of {wanted[1]}"

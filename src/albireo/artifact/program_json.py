@@ -246,9 +246,9 @@ def _read_states(top: Record) -> StateLayout:
 
 def _read_kv(record: Record) -> KVLayout:
     kv = KVLayout(
-        num_layers=record.count("num_layers", 1),
-        num_kv_heads=record.count("num_kv_heads", 1),
-        head_dim=record.count("head_dim", 1),
+        num_layers=(layers := record.count("num_layers")),
+        num_kv_heads=record.count("num_kv_heads", min(layers, 1)),
+        head_dim=record.count("head_dim", min(layers, 1)),
         dtype=record.choice("dtype", tuple(SIZES)),
         block_size=record.count("block_size", 1),
         has_values=record.flag("has_values") if record.has("has_values") else True,

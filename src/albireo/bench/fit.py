@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from albireo.api.device import Device
 from albireo.api.drafter import Drafter
-from albireo.api.memory import OVERHEAD_BYTES, part_of
+from albireo.api.memory import MOST_FREE_BLOCKS, OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
@@ -136,10 +136,11 @@ def memory_parts(
     state_bytes = program.states.slot_bytes * config.step_limits.max_num_seqs
     beside = adapter_bytes + state_bytes + vision_bytes + drafter_bytes
     fixed = weight_bytes + beside + activation_bytes + OVERHEAD_BYTES
-    room = (budget - fixed) // block_bytes
+    # where no layer has attention only tokens are counted by blocks
+    room = (budget - fixed) // block_bytes if block_bytes else MOST_FREE_BLOCKS * (fixed <= budget)
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override * program.kv.num_groups)
-    elif config.kv_cache_memory_bytes is not None:
+    elif block_bytes and config.kv_cache_memory_bytes is not None:
         room = min(room, config.kv_cache_memory_bytes // block_bytes)
     return MemoryParts(
         budget_bytes=budget,

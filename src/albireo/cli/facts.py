@@ -52,7 +52,9 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     yield "architecture", _architecture(config)
     yield (
         "attention",
-        f"{config.num_heads} heads of {config.head_dim}, {config.num_kv_heads} for keys and values"
+        "none"
+        if not config.kv_shapes
+        else f"{config.num_heads} heads of {config.head_dim}, {config.num_kv_heads} for keys and values"
         f"{_windows(config)}{_without_windows(config)}, {_positions(config, graph)}",
     )
     tied = ", embeddings tied" if config.tie_word_embeddings else ""
@@ -60,7 +62,10 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     if not isinstance(source, EngineSource):
         yield "on disk", _on_disk(source.directory, graph)
     kv_dtype = kv_cache_dtype(engine.kv_cache_dtype) or config.dtype
-    yield "KV cache", f"{_kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}"
+    yield (
+        "KV cache",
+        f"{_kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}" if config.kv_shapes else "none",
+    )
     if config.recurrent is not None:
         yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
     yield "context", f"{config.max_position_embeddings:,} tokens"

@@ -50,7 +50,7 @@ def with_groups(layout: KVLayout, windows: Sequence[Window]) -> tuple[KVLayout, 
     Args: windows: of each layer; None: it sees all positions, or as many as there will ever be.
     """
     kinds = sorted(set(windows), key=lambda window: (window is not None, -(window or 0)))
-    if kinds == [None]:
+    if kinds in ([None], []):
         return layout, "no layer has a window that ends before the longest sequence does"
     if len(kinds) == 1:
         return replace(layout, windows=(kinds[0],)), f"all layers see {kinds[0]} positions: one group"

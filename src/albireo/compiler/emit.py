@@ -28,8 +28,8 @@ EMIT_WHY = "a step is one walk over a flat list"
 
 def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVLayout:
     """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it, unless
-    another is given. Of a graph of rows that come with the step and no attention, as a vision tower's
-    projector is: no layers.
+    another is given. Of a graph without attention, as a vision tower's projector and a model of states alone
+    are: no layers.
 
     Raises: UnsupportedModel when queries differ in type, or layer numbers have holes, or what is written is rounded to
         another type before.
@@ -38,7 +38,12 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
     token_ids = graph.inputs.get("token_ids")
     reads_tokens = any(value is token_ids for node in graph.nodes for value in node.inputs.values())
-    if not dtypes and not writers and not reads_tokens:
+    if not dtypes and not writers and (graph.recurrent or not reads_tokens):
+        if graph.recurrent and kv_dtype in KV_CODES:
+            raise UnsupportedModel(
+                f"a KV cache of {kv_dtype}: no layer of this model has attention, so there is none; leave "
+                "kv_cache_dtype out"
+            )
         return KVLayout(0, 0, 0, kv_dtype or "float32", block_size)
     if len(dtypes) != 1 or not writers:
         raise UnsupportedModel(f"attention reads queries of {len(dtypes)} types, one is supported: {sorted(dtypes)}")

@@ -24,14 +24,20 @@ ROW_WISE = (
     "scale",
     "scale_by",
     "xielu",
+    "gain",
+    "add_parts",
+    "match_length",
+    "cut",
 )
+#: Roles in which they read activations.
+_ACTIVATIONS = ("x", "y", "coefs")
 #: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does; and parts of a sum are
 #: taken by a call each.
-ENDS = ("add", "cast", "scale_by")
+ENDS = ("add", "cast", "scale_by", "add_parts", "match_length")
 
 
 def is_row_wise(node: Node) -> bool:
-    return node.op in ROW_WISE and all(role in ("x", "y") or v.is_constant for role, v in node.inputs.items())
+    return node.op in ROW_WISE and all(role in _ACTIVATIONS or v.is_constant for role, v in node.inputs.items())
 
 
 def leading_to(rw: Rewriter, gathers: Sequence[Node], may_move: Callable[[Node], bool]) -> list[Node]:
@@ -50,7 +56,7 @@ def leading_to(rw: Rewriter, gathers: Sequence[Node], may_move: Callable[[Node],
 def entering(region: Iterable[Node]) -> list[Value]:
     """Activations that the region reads and does not make, each once."""
     inside = set(region)
-    read = (v for node in region for role, v in node.inputs.items() if role in ("x", "y", "q"))
+    read = (v for node in region for role, v in node.inputs.items() if role in (*_ACTIVATIONS, "q"))
     return list(dict.fromkeys(v for v in read if v.producer not in inside))
 
 

@@ -28,6 +28,8 @@ _BY_OUTPUT = (
     "all_reduce",
     "combine",
     "gate_rows",
+    "add_parts",
+    "row_map",
     "elementwise",
     "head_norm",
     "rope",

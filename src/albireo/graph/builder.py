@@ -105,6 +105,21 @@ class GraphBuilder:
     def join_heads(self, x: Value, y: Value, num_heads: int) -> Value:
         return self._node("join_heads", {"x": x, "y": y}, num_heads=num_heads)[0]
 
+    def add_parts(self, x: Value, y: Value, num_parts: int, coefs: Value | None, plus: float, first: int = 0) -> Value:
+        """coefs: [T, num_parts * parts of y]; None: zeros."""
+        inputs = {"x": x, "y": y} | ({} if coefs is None else {"coefs": coefs})
+        return self._node("add_parts", inputs, num_parts=num_parts, first=first, plus=plus)[0]
+
+    def match_length(self, x: Value, y: Value, least: float) -> Value:
+        return self._node("match_length", {"x": x, "y": y}, least=least)[0]
+
+    def cut(self, x: Value, deviations: float) -> Value:
+        return self._node("cut", {"x": x}, deviations=deviations)[0]
+
+    def gain(self, x: Value, weight: Value) -> Value:
+        """weight: [columns] float32."""
+        return self._node("gain", {"x": x, "weight": weight})[0]
+
     def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
         """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))
@@ -169,7 +184,7 @@ class GraphBuilder:
         return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
 
     def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
-        """attrs: num_k_heads, num_v_heads, k_dim, v_dim."""
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; learns_twice where it does."""
         inputs = {"x": x, "gates": gates, "a_log": a_log, "dt_bias": dt_bias}
         return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
 

@@ -296,6 +296,18 @@ def _with_two(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["x"],)
 
 
+def _add_parts(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    rows, given, parts = x["x"], x["y"], a["num_parts"]
+    width, rest = divmod(int(rows.dims[-1]), parts)
+    count, more = divmod(int(given.dims[-1]), max(width, 1))
+    is_alike = (rows.dtype, rows.dims[0]) == (given.dtype, given.dims[0])
+    if rest or more or not count or not is_alike or not 0 <= a["first"] < parts:
+        raise InvariantError(f"add_parts of {rows} and {given}: {dict(a)} does not fit")
+    if x.get("coefs", rows).dims != (rows.dims[0], parts * count) and "coefs" in x:
+        raise InvariantError(f"add_parts coefficients {x['coefs']}: wanted {count} for each of {parts} parts")
+    return (rows,)
+
+
 def _squares(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     rows, cols = x["x"].dims
     return (TensorType("float32", (rows, num_squares(int(cols)))),)
@@ -375,6 +387,13 @@ OPS: dict[str, Op] = {
     # y[t, h] = x[t, h] @ block h of weight^T: each of num_heads equal parts of a row, with rows h * N to (h + 1) * N
     # of weight [num_heads * N, K]; summed as linear does
     "head_linear": Op(("x", "weight"), ("num_heads",), _head_linear),
+    # out[t, j] = x[t, j] + (coefs[t, j, 0] + plus) * y[t, 0] + (coefs[t, j, 1] + plus) * y[t, 1] + ... of num_parts
+    # parts j of a row from first on, y having parts of the same width; the parts before stay. No coefs: they are zeros
+    "add_parts": Op(("x", "y"), ("num_parts", "first", "plus"), _add_parts, optional=("coefs",)),
+    # x * sqrt(mean(y^2) / max(mean(x^2), least)), row by row
+    "match_length": Op(("x", "y"), ("least",), _binary),
+    # what x is above its row's mean and so many of its standard deviations, else 0
+    "cut": Op(("x",), ("deviations",), _same),
     # y[t, h] = x[t, h], then y[t, h]: the parts of two rows' num_heads heads side by side
     "join_heads": Op(("x", "y"), ("num_heads",), _join_heads),
     # x @ A^T of each row's adapter, by its slot (-1: none, and nothing is said of the row). modules: of the linear that
@@ -445,11 +464,13 @@ OPS: dict[str, Op] = {
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
     #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
+    # learns_twice: 2 * sigmoid(b) in its place
     # Source: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks
     "gated_delta_rule": Op(
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
+        optional_attrs=("learns_twice",),
     ),
     # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,
     # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.

@@ -53,6 +53,9 @@ Call families and their roles (a backend implements these):
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head
     join_heads   x, y -> out                                num_heads parts of x and of y in turn
+    add_parts    x, y [, coefs] -> out                      num_parts parts of a row, each with a sum of those of y; see
+                                                            graph.ops
+    row_map      x [, y] -> out                             attr kind: program_spec.ROW_KINDS, number: what of it
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 

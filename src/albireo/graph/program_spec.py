@@ -43,11 +43,14 @@ KINDS = (
     "relu2",
     "clamp",
     "xielu",
+    "gain",
 )
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 #: How many numbers of a weight those read that read one.
 KIND_NUMBERS = {"scale_by": 1, "clamp": 2, "xielu": 2}
+#: What a row_map call does to each row, in the native core's order; the first reads two operands.
+ROW_KINDS = ("match_length", "cut")
 #: What an output_gate does to a gate.
 GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64
@@ -153,6 +156,8 @@ FAMILIES: dict[str, Family] = {
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
+    "add_parts": Family(("x", "y"), ("out",), ("num_parts", "first", "plus"), optional=("coefs",)),
+    "row_map": Family(("x",), ("out",), ("kind", "number"), optional=("y",)),
     "output_gate": Family(
         ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
     ),
@@ -171,7 +176,10 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("activation", "gated"),
     ),
     "gated_delta_rule": Family(
-        ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
+        ("x", "gates", "a_log", "dt_bias"),
+        ("out",),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        optional_attrs=("learns_twice",),
     ),
     "selective_state": Family(
         ("x", "dt", "a_log", "dt_bias", "skip"),
@@ -187,6 +195,7 @@ FAMILIES: dict[str, Family] = {
 #: Families where ranks meet.
 MEETINGS = ("all_reduce", "all_reduce_norm")
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
+OF_STREAMS = ("add_parts", "row_map")
 ABLE_FAMILIES = (
     "linear_norm",
     "all_reduce_norm",
@@ -195,6 +204,7 @@ ABLE_FAMILIES = (
     "output_gate",
     "adapter",
     *RECURRENT,
+    *OF_STREAMS,
 )
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
@@ -416,10 +426,17 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "elementwise":
         numbers = {name for name in ("scale", "softcap") if name in a}
         found = _constant(program, call, "weight").cols if "weight" in call.args else None
-        if found != KIND_NUMBERS.get(a["kind"]):
+        if found != (cols["x"] if a["kind"] == "gain" else KIND_NUMBERS.get(a["kind"])):
             return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
+    if call.family == "row_map":
+        return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1
+    if call.family == "add_parts":
+        width, rest = divmod(cols["x"], int(a["num_parts"]))
+        fits = not rest and width > 0 and cols["y"] % width == 0 < cols["y"] and 0 <= a["first"] < a["num_parts"]
+        of_coefs = cols.get("coefs", a["num_parts"] * cols["y"] // max(width, 1))
+        return fits and cols["x"] == cols["out"] and of_coefs == a["num_parts"] * cols["y"] // width
     if call.family == "head_norm":
         width, rest = divmod(cols["x"], int(a["num_heads"]))
         fits = "weight" not in call.args or _constant(program, call, "weight").cols in (width, cols["x"])

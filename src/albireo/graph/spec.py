@@ -148,23 +148,23 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return _heads_problem(node) if name == "num_heads" else ""
     if name in ("dt_least", "dt_most"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
-    if name in ("layer", "state", "place"):
+    if name in ("layer", "state", "place", "first"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
-    if name in ("renormalize", "centered", "gated", "both_ways", "causal", "never_given"):
+    if name in ("renormalize", "centered", "gated", "both_ways", "causal", "never_given", "learns_twice"):
         return "" if isinstance(value, bool) else "must be true or false"
     if name == "activation":
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    if name in ("width", "num_experts", "top_k", "value_dim", "first_key", "num_keys", *GROUPS):
+    if name in ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
-    if name in ("scale", "factor"):
+    if name in ("scale", "factor", "plus", "least", "deviations"):
         return "" if _is_number(value) else "must be a finite number"
     if name == "sizes":
         return "" if all(_is_count(n, 1) for n in value) else "must be whole numbers of at least 1"

@@ -48,6 +48,7 @@ _ROOM = (
     "interleaved_experts",
     "latent_attention",
     "latent_weights",
+    "layer_inputs",
     "layer_kinds",
     "layers",
     "left_out",

@@ -34,6 +34,37 @@ class Latent:
     query_rank: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Several residual streams, of which a layer computes the first and guesses the others (AltUp).
+
+    Fields:
+        count: of streams. rank: channels of what a layer adds beside attention (LAuReL).
+        cuts: of each layer's FFN, how many standard deviations above its mean a gate must be to count; None: it counts
+            as it is.
+    """
+
+    count: int
+    rank: int
+    cuts: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBlocks:
+    """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
+
+    Fields:
+        layers: which layers have them. count: of different ones, in turn.
+        rank: of what each of these layers adds to the linears that they share: of the FFN, and where adapts_attention
+            says so of queries, keys and values.
+    """
+
+    layers: tuple[int, ...]
+    count: int
+    rank: int
+    adapts_attention: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSettings:
     """The blocks of llama, unless an architecture says otherwise.
@@ -53,8 +84,12 @@ class BlockSettings:
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         has_rotation: queries and keys are rotated.
+        shared: what layers share that have attention beside a state; None: there is no such thing.
+        attends_everywhere: layers that keep a state have attention beside it.
         mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
+        layer_entries: tokens that have an embedding for each layer; others have that of token 0. None: all have one.
+        streams: of the residual, where there are several.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
@@ -83,8 +118,12 @@ class BlockSettings:
     full_values_are_keys: bool = False
     latent: Latent | None = None
     has_rotation: bool = True
+    shared: SharedBlocks | None = None
+    attends_everywhere: bool = False
     mixers: tuple[Mixer, ...] = ()
     layer_width: int = 0
+    layer_entries: int | None = None
+    streams: Streams | None = None
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False

@@ -121,8 +121,10 @@ class ConfigRules:
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
-        activation: a key of ACTIVATIONS. multipliers: where no key says another. has_local_rope: layers with a window
-            rotate by frequencies of their own, of the base local_theta where none is said (None: that of the others).
+        activation: a key of ACTIVATIONS. multipliers: where no key says another; own_multipliers: reads them where its
+            keys are other ones.
+        has_local_rope: layers with a window rotate by frequencies of their own, of the base local_theta where none is
+            said (None: that of the others).
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
@@ -148,6 +150,7 @@ class ConfigRules:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "silu"
     multipliers: Multipliers = field(default_factory=Multipliers)
+    own_multipliers: Callable[[Fields, frozenset[str], Multipliers], Multipliers] | None = None
     has_local_rope: bool = False
     local_theta: float | None = DEFAULT_THETA
     has_layers_without_rope: bool = False
@@ -227,14 +230,16 @@ class ModelConfig:
         given, latent = self.multipliers.attention, self.blocks.latent
         if latent is not None:
             return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
-        return float(self.head_dim**-0.5) if given is None else given
+        return float((self.head_dim**-0.5 if given is None else given) * self.multipliers.scores)
 
     @property
     def cached_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
+        if self.blocks.shared is not None:
+            return self.blocks.shared.layers
         if self.blocks.mixers:
             return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
-        is_recurrent = self.recurrent.layers if self.recurrent else ()
+        is_recurrent = self.recurrent.layers if self.recurrent and not self.blocks.attends_everywhere else ()
         layers = range(self.num_layers - self.blocks.num_sharing)
         return tuple(i for i in layers if not is_recurrent or not is_recurrent[i])
 
@@ -346,7 +351,7 @@ def parse_config(
         attention_bias=_bias(fields, rules, "attention_bias"),
         attention_out_bias=_bias(fields, rules, "attention_out_bias"),
         mlp_bias=_bias(fields, rules, "mlp_bias"),
-        multipliers=parse_multipliers(fields, rules.keys, rules.multipliers),
+        multipliers=(rules.own_multipliers or parse_multipliers)(fields, rules.keys, rules.multipliers),
         local_rope=local_rope,
         rotates=rotates,
         has_pairs_side_by_side=rules.has_pairs_side_by_side,

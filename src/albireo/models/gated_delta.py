@@ -6,14 +6,29 @@ is rounded once, before the output projection; of the states that it keeps nothi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.config import ModelConfig
 from albireo.models.experts import moe_block
-from albireo.models.head_rows import RowsOf
+from albireo.models.head_rows import RowsOf, RowsOfSeveral
 from albireo.models.layers import attention_block, embedding, head, linear, mlp_block, norm
 from albireo.models.recurrent_settings import GatedDeltaSettings
 from albireo.models.rope import rope_spec
+
+
+class DeltaNames(NamedTuple):
+    """What an architecture calls linears of gates, the norm behind the recurrence and the linear behind that."""
+
+    z: str
+    b: str
+    a: str
+    out_norm: str
+    out: str
+
+
+QWEN = DeltaNames("in_proj_z", "in_proj_b", "in_proj_a", "norm", "out_proj")
 
 
 def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
@@ -30,45 +45,53 @@ def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
     return head(b, c, x)
 
 
-def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    """x + what the recurrence makes of norm(x), of one layer, [T, E] float32."""
+def gated_delta_block(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: DeltaNames = QWEN, eps: float | None = None
+) -> Value:
+    """x + what the recurrence makes of norm(x), of one layer, [T, E] float32. Args: eps: of the norm behind it; None:
+    that of others."""
     r = c.recurrent
     assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
     name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv"))
-        z = linear(b, c, h, f"{name}.in_proj_z", width, "z", False, None, _rows(r, name, "z"))
-        gates = _gates(b, c, h, name, r)
+        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", names))
+        z = linear(b, c, h, f"{name}.{names.z}", width, "z", False, None, _rows(r, name, "z", names))
+        gates = _gates(b, c, h, name, r, names)
         with b.part("conv"):
             weight = b.weight(f"{name}.conv1d.weight", (r.channels, r.conv_width), "float32")
             mixed = b.causal_conv(qkv, weight)
         with b.part("delta_rule"):
             a_log, dt_bias = (b.weight(f"{name}.{part}", (r.v_heads,), "float32") for part in ("A_log", "dt_bias"))
             shape = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads, "k_dim": r.k_dim, "v_dim": r.v_dim}
+            shape |= {"learns_twice": True} if r.learns_twice else {}
             y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, **shape)
         with b.part("out_norm"):
-            weight = b.weight(f"{name}.norm.weight", (r.v_dim,), "float32")
-            y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
+            weight = b.weight(f"{name}.{names.out_norm}.weight", (r.v_dim,), "float32")
+            y = b.rms_norm(y, weight, c.rms_norm_eps if eps is None else eps, num_heads=r.v_heads)
             y = b.cast(b.mul(y, b.unary(z, "silu")), c.dtype)
-        out = linear(b, c, y, f"{name}.out_proj", c.hidden_size, "out", False, None)
+        out = linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
         with b.part("out"):
             return b.add(x, out)
 
 
-def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: GatedDeltaSettings) -> Value:
+def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: GatedDeltaSettings, names: DeltaNames) -> Value:
     """b, then a, [T, 2 * heads]: one linear of the rows of two, whose weights stay numbers, as a router's do."""
     with b.part("gates"):
-        segments = (*_rows(r, name, "b").segments("weight"), *_rows(r, name, "a").segments("weight"))
+        segments = tuple(s for part in "ba" for s in _rows(r, name, part, names).segments("weight"))
         weight = b.weight(f"{name}.in_proj_b+a.weight", (2 * r.v_heads, c.hidden_size), c.dtype, segments=segments)
         return b.linear(h, weight, role="router")
 
 
-def _rows(r: GatedDeltaSettings, name: str, part: str) -> RowsOf:
+def _rows(r: GatedDeltaSettings, name: str, part: str, names: DeltaNames) -> RowsOf | RowsOfSeveral:
     """Of queries, keys and values, of their gates z, or of b or a."""
+    if r.lies_apart and part == "qkv":
+        counts = {"q": r.k_heads * r.k_dim, "k": r.k_heads * r.k_dim, "v": r.v_heads * r.v_dim}
+        return RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_proj", ((0, count),)) for p, count in counts.items()))
     if not r.lies_by_head:
         count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)
-        return RowsOf(f"{name}.in_proj_{part}", ((0, count),))
+        module = {"qkv": "in_proj_qkv", "z": names.z, "b": names.b, "a": names.a}[part]
+        return RowsOf(f"{name}.{module}", ((0, count),))
     each = r.v_heads // r.k_heads
     module, widths = ("ba", [each, each]) if part in "ba" else ("qkvz", [r.k_dim, r.k_dim] + 2 * [each * r.v_dim])
     starts = [sum(widths[:i]) for i in range(len(widths))]

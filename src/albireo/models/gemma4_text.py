@@ -15,7 +15,8 @@ from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_VOCAB, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
-from albireo.models.layer_kinds import MAX_LAYERS
+from albireo.models.layer_inputs import given_to_layers, made_of_given
+from albireo.models.layer_kinds import MAX_LAYERS, parse_sharing
 from albireo.models.layers import (
     AROUND_ATTENTION,
     AROUND_FFN,
@@ -23,12 +24,11 @@ from albireo.models.layers import (
     embedding,
     gated_mlp,
     head,
-    linear,
     mlp_block,
     norm,
     windows,
 )
-from albireo.models.multipliers import Multipliers, nearest
+from albireo.models.multipliers import Multipliers
 from albireo.models.rope import rope_spec
 
 #: Layers with a window have two KV heads of 16, the others one of 32, of which a quarter turns.
@@ -67,8 +67,6 @@ _SLIDING = "sliding_attention"
 #: Of the table of embeddings of each layer, where it is not said.
 _ENTRIES = 262144
 _BEHIND = "post_feedforward_layernorm"
-#: Of both summands of what a layer is given.
-_HALF_ROOT = 2**-0.5
 #: Experts and their router lie in the layer itself.
 _EXPERTS = Names("", "gate_proj", "up_proj", "down_proj", router="router.proj", gain="router.per_expert_scale")
 
@@ -104,17 +102,9 @@ def _blocks(fields: Fields) -> BlockSettings:
         full_head_dim=head_dim,
         full_values_are_keys=shares,
         layer_width=width,
-        num_sharing=_num_sharing(fields, kinds),
+        num_sharing=parse_sharing(fields, kinds),
         is_wide_where_sharing=fields.flag("use_double_wide_mlp", False),
     )
-
-
-def _num_sharing(fields: Fields, kinds: tuple[str, ...]) -> int:
-    """Layers at the end that read caches of earlier ones, of which there is one of each kind."""
-    count = fields.integer("num_kv_shared_layers", 0, len(kinds), default=0)
-    if count and set(kinds[: len(kinds) - count]) != set(kinds):
-        fields.fail("num_kv_shared_layers", count, f"must leave a layer of each of {sorted(set(kinds))} with a cache")
-    return count
 
 
 def _of_full_layers(fields: Fields, given: Any, kinds: tuple[str, ...]) -> tuple[int | None, int]:
@@ -165,7 +155,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     b, bias, full = GraphBuilder(), config.attention_bias, config.without_windows
     local_rope, full_rope = rope_spec(config, max_model_len, is_local=True), rope_spec(full, max_model_len)
     x = embedding(b, config)
-    given = _given(b, config, x)
+    given = given_to_layers(b, config, x)
     for layer, window in enumerate(windows(config, max_model_len)):
         is_local = config.windows[layer] is not None
         x = attention_block(
@@ -201,37 +191,9 @@ def _linears(c: ModelConfig, layer: int, is_local: bool) -> str:
     return "qk" if c.blocks.full_values_are_keys and not is_local else "qkv"
 
 
-def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
-    """What each layer is given of each token, [T, layer_width] float32: of an embedding of its own, and of x, that of
-    all layers; empty where there is no such thing.
-
-    A token of an image has the row of the table that the step has for it, where x has that of the image.
-    The table is as large as the rest of the model and a step reads a row a token, so it stays in the checkpoint's type.
-    A linear's result is multiplied by E^-0.5 and normed: that is a norm whose eps is divided by its square.
-    """
-    width, count = c.blocks.layer_width, c.num_layers
-    if not width:
-        return ()
-    with b.part("given"):
-        table = b.weight("model.embed_tokens_per_layer.weight", (c.vocab_size, count * width), c.stored_dtype)
-        own = b.scale(b.embed(b.token_ids, table, never_given=True), nearest(width**0.5, c.dtype) * _HALF_ROOT)
-        of_x = linear(b, c, b.cast(x, c.dtype), "model.per_layer_model_projection", count * width, "of_x", False, None)
-        weight = b.weight("model.per_layer_projection_norm.weight", (width,), "float32", factor=_HALF_ROOT)
-        of_x = b.rms_norm(of_x, weight, c.rms_norm_eps * c.hidden_size, num_heads=count)
-        return b.split(b.add(own, of_x), (width,) * count)
-
-
 def _with_given(b: GraphBuilder, c: ModelConfig, x: Value, given: Value, layer: int) -> Value:
-    """x + norm(projection(act(gate(x)) * given))."""
-    name = f"model.layers.{layer}"
     with b.part(f"layers.{layer}.given"):
-        gate = linear(
-            b, c, b.cast(x, c.dtype), f"{name}.per_layer_input_gate", c.blocks.layer_width, "gate", False, None
-        )
-        with b.part("act"):
-            m = b.cast(b.mul(b.unary(gate, c.hidden_act), given), c.dtype)
-        out = linear(b, c, m, f"{name}.per_layer_projection", c.hidden_size, "projection", False, None)
-        return b.add(x, _normed(b, c, out, f"{name}.post_per_layer_input_norm"))
+        return b.add(x, made_of_given(b, c, x, given, layer))
 
 
 def _mlp_and_experts(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:

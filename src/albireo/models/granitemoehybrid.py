@@ -14,8 +14,8 @@ from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
 from albireo.models.granite import MULTIPLIERS
 from albireo.models.layers import FFNNames, attention_block, embedding, gated_mlp, head, norm
-from albireo.models.mamba import mamba_mixer
-from albireo.models.mamba_settings import MambaKeys, MambaSettings, parse_mamba
+from albireo.models.mamba import mamba_block
+from albireo.models.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
 from albireo.models.rope import no_rotation, rope_spec
 
 #: Four heads of 20, which share one of 12; no multiplier is what it would be by default.
@@ -58,16 +58,6 @@ TINY = {
 
 #: What layer_types calls a layer -> whether it keeps a state.
 _KINDS = {"mamba": True, "linear_attention": True, "attention": False, "full_attention": False}
-_KEYS = MambaKeys(
-    "mamba_n_heads",
-    "mamba_d_head",
-    "mamba_n_groups",
-    "mamba_d_state",
-    "mamba_d_conv",
-    "mamba_conv_bias",
-    "mamba_proj_bias",
-)
-_DEFAULTS = MambaSettings((), 128, 0, 1, 256, 4, True, False)
 
 
 def _blocks(fields: Fields) -> BlockSettings:
@@ -88,9 +78,7 @@ def _mamba(fields: Fields) -> MambaSettings | None:
     if kinds and len(kinds) != layers:
         fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
     found = tuple(_KINDS[kind] for kind in kinds) or (True,) * layers
-    if all(found):
-        fields.unsupported("layer_types", list(kinds), "no layer has attention, whose cache counts tokens")
-    return parse_mamba(fields, _KEYS, found, _DEFAULTS, expand="mamba_expand")
+    return parse_mamba(fields, MAMBA_KEYS, found, MAMBA_DEFAULTS, expand="mamba_expand")
 
 
 CONFIG = ConfigRules(
@@ -116,17 +104,9 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             cache = config.cached_layers.index(layer)
             x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, cache=cache)
         else:
-            x = _mamba_block(b, config, x, layer)
+            x = mamba_block(b, config, x, layer)
         x = ffn_block(b, config, x, layer, config.intermediate_size)
     return head(b, config, x)
-
-
-def _mamba_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    with b.part(f"layers.{layer}.attn"):
-        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        y = mamba_mixer(b, c, h, f"model.layers.{layer}.mamba")
-        with b.part("out"):
-            return b.add(x, y)
 
 
 def ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, width: int) -> Value:

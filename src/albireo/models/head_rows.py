@@ -29,6 +29,17 @@ class RowsOf:
         return tuple(RowSegment(f"{self.module}.{kind}", start, stop) for start, stop in self.ranges)
 
 
+@dataclass(frozen=True, slots=True)
+class RowsOfSeveral:
+    """Rows of several modules, one below the other."""
+
+    parts: tuple[RowsOf, ...]
+
+    def segments(self, kind: str) -> tuple[RowSegment, ...]:
+        """See RowsOf."""
+        return tuple(segment for part in self.parts for segment in part.segments(kind))
+
+
 def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
     """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
     starts = _starts(c, heads, part, joined is not None)

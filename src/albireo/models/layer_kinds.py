@@ -59,10 +59,18 @@ def parse_mixers(fields: Fields) -> tuple[Mixer, ...]:
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS, default=len(found))
     if len(found) != layers:
         fields.fail("num_hidden_layers", layers, f"is not the {len(found)} layers that are said one by one")
-    if "attention" not in found:
-        key = "layers_block_type" if words else "hybrid_override_pattern"
-        fields.unsupported(key, fields.raw(key), "no layer has attention, whose cache counts tokens")
     return found
+
+
+def parse_sharing(fields: Fields, kinds: tuple[str, ...], default: int = 0) -> int:
+    """Layers at the end that read caches of earlier ones, of which there is one of each kind.
+
+    Args: kinds: of layers.
+    """
+    count = fields.integer("num_kv_shared_layers", 0, len(kinds), default=default)
+    if count and set(kinds[: len(kinds) - count]) != set(kinds):
+        fields.fail("num_kv_shared_layers", count, f"must leave a layer of each of {sorted(set(kinds))} with a cache")
+    return count
 
 
 def parse_windows(

@@ -26,7 +26,7 @@ from albireo.graph.ops import RopeSpec
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP
 from albireo.models.config import ModelConfig
 from albireo.models.draft_input import EMBEDDING_NORM, FEW_LOGITS, JOINING, STATE_NORM, DraftInput
-from albireo.models.head_rows import RowsOf, rows_of_gate, rows_of_head_norm, rows_of_heads
+from albireo.models.head_rows import RowsOf, RowsOfSeveral, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
 
@@ -239,16 +239,19 @@ def mlp_block(
     joined: str | None = None,
     norms: Norms = BEFORE_FFN,
     names: FFNNames = LLAMA_FFN,
+    cut: float | None = None,
 ) -> Value:
     """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32; without a gate down(act(up(h))).
 
-    Args: joined: name of the tensor that holds the rows of gate and up, where one does.
+    Args: joined: name of the tensor that holds the rows of gate and up, where one does. cut: of a gate counts what is
+        so many standard deviations above its mean.
     """
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.mlp"):
         h = _input(b, c, x, layer, norms.before)
         if names.gate:
-            down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
+            width = c.ffn_width(layer)
+            down = gated_mlp(b, c, h, name, width, bias=bias, joined=joined, names=names, cut=cut)
         else:
             down = plain_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, up=names.up, down=names.down)
         return added(b, c, x, down, layer, "down", norms.behind)
@@ -264,14 +267,16 @@ def gated_mlp(
     bias: bool = False,
     joined: str | None = None,
     names: FFNNames = LLAMA_FFN,
+    cut: float | None = None,
 ) -> Value:
-    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined: see mlp_block()."""
+    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined, cut: see mlp_block()."""
     parts = {}
     for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
         parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
-        m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
+        gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
+        m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
     return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")
 
 
@@ -414,7 +419,7 @@ def linear(
     part: str,
     has_bias: bool,
     role: str | None,
-    made_of: RowsOf | None = None,
+    made_of: RowsOf | RowsOfSeveral | None = None,
 ) -> Value:
     """Args: name: of its module; what it is called, too, where it is made of rows of another."""
     with b.part(part):

@@ -24,4 +24,5 @@ TIED_WEIGHTS = {
     "transformer.wte.weight": "lm_head.weight",
     "transformer.word_embeddings.weight": "lm_head.weight",
     "gpt_neox.embed_in.weight": "embed_out.weight",
+    "backbone.embeddings.weight": "lm_head.weight",
 }

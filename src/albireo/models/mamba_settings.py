@@ -29,6 +29,10 @@ class MambaSettings:
         conv_width: rows that the convolution before it reads for one. has_conv_bias, has_bias: of the convolution, and
             of the projections around both.
         dt_limits: between which how long a token counts is held.
+        has_norm: what is read of the states is normed, in as many parts as there are groups, behind its gate, or before
+            it where norms_first says so. norm_eps: of that norm; None: that of others.
+        factors: on gates, values, b, c and how long a token counts, before anything is done to them; out_factor: on
+            what a layer adds.
     """
 
     layers: tuple[bool, ...]
@@ -40,6 +44,11 @@ class MambaSettings:
     has_conv_bias: bool
     has_bias: bool
     dt_limits: tuple[float, float] = (0.0, math.inf)
+    has_norm: bool = True
+    norms_first: bool = False
+    factors: tuple[float, ...] = (1.0,) * 5
+    out_factor: float = 1.0
+    norm_eps: float | None = None
 
     @property
     def width(self) -> int:
@@ -69,11 +78,30 @@ class MambaKeys(NamedTuple):
     bias: str
 
 
+#: What Granite, Falcon-H1 and Bamba call them, and what they mean where they are absent.
+MAMBA_KEYS = MambaKeys(
+    "mamba_n_heads",
+    "mamba_d_head",
+    "mamba_n_groups",
+    "mamba_d_state",
+    "mamba_d_conv",
+    "mamba_conv_bias",
+    "mamba_proj_bias",
+)
+MAMBA_DEFAULTS = MambaSettings((), 128, 0, 1, 256, 4, True, False)
+
+
 def parse_mamba(
-    fields: Fields, keys: MambaKeys, layers: tuple[bool, ...], defaults: MambaSettings, expand: str | None = None
+    fields: Fields,
+    keys: MambaKeys,
+    layers: tuple[bool, ...],
+    defaults: MambaSettings,
+    expand: str | None = None,
+    width: str | None = None,
 ) -> MambaSettings | None:
     """Args: defaults: what absent keys mean. expand: the key of how many widths of the residual stream values have,
-    which head_dim may follow from ("auto") and must agree with; None: nothing says so.
+    which head_dim may follow from ("auto") and must agree with; None: nothing says so. width: a key of their channels,
+    which decides where it is there.
 
     Returns: None where no layer keeps a state; such files may have the keys all the same.
     Raises: ModelError for a bad value.
@@ -85,7 +113,7 @@ def parse_mamba(
     found = MambaSettings(
         layers,
         heads,
-        _head_dim(fields, keys, heads, defaults, expand),
+        _head_dim(fields, keys, heads, defaults, expand, width),
         groups,
         fields.integer(keys.state_size, 1, _MAX_DIM, default=defaults.state_size),
         fields.integer(keys.conv_width, 2, MAX_CONV_WIDTH, default=defaults.conv_width),
@@ -96,16 +124,21 @@ def parse_mamba(
     return found if any(layers) else None
 
 
-def _head_dim(fields: Fields, keys: MambaKeys, heads: int, defaults: MambaSettings, expand: str | None) -> int:
+def _head_dim(
+    fields: Fields, keys: MambaKeys, heads: int, defaults: MambaSettings, expand: str | None, width: str | None
+) -> int:
     if expand is None:
         return fields.integer(keys.head_dim, 1, _MAX_DIM, default=defaults.head_dim)
     hidden, given = fields.integer("hidden_size", 1, 2**20), fields.raw(keys.head_dim)
-    width = fields.integer(expand, 1, 64, default=2) * hidden
-    if given in (None, "auto") and width % heads == 0:
-        return width // heads
+    channels = fields.integer(expand, 1, 64, default=2) * hidden
+    said = f"{expand} * hidden_size"
+    if width is not None and fields.raw(width) is not None:
+        channels, said = fields.integer(width, 1, _MAX_HEADS * _MAX_DIM), width
+    if given in (None, "auto") and channels % heads == 0:
+        return channels // heads
     head_dim = fields.integer(keys.head_dim, 1, _MAX_DIM)
-    if head_dim * heads != width:
-        fields.fail(keys.head_dim, head_dim, f"must make {expand} * hidden_size = {width} with {keys.heads}={heads}")
+    if head_dim * heads != channels:
+        fields.fail(keys.head_dim, head_dim, f"must make {said} = {channels} with {keys.heads}={heads}")
     return head_dim
 
 

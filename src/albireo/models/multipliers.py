@@ -21,10 +21,12 @@ class Multipliers:
     Fields:
         embedding: on embeddings; None: the root of the hidden size, as the compute type has it.
         residual: on what attention and FFN add to the residual stream.
-        attention: on attention scores; None: 1 / sqrt(head_dim).
+        attention: on attention scores; None: 1 / sqrt(head_dim). scores: on them, besides.
         logits: what logits are divided by.
         attention_cap, logits_cap: scores and logits become cap * tanh(x / cap).
         norm_plus: what is added to a norm's weights as they are stored.
+        attention_out: on what attention adds, gate: on what the activation of an FFN reads. Both, as residual, are of
+            what linears give.
     """
 
     embedding: float | None = 1.0
@@ -34,6 +36,9 @@ class Multipliers:
     attention_cap: float | None = None
     logits_cap: float | None = None
     norm_plus: float = 0.0
+    scores: float = 1.0
+    attention_out: float = 1.0
+    gate: float = 1.0
 
 
 #: Of Gemma: embeddings are multiplied by the root of the width, and norms by their weight plus 1.

@@ -15,7 +15,7 @@ _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution.
-RecurrentRule = Literal["none", "by_part", "by_head", "short_conv"]
+RecurrentRule = Literal["none", "by_part", "by_head", "apart", "short_conv"]
 _ATTENTION = "full_attention"
 
 
@@ -28,7 +28,9 @@ class GatedDeltaSettings:
         k_heads, k_dim: heads of queries and keys, and channels of one; v_heads, v_dim: of values.
         conv_width: rows that the convolution before it reads for one.
         lies_by_head: queries, keys, values and gates of values lie in one tensor, head of keys by head of keys (its
-            query, its key, its values, their gates), and so do b and a.
+            query, its key, its values, their gates), and so do b and a. lies_apart: queries, keys and values lie in
+            tensors of their own.
+        learns_twice: what is learned is twice the sigmoid of b.
     """
 
     layers: tuple[bool, ...]
@@ -38,6 +40,8 @@ class GatedDeltaSettings:
     v_dim: int
     conv_width: int
     lies_by_head: bool
+    lies_apart: bool = False
+    learns_twice: bool = False
 
     @property
     def channels(self) -> int:
@@ -75,7 +79,7 @@ RecurrentSettings = GatedDeltaSettings | ShortConvSettings
 
 
 def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: int) -> RecurrentSettings | None:
-    """Read the keys of Qwen 3 Next and 3.5, or of LFM2. Args: hidden: hidden_size.
+    """Read the keys of Qwen 3 Next and 3.5, of OLMo Hybrid, or of LFM2. Args: hidden: hidden_size.
 
     Returns: None where every layer has attention.
     Raises: ModelError for a bad value, UnsupportedModel for a kind of layer that is not computed.
@@ -84,6 +88,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return None
     if rule == "short_conv":
         return _short_conv(fields, layers, hidden)
+    if rule == "apart":
+        return _olmo(fields, layers, hidden)
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
@@ -91,13 +97,36 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
     interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
     by_interval = tuple(bool((i + 1) % interval) for i in range(layers))
     return GatedDeltaSettings(
-        _layers(fields, "linear_attention", by_interval, interval),
+        _layers(fields, "linear_attention", by_interval),
         k_heads,
         v_heads,
         fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=128),
         fields.integer("linear_value_head_dim", 1, _MAX_DIM, default=128),
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         rule == "by_head",
+    )
+
+
+def _olmo(fields: Fields, layers: int, hidden: int) -> GatedDeltaSettings:
+    """Of OLMo Hybrid; sizes follow from those of attention where they are not said."""
+    heads = fields.integer("num_attention_heads", 1, _MAX_HEADS)
+    k_heads, v_heads = (
+        fields.integer(f"linear_num_{of}_heads", 1, _MAX_HEADS, default=heads) for of in ("key", "value")
+    )
+    if v_heads != k_heads:
+        fields.unsupported("linear_num_value_heads", v_heads, f"it must be linear_num_key_heads={k_heads}")
+    k_dim = fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=3 * hidden // (4 * k_heads) or None)
+    found = tuple(bool((i + 1) % 4) for i in range(layers))
+    return GatedDeltaSettings(
+        _layers(fields, "linear_attention", found if not all(found) else (*found[:-1], False)),
+        k_heads,
+        v_heads,
+        k_dim,
+        fields.integer("linear_value_head_dim", 1, _MAX_DIM, default=2 * k_dim),
+        fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
+        lies_by_head=False,
+        lies_apart=True,
+        learns_twice=fields.flag("linear_allow_neg_eigval", True),
     )
 
 
@@ -108,13 +137,13 @@ def _short_conv(fields: Fields, layers: int, hidden: int) -> ShortConvSettings |
         attending = list(range(layers))
     if not isinstance(attending, list) or not all(type(i) is int and 0 <= i < layers for i in attending):
         fields.fail("full_attn_idxs", attending, f"must be a list of layers, from 0 to {layers - 1}")
-    found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)), attending)
+    found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)))
     width = fields.integer("conv_L_cache", 2, MAX_CONV_WIDTH, default=3)
     has_bias = fields.flag("conv_bias", False)
     return ShortConvSettings(found, hidden, width, has_bias) if any(found) else None
 
 
-def _layers(fields: Fields, kind: str, default: tuple[bool, ...], said: object) -> tuple[bool, ...]:
+def _layers(fields: Fields, kind: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
     """Which layers keep a state: as layer_types says, else default, which was said in other words.
 
     Args: kind: what such a layer is called there.
@@ -126,6 +155,4 @@ def _layers(fields: Fields, kind: str, default: tuple[bool, ...], said: object) 
     if kinds and len(kinds) != layers:
         fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
     found = tuple(each == kind for each in kinds) or default
-    if all(found):
-        fields.unsupported("layer_types", list(kinds) or said, "no layer has attention, whose cache counts tokens")
     return found

@@ -83,6 +83,11 @@ _WHOLES = {
         sees_images_both_ways="vision",
         are_windows_kept=True,
     ),
+    "gemma3n": _Whole(
+        "Gemma3nForConditionalGeneration",
+        {"gemma3n_text": "gemma3n_text"},
+        beside=keys("audio_soft_tokens_per_image"),
+    ),
     "glmasr": _Whole(
         "GlmAsrForConditionalGeneration",
         {"llama": "llama"},

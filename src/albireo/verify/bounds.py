@@ -27,6 +27,7 @@ from albireo.verify.attention_bound import attention_error, chain_error
 from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
 from albireo.verify.rounding_bound import FLUSHED, as_rows, rounded, rounded_to_codes
+from albireo.verify.stream_bound import add_parts_error, cut_error, match_length_error
 
 F64 = NDArray[np.float64]
 
@@ -352,4 +353,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "route": _route,
     "combine": _combine,
     "gate_rows": _gate_rows,
+    "add_parts": lambda op, _: [add_parts_error(op.call, op.errors)],
+    "match_length": lambda op, _: [match_length_error(op.call, op.errors)],
+    "cut": lambda op, _: [cut_error(op.call, op.errors)],
 }

@@ -9,7 +9,7 @@ from albireo.backends.cpu.catalog import SPLITS, CpuCatalog
 from albireo.backends.cpu.machine import LEVELS
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.ops import RECURRENT
-from albireo.graph.program_spec import COMMON_FAMILIES
+from albireo.graph.program_spec import COMMON_FAMILIES, OF_STREAMS
 
 ALL = CpuCatalog(LEVELS)
 #: Of this kind of processor: levels that add float32 numbers their own way, and the one that multiplies bfloat16.
@@ -21,7 +21,11 @@ def identities(family: str, dtype: str, levels: tuple[str, ...] = LEVELS) -> lis
 
 
 def test_every_family_of_programs_has_kernels_and_a_split() -> None:
-    assert set(SPLITS) == {*COMMON_FAMILIES, "adapter", *RECURRENT} == {family for family, _, _ in _native.kernels()}
+    assert (
+        set(SPLITS)
+        == {*COMMON_FAMILIES, "adapter", *RECURRENT, *OF_STREAMS}
+        == {family for family, _, _ in _native.kernels()}
+    )
 
 
 @pytest.mark.parametrize("family", sorted(SPLITS))

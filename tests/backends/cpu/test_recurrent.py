@@ -47,12 +47,13 @@ class Layer:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            width, self.attrs = 2 * heads, shape
+            width, self.attrs = 2 * heads, shape | ({"learns_twice": True} if shape == WIDE else {})
             if family == "selective_state":
                 width, self.weights["skip"] = heads, normal(heads, seed=7)
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
             self.gates = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
-            self.numbers = {key: n for key, n in self.attrs.items() if key != "num_v_heads"} | {"num_heads": heads}
+            self.numbers = {key: n for key, n in self.attrs.items() if key not in ("num_v_heads", "learns_twice")}
+            self.numbers |= {"num_heads": heads, "act": int(self.attrs.get("learns_twice", False))}
         self.state = Guarded.poisoned((SLOTS, self.size))
         self.states: dict[tuple[int, int], Any] = {}
         #: By slot of a sequence in the next step: where a snapshot goes, and behind how many rows.

@@ -54,7 +54,7 @@ class Layer:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.attrs, name, per_head = shape, "gates", 2
+            self.attrs, name, per_head = shape | ({"learns_twice": True} if shape == WIDE else {}), "gates", 2
             if family == "selective_state":
                 self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})

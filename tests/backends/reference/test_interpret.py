@@ -101,6 +101,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "qwen2-layer-types": tiny("qwen2", layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "qwen3-bias": tiny("qwen3", attention_bias=True, tie_word_embeddings=False),
     "qwen3-128": tiny("qwen3", **heads(128)),
+    "gemma3n-plain": tiny("gemma3n_text", attention_bias=True, intermediate_size=72)
+    | {"activation_sparsity_pattern": None, "num_kv_shared_layers": 0, "altup_num_inputs": 4, "layer_types": None},
     "gemma4-own-values": tiny("gemma4_text", attention_k_eq_v=False, global_head_dim=512, head_dim=256),
     "gemma4-bias": tiny("gemma4_text", attention_bias=True, tie_word_embeddings=False, num_global_key_value_heads=2),
     "gpt_neox-in-turn": tiny("gpt_neox", use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
@@ -118,6 +120,16 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "nemotron_h-dense": tiny("nemotron_h", hybrid_override_pattern="M-*M-", num_hidden_layers=5, use_bias=True)
     | {"use_conv_bias": False, "mlp_bias": False, "conv_kernel": 3, "n_groups": 1},
     "nemotron_h-latent": tiny("nemotron_h", moe_latent_size=24, n_group=1),
+    "falcon_h1-normed": tiny("falcon_h1", mamba_rms_norm=True, mamba_d_ssm=None, mamba_d_head="auto"),
+    "falcon_h1-plain": tiny("falcon_h1", mamba_rms_norm=True, mamba_norm_before_gate=True, ssm_multipliers=...)
+    | {"mlp_multipliers": None, "attention_out_multiplier": 1.0, "ssm_out_multiplier": 1.0, "mamba_conv_bias": False},
+    "olmo_hybrid-plain": tiny("olmo_hybrid", linear_allow_neg_eigval=False, attention_bias=True)
+    | {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
+    "zamba2-plain": tiny("zamba2", num_mem_blocks=1, use_shared_attention_adapter=False, use_mem_rope=False)
+    | {"num_key_value_heads": 2, "intermediate_size": None},
+    "bamba-biases": tiny("bamba", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, tie_word_embeddings=True)
+    | {"attn_layer_indices": [0, 2], "time_step_limit": [0.2, 0.7]},
+    "mamba2-bias": tiny("mamba2", tie_word_embeddings=False, use_bias=True, use_conv_bias=False, n_groups=4),
     "granitemoehybrid-limits": tiny("granitemoehybrid", time_step_limit=[0.2, 0.7], mamba_proj_bias=True)
     | {"mamba_n_groups": 2, "position_embedding_type": "rope", "mamba_d_head": "auto"},
     "granitemoehybrid-attention": tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

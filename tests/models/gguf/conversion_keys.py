@@ -149,6 +149,38 @@ def granite_hybrid_keys(c: Config) -> dict[str, Any]:
     }
 
 
+def falcon_h1_keys(c: Config) -> dict[str, Any]:
+    """FalconH1Model."""
+    return {
+        "rope.freq_base": c["rope_theta"],
+        "vocab_size": c["vocab_size"],
+        "ssm.conv_kernel": c["mamba_d_conv"],
+        "ssm.state_size": c["mamba_d_state"],
+        "ssm.group_count": c["mamba_n_groups"],
+        "ssm.inner_size": c["mamba_d_ssm"],
+        "ssm.time_step_rank": c["mamba_n_heads"],
+    }
+
+
+def mamba2_keys(c: Config) -> dict[str, Any]:
+    """Mamba2Model."""
+    return {
+        "context_length": 2**20,
+        "attention.head_count": 0,
+        "feed_forward_length": 0,
+        "attention.key_length": None,
+        "attention.value_length": None,
+        "attention.layer_norm_rms_epsilon": c["layer_norm_epsilon"],
+        "attention.layer_norm_epsilon": None,
+        "ssm.conv_kernel": c["conv_kernel"],
+        "ssm.state_size": c["state_size"],
+        "ssm.group_count": c["n_groups"],
+        "ssm.inner_size": c["num_heads"] * c["head_dim"],
+        "ssm.time_step_rank": c["num_heads"],
+        "expert_group_count": None,
+    }
+
+
 def nemotron_keys(c: Config) -> dict[str, Any]:
     """NemotronHModel."""
     letters = c["hybrid_override_pattern"]

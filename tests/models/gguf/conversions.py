@@ -118,6 +118,23 @@ def _nemotron_3(name: str, array: Array, c: Config) -> Given:
     yield name, array + 1 if name.endswith("norm.weight") else array
 
 
+def _falcon_h1(name: str, array: Array, c: Config) -> Given:
+    """FalconH1Model.modify_tensors(): multipliers go into matrices."""
+    part = name.rpartition(".weight")[0].rpartition(".")[2]
+    rows, of_b = c["mamba_d_ssm"], c["mamba_n_groups"] * c["mamba_d_state"]
+    at = c["attention_in_multiplier"]
+    factors = {"down_proj": c["mlp_multipliers"][1], "gate_proj": c["mlp_multipliers"][0], "q_proj": at, "v_proj": at}
+    factors |= {"k_proj": at * c["key_multiplier"], "o_proj": c["attention_out_multiplier"]}
+    factors |= {"out_proj": c["ssm_out_multiplier"], "lm_head": c["lm_head_multiplier"]}
+    factors |= {"embed_tokens": c["embedding_multiplier"]}
+    if part == "in_proj":
+        counts = (rows, rows, of_b, of_b, c["mamba_n_heads"])
+        array = (
+            array * np.repeat(np.float32(c["ssm_multipliers"]) * np.float32(c["ssm_in_multiplier"]), counts)[:, None]
+        )
+    yield _mamba(name, array * np.float32(factors.get(part, 1.0)), c["mamba_n_groups"])
+
+
 def _deepseek(name: str, array: Array, c: Config) -> Given:
     heads, block = c["num_attention_heads"], f"blk.{name.split('.')[2]}" if ".layers." in name else ""
     if name.endswith("kv_b_proj.weight"):
@@ -170,6 +187,9 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "lfm2": Conversion("lfm2", k.short_conv_keys),
     "lfm2_moe": Conversion("lfm2moe", k.short_conv_keys),
     "gemma4_text": Conversion("gemma4", k.gemma4_keys, _gemma4),
+    "falcon_h1": Conversion("falcon-h1", k.falcon_h1_keys, _falcon_h1),
+    "falcon_h1, multipliers": Conversion("falcon-h1", k.falcon_h1_keys, _falcon_h1),
+    "mamba2": Conversion("mamba2", k.mamba2_keys, _nemotron),
     "granitemoehybrid": Conversion("granitehybrid", k.granite_hybrid_keys, _granite_hybrid),
     "granitemoe": Conversion("granitemoe", k.granite_keys, _llama),
     "nemotron_h": Conversion("nemotron_h", k.nemotron_keys, _nemotron),

@@ -32,6 +32,8 @@ SPLITS = {
     "expert_linear": "panels",
     "combine": "rows",
     "gate_rows": "rows",
+    "add_parts": "rows",
+    "row_map": "rows",
     "causal_conv": "rows",
     "gated_delta_rule": "heads",
     "selective_state": "heads",

@@ -33,7 +33,7 @@ from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout
-from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
+from albireo.graph.program_spec import ACTS, KINDS, ROW_KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
 _SIDES = {
@@ -52,6 +52,7 @@ _NATIVE_ROLES = {
     ("kv_write", "v"): "y",
     ("gate_rows", "gate"): "y",
     ("route", "gain"): "weight",
+    ("add_parts", "coefs"): "gates",
 }
 #: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
 _GAPLESS = {
@@ -59,6 +60,7 @@ _GAPLESS = {
     "expert_linear": ("ids",),
     "combine": ("weights",),
     "gate_rows": ("gate",),
+    "add_parts": ("coefs",),
     "gated_delta_rule": ("gates",),
     "selective_state": ("dt",),
 }
@@ -369,7 +371,7 @@ class CpuModel:
             if side is not None and name in program.buffers:
                 args[f"{side}_dtype"] = program.buffers[name].dtype
                 args[f"{side}_stride"] = program.buffers[name].stride
-        for role in _GAPLESS.get(call.family, ()):
+        for role in call.args.keys() & set(_GAPLESS.get(call.family, ())):
             buffer = program.buffers[call.args[role]]
             if buffer.stride != buffer.cols:
                 raise InvariantError(f"{call.origin}: {role} has gaps between its rows; the kernel reads it without")
@@ -397,6 +399,7 @@ class CpuModel:
         elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
+            args["act"] = int(attrs.get("learns_twice", False))
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
@@ -414,6 +417,14 @@ class CpuModel:
         elif call.family == "join_heads":
             x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
             args |= {"k": x.cols // attrs["num_heads"], "n": y.cols // attrs["num_heads"], "y_stride": y.stride}
+        elif call.family == "add_parts":
+            x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
+            width = x.cols // attrs["num_parts"]
+            args |= {"k": width, "num_heads": attrs["num_parts"], "num_k_heads": y.cols // width, "y_stride": y.stride}
+            args |= {"first_key": attrs["first"], "scale": attrs["plus"]}
+        elif call.family == "row_map":
+            args |= {"k": program.buffers[call.args["x"]].cols, "scale": attrs["number"]}
+            args |= {"y_stride": program.buffers[call.args["y"]].stride} if "y" in call.args else {}
         elif call.family in ("combine", "gate_rows"):
             args["n"] = program.buffers[call.args["out"]].cols
         elif call.family == "expert_linear":
@@ -454,7 +465,7 @@ class CpuModel:
         if "act" in attrs:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:
-            args["act"] = KINDS.index(attrs["kind"])
+            args["act"] = (ROW_KINDS if call.family == "row_map" else KINDS).index(attrs["kind"])
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
         if "distances" in call.args:

@@ -381,6 +381,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
     x, gates, out = args.buffer("x"), args.buffer("gates"), args.buffer("out")
     a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
     heads, k_dim, v_dim = (args.number(name) for name in ("num_k_heads", "k_dim", "v_dim"))
+    learns_twice = bool(args.call.attrs.get("learns_twice", False))
     return lambda step: gated_delta_rule(
         x(step),
         gates(step),
@@ -392,6 +393,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
         num_k_heads=heads,
         k_dim=k_dim,
         v_dim=v_dim,
+        learns_twice=learns_twice,
     )
 
 

@@ -16,7 +16,7 @@ from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.ops import RECURRENT
 from albireo.graph.program import Program
-from albireo.graph.program_spec import ACTS, GATED_ACTS
+from albireo.graph.program_spec import ACTS, GATED_ACTS, OF_STREAMS
 from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
@@ -88,9 +88,14 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for experts in a type that others may have, for latents of no round size, and for heads
-            that are too large.
+        Raises: UnsupportedModel for several residual streams, for experts in a type that others may have, for latents
+            of no round size, and for heads that are too large.
         """
+        if family in OF_STREAMS:
+            raise UnsupportedModel(
+                "several residual streams, and gates that are cut (Gemma 3n): no kernels of them are there for GPUs "
+                "yet; choose --device cpu"
+            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference import adapter, attention, elementwise, experts, linear, recurrent, rms_norm, rope, rows
+from albireo.backends.reference import (
+    adapter,
+    attention,
+    elementwise,
+    experts,
+    linear,
+    recurrent,
+    rms_norm,
+    rope,
+    rows,
+    streams,
+)
 from albireo.backends.reference.call import Adapters, Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_matrix
@@ -47,6 +58,9 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "causal_conv": recurrent.causal_conv,
     "gated_delta_rule": recurrent.gated_delta_rule,
     "selective_state": recurrent.selective_state,
+    "add_parts": streams.add_parts,
+    "match_length": streams.match_length,
+    "cut": streams.cut,
     "add": elementwise.add,
     "mul": elementwise.mul,
     "clamped_swiglu": elementwise.clamped_swiglu,

@@ -50,7 +50,7 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
     q, k = (_unit(part.reshape(-1, k_heads, k_dim)).repeat(v_heads // k_heads, axis=1) for part in (queries, keys))
     q, v = q / math.sqrt(k_dim), values.reshape(-1, v_heads, v_dim)
     gates = call["gates"].astype(np.float64)
-    learned = sigmoid(gates[:, :v_heads])
+    learned = sigmoid(gates[:, :v_heads]) * (2 if attrs.get("learns_twice") else 1)
     kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * _softplus(gates[:, v_heads:] + call["dt_bias"]))
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for b in range(call.step.num_sequences):

@@ -70,8 +70,12 @@ def problems(graph: Graph, size: int) -> list[str]:
     found = []
     if graph.top_k:
         found.append("its tokens have experts, which are not cut among ranks yet")
+    if any(node.op == "add_parts" for node in graph.nodes):
+        found.append("its residual is several streams, which are not cut among ranks yet")
     if graph.recurrent:
         found.append("layers keep a state of each sequence, which is not cut among ranks yet")
+        if not any(node.op == "attention" for node in graph.nodes):
+            return found
     if any(node.op == "head_linear" for node in graph.nodes):
         found.append("its heads share latents, which are not cut among ranks yet")
     num_heads, num_kv_heads, _ = _heads(graph)

@@ -121,9 +121,24 @@ def _elementwise(node: Node) -> Single:
         for role in node.inputs:
             _require_float32(node, role)
     kind = node.attrs["kind"] if node.op == "unary" else node.op
+    if kind == "tanh":
+        return "elementwise", {"kind": "softcap", "softcap": 1.0}, dict(node.inputs)
     if kind not in KINDS:
         raise NotFired(f"no kernel does {kind}; known: {', '.join(KINDS)}")
     return "elementwise", {"kind": kind}, dict(node.inputs)
+
+
+def _add_parts(node: Node) -> Single:
+    for role in node.inputs:
+        _require_float32(node, role)
+    return "add_parts", dict(node.attrs), dict(node.inputs)
+
+
+def _row_map(node: Node) -> Single:
+    for role in node.inputs:
+        _require_float32(node, role)
+    (number,) = node.attrs.values()
+    return "row_map", {"kind": node.op, "number": number}, dict(node.inputs)
 
 
 def _scale(node: Node) -> Single:
@@ -170,6 +185,10 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "scale_by": _by_numbers,
     "clamp": _by_numbers,
     "xielu": _by_numbers,
+    "gain": _by_numbers,
+    "add_parts": _add_parts,
+    "match_length": _row_map,
+    "cut": _row_map,
     "top_logits": _top,
 }
 
@@ -193,9 +212,10 @@ def _slices(rw: Rewriter, split: Node) -> None:
     """A copy for each part: a buffer has one width."""
     new, start = [], 0
     for part, size in zip(split.outputs, split.attrs["sizes"], strict=True):
-        body = body_of([split], split.inputs, (part,))
-        inputs = dict(split.inputs)
-        new.append(Node("fused", inputs, {"start": start}, (part,), split.origin, body=body, family="slice"))
+        if rw.users(part) or rw.is_output(part):
+            body = body_of([split], split.inputs, (part,))
+            inputs = dict(split.inputs)
+            new.append(Node("fused", inputs, {"start": start}, (part,), split.origin, body=body, family="slice"))
         start += size
     rw.replace((split,), new)
 

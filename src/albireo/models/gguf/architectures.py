@@ -153,6 +153,23 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
         put_back=(put_back.decays,),
         keys=name_maps.LAYER_NORM_EPSILON,
     ),
+    "falcon-h1": GgufArchitecture(
+        "falcon_h1",
+        hybrid_settings.falcon_h1,
+        name_maps.FALCON_H1,
+        name_maps.FALCON_H1_ENDS,
+        put_back=(put_back.decays,),
+    ),
+    "mamba2": GgufArchitecture(
+        "mamba2",
+        hybrid_settings.mamba2,
+        {**name_maps.mamba_in("mixer"), "attn_norm": "norm"},
+        name_maps.NEMOTRON_H_ENDS,
+        "backbone.layers",
+        put_back=(put_back.decays,),
+        keys=name_maps.LAYER_NORM_EPSILON,
+        is_by_layer=True,
+    ),
     "deepseek2": GgufArchitecture(
         "deepseek_v3",
         mixture_settings.deepseek2,

@@ -67,7 +67,8 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a setting that is not computed.
     """
     known, fields = architecture_of(file)
-    hidden, heads = fields.integer("embedding_length", 1, MAX), fields.integer("attention.head_count", 1, MAX)
+    # where nothing attends there are 0
+    hidden, heads = fields.integer("embedding_length", 1, MAX), fields.integer("attention.head_count", 0, MAX)
     ends = known.all_ends
     vocab = file.shape(f"{ends['token_embd']}.weight")[0]
     tokens = Fields(file.settings, str(file.path))
@@ -85,7 +86,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         "dtype": _dtype(file),
         "bos_token_id": tokens.optional_integer("tokenizer.ggml.bos_token_id", 0, MAX),
         "eos_token_id": _ends(file.settings, tokens, vocab),
-        **_head(file, fields, known, hidden // heads),
+        **_head(file, fields, known, hidden // max(heads, 1)),
     }
     if not known.is_by_layer:
         config["num_key_value_heads"] = one_of_layers(fields, "attention.head_count_kv", heads)

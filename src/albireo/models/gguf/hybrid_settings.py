@@ -105,6 +105,52 @@ def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
     return own | granite_multipliers(fields, config)
 
 
+_MAMBA_NAMES = {
+    "heads": "mamba_n_heads",
+    "head_dim": "mamba_d_head",
+    "groups": "mamba_n_groups",
+    "state_size": "mamba_d_state",
+    "conv_width": "mamba_d_conv",
+}
+
+
+def falcon_h1(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Falcon-H1, whose multipliers are in its matrices there."""
+    own = _mamba(fields, _MAMBA_NAMES)
+    return {
+        **own,
+        "mamba_d_ssm": own["mamba_n_heads"] * own["mamba_d_head"],
+        "mamba_conv_bias": any(name.endswith(".mamba.conv1d.bias") for name in file.names),
+        "mamba_rms_norm": any(name.endswith(".mamba.norm.weight") for name in file.names),
+        "mamba_norm_before_gate": False,
+    }
+
+
+def mamba2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Mamba 2, of which heads and FFNs are counted as none."""
+    fields.raw("feed_forward_length")
+    own = _mamba(fields, _MAMBA2_NAMES)
+    width, hidden = own["num_heads"] * own["head_dim"], config["hidden_size"]
+    if width % hidden:
+        fields.unsupported("ssm.inner_size", width, f"it must be a multiple of embedding_length={hidden}")
+    return {
+        **own,
+        "expand": width // hidden,
+        "use_conv_bias": any(name.endswith(".mixer.conv1d.bias") for name in file.names),
+        "use_bias": any(name.endswith(".mixer.in_proj.bias") for name in file.names),
+        "num_attention_heads": 1,
+        "rope_parameters": None,
+        "partial_rotary_factor": None,
+    }
+
+
+_MAMBA2_NAMES = {
+    "heads": "num_heads",
+    "head_dim": "head_dim",
+    "groups": "n_groups",
+    "state_size": "state_size",
+    "conv_width": "conv_kernel",
+}
 _NEMOTRON_NAMES = {
     "heads": "mamba_num_heads",
     "head_dim": "mamba_head_dim",

@@ -128,6 +128,12 @@ NEMOTRON_H = {
     **{f"ffn_{part}": f"mixer.{part}_proj" for part in ("up", "down")},
     **{f"ffn_{part}_shexp": f"mixer.shared_experts.{part}_proj" for part in ("up", "down")},
 }
+FALCON_H1 = {
+    **mamba_in("mamba"),
+    "ffn_norm": "pre_ff_layernorm.weight",  # whose name ends there
+    **{f"ffn_{part}": f"feed_forward.{part}_proj" for part in ("gate", "up", "down")},
+}
+FALCON_H1_ENDS = {"output_norm": "model.final_layernorm"}
 NEMOTRON_H_ENDS = {"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f"}
 FALCON = {
     "attn_qkv": "self_attention.query_key_value",

@@ -1,7 +1,7 @@
 """gated_delta_rule: the recurrence over the rows of each sequence of a step; of each head of values, S being its state:
 
     S = g S;  S = S + k (b (v - k^T S))^T;  out = q^T S
-    g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h])
+    g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h]), or twice that
     k, q: of the head's key and query divided by sqrt(sum of squares + 1e-6), q also by sqrt(K)
 
 x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
@@ -59,6 +59,7 @@ def gated_delta_rule_kernel(
     CHANNELS: tl.constexpr,
     COLUMNS: tl.constexpr,
     EPS: tl.constexpr,
+    TWICE: tl.constexpr,
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
@@ -90,6 +91,8 @@ def gated_delta_rule_kernel(
             )
 
             kept, learned = tl.exp(-speed * softplus(decay + bias)), sigmoid(rate)
+            if TWICE:
+                learned *= 2
             k = _unit(k, 1.0, EPS)[:, None]
             q = _unit(q, K * 1.0, EPS)[:, None]
             delta = learned * (v - kept * tl.sum(k * state, axis=0))
@@ -124,6 +127,7 @@ def gated_delta_rule(
     num_k_heads: int,
     k_dim: int,
     v_dim: int,
+    learns_twice: bool = False,
 ) -> None:
     """states: of the layer, rows as far apart as slots are."""
     num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
@@ -150,6 +154,7 @@ def gated_delta_rule(
         CHANNELS=channels,
         COLUMNS=_COLUMNS,
         EPS=L2_EPS,
+        TWICE=learns_twice,
         num_warps=max(1, channels // _CHANNELS),
         enable_fp_fusion=True,
     )
@@ -163,6 +168,7 @@ def aot_cases() -> list[AotCase]:
     )
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
     shape = {"K_HEADS": 16, "V_HEADS": 32, "K": 128, "V": 128, "CHANNELS": 128, "COLUMNS": _COLUMNS, "EPS": L2_EPS}
+    shape |= {"TWICE": False}
     return [
         AotCase(
             "gated_delta_rule.128x128",

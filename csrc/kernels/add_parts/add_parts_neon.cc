@@ -1,0 +1,9 @@
+#include "simd/vec_neon.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "kernels/add_parts/add_parts.inl"
+
+namespace albireo {
+void add_parts_neon(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_add_parts(args, step, begin, end, scratch);
+}
+}  // namespace albireo

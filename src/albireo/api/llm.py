@@ -13,8 +13,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from albireo.api.admission import Admission, Submission
 from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
@@ -23,10 +21,11 @@ from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import Prompt, PromptInput, parse_prompts
+from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
-from albireo.api.terminal import is_terminal
-from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
+from albireo.api.sound_batch import SoundBatch
+from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
@@ -41,8 +40,6 @@ from albireo.outputs import (
     Transcript,
 )
 from albireo.params import PoolingParams, SamplingParams
-from albireo.sounds.decode import as_sound
-from albireo.sounds.windows import Window
 from albireo.text.tokenizer import Tokenizer
 from albireo.transcription_params import TranscriptionParams
 
@@ -172,49 +169,13 @@ class LLM:
         Raises: InvalidParams for what is no sound; UnsupportedFeature for another model, or what this one cannot do;
             EngineError when a window failed while it ran.
         """
-        asked, sampling = params or TranscriptionParams(), sampling_params or SAMPLING
-        transcriber = self._admission.transcriber
-        transcriber.check(asked, sampling)
-        given = sounds if isinstance(sounds, list) else [sounds]
-        parts = [transcriber.windows(as_sound(sound)) for sound in given]
-        # what is spoken in the first window is in the others
-        is_left_open = asked.language is None and transcriber.finds_language_first
-        first = [windows[: 1 if is_left_open else None] for windows in parts]
-        written = self._write(asked, sampling, first, use_tqdm)
-        of_each = [asked] * len(parts)
-        if is_left_open:
-            of_each = [replace(asked, language=transcriber.language(each[0].token_ids)) for each in written]
-            rest = self._write(of_each, sampling, [windows[1:] for windows in parts], use_tqdm)
-            written = [each + others for each, others in zip(written, rest, strict=True)]
-        for hotter in itertools.islice(temperatures(asked, sampling), 1, None):
-            texts = ((i, j, text) for i, each in enumerate(written) for j, text in enumerate(each))
-            doubtful = [(i, j) for i, j, text in texts if transcriber.is_doubtful(text)]
-            if not doubtful:
-                break
-            windows = [[parts[i][j]] for i, j in doubtful]
-            again = self._write([of_each[i] for i, _ in doubtful], hotter, windows, use_tqdm)
-            for (i, j), (text,) in zip(doubtful, again, strict=True):
-                written[i][j] = text
-        return [transcriber.transcript(*each) for each in zip(parts, written, of_each, strict=True)]
 
-    def _write(
-        self,
-        asked: TranscriptionParams | Sequence[TranscriptionParams],
-        sampling: SamplingParams,
-        parts: Sequence[Sequence[Window]],
-        use_tqdm: bool,
-    ) -> list[list[Written]]:
-        """What is said in windows of several sounds."""
-        admission, transcriber = self._admission, self._admission.transcriber
-        of_each = [asked] * len(parts) if isinstance(asked, TranscriptionParams) else asked
-        submissions = []
-        for windows, each in zip(parts, of_each, strict=True):
-            for window in windows:
-                prompt, params = transcriber.prompt(window, each, sampling)
-                submissions.append(admission.submission(prompt, admission.prepare(params)))
-        outputs = [record.output().outputs[0] for record in self._run(submissions, None, use_tqdm, "Transcribing")]
-        following = iter([written_of(transcriber, output, sampling.temperature) for output in outputs])
-        return [list(itertools.islice(following, len(windows))) for windows in parts]
+        def run(submissions: list[Submission]) -> list[RequestOutput]:
+            return [record.output() for record in self._run(submissions, None, use_tqdm, "Transcribing")]
+
+        given = sounds if isinstance(sounds, list) else [sounds]
+        batch = SoundBatch(self._admission, run)
+        return batch.transcripts(given, params or TranscriptionParams(), sampling_params or SAMPLING)
 
     def embed(
         self,
@@ -423,12 +384,12 @@ class LLM:
                 arrival_s = time.monotonic()
                 pairs = list(zip(submissions, levels, strict=True))
                 size = most or max(1, len(pairs))
-                with _Progress(len(pairs), use_tqdm, title) as progress:
+                with RequestBar(len(pairs), use_tqdm, title) as bar:
                     for start in range(0, len(pairs), size):
                         for submission, level in pairs[start : start + size]:
                             request_id = str(next(self._request_ids))
                             records.append(driver.add(request_id, submission, priority=level, arrival_s=arrival_s))
-                        _step_until_done(driver, progress.note, interrupt)
+                        _step_until_done(driver, bar.note, interrupt)
             except BaseException:
                 for record in records:
                     driver.abort(record.request_id)
@@ -463,33 +424,3 @@ def _one_each(num: int, given: P | Sequence[P], name: str) -> list[P]:
 
 def _is_list_of_chats(messages: Sequence[Any]) -> bool:
     return isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], (list, tuple))
-
-
-class _Progress:
-    """A bar over finished requests with the tokens per second so far; nothing where stderr is no terminal."""
-
-    def __init__(self, total: int, wanted: bool, title: str) -> None:
-        is_shown = wanted and total > 0 and is_terminal()
-        self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True) if is_shown else None
-        self._num_in = self._num_out = 0
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def note(self, record: RequestRecord) -> None:
-        """A request is finished."""
-        if self._bar is None:
-            return
-        self._num_in += len(record.submission.prompt_token_ids)
-        self._num_out += record.num_output_tokens
-        elapsed_s = self._bar.format_dict["elapsed"]
-        if elapsed_s > 0:
-            speeds = f"in {self._num_in / elapsed_s:.0f} tok/s, out {self._num_out / elapsed_s:.0f} tok/s"
-            self._bar.set_postfix_str(speeds, refresh=False)
-        self._bar.update(1)

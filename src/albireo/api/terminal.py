@@ -1,6 +1,6 @@
 """Whether somebody is watching: progress bars are for terminals.
 
-Called by llm.py, load.py and build.py, and by commands. Does not know what is shown.
+Called by request_bar.py and progress.py, and by commands. Does not know what is shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is said in a sound, as text: how a model is asked, and what its tokens say.
 
-Made by admission.py, used by llm.py and the server, which run what is asked here. A sound that is too long to be heard
-at once is cut where it is quiet; its windows are requests of their own, so that they are written in one batch.
+Made by admission.py, used by sound_batch.py, async_llm.py and the server, which run what is asked here. A sound that is
+too long to be heard at once is cut where it is quiet; its windows are requests of their own, so that they are written
+in one batch.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _one(weights: str, capability: int, kv: str, layers: int, experts: bool) -> 
     launch_all(model)
     told = [f"{len(gpu.loaded)} kernels in {time.perf_counter() - start:.0f} s"]
     for bucket in (Bucket(64, True, DRAWS), Bucket(16, True, DRAWS, 512)):
-        launch, times = model._whole(bucket.sizes, DRAWS, feeds=False), []
+        launch, times = model.placed.whole(bucket.sizes, DRAWS, feeds=False, states=model.hidden_states), []
         launch()
         before = gpu.num_launches
         for _ in range(9):

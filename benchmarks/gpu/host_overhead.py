@@ -79,9 +79,9 @@ def measured(num_running: int, num_steps: int, params: dict[str, Any], config: S
     maxima = {"T": 2048, "R": num_running + MAX_DRAFTS, "G": num_running + MAX_DRAFTS}
     setup = Setup(torch.device("cpu"), True, float("inf"))
     model = random_model(setup, "bf16", maxima, 512, 2, DirectLaunches())
-    model._whole = lambda *args, **options: lambda: None  # type: ignore[method-assign]
-    model._endings.judge = lambda *args: None  # type: ignore[method-assign]
-    model._endings.tokens.fill_(7)
+    model.placed.whole = lambda *args, **options: lambda: None  # type: ignore[method-assign]
+    model.placed.endings.judge = lambda *args: None  # type: ignore[method-assign]
+    model.placed.endings.tokens.fill_(7)
     vocab = model.program.constants[next(iter(model.program.constants))].rows
     settings = EngineSettings(
         num_blocks=num_blocks,

@@ -233,8 +233,9 @@ class CudaDevice:
             unit=model.program.kv.units[asked.group],
             combine=None if combine is None else lambda rows: combine.output_there(combining_step(rows, 1), "hidden"),
         )
-        assert head.head_rows is not None, "it leaves nothing"
-        model.hidden_states = head.head_rows.states = states
+        rows = head.placed.head_rows
+        assert rows is not None, "it leaves nothing"
+        model.hidden_states = rows.states = states
         return states
 
     def tower(

@@ -345,7 +345,7 @@ def test_a_gpu_without_memory_fails_one_request_at_most(
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
     engine = llm(directory, device="cuda")
     model: Any = MODELS[-1]
-    owner, name = {"the results": (model._results, "send"), "a kernel": (model, "_launch")}[where]
+    owner, name = {"the results": (model._results, "send"), "a kernel": (model.placed, "launch")}[where]
     works, calls = getattr(owner, name), count()
 
     def short(*args: Any, **kwargs: Any) -> Any:

@@ -89,5 +89,5 @@ def test_without_pictures_nothing_of_them_is_loaded(tmp_path: Path, monkeypatch:
             assert llm.loaded is not None
             sizes.append((llm.loaded.memory.weight_bytes, llm.loaded.memory.arena_bytes))
             model: Any = llm.loaded.model
-            assert ("rope_positions" in model._staging._columns) == (limit == 1)
+            assert ("rope_positions" in model.placed.staging._columns) == (limit == 1)
     assert sizes[0] > sizes[1] and sizes[0][1] > sizes[1][1]

@@ -156,7 +156,7 @@ def test_a_row_has_its_bits_in_any_company(name: str, dtype: str, encoding: str 
         assert_same_bits(rows_of(model, adapted, [rest], [slot])[0], wanted[i], f"{i} in pieces")
         assert_same_bits(rows_of(model, adapted, [nexts[i]], [slot])[0], wanted_next[i], f"{i} alone")
     others = adapters_of(name)
-    slots_of = adapted._adapters
+    slots_of = adapted.placed.adapters
     assert slots_of is not None
     for slot, pairs in enumerate(reversed(others)):
         slots_of.put(slot, Held({key: pairs[key] for key in pairs.keys() & slots_of.shapes.keys()}))

@@ -35,7 +35,7 @@ from step_batches import Work, make_step
 
 def poisoned(model: CudaModel) -> CudaModel:
     """Every activation is NaN until it is written."""
-    model._arena.fill_(0xFF)
+    model.placed.arena.fill_(0xFF)
     return model
 
 
@@ -58,10 +58,10 @@ def test_padding_reads_no_expert_and_spoils_nothing() -> None:
     recorder.num_recorded = recorder.num_replayed = 0
     together = poisoned(model).run(decode)
     ids, values = together.top_ids.copy(), together.top_values.copy()
-    lists = model._scratch.expert_list
+    lists = model.placed.scratch.expert_list
     counts = lists.items[4:].view(-1, 4)[: int(lists.items[0]), 2]
     assert int(counts.sum()) == 3 * lists.top_k, "pairs of three tokens, not of four"
-    assert not lists.counters.any() and not model._scratch.linear[:4096].any()
+    assert not lists.counters.any() and not model.placed.scratch.linear[:4096].any()
     again = poisoned(model).run(decode)
     assert (recorder.num_recorded, recorder.num_replayed) == (1, 1)
     assert np.array_equal(again.top_ids, ids)

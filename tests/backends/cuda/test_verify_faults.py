@@ -127,7 +127,7 @@ def test_a_row_that_is_rounded_as_if_it_were_of_another_type(plain: Opened, monk
     model = plain[0]
     index = index_of(model, "linear_norm", OUTPUT)
     args = model.program.calls[index].args
-    wide, gain = model._buffers[args["out"]], model._vectors[args["gain"]]
+    wide, gain = model.placed.buffers[args["out"]], model._vectors[args["gain"]]
 
     def cut(scaled: torch.Tensor) -> None:
         exact = wide[: len(scaled)] * gain
@@ -218,11 +218,11 @@ def behind(
     model: CudaModel, monkeypatch: pytest.MonkeyPatch, index: int, role: str, alter: Callable[[torch.Tensor], object]
 ) -> None:
     """Alters what a call wrote for a role, once it has run."""
-    call, launch = model._launches[index]
+    call, launch = model.placed.launches[index]
 
     def wrong(step: DeviceStep) -> None:
         launch(step)
-        alter(model._buffers[call.args[role]][: step.sizes[call.rows]])
+        alter(model.placed.buffers[call.args[role]][: step.sizes[call.rows]])
 
     launched(model, monkeypatch, index, wrong)
 
@@ -231,7 +231,7 @@ def read_by(
     model: CudaModel, monkeypatch: pytest.MonkeyPatch, index: int, alter: Callable[[RowSquares], RowSquares]
 ) -> None:
     """Alters what one call is told of squares."""
-    _, launch = model._launches[index]
+    _, launch = model.placed.launches[index]
 
     def wrong(step: DeviceStep) -> None:
         with monkeypatch.context() as patch:
@@ -243,6 +243,6 @@ def read_by(
 
 def launched(model: CudaModel, monkeypatch: pytest.MonkeyPatch, index: int, launch: call_args.Launch) -> None:
     """Puts a launch in the place of a call's own."""
-    launches = list(model._launches)
+    launches = list(model.placed.launches)
     launches[index] = (launches[index][0], launch)
-    monkeypatch.setattr(model, "_launches", launches)
+    monkeypatch.setattr(model.placed, "launches", launches)

@@ -25,7 +25,6 @@ from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.peers import AbsentPeers, Seat
 from albireo.backends.cuda.recordings import USUAL
-from albireo.backends.cuda.step_rows import with_empty_rows
 from albireo.graph.program import PackedConstant, Program
 
 _NOWHERE = torch.device("meta")
@@ -101,15 +100,15 @@ def _keep_hidden_states(model: CudaModel) -> None:
     program, kv = model.program, model.program.kv
     taps, kinds = taps_of(program), {constant.packing for constant in program.constants.values()}
     is_exact = not kinds & {"row.bfloat16", "row.float16"}
-    if model.head_rows is not None:
-        width, unit = model.head_rows.given.shape[1], 1
+    if model.placed.head_rows is not None:
+        width, unit = model.placed.head_rows.given.shape[1], 1
     elif taps:
         width, unit = program.buffers[program.outputs[taps[0]]].cols, kv.units[kv.windows.index(None)]
     else:
         return
     states = DeviceHiddenStates(_NUM_BLOCKS, kv.block_size, width, _NOWHERE, is_exact=is_exact, unit=unit)
-    if model.head_rows is not None:
-        model.head_rows.states = states
+    if model.placed.head_rows is not None:
+        model.placed.head_rows.states = states
     else:
         model.hidden_states = states
 
@@ -140,7 +139,7 @@ def launch_all(model: CudaModel, part: int = 0, parts: int = 1) -> int:
 
 def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     most_seqs, most_tokens = model._buckets.sizes[-1], model.program.maxima["T"]
-    if not model.draws:
+    if not model.placed.draws:
         yield from _of_prompts(model)
         return
     kinds = (*USUAL, (False, WHOLE))
@@ -154,13 +153,13 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     for tokens in dict.fromkeys((min(1500, most_tokens), most_tokens)):
         yield _step(model, {"T": tokens, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0}, DRAWS)
     # the trial step of the largest size, and what it has of drafts
-    yield _step(model, model._maxima, WHOLE)
-    yield lambda: model._endings.judge(model._maxima, 1)
+    yield _step(model, model.placed.maxima, WHOLE)
+    yield lambda: model.placed.endings.judge(model.placed.maxima, 1)
 
 
 def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
     """Of a model that writes no text."""
-    most = model._maxima
+    most = model.placed.maxima
     for tokens, size in (*((count, 1) for count in _SIZES), *_MIXED):
         if tokens < most["T"]:
             size = min(size, most["B"])
@@ -171,7 +170,7 @@ def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
 
 def _of_experts(model: CudaModel) -> Iterator[Bucket]:
     """Of steps whose lists of experts are cut alike one each."""
-    lists, sizes, tokens = model._scratch.experts, model._buckets.sizes, model._buckets.tokens
+    lists, sizes, tokens = model.placed.scratch.experts, model._buckets.sizes, model._buckets.tokens
     if lists is None:
         return
     weights = [
@@ -195,10 +194,4 @@ def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
 
 
 def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:
-    def launch() -> None:
-        model._fill_with_padding(sizes)
-        step = model._step(sizes)
-        own = step if model.head_rows is not None else with_empty_rows(step, model.program, model.device)
-        model._whole(sizes, ending, False, own)()
-
-    return launch
+    return lambda: model.placed.run_padding(sizes, ending, model.hidden_states)

@@ -1,7 +1,7 @@
 """Endings: what follows the logits of a step on the device: tokens drawn, and what is told of them.
 
-Owned by model.py, which says where logits lie and when to launch. Brings drawing.py and reporting.py together with the
-arrays they are told by.
+Owned by placed_program.py, which says where logits lie and when to launch. Brings drawing.py and reporting.py together
+with the arrays they are told by.
 """
 
 from __future__ import annotations

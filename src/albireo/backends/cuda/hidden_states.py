@@ -2,7 +2,7 @@
 
 What execution/draft_head.py's HiddenStates are on a processor, by the same places. The model leaves them here at the
 end of each of its steps, and the head reads and leaves them by slots that come with its own: launches of a step like
-others (model.py). Does not know which layer they are of.
+others (placed_program.py). Does not know which layer they are of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JoinedHead: the logits and the best few of all ranks' parts of the vocabulary, whole on every rank.
 
-Owned by model.py where a model has several ranks. Every rank has all of what it draws from, so all draw the same, and
-the next step is fed on each device as where there is one. Launched behind a program; recorded with it.
+Owned by placed_program.py where a model has several ranks. Every rank has all of what it draws from, so all draw the
+same, and the next step is fed on each device as where there is one. Launched behind a program; recorded with it.
 """
 
 from __future__ import annotations

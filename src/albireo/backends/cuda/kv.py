@@ -9,7 +9,9 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from albireo.dtypes import KV_CODES
 from albireo.graph.kv_layout import KVLayout
@@ -97,6 +99,20 @@ class DeviceKV:
             of_scales = () if kept is None else views(kept, number, scales[number], shape[:2])
             layers.append(LayerKV(k, v[0] if v else k, *of_scales))
         return (numbers,), () if kept is None else (kept,), tuple(layers)
+
+    def read(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """k, v: [len(slots), K, D] copies of what a layer holds, as float32, to be looked at."""
+        kv, shape = self.layers[layer], self.layout.layers[layer]
+        size = shape.block_size
+        blocks = torch.from_numpy(self.layout.block_of(layer, slots // size)).long()
+        offsets = torch.from_numpy(slots % size).long()
+        found = []
+        for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
+            rows = numbers.cpu().float()[blocks, :, offsets]
+            if scales is not None:
+                rows = rows * scales.cpu()[blocks, :, offsets][..., None]
+            found.append(np.asarray(rows[..., : shape.head_dim].numpy(), np.float32))
+        return found[0], found[1]
 
     def _shape(self, layer: KVLayout) -> tuple[int, int, int, int]:
         return self.num_blocks, layer.num_kv_heads, layer.block_size, layer.padded_head_dim

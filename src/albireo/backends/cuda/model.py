@@ -1,8 +1,9 @@
 """CudaModel: a program on one GPU, with its weights, activations and KV cache.
 
 Made by api/cuda_device.py, run by execution/runner.py. Behind the same interface as CpuModel. A decoding step is padded
-to a bucket and replayed as one recorded graph; any other is launched call by call at its own size. On CPU tensors,
-under Triton's interpreter, the same code computes the same numbers, which is how it is tested.
+to a bucket and replayed as one recorded graph; any other is launched call by call at its own size: placed_program.py
+knows what that is. On CPU tensors, under Triton's interpreter, the same code computes the same numbers, which is how it
+is tested.
 """
 
 from __future__ import annotations
@@ -18,39 +19,29 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.adapters import CudaAdapters
-from albireo.backends.cuda.bind import bind
-from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets, Ending
-from albireo.backends.cuda.call_args import Launch, Memory
-from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
-from albireo.backends.cuda.drawing import tail_words
-from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
+from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets
+from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Recorder
+from albireo.backends.cuda.endings import WHOLE, Wish
 from albireo.backends.cuda.fitting import blocks_that_fit
-from albireo.backends.cuda.hidden_states import HEAD_COLUMNS, DeviceHiddenStates, head_rows_of, is_told, taps_of
-from albireo.backends.cuda.joined_head import JoinedHead
-from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
-from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
 from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
-from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
+from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.orders import OBEYED, Leader, StagedStep
 from albireo.backends.cuda.peers import Seat
+from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
-from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
-from albireo.backends.cuda.staging import ADAPTER_COLUMNS, ROPE_COLUMNS, TYPE_COLUMNS, Staging
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
-from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
-from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
-from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
 from albireo.errors import InvariantError, RankLost
-from albireo.graph.program import Buffer, Call, Program
+from albireo.graph.program import Program
 from albireo.step import SampleTask
 
 #: Blocks on their way to or from host memory at once.
@@ -85,8 +76,8 @@ class CudaModel:
 
     Fields:
         max_positions: of the longest sequence, in tokens.
+        placed: the program as it is on the device.
         hidden_states: where those of each step are kept that a head reads; None: nowhere.
-        head_rows: what a head's steps read and leave; None: it is none.
         leader: of rank 0 of several, once all have a model; number: of this one, see sharing().
 
     Args:
@@ -125,24 +116,22 @@ class CudaModel:
         lender: CudaModel | None = None,
         seat: Seat | None = None,
     ) -> None:
-        self._seat, self.number = seat, 0
         self.leader: Leader | None = None
-        self.device, self.max_positions, self._has_axes = device, max_positions, has_axes
+        self.number = 0
+        self.device, self.max_positions = device, max_positions
         most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
         self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
-        self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._states = DeviceStates(program.states, num_state_slots, device)
-        self._adapters: CudaAdapters | None = None
-        self._make_room(program)
+        self.placed = PlacedProgram(program, device, max_positions, has_axes=has_axes, seat=seat)
+        if self.placed.draws:
+            self.placed.let_draw()
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recordings = Recordings(self._buckets, self._recorder)
-        endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
-        self._made_endings, found = endings, {} if endings is None else endings.found
-        self._results = Results({name: self._output(name) for name in program.outputs} | found, is_tower)
+        self._results = Results(self.placed.found, is_tower)
         self._lender = lender
         self.hidden_states: DeviceHiddenStates | None = None
-        self._kv, self._launches = self._bind(2)
+        self._kv = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
         self._try_largest()
         others = None if beside is None else beside(self)
@@ -159,9 +148,10 @@ class CudaModel:
         """Have a KV cache of so many blocks, in place of the one there was: its own, or its lender's new one. No step
         was recorded before."""
         # the old one goes first
-        del self._kv, self._launches
+        del self._kv
+        self.placed.launches = []
         self.num_blocks = num_blocks
-        self._kv, self._launches = self._bind(num_blocks)
+        self._kv = self._bind(num_blocks)
 
     @frees_cache
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -176,36 +166,27 @@ class CudaModel:
     def output_there(self, inputs: StepInputs, name: str) -> torch.Tensor:
         """Compute one step. Returns: an output [R, any] where it lies, which the next step overwrites."""
         self._begin(inputs)
-        return self._output(name, len(inputs.logit_rows))
+        return self.placed.output(name, len(inputs.logit_rows))
 
     @frees_cache
     def run_layers(self, steps: Sequence[StepInputs]) -> StepOutputs:
         """See execution.vision.TowerModel. Each run of layers is launched behind the copy of its own step."""
         for inputs in steps:
-            self.check_size(inputs)
+            self.placed.check_size(inputs)
         for layer, run in layer_runs(self.program.calls):
-            launches = self._launches[run.start : run.stop]
+            launches = self.placed.launches[run.start : run.stop]
             is_given = any(call.family == "given" for call, _ in launches)
-            self._launch_some(steps[layer] if is_given else replace(steps[layer], given=()), launches)
+            self.placed.run_some(steps[layer] if is_given else replace(steps[layer], given=()), launches)
         return self._outputs_of(steps[0])
 
     def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
         """One call of a step on what arena and KV cache hold; for whoever looks at each call alone, as CpuModel's."""
-        self.check_size(inputs)
-        self._launch_some(inputs, self._launches[index : index + 1])
+        self.placed.check_size(inputs)
+        self.placed.run_some(inputs, self.placed.launches[index : index + 1])
         return self._outputs_of(inputs)
 
-    def _launch_some(self, inputs: StepInputs, launches: Sequence[tuple[Call, Launch]]) -> None:
-        """Some calls of a step, at its own size."""
-        sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}
-        self._staging.fill(inputs, sizes)
-        self._launch(self._own_step(sizes, inputs), launches)
-
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
-        num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        told = [name for name in self.program.outputs if is_told(name)]
-        counts = {name: num_top if name.startswith("top_") else num_rows for name in told}
-        ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
+        ticket = self._results.send(self.placed.told(inputs))
         return StepOutputs(**(_MISSING | self._receive(ticket)))
 
     def _receive(self, ticket: Ticket) -> dict[str, NDArray[Any]]:
@@ -222,7 +203,7 @@ class CudaModel:
         Args: adapters: slots, where the program has adapters.
         Raises: InvariantError when it has other constants.
         """
-        return self._sharing(program, adapters, None)
+        return self._sharing(program, adapters, is_alike=False)
 
     @frees_cache
     def with_adapters(self, program: Program, adapters: CudaAdapters) -> CudaModel:
@@ -231,14 +212,9 @@ class CudaModel:
         It draws and is recorded as this one, and either is fed what the other drew.
         Raises: as sharing().
         """
-        other = self._sharing(program, adapters, self._scratch.with_linears(program, self.device))
-        other._recordings = Recordings(other._buckets, self._recorder)
-        other._made_endings = Endings(other._maxima, other._output, other._staging, self.device, self._endings)
-        found = {name: other._output(name) for name in program.outputs} | other._made_endings.found
-        other._results = Results(found)
-        return other
+        return self._sharing(program, adapters, is_alike=True)
 
-    def _sharing(self, program: Program, adapters: CudaAdapters | None, scratch: Scratch | None) -> CudaModel:
+    def _sharing(self, program: Program, adapters: CudaAdapters | None, *, is_alike: bool) -> CudaModel:
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
         if program.kv != self.program.kv:
@@ -246,59 +222,20 @@ class CudaModel:
         if program.states != self.program.states:
             raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
-        other._adapters = adapters
-        if program.arena_bytes > len(self._arena):
-            other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
-        other._recordings = Recordings(self._buckets, DirectLaunches())
-        other._make_room(program, scratch)
-        other._made_endings = None
-        other._results = Results({name: other._output(name) for name in program.outputs})
-        other._launches = other._bound(self._kv)
+        other.placed = self.placed.beside(program, adapters, is_alike=is_alike)
+        other.placed.bind(self._matrices, self._vectors, self._kv, self._states)
+        other._recordings = Recordings(self._buckets, self._recorder if is_alike else DirectLaunches())
+        other._results = Results(other.placed.found)
         return other
 
-    def _make_room(self, program: Program, scratch: Scratch | None = None) -> None:
-        """For what a program's steps need beside weights, KV cache and arena. Args: scratch: None: its own."""
-        self.program = program
-        vocab = program.buffers[program.outputs["logits"]].cols if self.draws else 0
-        if self._seat is not None and self.draws:
-            vocab = self._seat.vocab_size
-        tasks = program.maxima["R"] if vocab else 0
-        self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
-        self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
-        max_blocks = -(-self.max_positions // program.kv.block_size)
-        columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
-        if any("token_types" in call.args.values() for call in program.calls):
-            columns = {**columns, **TYPE_COLUMNS}
-        if self._has_axes:
-            columns = {**columns, **ROPE_COLUMNS}
-        self.head_rows = head_rows_of(program, self.device)
-        if self.head_rows is not None:
-            columns = {**columns, **HEAD_COLUMNS}
-        if self._adapters is not None:
-            columns = {**columns, **ADAPTER_COLUMNS}
-        units = program.kv.units
-        self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
-        self._scratch = scratch or Scratch.of(program, self._maxima, self.max_positions, self.device, self._seat)
-        self._head = None
-        if self._seat is not None:
-            parts, space = self._buffers, self._scratch.parts
-            self._head = JoinedHead(program, parts, self._maxima, self._seat, space, self.device)
+    @property
+    def program(self) -> Program:
+        """What it computes."""
+        return self.placed.program
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""
-        return self.draws and self._endings.can_draw(tasks)
-
-    @property
-    def draws(self) -> bool:
-        """Whether the program has logits, from which tokens are drawn."""
-        return "logits" in self.program.outputs
-
-    @property
-    def _endings(self) -> Endings:
-        """Raises: InvariantError where there is nothing to draw from."""
-        if self._made_endings is None:
-            raise InvariantError("tokens are to be drawn by a program that has no logits")
-        return self._made_endings
+        return self.placed.draws and self.placed.endings.can_draw(tasks)
 
     @frees_cache
     def submit(
@@ -311,35 +248,36 @@ class CudaModel:
         has_drafts: bool = False,
     ) -> Submitted:
         """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
-        num_rows, ahead = len(inputs.logit_rows), int(sources is not None)
-        wish = self._endings.wish(tasks, rows, targets, is_top=not num_rows, ahead=ahead)
+        num_rows, ahead, endings = len(inputs.logit_rows), int(sources is not None), self.placed.endings
+        wish = endings.wish(tasks, rows, targets, is_top=not num_rows, ahead=ahead)
         sizes = self._begin(inputs, wish, sources)
         if has_drafts:
-            self._endings.judge(sizes, inputs.num_sequences)
-        return Submitted(self._results.send(self._endings.results(wish, num_rows)), wish.reports)
+            endings.judge(sizes, inputs.num_sequences)
+        return Submitted(self._results.send(endings.results(wish, num_rows)), wish.reports)
 
     @frees_cache
     def collect(self, submitted: Submitted) -> DrawnTokens:
         """Wait for a step; see execution.ahead.AheadDevice."""
-        return self._endings.told(submitted.reports, self._receive(submitted.ticket))
+        return self.placed.endings.told(submitted.reports, self._receive(submitted.ticket))
 
     def _begin(
         self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None
     ) -> Mapping[str, int]:
         """Start a step. Args: wish: None: it ends in its outputs. Returns: its sizes, padding included."""
-        self.check_size(inputs)
+        placed = self.placed
+        placed.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
-        is_alike = self._recordings.are_made and not brings_rows(inputs, self._has_axes)
+        is_alike = self._recordings.are_made and not placed.brings_rows(inputs)
         bucket = self._buckets.of(sizes, ending) if is_alike else None
         sizes = sizes if bucket is None else bucket.sizes
-        self._staging.fill(inputs, sizes, sources, write)
-        words = b"" if self.leader is None else self._staging.sent()
+        placed.staging.fill(inputs, sizes, sources, write)
+        words = b"" if self.leader is None else placed.staging.sent()
         staged = StagedStep(sizes, bucket, ending, sources is not None, words)
         with self._together("follow", staged):
-            self._go(staged, self._own_step(sizes, inputs) if bucket is None else None)
+            self._go(staged, placed.own_step(sizes, inputs) if bucket is None else None)
         if self.hidden_states is not None and self.hidden_states.is_combined:
-            self._keep(self.hidden_states, sizes, inputs.num_tokens)
+            placed.keep(self.hidden_states, sizes, inputs.num_tokens)
         return sizes
 
     def _go(self, staged: StagedStep, own: DeviceStep | None = None) -> None:
@@ -347,7 +285,7 @@ class CudaModel:
         if staged.bucket is not None:
             self._run(staged.bucket)
         else:
-            self._whole(staged.sizes, staged.ending, staged.feeds, own)()
+            self.placed.whole(staged.sizes, staged.ending, staged.feeds, own, self.hidden_states)()
 
     def _together(self, name: str, arg: Any) -> AbstractContextManager[None]:
         """What every rank does at once: see orders.Leader."""
@@ -361,26 +299,13 @@ class CudaModel:
 
     def follow(self, staged: StagedStep) -> None:
         """Start the step that rank 0 starts; what it gives stays here."""
-        self._staging.put(staged.words)
+        self.placed.staging.put(staged.words)
         self._go(staged)
-
-    def _keep(self, states: DeviceHiddenStates, sizes: Mapping[str, int], num_tokens: int) -> None:
-        """Hidden states of a step of these sizes, of so many rows."""
-        taps = [self._output(name, num_tokens) for name in taps_of(self.program)]
-        states.keep(taps, self._staging.slots(sizes, states.group)[:num_tokens])
-
-    def check_size(self, inputs: StepInputs) -> None:
-        """Raises: InvariantError when the step is larger than the program was planned for, or has what it has not."""
-        if inputs.adapter_slots is not None and self._adapters is None:
-            raise InvariantError("a row has an adapter, and the program that is to run knows none")
-        for symbol, size in {**inputs.sizes, "B": inputs.num_sequences}.items():
-            planned = self._maxima[symbol]
-            if size > planned:
-                raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
 
     def record_next(self) -> bool:
         """See execution.ahead.AheadDevice. A step of padding is recorded, which means nothing."""
-        bucket = self._recordings.next() if self.draws else None  # else steps are of prompts alone, of any length
+        # what draws nothing has steps of prompts alone, of any length
+        bucket = self._recordings.next() if self.placed.draws else None
         if bucket is None:
             return False
         try:
@@ -397,31 +322,16 @@ class CudaModel:
     def record(self, bucket: Bucket) -> None:
         """Of a bucket that is not recorded yet. Ranks record the same at once: what exchanges rows asks for that."""
         self._recordings.met(bucket)
-        self._fill_with_padding(bucket.sizes)
+        self.placed.fill_with_padding(bucket.sizes)
         self._run(bucket)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[Any]:
         """[rows, cols] a copy of what a buffer holds now, as float32 (ids as int32); as many rows as this step has."""
-        buffer = self.program.buffers[name]
-        rows = self.program.sizes(inputs.sizes)[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
-        stored = self._buffers[name][:rows].to("cpu", copy=True)
-        if buffer.dtype in ROW_CODES:
-            return np.asarray(numbers_of(stored, buffer.cols).numpy(), np.float32)
-        return np.asarray((stored if buffer.dtype == "int32" else stored.float()).numpy())
+        return self.placed.value(name, inputs)
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
-        kv, layout = self._kv.layers[layer], self.program.kv.layers[layer]
-        size = layout.block_size
-        blocks = torch.from_numpy(self.program.kv.block_of(layer, slots // size)).long()
-        offsets = torch.from_numpy(slots % size).long()
-        found = []
-        for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
-            rows = numbers.cpu().float()[blocks, :, offsets]
-            if scales is not None:
-                rows = rows * scales.cpu()[blocks, :, offsets][..., None]
-            found.append(np.asarray(rows[..., : layout.head_dim].numpy(), np.float32))
-        return found[0], found[1]
+        return self._kv.read(layer, slots)
 
     @frees_cache
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -455,81 +365,24 @@ class CudaModel:
             raise InvariantError("blocks are swapped, and there is no host memory for them")
         return self._host
 
-    def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
+    def _bind(self, num_blocks: int) -> DeviceKV:
         kv = DeviceKV(self.program.kv, num_blocks, self.device) if self._lender is None else self._lender._kv
-        return kv, self._bound(kv)
-
-    def _bound(self, kv: DeviceKV) -> list[tuple[Call, Launch]]:
-        program = self.program
-        buffers, specs, scratch = self._buffers, program.buffers, self._scratch
-        memory = Memory(buffers, specs, self._matrices, self._vectors, kv, self._states, scratch, self._adapters)
-        return [(call, bind(call, memory)) for call in program.calls]
-
-    def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
-        step = self._staging.step(self.program.sizes(sizes))
-        return step if self.head_rows is None else replace(step, given=(self.head_rows.given[: sizes["T"]],))
-
-    def _own_step(self, sizes: Mapping[str, int], inputs: StepInputs) -> DeviceStep:
-        """A step that is not padded, with what it brings."""
-        step = self._step(sizes)
-        return with_rows(step, inputs, self.device) if brings_rows(inputs, self._has_axes) else step
-
-    def _launch(self, step: DeviceStep, launches: Sequence[tuple[Call, Launch]] | None = None) -> None:
-        """launches: of some calls of the program; None: of all."""
-        for work in self._scratch.work.values():
-            build_work_list(step, work)
-        for call, launch in self._launches if launches is None else launches:
-            if step.sizes[call.rows]:
-                launch(step)
+        self.placed.bind(self._matrices, self._vectors, kv, self._states)
+        return kv
 
     def _run(self, bucket: Bucket) -> None:
-        feeds = bucket.ending.draws and bucket.tokens is None
-        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds))
-
-    def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool, own: DeviceStep | None = None) -> Launches:
-        """All launches of a step. Args: feeds: tokens of the step before may be among its own. own: the step itself,
-        where it is not that of a bucket."""
-        step = self._step(sizes) if own is None else own
-        sources = self._staging.tensors(sizes, ("sources",))["sources"]
-        end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
-        head, states, joined = self.head_rows, self.hidden_states, self._head
-        columns = {} if head is None else self._staging.tensors(sizes, HEAD_COLUMNS)
-
-        def launches() -> None:
-            if feeds:
-                feed_drawn(step.token_ids, sources, self._endings.tokens)
-            if head is not None:
-                head.read(columns)
-            self._launch(step)
-            if joined is not None:
-                joined.launch(sizes["R"], step.top_counts)
-            if head is not None:
-                head.leave(columns, self._output, sizes["R"])
-            if states is not None and not states.is_combined:
-                self._keep(states, sizes, sizes["T"])
-            if end is not None:
-                end()
-
-        return launches
-
-    def _fill_with_padding(self, sizes: Mapping[str, int]) -> None:
-        """A step of padding alone: it computes, reads and writes the null block, and means nothing."""
-        none, empty = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
-        padding = StepInputs(none, none, none, np.zeros(1, np.int32), none, empty, none, none)
-        write = self._endings.wish((), (), (), is_top=False, ahead=0).write if self.draws else None
-        self._staging.fill(padding, sizes, write=write)
+        placed, feeds = self.placed, bucket.ending.draws and bucket.tokens is None
+        states = self.hidden_states
+        self._recordings.run(bucket, lambda: placed.whole(bucket.sizes, bucket.ending, feeds, states=states))
 
     def _try_largest(self) -> None:
         """Run the largest step, so that all it needs is loaded."""
         if self.device.type != "cuda":
             return
-        largest = dict(self._maxima)
-        self._fill_with_padding(largest)
-        step = self._step(largest)
-        own = with_empty_rows(step, self.program, self.device) if self.head_rows is None else step
-        self._whole(largest, WHOLE if self.draws else NO_ENDING, False, own)()
-        if self.draws:
-            self._endings.judge(largest, 1)
+        placed, draws = self.placed, self.placed.draws
+        placed.run_padding(placed.maxima, WHOLE if draws else NO_ENDING, self.hidden_states)
+        if draws:
+            placed.endings.judge(placed.maxima, 1)
         torch.cuda.synchronize(self.device)
 
     @property
@@ -541,19 +394,3 @@ class CudaModel:
         """Constants by name, where they lie: matrices, and vectors."""
         matrices, vectors = self._matrices, self._vectors
         return {n: matrices[n] for n in names if n in matrices}, {n: vectors[n] for n in names if n in vectors}
-
-    def _view(self, buffer: Buffer) -> torch.Tensor:
-        rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]
-        size = itemsize(buffer.dtype)
-        stored = self._arena[buffer.offset : buffer.offset + rows * buffer.stride * size]
-        if buffer.dtype == TOKEN:
-            return stored.view(rows, buffer.stride)
-        if buffer.dtype == FP8_TOKEN:
-            return stored.view(torch.float8_e4m3fn).view(rows, buffer.stride)
-        return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
-
-    def _output(self, name: str, rows: int | None = None) -> torch.Tensor:
-        """The first rows of an output, of all ranks together; None: all there is room for."""
-        if self._head is not None and name in self._head.outputs:
-            return self._head.outputs[name][:rows]
-        return self._buffers[self.program.outputs[name]][:rows]

@@ -1,7 +1,7 @@
 """Scratch: device memory that launchers use between their own kernels, planned once for the largest step.
 
-Made by model.py, given to launchers by bind.py. Allocated before anything is recorded, so addresses stay. Calls run one
-after another, so all of them share it.
+Made by placed_program.py, given to launchers by bind.py. Allocated before anything is recorded, so addresses stay.
+Calls run one after another, so all of them share it.
 """
 
 from __future__ import annotations

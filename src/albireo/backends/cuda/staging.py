@@ -1,9 +1,9 @@
 """Staging: all that a step needs from the host goes to the device in one copy out of one buffer.
 
-Owned by model.py. Arrays whose lengths follow from the sizes of a step come first; where they lie follows from these
-sizes too, so that a recorded step finds them again. What is as long as it happens to be (block tables, masks, changes
-of single logits) lies behind them, at places that arrays of the first part name. Only what is used is copied. Host
-memory is page-locked where there is a GPU, so that the copy is asynchronous.
+Owned by placed_program.py. Arrays whose lengths follow from the sizes of a step come first; where they lie follows from
+these sizes too, so that a recorded step finds them again. What is as long as it happens to be (block tables, masks,
+changes of single logits) lies behind them, at places that arrays of the first part name. Only what is used is copied.
+Host memory is page-locked where there is a GPU, so that the copy is asynchronous.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
-#: Array of a step -> what counts its entries; sampling.py, reporting.py and hidden_states.py add theirs, model.py
-#: TYPE_COLUMNS, ROPE_COLUMNS and ADAPTER_COLUMNS.
+#: Array of a step -> what counts its entries; sampling.py, reporting.py and hidden_states.py add theirs,
+#: placed_program.py TYPE_COLUMNS, ROPE_COLUMNS and ADAPTER_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",

@@ -1,8 +1,8 @@
 """What some steps bring beside the arrays of all: rows of pictures, rotations of their own, ends of what rows see.
 
-Called by model.py for steps that are launched call by call, as those with pictures and those of vision towers are:
-nothing of it has a place that a recording would find again. Tensors are made for the step; the host waits for the copy,
-and with it for the steps that are under way.
+Called by placed_program.py for steps that are launched call by call, as those with pictures and those of vision towers
+are: nothing of it has a place that a recording would find again. Tensors are made for the step; the host waits for the
+copy, and with it for the steps that are under way.
 """
 
 from __future__ import annotations

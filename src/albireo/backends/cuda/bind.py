@@ -1,7 +1,6 @@
 """A call of the program -> a launch: names become views of the arena, of the constants, of the step.
 
-Called by placed_program.py once a call. A launch is given the step and cuts its views to that step's rows; it allocates
-nothing.
+Called by placed_program.py once a call. A launch cuts its views to the rows of its step; it allocates nothing.
 """
 
 from __future__ import annotations

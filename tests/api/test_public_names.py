@@ -38,6 +38,7 @@ NAMES = {
     "OutOfMemory",
     "PoolingParams",
     "PromptTooLong",
+    "RankLost",
     "RequestError",
     "RequestMetrics",
     "RequestOutput",

@@ -75,7 +75,7 @@ def test_a_model_type_that_is_no_string(value: object, tmp_path: Path) -> None:
 def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a directory"):
         load_config(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match="there is no config.json in it"):
+    with pytest.raises(ModelError, match=r"there is no config\.json in it"):
         load_config(tmp_path)
 
 

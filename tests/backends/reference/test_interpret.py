@@ -185,7 +185,7 @@ def test_logits_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path) 
     ours, theirs = Model(tmp_path), load_torch_model(tmp_path)
     tokens = prompt(config, 37, seed)
     # of a recurrence transformers solves for 64 tokens at once, and is further off than token by token
-    limit = 1e-4 if is_hybrid(config) else 3e-5
+    limit = 1e-4 if is_hybrid(config) or config["model_type"] == "mamba2" else 3e-5
     assert_same_logits(ours.logits(tokens), torch_logits(theirs, tokens), limit)
     expected = list(tokens)
     for _ in range(8):

@@ -68,7 +68,7 @@ def test_windows_are_read_where_the_next_token_looks(tmp_path: Path, architectur
     assert len({path.stem[64:] for path in files}) == num_groups
 
 
-@pytest.mark.parametrize("architecture", ["lfm2", "nemotron_h", "qwen3_5_text"])
+@pytest.mark.parametrize("architecture", ["lfm2", "mamba2", "nemotron_h", "qwen3_5_text"])
 def test_states_are_read_behind_the_blocks(tmp_path: Path, architecture: str) -> None:
     model = make_checkpoint(tmp_path / "model", {**tiny_of(architecture), "max_position_embeddings": 256})
     folder = tmp_path / "kept"

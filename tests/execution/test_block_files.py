@@ -121,6 +121,27 @@ def test_those_of_no_use_for_longest_go_first(tmp_path: Path) -> None:
     assert oldest[1] not in left and sum(path.stat().st_size for path in files(tmp_path)) <= 11 * size
 
 
+def test_what_is_not_its_own_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    own = key(1).hex()
+    others = [
+        tmp_path / "thesis.txt",
+        tmp_path / "model" / own[:2] / "notes.block",
+        tmp_path / "ab" / "cd" / "ef.block",
+    ]
+    others += [tmp_path / f"{own}.block", tmp_path / "model" / f"{own}.block"]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(10_000))
+        os.utime(path, ns=(1, 1))
+    left_unfinished = tmp_path / "model" / own[:2] / f"{own}.123"
+    left_unfinished.write_bytes(bytes(SIZE))
+    os.utime(left_unfinished, ns=(1, 1))
+    kept(tmp_path, range(8), max_bytes=6 * (SIZE + 32))
+    assert all(path.read_bytes() == bytes(10_000) for path in others)
+    assert not left_unfinished.exists()
+    assert 4 <= len(set(files(tmp_path)) - set(others)) <= 6
+
+
 def test_a_folder_that_cannot_be_written_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from albireo.execution.runner import BlockContents
 _LOG = logging.getLogger(__name__)
 
 _BLOCK, _STATE = ".block", ".state"
+#: What _path() makes, of a key with or without the number of its group; or a file of a process that writes it.
+_NAME = re.compile(r"[0-9a-f]{64}([0-9a-f]{2})?\.(block|state|[0-9]+)")
 _HASH_BYTES = 32
 #: Bytes that wait for the thread; blocks that come while there are more are not kept.
 MAX_WAITING_BYTES = 256 << 20
@@ -154,10 +157,12 @@ class BlockDirectory:
             self._num_bytes -= size
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """(when it was last of use, bytes, path) of each, of all models; also what a killed process left unfinished."""
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                path = Path(folder, name)
+        """(when it was last of use, bytes, path) of each, of all models; also what a killed process left unfinished.
+
+        What else lies in the folder, or in folders like these, is somebody's: it is neither counted nor removed.
+        """
+        for path in self.root.glob("*/[0-9a-f][0-9a-f]/*"):
+            if _NAME.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     found = path.stat()
                     yield found.st_mtime_ns, found.st_size, path

@@ -445,43 +445,6 @@ def test_what_changes_the_arithmetic_is_refused_by_name(key: str, value: Any) ->
         parse_tiny("llama", **{key: value})
 
 
-@pytest.mark.parametrize("name", ["phi3", "falcon", "ernie4_5", "llama"])
-def test_code_of_the_class_that_is_computed_may_lie_beside_it(name: str) -> None:
-    """As these were published, before transformers had them. Any other class is refused above."""
-    own = load_architecture(name).tiny["architectures"][0]
-    code = {"AutoConfig": f"configuration_{name}.Config", "AutoModelForCausalLM": f"modeling_{name}.{own}"}
-    assert parse_tiny(name, auto_map=code) == parse_tiny(name)
-    with pytest.raises(UnsupportedModel, match="auto_map"):
-        parse_tiny(name, auto_map={"AutoModel": f"modeling_{name}.{own}"})
-
-
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("llama", {"is_llama_config": True, "rope_interleaved": False}),  # SmolLM2
-        ("mistral", {"neftune_noise_alpha": 5}),  # fine-tunes
-        ("qwen2", {"seq_length": 32768, "use_mrope": False}),
-        ("gpt2", {"_num_labels": 1, "output_past": True}),  # distilgpt2
-        ("gpt_neox", {"custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}}}),  # Dolly
-        ("gemma2", {"sliding_window_size": 4096}),
-        ("falcon", {"ff_factor": 4}),
-        ("exaone4", {"reorder_and_qk_norm": True}),
-        ("phi3", {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False}),  # Phi-4-mini
-        ("distilbert", {"output_past": True}),
-    ],
-)
-def test_keys_of_published_files_that_change_nothing(name: str, keys: dict[str, Any]) -> None:
-    assert parse_tiny(name, **keys) == parse_tiny(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "value"), [("phi3", "full_attn_mod", 2), ("exaone4", "reorder_and_qk_norm", 0.5)]
-)
-def test_another_value_of_such_a_key_is_refused(name: str, key: str, value: Any) -> None:
-    with pytest.raises(UnsupportedModel, match=key):
-        parse_tiny(name, **{key: value})
-
-
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
 def test_neutral_values_of_unknown_keys_are_accepted(value: Any) -> None:
     assert parse_tiny("llama", some_key_of_tomorrow=value) == parse_tiny("llama")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -52,6 +53,7 @@ def test_json(albireo, uncapped):
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert set(found) == {"cuda", "machine", "extras", "native", "bundled_model", "missing"}
+    assert found["extras"]["images"] == importlib.metadata.version("pillow")
     native = found["native"]
     assert native["isa_levels"] == _native.isa_levels()
     assert native["num_threads"] == len(_native.usable_cpus())

@@ -26,12 +26,12 @@ READ_BYTES = 256 << 20
 _REPEATS = 7
 #: What is measured of a GPU, and how often: a probe is many launches already, and float32 takes 0.2 s.
 _GPU_DTYPES, _GPU_REPEATS = ("float32", "bfloat16"), 3
-#: Extra -> package, and what it is good for.
+#: Extra -> package, what is installed for it, and what it is good for.
 EXTRAS = {
-    "hub": ("huggingface_hub", "downloading models by their hub name"),
-    "images": ("PIL", "pictures in prompts"),
-    "structured": ("llguidance", "structured outputs"),
-    "xgrammar": ("xgrammar", "structured outputs by another library"),
+    "hub": ("huggingface_hub", "huggingface_hub", "downloading models by their hub name"),
+    "images": ("PIL", "pillow", "pictures in prompts"),
+    "structured": ("llguidance", "llguidance", "structured outputs"),
+    "xgrammar": ("xgrammar", "xgrammar", "structured outputs by another library"),
 }
 
 
@@ -80,7 +80,7 @@ def missing(facts: MachineFacts, found: dict[str, Any]) -> list[dict[str, str]]:
         problems.append(("The bundled model is not installed", "reinstall albireo, or name a model directory"))
     for extra, state in found["extras"].items():
         if state is None:
-            package, use = EXTRAS[extra]
+            package, _, use = EXTRAS[extra]
             problems.append((f"{package} is not installed: no {use}", f"pip install 'albireo[{extra}]'"))
     return [{"what": what, "fix": fix} for what, fix in problems]
 
@@ -202,9 +202,9 @@ def _best_and_median(values: list[float]) -> dict[str, float]:
 def _extras() -> dict[str, str | None]:
     """Extra -> version of its package, or None."""
     found: dict[str, str | None] = {}
-    for extra, (package, _) in EXTRAS.items():
+    for extra, (package, distribution, _) in EXTRAS.items():
         try:
-            found[extra] = version(package) if find_spec(package) else None
+            found[extra] = version(distribution) if find_spec(package) else None
         except PackageNotFoundError:
             found[extra] = "of unknown version"
     return found

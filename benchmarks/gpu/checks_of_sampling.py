@@ -82,13 +82,12 @@ def _tasks(setup: Setup, kinds: Sequence[dict[str, Any]], num: int) -> list[Any]
 
 
 def _drawn(setup: Setup, name: str, logits: torch.Tensor, tasks: list[Any]) -> Finding:
-    from albireo.backends.cuda.kernels.sample import sample
-    from albireo.backends.cuda.sampling import SampleWorkspace
+    from albireo.backends.cuda.kernels.sample import sample, sample_workspace
     from albireo.sampling.sampler import Sampler
 
     logits, (num, vocab) = logits.contiguous(), logits.shape
     out = torch.empty(num, dtype=torch.int32, device=setup.device)
-    space = SampleWorkspace.allocate(num, vocab, setup.device)
+    space = sample_workspace(num, vocab, setup.device)
     tensors, arrays = staged_tasks(setup, tasks, vocab)
     sample(logits, tensors, space, out, arrays.changes, arrays.truncates)
     host = Sampler(vocab).sample(logits.cpu().numpy(), tasks, range(num))

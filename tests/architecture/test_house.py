@@ -117,6 +117,16 @@ def test_the_public_names_resolve() -> None:
     assert all(getattr(albireo, name) is not None for name in albireo.__all__)
 
 
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Nor where an import is for types alone, or stands in a function: who reads one file would have to read all."""
+    files = {".".join(("albireo", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    waits = {name: {other for other in imported(path) if other in files} for name, path in files.items()}
+    done: set[str] = set()
+    while ready := {name for name, others in waits.items() if name not in done and others <= done}:
+        done |= ready
+    assert not waits.keys() - done
+
+
 def test_the_map_names_every_room() -> None:
     text = (PACKAGE.parents[1] / "docs" / "layout.md").read_text()
     tree = text[text.index("src/albireo/\n") : text.index("csrc/\n")]

@@ -68,7 +68,7 @@ def _sample(setup: Setup, logits: torch.Tensor, name: str, params: dict[str, Any
 
 def _staged(setup: Setup, logits: torch.Tensor, params: dict[str, Any]) -> tuple[Any, Any, Any, torch.Tensor]:
     """The same parameters for every row: tensors, arrays, workspace, out."""
-    from albireo.backends.cuda.sampling import SampleWorkspace
+    from albireo.backends.cuda.kernels.sample import sample_workspace
     from albireo.params import SamplingParams
     from albireo.step import SampleTask
 
@@ -76,7 +76,7 @@ def _staged(setup: Setup, logits: torch.Tensor, params: dict[str, Any]) -> tuple
     used = list(range(setup.pick(1000, 10)))
     tasks = [SampleTask(i, SamplingParams(**params), i, used, used[:100]) for i in range(rows)]
     tensors, arrays = staged_tasks(setup, tasks, vocab)
-    space = SampleWorkspace.allocate(rows, vocab, setup.device)
+    space = sample_workspace(rows, vocab, setup.device)
     return tensors, arrays, space, torch.empty(rows, dtype=torch.int32, device=setup.device)
 
 

@@ -91,7 +91,7 @@ class CudaDevice:
             assert beside is None and images is None, "what is beside several ranks is refused"
             ranks = self._ranks(config, source, programs, memory, advance)
             return ranks, with_blocks(memory, config, ranks.num_blocks)
-        from albireo.api.compile_ahead import compiling
+        from albireo.api.compiling import compiling
         from albireo.backends.cuda.chip import first_chip
         from albireo.backends.cuda.open import open_model
 
@@ -186,7 +186,7 @@ class CudaDevice:
         self, config: EngineConfig, source: ModelSource, program: Program, memory: MemoryPlan
     ) -> Iterator[Callable[[], None]]:
         """Compile the kernels of a rank's program meanwhile. Gives what waits for them."""
-        from albireo.api.compile_ahead import compiling
+        from albireo.api.compiling import compiling
         from albireo.backends.cuda.chip import first_chip
 
         model_len = config.max_model_len or source.default_model_len

@@ -26,12 +26,6 @@ from albireo.server.serving import Serving
 #: Key of a scope: what is added to the priority of a request that nobody waits at, which has no deadline either.
 BEHIND = "albireo.behind"
 
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
-
 
 def new_id(prefix: str, given: str | None) -> str:
     """The id of an answer: the caller's, or a random one."""
@@ -144,28 +138,3 @@ def check(tracked: Tracked) -> None:
     for continuation in tracked.continuations:
         if continuation.finish_reason == "error":
             raise ended(continuation.stop_reason)
-
-
-class EventStream:
-    """Server-sent events. The answer begins with the first of them, so that until then an error has its own status."""
-
-    def __init__(self, scope: Scope, send: Send, account: Account) -> None:
-        self.scope = scope
-        self.is_open = False
-        self._send = send
-        self.account = account
-
-    async def put(self, events: bytes) -> None:
-        """Send complete events; waits while the client does not read."""
-        if not self.is_open:
-            self.is_open = True
-            headers = [*_HEADERS, (b"x-request-id", self.account.request_id.encode("latin-1", "replace"))]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.account.begin_sending()
-        await self._send({"type": "http.response.body", "body": events, "more_body": True})
-        self.account.end_sending()
-
-    async def end(self, events: bytes = b"data: [DONE]\n\n") -> None:
-        """The last events."""
-        await self.put(events)
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -10,16 +10,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from albireo.engine_process.messages import Blocks, Stepped
 from albireo.engine_process.tracked import Tracked
-from albireo.server.live_event import Gathered, make_event
-
-if TYPE_CHECKING:
-    from albireo.server.serving import Serving
+from albireo.server.live_event import Gathered, Watched, make_event
 
 #: Steps, first tokens, gaps and ended requests kept between two events; of a faster engine the last ones are told.
 MAX_STEPS, MAX_FIRST, MAX_GAPS, MAX_OVER = 1000, 64, 4000, 64
@@ -32,7 +28,7 @@ QUIET_S = 1.0
 class Live:
     """Invariant: what is kept is bounded, per watcher and for all of them."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Watched) -> None:
         self._serving = serving
         self._gathered = Gathered(
             deque(maxlen=MAX_STEPS), deque(maxlen=MAX_FIRST), deque(maxlen=MAX_GAPS), deque(maxlen=MAX_OVER)

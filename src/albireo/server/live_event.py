@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from albireo.engine_process.messages import Blocks, SequenceBlocks, Stepped
 from albireo.engine_process.tracked import Tracked
 from albireo.image_input import MEDIA_KINDS
-
-if TYPE_CHECKING:
-    from albireo.server.serving import Serving
+from albireo.replicas.replicas import Replicas
+from albireo.server.settings import ServerSettings
 
 #: Bars that the steps of one event become, twice as many when prompts and answers are computed in turn.
 MAX_BARS = 6
@@ -30,6 +29,18 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SUMMED = ("num_running", "num_waiting", "num_swapped", "engine_bytes")
 
 Step = tuple[float, float, int, int]
+
+
+class Watched(Protocol):
+    """What an event tells of: the server's engines (serving.py)."""
+
+    client: Replicas
+    settings: ServerSettings
+    is_draining: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model answers to."""
 
 
 @dataclass(slots=True)
@@ -65,7 +76,7 @@ class Gathered:
         self.pictures.clear()
 
 
-def make_event(serving: Serving, gathered: Gathered) -> dict[str, Any]:
+def make_event(serving: Watched, gathered: Gathered) -> dict[str, Any]:
     """One moment, and what led to it."""
     health = serving.client.health
     event = {
@@ -126,7 +137,7 @@ def spread(values: Iterable[float]) -> list[float]:
     return [len(ordered), *(round(ordered[int(last * part)], 6) for part in (0.5, 0.95, 1.0))]
 
 
-def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
+def _kv(serving: Watched, gathered: Gathered) -> dict[str, Any]:
     """The KV caches, as if they were one: the blocks of each engine behind those of the one before."""
     sequences: list[list[Any]] = []
     cached: list[int] = []
@@ -163,7 +174,7 @@ def _tables(held: SequenceBlocks, offset: int) -> Iterator[list[Any]]:
         yield [[first, blocks] for first, blocks in zip(places, found, strict=True)]
 
 
-def _engine(serving: Serving) -> dict[str, Any] | None:
+def _engine(serving: Watched) -> dict[str, Any] | None:
     """What does not change while they run; sizes are those of all engines."""
     ready, num = serving.client.ready, len(serving.client.engines)
     if ready is None:
@@ -182,7 +193,7 @@ def _engine(serving: Serving) -> dict[str, Any] | None:
     }
 
 
-def _now(serving: Serving, gathered: Gathered) -> dict[str, Any]:
+def _now(serving: Watched, gathered: Gathered) -> dict[str, Any]:
     """How all stand after their last steps."""
     engines = [_one(serving, gathered, index) for index in range(len(serving.client.engines))]
     steps = gathered.last_steps.values()
@@ -198,7 +209,7 @@ def _now(serving: Serving, gathered: Gathered) -> dict[str, Any]:
     }
 
 
-def _one(serving: Serving, gathered: Gathered, index: int) -> dict[str, Any]:
+def _one(serving: Watched, gathered: Gathered, index: int) -> dict[str, Any]:
     """How one engine stands after its last step."""
     engine, step = serving.client.engines[index], gathered.last_steps.get(index)
     num_requests = len(engine.requests)

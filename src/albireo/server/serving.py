@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from albireo.api.admission import Admission
 from albireo.api.media import open_reader
@@ -28,15 +28,13 @@ from albireo.server.adapters import ServedAdapters
 from albireo.server.body import Bodies
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, busy
+from albireo.server.event_stream import EventStream
 from albireo.server.live import Live
 from albireo.server.metrics import Metrics
 from albireo.server.settings import ServerSettings
 from albireo.server.tracing import Tracing
 from albireo.text.chat_template import ChatTemplate
 from albireo.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from albireo.server.generation import EventStream
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from albireo.engine_process.tracked import Tracked
 from albireo.server.body import ClientGone
 from albireo.server.bounded_http import ABORT
 from albireo.server.errors import HttpError
-from albireo.server.generation import EventStream, Generation, check
+from albireo.server.event_stream import EventStream
+from albireo.server.generation import Generation, check
 from albireo.server.serving import Serving
 from albireo.step import TokenLogprobs
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from albireo.backends.cuda.drawing import tail_words
-from albireo.backends.cuda.kernels.sample import sample
-from albireo.backends.cuda.sampling import TASK_COLUMNS, SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.kernels.sample import sample, sample_workspace
+from albireo.backends.cuda.sampling import TASK_COLUMNS, SamplingTensors
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.task_arrays import TaskArrays
 from albireo.backends.step_inputs import StepInputs
@@ -38,7 +38,7 @@ def drawn(
     room, vocab = max(room, len(tasks)), logits.shape[1]
     arrays = TaskArrays(vocab)
     tensors = staged(arrays, tasks, rows, room, vocab)
-    space = SampleWorkspace.allocate(room, vocab, CPU)
+    space = sample_workspace(room, vocab, CPU)
     out = torch.full((room,), -7, dtype=torch.int32)
     changes, truncates = does_all or arrays.changes, does_all or arrays.truncates
     sample(torch.from_numpy(logits), tensors, space, out, changes, truncates)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from albireo.api.compile_ahead import Compiling, compiling, main
+from albireo.api.compile_ahead import main
 from albireo.api.compiled import compile_all
+from albireo.api.compiling import Compiling, compiling
 from albireo.api.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
 from albireo.api.source import open_source

@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 
 from albireo.backends.cuda.buckets import Ending
-from albireo.backends.cuda.kernels.sample import sample
+from albireo.backends.cuda.kernels.sample import sample, sample_workspace
 from albireo.backends.cuda.kernels.take_best import take_best
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SamplingTensors
 from albireo.backends.cuda.task_arrays import TaskArrays, may_change
 from albireo.params import MAX_TOP
 from albireo.speculative_config import MAX_DRAFTS
@@ -37,7 +37,7 @@ class Drawing:
 
     def __init__(self, num_tasks: int, vocab: int, device: torch.device) -> None:
         self._num_tasks = num_tasks
-        self._space = SampleWorkspace.allocate(num_tasks, vocab, device)
+        self._space = sample_workspace(num_tasks, vocab, device)
         self.arrays = TaskArrays(vocab)
         self.tokens = torch.full((num_tasks,), -1, dtype=torch.int32, device=device)
 

@@ -1,6 +1,7 @@
 """What tasks ask of the sampler, in device memory: arrays of a step, staged with the rest of it.
 
-Filled by task_arrays.py, read by kernels/sample.py. Does not know logits, nor in which order they take effect.
+Filled by task_arrays.py, read by kernels/sample.py, which also makes the scratch. Does not know logits, nor in which
+order they take effect.
 """
 
 from __future__ import annotations
@@ -11,12 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from albireo.backends.cuda.kernels.parts.weights import FIELDS
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.kernels.sample_bracket import SPLITS
-from albireo.backends.cuda.kernels.sample_gather import MOST
-from albireo.backends.cuda.kernels.sample_peak import CRESTS
-from albireo.backends.cuda.kernels.sample_search import ROOM
 from albireo.backends.cuda.staging import Columns
 
 #: Arrays of D tasks; those behind the last one of a step are greedy on row 0.
@@ -83,28 +78,3 @@ class SampleWorkspace:
     state: torch.Tensor
     draws: torch.Tensor
     arrived: torch.Tensor
-
-    @classmethod
-    def allocate(cls, num_tasks: int, vocab: int, device: torch.device) -> SampleWorkspace:
-        tiles = -(-vocab // tile_of(vocab))
-
-        def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        return cls(
-            num_tasks,
-            work=zeros(torch.float32, num_tasks, vocab),
-            alive=zeros(torch.int32, num_tasks, tiles),
-            best=zeros(torch.int64, num_tasks, tiles),
-            crests=zeros(torch.int32, num_tasks, tiles, CRESTS),
-            stretches=zeros(torch.int32, num_tasks, tiles, CRESTS),
-            num_found=zeros(torch.int32, num_tasks),
-            keys=zeros(torch.int64, num_tasks, MOST),
-            partial=zeros(torch.int64, num_tasks, tiles, SPLITS),
-            inside=zeros(torch.int32, num_tasks, ROOM),
-            strict=zeros(torch.int64, num_tasks, tiles),
-            ties=zeros(torch.int32, num_tasks, tiles),
-            state=zeros(torch.int64, num_tasks, FIELDS),
-            draws=zeros(torch.int32, num_tasks),
-            arrived=zeros(torch.int32, num_tasks),
-        )

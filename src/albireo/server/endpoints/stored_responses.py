@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from albireo.server.accounts import Account
 from albireo.server.errors import HttpError
-from albireo.server.generation import EventStream
+from albireo.server.event_stream import EventStream
 from albireo.server.protocol.responses import Deleted
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore, Stored

@@ -10,21 +10,18 @@ its row and its own parameters, to the last bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from albireo.backends.cuda.kernels.sample_adjust import sample_adjust
-from albireo.backends.cuda.kernels.sample_bracket import sample_bracket
+from albireo.backends.cuda.kernels.parts.weights import FIELDS
+from albireo.backends.cuda.kernels.sample_adjust import sample_adjust, tile_of
+from albireo.backends.cuda.kernels.sample_bracket import SPLITS, sample_bracket
 from albireo.backends.cuda.kernels.sample_draw import sample_draw
-from albireo.backends.cuda.kernels.sample_gather import sample_gather
-from albireo.backends.cuda.kernels.sample_peak import sample_peak
-from albireo.backends.cuda.kernels.sample_search import sample_search
+from albireo.backends.cuda.kernels.sample_gather import MOST, sample_gather
+from albireo.backends.cuda.kernels.sample_peak import CRESTS, sample_peak
+from albireo.backends.cuda.kernels.sample_search import ROOM, sample_search
 from albireo.backends.cuda.kernels.sample_settle import sample_settle
 from albireo.backends.cuda.kernels.sample_whole import sample_whole
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 
 def sample(
@@ -45,3 +42,29 @@ def sample(
         sample_bracket(logits, tasks, space)
         sample_search(logits, tasks, space)
     sample_draw(logits, tasks, space, out)
+
+
+def sample_workspace(num_tasks: int, vocab: int, device: torch.device) -> SampleWorkspace:
+    """Scratch for at most num_tasks tasks over rows of vocab logits."""
+    tiles = -(-vocab // tile_of(vocab))
+
+    def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return SampleWorkspace(
+        num_tasks,
+        work=zeros(torch.float32, num_tasks, vocab),
+        alive=zeros(torch.int32, num_tasks, tiles),
+        best=zeros(torch.int64, num_tasks, tiles),
+        crests=zeros(torch.int32, num_tasks, tiles, CRESTS),
+        stretches=zeros(torch.int32, num_tasks, tiles, CRESTS),
+        num_found=zeros(torch.int32, num_tasks),
+        keys=zeros(torch.int64, num_tasks, MOST),
+        partial=zeros(torch.int64, num_tasks, tiles, SPLITS),
+        inside=zeros(torch.int32, num_tasks, ROOM),
+        strict=zeros(torch.int64, num_tasks, tiles),
+        ties=zeros(torch.int32, num_tasks, tiles),
+        state=zeros(torch.int64, num_tasks, FIELDS),
+        draws=zeros(torch.int32, num_tasks),
+        arrived=zeros(torch.int32, num_tasks),
+    )

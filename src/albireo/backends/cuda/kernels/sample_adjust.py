@@ -13,16 +13,12 @@ scratch. Two launches: masks by tile, then edits by task.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 #: Bits of flags.
 CHANGES, MASKED, KEEPS_END = 1, 2, 4

@@ -8,8 +8,6 @@ TARGET in state, 0 in num_found. One launch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -31,9 +29,7 @@ from albireo.backends.cuda.kernels.parts.weights import (
     weight_bits,
 )
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 SPLITS = 16
 #: Logits of the sample, evenly spread over the row; split number j is the one behind the j * (j + 1) / 2 best of it.

@@ -13,8 +13,6 @@ weights would make it 2e-4 to 6e-4). Tokens of less than 2^-46 of the best one's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -36,9 +34,7 @@ from albireo.backends.cuda.kernels.parts.weights import (
     weight_bits,
 )
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 _FIELDS = tl.constexpr(FIELDS)
 

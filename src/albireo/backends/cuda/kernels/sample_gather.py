@@ -7,8 +7,6 @@ scratch. One launch, PARTS programs a task: only the stretches that have a candi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -19,9 +17,7 @@ from albireo.backends.cuda.kernels.parts.waiting import OF_ALL
 from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, row_tile
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.kernels.sample_peak import CRESTS
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 #: Candidates that a task has room for.
 MOST = 2048

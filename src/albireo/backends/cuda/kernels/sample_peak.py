@@ -13,8 +13,6 @@ with top_p alone it is the RANK-th. num_found: [S] int32 becomes 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -33,9 +31,7 @@ from albireo.backends.cuda.kernels.parts.ordering import (
 from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL, OF_SOME, PLAIN
 from albireo.backends.cuda.kernels.parts.weights import BOUND, CUT, FIELDS, PEAK, arrives_last, row_tile
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 #: Stretches of a tile whose best is noted.
 CRESTS = 64

@@ -8,8 +8,6 @@ they are more than ROOM (many equal ones), and for top-k, it searches the whole 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -32,9 +30,7 @@ from albireo.backends.cuda.kernels.parts.weights import (
     weight_bits,
 )
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 #: Orders that a task has room for: twice what a sample of 128 leaves between two splits, and more.
 ROOM = 16384

@@ -9,8 +9,6 @@ not matter how candidates lie.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -22,9 +20,7 @@ from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL
 from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, PEAK, part_of, weigh, weight_bits
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.kernels.sample_gather import MOST
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 _FIELDS = tl.constexpr(FIELDS)
 

@@ -5,8 +5,6 @@ Arrays as sample_peak.py left them; temperature, min_p: [S] float64. strict: [S,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
@@ -16,9 +14,7 @@ from albireo.backends.cuda.kernels.parts.ordering import number_of
 from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_and_tile, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import FIELDS, PEAK, row_tile, weigh, weight_bits
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-
-if TYPE_CHECKING:
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 _FIELDS = tl.constexpr(FIELDS)
 

@@ -100,7 +100,7 @@ def test_ranks(albireo, tmp_path):
     )
     result = albireo("plan", "-tp", "2")
     assert result.exit_code == 1
-    assert "plan counts and predicts a model on one rank, tensor_parallel_size=2 is asked for" in result.stderr
+    assert "a model on one rank, tensor_parallel_size=2 is asked for; leave it out, or name a GPU" in result.stderr
 
 
 def test_the_order_of_ranks_on_one(albireo, tmp_path):

@@ -86,7 +86,7 @@ class CudaDevice:
         images: ImageNeeds | None = None,
         beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
-        self._check_cache(programs[0].kv.dtype)
+        check_cache(programs[0].kv.dtype, self._capability, str(self._facts.name))
         if len(programs) > 1:
             assert beside is None and images is None, "what is beside several ranks is refused"
             ranks = self._ranks(config, source, programs, memory, advance)
@@ -260,15 +260,6 @@ class CudaDevice:
         asked = Guesser(program, weights, model.max_positions, reads_cache=True)
         return self.guesser(config, model, asked, model.num_blocks, advance)
 
-    def _check_cache(self, dtype: str) -> None:
-        """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
-        if dtype == "fp8" and self._capability < FP8_CAPABILITY:
-            here, needed = (f"{each / 10:.1f}" for each in (self._capability, FP8_CAPABILITY))
-            raise ConfigError(
-                f"kv_cache_dtype=fp8 needs compute capability {needed}, {self._facts.name} has {here}; use int8, which "
-                "holds as many tokens"
-            )
-
     def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
         assert slots is None or len(programs) == 1, "EngineConfig refuses enable_lora on several ranks"
         number = 0 if model.leader is None else model.leader.share()
@@ -318,12 +309,22 @@ class CudaDevice:
         )
 
 
+def check_cache(dtype: str, capability: int, name: str) -> None:
+    """Raises: ConfigError when a GPU of a name cannot write a KV cache of a type."""
+    if dtype == "fp8" and capability < FP8_CAPABILITY:
+        here, needed = (f"{each / 10:.1f}" for each in (capability, FP8_CAPABILITY))
+        raise ConfigError(
+            f"kv_cache_dtype=fp8 needs compute capability {needed}, {name} has {here}; use int8, which holds as many "
+            "tokens"
+        )
+
+
 class AbsentGpu(CudaDevice):
     """A GPU that is not here, to look at what a program for one would be."""
 
-    def __init__(self, capability: int = 90) -> None:
+    def __init__(self, capability: int = 90, memory_bytes: int = ABSENT_GPU_BYTES) -> None:
         """Nothing is required; it is taken for one of Hopper, as ABSENT_GPU_BYTES is."""
-        self._capability = capability
+        self._capability, self._memory_bytes = capability, memory_bytes
 
     def machine_bytes(self) -> int:
-        return ABSENT_GPU_BYTES
+        return self._memory_bytes

@@ -11,11 +11,17 @@ from albireo.api.cpu_device import CpuDevice
 from albireo.api.cuda_device import AbsentGpu, CudaDevice
 from albireo.api.device import Device
 from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cuda.known_gpus import KnownGpu
 from albireo.config import EngineConfig
 
 
-def planning_device(config: EngineConfig) -> Device:
-    """As open_device(), to plan for and not to run on: a GPU that is asked for need not be here."""
+def planning_device(config: EngineConfig, gpu: KnownGpu | None = None) -> Device:
+    """As open_device(), to plan for and not to run on: a GPU that is asked for need not be here.
+
+    Args: gpu: one that is named, in place of what is here.
+    """
+    if gpu is not None:
+        return AbsentGpu(gpu.capability, gpu.memory_bytes)
     return AbsentGpu() if config.device == "cuda" and not _has_gpu() else open_device(config)
 
 

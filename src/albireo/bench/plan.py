@@ -1,7 +1,8 @@
 """What a model will take and give on this machine, before any weight is read: memory by part, what fits, and speed.
 
 Called by cli/plan. Needs config.json alone. Memory is counted; speed is predicted by the cost model from limits
-measured now, on a processor only: it knows no GPU. Does not run the model.
+measured now, on a processor only: it knows no GPU. Of a GPU that is named bounds are told (gpu_bounds.py). Does not run
+the model.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from albireo.api.compiled import compile_all
 from albireo.api.config_only import open_to_plan
+from albireo.api.cuda_device import check_cache
 from albireo.api.devices import planning_device
 from albireo.api.hearing import open_hearing
 from albireo.api.locate import locate_model
@@ -20,9 +22,11 @@ from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
 from albireo.backends.cpu.machine import usable_cpus
+from albireo.backends.cuda.known_gpus import KnownGpu
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.draft_figures import check_tokens, draft_memory, draft_speeds
 from albireo.bench.fit import MemoryParts, memory_parts
+from albireo.bench.gpu_bounds import GpuBounds
 from albireo.bench.image_cost import first_token, image_figures
 from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
@@ -33,7 +37,8 @@ from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.bench.video_cost import video_figures
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, OutOfMemory
+from albireo.graph.ops import MAX_RANKS
 from albireo.params import SamplingParams
 
 #: Requests at once when nobody says how many, as far as they fit.
@@ -75,31 +80,37 @@ class PlanWorkload:
         return SamplingParams(temperature=self.temperature).needs_logits
 
 
-def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int | None = None) -> dict[str, Any]:
+def plan_model(
+    config: EngineConfig, workload: PlanWorkload, memory_bytes: int | None = None, gpu: KnownGpu | None = None
+) -> dict[str, Any]:
     """Count memory; of a processor measure the limits and predict speed.
 
-    Args: memory_bytes: what the engine may use in all; None: memory_utilization of the machine's, or of the GPU's.
+    Args:
+        memory_bytes: what the engine may use in all; None: memory_utilization of the machine's, or of the GPU's.
+        gpu: plan for one, or as many as there are ranks, in place of what is here.
     Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU, and of a model that
-        hears. Of a model that writes
-        no text (writes_text) they are of prompts alone.
+        hears. Of a model that writes no text (writes_text) they are of prompts alone. On several GPUs sizes are of one,
+        the fullest.
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it; with pictures one or
         two more, for a layer of what reads them.
     """
     directory = locate_model(config.model)
     source = open_to_plan(directory, config)
-    num_ranks = len(source.parts)
-    if num_ranks > 1:
-        raise ConfigError(
-            f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
-            "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
-        )
     writes_text = source.model_config.pooling is None
     if not writes_text:  # a token is drawn of each, which costs nothing beside its prompt
         workload = replace(workload, output_len=1, temperature=0.0)
     config = source.adopt(config)
-    device = planning_device(config)
+    if gpu is not None and config.device == "cpu":
+        raise ConfigError(f"device=cpu and gpu={gpu.name} exclude each other; leave one of them out")
+    device = planning_device(config, gpu)
     config = replace(config, device=device.name)
+    num_ranks = len(source.parts)
+    if num_ranks > 1 and device.name == "cpu":
+        raise ConfigError(
+            f"plan predicts a processor's speed for a model on one rank, tensor_parallel_size={num_ranks} is asked "
+            "for; leave it out, or name a GPU. albireo inspect shows the memory of all ranks, bench measures them"
+        )
     if config.data_parallel_size > 1 and device.name == "cpu":
         share = Share(0, config.data_parallel_size)
         config = replace(config, num_threads=threads_of(config.num_threads, len(usable_cpus()), share))
@@ -113,7 +124,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
-    (program,), drafter = compiled.programs, compiled.drafter
+    program, drafter = max(compiled.programs, key=device.weight_bytes), compiled.drafter
+    if gpu is not None:
+        check_cache(program.kv.dtype, gpu.capability, gpu.name)
     if drafter is not None:
         check_tokens(drafter, config, source)
     vision = open_perception(config, source, device)
@@ -138,9 +151,14 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
-    if config.max_model_len is not None:
-        memory.check(1, config.max_model_len)
-    memory.check(concurrency, workload.length)
+    try:
+        if config.max_model_len is not None:
+            memory.check(1, config.max_model_len)
+        memory.check(concurrency, workload.length)
+    except OutOfMemory as error:
+        if device.name == "cpu" or 2 * num_ranks > MAX_RANKS:
+            raise
+        raise OutOfMemory(f"{error}; or share it among more GPUs: tensor_parallel_size={2 * num_ranks}") from None
     settings = EngineSettings.from_config(
         config,
         num_blocks=memory.blocks_for(concurrency, workload.length),
@@ -153,6 +171,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     )
     dtype = source.model_config.dtype
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
+    bounds = None
+    if gpu is not None and hearing is None:
+        bounds = _bounds(GpuBounds(gpu, compiled.programs, dtype), settings, workload, concurrency)
     images = image_figures(vision) | {"first_token_s": None}
     drafts = draft_memory(config, drafter, device)
     if device.name == "cpu" and hearing is None:
@@ -183,6 +204,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         "hearing": None if hearing is None else hearing.facts,
         "speculative": drafts,
         **speed,
+        "at_most": bounds,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }
 
@@ -263,6 +285,14 @@ def _speed(
         "output_tokens_per_s": asdict(found.elapsed_s.rate(num_requests * workload.output_len)),
         "total_tokens_per_s": asdict(found.elapsed_s.rate(num_requests * workload.length)),
     }
+
+
+def _bounds(bounds: GpuBounds, settings: EngineSettings, workload: PlanWorkload, concurrency: int) -> dict[str, Any]:
+    """What no kernels could beat, of one request and of all."""
+    params = SamplingParams(temperature=workload.temperature)
+    lengths = (workload.input_len, workload.output_len)
+    one, every = (bounds.of(schedule(settings, [lengths] * num, params), num, *lengths) for num in (1, concurrency))
+    return {"limits": bounds.limits, "one_request": one, "all_requests": every}
 
 
 def _parts(costs: CostModel, workload: PlanWorkload, concurrency: int, limits: list[Limits]) -> dict[str, float]:

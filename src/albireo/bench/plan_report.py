@@ -33,7 +33,7 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
         *_image_lines(figures["images"]),
         *_video_lines(figures["videos"]),
         *_sound_lines(figures),
-        *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", _why_not(figures)),)),
+        *_speed_lines(figures),
         *_draft_lines(figures["speculative"]),
     ]
 
@@ -50,7 +50,9 @@ def _memory_lines(figures: dict[str, Any]) -> Iterator[str]:
         vision = ("sounds", "vision_bytes", "   the part that hears them; --limit-mm-per-prompt leaves it out")
     if figures["hearing"] is not None:
         vision = ("hearing", "vision_bytes", "   the encoder, and what listens to it")
-    yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")
+    num_ranks = settings["tensor_parallel_size"] or 1
+    of_gpu = (" of a GPU" if num_ranks == 1 else f" of each of {num_ranks} GPUs") if is_gpu else ""
+    yield row("memory", f"{_size(memory['budget_bytes'])} allowed{of_gpu}{whom}")
     for name, key, note in (
         ("weights", "weight_bytes", ""),
         ("adapters", "adapter_bytes", "   slots of --enable-lora"),
@@ -108,6 +110,41 @@ def _why_not(figures: dict[str, Any]) -> str:
 
 
 def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
+    if figures["limits"] is not None:
+        yield from _predicted_lines(figures)
+    elif figures["at_most"] is not None:
+        yield from _bound_lines(figures["at_most"], figures["writes_text"])
+    else:
+        yield row("predicted", _why_not(figures))
+
+
+def _bound_lines(bounds: dict[str, Any], writes_text: bool) -> Iterator[str]:
+    """What a GPU that is named could do at most."""
+    limits, one, every = bounds["limits"], bounds["one_request"], bounds["all_requests"]
+    for name, each in {"one request": one, f"{every['num_requests']} at once": every}.items():
+        yield row(
+            name,
+            f"first token {seconds(each['first_token_s'])} or more   prompts up to "
+            f"{_number(each['prompt_tokens_per_s'])} tok/s",
+        )
+        if each["decode_step_s"] is not None:
+            yield row(
+                "",
+                f"decode step {seconds(each['decode_step_s'])} or more   up to {_number(each['decode_tokens_per_s'])} "
+                "tok/s",
+            )
+        if writes_text:
+            output = f"output up to {_number(each['output_tokens_per_s'])} tok/s"
+            yield row("", f"whole {seconds(each['elapsed_s'])} or more   {output}")
+    of_each = f"each of {limits['num_gpus']} x " if limits["num_gpus"] > 1 else ""
+    yield row(
+        "limits",
+        f"{of_each}{limits['gpu']}: read {limits['read_bytes_per_s'] / 1e9:,.0f} GB/s, dot "
+        f"{limits['dot_flops_per_s'] / 1e12:,.0f} Tflop/s, by its data sheet; kernels reach a part of it",
+    )
+
+
+def _predicted_lines(figures: dict[str, Any]) -> Iterator[str]:
     one, all_requests = figures["one_request"], figures["all_requests"]
     batches = {"one request": one}
     if all_requests["num_requests"] > 1:

@@ -47,7 +47,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Figures:
     """Of one batch, in seconds.
 
     Fields:
@@ -55,6 +55,27 @@ class Prediction:
         prompt_s: until the last of them has its first token.
         decode_step_s: the median of the steps after that; None without any.
     """
+
+    elapsed_s: float
+    first_token_s: float
+    prompt_s: float
+    decode_step_s: float | None
+
+
+def figures_of(times: Sequence[float], planned: Schedule) -> Figures:
+    """Args: times: of each step of the schedule, in seconds."""
+    ends, num_prompt_steps = list(accumulate(times)), max(planned.first_token_steps) + 1
+    return Figures(
+        elapsed_s=ends[-1],
+        first_token_s=median(ends[idx] for idx in planned.first_token_steps),
+        prompt_s=ends[num_prompt_steps - 1],
+        decode_step_s=median(times[num_prompt_steps:]) if len(times) > num_prompt_steps else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """As Figures, with error bars."""
 
     elapsed_s: Estimate
     first_token_s: Estimate
@@ -98,22 +119,16 @@ def predict(costs: CostModel, planned: Schedule, limits: Sequence[Limits]) -> Pr
 
     Args: limits: several measurements of them; the medians are expected, the best and the worst give the error bars.
     """
-    steps, num_prompt_steps = planned.steps, max(planned.first_token_steps) + 1
-    priced = [[costs.step_s(step, held) + costs.outside_s(step) for step in steps] for held in cases_of(limits)]
-    has_decode = len(steps) > num_prompt_steps
-
-    def estimate(figure: Callable[[list[float]], float]) -> Estimate:
-        return Estimate.of(*(figure(times) for times in priced))
-
-    def first_token_s(times: list[float]) -> float:
-        ends = list(accumulate(times))
-        return median(ends[idx] for idx in planned.first_token_steps)
-
+    cases = [
+        figures_of([costs.step_s(step, held) + costs.outside_s(step) for step in planned.steps], planned)
+        for held in cases_of(limits)
+    ]
+    decode_steps_s = [each.decode_step_s for each in cases if each.decode_step_s is not None]
     return Prediction(
-        elapsed_s=estimate(sum),
-        first_token_s=estimate(first_token_s),
-        prompt_s=estimate(lambda times: sum(times[:num_prompt_steps])),
-        decode_step_s=estimate(lambda times: median(times[num_prompt_steps:])) if has_decode else None,
+        elapsed_s=Estimate.of(*(each.elapsed_s for each in cases)),
+        first_token_s=Estimate.of(*(each.first_token_s for each in cases)),
+        prompt_s=Estimate.of(*(each.prompt_s for each in cases)),
+        decode_step_s=Estimate.of(*decode_steps_s) if decode_steps_s else None,
     )
 
 

@@ -27,11 +27,24 @@ WIDE = {
     "intermediate_size": 112,
 }
 SIZES = (1, 2, 4, 8)
+#: Widths of mixtures that are linears of their own: of what all tokens have, and of layers without experts.
+_WHOLE = (
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "intermediate_size_mlp",
+)
 
 
 def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     """config.json of an architecture's tiny model, made to be shared."""
     return with_changes(load_architecture(model_type).tiny, {**WIDE, **changes})
+
+
+def wide_mixture(model_type: str, **changes: Any) -> dict[str, Any]:
+    """The same of a mixture of experts."""
+    widths = {key: 48 for key in _WHOLE if load_architecture(model_type).tiny.get(key)}
+    return wide_config(model_type, **widths, **changes)
 
 
 def wide_graph(config: Mapping[str, Any], dtype: str = "float32") -> Graph:

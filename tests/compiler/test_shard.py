@@ -16,12 +16,10 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, RowSegment
 from albireo.graph.spec import check_graph
-from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, rank_graphs, wide_config, wide_graph
 from step_batches import Work, make_step
-from tiny_models import MIXTURES, random_weights
+from tiny_models import random_weights
 
 NUM_BLOCKS = 8
 #: kv heads as many as query heads, fewer than ranks, one.
@@ -269,13 +267,3 @@ def test_groups_that_leaves_do_not_divide_are_refused_by_name() -> None:
     )
     with pytest.raises(ConfigError, match=r"tensor_parallel_size=2 is not possible .* possible for this model: 1"):
         run_passes(graph, (shard_pass(Part(2, 0)),))
-
-
-@pytest.mark.parametrize("model_type", MIXTURES)
-def test_experts_are_not_cut_and_that_is_said(model_type: str) -> None:
-    architecture = load_architecture(model_type)
-    graph = build_graph(parse_config(architecture.tiny, architecture.rules), 64)
-    for size in (1, 2):
-        assert "its tokens have experts, which are not cut among ranks yet" in problems(graph, size)
-    with pytest.raises(ConfigError, match=r"tensor_parallel_size=2 .* its tokens have experts.*; possible .*: 1$"):
-        run_passes(graph, [shard_pass(Part(2, 0))])

@@ -6,7 +6,7 @@ Called by pipeline.py after select.py. Only definitions are made here, no byte o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from albireo.backends.backend import Variant
 from albireo.dtypes import itemsize
@@ -162,7 +162,7 @@ def interleave(definition: ConstantDef) -> ConstantDef:
 def _whole_panels(definition: ConstantDef) -> ConstantDef:
     """The rows, and rows of zeros to the end of their last panel."""
     missing = -definition.num_rows % PANEL
-    return ConstantDef((*definition.segments, RowSegment(None, 0, missing))) if missing else definition
+    return replace(definition, segments=(*definition.segments, RowSegment(None, 0, missing))) if missing else definition
 
 
 def _packed(name: str, value: Value, packing: str, gated: bool, blocks: int) -> PackedConstant:
@@ -171,7 +171,7 @@ def _packed(name: str, value: Value, packing: str, gated: bool, blocks: int) -> 
         raise InvariantError(f"{value} is not a constant")
     if blocks:
         padded = [interleave(each) if gated else _whole_panels(each) for each in definition.blocks(blocks)]
-        definition = ConstantDef(tuple(s for block in padded for s in block.segments))
+        definition = replace(definition, segments=tuple(s for block in padded for s in block.segments))
     elif gated:
         definition = interleave(definition)
     rows, cols = definition.num_rows, 1

@@ -90,6 +90,14 @@ class ConstantDef:
                 offset, start = offset + stop - start, stop
         return [ConstantDef(tuple(segments), self.columns) for segments in found]
 
+    def rows_of_blocks(self, start: int, stop: int, count: int) -> ConstantDef:
+        """Rows start..stop of each of so many blocks of equal height."""
+        if count == 1:
+            return self.rows(start, stop)
+        return replace(
+            self, segments=tuple(s for block in self.blocks(count) for s in block.rows(start, stop).segments)
+        )
+
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the checkpoint tensors used, each once, in order of first use."""

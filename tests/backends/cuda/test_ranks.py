@@ -27,20 +27,24 @@ from backends.cpu.harness import assert_same_bits
 from backends.cpu.test_pack import Stored
 from backends.cuda.rank_threads import Meeting, ThreadPeers, on_all_ranks
 from backends.cuda.test_model import CPU, MAX_POSITIONS, MAXIMA, NUM_BLOCKS, Numbers, Recorder, steps
-from compiler.ranks import wide_config, wide_graph
+from compiler.ranks import wide_config, wide_graph, wide_mixture
 from tiny_models import random_weights
 
 WIDE = {
     "llama": wide_config("llama", num_hidden_layers=2),
     # whose leaves are whole groups of e4m3 rows
     "qwen3, groups": wide_config("qwen3", head_dim=128, intermediate_size=1024, num_hidden_layers=1),
+    # experts with biases, and beside one that all tokens have
+    "gpt_oss": wide_mixture("gpt_oss", num_hidden_layers=1, layer_types=["full_attention"], intermediate_size=288),
+    "qwen2_moe": wide_mixture("qwen2_moe"),
 }
 
 
 def graph_of(name: str, dtype: str, encoding: str | None) -> Graph:
     graph = wide_graph(WIDE[name], dtype)
     if encoding is not None:
-        choose_precision.run(graph, lambda name, role: encoding)
+        is_mixed = bool(graph.top_k)
+        choose_precision.run(graph, lambda name, role: encoding if ".experts." in name or not is_mixed else None)
     return graph
 
 
@@ -86,6 +90,9 @@ def outputs_of(model: CudaModel) -> list[StepOutputs]:
         ("llama", "float32", None, 2),
         ("llama", "bfloat16", None, 8),
         ("qwen3, groups", "bfloat16", "fp8", 2),
+        ("gpt_oss", "bfloat16", None, 4),
+        ("gpt_oss", "bfloat16", "fp4.g32", 2),
+        ("qwen2_moe", "float32", None, 2),
     ],
 )
 def test_every_number_of_ranks_gives_the_bits_of_one(

@@ -6,9 +6,18 @@ added as a tree: docs/tensor-parallel.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from albireo.compiler.leaf_sums import has_leaves, leaf_problem, leaf_sum
+from albireo.compiler.leaf_sums import (
+    PAIR,
+    LeafSum,
+    equal_leaves,
+    expert_leaves,
+    has_leaves,
+    leaf_problem,
+    leaf_sum,
+)
 from albireo.compiler.rewrite import Rewriter, label
 from albireo.errors import ConfigError, UnsupportedModel, short
 from albireo.graph.node import Graph, Node, TensorType, Value
@@ -19,11 +28,9 @@ WHY = "a rank reads its part of the weights and of the KV cache; partial sums ar
 
 #: Leaves of the tree of partial sums. A rank of several owns a subtree, so every size gives the same bits.
 LEAVES = MAX_RANKS
-#: Kernels multiply bfloat16 by pairs: a leaf is whole pairs.
-_PAIR = 2
 SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 #: Ops that work channel by channel, or head by head once their number of heads is right.
-_CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "gather_rows")
+_CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,16 @@ class Part:
 
     size: int
     rank: int
+
+    @property
+    def leaves(self) -> range:
+        """Of the tree, those that it adds."""
+        count = LEAVES // self.size
+        return range(self.rank * count, (self.rank + 1) * count)
+
+    def span(self, bounds: Sequence[int]) -> tuple[int, int]:
+        """First and end of what its leaves are made of."""
+        return bounds[self.leaves.start], bounds[self.leaves.stop]
 
 
 def parts(size: int, in_tree_order: bool) -> tuple[Part | None, ...]:
@@ -57,7 +74,8 @@ def run(graph: Graph, part: Part) -> PassRecord:
     rw.record.notes.append(f"rank {part.rank} of {part.size}, sums as a tree of {LEAVES}")
     cutter = _Cutter(rw, part, _heads(graph))
     for node in list(graph.nodes):
-        cutter.visit(node)
+        if rw.is_alive(node):
+            cutter.visit(node)
     record = rw.finish()
     graph.drop_unused_constants()
     return record
@@ -68,8 +86,6 @@ def problems(graph: Graph, size: int) -> list[str]:
     if size not in SIZES:
         return [f"it must be one of {', '.join(map(str, SIZES))}"]
     found = []
-    if graph.top_k:
-        found.append("its tokens have experts, which are not cut among ranks yet")
     if any(node.op == "add_parts" for node in graph.nodes):
         found.append("its residual is several streams, which are not cut among ranks yet")
     if graph.recurrent:
@@ -84,23 +100,33 @@ def problems(graph: Graph, size: int) -> list[str]:
     if max(num_kv_heads, size) % min(num_kv_heads, size):
         found.append(f"{num_kv_heads} KV heads neither divide by {size} nor can {size} ranks share them evenly")
     origins: dict[int, str] = {}
-    for node in graph.nodes:
-        if node.attrs.get("role") == "row":
-            origins.setdefault(int(node.inputs["weight"].type.dims[1]), node.origin)
+    for node in _row_linears(graph, "linear"):
+        origins.setdefault(int(node.inputs["weight"].type.dims[1]), node.origin)
     for width, origin in origins.items():
-        if width % (LEAVES * _PAIR):
-            found.append(f"{origin} adds {width} products, no multiple of {LEAVES * _PAIR} (a tree of pairs)")
-    row_linears = [node for node in graph.nodes if node.attrs.get("role") == "row" and has_leaves(node)]
+        if width % (LEAVES * PAIR):
+            found.append(f"{origin} adds {width} products, no multiple of {LEAVES * PAIR} (a tree of pairs)")
+    row_linears = [node for node in _row_linears(graph, "linear") if has_leaves(node)]
     found += [problem for node in row_linears if (problem := leaf_problem(node, LEAVES))][:1]
     if size == 1 and any("bias" in node.inputs for node in row_linears):
         found.append(f"{row_linears[0].origin} has a bias, which only a sum over ranks adds to weights in few bits")
+    for node in _row_linears(graph, "expert_linear"):
+        spans = [Part(size, rank).span(expert_leaves(node, LEAVES)) for rank in range(size)]
+        if any(first == end for first, end in spans):
+            width, e = int(node.inputs["weight"].type.dims[1]), node.inputs["weight"].type.dtype
+            found.append(f"{node.origin} adds {width} products of {e}, whose groups have no part for each of {size}")
+            break
     for node in graph.nodes:
         rows = node.inputs["weight"].type.dims[0] if node.attrs.get("role") == "vocab" else size
         if int(rows) < size:
             found.append(f"a vocabulary of {rows} has no part for each of {size}")
-    if not origins:
+    if not origins and not _row_linears(graph, "expert_linear"):
         found.append("no linear of the graph has a role")
     return list(dict.fromkeys(found))
+
+
+def _row_linears(graph: Graph, op: str) -> list[Node]:
+    """Whose inputs are cut."""
+    return [node for node in graph.nodes if node.op == op and node.attrs.get("role") == "row"]
 
 
 def _check_size(graph: Graph, size: int) -> None:
@@ -133,11 +159,18 @@ class _Cutter:
         self._num_heads, self._num_kv_heads, self._head_dim = heads
         #: values of which this rank has some channels, and the role of the linear they come from
         self._cut: dict[Value, str] = {}
+        #: ids of experts -> where leaves of their channels begin, and the last one's end
+        self._bounds = {
+            node.inputs["ids"]: expert_leaves(node, LEAVES) for node in _row_linears(rw.graph, "expert_linear")
+        }
 
     def visit(self, node: Node) -> None:
         if node.op == "linear":
             role = node.attrs.pop("role", None)
             self._linear(node, None if role == "router" else role)
+            return
+        if node.op == "expert_linear":
+            self._experts(node, node.attrs.pop("role", None))
             return
         cut = {self._cut.get(v) for v in node.inputs.values() if not v.is_constant and _is_activation(v)}
         if cut <= {None}:
@@ -156,17 +189,22 @@ class _Cutter:
         width = next(v.type.dims[-1] for role, v in node.inputs.items() if role in ("x", "q", "k", "logits"))
         assert isinstance(width, int)
         if node.op == "rms_norm":
-            if "weight" not in node.inputs or "bias" in node.inputs:
+            # the type of what comes out is still that of the whole
+            size, whole = self._head_dim, int(node.output.type.dims[-1])
+            weight = int(node.inputs["weight"].type.dims[0]) if "weight" in node.inputs else size
+            if "bias" in node.inputs or weight != size or node.attrs["num_heads"] * size != whole:
                 return False
-            size = int(node.inputs["weight"].type.dims[0])
             node.attrs["num_heads"] = width // size
-            return width % size == 0 and size == self._head_dim
+            return width % size == 0
         if node.op == "rope":
             node.attrs["num_heads"] = width // self._head_dim
         elif node.op in ("kv_write", "attention"):
             node.attrs["num_kv_heads"] = max(1, self._num_kv_heads // self._part.size)
             if node.op == "attention":
-                node.attrs["num_heads"] = self._num_heads // self._part.size
+                node.attrs["num_heads"] = heads = self._num_heads // self._part.size
+                if "sinks" in node.inputs:
+                    rows = self._part.rank * heads, (self._part.rank + 1) * heads
+                    node.inputs["sinks"] = self._constant(node.inputs["sinks"], rows, None)
         return node.op in (*_CHANNEL_WISE, "rope", "kv_write", "attention", "top_logits")
 
     def _linear(self, node: Node, role: str | None) -> None:
@@ -181,14 +219,17 @@ class _Cutter:
     def _column(self, node: Node, role: str) -> None:
         """Some of the outputs: rows of the weight."""
         before = str(node)
-        first, end = self._range(role, int(node.inputs["weight"].type.dims[0]))
+        self._narrow(node, role, self._range(role, int(node.inputs["weight"].type.dims[0])))
+        self._changed(node, before)
+
+    def _narrow(self, node: Node, role: str, rows: tuple[int, int], blocks: int = 1) -> None:
+        """Let a linear have some of its outputs alone, each of its blocks."""
         for name in ("weight", "bias"):
             if name in node.inputs:
-                node.inputs[name] = self._constant(node.inputs[name], (first, end), None)
+                node.inputs[name] = self._constant(node.inputs[name], rows, None, blocks=blocks)
         out = node.output
-        out.type = TensorType(out.type.dtype, (*out.type.dims[:-1], end - first))
+        out.type = TensorType(out.type.dtype, (*out.type.dims[:-1], rows[1] - rows[0]))
         self._cut[out] = role
-        self._changed(node, before)
 
     def _row(self, node: Node, kind: str | None) -> None:
         """Some of the inputs: columns of the weight. What comes out is a partial sum."""
@@ -214,26 +255,49 @@ class _Cutter:
 
     def _leaves(self, node: Node, kind: str | None, width: int) -> None:
         """The same of a weight in few bits: each leaf by itself."""
-        size, leaf = self._part.size, width // LEAVES
-        if kind is None and size > 1:
+        if kind is None and self._part.size > 1:
             raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
+        found = leaf_sum(node, self._part.leaves, equal_leaves(width, LEAVES), self._leaf_of(node))
+        self._add_up((node,), found, node.inputs.get("bias"))
 
-        def weight_of(number: int) -> Value:
-            return self._constant(
-                node.inputs["weight"], None, (number * leaf, (number + 1) * leaf), f"{LEAVES}.{number}"
-            )
+    def _leaf_of(self, node: Node) -> Callable[[int, int, int], Value]:
+        return lambda i, *columns: self._constant(node.inputs["weight"], None, columns, f"{LEAVES}.{i}")
 
-        count, out = LEAVES // size, node.output
-        found = leaf_sum(node, self._part.rank * count, count, weight_of)
-        if size == 1:
-            last = found.nodes[-1]
-            new = (*found.nodes[:-1], Node(last.op, last.inputs, last.attrs, (out,), node.origin))
+    def _add_up(self, old: tuple[Node, ...], found: LeafSum, bias: Value | None = None) -> None:
+        """Put a rank's leaves, and the sum of all ranks', in the place of the nodes of one that has all."""
+        out, last = old[-1].output, found.nodes[-1]
+        if self._part.size == 1:
+            new = (*found.nodes[:-1], Node(last.op, last.inputs, last.attrs, (out,), last.origin))
         else:
-            terms = {"x": found.total} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
-            new = (*found.nodes, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin))
-        self._rw.replace((node,), new)
+            terms = {"x": found.total} | ({} if bias is None else {"bias": bias})
+            new = (*found.nodes, Node("all_reduce", terms, {"ranks": self._part.size}, (out,), old[-1].origin))
+        self._rw.replace(old, new)
         if found.unused is not None and not self._rw.users(found.unused.output):
             self._rw.drop(found.unused)
+
+    def _experts(self, node: Node, role: str | None) -> None:
+        """Of every expert some of the outputs, or some of the inputs."""
+        kind, bounds = self._cut.get(node.inputs["x"]), self._bounds.get(node.inputs["ids"])
+        if role == "row":
+            self._expert_leaves(node, kind)
+        elif kind is not None:
+            raise UnsupportedModel(f"{label(node)}: needs all of its input, of which a rank has a part")
+        elif role is not None and self._part.size > 1:
+            rows = int(node.output.type.dims[-1])
+            if bounds is None or bounds[-1] != rows:
+                raise UnsupportedModel(f"{label(node)}: its outputs are no inputs of experts that ranks add up")
+            before = str(node)
+            self._narrow(node, role, self._part.span(bounds), int(node.attrs["num_experts"]))
+            self._changed(node, before)
+
+    def _expert_leaves(self, down: Node, kind: str | None) -> None:
+        if kind is None and self._part.size > 1:
+            raise UnsupportedModel(f"{label(down)}: has the role row, but its input is not a rank's part")
+        users = self._rw.users(down.output)
+        if len(users) != 1 or users[0].op != "combine":
+            raise UnsupportedModel(f"{label(down)}: what it gives is not added up for each token, and nothing else")
+        found = leaf_sum(down, self._part.leaves, expert_leaves(down, LEAVES), self._leaf_of(down), combine=users[0])
+        self._add_up((down, users[0]), found)
 
     def _changed(self, node: Node, before: str) -> None:
         self._rw.record.firings.append(Firing(node.origin, (before,), (str(node),)))
@@ -248,15 +312,21 @@ class _Cutter:
         return rank * rows // size, (rank + 1) * rows // size
 
     def _constant(
-        self, value: Value, rows: tuple[int, int] | None, columns: tuple[int, int] | None, part: str = ""
+        self,
+        value: Value,
+        rows: tuple[int, int] | None,
+        columns: tuple[int, int] | None,
+        part: str = "",
+        blocks: int = 1,
     ) -> Value:
-        """A part of a constant, under a name of its own: the whole one may be read elsewhere."""
+        """A part of a constant, under a name of its own: the whole one may be read elsewhere. rows: of each of so many
+        blocks."""
         definition = value.constant
         if definition is None or definition.columns is not None:
             raise UnsupportedModel(f"{value}: only a constant of the checkpoint can be cut")
         dims = list(value.type.dims)
         if rows is not None:
-            definition, dims[0] = definition.rows(*rows), rows[1] - rows[0]
+            definition, dims[0] = definition.rows_of_blocks(*rows, blocks), blocks * (rows[1] - rows[0])
         if columns is not None:
             definition, dims[1] = replace(definition, columns=columns), columns[1] - columns[0]
         name = f"{value.name}/{part or self._part.size}"

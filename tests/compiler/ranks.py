@@ -38,7 +38,11 @@ _WHOLE = (
 
 def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     """config.json of an architecture's tiny model, made to be shared."""
-    return with_changes(load_architecture(model_type).tiny, {**WIDE, **changes})
+    tiny, wide = load_architecture(model_type).tiny, dict(WIDE)
+    if "kv_lora_rank" in tiny:  # whose heads all have keys, as wide as latents and rotated channels say
+        del wide["head_dim"]
+        wide["num_key_value_heads"] = WIDE["num_attention_heads"]
+    return with_changes(tiny, {**wide, **changes})
 
 
 def wide_mixture(model_type: str, **changes: Any) -> dict[str, Any]:

@@ -22,15 +22,8 @@ from compiler.ranks import SIZES, compile_rank, rank_graphs, wide_graph, wide_mi
 from compiler.test_shard import NUM_BLOCKS, node, run_ranks, steps
 from tiny_models import MIXTURES, random_weights
 
-#: With states, or latents that heads share.
+#: With states.
 REFUSED = {
-    "deepseek_v2": "its heads share latents",
-    "deepseek_v3": "its heads share latents",
-    "deepseek_v32": "its heads share latents",
-    "glm4_moe_lite": "its heads share latents",
-    "glm_moe_dsa": "its heads share latents",
-    "kimi_k2": "its heads share latents",
-    "mistral4": "its heads share latents",
     "granitemoehybrid": "layers keep a state",
     "lfm2_moe": "layers keep a state",
     "nemotron_h": "layers keep a state",

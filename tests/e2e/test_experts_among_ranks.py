@@ -30,6 +30,10 @@ WIDTHS = {
     "glm4_moe": {"moe_intermediate_size": 48},
     "llama4_text": {"intermediate_size": 48, "intermediate_size_mlp": 80},
     "olmoe": {},
+    # heads that share latents; one without experts
+    "deepseek_v3": {"moe_intermediate_size": 48},
+    "deepseek_v2": {"moe_intermediate_size": 48},
+    "youtu": {},
 }
 #: Heads whose outputs are an eighth of whole groups.
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}

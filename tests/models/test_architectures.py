@@ -199,8 +199,8 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         "minimax_m2",
     ):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
-    if config_of(name).blocks.latent is not None:  # not cut yet
-        roles |= dict.fromkeys(("q_a", "q_plain", "q_rope", "c_kv", "k_rope", "o"))
+    if config_of(name).blocks.latent is not None:  # latents are those of all heads
+        roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     wanted = [None if ".given.gate" in n.origin else roles[n.origin.rpartition(".")[2]] for n in linears]
     assert [n.attrs.get("role") for n in linears] == wanted
@@ -295,14 +295,12 @@ def test_partly_rotated_heads_are_paired_with_what_turns() -> None:
 
 
 def test_what_some_do_not_have_yet_is_refused(tmp_path: Path) -> None:
-    """Latent attention: a cache of codes, ranks, GPUs; and a kv_b_proj of another shape than config.json says. Several
+    """Latent attention: a cache of codes, GPUs; and a kv_b_proj of another shape than config.json says. Several
     streams: ranks, GPUs."""
     options: Any = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
     graph = build_graph(config_of("youtu"), 64)
     with pytest.raises(UnsupportedModel, match="a KV cache of int8: values of this model are channels of its keys"):
         compile_graph(graph, CpuCatalog(isa_levels()), kv_dtype="int8", **options)
-    with pytest.raises(ConfigError, match="its heads share latents, which are not cut among ranks yet"):
-        compile_graph(graph, CpuCatalog(isa_levels()), part=Part(2, 0), **options)
     with pytest.raises(UnsupportedModel, match=r"kv_lora_rank=24: on a GPU it must be a power of two"):
         compile_graph(build_graph(config_of("youtu", kv_lora_rank=24), 64), CudaCatalog(), **options)
     with pytest.raises(UnsupportedModel, match=r"several residual streams, .* choose --device cpu"):

@@ -78,7 +78,7 @@ def latent_attention_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int
                 value_dim=latent.rank,
             )
         values = _of_heads(b, c, seen, f"{name}.{OF_VALUES}", latent.value, "v_up")
-        o = linear(b, c, b.cast(values, c.dtype), f"{name}.o_proj", c.hidden_size, "o", bias, None)
+        o = linear(b, c, b.cast(values, c.dtype), f"{name}.o_proj", c.hidden_size, "o", bias, "row")
         with b.part("o"):
             return b.add(x, o)
 
@@ -94,10 +94,10 @@ def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: st
     width = latent.plain + latent.rotary
     starts = [head * width for head in range(c.num_heads)]
     plain = RowsOf(module, tuple((start, start + latent.plain) for start in starts))
-    pieces = tuple(piece for start in starts for piece in _turning(c, start + latent.plain, latent.rotary))
+    turning = RowsOf(module, tuple(p for start in starts for p in _turning(c, start + latent.plain, latent.rotary)))
     return (
-        linear(b, c, h, f"{module}.plain", c.num_heads * latent.plain, "q_plain", False, None, plain),
-        linear(b, c, h, f"{module}.rope", c.num_heads * latent.rotary, "q_rope", False, None, RowsOf(module, pieces)),
+        linear(b, c, h, f"{module}.plain", c.num_heads * latent.plain, "q_plain", False, "heads", plain),
+        linear(b, c, h, f"{module}.rope", c.num_heads * latent.rotary, "q_rope", False, "heads", turning),
     )
 
 

@@ -37,6 +37,8 @@ WIDE = {
     # experts with biases, and beside one that all tokens have
     "gpt_oss": wide_mixture("gpt_oss", num_hidden_layers=1, layer_types=["full_attention"], intermediate_size=288),
     "qwen2_moe": wide_mixture("qwen2_moe"),
+    # heads that share latents
+    "deepseek_v3": wide_mixture("deepseek_v3"),
 }
 
 
@@ -93,6 +95,7 @@ def outputs_of(model: CudaModel) -> list[StepOutputs]:
         ("gpt_oss", "bfloat16", None, 4),
         ("gpt_oss", "bfloat16", "fp4.g32", 2),
         ("qwen2_moe", "float32", None, 2),
+        ("deepseek_v3", "bfloat16", None, 4),
     ],
 )
 def test_every_number_of_ranks_gives_the_bits_of_one(

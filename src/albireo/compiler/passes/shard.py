@@ -31,6 +31,7 @@ LEAVES = MAX_RANKS
 SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 #: Ops that work channel by channel, or head by head once their number of heads is right.
 _CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
+_OF_HEADS = ("rope", "head_linear", "join_heads", "kv_write", "attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,6 @@ def problems(graph: Graph, size: int) -> list[str]:
         found.append("layers keep a state of each sequence, which is not cut among ranks yet")
         if not any(node.op == "attention" for node in graph.nodes):
             return found
-    if any(node.op == "head_linear" for node in graph.nodes):
-        found.append("its heads share latents, which are not cut among ranks yet")
     num_heads, num_kv_heads, _ = _heads(graph)
     if num_heads % size:
         found.append(f"{num_heads} query heads do not divide by {size}")
@@ -157,6 +156,8 @@ class _Cutter:
     def __init__(self, rw: Rewriter, part: Part, heads: tuple[int, int, int]) -> None:
         self._rw, self._part = rw, part
         self._num_heads, self._num_kv_heads, self._head_dim = heads
+        #: keys are latents of all heads, which no rank has a part of
+        self._is_latent = any(node.op == "head_linear" for node in rw.graph.nodes)
         #: values of which this rank has some channels, and the role of the linear they come from
         self._cut: dict[Value, str] = {}
         #: ids of experts -> where leaves of their channels begin, and the last one's end
@@ -197,7 +198,13 @@ class _Cutter:
             node.attrs["num_heads"] = width // size
             return width % size == 0
         if node.op == "rope":
-            node.attrs["num_heads"] = width // self._head_dim
+            node.attrs["num_heads"] = width // int(node.attrs["head_dim"])
+        elif node.op == "join_heads":
+            node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
+        elif node.op == "head_linear":
+            node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
+            rows = self._range("heads", int(node.inputs["weight"].type.dims[0]))
+            node.inputs["weight"] = self._constant(node.inputs["weight"], rows, None)
         elif node.op in ("kv_write", "attention"):
             node.attrs["num_kv_heads"] = max(1, self._num_kv_heads // self._part.size)
             if node.op == "attention":
@@ -205,7 +212,7 @@ class _Cutter:
                 if "sinks" in node.inputs:
                     rows = self._part.rank * heads, (self._part.rank + 1) * heads
                     node.inputs["sinks"] = self._constant(node.inputs["sinks"], rows, None)
-        return node.op in (*_CHANNEL_WISE, "rope", "kv_write", "attention", "top_logits")
+        return node.op in (*_CHANNEL_WISE, *_OF_HEADS, "top_logits")
 
     def _linear(self, node: Node, role: str | None) -> None:
         kind = self._cut.get(node.inputs["x"])
@@ -305,7 +312,8 @@ class _Cutter:
     def _range(self, role: str, rows: int) -> tuple[int, int]:
         """First and end of this rank's outputs among all."""
         size, rank = self._part.size, self._part.rank
-        if role == "heads" and rows == self._num_kv_heads * self._head_dim and size > self._num_kv_heads:
+        is_kv = role == "heads" and rows == self._num_kv_heads * self._head_dim and not self._is_latent
+        if is_kv and size > self._num_kv_heads:
             # several ranks keep the same KV head: the one that their query heads read
             first = rank * self._num_kv_heads // size
             return first * self._head_dim, (first + 1) * self._head_dim

@@ -38,10 +38,10 @@ REPRESENTATIVES = {
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
     "youtu": "attention of latents: a matrix of each head, values that are channels of keys",
 }
-#: Of these, those that neither ranks cut nor adapters know all matrices of; what is refused says so itself.
+#: Of these, those that adapters do not know all matrices of; what is refused says so itself.
 LATENT = ("youtu",)
-#: The same of architectures whose layers keep a state of each sequence: no ranks share them, adapters do not know them,
-#: and single calls of theirs are not judged.
+#: The same of architectures whose layers keep a state of each sequence: adapters do not know them, and single calls of
+#: theirs are not judged.
 WITH_STATES = {
     "lfm2": "layers that keep rows of a gated convolution, an output of which is rounded there",
     "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, two matrices each; a norm of groups; relu²",

@@ -316,6 +316,18 @@ void check_snapshots(const Program& program, const Step& s) {
   }
 }
 
+// Where sequences of a step keep states, and what is kept of them besides.
+void keep(const Program& program, Step& s, const std::optional<Ints>& slots, const std::optional<Ints>& snapshot_slots,
+          const std::optional<Ints>& snapshot_rows) {
+  check_states(program, slots, s.B);
+  if (slots) s.state_slots = slots->data();
+  if (!snapshot_slots || !snapshot_rows) return;
+  if (length(*snapshot_slots) != s.B || length(*snapshot_rows) != s.B)
+    throw std::invalid_argument("step arrays disagree in length");
+  s.snapshot_slots = snapshot_slots->data(), s.snapshot_rows = snapshot_rows->data();
+  check_snapshots(program, s);
+}
+
 // Rows that come with a step are those that the program reads, and as wide.
 void give(const Program& program, Step& s, const std::vector<Rows2D>& given, const std::optional<Ints>& given_rows,
           const std::optional<Rows2D>& rope_rows) {
@@ -372,7 +384,7 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
   check_adapters(program, adapter_slots, s.T);
-  check_states(program, state_slots, s.B);
+  keep(program, s, state_slots, snapshot_slots, snapshot_rows);
   if (token_types) {
     if (length(*token_types) != s.T) throw std::invalid_argument("step arrays disagree in length");
     s.token_types = token_types->data();
@@ -387,24 +399,20 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
     s.row_ends = row_ends->data();
   }
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
-  if (state_slots) s.state_slots = state_slots->data();
-  if (snapshot_slots && snapshot_rows) {
-    if (length(*snapshot_slots) != s.B || length(*snapshot_rows) != s.B)
-      throw std::invalid_argument("step arrays disagree in length");
-    s.snapshot_slots = snapshot_slots->data(), s.snapshot_rows = snapshot_rows->data();
-    check_snapshots(program, s);
-  }
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
 }
 
 void run_group(Group& group, const Ints& token_ids, const Ints& positions, const Ints& slots, const Ints& query_start,
                const Ints& context_len, const Ints& block_table, const Ints& logit_rows, const Ints& top_rows,
-               const Ints& top_counts, const std::vector<TopIds>& top_ids, const std::vector<TopValues>& top_values) {
-  const Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows,
-                         top_counts, group.max_top_rows());
+               const Ints& top_counts, const std::vector<TopIds>& top_ids, const std::vector<TopValues>& top_values,
+               const std::optional<Ints>& state_slots, const std::optional<Ints>& snapshot_slots,
+               const std::optional<Ints>& snapshot_rows) {
+  Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
+                   group.max_top_rows());
   if ((int64_t)top_ids.size() != group.size() || (int64_t)top_values.size() != group.size())
     throw std::invalid_argument("room for the best logits is needed for each rank");
+  keep(group.first(), s, state_slots, snapshot_slots, snapshot_rows);
   std::vector<int32_t*> ids;
   std::vector<float*> values;
   for (size_t i = 0; i < top_ids.size(); i++) {
@@ -499,5 +507,7 @@ NB_MODULE(_native, m) {
 
   nb::class_<Group>(m, "Group")
       .def(nb::init<std::vector<std::shared_ptr<Program>>>(), "ranks"_a)
-      .def("run", &run_group);
+      .def("run", &run_group, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
+           "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
+           "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(), "snapshot_rows"_a = nb::none());
 }

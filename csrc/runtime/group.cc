@@ -12,6 +12,8 @@ Group::Group(std::vector<std::shared_ptr<Program>> ranks) : ranks_(std::move(ran
     if (rank->pool() != ranks_[0]->pool()) throw std::invalid_argument("ranks of a group share one pool of threads");
     if (rank->outline() != ranks_[0]->outline() || rank->top()->max_rows() != max_top_rows())
       throw std::invalid_argument("ranks of a group must make the same calls");
+    if (rank->state_slots() != first().state_slots())
+      throw std::invalid_argument("ranks of a group must keep states of as many sequences");
     for (int64_t i = 0; i < rank->threads(); i++) threads_.emplace_back(rank.get(), i);
     all.push_back(rank.get());
   }

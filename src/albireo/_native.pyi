@@ -123,4 +123,7 @@ class Group:
         top_counts: NDArray[np.int32],
         top_ids: Sequence[NDArray[np.int32]],
         top_values: Sequence[NDArray[np.float32]],
+        state_slots: NDArray[np.int32] | None = None,
+        snapshot_slots: NDArray[np.int32] | None = None,
+        snapshot_rows: NDArray[np.int32] | None = None,
     ) -> None: ...

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from albireo import LLM, SamplingParams
 from albireo.errors import ConfigError
+from compiler.ranks import wide_hybrid
 from tiny_models import make_checkpoint
 from variants import tiny_of
 
@@ -75,6 +76,14 @@ def test_states_are_read_behind_the_blocks(tmp_path: Path, architecture: str) ->
     _, said = answered(model, folder)
     turn = [*PROMPT, *said[0], 5]
     assert answered(model, folder, turn) == (96, answered(model, None, turn)[1])
+
+
+def test_states_of_several_ranks_are_read(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model", wide_hybrid("falcon_h1", max_position_embeddings=256))
+    folder, ranks = tmp_path / "kept", {"tensor_parallel_size": 4, "num_threads": 4}
+    _, said = answered(model, folder, **ranks)
+    turn = [*PROMPT, *said[0], 5]
+    assert answered(model, folder, turn, **ranks) == (96, answered(model, None, turn, **ranks)[1])
 
 
 def test_another_model_or_another_way_to_compute_it_finds_nothing(tmp_path: Path, checkpoint: Path) -> None:

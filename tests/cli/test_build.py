@@ -86,6 +86,14 @@ def test_ranks(albireo, tmp_path):
     assert "ops 140 -> 60 calls" in result.stdout
     shown = albireo("inspect", out).stdout
     assert "tensor_parallel_size 2" in shown and "ranks         2; the program is of one, the memory of all" in shown
+    memory = re.search(r"of one at most: weights ([\d.]+) MiB, .* KV cache ([\d.]+) MiB\n", shown)
+    of_all = re.search(r"memory +weights ([\d.]+) MiB, .* KV cache ([\d.]+) MiB, ", shown)
+    assert (
+        memory
+        and of_all
+        and [float(each) / 2 for each in of_all.groups()]
+        == pytest.approx([float(each) for each in memory.groups()], abs=0.1)
+    )
     flags = ("Once upon a time", "--temperature", "0", "--max-tokens", "12")
     assert albireo("generate", out, *flags).stdout == albireo("generate", *flags).stdout
     assert albireo("generate", "-tp", "4", *flags).stdout == albireo("generate", *flags).stdout

@@ -30,6 +30,7 @@ SIZES = (1, 2, 4, 8)
 #: Widths of mixtures that are linears of their own: of what all tokens have, and of layers without experts.
 _WHOLE = (
     "moe_intermediate_size",
+    "moe_shared_expert_intermediate_size",
     "shared_expert_intermediate_size",
     "shared_intermediate_size",
     "intermediate_size_mlp",
@@ -49,6 +50,31 @@ def wide_mixture(model_type: str, **changes: Any) -> dict[str, Any]:
     """The same of a mixture of experts."""
     widths = {key: 48 for key in _WHOLE if load_architecture(model_type).tiny.get(key)}
     return wide_config(model_type, **widths, **changes)
+
+
+#: What else is said of layers that keep a state, so that heads divide: of keys by two or four, of values by eight.
+STATES: dict[str, dict[str, Any]] = {
+    "qwen3_next": {"head_dim": 16, "linear_num_key_heads": 4, "linear_num_value_heads": 8},
+    "qwen3_5_text": {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 8},
+    "qwen3_5_moe_text": {"head_dim": 16, "linear_num_key_heads": 8, "linear_num_value_heads": 8},
+    "olmo_hybrid": {"linear_num_key_heads": 8, "linear_num_value_heads": 8, "linear_value_head_dim": 12},
+    "lfm2": {"conv_dim": 96, "conv_dim_out": 96, "block_dim": 96, "num_heads": 8, "block_ff_dim": 168},
+    "lfm2_moe": {},
+    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 20, "n_groups": 4},
+    "falcon_h1": {"mamba_d_ssm": 96, "mamba_n_heads": 8, "mamba_d_head": 12, "mamba_n_groups": 2},
+    "zamba2": {"attention_head_dim": 24, "attention_hidden_size": 192, "kv_channels": 12, "num_query_groups": 8}
+    | {"num_key_value_heads": 8, "n_mamba_heads": 8, "mamba_headdim": 24, "mamba_ngroups": 2},
+    # a norm of all heads: each rank computes the layers whole
+    "bamba": {"mamba_n_heads": 8},
+    "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 24},
+}
+
+
+def wide_hybrid(model_type: str, **changes: Any) -> dict[str, Any]:
+    """The same of a model of which some layers keep a state."""
+    config = wide_mixture(model_type, **{**STATES[model_type], **changes})
+    missing = {"intermediate_size", "head_dim"} - set(load_architecture(model_type).tiny)
+    return {key: value for key, value in config.items() if key not in missing}
 
 
 def wide_graph(config: Mapping[str, Any], dtype: str = "float32") -> Graph:

@@ -79,7 +79,6 @@ class _Recording:
         self._model.copy_blocks(pairs)
 
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
-        assert isinstance(self._model, CpuModel)
         self._model.copy_states(pairs)
 
     def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:

@@ -183,12 +183,11 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
 def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
-    # of layers that keep a state: no ranks share them yet, and their gates stay numbers
+    # what lies around a state says nothing, see compiler/state_parts.py; its gates stay numbers
     roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
     roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
-    roles |= dict.fromkeys(
-        ("low", "into", *(f"{p}_{end}" for p in ("q", "k", "v", "gate", "up") for end in ("low", "more")))
-    )
+    roles |= dict.fromkeys(("low", "into", *(f"{p}_low" for p in "qkv")))
+    roles |= {f"{p}_more": roles[p] for p in ("q", "k", "v", "gate", "up")}
     roles |= dict.fromkeys(("of_x", "begin", "end", "left", "right", "projection"))
     roles |= {"coefs": "router", "logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
     if name in (

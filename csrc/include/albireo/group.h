@@ -19,6 +19,7 @@ class Group {
   void run(const Step& step, const std::vector<int32_t*>& top_ids, const std::vector<float*>& top_values);
 
   int64_t size() const { return (int64_t)ranks_.size(); }
+  const Program& first() const { return *ranks_[0]; }
   int64_t max_top_rows() const { return ranks_[0]->top()->max_rows(); }
 
  private:

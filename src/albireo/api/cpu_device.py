@@ -69,10 +69,10 @@ class CpuDevice:
         images: ImageNeeds | None = None,
         beside: MakeBeside | None = None,
     ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
+        slots = memory.num_state_slots
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
-                slots = memory.num_state_slots
                 model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
             if beside is not None:
                 beside(model, memory.num_blocks)
@@ -80,7 +80,7 @@ class CpuDevice:
         assert beside is None, "nothing guesses beside several ranks"
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
-            programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
+            programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance, slots
         )
         return ranks, memory
 
@@ -137,7 +137,7 @@ class CpuDevice:
         hidden_states: StateStore | None = None,
         listener: Listener | None = None,
     ) -> PlanRunner:
-        states = model if isinstance(model, CpuModel) and model.program.states else None
+        own = model if isinstance(model, (CpuModel, TensorParallelModel)) else None
         assert hidden_states is None or isinstance(hidden_states, HiddenStates)
         return Runner(
             model,
@@ -145,11 +145,11 @@ class CpuDevice:
             block_size,
             pooler,
             adapters=adapters,
-            states=states,
+            states=own if own is not None and own.program.states else None,
             ending=ending,
             images=images,
             seeing=seeing,
             hidden_states=hidden_states,
             listener=listener,
-            contents=model if isinstance(model, (CpuModel, TensorParallelModel)) else None,
+            contents=own,
         )

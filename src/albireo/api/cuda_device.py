@@ -141,6 +141,7 @@ class CudaDevice:
             "num_blocks": memory.num_blocks,
             "reserve_bytes": (memory.machine_bytes - memory.budget_bytes) // size,
             "num_host_blocks": self.swapping(config, programs[0]).num_blocks,
+            "num_state_slots": memory.num_state_slots,
             "max_num_seqs": config.step_limits.max_num_seqs,
             "is_eager": config.enforce_eager,
         }

@@ -149,6 +149,23 @@ def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> li
     ]
 
 
+def rank_facts(programs: Sequence[Program], memory: MemoryPlan, device: Device) -> list[Fact]:
+    """How many ranks there are, and how much memory the one has that needs most; nothing of one alone."""
+    if len(programs) == 1:
+        return []
+    num_blocks, num_slots = memory.num_blocks, memory.num_state_slots
+    found = []
+    for program in programs:
+        kv, states = num_blocks * device.block_bytes(program.kv), num_slots * program.states.slot_bytes
+        found.append((device.weight_bytes(program), states, program.arena_bytes, kv))
+    weights, states, arena, kv = max(found, key=sum)
+    kept = f"states of sequences {size(states)}, " if states else ""
+    return [
+        ("ranks", f"{len(programs)}; the program is of one, the memory of all"),
+        ("", f"of one at most: weights {size(weights)}, {kept}activations {size(arena)}, KV cache {size(kv)}"),
+    ]
+
+
 def _blocks(config: EngineConfig, memory: MemoryPlan) -> str:
     num, block_size = memory.num_blocks - 1, config.block_size
     longest = f"sequences of up to {memory.max_model_len:,}"

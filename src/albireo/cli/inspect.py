@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from albireo.api.devices import planning_device
-from albireo.api.load import plan
+from albireo.api.load import plan, plan_ranks
 from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
 from albireo.api.tuning import tuned
 from albireo.backends.backend import ExplainedCatalog
-from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, tuning_facts
+from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, rank_facts, tuning_facts
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import plain, row
 from albireo.config import EngineConfig
@@ -98,11 +98,12 @@ def command(
             click.echo(plain(row(*fact)))
         for fact in media_facts(config, source, device):
             click.echo(plain(row(*fact)))
-        program, memory = plan(config, source, device)
+        programs, memory = plan_ranks(config, source, device=device)
+        program = programs[0]
         for fact in hearing_facts(config, source, device, program):
             click.echo(row(*fact))
-        if len(source.parts) > 1:
-            click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
+        for fact in rank_facts(programs, memory, device):
+            click.echo(row(*fact))
         for fact in plan_facts(config, program, memory):
             click.echo(plain(row(*fact)))
         if device.name == "cpu":

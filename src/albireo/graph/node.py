@@ -6,7 +6,7 @@ graph.program.Program. Knows neither devices nor models nor arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,13 +90,10 @@ class ConstantDef:
                 offset, start = offset + stop - start, stop
         return [ConstantDef(tuple(segments), self.columns) for segments in found]
 
-    def rows_of_blocks(self, start: int, stop: int, count: int) -> ConstantDef:
-        """Rows start..stop of each of so many blocks of equal height."""
-        if count == 1:
-            return self.rows(start, stop)
-        return replace(
-            self, segments=tuple(s for block in self.blocks(count) for s in block.rows(start, stop).segments)
-        )
+    def rows_of(self, spans: Sequence[tuple[int, int]], count: int = 1) -> ConstantDef:
+        """Rows of several spans, one below the other; of each of count blocks of equal height."""
+        blocks = [self] if count == 1 else self.blocks(count)
+        return replace(self, segments=tuple(s for b in blocks for span in spans for s in b.rows(*span).segments))
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, turn: int, rank: 
         rows = ((place * width, (place + 1) * width),)
         y = linear(b, c, h, f"{name}.{p}_proj", width, p, False, "ffn", RowsOf(f"{name}.gate_up_proj", rows))
         module = f"{name}.gate_up_proj_adapter_list.{turn}.1"
-        more = linear(b, c, low, f"{module}.{p}", width, f"{p}_more", False, None, RowsOf(module, rows))
+        more = linear(b, c, low, f"{module}.{p}", width, f"{p}_more", False, "ffn", RowsOf(module, rows))
         with b.part(f"{p}_more"):
             both[p] = b.add(y, more)
     with b.part("act"):
@@ -213,6 +213,6 @@ def _adapted(b: GraphBuilder, c: ModelConfig, y: Value, h: Value, module: str, r
     low = linear(b, c, h, f"{module}.0", rank, f"{part}_low", False, None)
     with b.part(f"{part}_low"):
         low = b.cast(low, c.dtype)
-    more = linear(b, c, low, f"{module}.1", int(y.type.dims[-1]), f"{part}_more", False, None)
+    more = linear(b, c, low, f"{module}.1", int(y.type.dims[-1]), f"{part}_more", False, "heads")
     with b.part(f"{part}_more"):
         return b.add(y, more)

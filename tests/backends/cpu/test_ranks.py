@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,17 +23,27 @@ from albireo.graph.program import Program
 from backends.cpu.harness import Guarded, assert_same_bits, pool
 from backends.cpu.test_model import MAXIMA, NUM_BLOCKS, steps
 from backends.cpu.test_pack import Stored, Weights
-from compiler.ranks import wide_config, wide_graph
+from compiler.ranks import STATES, wide_config, wide_graph, wide_hybrid
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
-CASES = [("llama", "bfloat16"), ("qwen2", "float32"), ("qwen3", "float16")]
-BLOCK_SIZE = 8
+CASES = [
+    ("llama", "bfloat16"),
+    ("qwen2", "float32"),
+    ("qwen3", "float16"),
+    ("lfm2", "bfloat16"),
+    ("falcon_h1", "float32"),
+]
+BLOCK_SIZE, NUM_SLOTS = 8, 4
+
+
+def config_of(name: str) -> dict[str, Any]:
+    return wide_hybrid(name) if name in STATES else wide_config(name)
 
 
 def program_of(name: str, dtype: str, part: Part | None) -> Program:
     return compile_graph(
-        wide_graph(wide_config(name), dtype),
+        wide_graph(config_of(name), dtype),
         CpuCatalog(isa_levels()),
         maxima=MAXIMA,
         block_size=BLOCK_SIZE,
@@ -42,20 +53,22 @@ def program_of(name: str, dtype: str, part: Part | None) -> Program:
 
 
 def weights_of(name: str, dtype: str) -> Weights:
-    return Weights({key: Stored(value, dtype) for key, value in random_weights(wide_config(name), 1).items()})
+    return Weights({key: Stored(value, dtype) for key, value in random_weights(config_of(name), 1).items()})
 
 
 def model_of(name: str, dtype: str, size: int, threads: int = 2) -> CpuModel | TensorParallelModel:
     weights = weights_of(name, dtype)
     if size == 1:
-        return CpuModel(program_of(name, dtype, Part(1, 0)), weights, pool(threads), NUM_BLOCKS)
+        program = program_of(name, dtype, Part(1, 0))
+        return CpuModel(program, weights, pool(threads), NUM_BLOCKS, num_state_slots=NUM_SLOTS)
 
     @contextmanager
     def opened(rank: int) -> Iterator[Weights]:
         yield weights
 
     programs = [program_of(name, dtype, Part(size, rank)) for rank in range(size)]
-    return TensorParallelModel(programs, opened, rank_pool(max(threads, size), size), NUM_BLOCKS)
+    threads_of_all = rank_pool(max(threads, size), size)
+    return TensorParallelModel(programs, opened, threads_of_all, NUM_BLOCKS, num_state_slots=NUM_SLOTS)
 
 
 def results(model: CpuModel | TensorParallelModel, inputs: StepInputs) -> list[np.ndarray]:
@@ -82,6 +95,20 @@ def test_blocks_are_copied_on_every_rank() -> None:
     model.copy_blocks([(3, 7), (4, 8)])
     wanted = results(model, make_step([Work([5], 11, [3, 4])], BLOCK_SIZE))
     for a, b in zip(results(model, make_step([Work([5], 11, [7, 8])], BLOCK_SIZE)), wanted, strict=True):
+        assert_same_bits(a, b)
+
+
+def test_states_are_copied_on_every_rank() -> None:
+    """A sequence goes on from a copy as from its own, which a step without a slot does not touch."""
+    model = model_of("falcon_h1", "bfloat16", 4)
+    model.run(make_step([Work(list(range(1, 12)), 0, [3, 4], 1)], BLOCK_SIZE))
+    model.copy_states([(1, 3)])
+    assert model.state_content(3) == model.state_content(1) != model.state_content(2)
+    assert len(model.state_content(1)) == 4, "a part of each rank"
+    with pytest.raises(ValueError, match="states need a slot for every sequence"):
+        model.run(make_step([Work([5], 11, [3, 4])], BLOCK_SIZE))
+    wanted = results(model, make_step([Work([5], 11, [3, 4], 1)], BLOCK_SIZE))
+    for a, b in zip(results(model, make_step([Work([5], 11, [3, 4], 3)], BLOCK_SIZE)), wanted, strict=True):
         assert_same_bits(a, b)
 
 
@@ -131,9 +158,13 @@ def test_profile_times_the_calls_of_the_first_rank() -> None:
     assert sum(seconds for call, seconds in profile if call.family == "all_reduce") > 0
 
 
-def native(threads: _native.ThreadPool, count: int, calls: int = 1, top: int = 1) -> _native.Program:
+def native(threads: _native.ThreadPool, count: int, calls: int = 1, top: int = 1, slots: int = 0) -> _native.Program:
     program = _native.Program(threads, top, count)
     room = Guarded(np.zeros(64, np.float32))
+    if slots:
+        roles = dict.fromkeys(("x", "weight", "out", "state"), room.address)
+        args = {**roles, "state_slots": slots, "state_size": 4, "n": 4, "k": 2}
+        program.add("causal_conv", isa_levels()[-1], "float32", args)
     for _ in range(calls):
         program.add("gather", isa_levels()[-1], "float32", {"x": room.address, "out": room.address, "k": 4})
     return program
@@ -147,6 +178,7 @@ def native(threads: _native.ThreadPool, count: int, calls: int = 1, top: int = 1
         (lambda p, other: [native(p, 1), native(other, 1)], "share one pool"),
         (lambda p, other: [native(p, 1), native(p, 1, calls=2)], "must make the same calls"),
         (lambda p, other: [native(p, 1), native(p, 1, top=2)], "must make the same calls"),
+        (lambda p, other: [native(p, 1, slots=3), native(p, 1, slots=4)], "must keep states of as many sequences"),
         (lambda p, other: [native(p, 1), native(p, 2)], "ranks of a group have 3 threads, their pool 2"),
     ],
 )

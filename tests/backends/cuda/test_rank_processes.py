@@ -21,7 +21,7 @@ from albireo.errors import RankLost
 from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import llm, tokens
 from backends.cuda.test_model import Recorder
-from compiler.ranks import wide_config
+from compiler.ranks import wide_config, wide_hybrid
 from tiny_models import make_checkpoint
 
 
@@ -51,11 +51,16 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def two(directory: Path, monkeypatch: pytest.MonkeyPatch) -> LLM:
-    """On two ranks; steps are padded, recorded and replayed on both."""
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are padded, recorded and replayed on every rank."""
     of_cpu = load.open_device
     monkeypatch.setattr(load, "open_device", lambda config, _: Ranks() if config.device == "cuda" else of_cpu(config))
     monkeypatch.setattr(model, "DirectLaunches", Recorder)
+
+
+@pytest.fixture
+def two(directory: Path, monkeypatch: pytest.MonkeyPatch, _stand_in: None) -> LLM:
+    """On two ranks."""
     monkeypatch.setattr("albireo.engine.drafting.Pacing", Always)
     drafts = {"method": "ngram", "num_speculative_tokens": 2}
     return llm(directory, device="cuda", tensor_parallel_size=2, speculative_config=drafts)
@@ -90,3 +95,20 @@ def test_a_model_of_two_processes(directory: Path, two: LLM) -> None:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RankLost, match="rank 1 ended by signal 9; the model is to be loaded again"):
         tokens(two, prompts, params)
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_states_and_experts_of_two_processes(tmp_path: Path) -> None:
+    """Two continuations of one, who is preempted, and a prompt that goes on from a snapshot: both copy slots."""
+    kinds = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "mlp_only_layers": []}
+    directory = make_checkpoint(tmp_path, wide_hybrid("qwen3_next", **kinds), seed=5)
+    prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [8]]
+    greedy = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    engine = llm(directory, device="cuda", tensor_parallel_size=2, num_gpu_blocks_override=6, max_num_seqs=4)
+    assert tokens(engine, prompts, params) == wanted
+    stats = engine.stats()
+    assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
+    assert tokens(engine, prompts[:1], params[:1]) == wanted[:1]
+    assert engine.stats().prefix_cache_hits == stats.prefix_cache_hits + 8

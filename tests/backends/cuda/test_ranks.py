@@ -27,7 +27,7 @@ from backends.cpu.harness import assert_same_bits
 from backends.cpu.test_pack import Stored
 from backends.cuda.rank_threads import Meeting, ThreadPeers, on_all_ranks
 from backends.cuda.test_model import CPU, MAX_POSITIONS, MAXIMA, NUM_BLOCKS, Numbers, Recorder, steps
-from compiler.ranks import wide_config, wide_graph, wide_mixture
+from compiler.ranks import wide_config, wide_graph, wide_hybrid, wide_mixture
 from tiny_models import random_weights
 
 WIDE = {
@@ -39,6 +39,10 @@ WIDE = {
     "qwen2_moe": wide_mixture("qwen2_moe"),
     # heads that share latents
     "deepseek_v3": wide_mixture("deepseek_v3"),
+    # states that ranks have heads of, and ones that each has whole
+    "qwen3_next": wide_hybrid("qwen3_next", linear_key_head_dim=16, linear_value_head_dim=16),
+    "nemotron_h": wide_hybrid("nemotron_h", mamba_head_dim=16, ssm_state_size=16),
+    "lfm2": wide_hybrid("lfm2"),
 }
 
 
@@ -74,7 +78,8 @@ def model_of(
     )
     seat = None if peers is None else Seat(peers, WIDE[name]["vocab_size"], least)
     weights = weights_of(name, dtype)
-    return open_model(program, weights, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU, seat=seat)
+    sizes = {"num_blocks": NUM_BLOCKS, "max_positions": MAX_POSITIONS, "num_state_slots": 4}
+    return open_model(program, weights, device=CPU, seat=seat, **sizes)
 
 
 def outputs_of(model: CudaModel) -> list[StepOutputs]:
@@ -96,6 +101,10 @@ def outputs_of(model: CudaModel) -> list[StepOutputs]:
         ("gpt_oss", "bfloat16", "fp4.g32", 2),
         ("qwen2_moe", "float32", None, 2),
         ("deepseek_v3", "bfloat16", None, 4),
+        ("qwen3_next", "bfloat16", None, 4),
+        ("nemotron_h", "float32", None, 2),
+        ("nemotron_h", "bfloat16", None, 8),
+        ("lfm2", "bfloat16", None, 4),
     ],
 )
 def test_every_number_of_ranks_gives_the_bits_of_one(

@@ -54,14 +54,16 @@ class TensorParallelModel:
         pool: _native.ThreadPool,
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
+        num_state_slots: int = 0,
     ) -> None:
+        """Args: num_state_slots: see CpuModel; every rank has as many."""
         self._pool = pool
         arenas = [_native.Memory(program.arena_bytes) for program in programs]
         ranks = []
         for rank, program in enumerate(programs):
             with open_weights(rank) as weights:
                 peers = self._peers(rank, programs, arenas)
-                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers))
+                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers, num_state_slots))
         self._widths = [program.buffers[program.outputs["logits"]].cols for program in programs]
         self._logits: NDArray[np.float32] = np.empty((programs[0].maxima["R"], sum(self._widths)), np.float32)
         self._take(ranks)
@@ -97,7 +99,8 @@ class TensorParallelModel:
         """
         self.ranks[0].check_size(inputs)
         ids, values = [rank.top_ids for rank in self.ranks], [rank.top_values for rank in self.ranks]
-        self._group.run(*self.ranks[0].step_arrays(inputs), ids, values)
+        states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
+        self._group.run(*self.ranks[0].step_arrays(inputs), ids, values, *states)
         parts = [rank.outputs(inputs) for rank in self.ranks]
         logits = self._logits[: len(parts[0].logits)]
         if len(logits):
@@ -115,9 +118,14 @@ class TensorParallelModel:
         """All bytes of a block of the KV cache of every rank, in parts, to be read or written between steps."""
         return [part for rank in self.ranks for part in rank.block_content(block)]
 
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy what sequences keep on every rank, of whole slots (source, target), in order."""
+        for rank in self.ranks:
+            rank.copy_states(pairs)
+
     def state_content(self, slot: int) -> list[memoryview]:
-        """Nothing: what keeps states is not shared among ranks."""
-        return []
+        """The same of what a sequence keeps in a slot; nothing where layers keep no states."""
+        return [part for rank in self.ranks for part in rank.state_content(slot)]
 
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call of rank 0 with the seconds it took there; for finding where time goes."""

@@ -344,7 +344,8 @@ class CudaModel:
     @frees_cache
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See execution.runner.StateTier. Behind what is under way, which may write the slots that are copied to."""
-        self._states.copy(pairs)
+        with self._together("copy_states", pairs):
+            self._states.copy(pairs)
 
     @frees_cache
     def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from albireo.backends.cuda.buckets import Bucket, Ending
 
 #: Methods of a CudaModel that a rank may be told to call.
-OBEYED = frozenset(("follow", "record", "copy_blocks", "swap_out", "swap_in"))
+OBEYED = frozenset(("follow", "record", "copy_blocks", "copy_states", "swap_out", "swap_in"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from albireo.compiler.leaf_sums import (
     leaf_sum,
 )
 from albireo.compiler.rewrite import Rewriter, label
+from albireo.compiler.state_parts import Spans, state_parts
 from albireo.errors import ConfigError, UnsupportedModel, short
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import MAX_RANKS, infer
@@ -31,6 +32,8 @@ LEAVES = MAX_RANKS
 SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 #: Ops that work channel by channel, or head by head once their number of heads is right.
 _CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
+#: Of what is cut as the heads of a state are.
+_STATE = "state"
 _OF_HEADS = ("rope", "head_linear", "join_heads", "kv_write", "attention")
 
 
@@ -89,14 +92,10 @@ def problems(graph: Graph, size: int) -> list[str]:
     found = []
     if any(node.op == "add_parts" for node in graph.nodes):
         found.append("its residual is several streams, which are not cut among ranks yet")
-    if graph.recurrent:
-        found.append("layers keep a state of each sequence, which is not cut among ranks yet")
-        if not any(node.op == "attention" for node in graph.nodes):
-            return found
     num_heads, num_kv_heads, _ = _heads(graph)
     if num_heads % size:
         found.append(f"{num_heads} query heads do not divide by {size}")
-    if max(num_kv_heads, size) % min(num_kv_heads, size):
+    if num_kv_heads and max(num_kv_heads, size) % min(num_kv_heads, size):
         found.append(f"{num_kv_heads} KV heads neither divide by {size} nor can {size} ranks share them evenly")
     origins: dict[int, str] = {}
     for node in _row_linears(graph, "linear"):
@@ -118,8 +117,9 @@ def problems(graph: Graph, size: int) -> list[str]:
         rows = node.inputs["weight"].type.dims[0] if node.attrs.get("role") == "vocab" else size
         if int(rows) < size:
             found.append(f"a vocabulary of {rows} has no part for each of {size}")
-    if not origins and not _row_linears(graph, "expert_linear"):
-        found.append("no linear of the graph has a role")
+    if not origins and not _row_linears(graph, "expert_linear") and not state_parts(graph, size, 0).outs:
+        all_keep = "no rank could have a part of its layers, all of which keep states"
+        found.append(all_keep if graph.recurrent else "no linear of the graph has a role")
     return list(dict.fromkeys(found))
 
 
@@ -141,9 +141,14 @@ def _check_size(graph: Graph, size: int) -> None:
 
 
 def _heads(graph: Graph) -> tuple[int, int, int]:
-    """Query heads, KV heads and head size of every layer. Raises: UnsupportedModel when layers differ."""
+    """Query heads, KV heads and head size of every layer with attention; zeros where there is none.
+
+    Raises: UnsupportedModel when layers differ.
+    """
     names = ("num_heads", "num_kv_heads", "head_dim")
     shapes = {tuple(n.attrs[name] for name in names) for n in graph.nodes if n.op == "attention"}
+    if not shapes:
+        return 0, 0, 0
     if len(shapes) != 1:
         raise UnsupportedModel(f"layers have {len(shapes)} shapes of heads; ranks can share one: {sorted(shapes)}")
     ((num_heads, num_kv_heads, head_dim),) = shapes
@@ -160,6 +165,7 @@ class _Cutter:
         self._is_latent = any(node.op == "head_linear" for node in rw.graph.nodes)
         #: values of which this rank has some channels, and the role of the linear they come from
         self._cut: dict[Value, str] = {}
+        self._states = state_parts(rw.graph, part.size, part.rank)
         #: ids of experts -> where leaves of their channels begin, and the last one's end
         self._bounds = {
             node.inputs["ids"]: expert_leaves(node, LEAVES) for node in _row_linears(rw.graph, "expert_linear")
@@ -168,7 +174,12 @@ class _Cutter:
     def visit(self, node: Node) -> None:
         if node.op == "linear":
             role = node.attrs.pop("role", None)
-            self._linear(node, None if role == "router" else role)
+            if node in self._states.outs:
+                self._row(node, self._cut.get(node.inputs["x"]), is_whole=not self._states.outs[node])
+            elif node in self._states.spans:
+                self._column(node, _STATE, self._states.spans[node])
+            else:
+                self._linear(node, None if role == "router" else role)
             return
         if node.op == "expert_linear":
             self._experts(node, node.attrs.pop("role", None))
@@ -176,7 +187,7 @@ class _Cutter:
         cut = {self._cut.get(v) for v in node.inputs.values() if not v.is_constant and _is_activation(v)}
         if cut <= {None}:
             return
-        if len(cut) > 1 or not self._adapt(node):
+        if len(cut) > 1 or not (self._adapt_states(node) if cut == {_STATE} else self._adapt(node)):
             raise UnsupportedModel(f"{label(node)}: cannot be computed from the part of a rank")
         types = infer(node.op, {role: v.type for role, v in node.inputs.items()}, node.attrs)
         for value, type_ in zip(node.outputs, types, strict=True):
@@ -204,15 +215,24 @@ class _Cutter:
         elif node.op == "head_linear":
             node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
             rows = self._range("heads", int(node.inputs["weight"].type.dims[0]))
-            node.inputs["weight"] = self._constant(node.inputs["weight"], rows, None)
+            node.inputs["weight"] = self._constant(node.inputs["weight"], (rows,), None)
         elif node.op in ("kv_write", "attention"):
             node.attrs["num_kv_heads"] = max(1, self._num_kv_heads // self._part.size)
             if node.op == "attention":
                 node.attrs["num_heads"] = heads = self._num_heads // self._part.size
                 if "sinks" in node.inputs:
                     rows = self._part.rank * heads, (self._part.rank + 1) * heads
-                    node.inputs["sinks"] = self._constant(node.inputs["sinks"], rows, None)
+                    node.inputs["sinks"] = self._constant(node.inputs["sinks"], (rows,), None)
         return node.op in (*_CHANNEL_WISE, *_OF_HEADS, "top_logits")
+
+    def _adapt_states(self, node: Node) -> bool:
+        """The same of what lies around a state, as it was found."""
+        spans, heads = self._states.spans.get(node), self._states.heads.get(node)
+        node.attrs |= heads or {}
+        for name in ("weight", "bias", "a_log", "dt_bias", "skip") if spans else ():
+            if name in node.inputs:
+                node.inputs[name] = self._constant(node.inputs[name], spans, None)
+        return spans is not None or heads is not None or node.op in _CHANNEL_WISE
 
     def _linear(self, node: Node, role: str | None) -> None:
         kind = self._cut.get(node.inputs["x"])
@@ -221,29 +241,26 @@ class _Cutter:
         if role == "row":
             self._row(node, kind)
         elif role is not None and self._part.size > 1:
-            self._column(node, role)
+            self._column(node, role, (self._range(role, int(node.inputs["weight"].type.dims[0])),))
 
-    def _column(self, node: Node, role: str) -> None:
-        """Some of the outputs: rows of the weight."""
+    def _column(self, node: Node, role: str, rows: Spans, blocks: int = 1) -> None:
+        """Some of the outputs: rows of the weight, or of each of so many blocks of it."""
         before = str(node)
-        self._narrow(node, role, self._range(role, int(node.inputs["weight"].type.dims[0])))
-        self._changed(node, before)
-
-    def _narrow(self, node: Node, role: str, rows: tuple[int, int], blocks: int = 1) -> None:
-        """Let a linear have some of its outputs alone, each of its blocks."""
         for name in ("weight", "bias"):
             if name in node.inputs:
                 node.inputs[name] = self._constant(node.inputs[name], rows, None, blocks=blocks)
         out = node.output
-        out.type = TensorType(out.type.dtype, (*out.type.dims[:-1], rows[1] - rows[0]))
+        out.type = TensorType(out.type.dtype, (*out.type.dims[:-1], _num_rows(rows)))
         self._cut[out] = role
+        self._changed(node, before)
 
-    def _row(self, node: Node, kind: str | None) -> None:
-        """Some of the inputs: columns of the weight. What comes out is a partial sum."""
-        before = str(node)
-        width, size = int(node.inputs["weight"].type.dims[1]), self._part.size
+    def _row(self, node: Node, kind: str | None, *, is_whole: bool = False) -> None:
+        """Some of the inputs: columns of the weight. What comes out is a partial sum; but is_whole: each rank has all
+        inputs, and adds all leaves."""
+        before, part = str(node), Part(1, 0) if is_whole else self._part
+        width, size = int(node.inputs["weight"].type.dims[1]), part.size
         if has_leaves(node):
-            self._leaves(node, kind, width)
+            self._leaves(node, kind, width, part)
             return
         if size < LEAVES:
             node.attrs["chunks"] = LEAVES // size
@@ -252,7 +269,7 @@ class _Cutter:
             return
         if kind is None:
             raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
-        columns = (self._part.rank * width // size, (self._part.rank + 1) * width // size)
+        columns = (part.rank * width // size, (part.rank + 1) * width // size)
         out, inputs = node.output, {"x": node.inputs["x"]}
         inputs["weight"] = self._constant(node.inputs["weight"], None, columns)
         partial = Value(f"{out.name}p", out.type)
@@ -260,24 +277,24 @@ class _Cutter:
         terms = {"x": partial} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
         self._rw.replace((node,), (new, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin)))
 
-    def _leaves(self, node: Node, kind: str | None, width: int) -> None:
+    def _leaves(self, node: Node, kind: str | None, width: int, part: Part) -> None:
         """The same of a weight in few bits: each leaf by itself."""
-        if kind is None and self._part.size > 1:
+        if kind is None and part.size > 1:
             raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
-        found = leaf_sum(node, self._part.leaves, equal_leaves(width, LEAVES), self._leaf_of(node))
-        self._add_up((node,), found, node.inputs.get("bias"))
+        found = leaf_sum(node, part.leaves, equal_leaves(width, LEAVES), self._leaf_of(node))
+        self._add_up((node,), found, part, node.inputs.get("bias"))
 
     def _leaf_of(self, node: Node) -> Callable[[int, int, int], Value]:
         return lambda i, *columns: self._constant(node.inputs["weight"], None, columns, f"{LEAVES}.{i}")
 
-    def _add_up(self, old: tuple[Node, ...], found: LeafSum, bias: Value | None = None) -> None:
+    def _add_up(self, old: tuple[Node, ...], found: LeafSum, part: Part, bias: Value | None = None) -> None:
         """Put a rank's leaves, and the sum of all ranks', in the place of the nodes of one that has all."""
         out, last = old[-1].output, found.nodes[-1]
-        if self._part.size == 1:
+        if part.size == 1:
             new = (*found.nodes[:-1], Node(last.op, last.inputs, last.attrs, (out,), last.origin))
         else:
             terms = {"x": found.total} | ({} if bias is None else {"bias": bias})
-            new = (*found.nodes, Node("all_reduce", terms, {"ranks": self._part.size}, (out,), old[-1].origin))
+            new = (*found.nodes, Node("all_reduce", terms, {"ranks": part.size}, (out,), old[-1].origin))
         self._rw.replace(old, new)
         if found.unused is not None and not self._rw.users(found.unused.output):
             self._rw.drop(found.unused)
@@ -293,9 +310,7 @@ class _Cutter:
             rows = int(node.output.type.dims[-1])
             if bounds is None or bounds[-1] != rows:
                 raise UnsupportedModel(f"{label(node)}: its outputs are no inputs of experts that ranks add up")
-            before = str(node)
-            self._narrow(node, role, self._part.span(bounds), int(node.attrs["num_experts"]))
-            self._changed(node, before)
+            self._column(node, role, (self._part.span(bounds),), int(node.attrs["num_experts"]))
 
     def _expert_leaves(self, down: Node, kind: str | None) -> None:
         if kind is None and self._part.size > 1:
@@ -304,7 +319,7 @@ class _Cutter:
         if len(users) != 1 or users[0].op != "combine":
             raise UnsupportedModel(f"{label(down)}: what it gives is not added up for each token, and nothing else")
         found = leaf_sum(down, self._part.leaves, expert_leaves(down, LEAVES), self._leaf_of(down), combine=users[0])
-        self._add_up((down, users[0]), found)
+        self._add_up((down, users[0]), found, self._part)
 
     def _changed(self, node: Node, before: str) -> None:
         self._rw.record.firings.append(Firing(node.origin, (before,), (str(node),)))
@@ -322,7 +337,7 @@ class _Cutter:
     def _constant(
         self,
         value: Value,
-        rows: tuple[int, int] | None,
+        rows: Spans | None,
         columns: tuple[int, int] | None,
         part: str = "",
         blocks: int = 1,
@@ -334,11 +349,15 @@ class _Cutter:
             raise UnsupportedModel(f"{value}: only a constant of the checkpoint can be cut")
         dims = list(value.type.dims)
         if rows is not None:
-            definition, dims[0] = definition.rows_of_blocks(*rows, blocks), blocks * (rows[1] - rows[0])
+            definition, dims[0] = definition.rows_of(rows, blocks), blocks * _num_rows(rows)
         if columns is not None:
             definition, dims[1] = replace(definition, columns=columns), columns[1] - columns[0]
         name = f"{value.name}/{part or self._part.size}"
         return self._rw.add_constant(Value(name, TensorType(value.type.dtype, tuple(dims)), constant=definition))
+
+
+def _num_rows(spans: Spans) -> int:
+    return sum(end - first for first, end in spans)
 
 
 def _is_activation(value: Value) -> bool:

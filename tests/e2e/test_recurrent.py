@@ -20,6 +20,7 @@ from representatives import OF_WIRING, WITH_STATES
 from tiny_models import make_checkpoint
 
 TINY = {name: dict(load_architecture(name).tiny) for name in WITH_STATES}
+TINY_MAMBA = dict(load_architecture("mamba2").tiny)
 #: Of one sequence: two layers, each three rows of 128 channels and four heads of 12 x 20, the same; two layers of two
 #: rows of 40.
 STATE_BYTES = dict.fromkeys(("qwen3_5_text", "nemotron_h"), 2 * 4 * (3 * 128 + 4 * 12 * 20)) | {"lfm2": 2 * 4 * 2 * 40}
@@ -150,22 +151,14 @@ def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(mod
     assert verdicts == wanted_verdicts | dict.fromkeys(("ops", "layers"), "not judged")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"enable_lora": True}, "enable_lora: layers of this model keep a state"),
-        ({"tensor_parallel_size": 2}, "layers keep a state of each sequence, which is not cut among ranks"),
-    ],
-)
-def test_what_is_not_done_yet_is_refused_by_name(changes: dict[str, Any], message: str, directory: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Server.load(directory, **changes)
+def test_what_is_not_done_yet_is_refused_by_name(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="enable_lora: layers of this model keep a state"):
+        Server.load(directory, enable_lora=True)
 
 
 def test_a_model_of_states_alone_has_no_kv_cache(tmp_path: Path) -> None:
     """Its blocks count tokens and are no memory, so that there are as many as may be wanted; from a directory, too."""
-    config = dict(load_architecture("mamba2").tiny)
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", TINY_MAMBA, seed=5, dtype="bfloat16")
     build(checkpoint, tmp_path / "engine", BuildConfig())
     server, of_one = (
         Server.load(checkpoint, num_gpu_blocks_override=None, max_num_seqs=32),
@@ -176,12 +169,17 @@ def test_a_model_of_states_alone_has_no_kv_cache(tmp_path: Path) -> None:
     assert server.loaded.program.states.slot_bytes == of_one
     wanted = server.serve(requests()[:3])[0]
     assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)
-    for changes, message in (
-        ({"tensor_parallel_size": 2}, "layers keep a state of each sequence, which is not cut among ranks"),
-        ({"kv_cache_dtype": "int8"}, "a KV cache of int8: no layer of this model has attention"),
-    ):
-        with pytest.raises((ConfigError, UnsupportedModel), match=message):
-            Server.load(checkpoint, **changes)
+    with pytest.raises(UnsupportedModel, match="a KV cache of int8: no layer of this model has attention"):
+        Server.load(checkpoint, kv_cache_dtype="int8")
+
+
+def test_a_model_of_states_alone_on_two_ranks(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, TINY_MAMBA, seed=5, dtype="bfloat16")
+    wanted = Server.load(checkpoint, tp_invariant=True).alone(requests()[:3])
+    server = Server.load(checkpoint, tensor_parallel_size=2, num_threads=2)
+    assert_same_answers(server.serve(requests()[:3])[0], wanted)
+    # half the heads, and of three rows half the channels
+    assert server.loaded.program.states.slot_bytes == 3 * 4 * (3 * 64 + 2 * 12 * 20)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from albireo import LLM, AsyncLLM, SamplingParams
+from albireo.errors import EngineError, InvalidParams
 from tiny_models import shared_data
 
 SETTINGS: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "num_threads": 1}
@@ -119,3 +122,67 @@ def test_a_model_whose_configs_name_no_eos_stops_at_the_tokenizers(is_named: boo
         (only,) = llm.generate(["Once upon"], params)[0].outputs
     assert only.finish_reason == ("length" if is_named else "stop")
     assert len(only.token_ids) == (5 if is_named else 1)
+
+
+def test_it_sleeps_and_the_next_call_has_the_same_bits(cases: list[dict[str, Any]]) -> None:
+    prompt = {"prompt_token_ids": [7] * 60}
+    params = GREEDY.clone(max_tokens=12, logprobs=3)
+    with LLM(str(shared_data("models", "stories260k")), **SETTINGS) as llm:
+        first = llm.generate(prompt, params)[0]
+        assert llm.generate(prompt, params)[0].num_cached_tokens == 48
+        assert llm.reset_prefix_cache()
+        again = llm.generate(prompt, params)[0]
+        assert (again.num_cached_tokens, again.outputs) == (0, first.outputs)
+        assert llm.loaded is not None
+        model = weakref.ref(llm.loaded.model)
+        llm.sleep()
+        gc.collect()
+        assert model() is None and llm.loaded is None
+        assert llm.reset_prefix_cache() and llm.loaded is None, "it has nothing to forget"
+        with pytest.raises(EngineError, match="sleeps"):
+            llm.stats()
+        assert llm.get_tokenizer().encode("Once")
+        last = llm.generate(prompt, params)[0]
+        assert (last.num_cached_tokens, last.outputs, last.request_id) == (0, first.outputs, "3")
+        llm.sleep(2)
+        llm.wake_up(["weights"])
+        assert llm.loaded is not None
+        for wrong in (lambda: llm.sleep(3), lambda: llm.wake_up(["all"])):
+            with pytest.raises(InvalidParams, match="is not known"):
+                wrong()
+        llm.sleep()
+    with pytest.raises(EngineError, match="closed"):
+        llm.wake_up()
+
+
+def test_the_streaming_one_sleeps_and_the_next_request_wakes_it() -> None:
+    async def last(llm: AsyncLLM, params: SamplingParams = GREEDY) -> Any:
+        return [output async for output in llm.generate({"prompt_token_ids": [7] * 60}, params)][-1]
+
+    async def main() -> None:
+        async with AsyncLLM(str(shared_data("models", "stories260k")), **SETTINGS) as llm:
+            first = await last(llm)
+            assert (await last(llm)).num_cached_tokens == 48
+            assert await llm.reset_prefix_cache() and (await last(llm)).num_cached_tokens == 0
+            reader = llm.generate("Once", GREEDY.clone(ignore_eos=True, max_tokens=400))
+            await anext(reader)
+            with pytest.raises(EngineError, match="1 requests"):
+                await llm.sleep()
+            await reader.aclose()
+            assert llm.loaded is not None
+            model = weakref.ref(llm.loaded.model)
+            await llm.sleep()
+            await llm.sleep()
+            gc.collect()
+            assert model() is None and await llm.is_sleeping() and await llm.reset_prefix_cache()
+            with pytest.raises(EngineError, match="sleeps"):
+                llm.stats()
+            both = await asyncio.gather(last(llm), last(llm))
+            assert [each.outputs for each in both] == [first.outputs] * 2 and not await llm.is_sleeping()
+            await llm.sleep()
+            await llm.wake_up()
+            assert not await llm.is_sleeping()
+        with pytest.raises(EngineError, match="shut down"):
+            await llm.wake_up()
+
+    asyncio.run(main())

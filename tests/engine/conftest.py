@@ -371,6 +371,9 @@ class ToyFiles:
         state = json.dumps(self._toy.states[slot]).encode()
         assert self.content_of.setdefault(key + b"state", state) == state, "two states go by one key"
 
+    def remove(self) -> None:
+        self.content_of.clear()
+
     def close(self) -> None: ...
 
 

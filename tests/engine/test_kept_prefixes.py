@@ -185,3 +185,13 @@ def test_without_a_state_nothing_is_read(bench: Any) -> None:
     for key in [key for key in kept if len(key) > 33]:
         del kept[key]
     assert served(bench(kept=kept, num_state_slots=128)).toy.num_filled == 0
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_a_reset_leaves_files_unless_told(bench: Any, with_files: bool) -> None:
+    kept: dict[bytes, bytes] = {}
+    run = served(bench(kept=kept))
+    run.engine.reset_prefix_cache(with_files=with_files)
+    assert bool(kept) == (not with_files)
+    served(run)
+    assert run.last["1"].progress.num_cached_tokens == (0 if with_files else 40)

@@ -213,3 +213,22 @@ def test_chunk_of_a_failed_step_is_not_found_though_its_owner_runs_on(bench: Any
     run.run()
     assert computed(run) == [{0: (0, 24)}, {1: (24, 9)}, {1: (33, 1)}]
     run.check_all_ended()
+
+
+def test_after_a_reset_nothing_is_found_and_who_runs_goes_on(bench: Any) -> None:
+    run = bench()
+    run.add(PROMPT, max_tokens=1)
+    run.run()
+    run.add([*PROMPT, 5], max_tokens=30, ignore_eos=True)
+    run.step()
+    run.engine.reset_prefix_cache()
+    run.engine.check_invariants()
+    run.add(PROMPT, max_tokens=1)
+    run.add(PROMPT, max_tokens=1)
+    run.run()
+    assert [run.last[r].progress.num_cached_tokens for r in "0123"] == [0, 32, 0, 24]
+    # what is computed from then on is known as ever
+    run.add([*PROMPT, 5, *run.tokens["1", 0]], max_tokens=1)
+    run.run()
+    assert run.last["4"].progress.num_cached_tokens == 56
+    run.check_all_ended()

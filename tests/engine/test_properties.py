@@ -74,6 +74,7 @@ events = st.one_of(
     st.tuples(st.just("fail"), st.sampled_from(["before", "within"])),
     st.tuples(st.just("leave out"), st.sampled_from(["before", "within"])),
     st.tuples(st.just("abort"), st.integers(0, 20)),
+    st.tuples(st.just("reset"), st.booleans()),
     st.tuples(st.just("finish"), st.tuples(st.integers(0, 20), st.integers(0, 4))),
 )
 
@@ -135,6 +136,9 @@ def apply(bench: Any, event: tuple[str, Any], step_failed: type[Exception]) -> N
             check_the_last_is_left_out(bench)
     elif kind == "abort":
         bench.abort(pick(bench, what))
+    elif kind == "reset":
+        bench.engine.reset_prefix_cache(with_files=what)
+        bench.engine.check_invariants()
     elif kind == "finish" and bench.added:
         request_id, index = pick(bench, what[0]), what[1] % bench.added[pick(bench, what[0])][1].n
         is_over = (request_id, index) in bench.ends

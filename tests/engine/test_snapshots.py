@@ -161,3 +161,18 @@ def test_without_prefix_caching_nothing_is_kept(bench: Any) -> None:
     run = bench(**SLOTS, enable_prefix_caching=False)
     assert [computed(run, STEM, max_tokens=30) for _ in range(2)] == [(69, 0)] * 2
     assert run.toy.snapshots == [] and keys(run) == 0
+
+
+def test_a_reset_gives_snapshots_up(bench: Any) -> None:
+    run = bench(**SLOTS)
+    assert computed(run, STEM, max_tokens=12) == (40 + 11, 0)
+    assert run.engine.state_slots() == (0, 2, 12)
+    run.add(STEM, max_tokens=30, ignore_eos=True)
+    run.step()
+    run.engine.reset_prefix_cache()
+    run.engine.check_invariants()
+    assert keys(run) == 0
+    run.run()
+    # only what the one that went on left at its end
+    assert computed(run, STEM, max_tokens=1) == (40, 0)
+    run.check_all_ended()

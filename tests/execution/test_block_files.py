@@ -167,3 +167,22 @@ def test_who_keeps_faster_than_files_are_written_does_not_wait(tmp_path: Path, m
     gate.set()
     directory.close()
     assert opened(tmp_path).read([key(n) for n in range(10)]) == [content(n) for n in range(3)]
+
+
+def test_all_of_a_model_is_removed_what_waits_too(tmp_path: Path) -> None:
+    kept(tmp_path, range(1, 4))
+    kept(tmp_path, range(4, 6), model="other")
+    (other,) = {path.parent.parent for path in files(tmp_path)} - {tmp_path / "model"}
+    stranger = files(tmp_path / "model")[0].with_name("notes.txt")
+    stranger.write_text("mine")
+    directory = opened(tmp_path)
+    # the thread is held, so that two are not written yet
+    gate = threading.Event()
+    directory._thread.submit(gate.wait)
+    directory.keep([(key(n), n) for n in (7, 8)])
+    threading.Timer(0.05, gate.set).start()
+    directory.remove()
+    assert files(tmp_path / "model") == [stranger] and len(files(other)) == 2
+    directory.keep([(key(7), 7)])
+    directory.close()
+    assert opened(tmp_path).read([key(7)]) == [content(7)]

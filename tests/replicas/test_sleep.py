@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from albireo.engine_process.messages import Add, Failed, Start
+from albireo.engine_process.messages import Add, Failed, ForgetPrefixes, PrefixesForgotten, Start
 from albireo.errors import EngineError
 from replicas.played_engines import KILL, Bench, is_whole, played, restarted, settled
 
@@ -130,3 +130,36 @@ def test_sleeping_and_waking_twice_changes_nothing() -> None:
         assert is_whole(tracked)
 
     played(play)
+
+
+def test_prefixes_are_forgotten_once_every_engine_says_so() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1])
+        forgetting = asyncio.create_task(bench.all.forget_prefixes(True))
+        await settled()
+        for process in bench.processes:
+            assert [each for each in process.heard if isinstance(each, ForgetPrefixes)] == [ForgetPrefixes(True)]
+        bench.processes[0].say(PrefixesForgotten())
+        await settled()
+        assert not forgetting.done()
+        bench.processes[1].say(PrefixesForgotten())
+        await forgetting
+        bench.run()
+        assert is_whole(tracked)
+
+    played(play, 2)
+
+
+def test_an_engine_that_dies_has_forgotten_all_but_files() -> None:
+    async def play(bench: Bench) -> None:
+        plain, files = (asyncio.create_task(bench.all.forget_prefixes(with_files)) for with_files in (False, True))
+        await settled()
+        bench.processes[0].die(KILL)
+        await plain
+        with pytest.raises(EngineError, match="files stay"):
+            await files
+        await bench.all.forget_prefixes(False)
+        with pytest.raises(EngineError, match="files stay"):
+            await bench.all.forget_prefixes(True)
+
+    played(play, 1)

@@ -272,3 +272,23 @@ def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
               "/ping"}  # fmt: skip
     posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
     assert posts == {*WAKING, *TEXT_ONLY, *others}
+
+
+def test_prefixes_of_one_or_of_all_are_forgotten(both: Server) -> None:
+    def cached(model: str) -> int:
+        answer = both.http.post("/v1/completions", json={**ASK, "model": model, "prompt": [9] * 40}).json()
+        found: int = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return found
+
+    assert both.http.post("/reset_prefix_cache").status_code == 200
+    assert (cached("long"), cached("long")) == (0, 32)
+    assert both.http.post("/reset_prefix_cache?model=short").status_code == 200
+    assert cached("long") == 32
+    assert both.http.post("/reset_prefix_cache?model=long").status_code == 200
+    assert cached("long") == 0
+    assert both.http.post("/reset_prefix_cache").status_code == 200
+    assert cached("long") == 0
+    refusal = both.http.post("/reset_prefix_cache?reset_external=true")
+    assert refusal.status_code == 400 and refusal.json()["error"]["param"] == "model"
+    assert both.http.post("/reset_prefix_cache?reset_external=true&model=short").status_code == 200
+    assert statuses(both)["short"] == "ok", "it was woken for its files"

@@ -54,3 +54,32 @@ def test_it_sleeps_by_itself_and_what_is_kept_in_files_is_there_when_it_wakes(st
         assert parts["queue_s"] > 0.05 and parts.get("restart_s", 0) == 0
     told = [json.loads(line) for line in list(server.lines) if '"asleep"' in line]
     assert len(told) >= 2 and told[0]["rest_s"] == 0.2
+
+
+def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(start: Any, tmp_path: Path) -> None:
+    server = start("--prefix-cache-dir", str(tmp_path / "kept"))
+    http = server.http
+
+    def cached() -> int:
+        usage = http.post("/v1/completions", json={**ASK, "prompt": [9] * 100}).json()["usage"]
+        found: int = usage["prompt_tokens_details"]["cached_tokens"]
+        return found
+
+    def num_files() -> int:
+        return len(list((tmp_path / "kept").rglob("*.block")))
+
+    assert (cached(), cached()) == (0, 96)
+    wait_until(lambda: num_files() == 6, server)
+    hits = server.metrics()["vllm:prefix_cache_hits_total"]
+    assert http.post("/reset_prefix_cache").status_code == 200
+    assert cached() == 96 and server.metrics()["vllm:prefix_cache_hits_total"] == hits + 96, "from the files"
+    assert http.post("/sleep").status_code == 200
+    assert http.post("/reset_prefix_cache?reset_running_requests=true").status_code == 200
+    assert http.get("/is_sleeping").json() == {"is_sleeping": True}, "it had forgotten all"
+    assert http.post("/reset_prefix_cache?reset_external=true").status_code == 200
+    assert num_files() == 0 and http.get("/is_sleeping").json() == {"is_sleeping": False}
+    assert (cached(), cached()) == (0, 96)
+    for query, param in (("device=gpu", "device"), ("reset_external=maybe", "reset_external")):
+        bad = http.post(f"/reset_prefix_cache?{query}")
+        assert (bad.status_code, bad.json()["error"]["param"]) == (400, param)
+    assert http.post("/reset_prefix_cache?model=other").status_code == 404

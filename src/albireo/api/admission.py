@@ -97,7 +97,8 @@ class Admission:
         try:
             self._transcriber = open_transcriber(media, tokenizer, self._chats, settings)
         except UnsupportedFeature as error:
-            self._transcriber = error
+            # without its traceback, whose frames would hold the model
+            self._transcriber = UnsupportedFeature(str(error))
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None and settings.generates:
             backend = config.structured_outputs_backend

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -24,6 +26,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
+from albireo.api.sleeping import check_level, check_tags
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
@@ -55,7 +58,7 @@ class AsyncLLM:
     closed or cancelled is aborted; 3. what one request does wrong, no other one notices.
 
     Attributes:
-        loaded: what the model is and how it was loaded; None after shutdown().
+        loaded: what the model is and how it was loaded; None after shutdown(), and while it sleeps.
     """
 
     def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
@@ -63,25 +66,34 @@ class AsyncLLM:
 
         Raises: ConfigError, ModelError, OutOfMemory.
         """
-        self._start(load(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
+        config = EngineConfig.from_kwargs(model=model, **kwargs)
+        self._begin(config, load(config, show_progress=use_tqdm_on_load))
 
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> AsyncLLM:
         """An AsyncLLM over a model that is loaded already and that nothing else runs."""
         llm = cls.__new__(cls)
-        llm._start(loaded)
+        llm._begin(loaded.config, loaded)
         return llm
 
-    def _start(self, loaded: Loaded) -> None:
-        self.loaded: Loaded | None = loaded
+    def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
+        """Args: config: what it is loaded by again, after a sleep."""
+        self._config: EngineConfig | None = config
         self._request_ids = itertools.count()
+        # How many want the thread now; and, held for as long as that takes, by who ends it or makes a new one.
+        self._num_asking, self._counting, self._changing = 0, threading.Lock(), threading.Lock()
         # Requests that the engine has not heard of yet, and whether they were aborted since.
         self._to_be_added: dict[str, bool] = {}
-        self._admission = Admission.of(loaded)
         # One thread, so that requests reach the engine in the order in which they came.
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
         # Those whose grammar has to be compiled, or whose images have to be fetched, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
+        self._start(loaded)
+
+    def _start(self, loaded: Loaded) -> None:
+        self.loaded: Loaded | None = loaded
+        self._tokenizer = loaded.tokenizer
+        self._admission = Admission.of(loaded)
         self._loras = LoraModels(loaded.adapters)
         driver = Driver(
             loaded.settings,
@@ -179,11 +191,10 @@ class AsyncLLM:
         def prepare() -> Submission:
             return self._loras.with_adapter(self._admission.beam_search(parse_prompt(prompt), params), lora_request)
 
-        tokenizer = None if self.loaded is None else self.loaded.tokenizer
         has_media = isinstance(prompt, Mapping) and bool(prompt.get("multi_modal_data"))
         stream = self._stream(prepare, self._preparing(None, has_media), request_id, priority)
         *_, last = [output async for output in stream]
-        return beam_output(last, tokenizer)
+        return beam_output(last, self._tokenizer)
 
     async def embed(
         self,
@@ -231,7 +242,7 @@ class AsyncLLM:
 
         Raises: what embed() raises; then none of the pairs goes on.
         """
-        self._running()
+        self._check_open()
         work = partial(self._admission.scoring, data_1, data_2, pooling_params)
         plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
         made = (partial(replace, submission) for submission in submissions)
@@ -249,7 +260,7 @@ class AsyncLLM:
 
         Raises: what LLM.transcribe() raises; then none of the sound's windows goes on.
         """
-        self._running()
+        self._check_open()
         asked, sampling = params or TranscriptionParams(), sampling_params or SAMPLING
         transcriber = self._admission.transcriber
         transcriber.check(asked, sampling)
@@ -274,9 +285,14 @@ class AsyncLLM:
 
     def shutdown(self) -> None:
         """Abort everything, stop the engine and let the model's memory go. Doing it twice is fine."""
-        self._finalizer()
+        self._config = None
+        with self._changing:
+            self._end()
         self._encoding.shutdown(wait=False)
         self._compiling.shutdown(wait=False)
+
+    def _end(self) -> None:
+        self._finalizer()
         self._thread = None
         if self.loaded is not None and self.loaded.files is not None:
             self.loaded.files.close()
@@ -294,25 +310,98 @@ class AsyncLLM:
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
-        self._running()
-        tokenizer = None if self.loaded is None else self.loaded.tokenizer
-        if tokenizer is None:
+        self._check_open()
+        if self._tokenizer is None:
             raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
-        return tokenizer
+        return self._tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
         return self._admission.default_params()
 
     def stats(self) -> EngineStats:
-        """Counters and what is held now. Raises: EngineError after shutdown()."""
+        """Counters and what is held now. Raises: EngineError after shutdown(), and while it sleeps."""
         return self._running().stats()
+
+    # -- its memory ----------------------------------------------------------------------------------------------------
+
+    async def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """Have no prompt that comes later find anything of what was computed until now.
+
+        Args:
+            reset_running_requests: changes nothing: those that run go on with what they have, and nobody else finds it.
+            reset_connector: what prefix_cache_dir keeps of this model goes, too.
+        Returns: True: it is done.
+        """
+        self._check_open()
+        if self._thread is not None or reset_connector:  # while it sleeps there is nothing but files
+            async with self._asking() as thread:
+                await asyncio.wrap_future(thread.reset_prefix_cache(reset_connector))
+        return True
+
+    async def sleep(self, level: int = 1) -> None:
+        """Give the memory back, weights and KV cache. The next request loads the model again, or wake_up() does, with
+        the same bits. Adapters are read again when they are named.
+
+        Args: level: 1 or 2; vLLM keeps weights in host memory or not, here they lie in files either way.
+        Raises: EngineError while there are requests.
+        """
+        check_level(level)
+        self._check_open()
+        await asyncio.get_running_loop().run_in_executor(None, self._fall_asleep)
+
+    async def wake_up(self, tags: Sequence[str] | None = None) -> None:
+        """Load the model again, if it sleeps. Args: tags: vLLM's weights and kv_cache; with either all is loaded.
+
+        Raises: ModelError, OutOfMemory: it sleeps on.
+        """
+        check_tags(tags)
+        async with self._asking():
+            pass
+
+    async def is_sleeping(self) -> bool:
+        """Whether its memory is given back."""
+        self._check_open()
+        return self._thread is None
+
+    def _fall_asleep(self) -> None:
+        with self._changing:
+            with self._counting:
+                if self._num_asking:
+                    raise EngineError(f"there are {self._num_asking} requests; sleep when they are over")
+                self._thread = None
+            self._end()
+
+    def _wake(self) -> None:
+        with self._changing:
+            if self._thread is None and self._config is not None:
+                self._start(load(self._config))
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[EngineThread]:
+        """The engine's thread, which does not sleep meanwhile. Raises: EngineError after shutdown()."""
+        with self._counting:
+            self._num_asking += 1
+            sleeps = self._thread is None
+        try:
+            self._check_open()
+            if sleeps:
+                await asyncio.get_running_loop().run_in_executor(None, self._wake)
+            yield self._running()
+        finally:
+            with self._counting:
+                self._num_asking -= 1
 
     # -- the stream ----------------------------------------------------------------------------------------------------
 
-    def _running(self) -> EngineThread:
-        if self._thread is None:
+    def _check_open(self) -> None:
+        if self._config is None:
             raise EngineError("this AsyncLLM was shut down; make a new one")
+
+    def _running(self) -> EngineThread:
+        self._check_open()
+        if self._thread is None:
+            raise EngineError("this AsyncLLM sleeps; wake_up() loads it again")
         self._thread.check_process()
         return self._thread
 
@@ -368,27 +457,28 @@ class AsyncLLM:
     async def _outputs(
         self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int
     ) -> AsyncGenerator[Output, None]:
-        thread = self._running()
         arrival_s = time.monotonic()
         name = f"request-{next(self._request_ids)}" if request_id is None else request_id
         if not isinstance(name, str):
             raise InvalidParams(f"request_id={short(name)} is not allowed; it must be a string")
-        self._to_be_added.setdefault(name, False)
-        try:
-            # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.
-            submission = await asyncio.get_running_loop().run_in_executor(pool, prepare)
-            stream = Stream(name, submission, priority, arrival_s)
-            thread.add(stream)
-        finally:
-            is_aborted = self._to_be_added.pop(name, False)
-        if is_aborted:
-            thread.abort(name)
-        try:
-            while not stream.is_over:
-                yield await stream.next()
-        finally:
-            if not stream.is_over:
-                thread.cancel(stream)
+        async with self._asking() as thread:
+            self._to_be_added.setdefault(name, False)
+            try:
+                # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait
+                # for.
+                submission = await asyncio.get_running_loop().run_in_executor(pool, prepare)
+                stream = Stream(name, submission, priority, arrival_s)
+                thread.add(stream)
+            finally:
+                is_aborted = self._to_be_added.pop(name, False)
+            if is_aborted:
+                thread.abort(name)
+            try:
+                while not stream.is_over:
+                    yield await stream.next()
+            finally:
+                if not stream.is_over:
+                    thread.cancel(stream)
 
 
 async def _together(asking: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -74,6 +74,10 @@ class Driver:
         changed = self._take(updates)
         return changed[0] if changed else None
 
+    def reset_prefix_cache(self, with_files: bool) -> None:
+        """See Engine.reset_prefix_cache()."""
+        self._engine.reset_prefix_cache(with_files=with_files)
+
     def has_work(self) -> bool:
         """Whether a request is unfinished."""
         return self._engine.has_work()

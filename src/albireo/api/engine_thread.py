@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from albireo.api.admission import Submission
@@ -78,6 +79,17 @@ class _Abort:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Reset:
+    """Forget prefixes; done is told, or never, when the thread ends before."""
+
+    with_files: bool
+    done: Future[None]
+
+
+_Command = _Add | _Cancel | _Abort | _Reset
+
+
 class EngineThread:
     """Invariants: 1. the driver is touched by this thread only; 2. each stream that add() took gets its end."""
 
@@ -87,7 +99,7 @@ class EngineThread:
         self._prepare, self._is_prepared = prepare, False
         self._streams: dict[str, Stream] = {}
         self._lock = threading.Condition()
-        self._commands: deque[_Add | _Cancel | _Abort] = deque()
+        self._commands: deque[_Command] = deque()
         self._is_stopping = False
         self._failure: BaseException | None = None
         self._pid = os.getpid()
@@ -121,6 +133,17 @@ class EngineThread:
     def abort(self, request_id: str) -> None:
         """End a request; its stream gets a last output with finish_reason "abort". Unknown ids are fine."""
         self._tell(_Abort(request_id))
+
+    def reset_prefix_cache(self, with_files: bool) -> Future[None]:
+        """See Engine.reset_prefix_cache(). Returns: what is done once that is; cancelled where there is no engine."""
+        command = _Reset(with_files, Future())
+        with self._lock:
+            if self._is_stopping:
+                command.done.cancel()
+            else:
+                self._commands.append(command)
+                self._lock.notify()
+        return command.done
 
     def stats(self) -> EngineStats:
         """Counters and what is held now."""
@@ -175,7 +198,7 @@ class EngineThread:
     def _is_idle(self) -> bool:
         return not (self._commands or self._is_stopping or self._driver.has_work())
 
-    def _obey(self, command: _Add | _Cancel | _Abort) -> None:
+    def _obey(self, command: _Command) -> None:
         if isinstance(command, _Add):
             self._add(command.stream)
         elif isinstance(command, _Cancel):
@@ -183,6 +206,9 @@ class EngineThread:
             if self._streams.get(stream.request_id) is stream:
                 del self._streams[stream.request_id]
                 self._driver.abort(stream.request_id)
+        elif isinstance(command, _Reset):
+            self._driver.reset_prefix_cache(command.with_files)
+            command.done.set_result(None)
         else:
             record = self._driver.abort(command.request_id)
             self._report([] if record is None else [record])
@@ -222,6 +248,9 @@ class EngineThread:
             self._failure = error
             self._is_stopping = True
             pending = [command.stream for command in self._commands if isinstance(command, _Add)]
+            for command in self._commands:
+                if isinstance(command, _Reset):
+                    command.done.cancel()
         failure = EngineError(f"the engine failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
         streams = [*self._streams.values(), *pending]

@@ -24,6 +24,7 @@ from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
+from albireo.api.sleeping import check_level, check_tags
 from albireo.api.sound_batch import SoundBatch
 from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
@@ -53,7 +54,8 @@ class LLM:
     behind; 3. calls from several threads take turns.
 
     Attributes:
-        loaded: what the model is and how it was loaded (configuration, program, memory, load_s); None once closed.
+        loaded: what the model is and how it was loaded (configuration, program, memory, load_s); None once closed, and
+            while it sleeps.
     """
 
     def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
@@ -65,19 +67,26 @@ class LLM:
             kwargs: fields of EngineConfig; gpu_memory_utilization is another name of memory_utilization.
         Raises: ConfigError, ModelError, OutOfMemory.
         """
-        self._start(load_parts(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
+        config = EngineConfig.from_kwargs(model=model, **kwargs)
+        self._begin(config, load_parts(config, show_progress=use_tqdm_on_load))
 
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> LLM:
         """An LLM over a model that is loaded already and that nothing else runs."""
         llm = cls.__new__(cls)
-        llm._start(loaded)
+        llm._begin(loaded.config, loaded)
         return llm
+
+    def _begin(self, config: EngineConfig, loaded: Loaded) -> None:
+        """Args: config: what it is loaded by again, after a sleep."""
+        self._config: EngineConfig | None = config
+        self._lock = threading.Lock()
+        self._request_ids = itertools.count()
+        self._start(loaded)
 
     def _start(self, loaded: Loaded) -> None:
         self.loaded: Loaded | None = loaded
-        self._lock = threading.Lock()
-        self._request_ids = itertools.count()
+        self._tokenizer = loaded.tokenizer
         self._admission = Admission.of(loaded)
         self._driver: Driver | None = Driver(
             loaded.settings,
@@ -143,8 +152,7 @@ class LLM:
         if limit is not None and (type(limit) is not int or limit < 1):
             raise InvalidParams(f"concurrency_limit={short(limit)} is not allowed; it must be at least 1")
         records = self._run(submissions, priority, use_tqdm, "Searching", lora_request, limit)
-        tokenizer = None if self.loaded is None else self.loaded.tokenizer
-        return [beam_output(record.output(), tokenizer) for record in records]
+        return [beam_output(record.output(), self._tokenizer) for record in records]
 
     @property
     def tells_times(self) -> bool:
@@ -280,7 +288,7 @@ class LLM:
     def add_lora(self, lora_request: LoRARequest) -> bool:
         """Read an adapter now, not when the first request names it. Raises: ModelError, InvalidParams."""
         with self._lock:
-            self._open()
+            self._awake()
             return self._loras.number(lora_request) is not None
 
     def remove_lora(self, lora_int_id: int) -> bool:
@@ -296,28 +304,70 @@ class LLM:
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
-        tokenizer = self._open().tokenizer
-        if tokenizer is None:
+        self._check_open()
+        if self._tokenizer is None:
             raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
-        return tokenizer
+        return self._tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
         return self._admission.default_params()
 
     def stats(self) -> EngineStats:
-        """Counters and what is held now. Raises: EngineError when it is closed."""
-        if self._driver is None:
-            raise EngineError("this LLM is closed; make a new one")
-        return self._driver.stats()
+        """Counters and what is held now. Raises: EngineError when it is closed, or sleeps."""
+        self._check_open()
+        driver = self._driver
+        if driver is None:
+            raise EngineError("this LLM sleeps, and counts nothing; wake_up() loads it again")
+        return driver.stats()
+
+    # -- its memory ----------------------------------------------------------------------------------------------------
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        """Have no prompt find anything of what was computed until now.
+
+        Args:
+            reset_running_requests: changes nothing: between calls nothing runs.
+            reset_connector: what prefix_cache_dir keeps of this model goes, too.
+        Returns: True: it is done.
+        """
+        with self._lock:
+            self._check_open()
+            if self._driver is not None or reset_connector:  # while it sleeps there is nothing but files
+                self._awake().reset_prefix_cache(reset_connector)
+        return True
+
+    def sleep(self, level: int = 1) -> None:
+        """Give the memory back, weights and KV cache, after a call that is running. The next call loads the model
+        again, or wake_up() does, with the same bits. Adapters are read again when they are named.
+
+        Args: level: 1 or 2; vLLM keeps weights in host memory or not, here they lie in files either way.
+        """
+        check_level(level)
+        with self._lock:
+            self._check_open()
+            self._let_go()
+
+    def wake_up(self, tags: Sequence[str] | None = None) -> None:
+        """Load the model again, if it sleeps. Args: tags: vLLM's weights and kv_cache; with either all is loaded.
+
+        Raises: ModelError, OutOfMemory: it sleeps on.
+        """
+        check_tags(tags)
+        with self._lock:
+            self._awake()
 
     def close(self) -> None:
         """Let the model and its memory go, after a call that is running. Closing twice is fine."""
         with self._lock:
-            if self.loaded is not None and self.loaded.files is not None:
-                self.loaded.files.close()
-            self.loaded = None
-            self._driver = None
+            self._let_go()
+            self._config = None
+
+    def _let_go(self) -> None:
+        if self.loaded is not None and self.loaded.files is not None:
+            self.loaded.files.close()
+        self.loaded = None
+        self._driver = None
 
     def __enter__(self) -> LLM:
         return self
@@ -327,10 +377,18 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _open(self) -> Loaded:
-        if self.loaded is None:
+    def _check_open(self) -> None:
+        if self._config is None:
             raise EngineError("this LLM is closed; make a new one")
-        return self.loaded
+
+    def _awake(self) -> Driver:
+        """What runs requests, loaded again if it slept; with the lock."""
+        self._check_open()
+        if self._driver is None:
+            assert self._config is not None, "open"
+            self._start(load_parts(self._config))
+        assert self._driver is not None, "started"
+        return self._driver
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -373,9 +431,7 @@ class LLM:
         if len(levels) != len(submissions):
             raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")
         with self._lock, DelayedInterrupt() as interrupt:
-            self._open()
-            assert self._driver is not None, "open"
-            driver = self._driver
+            driver = self._awake()
             if lora is not None:
                 numbers = self._loras.numbers(len(submissions), lora)
                 submissions = [replace(each, adapter=n) for each, n in zip(submissions, numbers, strict=True)]

@@ -114,6 +114,14 @@ class BlockPool:
             del self._cached[block]
             self._free.append(block)
 
+    def forget(self) -> None:
+        """Take all names back: find() gives nothing of what there is now. Used blocks stay whose they are.
+
+        Cost: O(blocks with a key).
+        """
+        for block in list(self._block_of.values()):
+            self.withdraw(block)
+
     def find(self, key: bytes) -> int | None:
         """The block that holds this content, used or cached."""
         return self._block_of.get(key)

@@ -175,6 +175,16 @@ class Engine:
         unfinished = {request.adapter for request in self._requests.values()}
         return {n for n in running if n is not None}, {n for n in unfinished if n is not None}
 
+    def reset_prefix_cache(self, *, with_files: bool = False) -> None:
+        """Between steps: no prompt finds anything of what was computed until now. What runs goes on as it is, and when
+        it ends it is kept as ever.
+
+        Args: with_files: what is kept in files is removed, too.
+        """
+        self._scheduler.cache.reset()
+        if with_files and self._scheduler.kept is not None:
+            self._scheduler.kept.remove()
+
     def has_work(self) -> bool:
         """Whether step() would do anything."""
         return bool(self._requests)

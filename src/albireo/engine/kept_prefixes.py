@@ -52,6 +52,10 @@ class BlockFiles(Protocol):
         """As keep(), the content of a slot."""
         ...
 
+    def remove(self) -> None:
+        """Forget all of this model, what waits to be written, too; never fails."""
+        ...
+
     def close(self) -> None:
         """Wait until all is written that was taken; nothing more is."""
         ...
@@ -150,6 +154,10 @@ class KeptPrefixes:
             plan.fills.append((seq.block_tables[group][place], content))
         if kept.state is not None:
             plan.state_fills.append((seq.work.state_slot, kept.state))
+
+    def remove(self) -> None:
+        """Forget all that was kept of this model."""
+        self._files.remove()
 
     # -- into files ----------------------------------------------------------------------------------------------------
 

@@ -162,6 +162,11 @@ class PrefixCache:
         self._published.clear()
         self._states.roll_back()
 
+    def reset(self) -> None:
+        """Forget all that is known, between steps. Who runs goes on, and publishes what it computes from here on."""
+        self._pool.forget()
+        self._states.forget()
+
     def key(self, seq: Sequence, idx: int, group: int = 0) -> bytes:
         """Key of full block idx; keys are made once a sequence, in order, when first asked for."""
         keys = seq.block_keys

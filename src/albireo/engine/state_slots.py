@@ -176,6 +176,11 @@ class StateSlots:
         else:
             self._snapshots.move_to_end(before, last=False)
 
+    def forget(self) -> None:
+        """Give up all snapshots; who runs keeps what it has."""
+        self._free += self._snapshots.values()
+        self._snapshots.clear()
+
     def roll_back(self) -> None:
         """The step failed: nobody knows what it wrote, and all that run begin anew."""
         self._due.clear()

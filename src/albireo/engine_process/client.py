@@ -26,8 +26,10 @@ from albireo.engine_process.messages import (
     Blocks,
     Failed,
     Finish,
+    ForgetPrefixes,
     FromWorker,
     Loading,
+    PrefixesForgotten,
     Ready,
     Refused,
     Start,
@@ -107,6 +109,7 @@ class EngineClient:
         self._recovery = Recovery()
         self._is_recovering = self._is_leaving = False
         self._adapters = AdapterList()
+        self._forgetting: list[asyncio.Future[bool]] = []
         self._watch_s: float | None = None
         self._status = 0
 
@@ -219,6 +222,28 @@ class EngineClient:
             if self._process is not None:
                 self._process.send(message)
 
+    async def forget_prefixes(self, with_files: bool) -> None:
+        """Have no prompt that comes later find anything of what was computed before. Returns once it is so; without a
+        process nothing is known. Args: with_files: what is kept in files goes, too.
+
+        Raises: EngineError with files, when there is no process to remove them.
+        """
+        is_done = False
+        if self.health.state == "ready" and self._process is not None:
+            waiting: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._forgetting.append(waiting)
+            self._process.send(ForgetPrefixes(with_files))
+            is_done = await waiting
+        if with_files and not is_done:
+            raise EngineError(f"{self.name} does not run, so that files stay; ask again when it does")
+
+    def _has_forgotten(self, is_done: bool) -> None:
+        """The process did what it was told to longest ago; or it is gone, and did none of it."""
+        told, self._forgetting = (self._forgetting[:1], self._forgetting[1:]) if is_done else (self._forgetting, [])
+        for waiting in told:
+            if not waiting.done():
+                waiting.set_result(is_done)
+
     def idle_s(self) -> float:
         """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
         if not self.requests or self.health.state != "ready":
@@ -246,6 +271,7 @@ class EngineClient:
 
     def _ended(self, status: int, keys: list[int]) -> None:
         """The process is gone."""
+        self._has_forgotten(False)
         if self.health.state in ("closed", "failed"):
             return
         if self._is_leaving:
@@ -305,6 +331,8 @@ class EngineClient:
             error = self._adapters.answered(message)
             if error is not None:
                 _LOG.error("adapter %d is not there any more: %s", message.number, error)
+        elif isinstance(message, PrefixesForgotten):
+            self._has_forgotten(True)
         elif isinstance(message, Blocks):
             self._on_blocks(message)
         elif isinstance(message, Loading):

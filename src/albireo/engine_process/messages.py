@@ -94,7 +94,13 @@ class DropAdapter(Message):
     number: int
 
 
-ToWorker = Start | Add | Abort | Finish | Careful | Watch | LoadAdapter | DropAdapter
+class ForgetPrefixes(Message):
+    """No prompt that comes later finds anything of what was computed before; with_files: neither in files."""
+
+    with_files: bool
+
+
+ToWorker = Start | Add | Abort | Finish | Careful | Watch | LoadAdapter | DropAdapter | ForgetPrefixes
 
 
 # -- from the worker ---------------------------------------------------------------------------------------------------
@@ -265,6 +271,10 @@ class AdapterLoaded(Message):
     digest: str = ""
 
 
+class PrefixesForgotten(Message):
+    """What ForgetPrefixes asked for is done."""
+
+
 class Blocks(Message):
     """The KV cache at one moment. cached: blocks that nobody holds and that a prefix may find. states: slots of states
     that sequences hold, slots with snapshots, all; None where layers keep no states."""
@@ -282,7 +292,7 @@ class Failed(Message):
     message: str
 
 
-FromWorker = Loading | Ready | Refused | Stepped | AdapterLoaded | Blocks | Failed
+FromWorker = Loading | Ready | Refused | Stepped | AdapterLoaded | PrefixesForgotten | Blocks | Failed
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -33,9 +33,11 @@ from albireo.engine_process.messages import (
     DropAdapter,
     Failed,
     Finish,
+    ForgetPrefixes,
     FromWorker,
     LoadAdapter,
     Loading,
+    PrefixesForgotten,
     Progress,
     Ready,
     Refused,
@@ -197,6 +199,9 @@ class Worker:
             self._adapters.let_go(lambda: self._engine.adapters()[1])
         elif isinstance(message, Careful):
             self._executor.is_careful = message.is_on
+        elif isinstance(message, ForgetPrefixes):
+            self._engine.reset_prefix_cache(with_files=message.with_files)
+            self.tell(PrefixesForgotten())
         elif isinstance(message, Watch):
             self._watcher.interval_s = message.interval_s
 

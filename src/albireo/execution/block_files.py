@@ -52,6 +52,7 @@ class BlockDirectory:
         self._waiting: dict[Path, int] = {}
         self._num_bytes: int | None = None
         self._has_failed = False
+        self._num_removals = 0
 
     # -- for the engine ------------------------------------------------------------------------------------------------
 
@@ -86,6 +87,20 @@ class BlockDirectory:
         """As keep(), the content of a slot."""
         self._keep(self._path(key, _STATE), partial(self._contents.state_content, slot))
 
+    def remove(self) -> None:
+        """Remove all of this model, what waits to be written, too. What cannot be removed is logged, and stays."""
+        with self._lock:
+            self._num_removals += 1
+        self._thread.submit(self._recount).result()
+        num_left = 0
+        for _, _, path in self._files(self._folder):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                num_left += 1
+        if num_left:
+            _LOG.warning("%d files of %s cannot be removed", num_left, self._folder)
+
     def close(self) -> None:
         """Wait until all is written that was taken; nothing more is."""
         self._thread.shutdown()
@@ -106,7 +121,8 @@ class BlockDirectory:
         copied = b"".join(content())
         with self._lock:
             self._waiting[path] = len(copied)
-        self._thread.submit(self._write, path, copied)
+            turn = self._num_removals
+        self._thread.submit(self._write, path, copied, turn)
 
     def _read(self, path: Path, num_bytes: int) -> bytes | None:
         try:
@@ -122,8 +138,11 @@ class BlockDirectory:
             os.utime(path)  # it is of use: others are older
         return content
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes, turn: int) -> None:
+        """Args: turn: of how many removals it comes behind; nothing is written of what one more came behind."""
         try:
+            if turn != self._num_removals:
+                return
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             unfinished = path.with_suffix(f".{os.getpid()}")
             with open(unfinished, "wb", opener=_private) as file:
@@ -156,12 +175,18 @@ class BlockDirectory:
             path.unlink(missing_ok=True)
             self._num_bytes -= size
 
-    def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """(when it was last of use, bytes, path) of each, of all models; also what a killed process left unfinished.
+    def _recount(self) -> None:
+        """Behind the file that is being written: the bytes there are change by more than what is written."""
+        self._num_bytes = None
+
+    def _files(self, folder: Path | None = None) -> Iterator[tuple[int, int, Path]]:
+        """(when it was last of use, bytes, path) of each, of all models, or of one's folder; also what a killed process
+        left unfinished.
 
         What else lies in the folder, or in folders like these, is somebody's: it is neither counted nor removed.
         """
-        for path in self.root.glob("*/[0-9a-f][0-9a-f]/*"):
+        inside = "[0-9a-f][0-9a-f]/*"
+        for path in self.root.glob(f"*/{inside}") if folder is None else folder.glob(inside):
             if _NAME.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     found = path.stat()

@@ -165,6 +165,13 @@ class Replicas:
         """Make text with this tokenizer from now on."""
         self._tokenizer = tokenizer
 
+    async def forget_prefixes(self, with_files: bool) -> None:
+        """See EngineClient.forget_prefixes(), of all of them."""
+        if self._router is not None:
+            for index in range(len(self.engines)):
+                self._router.forget(index)
+        await asyncio.gather(*(engine.forget_prefixes(with_files) for engine in self._usable))
+
     def fail(self, error: EngineError) -> None:
         """They cannot be used as they were meant to be."""
         for engine in self.engines:

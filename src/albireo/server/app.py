@@ -26,6 +26,7 @@ from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.invocations import Invocations
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
+from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.responses import Responses
 from albireo.server.endpoints.scoring import rankings, scores
 from albireo.server.endpoints.sleep import Sleep
@@ -80,6 +81,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/sleep", sleep.sleep, methods=["POST"]),
         Route("/wake_up", sleep.wake_up, methods=["POST"]),
         Route("/is_sleeping", sleep.is_sleeping),
+        Route("/reset_prefix_cache", PrefixCache(serving).reset, methods=["POST"]),
         Route("/v1/models", status.models),
         Route("/v1/models/{name:path}", status.model),
         Route("/v1/requests/{name}/explain", status.explain),

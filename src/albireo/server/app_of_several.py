@@ -20,8 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from albireo.errors import EngineError
 from albireo.server.app import behind_errors, guarded
 from albireo.server.body import WAITED, ClientGone, parse, replayed
+from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.sleep import Sleep, Sleeper
 from albireo.server.endpoints.status import SERVED, Status
+from albireo.server.errors import HttpError
 from albireo.server.form import read_form
 from albireo.server.metrics import Joined
 from albireo.server.several import Model, Models
@@ -63,6 +65,7 @@ def application(models: Models) -> ASGIApp:
             Route("/sleep", sleep.sleep, methods=["POST"]),
             Route("/wake_up", sleep.wake_up, methods=["POST"]),
             Route("/is_sleeping", sleep.is_sleeping),
+            Route("/reset_prefix_cache", _PrefixCaches(models).reset, methods=["POST"]),
         ]
     )
 
@@ -221,6 +224,28 @@ class _Chosen:
                 await self._models.wake(each)
             except EngineError:
                 raise EngineError(f"{each.name} cannot be started; the server's log says why") from None
+
+
+class _PrefixCaches(PrefixCache):
+    """Of one, or of all that have a process."""
+
+    def __init__(self, models: Models) -> None:
+        super().__init__(models.first.serving)
+        self._models = models
+
+    def _check_open(self) -> None:
+        self._models.check_open()
+
+    async def _forget(self, model: str | None, with_files: bool) -> None:
+        if not with_files:
+            chosen = self._models.all if model is None else [self._models.find(model)]
+            await asyncio.gather(*(each.serving.client.forget_prefixes(False) for each in chosen))
+            return
+        if model is None:
+            raise HttpError(400, "reset_external is for one of several models; name it: ?model=NAME", param="model")
+        found = self._models.find(model)
+        await self._models.wake(found)
+        await found.serving.client.forget_prefixes(True)
 
 
 def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

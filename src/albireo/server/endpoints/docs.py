@@ -48,6 +48,7 @@ _OTHERS = (
     ("post", "/sleep", "Give the engine's memory back until a request comes."),
     ("post", "/wake_up", "Start it again."),
     ("get", "/is_sleeping", "Whether it has no process."),
+    ("post", "/reset_prefix_cache", "Forget what was computed; who runs goes on."),
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
@@ -77,6 +78,11 @@ _QUERIES = {
     "/sleep": (("level", "integer", "1 or 2, which are the same here."), _MODEL),
     "/wake_up": (("tags", "string", "weights or kv_cache; either wakes all."), _MODEL),
     "/is_sleeping": (_MODEL,),
+    "/reset_prefix_cache": (
+        ("reset_external", "boolean", "What is kept in files, too."),
+        ("reset_running_requests", "boolean", "Changes nothing."),
+        _MODEL,
+    ),
     "/v1/stats": (_MODEL,),
     "/v1/responses/{name}": (
         ("stream", "boolean", "Its events, as server-sent events; those to come, too."),

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+from albireo.api.locate import BUNDLED  # noqa: E402
 from server_process import Server  # noqa: E402
 
 #: How many of the map's pixels have a colour, not a shade of grey: blocks that somebody holds, or held.
@@ -176,7 +177,7 @@ def a_phone_has_no_sideways_scroll(browser: Any, server: Server) -> None:
 def controls_have_names(browser: Any, server: Server) -> None:
     with opened(browser, server.url) as watched:
         nameless = watched.page.evaluate(
-            """() => [...document.querySelectorAll("button, input, textarea, canvas")].filter((each) => !(
+            """() => [...document.querySelectorAll("button, input, textarea, canvas, select")].filter((each) => !(
               each.ariaLabel || each.getAttribute("aria-labelledby") || each.labels?.length || each.textContent.trim()
             )).map((each) => each.outerHTML)"""
         )
@@ -329,6 +330,32 @@ def a_model_without_chats_of_them_gets_none(browser: Any, server: Server) -> Non
             assert watched.page.is_hidden(f"#{noun}-open") and watched.page.is_hidden("#tray")
 
 
+def a_model_is_chosen(browser: Any, server: Server) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector("#models:not([hidden])")
+        assert page.is_hidden("#model") and page.input_value("#models") == "one"
+        watched.until('document.querySelector("#models option:last-child").label === "three (unloaded)"')
+        page.select_option("#models", "two")
+        watched.until('document.title === "Albireo · two"')
+        watched.until('document.getElementById("state").textContent === "not loaded yet"')
+        assert page.url.endswith("?model=two") and page.input_value("#models") == "two"
+        page.click("#send")
+        watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+        assert text(watched, ".turn.answer .who") == "two"
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        page.focus("#models")
+        watched.until('document.querySelector("#models option").label === "one (asleep)"')
+        page.click("#load")
+        watched.until('document.querySelectorAll("#requests li.running").length >= 2')
+        page.click("#load")
+        shown = server.http.get("/health").json()["models"]
+        assert [each["status"] for each in shown] == ["asleep", "ok", "unloaded"], shown
+        page.set_viewport_size({"width": 390, "height": 844})
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, f"{width} pixels wide"
+
+
 def png(width: int, height: int) -> str:
     """A picture, in base64."""
     from PIL import Image
@@ -378,6 +405,7 @@ CHECKS: list[tuple[Callable[[Any, Server], None], tuple[str, ...] | str]] = [
     (sounds_are_played_to_the_model, "hearer"),
     (a_model_without_chats_of_them_gets_none, ()),
     (a_model_without_chats_of_them_gets_none, "speech"),
+    (a_model_is_chosen, tuple(f"{name}={BUNDLED}" for name in ("one", "two", "three"))),
 ]
 
 

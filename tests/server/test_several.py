@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -17,8 +19,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from albireo.api.locate import BUNDLED
+from albireo.errors import EngineError
+from albireo.replicas.place import local_places
 from albireo.server.app_of_several import TEXT_ONLY, WAKING
 from albireo.server.endpoints.docs import openapi
+from albireo.server.serving import Serving
+from albireo.server.settings import ServerSettings
+from albireo.server.several import Model
 from server_process import Server, has_ended, wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
@@ -54,6 +61,11 @@ def texts(server: Server, model: str | None, **fields: Any) -> Any:
 
 def statuses(server: Server) -> dict[str, str]:
     return {each["name"]: each["status"] for each in server.http.get("/health").json()["models"]}
+
+
+def health_of(server: Server, model: str) -> dict[str, Any]:
+    (found,) = (each for each in server.http.get("/health").json()["models"] if each["name"] == model)
+    return dict(found)
 
 
 def waiting(server: Server) -> dict[str, int]:
@@ -144,14 +156,25 @@ def test_a_killed_engine_comes_back_and_gives_way(both: Server, alone: dict[str,
 
 
 def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, str]) -> None:
-    for _ in range(2):
-        refusal = both.http.post("/v1/completions", json={**ASK, "model": "damaged"})
-        assert refusal.status_code == 503 and refusal.json()["error"]["code"] == "model_not_loaded"
-        assert "safetensors" not in refusal.text and both.workers() == []
-        health = both.http.get("/health")
-        assert (health.status_code, health.json()["status"], statuses(both)["damaged"]) == (503, "failed", "failed")
-        assert texts(both, "short") == alone["short"]
+    def num_tries() -> int:
+        return len([line for line in list(both.lines) if "damaged cannot be started" in line])
+
+    wait_until(lambda: not health_of(both, "damaged").get("retry_s"), both)
+    before = num_tries()
+    refusal = both.http.post("/v1/completions", json={**ASK, "model": "damaged"})
+    assert refusal.status_code == 503 and refusal.json()["error"]["code"] == "model_not_loaded"
+    assert "safetensors" not in refusal.text and both.workers() == []
+    health = both.http.get("/health")
+    assert (health.status_code, health.json()["status"], statuses(both)["damaged"]) == (503, "failed", "failed")
     assert both.http.post("/wake_up?model=damaged").status_code == 503
+    assert both.http.post("/wake_up?model=damaged").status_code == 503
+    assert num_tries() == before + 3 and 2 < health_of(both, "damaged")["retry_s"] <= 60
+    # until then nobody is put to sleep for it
+    assert texts(both, "short") == alone["short"]
+    workers = both.workers()
+    again = both.http.post("/v1/completions", json={**ASK, "model": "damaged"})
+    assert again.status_code == 503 and int(again.headers["retry-after"]) >= 1
+    assert both.workers() == workers and num_tries() == before + 3
     both.wait_for("damaged cannot be started: .*safetensors")
 
 
@@ -166,7 +189,33 @@ def test_one_that_cannot_be_started_again_is_made_anew_when_it_is_asked(both: Se
     assert both.http.get("/v1/requests/cmpl-before/explain").json()["state"] == "over"
     both.gate.break_one()
     assert both.http.post("/v1/completions", json={**ASK, "model": "long"}).status_code == 503
-    assert statuses(both)["long"] == "asleep" and texts(both, "long") == alone["long"]
+    assert statuses(both)["long"] == "asleep"
+    wait_until(lambda: not health_of(both, "long").get("retry_s"), both)
+    assert texts(both, "long") == alone["long"]
+
+
+def test_pauses_before_it_is_tried_again_double_up_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: Serving) -> None:
+        raise EngineError("damaged")
+
+    clock = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 0.0, now=100.0)
+    monkeypatch.setattr("albireo.server.several.time", clock)
+    monkeypatch.setattr(Serving, "load", fail)
+
+    async def main() -> None:
+        model = Model(ServerSettings(), {}, local_places())
+        assert (model.retry_s, model.status) == (0, "unloaded")
+        for pause_s in (1, 2, 4, 8, 16, 32, 60, 60):
+            with pytest.raises(EngineError, match="damaged"):
+                await model.start()
+            assert (model.retry_s, model.status) == (pause_s, "failed")
+            clock.now += pause_s - 0.5
+            assert model.retry_s == 0.5
+            clock.now += 1
+            assert model.retry_s == 0
+        await model.serving.close()
+
+    asyncio.run(main())
 
 
 def test_without_the_first_there_is_no_server(models: dict[str, Path]) -> None:
@@ -269,6 +318,7 @@ def test_two_may_be_awake(models: dict[str, Path], start: Any) -> None:
 
 def test_each_route_with_a_body_is_one_that_a_model_is_chosen_for() -> None:
     others = {"/v1/batches", "/v1/files", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up",
+              "/reset_prefix_cache",
               "/ping"}  # fmt: skip
     posts = {path for path, methods in openapi()["paths"].items() if "post" in methods and "{" not in path}
     assert posts == {*WAKING, *TEXT_ONLY, *others}

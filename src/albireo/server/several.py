@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,9 @@ from albireo.server.turns import Turns
 
 _LOG = logging.getLogger("albireo.server")
 
+#: One that cannot be loaded is tried again after 1, 2, 4 … seconds, and at most so many.
+MAX_PAUSE_S = 60.0
+
 
 class Model:
     """One of them.
@@ -46,7 +50,8 @@ class Model:
         self._make: Callable[[], Serving] = lambda: Serving(settings, engine, places)
         self.responses = ResponseStore()
         self.num_inside, self.used_s, self.woken_s = 0, 0.0, 0.0
-        self._has_failed = False
+        #: Tries in a row that failed, and when the last one did.
+        self._num_failures, self._failed_s = 0, 0.0
         self._renew()
 
     def _renew(self) -> None:
@@ -67,7 +72,15 @@ class Model:
     @property
     def status(self) -> str:
         """In a word, where it is not the engine's: unloaded; failed: it is tried again when it is asked for."""
-        return "" if self._has_begun else "failed" if self._has_failed else "unloaded"
+        return "" if self._has_begun else "failed" if self._num_failures else "unloaded"
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds before it is tried again, after one try in a row or more that failed; 0: now."""
+        if not self._num_failures:
+            return 0.0
+        pause_s = min(2.0 ** (self._num_failures - 1), MAX_PAUSE_S)
+        return max(0.0, self._failed_s + pause_s - time.monotonic())
 
     # -- its sleep -----------------------------------------------------------------------------------------------------
 
@@ -111,13 +124,13 @@ class Model:
             else:
                 await self.serving.client.wake()
         except Exception:
-            self._has_failed = True
+            self._num_failures, self._failed_s = min(self._num_failures + 1, 64), time.monotonic()
             if not self.serving.is_loaded:
                 await self._replace()
             raise
         if (failure := self.serving.failure()) is not None:
             raise failure
-        self.woken_s, self._has_failed = time.monotonic(), False
+        self.woken_s, self._num_failures = time.monotonic(), 0
         self._log("awake", load_s=round(self.woken_s - started_s, 2))
 
     async def _replace(self) -> None:
@@ -204,8 +217,9 @@ class Models:
         )
 
     def waited_for(self, model: Model) -> dict[str, Any]:
-        """How many requests wait until it is awake."""
-        return {"num_waiting": self._turns.num_waiting_for(model)}
+        """How many requests wait until it is awake, and when it is tried again, if it cannot be loaded."""
+        waiting: dict[str, Any] = {"num_waiting": self._turns.num_waiting_for(model)}
+        return waiting | ({"retry_s": math.ceil(10 * model.retry_s) / 10} if model.retry_s else {})
 
     # -- a request -----------------------------------------------------------------------------------------------------
 
@@ -217,6 +231,8 @@ class Models:
         if self._turns.num_waiting >= self.settings.max_num_queued_requests:
             words = f"{self._turns.num_waiting} requests wait for a model that is not awake; come again later"
             raise busy(429, f"the server is busy: {words}", "queue_full")
+        if model.retry_s and not model.is_ready:
+            raise _not_loaded(model)
         waiter = self._turns.ask(model)
         try:
             if not waiter.turn.done():
@@ -235,8 +251,7 @@ class Models:
                     )  # fmt: skip
             if waiter.turn.result() is not None:
                 self.check_open()
-                words = f"the model {model.name} cannot be loaded now; the server's log says why"
-                raise busy(503, words, "model_not_loaded", 5)
+                raise _not_loaded(model)
             yield
         finally:
             self._turns.withdraw(waiter)
@@ -302,6 +317,12 @@ def check_several(settings: ServerSettings, engine: Mapping[str, Any]) -> None:
     for name, is_given in wrong.items():
         if is_given:
             raise ConfigError(f"{name} goes with one model, and there are several; leave it out, or serve one")
+
+
+def _not_loaded(model: Model) -> HttpError:
+    retry_s = max(1, math.ceil(model.retry_s))
+    words = f"the model {model.name} cannot be loaded now, and is tried again in {retry_s} s; the server's log says why"
+    return busy(503, words, "model_not_loaded", retry_s)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -16,7 +16,7 @@ _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MODULES = (
     "app", "api", "playground", "attachments", "pictures", "sounds", "wav", "snippets", "load", "live", "blocks",
-    "requests", "steps", "charts", "draw",
+    "requests", "steps", "charts", "draw", "models",
 )  # fmt: skip
 
 #: Path -> file: all there are, so that nothing else in the folder is ever served.

@@ -4,6 +4,7 @@ import { ask, key, setKey, wanted } from "./api.js";
 import { say } from "./draw.js";
 import { startLive } from "./live.js";
 import { startLoad } from "./load.js";
+import { startModels } from "./models.js";
 import { setEngine, startPlayground } from "./playground.js";
 
 const byId = (id) => document.getElementById(id);
@@ -38,13 +39,13 @@ export function showState(words, kind = "") {
   pill.className = `pill ${kind}`;
 }
 
-/** Wait until the model is there and the key is taken. Returns: the model's name and context. */
+/** Wait until the model is there and the key is taken. Returns: all there are, and the one that is shown. */
 async function ready() {
   for (;;) {
     try {
       const { data } = await (await ask("/v1/models")).json();
       byId("key-open").hidden = !key();
-      return data.find((each) => each.id === wanted) ?? data[0];
+      return [data, data.find((each) => each.id === wanted) ?? data[0]];
     } catch (error) {
       if (error.status === 401) {
         showState("key needed", "bad");
@@ -59,9 +60,10 @@ async function ready() {
   }
 }
 
-const model = await ready();
+const [models, model] = await ready();
 byId("model").textContent = model.id;
 document.title = `Albireo · ${model.id}`;
+startModels(models, model);
 startPlayground(model);
 startLoad(model);
 startLive(showState, setEngine);

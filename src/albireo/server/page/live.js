@@ -55,6 +55,8 @@ function words(event) {
     const rest = [[num_waiting, "waiting"], [num_swapped, "swapped"]].filter(([count]) => count);
     return [[`${num_running} running`, ...rest.map((each) => each.join(" "))].join(", "), "good"];
   }
+  // of several models one that nobody asked yet: a server of one tells of itself when it is loaded
+  if (event.state === "loading" && !event.loaded_frac) return ["not loaded yet", ""];
   const done = ["loading", "waking", "restarting"].includes(event.state) ? ` ${Math.round(100 * event.loaded_frac)} %` : "";
   return [`${event.state}${done}`, event.state === "failed" ? "bad" : ""];
 }

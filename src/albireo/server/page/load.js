@@ -34,7 +34,9 @@ function request(place, round, spent, context) {
 
 let running = null;
 
-async function client(place, context, signal, name) {
+async function client(model, place, signal, name) {
+  // of one that was never loaded it is not known
+  const context = model.max_model_len ?? 256;
   const started = performance.now();
   for (let round = 1; round <= MAX_ROUNDS; round++) {
     const spent = performance.now() - started;
@@ -42,16 +44,16 @@ async function client(place, context, signal, name) {
     const [what, body] = request(place, round, spent, context);
     const id = `${name}-${place}-${round}`;
     note(`cmpl-${id}`, what);
-    await (await ask("/v1/completions", { body: { ...body, request_id: id }, signal })).arrayBuffer();
+    await (await ask("/v1/completions", { body: { model: model.id, ...body, request_id: id }, signal })).arrayBuffer();
   }
 }
 
-async function run(button, context, told) {
+async function run(button, model, told) {
   running = new AbortController();
   button.setAttribute("aria-pressed", "true");
   button.textContent = "Stop demonstration load";
   const name = `demo-${Math.random().toString(36).slice(2, 10)}`;
-  const clients = Array.from({ length: CLIENTS }, (_, place) => client(place, context, running.signal, name));
+  const clients = Array.from({ length: CLIENTS }, (_, place) => client(model, place, running.signal, name));
   for (const result of await Promise.allSettled(clients)) {
     if (result.status === "rejected" && result.reason.name !== "AbortError") told(result.reason.message);
   }
@@ -67,7 +69,7 @@ export function startLoad(model) {
     if (running) running.abort();
     else {
       told("");
-      run(button, model.max_model_len, told);
+      run(button, model, told);
     }
   });
 }

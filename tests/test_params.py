@@ -57,6 +57,8 @@ REFUSED: list[dict[str, Any]] = [
     {"spaces_between_special_tokens": []},
     {"include_stop_str_in_output": "false"},
     {"skip_reading_prefix_cache": 1},
+    {"truncate_prompt_tokens": 0},
+    {"truncate_prompt_tokens": True},
     {"stop": "\ud800"},
     {"bad_words": ["a", "\udc00b"]},
 ]

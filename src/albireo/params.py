@@ -82,6 +82,8 @@ class SamplingParams:
             tokens may still spell them).
         thinking_token_budget: tokens an output may spend on thinking; then the end of thinking is forced. None and -1:
             as many as it likes. What comes after the prompt counts, from the opening mark on.
+        truncate_prompt_tokens: keep the last so many tokens of a longer prompt, with what the tokenizer puts round a
+            text; -1: as many as leave room for max_tokens, or for one. None: what does not fit is refused.
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
@@ -113,6 +115,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
+    truncate_prompt_tokens: int | None = None
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
@@ -126,7 +129,7 @@ class SamplingParams:
         def set_(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in (*_INTS, *_FLOATS, "thinking_token_budget"):
+        for name in (*_INTS, *_FLOATS, "thinking_token_budget", "truncate_prompt_tokens"):
             set_(name, plain_number(getattr(self, name)))
         set_("stop", (self.stop,) if isinstance(self.stop, str) else _list("stop", self.stop))
         set_("stop_token_ids", tuple(map(plain_number, _list("stop_token_ids", self.stop_token_ids))))
@@ -177,6 +180,8 @@ class SamplingParams:
             _flag(name, getattr(self, name))
         if self.skip_reading_prefix_cache is not None:
             _flag("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
+        if self.truncate_prompt_tokens not in (None, -1):
+            _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
         if self.thinking_token_budget is not None:
             _int("thinking_token_budget", self.thinking_token_budget, 0, None, "at least 0, or -1 (no limit)")
         _tokens("stop_token_ids", self.stop_token_ids)

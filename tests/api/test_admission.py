@@ -11,6 +11,7 @@ from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, TemplateError
+from albireo.image_input import GivenImage
 from albireo.models.generation import GenerationDefaults
 from albireo.params import SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -107,3 +108,23 @@ def test_chat_renders_the_template_and_keeps_the_text(house: Any) -> None:
     assert submission.prompt_token_ids == house.tokenizer.encode(submission.prompt)
     with pytest.raises(TemplateError, match="exclude each other"):
         admission(house).chat([{"role": "user", "content": "hi"}], SamplingParams(), {"continue_final_message": True})
+
+
+def test_prompts_are_cut_to_their_last_tokens(house: Any) -> None:
+    ours = admission(house, max_model_len=32)
+    ids = house.tokenizer.encode("abcdefghij")
+
+    def kept(prompt: Prompt, most: int, max_tokens: int | None = 4) -> list[int]:
+        params = ours.prepare(SamplingParams(truncate_prompt_tokens=most, max_tokens=max_tokens))
+        return ours.submission(prompt, params).prompt_token_ids
+
+    assert kept(Prompt("abcdefghij", None), 3) == kept(Prompt(None, ids), 3) == ids[-3:]
+    assert kept(Prompt("abcdefghij", None), 30) == ids
+    assert len(kept(Prompt("a" * 99, None), -1)) == 28 and len(kept(Prompt(None, ids * 9), -1, None)) == 31
+    chat = [{"role": "user", "content": "hi"}]
+    whole = ours.chat(chat, SamplingParams(), {}).prompt_token_ids
+    assert ours.chat(chat, SamplingParams(truncate_prompt_tokens=5), {}).prompt_token_ids == whole[-5:]
+    with pytest.raises(InvalidParams, match="truncate_prompt_tokens=33 is more than max_model_len=32"):
+        kept(Prompt("a", None), 33)
+    with pytest.raises(InvalidParams, match="truncate_prompt_tokens=3 is for text"):
+        kept(Prompt("a", None, images=[GivenImage(None)]), 3)

@@ -68,6 +68,7 @@ ASKING: dict[str, Any] = {
     "stop": ["x", "y"],
     "return_timings": True,
     "use_beam_search": True,
+    "truncate_prompt_tokens": 2,
 }
 
 
@@ -126,3 +127,44 @@ def test_tools_count_in_tokenize(caller: Any) -> None:
     counted = caller.http.post("/tokenize", json={"messages": MESSAGES, "tools": TOOLS}).json()
     ask = {"messages": MESSAGES, "tools": TOOLS, "max_tokens": 1, "return_token_ids": True}
     assert counted["tokens"] == caller.http.post("/v1/chat/completions", json=ask).json()["prompt_token_ids"]
+
+
+def test_prompts_are_cut_from_their_beginning(server: Any) -> None:
+    def ask(path: str = "completions", **fields: Any) -> Any:
+        body = {**BOTH[path], "temperature": 0, "return_token_ids": True, **fields}
+        return server.http.post(f"/v1/{path}", json=body)
+
+    text = "The little dog ran to the park and saw a red ball. " * 3
+    whole = ask(prompt=text).json()["choices"][0]["prompt_token_ids"]
+    first, rest = whole[0], whole[1:]
+    cut = ask(prompt=text, truncate_prompt_tokens=9, echo=True).json()
+    choice = cut["choices"][0]
+    assert choice["prompt_token_ids"] == [first, *rest[-8:]] and cut["usage"]["prompt_tokens"] == 9
+    assert (
+        choice["text"]
+        == server.http.post("/detokenize", json={"tokens": rest[-8:]}).json()["prompt"]
+        + ask(prompt=[first, *rest[-8:]]).json()["choices"][0]["text"]
+    )
+    plain = ask(prompt=text, truncate_prompt_tokens=9, add_special_tokens=False).json()["choices"][0]
+    assert plain["prompt_token_ids"] == rest[-9:]
+    ids = ask(prompt=[whole, rest[:3]], truncate_prompt_tokens=5).json()["choices"]
+    assert [each["prompt_token_ids"] for each in ids] == [rest[-5:], rest[:3]]
+    assert ids[0]["text"] == ask(prompt=rest[-5:]).json()["choices"][0]["text"]
+    # as many as leave room
+    long = rest * 40
+    for fields, num in (({"max_tokens": 12}, 500), ({"max_tokens": None}, 496)):
+        fitting = ask(prompt=long, truncate_prompt_tokens=-1, ignore_eos=True, **fields).json()
+        assert fitting["usage"]["prompt_tokens"] == num and fitting["choices"][0]["finish_reason"] == "length"
+    assert ask(prompt="word " * 40000, truncate_prompt_tokens=-1).status_code == 200
+    assert ask(prompt="word " * 40000).json()["error"]["code"] == "context_length_exceeded"
+    messages = [{"role": "user", "content": text}]
+    chat = ask("chat/completions", messages=messages).json()["prompt_token_ids"]
+    short = ask("chat/completions", messages=messages, truncate_prompt_tokens=7).json()
+    assert short["prompt_token_ids"] == chat[-7:]
+    for fields, param in (
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": 513}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": 5, "truncation_side": "right"}, "truncation_side"),
+    ):
+        got = ask(**fields)
+        assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text

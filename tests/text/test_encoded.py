@@ -61,6 +61,14 @@ def test_the_end_is_cut_and_what_is_round_it_stays(pair: tuple[Tokenizer, Any]) 
         assert bare == reference(theirs, TEXTS[0], truncation=True, max_length=most, add_special_tokens=False)
 
 
+def test_or_the_start_is_cut(pair: tuple[Tokenizer, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pair
+    monkeypatch.setattr(theirs, "truncation_side", "left")
+    for most in range(3, len(theirs.encode(TEXTS[0])) + 3):
+        cut = ours.encode_prompt(TEXTS[0], cut=Cut(most, from_start=True))
+        assert cut == reference(theirs, TEXTS[0], truncation=True, max_length=most)
+
+
 def test_of_a_pair_the_second_is_cut(pair: tuple[Tokenizer, Any]) -> None:
     ours, theirs = pair
     first, second = "The cat", TEXTS[0]

@@ -129,6 +129,7 @@ class Admission:
             raise InvalidParams(f"sampling_params must be SamplingParams, got {type(params).__name__}")
         self._check_logprobs("logprobs", params.logprobs)
         self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
+        self._check_cut(params.truncate_prompt_tokens)
         if params.stop and self._tokenizer is None:
             raise InvalidParams("stop strings need a tokenizer; use stop_token_ids, or leave skip_tokenizer_init out")
         if params.structured_outputs is not None and self._tokenizer is None:
@@ -146,7 +147,9 @@ class Admission:
         Raises: InvalidParams when the text cannot be encoded; UnsupportedFeature when the model writes no text.
         """
         self.check_text()
-        ids, images = self._placed(self._ids(prompt), prompt.images, prompt.sounds, prompt.videos)
+        if prompt.images or prompt.sounds or prompt.videos:
+            _check_whole(params)
+        ids, images = self._placed(self._ids(prompt, params), prompt.images, prompt.sounds, prompt.videos)
         made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
         return self.constrained(self.budgeted(made))
 
@@ -248,24 +251,44 @@ class Admission:
         if not isinstance(pooling, PoolingParams):
             raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
         most, limit = pooling.truncate_prompt_tokens, self._settings.max_model_len
+        self._check_cut(most)
+        return pooling, limit if most == -1 else most
+
+    def _check_cut(self, most: int | None) -> None:
+        limit = self._settings.max_model_len
         if most is not None and most > limit:
             raise InvalidParams(
                 f"truncate_prompt_tokens={most} is more than max_model_len={limit}; ask for fewer, or for -1, which "
                 "keeps what fits"
             )
-        return pooling, limit if most == -1 else most
+
+    def _num_kept(self, params: SamplingParams) -> int | None:
+        """Most tokens of a prompt; None: all. Where none fit it is left to be refused."""
+        most = params.truncate_prompt_tokens
+        return most if most != -1 else max(1, self._settings.max_model_len - (params.max_tokens or 1))
+
+    def encode(self, text: str, params: SamplingParams, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text, as many as params keep.
+
+        Raises: InvalidParams when it cannot be encoded; PromptTooLong when cutting leaves nothing of it.
+        """
+        most = self._num_kept(params)
+        if most is None:
+            return self._encodes().encode(text, add_special_tokens=add_special_tokens)
+        cut = Cut(most, from_start=True)
+        return self._encodes().encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
 
     def _encodes(self) -> Tokenizer:
         if self._tokenizer is None:
             raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
         return self._tokenizer
 
-    def _ids(self, prompt: Prompt) -> list[int]:
+    def _ids(self, prompt: Prompt, params: SamplingParams) -> list[int]:
         if prompt.token_ids is not None:
-            return prompt.token_ids
+            return prompt.token_ids[-(self._num_kept(params) or 0) :]
         assert prompt.text is not None, "a prompt has text or ids"
         # a model that hears is told by the first tokens what to write: what a tokenizer puts round texts is in the way
-        return self._encodes().encode(prompt.text, add_special_tokens=not self._settings.sound_positions)
+        return self.encode(prompt.text, params, add_special_tokens=not self._settings.sound_positions)
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().
@@ -277,7 +300,10 @@ class Admission:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
         problems = {f"{kind}_problem": self._problem(kind) for kind in MEDIA_KINDS}
         chat = self._chats.encode(messages, **(options | problems))
-        ids, placed = self._placed(chat.token_ids, chat.images, chat.sounds, chat.videos)
+        if chat.images or chat.sounds or chat.videos:
+            _check_whole(params)
+        kept = chat.token_ids[-(self._num_kept(params) or 0) :]
+        ids, placed = self._placed(kept, chat.images, chat.sounds, chat.videos)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=placed), is_chat=True))
 
     def _placed(
@@ -331,7 +357,7 @@ class Admission:
         if marks is None or budget is None or tags is None or tokenizer is None:
             return submission
         prompt = submission.prompt
-        if prompt is None:
+        if prompt is None or params.truncate_prompt_tokens is not None:
             prompt = tokenizer.decode(submission.prompt_token_ids, skip_special_tokens=False)
         if is_chat and prompt.rstrip().endswith(tags.end):
             # What follows is an answer, to the parsers too, and keeps any budget.
@@ -400,6 +426,15 @@ class Admission:
             if spaced[:1] != plain[:1] and len(spaced) == len(plain):
                 found.append(spaced)
         return tuple(found)
+
+
+def _check_whole(params: SamplingParams) -> None:
+    """Raises: InvalidParams where a prompt with places of media is to be cut."""
+    if params.truncate_prompt_tokens is not None:
+        raise InvalidParams(
+            f"truncate_prompt_tokens={params.truncate_prompt_tokens} is for text: a prompt with images, sounds or "
+            "videos is not cut; leave it out"
+        )
 
 
 def _reasoning(tokenizer: Tokenizer) -> ReasoningTags | None:

@@ -64,17 +64,20 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         found = []
         for prompt in prompts:
             if isinstance(prompt, str):
-                ids = serving.tokenizer.encode(prompt, add_special_tokens=special)
-                found.append(serving.admission.budgeted(Submission(prompt, ids, params, request.cache_salt)))
+                ids = serving.admission.encode(prompt, params, add_special_tokens=special)
+                # of one that may have been cut, what is left is told
+                text = prompt if params.truncate_prompt_tokens is None else None
+                found.append(serving.admission.budgeted(Submission(text, ids, params, request.cache_salt)))
             else:
                 found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
         return found
 
     longest = max(len(prompt) for prompt in prompts)
-    if longest > serving.max_prompt_chars:
+    if longest > serving.max_prompt_chars and params.truncate_prompt_tokens is None:
         raise HttpError(
             400,
-            f"a prompt of length {longest} cannot fit the model's context of {serving.ready.max_model_len} tokens",
+            f"a prompt of length {longest} cannot fit the model's context of {serving.ready.max_model_len} tokens; "
+            "shorten it, or have it cut by truncate_prompt_tokens",
             param="prompt",
             code="context_length_exceeded",
         )

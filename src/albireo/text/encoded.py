@@ -6,14 +6,12 @@ Called by tokenizer.py. Does not know models: how many tokens there may be is th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from albireo.errors import PromptTooLong, UnsupportedFeature
 
 if TYPE_CHECKING:
     import tokenizers
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +27,14 @@ class Encoded:
 class Cut:
     """How many tokens may stay; None: any number.
 
-    Fields: all: what is put round texts included; first, second: of the texts' own.
+    Fields: all: what is put round texts included; first, second: of the texts' own. from_start: what all says goes from
+        the start of the text, not from its end.
     """
 
     all: int | None = None
     first: int | None = None
     second: int | None = None
+    from_start: bool = False
 
 
 #: Nothing is cut.
@@ -61,7 +61,7 @@ def encoded(found: tokenizers.Encoding, prefix: list[int], cut: Cut) -> Encoded:
         num_last = texts.count(last)
         if num_surplus >= num_last:
             raise PromptTooLong(_too_much(len(prefix) + len(ids) - num_last, cut.all, last == 1))
-        ids, types = _without(ids, texts, last, num_surplus), _without(types, texts, last, num_surplus)
+        ids, types = (_without(each, texts, last, num_surplus, cut.from_start) for each in (ids, types))
     if found.n_sequences < 2:
         return Encoded([*prefix, *ids])
     start = types.index(1) if 1 in types else len(types)
@@ -73,8 +73,11 @@ def encoded(found: tokenizers.Encoding, prefix: list[int], cut: Cut) -> Encoded:
     return Encoded([*prefix, *ids], -1 if start == len(types) else len(prefix) + start)
 
 
-def _without(values: list[T], texts: list[int | None], text: int, num: int) -> list[T]:
-    """Values of all tokens but the last so many of a text. texts: which text each token is of."""
+def _without(values: list[Any], texts: list[int | None], text: int, num: int, from_start: bool = False) -> list[Any]:
+    """Values of all tokens but the last, or the first, so many of a text. texts: which text each token is of."""
+    if from_start:
+        start = texts.index(text)
+        return values[:start] + values[start + num :]
     end = len(texts) - texts[::-1].index(text)
     return values[: end - num] + values[end:]
 

@@ -60,6 +60,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     bad_words: list[Text] | None = None
     prompt_logprobs: AllOrCount | None = None
     thinking_token_budget: AllOrCount | None = None
+    truncate_prompt_tokens: AllOrCount | None = None
 
     # a beam search, which is n wide: read by intake.py
     use_beam_search: bool | None = None
@@ -102,7 +103,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     return_token_offsets: Any = None
     truncation_side: Any = None
     vllm_xargs: Any = None
-    truncate_prompt_tokens: Any = None
 
 
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
@@ -113,10 +113,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ec_transfer_params": ({},),
     "repetition_detection": (),
     "return_token_offsets": (False,),
-    # a prompt is never truncated, from no side
-    "truncation_side": ("left", "right"),
+    # what is cut is the beginning
+    "truncation_side": ("left",),
     "vllm_xargs": ({},),
-    "truncate_prompt_tokens": (),
 }
 
 #: Fields that SamplingParams has by the same name.
@@ -141,6 +140,7 @@ SAMPLING = (
     "bad_words",
     "prompt_logprobs",
     "thinking_token_budget",
+    "truncate_prompt_tokens",
 )
 
 

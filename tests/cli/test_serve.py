@@ -12,6 +12,7 @@ import pytest
 import albireo.server.run
 from albireo.api.share import Share
 from albireo.cli import serve as serve_module
+from albireo.cli.vllm_flags import known, words
 from albireo.replicas.place import Place
 from albireo.server.settings import TEMPLATE_KWARGS, ServerSettings
 
@@ -157,3 +158,59 @@ def test_each_setting_has_a_flag_and_a_help() -> None:
     names = {param.name: param for param in serve_module.command.params}
     for field in fields(ServerSettings):
         assert getattr(names[field.name], "help", None), field.name
+
+
+def test_several_names_behind_one_flag_as_vllm_takes_them(albireo: Any, served: list[Any], folders: Path) -> None:
+    args = [
+        "fox",
+        "--served-model-name",
+        "a",
+        "b",
+        "c",
+        "--api-key",
+        "one",
+        "two",
+        "--max_num_seqs",
+        "3",
+        "--port",
+        "0",
+    ]
+    assert albireo("serve", *args).exit_code == 0
+    settings, engine, _ = served[0]
+    assert (settings.served_model_name, settings.api_key, settings.port) == (("a", "b", "c"), ("one", "two"), 0)
+    assert engine == {"model": "fox", "max_num_seqs": 3}
+    # where no model stands in front it may be behind
+    assert albireo("serve", "--served-model-name", "a", "fox").exit_code == 0
+    assert (served[1][0].served_model_name, served[1][1]) == (("a",), {"model": "fox"})
+    args = ["fox", "--enable-lora", "--lora-modules", "x=owl", "y=a=b", "--otlp_traces_endpoint=http://127.0.0.1:4318"]
+    assert albireo("serve", *args).exit_code == 0
+    assert served[2][0].lora_modules == ("x=owl", "y=a=b")
+    assert served[2][0].otlp_endpoint == "http://127.0.0.1:4318/v1/traces"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--disable-log-requests"], "here it is --no-log-requests"),
+        (["--trust-remote-code"], "not needed: nothing of a model's directory is ever run"),
+        (["--enable_auto_tool_choice"], "not needed: tools are offered"),
+        (["--enable-auto-tool-choice", "--tool-call-parser", "hermes"], "not needed: tools are offered"),
+        (["--pipeline-parallel-size", "2"], "there is no such thing here"),
+        (["-pp", "2"], "-pp is vLLM's, and there is no such thing here"),
+        (["--model=fox"], "here it is the argument: albireo serve MODEL"),
+        (["--max-num-seq", "3"], "Did you mean"),
+        (["--hear-everything"], "No such option"),
+    ],
+)
+def test_flags_of_vllm_are_answered(albireo: Any, served: list[Any], args: list[str], said: str) -> None:
+    result = albireo("serve", *args)
+    assert result.exit_code == 2 and said in result.stderr and served == []
+
+
+def test_what_is_said_of_flags_is_of_none_there_is_and_names_those_there_are() -> None:
+    ours = {flag for param in serve_module.command.params for flag in (*param.opts, *param.secondary_opts)}
+    assert not ours & set(known()) and len(set(known())) == len(known())
+    for flag in known():
+        said = (words(flag) or "").removeprefix(flag)
+        named = {found.rstrip(",;:") for found in said.split() if found.startswith("-")}
+        assert named <= ours, (flag, named - ours)

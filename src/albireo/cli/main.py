@@ -19,7 +19,20 @@ from albireo.errors import EngineError
 
 #: Files of this room that are not commands.
 _ROOM = frozenset(
-    ["facts", "folder", "main", "media", "options", "prompts", "served", "session", "terminal", "timings", "writers"]
+    [
+        "facts",
+        "folder",
+        "main",
+        "media",
+        "options",
+        "prompts",
+        "served",
+        "session",
+        "terminal",
+        "timings",
+        "vllm_flags",
+        "writers",
+    ]
 )
 #: What a shell reports for a process that SIGINT or SIGPIPE ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141

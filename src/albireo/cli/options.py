@@ -24,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ALIASES = {
     "memory_utilization": ("--gpu-memory-utilization",),
     "structured_outputs_backend": ("--structured-outputs-config.backend", "--guided-decoding-backend"),
+    "otlp_endpoint": ("--otlp-traces-endpoint",),
     "tensor_parallel_size": ("--tp", "-tp"),
     "data_parallel_size": ("--dp", "-dp"),
 }

@@ -13,23 +13,60 @@ from typing import Any
 import click
 
 from albireo.api.locate import locate_model
+from albireo.cli.vllm_flags import known, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
+#: Flags that take several values at once.
+LISTS = ("--served-model-name", "--api-key", "--allowed-media-domains")
+
 
 class ServedCommand(click.Command):
-    """Takes several adapters behind one --lora-modules, as vLLM does."""
+    """Takes flags as vLLM does: several values behind one of LISTS, _ for -; and says what ours are called."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flag, is_behind = "--lora-modules", False
-        found: list[str] = []
-        for arg in args:
-            is_module = is_behind and ("=" in arg or arg.startswith("{")) and not arg.startswith("-")
-            if is_module and found[-1] != flag:
-                found.append(flag)
-            is_behind = is_module or arg == flag
-            found.append(arg)
-        return super().parse_args(ctx, found)
+        ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
+        found = _spread([_dashed(arg, ours | set(known())) for arg in args])
+        try:
+            return super().parse_args(ctx, list(found))
+        except click.NoSuchOption as error:
+            # a short flag is told by its first letter
+            flags = (arg.partition("=")[0] for arg in found if arg.startswith(error.option_name))
+            said = next((said for flag in flags if flag not in ours and (said := words(flag)) is not None), None)
+            if said is None:
+                raise
+            raise click.UsageError(said, ctx) from None
+
+
+def _dashed(arg: str, flags: set[str]) -> str:
+    """A flag as it is spelled here."""
+    flag, sign, value = arg.partition("=")
+    dashed = flag.replace("_", "-")
+    return dashed + sign + value if flag.startswith("--") and flag not in flags and dashed in flags else arg
+
+
+def _spread(args: list[str]) -> list[str]:
+    """Each value with its flag. Values of LISTS end at the next flag where the model stands in front, as `vllm serve
+    MODEL` has it; else whatever comes behind the first may be the model. Adapters are told by their sign.
+    """
+    has_model = bool(args) and not args[0].startswith("-")
+    last, found = "", list[str]()
+    for arg in args:
+        if arg.startswith("-"):
+            last = arg
+        elif last and found[-1] != last and not _is_more(arg, last, has_model):
+            last = ""
+        elif last and found[-1] != last:
+            found.append(last)
+        found.append(arg)
+    return found
+
+
+def _is_more(arg: str, flag: str, has_model: bool) -> bool:
+    """Whether a value behind another is one of the same flag."""
+    if flag == "--lora-modules":
+        return "=" in arg or arg.startswith("{")
+    return flag in LISTS and has_model
 
 
 def server_settings(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -> ServerSettings:

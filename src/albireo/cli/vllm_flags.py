@@ -1,0 +1,126 @@
+"""Flags of `vllm serve` that are none here, and what is said of each: what ours is called, or why none is needed.
+
+Used by served.py. Facts about vLLM 0.11 and later; does not know what our flags do.
+"""
+
+from __future__ import annotations
+
+#: Flag -> ours.
+_CALLED = {
+    "--disable-access-log-for-endpoints": "--no-log-requests, or nothing: probes are left out while all is well",
+    "--disable-log-requests": "--no-log-requests",
+    "--disable-uvicorn-access-log": "--no-log-requests",
+    "--trust-request-chat-template": "--chat-template FILE, since requests bring none",
+    "--response-role": "--chat-template FILE, which says how answers begin",
+    "--guided-decoding-backend-config": "--structured-outputs-backend",
+    "--structured-outputs-config": "--structured-outputs-backend",
+    "--pooler-config": "--pooling-type, or the fields of a request",
+    "--override-pooler-config": "--pooling-type, or the fields of a request",
+    "--speculative-model": "--speculative-config",
+    "--num-speculative-tokens": "--speculative-config",
+    "--kv-offloading-size": "--swap-space (preempted sequences), or --prefix-cache-dir (prefixes in files)",
+    "--kv-transfer-config": "--prefix-cache-dir, which engines on one machine may share",
+    "--mamba-cache-dtype": "--kv-cache-dtype; states keep their own type",
+    "--optimization-level": "--profile, which is about the length of steps; kernels are chosen for this machine",
+    "--performance-mode": "--profile latency, balanced or throughput",
+    "--cpu-offload-gb": "--quantization, to need less memory",
+    "--max-log-len": "--no-log-requests; no text of requests is logged",
+    "--collect-detailed-traces": "--otlp-endpoint; where the time of a request went is in /v1/requests/{id}/explain",
+    "--ssl-ca-certs": "a proxy in front; clients are known by --api-key",
+    "--ssl-cert-reqs": "a proxy in front; clients are known by --api-key",
+    "--data-parallel-backend": "--distributed-executor-backend",
+    "--nnodes": "--distributed-executor-backend ray with -dp",
+    "--node-rank": "--distributed-executor-backend ray with -dp",
+    "--master-addr": "--distributed-executor-backend ray with -dp",
+    "--master-port": "--distributed-executor-backend ray with -dp",
+    "--data-parallel-address": "--distributed-executor-backend ray with -dp",
+    "--data-parallel-rpc-port": "--distributed-executor-backend ray with -dp",
+    "--data-parallel-size-local": "--distributed-executor-backend ray with -dp",
+    "--headless": "--distributed-executor-backend ray with -dp",
+    "--model": "the argument: albireo serve MODEL",
+    "--revision": "the argument: download that revision first, and give its directory",
+    "--tokenizer-revision": "--tokenizer DIRECTORY",
+    "--download-dir": "the cache of the hub (HF_HOME), or the argument: a directory",
+    "--hf-overrides": "the argument: a directory whose config.json says so",
+    "--rope-scaling": "the argument: a directory whose config.json says so (rope_scaling)",
+    "--rope-theta": "the argument: a directory whose config.json says so (rope_theta)",
+    "--override-generation-config": "generation_config.json of the model's directory, or the fields of a request",
+    "--default-chat-template-kwargs": "chat_template_kwargs of a request",
+    "--return-tokens-as-token-ids": "return_tokens_as_token_ids of a request",
+    "--media-io-kwargs": "--limit-mm-per-prompt",
+    "--config": "flags on the command line",
+}  # fmt: skip
+#: Flag -> why there is nothing to say.
+_ALWAYS = {
+    "--trust-remote-code": "nothing of a model's directory is ever run",
+    "--enable-auto-tool-choice": "tools are offered whenever a request has some; --tool-call-parser names the format",
+    "--enable-chunked-prefill": "prompts are always computed in chunks, beside answers",
+    "--no-enable-chunked-prefill": "prompts are computed in chunks, beside answers; none is held up by another",
+    "--enable-log-requests": "it is on; --no-log-requests turns it off",
+    "--disable-log-stats": "nothing of that kind is logged; /metrics has it",
+    "--enable-prompt-tokens-details": "usage always has cached_tokens",
+    "--enable-request-id-headers": "answers always have x-request-id",
+    "--enable-server-load-tracking": "GET /load is always there",
+    "--enable-sleep-mode": "POST /sleep is always there; --sleep-after does it by itself",
+    "--enable-reasoning": "it is found in the chat template; --reasoning-parser names another",
+    "--async-scheduling": "steps are prepared while others run wherever the device gains by it",
+    "--no-async-scheduling": "bits are the same either way",
+    "--disable-async-output-proc": "outputs are made in another process",
+    "--disable-frontend-multiprocessing": "the server and its engine are two processes",
+    "--api-server-count": "one process answers; the engine has its own",
+    "--stream-interval": "a client that does not keep up gets longer pieces",
+    "--max-seq-len-to-capture": "lengths are chosen by themselves",
+    "--cuda-graph-sizes": "sizes are chosen by themselves; --enforce-eager records none",
+    "--cudagraph-capture-sizes": "sizes are chosen by themselves; --enforce-eager records none",
+    "--compilation-config": "a model is compiled for this machine; --enforce-eager records no graphs",
+    "--attention-backend": "kernels are chosen for this machine",
+    "--disable-custom-all-reduce": "there is nothing of that kind to turn off",
+    "--disable-cascade-attn": "there is none, and bits do not depend on what is shared",
+    "--load-format": "it is found in the files",
+    "--config-format": "it is found in the files",
+    "--tokenizer-mode": "it is found in the files",
+    "--chat-template-content-format": "it is found in the template",
+    "--runner": "it is found in the model's files; embeddings are had of any model",
+    "--task": "it is found in the model's files; embeddings are had of any model",
+    "--convert": "embeddings are had of any model",
+    "--model-impl": "there is one",
+    "--max-parallel-loading-workers": "weights are read as fast as the disk gives them",
+    "--use-tqdm-on-load": "/health has the progress",
+    "--calculate-kv-scales": "a scale is kept for each head of each position",
+    "--prefix-caching-hash-algo": "it is SHA-256",
+    "--mm-processor-cache-gb": "there is none to bound; prefixes with pictures are cached with all others",
+    "--disable-mm-preprocessor-cache": "there is none; prefixes with pictures are cached with all others",
+    "--skip-mm-profiling": "memory is planned, not measured",
+    "--disable-hybrid-kv-cache-manager": "layers with windows and states have blocks of their own wherever it is less",
+    "--max-num-partial-prefills": "as many prompts share a step as fit its tokens",
+    "--long-prefill-token-threshold": "--profile says how long steps are",
+    "--generation-tokens-only": "ask with token ids and return_token_ids",
+    "--logits-processor-pattern": "requests bring no code",
+    "--enable-expert-parallel": "experts are shared among ranks by -tp",
+    "--disable-fastapi-docs": "/docs fetches nothing, and has no data",
+    "--show-hidden-metrics-for-version": "no metric is hidden",
+}  # fmt: skip
+#: What there is not.
+_NONE = (
+    "--pipeline-parallel-size", "-pp", "--decode-context-parallel-size", "-dcp", "--enable-dbo", "--enable-eplb",
+    "--root-path", "--middleware", "--tool-parser-plugin", "--reasoning-parser-plugin", "--logits-processors",
+    "--io-processor-plugin", "--tool-server", "--enable-prompt-embeds", "--enable-mm-embeds", "--worker-cls",
+    "--worker-extension-cls", "--scheduler-cls", "--kv-events-config", "--data-parallel-rank",
+    "--data-parallel-external-lb", "--data-parallel-hybrid-lb", "--fully-sharded-loras", "--lora-extra-vocab-size",
+    "--max-cpu-loras", "--logprobs-mode", "--allow-credentials", "--log-config-file", "--uvicorn-log-level",
+    "--mm-processor-kwargs", "--video-pruning-rate",
+)  # fmt: skip
+
+
+def words(flag: str) -> str | None:
+    """What is said of a flag of vLLM's; None: it is not one of these."""
+    if flag in _CALLED:
+        return f"{flag} is vLLM's; here it is {_CALLED[flag]}"
+    if flag in _ALWAYS:
+        return f"{flag} is not needed: {_ALWAYS[flag]}; leave it out"
+    return f"{flag} is vLLM's, and there is no such thing here; leave it out" if flag in _NONE else None
+
+
+def known() -> tuple[str, ...]:
+    """All that something is said of."""
+    return (*_CALLED, *_ALWAYS, *_NONE)

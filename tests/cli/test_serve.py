@@ -121,6 +121,8 @@ def test_what_several_models_cannot_be(
         (["--port", "99999"], "port=99999"),
         (["nowhere"], "no directory nowhere"),
         (["--ssl-keyfile", "key.pem"], "ssl_certfile"),
+        (["--default-chat-template-kwargs", "thinking"], "is no object of JSON"),
+        (["--default-chat-template-kwargs", "[1]"], "is no object of JSON"),
     ],
 )
 def test_what_cannot_be(albireo: Any, served: list[Any], args: list[str], words: str) -> None:

@@ -14,6 +14,7 @@ import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from albireo.api.locate import BUNDLED
 from albireo.server.app import routes
 from albireo.server.endpoints.page import ASSETS
 from albireo.server.serving import Serving
@@ -21,6 +22,7 @@ from albireo.server.settings import ServerSettings
 from server_process import wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a secret time", "max_tokens": 40, "ignore_eos": True}
+MESSAGES = [{"role": "user", "content": "Once"}]
 
 
 def test_metrics_count_exactly(start: Any) -> None:
@@ -217,3 +219,77 @@ def test_https(start: Any, tmp_path: Path) -> None:
     )
     server.wait_until_ready()
     assert server.http.post("/v1/completions", json=ASK).status_code == 200
+
+
+def test_the_load_is_requests_that_are_not_over(start: Any, open_stream: Any) -> None:
+    server = start(is_poisoned=True)
+    assert server.http.get("/load").json() == {"server_load": 0}
+    server.gate.hold(1)
+    for _ in range(3):
+        open_stream(server, {**ASK, "stream": True})
+    wait_until(lambda: server.http.get("/load").json() == {"server_load": 3}, server)
+    server.gate.open()
+    wait_until(lambda: server.http.get("/load").json() == {"server_load": 0}, server)
+
+
+def test_the_id_is_that_of_the_header_unless_it_is_in_use(start: Any, open_stream: Any) -> None:
+    server = start(is_poisoned=True)
+
+    def asked(header: str, **fields: Any) -> str:
+        got = server.http.post("/v1/completions", json={**ASK, **fields}, headers={"x-request-id": header})
+        assert got.headers["x-request-id"] == got.json()["id"]
+        return str(got.json()["id"])
+
+    assert asked("from-a-proxy") == "cmpl-from-a-proxy"
+    assert server.http.get("/v1/requests/cmpl-from-a-proxy/explain").status_code == 200
+    assert asked("from-a-proxy", request_id="mine") == "cmpl-mine"
+    assert asked("with blanks in it").removeprefix("cmpl-").isalnum()
+    embedded = server.http.post("/v1/embeddings", json={"input": "a"}, headers={"x-request-id": "e"})
+    assert embedded.headers["x-request-id"].endswith("-e")
+    server.gate.hold(1)
+    open_stream(server, {**ASK, "stream": True}, "x-request-id: twice")
+    wait_until(server.gate.is_holding, server)
+    again = open_stream(server, {**ASK, "stream": True}, "x-request-id: twice")
+    server.gate.open()
+    head = again.recv(1 << 12)
+    assert b" 200 " in head and b"x-request-id: cmpl-" in head and b"cmpl-twice" not in head
+
+
+def test_what_vllms_flags_ask_for(start: Any, server: Any) -> None:
+    told = start(
+        "--enable-tokenizer-info-endpoint", "--enable-force-include-usage",
+        "--default-chat-template-kwargs", '{"enable_thinking": false, "reasoning_effort": "low"}',
+    )  # fmt: skip
+    assert server.http.get("/tokenizer_info").status_code == 404
+    info = told.http.get("/tokenizer_info").json()
+    ours = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(BUNDLED)
+    assert {name: info[name] for name in ("bos_token", "eos_token", "chat_template", "vocab_size")} == {
+        "bos_token": ours.bos_token, "eos_token": ours.eos_token, "chat_template": ours.chat_template,
+        "vocab_size": len(ours),
+    }  # fmt: skip
+    for path, prompt in (("completions", {"prompt": "a"}), ("chat/completions", {"messages": MESSAGES})):
+        text = told.http.post(f"/v1/{path}", json={**prompt, "max_tokens": 3, "stream": True}).text
+        chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+        assert chunks[-1]["usage"]["completion_tokens"] > 0 and not chunks[-1]["choices"]
+
+
+def test_the_servers_own_variables_for_the_template(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text(
+        "{{ messages[0].content }} {{ enable_thinking }} {{ reasoning_effort }} {{ own }}"
+    )
+    server = start(
+        "--chat-template", str(tmp_path / "t.jinja"), "--default-chat-template-kwargs",
+        '{"enable_thinking": false, "reasoning_effort": "low", "own": "red ball"}',
+    )  # fmt: skip
+
+    def told(**fields: Any) -> str:
+        ids = server.http.post("/tokenize", json={"messages": MESSAGES, **fields}).json()["tokens"]
+        text = server.http.post("/detokenize", json={"tokens": ids}).json()["prompt"]
+        chat = server.http.post("/v1/chat/completions", json={"messages": MESSAGES, "return_token_ids": True, **fields})
+        assert chat.json()["prompt_token_ids"] == ids
+        return str(text).split(" ", 1)[1]
+
+    assert told() == "False low red ball"
+    assert told(chat_template_kwargs={"enable_thinking": True}) == "True low red ball"
+    refusal = server.http.post("/tokenize", json={"messages": MESSAGES, "chat_template_kwargs": {"own": "x"}})
+    assert refusal.status_code == 400

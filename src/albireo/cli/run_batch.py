@@ -27,6 +27,7 @@ _FIELDS = (
     "pooling_type",
     "chat_template",
     "chat_template_kwarg",
+    "default_chat_template_kwargs",
     "tool_call_parser",
     "reasoning_parser",
 )

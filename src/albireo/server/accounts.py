@@ -198,6 +198,11 @@ class Accounts:
         account = self._open.get(request_id)
         return self._kept.get(request_id) if account is None else account.explain()
 
+    @property
+    def num_open(self) -> int:
+        """Requests that are not over."""
+        return len(self._open)
+
     def is_open(self, request_id: str) -> bool:
         """Whether a request of that id runs."""
         return request_id in self._open

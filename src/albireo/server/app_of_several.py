@@ -61,7 +61,8 @@ def application(models: Models) -> ASGIApp:
             Route("/v1/requests/{name}/explain", _Owned(models, _has_account), methods=["GET"]),
             Route("/v1/responses/{name}", _Owned(models, _has_response), methods=["GET", "DELETE"]),
             Route("/v1/responses/{name}/cancel", _Owned(models, _has_response), methods=["POST"]),
-            Route("/v1/stats", _Watched(models), methods=["GET"]),
+            *(Route(path, _Watched(models), methods=["GET"]) for path in ("/v1/stats", "/tokenizer_info")),
+            Route("/load", told.load),
             Route("/sleep", sleep.sleep, methods=["POST"]),
             Route("/wake_up", sleep.wake_up, methods=["POST"]),
             Route("/is_sleeping", sleep.is_sleeping),
@@ -126,7 +127,7 @@ class _Owned:
 
 
 class _Watched:
-    """GET /v1/stats, as an ASGI application: ?model=NAME, or the first that is awake."""
+    """GET of what one of them tells, as an ASGI application: ?model=NAME, or the first that is awake."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -167,6 +168,12 @@ class _Told:
             status = "asleep" if status == "unloaded" else "waking" if status == "loading" else status
         code = 200 if status in SERVED else 503
         return _json({"status": status, "models": states}, code, {} if code == 200 else {"retry-after": "1"})
+
+    async def load(self, http: Request) -> Response:
+        """Requests that are not over, those that wait for their models included."""
+        models = self._models
+        waiting = sum(models.waited_for(each)["num_waiting"] for each in models.all)
+        return _json({"server_load": waiting + sum(serving.accounts.num_open for serving in models.servings)})
 
     async def metrics(self, http: Request) -> Response:
         """For Prometheus: of all that were loaded."""

@@ -6,6 +6,7 @@ Used by the endpoints. Does not know the shapes of answers.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -26,10 +27,25 @@ from albireo.server.serving import Serving
 #: Key of a scope: what is added to the priority of a request that nobody waits at, which has no deadline either.
 BEHIND = "albireo.behind"
 
+#: As protocol/fields.py has it.
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
 
 def new_id(prefix: str, given: str | None) -> str:
     """The id of an answer: the caller's, or a random one."""
     return f"{prefix}-{given or uuid.uuid4().hex}"
+
+
+def answer_id(serving: Serving, scope: Scope, prefix: str, given: str | None) -> str:
+    """The id of an answer: the caller's, by a field or the header x-request-id, or a random one.
+
+    A header's that is in use is not taken: a proxy sends one again with each try.
+    """
+    if given is None:
+        header = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        if _ID.fullmatch(header) and not serving.accounts.is_open(new_id(prefix, header)):
+            given = header
+    return new_id(prefix, given)
 
 
 class Generation:

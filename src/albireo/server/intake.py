@@ -142,7 +142,10 @@ def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
 
 
 def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:
-    """Variables for the chat template: those on the list, and plain values only. Raises: HttpError 400."""
+    """Variables for the chat template: of a request those on the list, and plain values only, over the server's own.
+
+    Raises: HttpError 400.
+    """
     found = dict(given or {})
     if reasoning_effort is not None:
         found.setdefault("reasoning_effort", reasoning_effort)
@@ -156,7 +159,7 @@ def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_ef
             )
         if value is not None and not isinstance(value, (bool, int, float, str)):
             raise HttpError(400, f"chat_template_kwargs[{name!r}] must be a plain value", param="chat_template_kwargs")
-    return found
+    return serving.template_defaults | found
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------

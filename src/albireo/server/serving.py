@@ -53,7 +53,7 @@ class Serving:
     adapters: those that are served beside the model.
     streams: answers that are being sent.
     tracing: told of each request that is over; None: nobody collects traces.
-    chat_template: source of the template in place of the model's, or None.
+    chat_template: source of the template in place of the model's, or None. template_defaults: variables for it.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
     num_queued, num_queued_tokens: requests without a token, and their prompts; those of batches do not count.
     """
@@ -67,6 +67,7 @@ class Serving:
         self.is_draining = False
         self.num_queued = self.num_queued_tokens = 0
         self.max_prompt_chars = 0
+        self.template_defaults = settings.template_defaults
         self.chat_template = None if settings.chat_template is None else _template(settings.chat_template)
         self.accounts = Accounts()
         self.bodies = Bodies(settings.max_body_bytes)

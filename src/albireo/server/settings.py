@@ -6,8 +6,9 @@ Filled by the command line; each field is a flag. Does not know the engine's set
 from __future__ import annotations
 
 import ipaddress
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from albireo.errors import ConfigError
@@ -56,6 +57,8 @@ class ServerSettings:
             mean (of all tokens) or cls (of the first); None: what the model's files say, else last.
         chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
+        default_chat_template_kwargs: variables for the chat template, where a request does not say otherwise, in JSON:
+            {"enable_thinking": false}.
         tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral, openai; auto: found in its chat
             template; none: they are text.
         reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral, openai_gptoss; auto:
@@ -65,6 +68,8 @@ class ServerSettings:
         distributed_executor_backend: who starts the engines of data_parallel_size: mp (processes on this machine) or
             ray (actors on the nodes of a Ray cluster, which RAY_ADDRESS names, or else the one this machine belongs
             to). Needs the extra 'ray'.
+        enable_force_include_usage: streams end with their counts, as if each had asked with include_usage.
+        enable_tokenizer_info_endpoint: tell the tokenizer's special tokens and the chat template, at /tokenizer_info.
         batch_dir: directory that files and batches are kept in, for /v1/files and /v1/batches; None: there are none.
             Goes with scheduling_policy=priority, which is the default then.
         batch_max_inflight: most sequences of batches in the engine at once; None: half of its max_num_seqs.
@@ -99,10 +104,13 @@ class ServerSettings:
     pooling_type: PoolingType | None = None
     chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
+    default_chat_template_kwargs: str | None = None
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
     otlp_endpoint: str | None = None
     distributed_executor_backend: Literal["mp", "ray"] = "mp"
+    enable_force_include_usage: bool = False
+    enable_tokenizer_info_endpoint: bool = False
     batch_dir: str | None = None
     batch_max_inflight: int | None = None
     batch_max_file_bytes: int = 200 << 20
@@ -143,12 +151,28 @@ class ServerSettings:
         if self.otlp_endpoint is not None:
             object.__setattr__(self, "otlp_endpoint", _traces_url(self.otlp_endpoint))
         object.__setattr__(self, "allowed_origins", parse_origins(self.allowed_origins))
+        _ = self.template_defaults
         if any(not name.strip() for name in self.served_model_name):
             raise ConfigError("a served_model_name is blank; leave it out for the name of the model's directory")
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise ConfigError("an API key is blank or not ASCII; take another")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("HTTPS needs both ssl_certfile and ssl_keyfile; give the other, too")
+
+    @property
+    def template_defaults(self) -> dict[str, Any]:
+        """default_chat_template_kwargs. Raises: ConfigError where that is no object."""
+        text = self.default_chat_template_kwargs
+        try:
+            found = json.loads(text or "{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(
+                f"default_chat_template_kwargs={text!r:.80} is no object of JSON; give one like "
+                '{"enable_thinking": false}'
+            )
+        return found
 
     @property
     def is_loopback(self) -> bool:

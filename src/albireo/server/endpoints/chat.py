@@ -53,7 +53,9 @@ class Answer:
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
         self._counts_always = bool(options and options.continuous_usage_stats)
-        self._counts_last = bool((options and options.include_usage) or request.return_timings)
+        self._counts_last = bool(
+            (options and options.include_usage) or serving.settings.enable_force_include_usage or request.return_timings
+        )
         self.tells_tokens = bool(request.logprobs or request.return_token_ids or self._counts_always)
 
     # -- whole ---------------------------------------------------------------------------------------------------------

@@ -48,7 +48,9 @@ class Answer:
         self._is_prompt_only = request.max_tokens == 0
         options = request.stream_options
         self._counts_always = bool(options and options.continuous_usage_stats)
-        self._counts_last = bool((options and options.include_usage) or request.return_timings)
+        self._counts_last = bool(
+            (options and options.include_usage) or serving.settings.enable_force_include_usage or request.return_timings
+        )
         self.tells_tokens = bool(request.logprobs is not None or request.return_token_ids or self._counts_always)
 
     # -- whole ---------------------------------------------------------------------------------------------------------

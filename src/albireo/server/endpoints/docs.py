@@ -67,6 +67,8 @@ _OTHERS = (
     ("get", "/health", "Whether it serves, and gets on."),
     ("get", "/ping", "The same."),
     ("post", "/ping", "The same."),
+    ("get", "/load", "How many requests are not over."),
+    ("get", "/tokenizer_info", "Special tokens and the chat template, with --enable-tokenizer-info-endpoint."),
     ("get", "/version", "The version."),
     ("get", "/metrics", "For Prometheus."),
 )
@@ -84,6 +86,7 @@ _QUERIES = {
         _MODEL,
     ),
     "/v1/stats": (_MODEL,),
+    "/tokenizer_info": (_MODEL,),
     "/v1/responses/{name}": (
         ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
         ("starting_after", "integer", "Only those behind the one with this sequence_number."),

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from albireo.api.admission import Submission
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.forms import blaming
-from albireo.server.generation import Generation, new_id
+from albireo.server.generation import Generation, answer_id
 from albireo.server.protocol.fields import GenerationFields
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece, stream
@@ -61,7 +61,7 @@ class GeneratingEndpoint(Generic[R]):
                 request = parse(body, self.decoder)
                 with blaming(request):
                     submissions = await self.admit(serving, request)
-            name = new_id(self.prefix, request.request_id)
+            name = answer_id(serving, scope, self.prefix, request.request_id)
             async with Generation(
                 serving,
                 scope,

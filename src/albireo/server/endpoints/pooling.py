@@ -19,7 +19,7 @@ from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.errors import HttpError
-from albireo.server.generation import Generation, new_id
+from albireo.server.generation import Generation, answer_id
 from albireo.server.pooling_intake import placed
 from albireo.server.protocol.pooling import PoolingFields, PoolingUsage
 from albireo.server.serving import Serving
@@ -70,7 +70,7 @@ class PoolingEndpoint(Generic[R]):
             async with serving.bodies.read(scope, receive) as body:
                 request: R = parse(body, self._decoder)
                 asked = await self._ask(serving, request)
-            name = new_id(self._prefix, request.request_id)
+            name = answer_id(serving, scope, self._prefix, request.request_id)
             async with Generation(
                 serving,
                 scope,

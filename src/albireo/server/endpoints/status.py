@@ -76,6 +76,10 @@ class Status:
         """The package's version."""
         return _json({"version": __version__})
 
+    async def load(self, http: Request) -> Response:
+        """How many requests are not over, as vLLM tells it."""
+        return _json({"server_load": self._serving.accounts.num_open})
+
     async def models(self, http: Request) -> Response:
         """The model, by each of its names, and its adapters."""
         _ = self._serving.ready

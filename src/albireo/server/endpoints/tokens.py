@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
 
 
 class Tokens:
-    """Both endpoints."""
+    """The endpoints."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -63,6 +63,23 @@ class Tokens:
             "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
         }
         return admission.chat(readable(request.messages or []), SamplingParams(), options).prompt_token_ids
+
+    async def info(self, http: Request) -> Response:
+        """What chats are written with. Raises: HttpError 404 unless it is to be told."""
+        serving = self._serving
+        if not serving.settings.enable_tokenizer_info_endpoint:
+            raise HttpError(404, "the tokenizer is not told of here; --enable-tokenizer-info-endpoint does")
+        tokenizer = serving.tokenizer
+        templates = tokenizer.chat_templates
+        source = serving.chat_template or templates.get("default") or next(iter(templates.values()), None)
+        told = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokenizer.named_tokens,
+            "model_max_length": serving.ready.max_model_len,
+            "vocab_size": tokenizer.vocab_size,
+            "chat_template": source,
+        }
+        return _json(told)
 
     async def detokenize(self, http: Request) -> Response:
         """Token ids to text."""

@@ -26,7 +26,7 @@ from albireo.params import SamplingParams
 from albireo.server.body import ClientGone, converted, received_s
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.form import Form, read_form
-from albireo.server.generation import Generation, new_id
+from albireo.server.generation import Generation, answer_id
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.transcriptions import (
     LISTS,
@@ -79,7 +79,7 @@ class Transcriptions:
                 request = _request(form)
                 heard = await self._heard(request, form.file)
                 del body, form
-            name = new_id("transcribe", request.request_id)
+            name = answer_id(serving, scope, "transcribe", request.request_id)
             run = partial(Generation, serving, scope, receive, priority=request.priority or 0, received_s=arrival_s)
             finds_first = self._transcriber.finds_language_first
             if heard.asked.language is None and finds_first and len(heard.windows) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ ASKING: dict[str, Any] = {
     "return_timings": True,
     "use_beam_search": True,
     "truncate_prompt_tokens": 2,
+    "echo": True,
 }
 
 
@@ -168,3 +170,58 @@ def test_prompts_are_cut_from_their_beginning(server: Any) -> None:
     ):
         got = ask(**fields)
         assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text
+
+
+def test_a_chat_says_again_what_it_goes_on_with(server: Any) -> None:
+    messages = [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once upon a time"}]
+    ask = {**CHAT, "messages": messages, "continue_final_message": True, "temperature": 0, "n": 2, "max_tokens": 5}
+
+    def said(**fields: Any) -> list[str]:
+        got = server.http.post("/v1/chat/completions", json={**ask, **fields})
+        assert got.status_code == 200, got.text
+        if not fields.get("stream"):
+            return [each["message"]["content"] for each in got.json()["choices"]]
+        texts = ["", ""]
+        for line in got.text.splitlines():
+            if line.startswith("data: {"):
+                for choice in json.loads(line[6:])["choices"]:
+                    texts[choice["index"]] += choice["delta"].get("content") or ""
+        return texts
+
+    plain = said()
+    expected = ["Once upon a time" + text for text in plain]
+    assert plain[0] and said(echo=True) == said(echo=True, stream=True) == expected
+    parts = [messages[0], {"role": "assistant", "content": [{"type": "text", "text": "Once upon a time"}]}]
+    assert said(echo=True, messages=parts) == expected
+    asked = {**ask, "messages": messages[:1], "continue_final_message": False, "echo": True}
+    got = server.http.post("/v1/chat/completions", json=asked).json()
+    assert "Tell me" not in got["choices"][0]["message"]["content"], "it is not the model's"
+
+
+def test_a_request_brings_a_template_and_documents_where_it_may(server: Any, start: Any) -> None:
+    template = "{% for d in documents or [] %}{{ d.title }} {% endfor %}{{ messages[0].content }} ball"
+    ask = {**CHAT, "return_token_ids": True}
+    for fields, param in (
+        ({"chat_template": template}, "chat_template"),
+        ({"documents": [{"title": "a"}]}, "documents"),
+    ):
+        got = server.http.post("/v1/chat/completions", json={**ask, **fields})
+        assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text
+    assert server.http.post("/v1/chat/completions", json={**ask, "documents": []}).status_code == 200
+    trusting = start("--trust-request-chat-template")
+
+    def text(**fields: Any) -> str:
+        got = trusting.http.post("/v1/chat/completions", json={**ask, **fields})
+        assert got.status_code == 200, got.text
+        ids = got.json()["prompt_token_ids"]
+        if "documents" not in fields:
+            told = {"messages": ask["messages"], **fields}
+            assert trusting.http.post("/tokenize", json=told).json()["tokens"] == ids
+        return str(trusting.http.post("/detokenize", json={"tokens": ids}).json()["prompt"]).strip()
+
+    assert text(chat_template=template) == "Once ball"
+    assert text(chat_template=template, documents=[{"title": "The"}, {"title": "red"}]) == "The red Once ball"
+    bad = trusting.http.post("/v1/chat/completions", json={**ask, "chat_template": "{% if"})
+    assert bad.status_code == 400 and bad.json()["error"]["code"] == "invalid_chat"
+    endless = "{% for i in range(10**9) %}x{% endfor %}"
+    assert trusting.http.post("/v1/chat/completions", json={**ask, "chat_template": endless}).status_code == 400

@@ -10,7 +10,6 @@ _CALLED = {
     "--disable-access-log-for-endpoints": "--no-log-requests, or nothing: probes are left out while all is well",
     "--disable-log-requests": "--no-log-requests",
     "--disable-uvicorn-access-log": "--no-log-requests",
-    "--trust-request-chat-template": "--chat-template FILE, since requests bring none",
     "--response-role": "--chat-template FILE, which says how answers begin",
     "--guided-decoding-backend-config": "--structured-outputs-backend",
     "--structured-outputs-config": "--structured-outputs-backend",

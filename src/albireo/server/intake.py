@@ -120,7 +120,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         held = made.params if form is None else made.params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt, images=made.images)]
 
-    num_chars = INLINE_CHARS * bool(request.tools)
+    num_chars = INLINE_CHARS * bool(request.tools or request.documents or request.chat_template)
     num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
     return await _admitted(serving, request, prepare, num_chars, "messages", has_media(request.messages))
 
@@ -130,8 +130,9 @@ def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
     options = {
         "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
         "continue_final_message": bool(request.continue_final_message),
-        "chat_template": serving.chat_template,
+        "chat_template": template_of(serving, request.chat_template),
         "tools": request.tools or None,
+        "documents": _documents(serving, request),
         "chat_template_kwargs": template_kwargs(serving, request.chat_template_kwargs, request.reasoning_effort),
     }
     if options["add_generation_prompt"] and options["continue_final_message"]:
@@ -139,6 +140,24 @@ def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
             400, "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
         )
     return options
+
+
+def template_of(serving: Serving, given: str | None) -> str | None:
+    """The template of a request, or the server's own. Raises: HttpError 400 where requests may bring none."""
+    if given is None:
+        return serving.chat_template
+    if not serving.settings.trust_request_chat_template:
+        advice = "leave it out, or start the server with --trust-request-chat-template"
+        raise unsupported("chat_template", given, advice)
+    return given
+
+
+def _documents(serving: Serving, request: ChatRequest) -> list[dict[str, Any]] | None:
+    """Raises: HttpError 400 where the template would not look at them."""
+    template = request.chat_template or serving.dialect.template
+    if request.documents and "documents" not in template:
+        raise unsupported("documents", request.documents, "the chat template reads none; put them into a message")
+    return request.documents or None
 
 
 def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:

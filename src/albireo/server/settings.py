@@ -59,6 +59,7 @@ class ServerSettings:
         chat_template_kwarg: variables that a caller may hand to the chat template.
         default_chat_template_kwargs: variables for the chat template, where a request does not say otherwise, in JSON:
             {"enable_thinking": false}.
+        trust_request_chat_template: requests may bring a chat template; it runs within limits, and sees the chat alone.
         tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral, openai; auto: found in its chat
             template; none: they are text.
         reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral, openai_gptoss; auto:
@@ -105,6 +106,7 @@ class ServerSettings:
     chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
     default_chat_template_kwargs: str | None = None
+    trust_request_chat_template: bool = False
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
     otlp_endpoint: str | None = None

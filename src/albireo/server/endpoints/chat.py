@@ -50,6 +50,7 @@ class Answer:
         self._plan = OutputPlan.of(serving.dialect, request)
         self._parsers: dict[int, OutputParser | None] = {}
         self._callers: set[int] = set()
+        self._echo = _last_words(request) if request.echo else ""
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
         self._counts_always = bool(options and options.continuous_usage_stats)
@@ -79,6 +80,7 @@ class Answer:
             said = message(parser.parse(continuation.text()), **self._tells)
             if said.tool_calls and reason == "stop":
                 reason = "tool_calls"
+        said.content = self._echo + (said.content or "") or said.content
         choice = ChatChoice(index, said, self._logprobs(continuation.logprobs), reason, continuation.stop_reason)
         if self._request.return_token_ids:
             choice.token_ids = continuation.token_ids
@@ -114,7 +116,7 @@ class Answer:
         """What to say of a piece."""
         found = []
         if piece.is_first:
-            chunk = self._chunk([ChunkChoice(piece.index, Delta("", "assistant"))])
+            chunk = self._chunk([ChunkChoice(piece.index, Delta(self._echo, "assistant"))])
             if self._request.return_token_ids:
                 chunk.prompt_token_ids = piece.tracked.submission.prompt_token_ids
             found.append(chunk)
@@ -158,3 +160,12 @@ class Answer:
         elif self._counts_last:
             chunk.usage = None
         return chunk
+
+
+def _last_words(request: ChatRequest) -> str:
+    """Text of the last message, where it is one of the model's."""
+    last = request.messages[-1]
+    content = last.get("content") if last.get("role") == "assistant" else None
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return content if isinstance(content, str) else ""

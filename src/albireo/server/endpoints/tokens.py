@@ -14,7 +14,7 @@ from albireo.params import SamplingParams
 from albireo.server.body import parse
 from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, refused, unsupported
-from albireo.server.intake import template_kwargs
+from albireo.server.intake import template_kwargs, template_of
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from albireo.server.serving import Serving
 
@@ -58,7 +58,7 @@ class Tokens:
             if request.add_generation_prompt is None
             else request.add_generation_prompt,
             "continue_final_message": opens,
-            "chat_template": self._serving.chat_template,
+            "chat_template": template_of(self._serving, request.chat_template),
             "tools": request.tools or None,
             "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
         }
@@ -103,7 +103,7 @@ def _check_fields(request: TokenizeRequest) -> None:
         if request.add_special_tokens:
             raise unsupported("add_special_tokens", True, "a chat has those that its template writes")
         return
-    for name in ("tools", "continue_final_message", "chat_template_kwargs"):
+    for name in ("tools", "continue_final_message", "chat_template", "chat_template_kwargs"):
         if value := getattr(request, name):
             raise unsupported(name, value, "it goes with messages, and there is a prompt")
 

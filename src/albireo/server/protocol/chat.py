@@ -21,6 +21,9 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
+    chat_template: str | None = None
+    documents: Annotated[list[dict[str, Any]], Meta(max_length=4096)] | None = None
+    echo: bool | None = None
 
     # tool calls and reasoning: read by output_plan.py
     tools: list[dict[str, Any]] | None = None
@@ -31,9 +34,6 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     functions: Any = None
     function_call: Any = None
 
-    echo: Any = None
-    chat_template: Any = None
-    documents: Any = None
     modalities: Any = None
     audio: Any = None
     prediction: Any = None
@@ -49,9 +49,6 @@ CHAT_NEUTRAL = {
     **NEUTRAL,
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "echo": (False,),
-    "chat_template": (),
-    "documents": ([],),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),

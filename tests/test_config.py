@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -40,6 +41,11 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
         {"block_size": 12},
         {"scheduling_policy": "lifo"},
         {"generation_config": "none"},
+        {"override_generation_config": {"eos_token_id": 5}},
+        {"override_generation_config": {"temperature": -1}},
+        {"override_generation_config": "{temperature"},
+        {"override_generation_config": "[]5"},
+        {"override_generation_config": 5},
         {"enable_lora": 1},
         {"max_loras": 0},
         {"max_loras": 1025},
@@ -95,6 +101,12 @@ def test_a_profile_sets_what_is_not_asked_for() -> None:
 def test_names_of_passes() -> None:
     assert EngineConfig(without="a,b").without == ("a", "b")  # type: ignore[arg-type]
     assert BuildConfig(without=["a", "b , a", ""]).without == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_recommended_sampling_is_read_and_written_again() -> None:
+    config = EngineConfig.from_kwargs(override_generation_config='{"top_p": 0.5, "max_new_tokens": 3}')
+    assert config.override_generation_config == {"top_p": 0.5, "max_new_tokens": 3}
+    assert EngineConfig.from_kwargs(**msgspec.to_builtins(config)) == config
 
 
 def test_minus_one_means_as_far_as_memory_allows() -> None:

@@ -6,15 +6,16 @@ Names are vLLM's where the meaning is the same. Does not know what the model is 
 from __future__ import annotations
 
 import difflib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError, InvalidParams, short
 from albireo.media_limits import MediaLimits
-from albireo.params import plain_number
+from albireo.params import SamplingParams, plain_number
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 from albireo.speculative_config import SpeculativeConfig
 from albireo.structured_params import BACKENDS, backend_name
@@ -37,6 +38,11 @@ _FLAGS = (
 #: Far above any use; a step finds the slot of an adapter by looking at all.
 MAX_LORAS = 1024
 MAX_LORA_RANK = 4096
+#: Names of recommended sampling -> those of SamplingParams.
+GENERATION_NAMES = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
+    "max_new_tokens": "max_tokens",
+}
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -82,6 +88,8 @@ class EngineConfig:
             of the threads and of the memory, or a GPU of its own. Of `serve` alone.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
+        override_generation_config: what is recommended in its place, by the names of generation_config.json, as
+            {"temperature": 0.6, "max_new_tokens": 200} or its text in JSON.
         structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
             guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         speculative_config: guess ahead, and compute several tokens of a sequence in one step where guesses come true;
@@ -135,6 +143,7 @@ class EngineConfig:
     data_parallel_size: int = 1
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
+    override_generation_config: str | Mapping[str, float] | None = None
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     speculative_config: SpeculativeConfig | None = None
     enable_lora: bool = False
@@ -152,6 +161,7 @@ class EngineConfig:
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
+        object.__setattr__(self, "override_generation_config", _sampling(self.override_generation_config))
         for name in ("model", "tokenizer", "allowed_local_media_path", "prefix_cache_dir"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
@@ -314,6 +324,26 @@ def _check_lora(config: EngineConfig) -> None:
             f"enable_lora: one engine has adapters, not data_parallel_size={config.data_parallel_size} of them; leave "
             "one of the two out"
         )
+
+
+def _sampling(given: Any) -> dict[str, float] | None:
+    """Sampling parameters by generation_config.json's names. Raises: ConfigError."""
+    try:
+        found = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        found = given
+    if found is None:
+        return None
+    unknown = [name for name in found if name not in GENERATION_NAMES] if isinstance(found, Mapping) else [given]
+    if unknown:
+        raise ConfigError(
+            f"override_generation_config has {short(unknown[0])}; it must be an object of {', '.join(GENERATION_NAMES)}"
+        )
+    try:
+        SamplingParams(**{GENERATION_NAMES[name]: value for name, value in found.items()})
+    except InvalidParams as error:
+        raise ConfigError(f"override_generation_config: {error}") from None
+    return dict(found)
 
 
 def _backend(given: Any) -> str:

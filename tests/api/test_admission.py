@@ -31,6 +31,11 @@ def test_no_parameters_means_what_the_checkpoint_advises(house: Any) -> None:
     assert admission(house, ADVICE).default_params() == expected
     assert admission(house, ADVICE, generation_config="vllm").default_params() == SamplingParams()
     assert admission(house).default_params() == SamplingParams()
+    override = {"temperature": 0, "max_new_tokens": 7}
+    changed = expected.clone(temperature=0, max_tokens=7)
+    assert admission(house, ADVICE, override_generation_config=override).default_params() == changed
+    alone = admission(house, ADVICE, generation_config="vllm", override_generation_config='{"top_k": 5}')
+    assert alone.default_params() == SamplingParams(top_k=5) and alone.advice == {"top_k": 5}
 
 
 def asking(name: str, num: int) -> SamplingParams:

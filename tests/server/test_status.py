@@ -258,7 +258,7 @@ def test_the_id_is_that_of_the_header_unless_it_is_in_use(start: Any, open_strea
 def test_what_vllms_flags_ask_for(start: Any, server: Any) -> None:
     told = start(
         "--enable-tokenizer-info-endpoint", "--enable-force-include-usage",
-        "--default-chat-template-kwargs", '{"enable_thinking": false, "reasoning_effort": "low"}',
+        "--override-generation-config", '{"temperature": 0, "max_new_tokens": 9}',
     )  # fmt: skip
     assert server.http.get("/tokenizer_info").status_code == 404
     info = told.http.get("/tokenizer_info").json()
@@ -271,6 +271,11 @@ def test_what_vllms_flags_ask_for(start: Any, server: Any) -> None:
         text = told.http.post(f"/v1/{path}", json={**prompt, "max_tokens": 3, "stream": True}).text
         chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
         assert chunks[-1]["usage"]["completion_tokens"] > 0 and not chunks[-1]["choices"]
+        usual = {**prompt, "ignore_eos": True}
+        said = told.http.post(f"/v1/{path}", json=usual).json()
+        assert said["usage"]["completion_tokens"] == 9, "as is recommended"
+        greedy = told.http.post(f"/v1/{path}", json={**usual, "temperature": 0, "max_tokens": 9}).json()
+        assert said["choices"] == greedy["choices"]
 
 
 def test_the_servers_own_variables_for_the_template(start: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Called by llm.py and async_llm.py, from any thread. Does not know what else runs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from albireo.api.sounds import SoundReader
 from albireo.api.transcribers import open_transcriber
 from albireo.api.transcription import Transcriber
 from albireo.beam_search_params import BeamSearchParams
-from albireo.config import EngineConfig
+from albireo.config import GENERATION_NAMES, EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
 from albireo.image_input import MEDIA_KINDS, GivenImage, GivenSound, GivenVideo, ImageInput, MediaKind
@@ -113,12 +113,19 @@ class Admission:
         media = open_reader(loaded.config, loaded.config_directory, settings, tokenizer)
         return cls(loaded.config, loaded.defaults, settings, tokenizer, loaded.eos_token_ids, reasoning, media)
 
+    @property
+    def advice(self) -> dict[str, Any]:
+        """Recommended sampling: the checkpoint's own unless generation_config is "vllm", and over it the caller's."""
+        is_theirs = self._config.generation_config != "vllm"
+        theirs = {name: getattr(self._defaults, name) for name in _DEFAULTED if is_theirs}
+        ours = self._config.override_generation_config or {}
+        assert isinstance(ours, Mapping), "the configuration reads its text"
+        found = theirs | {GENERATION_NAMES[name]: value for name, value in ours.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def default_params(self) -> SamplingParams:
-        """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
-        if self._config.generation_config == "vllm":
-            return SamplingParams()
-        advice = {name: getattr(self._defaults, name) for name in _DEFAULTED}
-        return SamplingParams(**{name: value for name, value in advice.items() if value is not None})
+        """What is meant by no parameters."""
+        return SamplingParams(**self.advice)
 
     def prepare(self, params: SamplingParams) -> SamplingParams:
         """Check parameters against the model, and turn bad words into token ids.

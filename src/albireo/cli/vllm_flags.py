@@ -43,7 +43,6 @@ _CALLED = {
     "--hf-overrides": "the argument: a directory whose config.json says so",
     "--rope-scaling": "the argument: a directory whose config.json says so (rope_scaling)",
     "--rope-theta": "the argument: a directory whose config.json says so (rope_theta)",
-    "--override-generation-config": "generation_config.json of the model's directory, or the fields of a request",
     "--return-tokens-as-token-ids": "return_tokens_as_token_ids of a request",
     "--media-io-kwargs": "--limit-mm-per-prompt",
     "--config": "flags on the command line",

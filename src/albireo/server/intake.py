@@ -103,9 +103,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         "skip_special_tokens": False if plan.needs_special_tokens else None,
     }
     try:
-        params = _params(
-            serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
-        )
+        params = _params(serving, request, wants, serving.admission.advice.get("max_tokens"))
     except HttpError as error:
         if error.param == "logprobs":  # in a chat top_logprobs says how many
             error.param, error.message = "top_logprobs", f"top_{error.message}"
@@ -271,11 +269,6 @@ def _no_form() -> UnsupportedFeature:
 
 def _said_max(request: GenerationFields) -> bool:
     return request.max_tokens is not None or getattr(request, "max_completion_tokens", None) is not None
-
-
-def _has_advice(serving: Serving) -> bool:
-    ready = serving.ready
-    return ready.engine["generation_config"] != "vllm" and ready.defaults.max_tokens is not None
 
 
 def one_or_several(prompt: str | list[Any], field: str) -> list[str | list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import shutil
 import weakref
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from albireo import LLM, AsyncLLM, SamplingParams
+from albireo.api.sleeping import give_back
 from albireo.errors import EngineError, InvalidParams
 from tiny_models import shared_data
 
@@ -136,7 +136,6 @@ def test_it_sleeps_and_the_next_call_has_the_same_bits(cases: list[dict[str, Any
         assert llm.loaded is not None
         model = weakref.ref(llm.loaded.model)
         llm.sleep()
-        gc.collect()
         assert model() is None and llm.loaded is None
         assert llm.reset_prefix_cache() and llm.loaded is None, "it has nothing to forget"
         with pytest.raises(EngineError, match="sleeps"):
@@ -173,7 +172,6 @@ def test_the_streaming_one_sleeps_and_the_next_request_wakes_it() -> None:
             model = weakref.ref(llm.loaded.model)
             await llm.sleep()
             await llm.sleep()
-            gc.collect()
             assert model() is None and await llm.is_sleeping() and await llm.reset_prefix_cache()
             with pytest.raises(EngineError, match="sleeps"):
                 llm.stats()
@@ -186,3 +184,13 @@ def test_the_streaming_one_sleeps_and_the_next_request_wakes_it() -> None:
             await llm.wake_up()
 
     asyncio.run(main())
+
+
+def test_what_torch_keeps_is_given_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    give_back("cpu")
+    assert not emptied
+    give_back("cuda")
+    assert emptied

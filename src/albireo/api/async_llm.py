@@ -26,7 +26,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
-from albireo.api.sleeping import check_level, check_tags
+from albireo.api.sleeping import check_level, check_tags, give_back
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
@@ -370,7 +370,10 @@ class AsyncLLM:
                 if self._num_asking:
                     raise EngineError(f"there are {self._num_asking} requests; sleep when they are over")
                 self._thread = None
+            device = None if self.loaded is None else self.loaded.device
             self._end()
+            if device is not None:
+                give_back(device)
 
     def _wake(self) -> None:
         with self._changing:

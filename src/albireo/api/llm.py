@@ -24,7 +24,7 @@ from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
-from albireo.api.sleeping import check_level, check_tags
+from albireo.api.sleeping import check_level, check_tags, give_back
 from albireo.api.sound_batch import SoundBatch
 from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
@@ -346,7 +346,10 @@ class LLM:
         check_level(level)
         with self._lock:
             self._check_open()
-            self._let_go()
+            if self.loaded is not None:
+                device = self.loaded.device
+                self._let_go()
+                give_back(device)
 
     def wake_up(self, tags: Sequence[str] | None = None) -> None:
         """Load the model again, if it sleeps. Args: tags: vLLM's weights and kv_cache; with either all is loaded.

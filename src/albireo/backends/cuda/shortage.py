@@ -1,6 +1,7 @@
 """What becomes of a GPU that is out of memory in a step: torch's cache is emptied, and the step fails as OutOfMemory.
 
-Used by model.py around everything that reaches the GPU. Does not know who is to do without (api/guarded_engine.py).
+Used by model.py around everything that reaches the GPU, and where a model goes to sleep (api/sleeping.py). Does not
+know who is to do without (api/guarded_engine.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
         raise OutOfMemory(f"the GPU is out of memory in a step: {words}")
 
     return guarded
+
+
+def empty_cache() -> None:
+    """Give the driver what torch keeps of tensors that are gone."""
+    torch.cuda.empty_cache()
 
 
 def _is_shortage(error: BaseException | None) -> bool:

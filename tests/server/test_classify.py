@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,3 +161,22 @@ def test_other_routes_are_as_ever(judge: Served) -> None:
     tokens = judge.post("/tokenize", prompt=QUERY).json()["tokens"]
     assert tokens == judge.llm.get_tokenizer().encode(QUERY)
     assert judge.server.metrics()["vllm:num_requests_running"] == 0
+
+
+def test_pooling_gives_the_numbers_without_their_names(judge: Served, server: Server) -> None:
+    expected = [each["probs"] for each in judge.post("/classify", input=TEXTS).json()["data"]]
+    got = judge.post("/pooling", input=TEXTS, task="classify", model="tiny").json()
+    assert [(each["index"], each["object"], each["data"]) for each in got["data"]] == [
+        (index, "pooling", probs) for index, probs in enumerate(expected)
+    ]
+    assert got["id"].startswith("pool-") and got["object"] == "list" and got["model"] == "tiny"
+    packed = judge.post("/pooling", input=TEXTS[0], encoding_format="base64", add_special_tokens=False).json()
+    bare = judge.post("/classify", input=TEXTS[0], add_special_tokens=False).json()["data"][0]["probs"]
+    assert list(struct.unpack("<3f", base64.b64decode(packed["data"][0]["data"]))) == bare
+    for fields, param in (({"dimensions": 2}, "dimensions"), ({"task": "embed"}, "model"), ({"data": 1}, "data")):
+        refusal = judge.post("/pooling", input="the", **fields)
+        assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, param), refusal.text
+    asked = {"input": ["the cat", "a dog"], "dimensions": 8, "truncate_prompt_tokens": 2}
+    vectors = [each["embedding"] for each in server.http.post("/v1/embeddings", json=asked).json()["data"]]
+    found = server.http.post("/pooling", json=asked).json()
+    assert [each["data"] for each in found["data"]] == vectors and found["usage"]["prompt_tokens"] == 4

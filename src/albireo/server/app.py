@@ -26,6 +26,7 @@ from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.invocations import Invocations
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
+from albireo.server.endpoints.pooled import pooled
 from albireo.server.endpoints.prefix_cache import PrefixCache
 from albireo.server.endpoints.responses import Responses
 from albireo.server.endpoints.scoring import rankings, scores
@@ -52,6 +53,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         "/v1/chat/completions": chat(serving),
         "/v1/embeddings": embeddings(serving),
         "/classify": classes(serving),
+        "/pooling": pooled(serving),
         **dict.fromkeys(("/score", "/v1/score"), scores(serving)),
         **dict.fromkeys(("/rerank", "/v1/rerank", "/v2/rerank"), rankings(serving)),
     }

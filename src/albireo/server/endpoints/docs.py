@@ -17,6 +17,7 @@ from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
+from albireo.server.protocol.pooled import PooledList, PoolingRequest
 from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
@@ -32,6 +33,7 @@ _POSTS = (
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
     ("/classify", "Texts to classes.", ClassifyRequest, ClassList),
+    ("/pooling", "Texts to what the model makes of them.", PoolingRequest, PooledList),
     *((path, "How well texts go together.", ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
     *((path, "Documents by how well they go with a query.", RerankRequest, Ranking) for path in _RERANK),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),

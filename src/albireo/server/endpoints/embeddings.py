@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,16 +36,16 @@ async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
 
 
 async def _answer(is_base64: bool, head: Head, requests: list[Tracked]) -> EmbeddingList:
-    return EmbeddingList(head.id, head.created, head.model, await _data(is_base64, requests), head.usage)
+    return EmbeddingList(head.id, head.created, head.model, await data_of(is_base64, requests, Embedding), head.usage)
 
 
-async def _data(is_base64: bool, requests: list[Tracked]) -> Any:
-    """An Embedding for each request, as JSON already."""
+async def data_of(is_base64: bool, requests: list[Tracked], kind: Callable[[int, Any], Any]) -> Any:
+    """For each request its place and its values, as JSON already. Args: kind: makes one of both."""
     found, num_bytes = [], 0
     for index, tracked in enumerate(requests):
         raw = tracked.embedding or b""
         shown = base64.b64encode(raw).decode("ascii") if is_base64 else values_of(tracked)
-        found.append(msgspec.Raw(_ENCODER.encode(Embedding(index, shown))))
+        found.append(msgspec.Raw(_ENCODER.encode(kind(index, shown))))
         num_bytes += len(raw)
         if num_bytes > _BYTES_AT_ONCE:
             num_bytes = 0

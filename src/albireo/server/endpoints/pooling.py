@@ -1,6 +1,6 @@
 """The endpoints whose prompts are pooled: a body is read, all it asks for is run at once, and answered whole.
 
-Made by embeddings.py, scoring.py and classify.py beside it, which know what is asked and answered.
+Made by embeddings.py, scoring.py, classify.py and pooled.py beside it, which know what is asked and answered.
 """
 
 from __future__ import annotations

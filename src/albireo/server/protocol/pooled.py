@@ -1,0 +1,49 @@
+"""/pooling: request and answer. Shapes are vLLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from albireo.server.protocol.fields import AtLeastOne, Count
+from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields, PoolingUsage
+
+
+class PoolingRequest(PoolingFields, kw_only=True):
+    """input: a text, several, token ids, or several lists of them; None: not said. task: what becomes of it; None: what
+    the model does."""
+
+    input: str | list[str | Count | list[Count]]
+    task: Literal["embed", "classify"] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: AtLeastOne | None = None
+    add_special_tokens: bool | None = None
+
+    # there is no such thing here: neutral values only
+    messages: Any = None
+    data: Any = None
+
+
+#: Field -> values beside null that ask for nothing.
+POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**POOLING_NEUTRAL, "messages": (), "data": ()}
+
+
+class Pooled(msgspec.Struct):
+    """Of one input an embedding, or a score of each label: numbers, or base64 of their float32, little-endian."""
+
+    index: int
+    data: Sequence[float] | str
+    object: str = "pooling"
+
+
+class PooledList(msgspec.Struct):
+    """The answer, one an input, in order."""
+
+    id: str
+    created: int
+    model: str
+    data: list[Pooled]
+    usage: PoolingUsage
+    object: str = "list"

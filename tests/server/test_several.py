@@ -239,8 +239,13 @@ def test_what_is_told_is_of_all(both: Server) -> None:
     for family in families:
         samples = [(each.name, tuple(sorted(each.labels.items()))) for each in family.samples]
         assert len(set(samples)) == len(samples)
-        if family.samples:
+        if family.name.startswith("albireo:model_"):
+            assert {each.labels["model_name"] for each in family.samples} == {"long", "short", "damaged"}
+        elif family.samples:
             assert {each.labels["model_name"] for each in family.samples} <= {"long", "short"}
+    (status,) = (family for family in families if family.name == "albireo:model_status")
+    told = {each.labels["model_name"]: each.labels["status"] for each in status.samples}
+    assert told == statuses(both) and (told["long"], told["short"]) == ("asleep", "ok")
     (running,) = (family for family in families if family.name == "vllm:generation_tokens")
     assert {each.labels["model_name"] for each in running.samples} == {"long", "short"}
     with both.http.stream("GET", "/v1/stats?model=short") as stats:

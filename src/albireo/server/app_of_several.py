@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -169,6 +171,17 @@ class _Told:
         code = 200 if status in SERVED else 503
         return _json({"status": status, "models": states}, code, {} if code == 200 else {"retry-after": "1"})
 
+    def _standing(self) -> list[Metric]:
+        """Of each model its status, as /health has it, and the requests that wait for it."""
+        status = GaugeMetricFamily("albireo:model_status", "How each model is.", labels=("model_name", "status"))
+        waiting = GaugeMetricFamily(
+            "albireo:model_requests_waiting", "Requests whose model is not awake.", labels=("model_name",)
+        )
+        for each in self._models.all:
+            status.add_metric((each.name, _state(each)["status"]), 1)
+            waiting.add_metric((each.name,), self._models.waited_for(each)["num_waiting"])
+        return [status, waiting]
+
     async def load(self, http: Request) -> Response:
         """Requests that are not over, those that wait for their models included."""
         models = self._models
@@ -176,7 +189,7 @@ class _Told:
         return _json({"server_load": waiting + sum(serving.accounts.num_open for serving in models.servings)})
 
     async def metrics(self, http: Request) -> Response:
-        """For Prometheus: of all that were loaded."""
+        """For Prometheus: of all that were loaded; and of each how it is."""
         loaded = [serving for serving in self._models.servings if serving.metrics is not None]
         families = [
             family
@@ -184,6 +197,7 @@ class _Told:
             if serving.metrics is not None
             for family in serving.metrics.families(serving.client.engines)
         ]
+        families += self._standing()
         return Response(Joined(families).text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

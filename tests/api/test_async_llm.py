@@ -343,6 +343,27 @@ def test_when_the_engine_itself_dies_every_reader_hears_of_it(house: Any, monkey
 # -- life --------------------------------------------------------------------------------------------------------------
 
 
+def test_prefixes_that_cannot_be_forgotten_are_told_of(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no disk")
+
+    async def main() -> None:
+        llm = AsyncLLM.from_loaded(house.loaded())
+        assert await llm.reset_prefix_cache()
+        with monkeypatch.context() as patch:
+            patch.setattr("albireo.engine.engine.Engine.reset_prefix_cache", fail)
+            with pytest.raises(OSError, match="no disk"):
+                await llm.reset_prefix_cache()
+        assert (await last(llm, "a", GREEDY)).finished, "it goes on"
+        assert llm._thread is not None
+        llm._thread.stop()
+        with pytest.raises(EngineError, match="does not run any more"):
+            await llm.reset_prefix_cache()
+        llm.shutdown()
+
+    asyncio.run(main())
+
+
 def test_shutdown_aborts_what_runs(house: Any) -> None:
     async def main() -> None:
         llm = AsyncLLM.from_loaded(house.loaded(**VAST))

@@ -163,27 +163,18 @@ def test_each_setting_has_a_flag_and_a_help() -> None:
 
 
 def test_several_names_behind_one_flag_as_vllm_takes_them(albireo: Any, served: list[Any], folders: Path) -> None:
-    args = [
-        "fox",
-        "--served-model-name",
-        "a",
-        "b",
-        "c",
-        "--api-key",
-        "one",
-        "two",
-        "--max_num_seqs",
-        "3",
-        "--port",
-        "0",
-    ]
+    args = ["fox", "--served-model-name", "a", "b", "c", "--max_num_seqs", "3", "--port", "0"]
     assert albireo("serve", *args).exit_code == 0
     settings, engine, _ = served[0]
-    assert (settings.served_model_name, settings.api_key, settings.port) == (("a", "b", "c"), ("one", "two"), 0)
+    assert (settings.served_model_name, settings.port) == (("a", "b", "c"), 0)
     assert engine == {"model": "fox", "max_num_seqs": 3}
     # where no model stands in front it may be behind
     assert albireo("serve", "--served-model-name", "a", "fox").exit_code == 0
     assert (served[1][0].served_model_name, served[1][1]) == (("a",), {"model": "fox"})
+    # a second model is no second key
+    assert albireo("serve", "fox", "--api-key", "key", "owl").exit_code == 0
+    settings, _, _, others = served.pop()
+    assert settings.api_key == ("key",) and others == {"owl": "owl"}
     args = ["fox", "--enable-lora", "--lora-modules", "x=owl", "y=a=b", "--otlp_traces_endpoint=http://127.0.0.1:4318"]
     assert albireo("serve", *args).exit_code == 0
     assert served[2][0].lora_modules == ("x=owl", "y=a=b")

@@ -42,7 +42,7 @@ ALLOWED = {
     ("repetition_penalty", str(2**31)), ("repetition_penalty", str(2**63)), ("repetition_penalty", "1e18"),
     ("min_p", "0"), ("presence_penalty", "-1"), ("presence_penalty", "0"), ("presence_penalty", "1.5"),
     ("frequency_penalty", "-1"), ("frequency_penalty", "0"), ("frequency_penalty", "1.5"),
-    ("top_logprobs", "0"), ("top_logprobs", "-1"), ("logprobs", "true"),
+    ("top_logprobs", "0"), ("top_logprobs", "-1"), ("logprobs", "true"), ("truncate_prompt_tokens", "-1"),
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class _Abort:
 
 @dataclass(frozen=True, slots=True)
 class _Reset:
-    """Forget prefixes; done is told, or never, when the thread ends before."""
+    """Forget prefixes; done is told."""
 
     with_files: bool
     done: Future[None]
@@ -119,12 +119,7 @@ class EngineThread:
 
     def add(self, stream: Stream) -> None:
         """Run a request. Raises: EngineError when the thread has stopped."""
-        with self._lock:
-            if self._is_stopping:
-                why = "it was shut down" if self._failure is None else f"it failed: {self._failure!r}"
-                raise EngineError(f"the engine does not run any more, {why}; make a new one") from self._failure
-            self._commands.append(_Add(stream))
-            self._lock.notify()
+        self._ask(_Add(stream))
 
     def cancel(self, stream: Stream) -> None:
         """End a request whose reader has gone; nothing more is put into its stream."""
@@ -135,14 +130,9 @@ class EngineThread:
         self._tell(_Abort(request_id))
 
     def reset_prefix_cache(self, with_files: bool) -> Future[None]:
-        """See Engine.reset_prefix_cache(). Returns: what is done once that is; cancelled where there is no engine."""
+        """See Engine.reset_prefix_cache(). Returns: what is done once that is. Raises: as add()."""
         command = _Reset(with_files, Future())
-        with self._lock:
-            if self._is_stopping:
-                command.done.cancel()
-            else:
-                self._commands.append(command)
-                self._lock.notify()
+        self._ask(command)
         return command.done
 
     def stats(self) -> EngineStats:
@@ -158,6 +148,14 @@ class EngineThread:
             self._lock.notify()
         if threading.current_thread() is not self._thread:  # a finalizer may run anywhere
             self._thread.join()
+
+    def _ask(self, command: _Add | _Reset) -> None:
+        with self._lock:
+            if self._is_stopping:
+                why = "it was shut down" if self._failure is None else f"it failed: {self._failure!r}"
+                raise EngineError(f"the engine does not run any more, {why}; make a new one") from self._failure
+            self._commands.append(command)
+            self._lock.notify()
 
     def _tell(self, command: _Cancel | _Abort) -> None:
         with self._lock:
@@ -207,8 +205,12 @@ class EngineThread:
                 del self._streams[stream.request_id]
                 self._driver.abort(stream.request_id)
         elif isinstance(command, _Reset):
-            self._driver.reset_prefix_cache(command.with_files)
-            command.done.set_result(None)
+            try:
+                self._driver.reset_prefix_cache(command.with_files)
+            except Exception as error:
+                command.done.set_exception(error)
+            else:
+                command.done.set_result(None)
         else:
             record = self._driver.abort(command.request_id)
             self._report([] if record is None else [record])
@@ -248,11 +250,11 @@ class EngineThread:
             self._failure = error
             self._is_stopping = True
             pending = [command.stream for command in self._commands if isinstance(command, _Add)]
-            for command in self._commands:
-                if isinstance(command, _Reset):
-                    command.done.cancel()
+            resets = [command for command in self._commands if isinstance(command, _Reset)]
         failure = EngineError(f"the engine failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
+        for command in resets:
+            command.done.set_exception(failure)
         streams = [*self._streams.values(), *pending]
         self._streams.clear()
         self._put([(stream, failure) for stream in streams])

@@ -17,12 +17,11 @@ from albireo.cli.vllm_flags import known, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
-#: Flags that take several values at once.
-LISTS = ("--served-model-name", "--api-key", "--allowed-media-domains")
+_NAMES, _ADAPTERS = "--served-model-name", "--lora-modules"
 
 
 class ServedCommand(click.Command):
-    """Takes flags as vLLM does: several values behind one of LISTS, _ for -; and says what ours are called."""
+    """Takes flags as vLLM does: several names or adapters behind one flag, _ for -; and says what ours are called."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
@@ -46,8 +45,9 @@ def _dashed(arg: str, flags: set[str]) -> str:
 
 
 def _spread(args: list[str]) -> list[str]:
-    """Each value with its flag. Values of LISTS end at the next flag where the model stands in front, as `vllm serve
-    MODEL` has it; else whatever comes behind the first may be the model. Adapters are told by their sign.
+    """Each name and adapter with its flag. Adapters are told by their sign; names go on to the next flag where the
+    model stands in front, as `vllm serve MODEL` has it: else what comes behind the first may be the model. (Of other
+    lists too much would be guessed: a second model is no second key.)
     """
     has_model = bool(args) and not args[0].startswith("-")
     last, found = "", list[str]()
@@ -64,9 +64,9 @@ def _spread(args: list[str]) -> list[str]:
 
 def _is_more(arg: str, flag: str, has_model: bool) -> bool:
     """Whether a value behind another is one of the same flag."""
-    if flag == "--lora-modules":
+    if flag == _ADAPTERS:
         return "=" in arg or arg.startswith("{")
-    return flag in LISTS and has_model
+    return flag == _NAMES and has_model
 
 
 def server_settings(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -> ServerSettings:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from albireo.errors import (
         ConfigError,
         Corrupt,
+        DeviceLost,
         EngineError,
         EngineFileError,
         InvalidParams,
@@ -69,6 +70,7 @@ __all__ = [
     "CompletionOutput",
     "ConfigError",
     "Corrupt",
+    "DeviceLost",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
     "EngineConfig",

@@ -16,7 +16,8 @@ EngineError
 │  └─ TemplateError     the chat template refused, ran too long or is missing
 ├─ ResourceError        the machine has not enough of something
 │  └─ OutOfMemory       predicted or met; carries the numbers
-├─ RankLost             a process of several that compute a model together is gone; nothing runs there any more
+├─ DeviceLost           what computes a model does nothing any more; it is to be loaded again, in a new process
+│  └─ RankLost          a process of several that compute a model together is gone; nothing runs there any more
 └─ InvariantError       a bug of ours; carries the state
 
 A message says what happened, the value seen (short() cuts it to a line), the limit, and what to do.
@@ -92,7 +93,11 @@ class OutOfMemory(ResourceError):
     """Memory predicted to be short, or found short; the message carries the numbers."""
 
 
-class RankLost(EngineError):
+class DeviceLost(EngineError):
+    """A GPU that answers nothing any more in this process, and with it the model."""
+
+
+class RankLost(DeviceLost):
     """A process of several that compute a model together is gone, and the model with it."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from albireo.api.guarded_engine import GuardedEngine
-from albireo.errors import OutOfMemory
+from albireo.errors import DeviceLost, OutOfMemory
 from albireo.params import SamplingParams
 from albireo.step import StepPlan
 
@@ -154,3 +154,20 @@ def test_a_step_fails_for_another_reason_first(house: Any, wanted: dict[str, lis
     served.add("a", "b", "c")
     served.run()
     assert served.ends["c"][0] == "error" and served.tokens == wanted | {"c": []}
+
+
+def test_nothing_is_looked_for_on_a_gpu_that_is_lost(house: Any) -> None:
+    """A step failed twice; while its guilty sequence is looked for the GPU is lost, which is nobody's end."""
+    served = Served(house)
+
+    def on_step(plan: StepPlan) -> None:
+        served.executed.append([work.seq_id for work in plan.work])
+        if len(served.executed) > 2:
+            raise DeviceLost("the GPU is lost to this process")
+        raise RuntimeError("a launch is refused")
+
+    house.toy.on_step = on_step
+    served.add("a", "b", "c")
+    with pytest.raises(DeviceLost):
+        served.run()
+    assert len(served.executed) == 3 and not served.ends

@@ -27,6 +27,7 @@ NAMES = {
     "EmbeddingRequestOutput",
     "ConfigError",
     "Corrupt",
+    "DeviceLost",
     "EngineConfig",
     "EngineError",
     "EngineFileError",

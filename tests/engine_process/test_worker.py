@@ -18,7 +18,7 @@ from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame
 from albireo.engine_process.worker import Worker
-from albireo.errors import RankLost
+from albireo.errors import DeviceLost, RankLost
 from albireo.params import SamplingParams
 from albireo.step import StepPlan, StepResult
 
@@ -64,13 +64,20 @@ def test_a_request_waits_for_one_piece_of_what_is_prepared(loaded: Any, tmp_path
     assert done[:4] == ["piece", "step", "step", "step"]
 
 
-def test_a_rank_that_is_gone_ends_the_process(loaded: Any, tmp_path: Path) -> None:
-    """Nothing is tried again here: whoever started the process starts the next."""
+@pytest.mark.parametrize(
+    ("error", "suspects"),
+    [(RankLost("rank 1 ended by signal 9"), []), (DeviceLost("the GPU is lost to this process"), [7])],
+)
+def test_what_computes_is_gone_and_ends_the_process(
+    loaded: Any, tmp_path: Path, error: DeviceLost, suspects: list[int]
+) -> None:
+    """Nothing is tried again here: whoever started the process starts the next, and is told whose step it was where
+    that may be the cause."""
     tried: list[StepPlan] = []
 
     def execute(plan: StepPlan) -> StepResult:
         tried.append(plan)
-        raise RankLost("rank 1 ended by signal 9")
+        raise error
 
     ledger.create(tmp_path / "ledger")
     ours, theirs = socket.socketpair()
@@ -80,9 +87,9 @@ def test_a_rank_that_is_gone_ends_the_process(loaded: Any, tmp_path: Path) -> No
         worker = Worker(watched, Ledger(tmp_path / "ledger"), theirs, cast(Any, None), inbox)
         params = SamplingParams(temperature=0, max_tokens=3, seed=1)
         ours.sendall(frame(Add(7, [5, 6, 7], params, 0, None, 0.0, None)))
-        with pytest.raises(RankLost, match="rank 1 ended by signal 9"):
+        with pytest.raises(type(error), match=str(error)):
             worker.serve()
-    assert len(tried) == 1
+    assert len(tried) == 1 and ledger.read(tmp_path / "ledger") == suspects
 
 
 def _tokens(connection: socket.socket, num: int) -> list[int]:

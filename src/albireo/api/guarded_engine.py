@@ -9,8 +9,8 @@ nothing: the same bits go into the same slots.
 
 A device that is out of memory is another matter: as a rule nobody is to blame. The step is tried once more without the
 last sequence of it, which sits that step out; if the device is still out of memory, that one ends, or those that the
-error names, and the others go on. Where a process of several that compute the model is gone, nobody is, and nothing is
-tried: the error is for whoever can load the model again.
+error names, and the others go on. Where the GPU is lost to the process, or a process of several that compute the model
+is gone, nothing is tried: the error is for whoever can load the model again.
 
 Parameters that leave no token to draw are nobody's fault but their caller's: that sequence ends at once, and one line
 says so.
@@ -27,7 +27,7 @@ from albireo.engine.engine import Engine
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, OutOfMemory, RankLost
+from albireo.errors import DeviceLost, InvalidParams, OutOfMemory
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 
@@ -36,7 +36,7 @@ _SEQUENCE = re.compile(r"\bsequence (\d+)\b")
 
 
 class GuardedEngine:
-    """Invariant: step() never raises what execute() raised, but for RankLost; whoever is to blame has an update with
+    """Invariant: step() never raises what execute() raised, but for DeviceLost; whoever is to blame has an update with
     reason "error".
 
     Attributes:
@@ -57,12 +57,12 @@ class GuardedEngine:
         self._plan: StepPlan | None = None
 
     def step(self) -> list[SequenceUpdate]:
-        """Engine.step(), or the ends of those that it failed for. Raises: RankLost."""
+        """Engine.step(), or the ends of those that it failed for. Raises: DeviceLost."""
         self._plan = None
         left_out = None
         try:
             return self.engine.step()
-        except RankLost:
+        except DeviceLost:
             raise
         except OutOfMemory as error:
             left_out = self.engine.leave_out_last()
@@ -76,7 +76,7 @@ class GuardedEngine:
             _LOG.warning("a step failed and is tried once more: %s", error)
         try:
             return self.engine.step()
-        except RankLost:
+        except DeviceLost:
             raise
         except OutOfMemory as error:
             _LOG.error("a step failed twice: %s", error)
@@ -124,6 +124,8 @@ def _first_guilty(plan: StepPlan, execute: Callable[[StepPlan], StepResult]) -> 
         middle = (passes + fails) // 2
         try:
             execute(beginning(plan, middle))
+        except DeviceLost:
+            raise
         except Exception:
             fails = middle
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from albireo.engine_process.ledger import Ledger
+from albireo.errors import DeviceLost, RankLost
 from albireo.step import StepPlan, StepResult
 
 
@@ -27,14 +28,17 @@ class NotingExecutor:
         self._ledger = ledger
 
     def __call__(self, plan: StepPlan) -> StepResult:
-        """As the model's execute()."""
+        """As the model's execute(). Where the GPU is lost the process ends, and the ledger says in whose step."""
         num_next = sum(len(work.token_ids) == 1 + work.num_drafts and bool(work.samples) for work in plan.work)
         self.num_output = num_next
         self.num_prompt = plan.num_tokens - plan.num_drafts - num_next
         try:
             result = self._one_by_one(plan) if self.is_careful else self._together(plan)
-        finally:
-            self._ledger.note(())
+        except BaseException as error:
+            if not isinstance(error, DeviceLost) or isinstance(error, RankLost):
+                self._ledger.note(())
+            raise
+        self._ledger.note(())
         if plan.num_drafts:
             self.num_output += len(result.tokens) - sum(len(work.samples) for work in plan.work)
         return result

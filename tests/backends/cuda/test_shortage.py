@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.shortage import frees_cache
-from albireo.errors import OutOfMemory
+from albireo.errors import DeviceLost, OutOfMemory
 
 
 class Held:
@@ -67,3 +67,23 @@ def test_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert step(False) == 3
     with pytest.raises(RuntimeError, match="illegal memory access"):
         step(True)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_gpu_that_answers_nothing_any_more(is_lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an access that is not allowed every call fails; a launch that is refused is an error by itself."""
+
+    def synchronize() -> None:
+        if is_lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+
+    @frees_cache
+    def collect() -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported")
+
+    words = "lost to this process: CUDA error: unspecified launch failure; the model is" if is_lost else "^CUDA error"
+    with pytest.raises(DeviceLost if is_lost else RuntimeError, match=words):
+        collect()

@@ -40,7 +40,7 @@ from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.layer_runs import layer_runs
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
-from albireo.errors import InvariantError, RankLost
+from albireo.errors import DeviceLost, InvariantError
 from albireo.graph.program import Program
 from albireo.step import SampleTask
 
@@ -311,7 +311,7 @@ class CudaModel:
         try:
             with self._together("record", bucket):
                 self.record(bucket)
-        except RankLost:
+        except DeviceLost:
             raise
         except Exception as error:
             self._recordings.give_up(bucket, error)

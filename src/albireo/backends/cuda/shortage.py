@@ -1,4 +1,5 @@
 """What becomes of a GPU that is out of memory in a step: torch's cache is emptied, and the step fails as OutOfMemory.
+And of one that is lost: behind an access that is not allowed, say, every call of the process fails, whatever it asks.
 
 Used by model.py around everything that reaches the GPU, and where a model goes to sleep (api/sleeping.py). Does not
 know who is to do without (api/guarded_engine.py).
@@ -12,14 +13,15 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from albireo.errors import OutOfMemory
+from albireo.errors import DeviceLost, OutOfMemory
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
-    """The same, but torch's, Triton's and the driver's error is OutOfMemory, raised once torch's cache is emptied."""
+    """The same, but torch's, Triton's and the driver's error is OutOfMemory, raised once torch's cache is emptied; and
+    DeviceLost where the GPU answers nothing any more."""
 
     @wraps(reach)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -27,6 +29,11 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
             return reach(*args, **kwargs)
         except RuntimeError as error:
             if not _is_shortage(error):
+                if _is_lost():
+                    why = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise DeviceLost(
+                        f"the GPU is lost to this process: {why}; the model is to be loaded again"
+                    ) from error
                 raise
             words = str(error).splitlines()[0]
         # Not while the error is held: its traceback holds tensors of the step.
@@ -39,6 +46,17 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
 def empty_cache() -> None:
     """Give the driver what torch keeps of tensors that are gone."""
     torch.cuda.empty_cache()
+
+
+def _is_lost() -> bool:
+    """Whether nothing can be asked of the GPU any more: an error of one call alone does not come again."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _is_shortage(error: BaseException | None) -> bool:

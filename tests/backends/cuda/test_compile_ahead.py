@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import triton
 
 from albireo.api.compile_ahead import main
 from albireo.api.compiled import compile_all
@@ -18,10 +20,14 @@ from albireo.api.compiling import Compiling, compiling
 from albireo.api.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
 from albireo.api.source import open_source
-from albireo.backends.cuda import absent_gpu
+from albireo.backends.cuda import absent_gpu, placed_program
 from albireo.backends.cuda import compile_ahead as ahead
+from albireo.backends.cuda.attention_plan import WorkList, plan_attention
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.endings import Endings
+from albireo.backends.cuda.placed_program import PlacedProgram
+from albireo.backends.cuda.step import DeviceStep
 from albireo.config import EngineConfig
 from albireo.graph.program import Program
 from albireo.models import load_architecture
@@ -160,3 +166,37 @@ def test_who_does_not_end_is_ended(cache: Path, model: tuple[Path, Program], cap
         begun.wait(seconds=0.0)
     assert process.returncode == -9 and "not done after 0 s" in caplog.messages[0]
     assert not (cache / "done").exists()
+
+
+def test_every_list_of_work_is_made_by_a_kernel_that_is_there(
+    model: tuple[Path, Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of attention of any step: what its kernel is made for are the rows of a tile, and sequences to a power of two."""
+    config = replace(CONFIG, max_num_seqs=256, max_num_batched_tokens=8192, enable_lora=False)
+    graph = open_source(model[0], config).graph(64)
+    program = compile_program(graph, config, 64, catalog=CudaCatalog(CHIP.capability))
+    empty = ahead.empty_model(program, 64)
+    (shape,) = empty.placed.scratch.work
+    made: set[tuple[int, int]] = set()
+
+    def listed(step: DeviceStep, work: WorkList) -> None:
+        made.add(kind(step.sizes["T"], step.sizes["B"]))
+
+    def kind(tokens: int, size: int) -> tuple[int, int]:
+        return plan_attention(shape, tokens, size).tile_rows, max(16, triton.next_power_of_2(size))
+
+    def alone(placed: PlacedProgram, step: DeviceStep, _: object = None) -> None:
+        for work in placed.scratch.work.values():
+            listed(step, work)
+
+    monkeypatch.setattr(ahead, "build_work_list", listed)
+    monkeypatch.setattr(placed_program, "feed_drawn", lambda *_: None)
+    monkeypatch.setattr(PlacedProgram, "launch", alone)
+    monkeypatch.setattr(Endings, "launches", lambda *_: lambda: None)
+    monkeypatch.setattr(Endings, "judge", lambda *_: None)
+    ahead.launch_all(empty)
+    steps = {(size, size) for size in empty._buckets.sizes}
+    steps |= set(product(empty._buckets.tokens, empty._buckets.sequences))
+    steps |= {(tokens, size) for tokens in (1100, 3000, 8192) for size in range(1, 257)}
+    wanted = {kind(*step) for step in steps}
+    assert wanted <= made, wanted - made

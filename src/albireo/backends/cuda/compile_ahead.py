@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.endings import WHOLE
 from albireo.backends.cuda.expert_plan import plan_for
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates, taps_of
+from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.peers import AbsentPeers, Seat
@@ -32,6 +34,8 @@ _NOWHERE = torch.device("meta")
 _SIZES = (1, 16, 32, 64, 128, 256)
 #: Tokens and sequences of steps with prompts: short ones, split sums, sums in registers and in memory.
 _MIXED = ((96, 16), (256, 16), (384, 16), (1024, 64))
+#: Sequences of which lists of work are made by one kernel, and by another from there on.
+_LISTED = tuple(1 << i for i in range(4, 14))
 _NUM_BLOCKS = 64
 
 
@@ -152,9 +156,21 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     yield from (_bucket(model, bucket) for bucket in _of_experts(model))
     for tokens in dict.fromkeys((min(1500, most_tokens), most_tokens)):
         yield _step(model, {"T": tokens, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0}, DRAWS)
+    for num in dict.fromkeys((*(num for num in _LISTED if num < most_seqs), most_seqs)):
+        yield partial(_list_work, model, num)
     # the trial step of the largest size, and what it has of drafts
     yield _step(model, model.placed.maxima, WHOLE)
     yield lambda: model.placed.endings.judge(model.placed.maxima, 1)
+
+
+def _list_work(model: CudaModel, most: int) -> None:
+    """Lists of work of `most` sequences, or of more than half as many: each size of tiles has a kernel of its own."""
+    most_tokens, size = model.program.maxima["T"], min(most, model.placed.maxima["B"])
+    steps = {(size << i, size) for i in range(most_tokens.bit_length()) if size << i <= most_tokens}
+    for tokens, sequences in sorted(steps | {(most_tokens, most // 2 + 1)}):
+        step = model.placed.staging.step(model.program.sizes({"T": tokens, "B": sequences, "R": 0, "G": 0, "S": 0}))
+        for work in model.placed.scratch.work.values():
+            build_work_list(step, work)
 
 
 def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:

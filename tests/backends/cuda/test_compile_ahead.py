@@ -200,3 +200,18 @@ def test_every_list_of_work_is_made_by_a_kernel_that_is_there(
     steps |= {(tokens, size) for tokens in (1100, 3000, 8192) for size in range(1, 257)}
     wanted = {kind(*step) for step in steps}
     assert wanted <= made, wanted - made
+
+
+def test_what_launches_a_kernel_is_kept_where_a_triton_compiles_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3.6 and older. Where it cannot be made here that is nobody's problem yet."""
+    made: list[tuple[str, str]] = []
+
+    def launcher(source: str, metadata: str) -> None:
+        made.append((source, metadata))
+        raise AssertionError("libcuda.so cannot found!")
+
+    monkeypatch.setattr(absent_gpu.nvidia, "make_launcher", None, raising=False)
+    monkeypatch.setattr(absent_gpu.nvidia, "CudaLauncher", launcher)
+    gpu = absent_gpu.AbsentGpu(CHIP)
+    gpu.launcher_cls("source", "metadata")(1, 1, 1)
+    assert made == [("source", "metadata")] and gpu.num_launches == 1

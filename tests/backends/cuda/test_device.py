@@ -15,8 +15,26 @@ from albireo.backends.cuda import device
 from albireo.errors import ConfigError
 
 
+class Driver:
+    """Triton's, which compiles a C file when it is first asked for."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    @property
+    def active(self) -> SimpleNamespace:
+        if self._error is not None:
+            raise self._error
+        return SimpleNamespace(utils=None)
+
+
 def pretend(
-    monkeypatch: pytest.MonkeyPatch, *, torch_cuda: str | None = "12.8", has_gpu: bool = True, capability: Any = (9, 0)
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    torch_cuda: str | None = "12.8",
+    has_gpu: bool = True,
+    capability: Any = (9, 0),
+    driver_error: Exception | None = None,
 ) -> None:
     cuda = SimpleNamespace(
         is_available=lambda: has_gpu,
@@ -27,7 +45,8 @@ def pretend(
     torch = SimpleNamespace(__version__="2.13.0", version=SimpleNamespace(cuda=torch_cuda), cuda=cuda)
     monkeypatch.setattr(device, "driver_version", lambda: "12.8")
     monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.9.0"))
+    runtime = SimpleNamespace(driver=Driver(driver_error))
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.9.0", runtime=runtime))
     monkeypatch.setattr(device, "find_spec", lambda name: object())
 
 
@@ -44,6 +63,11 @@ def test_a_gpu_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"torch_cuda": None}, "torch 2.13.0 is a build for the CPU", "install torch for CUDA 12.8"),
         ({"has_gpu": False}, "torch for CUDA 12.8 finds no GPU", "CUDA_VISIBLE_DEVICES"),
         ({"capability": (7, 5)}, "compute capability 7.5, 8.0 is the least", "A100"),
+        (
+            {"driver_error": RuntimeError("Failed to find C compiler.\nPlease specify")},
+            "Triton cannot build what launches kernels (RuntimeError: Failed to find C compiler.)",
+            "apt install gcc python3-dev",
+        ),
     ],
 )
 def test_what_is_wrong_comes_with_a_fix(

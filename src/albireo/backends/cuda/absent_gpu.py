@@ -7,12 +7,14 @@ load.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia import driver as nvidia
 
 from albireo.backends.cuda.chip import Absent, Chip
 
@@ -75,7 +77,17 @@ class AbsentGpu:
         return 1, 1, 0, 0, _MOST_THREADS
 
     def launcher_cls(self, source: Any, metadata: Any) -> Any:
+        _keep_launcher(source, metadata)
+
         def launch(*args: Any) -> None:
             self.num_launches += 1
 
         return launch
+
+
+def _keep_launcher(source: Any, metadata: Any) -> None:
+    """Of Triton 3.6 and older, what launches a kernel is a C function of its own, compiled and kept as kernels are."""
+    if hasattr(nvidia, "make_launcher"):
+        # where there is no driver to link with, or no compiler, whoever launches it is told
+        with suppress(Exception):
+            nvidia.CudaLauncher(source, metadata)

@@ -75,7 +75,7 @@ def num_gpus() -> int:
 
 
 def gpu_facts() -> GpuFacts:
-    """Look, in the order in which things go wrong: driver, packages, torch's build, GPU, capability."""
+    """Look, in the order in which things go wrong: driver, packages, torch's build, GPU, capability, C compiler."""
     driver = driver_version()
     if driver is None:
         return GpuFacts(problem="there is no NVIDIA driver (libcuda.so.1)", fix="install the driver")
@@ -114,6 +114,16 @@ def _with_torch(driver: str) -> GpuFacts:
             facts,
             problem=f"{facts.name} has compute capability {capability[0]}.{capability[1]}, {least} is the least",
             fix="use an A100, RTX 30 or newer GPU",
+        )
+    try:
+        # once on a machine Triton compiles what launches kernels, in C; what came of it is in its cache
+        _ = triton.runtime.driver.active.utils
+    except Exception as error:
+        words = (str(error).splitlines() or [""])[0]
+        return replace(
+            facts,
+            problem=f"Triton cannot build what launches kernels ({type(error).__name__}: {words[:200]})",
+            fix="install a C compiler and Python's headers (Debian, Ubuntu: apt install gcc python3-dev)",
         )
     return facts
 

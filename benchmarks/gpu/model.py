@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from albireo.backends.cuda.kv import DeviceKV
     from albireo.backends.cuda.model import CudaModel
     from albireo.backends.step_inputs import StepInputs
+    from albireo.graph.program import Program
 
 LLAMA_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -77,6 +78,38 @@ def encoding_of(encoding: str) -> Callable[[str, str | None], str | None]:
     return lambda name, role: None if role in ("vocab", "router") else encoding
 
 
+def program_of(
+    setup: Setup,
+    weights: str,
+    maxima: Mapping[str, int],
+    max_positions: int,
+    layers: int | None = None,
+    kv_dtype: str | None = None,
+) -> Program:
+    """What random_model() is made of."""
+    from albireo.backends.cuda.catalog import CudaCatalog
+    from albireo.compiler.passes import choose_precision
+    from albireo.compiler.pipeline import compile_graph
+    from albireo.models import build_graph, load_architecture
+    from albireo.models.config import parse_config
+
+    config = {**LLAMA_8B, **setup.pick({}, _TINY)}
+    if layers is not None:
+        config["num_hidden_layers"] = setup.pick(layers, 1)
+    graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
+    encoding = ENCODINGS[weights]
+    if encoding is not None:
+        choose_precision.run(graph, encoding_of(encoding), weights == "fp8-a16")
+    return compile_graph(
+        graph,
+        CudaCatalog(setup.chip.capability),
+        maxima=maxima,
+        block_size=BLOCK_SIZE,
+        max_positions=max_positions,
+        kv_dtype=kv_dtype,
+    )
+
+
 def random_model(
     setup: Setup,
     weights: str,
@@ -90,30 +123,11 @@ def random_model(
     num_host_blocks: int = 0,
 ) -> CudaModel:
     """weights: one of ENCODINGS. maxima: of T, R and G. The others are those of CudaModel."""
-    from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.constants import rope_constant
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.model import CudaModel
-    from albireo.compiler.passes import choose_precision
-    from albireo.compiler.pipeline import compile_graph
-    from albireo.models import build_graph, load_architecture
-    from albireo.models.config import parse_config
 
-    config = {**LLAMA_8B, **setup.pick({}, _TINY)}
-    if layers is not None:
-        config["num_hidden_layers"] = setup.pick(layers, 1)
-    graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
-    encoding = ENCODINGS[weights]
-    if encoding is not None:
-        choose_precision.run(graph, encoding_of(encoding), weights == "fp8-a16")
-    program = compile_graph(
-        graph,
-        CudaCatalog(setup.chip.capability),
-        maxima=maxima,
-        block_size=BLOCK_SIZE,
-        max_positions=max_positions,
-        kv_dtype=kv_dtype,
-    )
+    program = program_of(setup, weights, maxima, max_positions, layers, kv_dtype)
     matrices, vectors = {}, {}
     for seed, (name, constant) in enumerate(program.constants.items()):
         definition = constant.definition

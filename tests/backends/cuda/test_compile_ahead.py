@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import triton
 
 from albireo.api.compile_ahead import main
@@ -24,8 +25,9 @@ from albireo.backends.cuda import absent_gpu, placed_program
 from albireo.backends.cuda import compile_ahead as ahead
 from albireo.backends.cuda.attention_plan import WorkList, plan_attention
 from albireo.backends.cuda.catalog import CudaCatalog
-from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.chip import Absent, Chip
 from albireo.backends.cuda.endings import Endings
+from albireo.backends.cuda.kernels.parts import overlap
 from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.step import DeviceStep
 from albireo.config import EngineConfig
@@ -215,3 +217,14 @@ def test_what_launches_a_kernel_is_kept_where_a_triton_compiles_one_for_each(mon
     gpu = absent_gpu.AbsentGpu(CHIP)
     gpu.launcher_cls("source", "metadata")(1, 1, 1)
     assert made == [("source", "metadata")] and gpu.num_launches == 1
+
+
+def test_linears_that_start_early_do_so_where_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is launched for a GPU that is absent is told what it would be told there."""
+    monkeypatch.setattr(overlap, "ENABLED", True)
+    monkeypatch.setattr(overlap, "INTERPRETED", False)
+    found = []
+    for capability in (80, 90):
+        monkeypatch.setattr(Absent, "chip", Chip(132, capability))
+        found.append(overlap.lines_ahead(torch.device("meta")))
+    assert found == [0, overlap.LINES]

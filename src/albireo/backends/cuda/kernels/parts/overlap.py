@@ -9,13 +9,12 @@ before. Kernels launched otherwise wait for everything, as ever.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERPRETED
 
 #: Whether linears of few tokens start early, where the GPU can. Not measured yet, so not.
@@ -27,12 +26,7 @@ _LINE = tl.constexpr(128)
 
 def lines_ahead(device: torch.device) -> int:
     """LINES where kernels are to be launched so (launch_pdl), else 0."""
-    return LINES if ENABLED and not INTERPRETED and device.type == "cuda" and _can(device.index or 0) else 0
-
-
-@cache
-def _can(index: int) -> bool:
-    return bool(torch.cuda.get_device_capability(index) >= (9, 0))
+    return LINES if ENABLED and not INTERPRETED and chip_of(device).capability >= 90 else 0
 
 
 @triton.jit

@@ -13,8 +13,8 @@ something is missing).
 
 - numbers: is everything right? Every kernel against torch in float64, requests against numpy and against themselves,
   swapping. Then how fast: ceilings, decode, prefill, attention, drawing, recording.
-- engine: throughput through the scheduler beside TensorRT-LLM's table, how busy the GPU is while a server streams, and
-  transformers on the same GPU.
+- engine: kernels of a step by CUPTI; throughput through the scheduler beside TensorRT-LLM's table, how busy the GPU is
+  while a server streams, and transformers on the same GPU.
 - constants: what stands in the code as a guess; each line `verdict` says where, the best value, the one now, the gain.
 - ranks: the bundled model on two GPUs and four. Needs albireo with its native core.
 

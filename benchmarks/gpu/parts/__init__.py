@@ -27,7 +27,8 @@ PARTS = {
     "expert_speed": 25,
     "sampling": 40,
     "graphs": 50,
-    "throughput": 330,
+    "breakdown": 35,
+    "throughput": 300,
     "busy": 100,
     "transformers": 155,
     "early": 65,
@@ -66,7 +67,7 @@ CALLS = {
         ("sampling",),
         ("graphs",),
     ),
-    "engine": (("throughput",), ("busy",), ("transformers",)),
+    "engine": (("breakdown",), ("throughput",), ("busy",), ("transformers",)),
     "constants": (
         ("early",),
         ("attention_launches",),

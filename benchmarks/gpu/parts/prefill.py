@@ -35,6 +35,9 @@ def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
     families = ("linear", "linear_norm", "qkv_rope_kv")
     linears = [call for call in model.program.calls if call.family in families and call.rows == "T"]
     per_token = sum(2 * constants[call.args["weight"]].rows * constants[call.args["weight"]].cols for call in linears)
+    attention = [call for call in model.program.calls if call.family == "attention"]
+    # scores, and what they weigh, of half of all pairs
+    per_pair = sum(2 * call.attrs["num_heads"] * call.attrs["head_dim"] for call in attention)
     for length in lengths:
         step = make_step(length, 0, 1, vocab)
         model.run(step)
@@ -44,7 +47,10 @@ def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
             model.run(step)
             times.append(time.perf_counter() - start)
         seconds = statistics.median(times)
-        note = f"{seconds * 1e3:.2f} ms, {per_token * length / seconds / 1e12:.0f} TFLOP/s in linears alone"
+        rate, both = (
+            products / seconds / 1e12 for products in (per_token * length, per_token * length + per_pair * length**2)
+        )
+        note = f"{seconds * 1e3:.2f} ms, {rate:.0f} TFLOP/s in linears alone, {both:.0f} with attention"
         yield Row(f"{weights} prompt of {length}", length / seconds, "tok/s", note)
     if not setup.is_dry and weights == "bf16":
         rate = _product_rate(setup)

@@ -53,7 +53,13 @@ class Results:
         """Wait, and give the arrays."""
         if ticket.event is not None:
             ticket.event.synchronize()
-        return {name: self._host(ticket.turn, name)[:rows].numpy() for name, rows in ticket.rows.items()}
+        return {name: self._received(ticket.turn, name, rows) for name, rows in ticket.rows.items()}
+
+    def _received(self, turn: int, name: str, rows: int) -> NDArray[Any]:
+        if rows:
+            return self._host(turn, name)[:rows].numpy()
+        like = self._like[name]
+        return torch.zeros((0, *like.shape[1:]), dtype=like.dtype).numpy()
 
     def _host(self, turn: int, name: str) -> torch.Tensor:
         rooms = self._sets[turn]

@@ -7,6 +7,7 @@ server. Knows token ids only: no text, no HTTP; grammars are compiled beside the
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -49,7 +50,9 @@ from albireo.engine_process.messages import (
     frame,
 )
 from albireo.engine_process.watcher import Watcher
-from albireo.errors import EngineError, InvalidParams, RequestError
+from albireo.errors import DeviceLost, EngineError, InvalidParams, RankLost, RequestError
+
+_LOG = logging.getLogger(__name__)
 
 
 def run(socket_path: str, ledger_path: str) -> None:
@@ -73,9 +76,24 @@ def run(socket_path: str, ledger_path: str) -> None:
         grammars = Grammars(lambda: vocabulary_of(loaded), inbox.put, ledger)
         worker = Worker(loaded, ledger, connection, grammars, inbox)
         worker.tell(_ready(loaded))
-        worker.serve()
+        serve(worker)
     # A server that was killed leaves the directory of its socket behind.
     shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
+
+
+def serve(worker: Worker) -> None:
+    """Until the client is gone, or the GPU: then the process ends here and now, with a status of its own.
+
+    The client ends whoever closes the socket, which looks like an end from outside; and what is torn down would ask the
+    GPU once more. Raises: RankLost, whose processes are to be ended first.
+    """
+    try:
+        worker.serve()
+    except RankLost:
+        raise
+    except DeviceLost as error:
+        _LOG.error("the engine process ends: %s", error)
+        os._exit(1)
 
 
 def _load(start: Start, connection: socket.socket) -> Loaded:

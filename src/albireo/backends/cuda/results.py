@@ -56,10 +56,10 @@ class Results:
         return {name: self._received(ticket.turn, name, rows) for name, rows in ticket.rows.items()}
 
     def _received(self, turn: int, name: str, rows: int) -> NDArray[Any]:
-        if rows:
-            return self._host(turn, name)[:rows].numpy()
         like = self._like[name]
-        return torch.zeros((0, *like.shape[1:]), dtype=like.dtype).numpy()
+        found = self._host(turn, name)[:rows] if rows else torch.zeros((0, *like.shape[1:]), dtype=like.dtype)
+        array: NDArray[Any] = found.numpy()
+        return array
 
     def _host(self, turn: int, name: str) -> torch.Tensor:
         rooms = self._sets[turn]

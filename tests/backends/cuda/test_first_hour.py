@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 GPU = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu"
-#: What Python reads as it begins: kernels are interpreted as tests have it, in the script, which does not need the
-#: native core either, and in its server's engine.
+#: What Python reads as it begins: kernels are interpreted as tests have it, in the script and in its server's engine,
+#: neither of which needs the native core.
 SITE = f"""
 import os, sys
 scripts = [word.rpartition("/")[2] for word in sys.orig_argv]
@@ -21,9 +21,9 @@ if "first_hour.py" in scripts or "random_worker.py" in scripts:
     sys.path.insert(0, {str(GPU.parents[1] / "tests")!r})
     from backends.cuda.interpreter import hasten
     hasten()
+    sys.modules["albireo._native"] = None
 if "first_hour.py" in scripts:
     os.nice(10)
-    sys.modules["albireo._native"] = None
 """
 
 

@@ -33,6 +33,7 @@ REPRESENTATIVES = {
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
     "opt": "learned positions, relu; a norm that subtracts the mean and has neither weight nor bias",
+    "bloom": "scores that fall with distance; a norm of embeddings",
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
@@ -68,6 +69,7 @@ IN_ANOTHER_ORDER = {
     "apertus": "xIELU, whose numbers are of a layer",
     "afmoe": "an FFN's and experts' sum before it is normed",
     "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
+    "mpt": "a norm that subtracts the mean and adds nothing, in front of each block",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
@@ -139,6 +141,8 @@ def _said(op: str, attrs: dict[str, Any]) -> str:
 
 def _kind_of(op: str, key: str, attrs: dict[str, Any]) -> str | None:
     value = attrs[key]
+    if key == "slopes":
+        return "some"
     if key in _SIZES:
         return None
     if key == "num_heads" and op in ("rms_norm", "head_norm"):

@@ -195,6 +195,22 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
     return _ends(c, layers)
 
 
+def _phimoe(c: Mapping[str, Any]) -> Shapes:
+    e, f, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _attention(c, f"{h}.self_attn", bias, bias)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            layers |= _module(f"{h}.{norm}", (e,), True)
+        layers[f"{h}.block_sparse_moe.gate.weight"] = (c["num_local_experts"], e)
+        for expert in range(c["num_local_experts"]):
+            m = f"{h}.block_sparse_moe.experts.{expert}"
+            layers |= {f"{m}.{w}.weight": (f, e) for w in ("w1", "w3")} | {f"{m}.w2.weight": (e, f)}
+    shapes = _ends(c, layers) | {"model.norm.bias": (e,)}
+    return shapes | ({"lm_head.bias": (c["vocab_size"],)} if c["lm_head_bias"] else {})
+
+
 def _llama4(c: Mapping[str, Any]) -> Shapes:
     e, width, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
     layers: Shapes = {}
@@ -235,4 +251,5 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
     "llama4_text": _llama4,
+    "phimoe": _phimoe,
 }

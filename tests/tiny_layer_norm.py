@@ -15,8 +15,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 #: Architectures whose norms subtract the mean.
 LAYER_NORMS = (
-    *("codegen", "cohere", "cohere2", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "jais2"),
-    *("nemotron", "olmo", "opt", "phi", "stablelm", "starcoder2"),
+    *("bloom", "codegen", "cohere", "cohere2", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "jais2"),
+    *("mpt", "nemotron", "olmo", "opt", "phi", "stablelm", "starcoder2"),
 )
 _OF_GPT = {
     "hidden_size": "n_embd",
@@ -30,10 +30,17 @@ KEYS = {
     **dict.fromkeys(("codegen", "gpt2", "gpt_bigcode", "gptj"), _OF_GPT),
     "gpt_neo": {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
     "opt": {"intermediate_size": "ffn_dim"},
+    "bloom": {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "seq_length"},
+    "mpt": {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "max_position_embeddings": "max_seq_len",
+    },
     "falcon": {"intermediate_size": "ffn_hidden_size"},
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
-_WITHOUT_KV_HEADS = ("codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "gpt_neox", "falcon")
+_WITHOUT_KV_HEADS = ("bloom", "mpt", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "gpt_neox", "falcon")
 
 
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +53,10 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found.pop("num_key_value_heads", None)
     if kind == "opt" and "hidden_size" in found:
         found["word_embed_proj_dim"] = found["hidden_size"]
-    if kind in ("gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):  # which rotate nothing
+    if kind in ("bloom", "mpt"):  # whose FFNs are four times as wide as they are, whatever is said
+        found.pop("intermediate_size", None)
+    # which rotate nothing
+    if kind in ("bloom", "mpt", "gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):
         found.pop("rope_scaling", None)
     return {**config, **found}
 
@@ -145,6 +155,34 @@ def _falcon(c: Mapping[str, Any]) -> Shapes:
     return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
 
 
+def _bloom(c: Mapping[str, Any]) -> Shapes:
+    e, t = c["hidden_size"], "transformer"
+    shapes: Shapes = {f"{t}.word_embeddings.weight": (c["vocab_size"], e)}
+    shapes |= _with_bias(f"{t}.word_embeddings_layernorm", (e,), True)
+    for i in range(c["n_layer"]):
+        h = f"{t}.h.{i}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
+        shapes |= _with_bias(f"{h}.self_attention.query_key_value", (3 * e, e), True)
+        shapes |= _with_bias(f"{h}.self_attention.dense", (e, e), True)
+        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (4 * e, e), True)
+        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, 4 * e), True)
+    shapes |= _with_bias(f"{t}.ln_f", (e,), True)
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
+
+
+def _mpt(c: Mapping[str, Any]) -> Shapes:
+    e, t = c["d_model"], "transformer"
+    shapes: Shapes = {f"{t}.wte.weight": (c["vocab_size"], e)}
+    for i in range(c["n_layers"]):
+        h = f"{t}.blocks.{i}"
+        shapes |= {f"{h}.norm_{n}.weight": (e,) for n in (1, 2)}
+        shapes |= {f"{h}.attn.Wqkv.weight": (3 * e, e), f"{h}.attn.out_proj.weight": (e, e)}
+        shapes |= {f"{h}.ffn.up_proj.weight": (4 * e, e), f"{h}.ffn.down_proj.weight": (e, 4 * e)}
+    shapes[f"{t}.norm_f.weight"] = (e,)
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
+
+
 def _of_model(c: Mapping[str, Any]) -> Shapes:
     """phi, starcoder2, stablelm and cohere, whose names begin with model.layers."""
     kind, e, f = c["model_type"], c["hidden_size"], c["intermediate_size"]
@@ -179,6 +217,8 @@ _OF = {
     "gpt2": _gpt2,
     "opt": _opt,
     "gpt_neox": _gpt_neox,
+    "bloom": _bloom,
     "falcon": _falcon,
+    "mpt": _mpt,
     **dict.fromkeys(("phi", "starcoder2", "stablelm", "cohere"), _of_model),
 }

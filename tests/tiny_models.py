@@ -54,6 +54,7 @@ MIXTURES = (
     "mixtral",
     "nemotron_h",
     "olmoe",
+    "phimoe",
     "qwen2_moe",
     "qwen3_5_moe_text",
     "qwen3_moe",

@@ -67,7 +67,7 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "has_values",  "y_stride",   "kv_group",      "gated",
                                        "dt",          "skip",       "dt_least",      "dt_most",
                                        "both_ways",   "distances",  "num_distances", "first_key",
-                                       "num_keys"};
+                                       "num_keys",    "margin",     "slopes"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -91,6 +91,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.num_distances = get<int64_t>(d, "num_distances", 0);
   if (a.distances && (a.num_distances < 1 || a.num_distances % 2 == 0 || get<float>(d, "softcap", 0.0f) > 0))
     throw std::invalid_argument("distances are an odd number, and scores that they are added to are not capped");
+  a.slopes = address<const float>(d, "slopes");
+  if (a.slopes && (a.distances || get<float>(d, "softcap", 0.0f) > 0 || get<int32_t>(d, "both_ways", 0) > 0))
+    throw std::invalid_argument("slopes are of causal rows, whose scores are not capped and have nothing else added");
   a.state = address<float>(d, "state");
   a.gates = address<const float>(d, "gates");
   a.a_log = address<const float>(d, "a_log");
@@ -167,6 +170,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.kept_groups = get<int64_t>(d, "kept_groups", 0);
   a.group_best = get<int64_t>(d, "group_best", 0);
   a.eps = get<float>(d, "eps", 0.0f);
+  a.margin = get<float>(d, "margin", 0.0f);
   a.scale = get<float>(d, "scale", 0.0f);
   a.softcap = get<float>(d, "softcap", 0.0f);
   return a;

@@ -77,8 +77,8 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.20, this albireo reads 2.0 to 2.20"),
-    ("a newer minor", put("format", "minor", value=21), VersionMismatch, "version 2.21"),
+    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.21, this albireo reads 2.0 to 2.21"),
+    ("a newer minor", put("format", "minor", value=22), VersionMismatch, "version 2.22"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
@@ -126,6 +126,9 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a layer beyond", on("attention", ("attrs", "layer"), 99), Corrupt, "read before it is written"),
     ("a layer below", on("kv_write", ("attrs", "layer"), -1), Corrupt, "layer=-1"),
     ("a text for a number", on("rms_norm", ("attrs", "eps"), "tiny"), Corrupt, "eps='tiny'"),
+    ("slopes of no head", on("attention", ("attrs", "slopes"), [0.5]), Corrupt, "1 slopes: wanted one for each of"),
+    ("a rising slope", on("attention", ("attrs", "slopes"), [-0.5, 0.5]), Corrupt, "numbers above 0, and at most 1"),
+    ("a slope that is none", on("attention", ("attrs", "slopes"), ["0.5"]), Corrupt, "must be a finite number"),
     ("a list for a number", on("rms_norm", ("attrs", "eps"), [1]), Corrupt, "eps=\\(1,\\)"),
     ("a rope of nowhere", on("rope", ("attrs", "rope"), {"rope": 7}), Corrupt, "rope=7"),
     ("a short rope", drop("ropes", 0, "inv_freq", -1), Corrupt, "pairs"),
@@ -147,6 +150,8 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
 ]
 
 PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
+    ("slopes of no head", on_call("attention", ("attrs", "slopes"), [0.5]), Corrupt, "one of each of num_heads="),
+    ("a slope for slopes", on_call("attention", ("attrs", "slopes"), 0.5), Corrupt, "must be a list of at most 4096"),
     ("an offset behind the end", put("constants", -1, "offset", value=4096 * 10**9), Corrupt, "the file at"),
     ("a negative offset", put("constants", 1, "offset", value=-4096), Corrupt, "offset=-4096"),
     ("an odd offset", put("constants", 1, "offset", value=4097), Corrupt, "multiple of 4096"),

@@ -22,6 +22,7 @@ from step_batches import Work, make_step
 from tiny_models import random_weights
 
 NUM_BLOCKS = 8
+TABLES = ("model.embed_tokens.weight", "transformer.word_embeddings.weight")
 #: kv heads as many as query heads, fewer than ranks, one.
 KV_HEADS = {
     "llama": 2,
@@ -39,6 +40,7 @@ KV_HEADS = {
     # heads that share latents
     "youtu": 8,
     "minicpm3": 8,
+    "bloom": 8,
 }
 
 
@@ -125,11 +127,11 @@ def test_the_parts_of_all_ranks_are_the_whole(model_type: str) -> None:
         cut = [g.constants[f"{name}/2"] for g in graphs if f"{name}/2" in g.constants]
         kept = sum(name in g.constants for g in graphs)
         if not cut:
-            is_whole = name == "model.embed_tokens.weight" or (model_type == "olmo2" and ".self_attn." in name)
+            is_whole = name in TABLES or (model_type == "olmo2" and ".self_attn." in name)
             is_whole |= any(part in name for part in ("q_a_proj", "c_kv_proj", "k_rope_proj"))  # latents of all heads
             assert kept == 2 and (len(value.type.dims) == 1 or is_whole)
             continue
-        assert kept == (2 if name == "model.embed_tokens.weight" else 0)
+        assert kept == (2 if name in TABLES else 0)
         axis = 1 if cut[0].constant.columns else 0
         assert sum(v.type.dims[axis] for v in cut) == value.type.dims[axis]
         if axis == 0:

@@ -55,6 +55,13 @@ def f32(*dims: int | str) -> TensorType:
         ("all_reduce", {"x": f32("T", 4), "bias": f32(3)}, {"ranks": 2}, "does not fit"),
         ("linear", {"x": f32("T", 4), "weight": f32(3, 4)}, {"n": 3}, "wanted"),
         ("route", {"x": f32("T", 4)}, {"top_k": 1, "renormalize": True, "eps": 0.1}, "the sum that sigmoids are"),
+        ("route", {"x": f32("T", 4)}, {"top_k": 1, "renormalize": True, "margin": 0.1}, "of a softmax, as they are"),
+        (
+            "route",
+            {"x": f32("T", 4), "bias": f32(4)},
+            {"top_k": 1, "renormalize": False, "margin": 0.1},
+            "of a softmax, as they are",
+        ),
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 9)}, {"state": 0}, "2 to 8 numbers a channel"),
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3), "bias": f32(3)}, {"state": 0}, r"bias float32\[3\]"),
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3)}, {"state": 0, "gated": True}, "wanted T rows of 3 x 4"),

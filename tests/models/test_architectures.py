@@ -44,7 +44,7 @@ def test_every_architecture_file_is_complete() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "bloom",
+        "no_such_model",
         "",
         "config",
         "layers",

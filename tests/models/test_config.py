@@ -56,11 +56,13 @@ def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directo
     assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
     assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
     width = of("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner") or 4 * theirs.hidden_size
-    assert (ours.intermediate_size, ours.max_position_embeddings) == (width, theirs.max_position_embeddings)
+    # BLOOM's class knows no end of its contexts
+    assert (ours.intermediate_size, ours.max_position_embeddings) == (width, of("max_position_embeddings") or 2048)
     assert ours.rms_norm_eps == (of("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") or 1e-5)
     assert ours.tie_word_embeddings == theirs.tie_word_embeddings
     act = of("hidden_act", "activation_function", "activation")
-    assert ours.hidden_act == {"gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu", "relu": "relu"}[act]
+    known = {"gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu", "relu": "relu", None: "gelu_tanh"}
+    assert ours.hidden_act == known[act]
     rope = of("rope_parameters")
     if rope:
         wanted = (rope["rope_theta"], rope.get("partial_rotary_factor", 1.0))
@@ -72,7 +74,16 @@ def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directo
     [
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
         ("opt", {"word_embed_proj_dim": 32}, "word_embed_proj_dim=32 is not supported; supported: that of hidden_size"),
-        ("falcon", {"alibi": True}, "alibi=True is not supported"),
+        (
+            "bloom",
+            {"apply_residual_connection_post_layernorm": True},
+            "'apply_residual_connection_post_layernorm': True",
+        ),
+        ("mpt", {"attn_config": {"clip_qkv": 6}}, "attn_config: .* 'clip_qkv': 6"),
+        ("mpt", {"attn_config": {"alibi": False}}, "attn_config: .* 'alibi': False"),
+        ("mpt", {"attn_config": {"attn_type": "multiquery_attention"}}, "'attn_type': 'multiquery_attention'"),
+        ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "'logit_scale': 'inv_sqrt_d_model'"),
+        ("mpt", {"no_bias": False}, "'no_bias': False"),
         ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2 is not supported"),
         ("stablelm", {"qk_layernorm": True}, "'qk_layernorm': True"),
         ("phi", {"qk_layernorm": True}, "'qk_layernorm': True"),
@@ -302,6 +313,8 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("ernie4_5_moe", {"moe_layer_start_index": 4, "moe_layer_end_index": -1}, "no layer has experts"),
         ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
         ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
+        ("phimoe", {"num_experts_per_tok": 1}, "num_experts_per_tok=1 is not supported"),
+        ("phimoe", {"router_jitter_noise": 0}, "router_jitter_noise=0 must be a number from"),
         ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
         ("hunyuan_v1_moe", {"moe_topk": [2, 1]}, r"moe_topk=\[2, 1\] is not supported; the same in every layer"),
         ("hunyuan_v1_moe", {"num_shared_expert": [2, 2]}, r"num_shared_expert=\[2, 2\] is not supported; supported: 1"),

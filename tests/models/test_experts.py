@@ -62,7 +62,7 @@ def test_experts_that_lie_in_one_tensor_are_the_same_matrices(name: str, tmp_pat
     config = tiny(name)
     make_checkpoint(tmp_path, config, seed=6)
     weights = random_weights(config, seed=6)
-    write_safetensors(tmp_path / "model.safetensors", fused_experts(weights), "float32")
+    write_safetensors(tmp_path / "model.safetensors", fused_experts(config, weights), "float32")
     with open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64)) as checkpoint:
         assert set(checkpoint.names) == set(weights)
         for each in checkpoint.names:
@@ -104,7 +104,7 @@ def test_what_transformers_writes_is_read(tmp_path: Path) -> None:
 def test_experts_that_are_no_matrices_are_refused(tmp_path: Path) -> None:
     config = tiny("qwen3_moe")
     make_checkpoint(tmp_path, config)
-    weights = fused_experts(random_weights(config, 0))
+    weights = fused_experts(config, random_weights(config, 0))
     name = "model.layers.1.mlp.experts.gate_up_proj"
     for shape in ((11, 71, 32), (11 * 72, 32)):
         write_safetensors(tmp_path / "model.safetensors", weights | {name: np.zeros(shape, np.float32)}, "float32")

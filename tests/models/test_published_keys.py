@@ -93,6 +93,23 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "minicpm3": _CODE,
     "internlm3": _CODE,
     "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},  # Phi-4-mini
+    "phimoe": {"auto_map": {"AutoModelForCausalLM": "modeling_phimoe.PhiMoEForCausalLM"}, "attention_dropout": 0.0},
+    "bloom": {
+        **{"attention_softmax_in_fp32": True, "bias_dropout_fusion": True, "masked_softmax_fusion": True},
+        **{"n_inner": None, "offset_alibi": 100, "pretraining_tp": 4, "skip_bias_add": True, "unk_token_id": 0},
+        **{"skip_bias_add_qkv": False, "slow_but_exact": False, "hidden_dropout": 0.0},
+    },
+    "mpt": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
+        **{"emb_pdrop": 0, "embedding_fraction": 1.0, "init_config": {"name": "kaiming_normal_"}, "init_device": "cpu"},
+        **{"learned_pos_emb": True, "logit_scale": None, "norm_type": "low_precision_layernorm", "resid_pdrop": 0},
+        **{"tokenizer_name": "EleutherAI/gpt-neox-20b", "verbose": 0},
+        "attn_config": {
+            **{"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0, "clip_qkv": None},
+            **{"attn_type": "multihead_attention", "attn_uses_sequence_id": False, "prefix_lm": False, "qk_ln": False},
+            "softmax_scale": None,
+        },
+    },
     "falcon": {"apply_residual_connection_post_layernorm": False, "ff_factor": 4},
     "llama": {"is_llama_config": True, "rope_interleaved": False},  # SmolLM2
     "mistral": {"neftune_noise_alpha": 5},  # fine-tunes

@@ -108,6 +108,24 @@ def test_frequencies_divided_one_by_one() -> None:
         rope_spec(replace(ours, rope=replace(rope, freq_factors=tuple(factors[1:]))), 64)
 
 
+@pytest.mark.parametrize(("max_model_len", "factor"), [(128, 1.25), (129, 1.4)])
+def test_longrope_may_say_attention_factors_by_length(max_model_len: int, factor: float) -> None:
+    """Phi-3.5-MoE's, which are what its class in transformers multiplies cosines by."""
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.phimoe.modeling_phimoe")
+    architecture = load_architecture("phimoe")
+    spec = rope_spec(parse_config(architecture.tiny, architecture.rules), max_model_len)
+    theirs = modeling.PhimoeRotaryEmbedding(modeling.PhimoeConfig(**architecture.tiny))
+    cos, _ = theirs(torch.zeros(1), torch.tensor([[0, max_model_len - 1]]))
+    assert spec.attention_factor == factor == pytest.approx(float(cos[0, 0, 0]))
+    rope = architecture.tiny["rope_scaling"]
+    missing = {key: value for key, value in rope.items() if key != "long_mscale"}
+    with pytest.raises(ModelError, match="long_mscale is missing"):
+        parse_config({**architecture.tiny, "rope_scaling": missing}, architecture.rules)
+    with pytest.raises(UnsupportedModel, match=r"'short_mscale': 1\.25"):
+        parse_config({**load_architecture("phi3").tiny, "rope_scaling": rope}, load_architecture("phi3").rules)
+
+
 @pytest.mark.parametrize("changes", [{}, {"factor": 16.0}, {"attention_factor": 1.3}])
 @pytest.mark.parametrize("max_model_len", [4096, 4097])
 def test_longrope_takes_factors_by_the_longest_sequence(max_model_len: int, changes: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
     if "kv_lora_rank" in config:
         numbers = with_up_projections_joined(config, numbers)
     is_in_turn = config["model_type"] == "gpt_oss"
-    held = interleaved_experts(config, numbers) if is_in_turn else fused_experts(numbers)
+    held = interleaved_experts(config, numbers) if is_in_turn else fused_experts(config, numbers)
     state = {name: torch.tensor(array) for name, array in held.items()}
     state |= {
         name: array[:, None] for name, array in state.items() if name.endswith(("conv1d.weight", "conv.conv.weight"))
@@ -36,12 +36,13 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
         return np.asarray(model.eval()(torch.tensor([list(ids)])).logits[0].numpy())
 
 
-def fused_experts(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fused_experts(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """With the matrices of experts under the names that transformers has for them in memory: gate and up of all as one,
     down of all as one."""
     found, experts = {}, dict[str, list[np.ndarray]]()
+    router = ".mlp.router." if config["model_type"] == "phimoe" else ".mlp.gate."
     for name, array in numbers.items():
-        name = name.replace(".block_sparse_moe.", ".mlp.")
+        name = name.replace(".block_sparse_moe.", ".mlp.").replace(".mlp.gate.", router)
         if name.endswith(".moe_statics.e_score_correction_bias"):  # of one group of experts
             name, array = name.replace(".moe_statics.", ".gate.moe_statics."), array[None]
         if ".experts." not in name:

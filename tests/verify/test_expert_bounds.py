@@ -54,6 +54,16 @@ def test_route() -> None:
     assert not is_right(node, found, ids, (powers / whole).astype(np.float32)), "not renormalized"
 
 
+def test_a_softmax_over_what_is_near() -> None:
+    x = normal(TOKENS, EXPERTS)
+    node, found = run(lambda b, v: b.route(v["x"], TOP_K, False, margin=0.5), "route", x=(x, "T"))
+    ids, weights = (each.value for each in found)
+    assert is_right(node, found, ids, weights * np.float32(1 + 2**-22))
+    assert not is_right(node, found, ids, weights * np.float32(1 + 1e-4))
+    _, all_of_it = run(lambda b, v: b.route(v["x"], TOP_K, False), "route", x=(x, "T"))
+    assert not is_right(node, found, ids, all_of_it[1].value), "of a softmax over all"
+
+
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
 def test_choices_that_are_nearly_equal_are_both_right(scores: str) -> None:
     """With a bias what is compared is rounded: experts 3 and 4 differ by less than that, the others by more; so do

@@ -33,6 +33,7 @@ struct Args {
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   const float* distances = nullptr;    // attention: [num_distances][num_heads] added to scores
   int64_t num_distances = 0;           // an odd number: the middle one is of a row's own position
+  const float* slopes = nullptr;       // attention: [num_heads] added to scores, times how far behind a row is
   char* kv = nullptr;                  // this layer's part of the KV cache
   int64_t kv_group = 0;                // which of the step's block tables its blocks are in
   const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T
@@ -73,6 +74,7 @@ struct Args {
   int32_t renormalize = 0;             // route: 1 = weights of a token add up to 1
   int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
+  float margin = 0;                                         // route: see route.h; 0: there is none
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   int64_t y_stride = 0;                  // join_heads, add_parts, row_map: likewise of y
   float eps = 0, scale = 0, softcap = 0;

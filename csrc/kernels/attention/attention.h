@@ -8,7 +8,7 @@
 // leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
 // more score in the softmax of its rows, for which there is no v. distances: [num_distances, H], odd many: what is
 // added to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the
-// ends.
+// ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t).
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that
@@ -17,8 +17,8 @@
 // head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
-// kv_shape out sinks distances num_distances num_heads window both_ways first_key num_keys scale softcap value_dim
-// x_dtype out_dtype rows gather.
+// kv_shape out sinks distances num_distances slopes num_heads window both_ways first_key num_keys scale softcap
+// value_dim x_dtype out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -42,9 +42,11 @@ struct RowBlock {
   float* q_scale;           // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
   float* p_scale;           // [rows] likewise of p, in this tile
   float* sink;              // [rows] of the row's head, where there are any, as m is
+  float* slope;             // [rows] of the row's head, where there are any
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* first;           // [rows] position that each row sees first, where that may not be 0
   int64_t* last;            // [rows] and last
+  int64_t* own;             // [rows] its own, where there are slopes
   const float** near;       // [rows] what the row's head adds to its own position, and beside it to others
   float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
   int64_t* out_at;   // [rows] element of a.out
@@ -68,8 +70,10 @@ struct RowBlock {
     q_scale = (float*)take(rows * 4);
     p_scale = (float*)take(rows * 4);
     sink = (float*)take(round_up(rows, 16) * 4);
+    slope = (float*)take(rows * 4);
     first = (int64_t*)take(rows * 8);
     last = (int64_t*)take(rows * 8);
+    own = (int64_t*)take(rows * 8);
     near = (const float**)take(rows * 8);
     distances = (float*)take(num_distances * 4);
     out_at = (int64_t*)take(rows * 8);
@@ -83,8 +87,8 @@ struct RowBlock {
     r.q += begin * Dp, r.out += begin * Wp, r.total += begin * Wp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.out_at += begin;
-    r.first += begin, r.last += begin, r.near += begin;
-    r.q_scale += begin, r.p_scale += begin, r.sink += begin;
+    r.first += begin, r.last += begin, r.own += begin, r.near += begin;
+    r.q_scale += begin, r.p_scale += begin, r.sink += begin, r.slope += begin;
     return r;
   }
 };
@@ -326,13 +330,31 @@ void add_distances(const Args& a, RowBlock<W>& r, int64_t start) {
   }
 }
 
+// scores = scale * scores + what a row's head adds for every position between
+template <class W>
+void add_slopes(const Args& a, RowBlock<W>& r, int64_t start) {
+  alignas(64) static constexpr float kPlaces[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int64_t row = 0; row < r.rows; row++) {
+    const V scale = set1(kIsWhole<W> ? r.q_scale[row] : a.scale), slope = set1(r.slope[row]);
+    for (int64_t j = 0; j < kAttentionTile; j += 16) {
+      const V away = add(load(kPlaces), set1((float)(start + j - r.own[row])));
+      float* s = r.scores + row * kAttentionTile + j;
+      store(s, fma(load(s), scale, mul(slope, away)));
+    }
+  }
+}
+
+// Whether what is added to scores has scaled them already.
+constexpr bool has_scaled(const Args& a) { return a.softcap > 0 || a.distances || a.slopes; }
+
 // Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
 ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start) {
   if (a.softcap > 0) cap_scores(a, r);
   if (a.distances) add_distances(a, r, start);
-  const bool is_scaled = a.softcap > 0 || a.distances;
+  if (a.slopes) add_slopes(a, r, start);
+  const bool is_scaled = has_scaled(a);
   const float to_log2 = is_scaled ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
   const bool is_of_row = kIsWhole<W> && !is_scaled;             // then it is in q_scale
   for (int64_t row = 0; row < r.rows && !r.has_maxima; row++) {
@@ -394,8 +416,8 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
-  r.has_maxima = kTileVectors == 4 && a.softcap == 0 && !a.distances && seen_by(a, r, 0, start).all() &&
-                 seen_by(a, r, r.rows - 1, start).all();
+  r.has_maxima =
+      kTileVectors == 4 && !has_scaled(a) && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
   t.widen_keys();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
@@ -452,7 +474,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
-    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : a.distances ? a.scale : a.scale * kLog2e);
+    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : has_scaled(a) ? a.scale : a.scale * kLog2e);
     const V by = set1(scale);
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
@@ -462,6 +484,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     r.near[i] = r.distances + head % per_token * width + width / 2;
   }
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
+  if (a.slopes) r.slope[i] = a.slopes[head], r.own[i] = position;
   r.first[i] = position - a.window + 1;
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
   r.last[i] = a.num_keys > 0 ? a.num_keys - 1 : position;

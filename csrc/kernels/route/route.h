@@ -6,9 +6,11 @@
 //   being 2, the sum of its two best; of equals the first group
 // weights[t, j] = score[ids[t, j]] / d * scale * weight[ids[t, j]]       scale 0, weight null: not multiplied
 // d = whole; where renormalize: the sum of the chosen scores, j ascending, plus eps, and at least kLeastScores
+// margin > 0: weights[t, j] = 1 / the sum, e ascending, of exp(x[t, e] - m), m = x[t, ids[t, j]], over experts e that
+//   are not chosen before and have m - x[t, e] <= margin * max(|x[t, e]|, m)
 // x [T, E] float32; bias, weight [E] float32 or none; ids [T, top_k] int32; weights [T, top_k] float32. E = k.
 // Row by row: bitwise independent of the batch. Reads: x bias weight ids pair_weights k top_k renormalize sigmoid
-// num_groups kept_groups group_best scale eps rows x_stride.
+// num_groups kept_groups group_best scale eps margin rows x_stride.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -35,6 +35,22 @@ inline void choose_in_groups(const Args& a, const float* merit, float* worth, in
   }
 }
 
+// What the choice ids[j] counts among experts that are near it and not chosen before. powers: room for E numbers.
+ALBIREO_INLINE float share_of_near(const Args& a, const float* x, const int32_t* ids, int64_t j, float* powers) {
+  const float best = x[ids[j]];
+  for (int64_t e = 0; e < a.k; e += 16) {
+    const V v = a.k - e >= 16 ? load(x + e) : load_n(x + e, a.k - e);
+    store(powers + e, exp2_v(mul(sub(v, set1(best)), set1(kLog2e))));
+  }
+  for (int64_t i = 0; i < j; i++) powers[ids[i]] = 0.0f;
+  float whole = 0.0f;
+  for (int64_t e = 0; e < a.k; e++) {
+    const float size = x[e] < 0.0f ? -x[e] : x[e];
+    if (!(best - x[e] > a.margin * (size > best ? size : best))) whole += powers[e];
+  }
+  return 1.0f / whole;
+}
+
 ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t room = round_up(a.k, 16);
   float *scores = (float*)scratch.base, *merits = scores + room;
@@ -72,7 +88,7 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
       if (whole < kLeastScores) whole = kLeastScores;
     }
     for (int64_t j = 0; j < a.top_k; j++) {
-      weights[j] = scores[ids[j]] / whole;
+      weights[j] = a.margin > 0.0f ? share_of_near(a, x, ids, j, scores) : scores[ids[j]] / whole;
       if (a.scale != 0.0f) weights[j] *= a.scale;
       if (a.weight) weights[j] *= ((const float*)a.weight)[ids[j]];
     }

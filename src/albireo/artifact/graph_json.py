@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from albireo.artifact.record import MAX_COUNT, Record, guarded, number, scalar
+from albireo.artifact.record import MAX_COUNT, Record, guarded, number, scalar, slopes
 from albireo.dtypes import SIZES
 from albireo.encodings import is_encoding
 from albireo.errors import Corrupt, InvariantError, short
@@ -204,7 +204,12 @@ def present(rule: Op | Family, record: Record) -> tuple[str, ...]:
 
 
 def _read_attrs(record: Record, rule: Op, ropes: tuple[RopeSpec, ...]) -> dict[str, Any]:
-    attrs = {name: _read_attr(record.raw(name), record.where, ropes) for name in present(rule, record)}
+    attrs = {
+        name: slopes(record.raw(name), record.where)
+        if name == "slopes"
+        else _read_attr(record.raw(name), record.where, ropes)
+        for name in present(rule, record)
+    }
     record.done()
     return attrs
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from albireo.artifact.graph_json import present, rope_from_json, rope_to_json
 from albireo.artifact.layout import sha256
-from albireo.artifact.record import MAX_COUNT, Record, guarded, scalar
+from albireo.artifact.record import MAX_COUNT, Record, guarded, scalar, slopes
 from albireo.dtypes import COMPUTE_DTYPES, SIZES
 from albireo.encodings import ENCODINGS
 from albireo.errors import Corrupt, InvariantError, short
@@ -210,11 +210,17 @@ def _read_buffer(record: Record) -> Buffer:
 def _read_call(record: Record) -> Call:
     family = record.choice("family", tuple(FAMILIES))
     attrs = record.record("attrs")
+    said: dict[str, Any] = {
+        name: (slopes if name == "slopes" else scalar)(attrs.raw(name), attrs.where)
+        for name in present(FAMILIES[family], attrs)
+    }
+    if "slopes" in said and len(said["slopes"]) != said["num_heads"]:
+        attrs.fail("slopes", said["slopes"], f"must be one of each of num_heads={said['num_heads']} heads")
     call = Call(
         family=family,
         kernel=record.text("kernel"),
         args=_read_args(record, family),
-        attrs={name: scalar(attrs.raw(name), attrs.where) for name in present(FAMILIES[family], attrs)},
+        attrs=said,
         rows=record.choice("rows", SYMBOLS),
         split=record.choice("split", SPLITS),
         barrier=record.flag("barrier"),

@@ -16,6 +16,7 @@ from albireo.errors import Corrupt, EngineError, InvariantError, VersionMismatch
 
 #: Above any size, offset or count that occurs; products of two stay far from trouble in Python's integers.
 MAX_COUNT = 2**50
+MAX_SLOPES = 2**12
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -133,6 +134,16 @@ def scalar(value: Any, where: str) -> str | float | None:
     found = number(value, where)
     if abs(found) > MAX_COUNT:
         raise Corrupt(f"{where}: {short(value)} is too large a number")
+    return found
+
+
+def slopes(value: Any, where: str) -> tuple[float, ...]:
+    """Of attention's heads. Raises: Corrupt for anything but numbers above 0."""
+    if not isinstance(value, list) or len(value) > MAX_SLOPES:
+        raise Corrupt(f"{where}: {short(value)} must be a list of at most {MAX_SLOPES} numbers")
+    found = tuple(number(each, where) for each in value)
+    if not all(0 < each <= 1 for each in found):
+        raise Corrupt(f"{where}: {short(value)} must be numbers above 0, and at most 1")
     return found
 
 

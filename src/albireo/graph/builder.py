@@ -135,7 +135,7 @@ class GraphBuilder:
         gain: Value | None = None,
         **rules: Any,
     ) -> tuple[Value, Value]:
-        """rules: those of scores, num_groups, kept_groups, group_best and factor that say something, see ops."""
+        """rules: optional attributes that say something, see ops."""
         given = {"x": x, "bias": bias, "gain": gain}
         inputs = {role: value for role, value in given.items() if value is not None}
         ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)

@@ -114,6 +114,9 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         raise InvariantError(
             f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
         )
+    apart = [name for name in ("scores", *GROUPS) if name in a] + [name for name in ("bias",) if name in x]
+    if "margin" in a and (apart or a["renormalize"]):
+        raise InvariantError(f"route of {logits} with margin: weights are of a softmax, as they are chosen")
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
 
@@ -221,6 +224,14 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         raise InvariantError(
             f"attention of num_keys={a['num_keys']} has {', '.join(apart)}, too: its rows see the same positions"
         )
+    if "slopes" in a:
+        apart = [name for name in ("both_ways", "num_keys", "softcap") if a.get(name)]
+        apart += ["distances"] if "distances" in x else []
+        if apart or len(a["slopes"]) != a["num_heads"]:
+            raise InvariantError(
+                f"attention of {len(a['slopes'])} slopes: wanted one for each of {a['num_heads']} heads, of causal "
+                f"rows, and nothing else that is done to scores; there is {', '.join(apart) or 'nothing'}"
+            )
     if "first_key" in a and a.get("both_ways"):
         raise InvariantError(f"attention of first_key={a['first_key']} is both ways, too; it must be one of them")
     width = a.get("value_dim", a["head_dim"])
@@ -404,14 +415,15 @@ OPS: dict[str, Op] = {
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
     # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
     # the kept_groups best alone; a group's worth is the sum of its group_best best. eps: added to the sum that
-    # sigmoids are divided by. factor: on all weights; gain: of
-    # each expert, on its weights, last
+    # sigmoids are divided by. margin: the j-th weight is of a softmax over those experts alone that are not chosen
+    # before it and whose logit x is near the chosen one's, m: m - x <= margin * max(|x|, m), each rounded to float32
+    # (source: Liu et al. 2024, GRIN). factor: on all weights; gain: of each expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
@@ -444,13 +456,14 @@ OPS: dict[str, Op] = {
     # more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where the cache has keys
     # alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step. distances:
     # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond. first_key:
-    # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves
+    # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves. slopes: of
+    # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi)
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows", "distances"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

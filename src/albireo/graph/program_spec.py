@@ -133,7 +133,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks", "distances"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -141,7 +141,7 @@ FAMILIES: dict[str, Family] = {
         ("ids", "weights"),
         ("top_k", "renormalize"),
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),

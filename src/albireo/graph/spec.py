@@ -162,10 +162,13 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
     if name in ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
-    if name == "eps":
+    if name in ("eps", "margin"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
     if name in ("scale", "factor", "plus", "least", "deviations"):
         return "" if _is_number(value) else "must be a finite number"
+    if name == "slopes":
+        is_right = isinstance(value, tuple) and all(_is_number(each) and each > 0 for each in value)
+        return "" if is_right else "must be numbers above 0"
     if name == "sizes":
         return "" if all(_is_count(n, 1) for n in value) else "must be whole numbers of at least 1"
     if name == "kind":

@@ -32,6 +32,7 @@ from albireo.models.weights import Checkpoint, check_weights
 
 #: Files of this room that are not architectures.
 _ROOM = (
+    "alibi",
     "block_settings",
     "config",
     "draft_heads",

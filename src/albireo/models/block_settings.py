@@ -74,6 +74,7 @@ class BlockSettings:
         qkv_bias, o_bias, ffn_bias: of the linears.
         is_parallel: attention and FFN read the same residual stream, and both are added to it.
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
+        has_head_bias: of what gives logits, where a key says so.
         has_qk_norm: a norm of each head of q and k, where a key says so. has_norm_behind: norms of what blocks add,
             likewise.
         joined: where rows of q, k and v lie.
@@ -83,7 +84,8 @@ class BlockSettings:
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
-        has_rotation: queries and keys are rotated.
+        has_rotation: queries and keys are rotated. slopes: of each head, what scores fall by from a position to the
+            one before it; empty: they do not.
         shared: what layers share that have attention beside a state; None: there is no such thing.
         attends_everywhere: layers that keep a state have attention beside it.
         mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
@@ -107,6 +109,7 @@ class BlockSettings:
     ffn_bias: bool = False
     is_parallel: bool = False
     has_ffn_norm: bool = True
+    has_head_bias: bool = False
     has_qk_norm: bool = False
     has_norm_behind: bool = False
     joined: Joined = "no"
@@ -118,6 +121,7 @@ class BlockSettings:
     full_values_are_keys: bool = False
     latent: Latent | None = None
     has_rotation: bool = True
+    slopes: tuple[float, ...] = ()
     shared: SharedBlocks | None = None
     attends_everywhere: bool = False
     mixers: tuple[Mixer, ...] = ()

@@ -45,6 +45,8 @@ ACTIVATIONS = {
         "relu": "relu",
     },
     "relu2": {"relu2": "relu2"},
+    # of FFNs without a gate whose files do not say it
+    "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
     # an op of its own, which has numbers of each layer
     "xielu": {"xielu": "xielu"},
     # of a gate, and what it is called

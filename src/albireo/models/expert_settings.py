@@ -24,7 +24,7 @@ _MAX_WIDTH = 2**20
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
-#: Llama 4's, one of each token beside a shared one.
+#: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it.
 Keys = Literal[
     "none",
     "mixtral",
@@ -44,6 +44,7 @@ Keys = Literal[
     "hunyuan",
     "llama4",
     "mistral4",
+    "phimoe",
 ]
 
 
@@ -66,6 +67,7 @@ class ExpertSettings:
             the best of a group say what it is worth; None: there are none.
         factor: on weights. eps: added to the sum they are divided by, where they are sigmoids. has_gain: weights of
             each expert are multiplied by a number of its own, too.
+        margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
@@ -83,6 +85,7 @@ class ExpertSettings:
     has_gain: bool = False
     eps: float = 0.0
     latent: int = 0
+    margin: float = 0.0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class ExpertSettings:
         groups = {} if self.groups is None else dict(zip(GROUPS, self.groups, strict=True))
         numbers = {"factor": self.factor} if self.factor != 1.0 else {}
         numbers |= {"eps": self.eps} if self.eps and self.renormalize else {}
+        numbers |= {"margin": self.margin} if self.margin else {}
         return scores | groups | numbers
 
 
@@ -124,6 +128,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     if keys == "minimax":
         return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, scores="sigmoid", has_bias=True)
+    if keys == "phimoe":
+        return _phimoe(fields, count, top_k, width, layers)
     if keys in ("mixtral", "olmoe", "granite_shared"):
         renormalize = keys != "olmoe" or fields.flag("norm_topk_prob", False)
         is_beside = keys == "granite_shared"
@@ -142,6 +148,15 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
             "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
         )
     return settings
+
+
+def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> ExpertSettings:
+    """Raises: UnsupportedModel for another number of experts than two, which are what is chosen whatever it says."""
+    if top_k != 2 or count < 2:
+        fields.unsupported("num_experts_per_tok", top_k, "two experts of a token, of two or more")
+    # noise in training, and how near an expert must be at all times
+    noise = fields.number("router_jitter_noise", 1e-6, 1.0, default=0.01)
+    return ExpertSettings(count, top_k, width, False, 0, (True,) * layers, margin=2 * noise)
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:

@@ -1,4 +1,5 @@
-"""Falcon 7B, 11B, 40B, 180B: attention and FFN side by side; rows of q, k and v by group of heads in one tensor.
+"""Falcon 7B, 11B, 40B, 180B: attention and FFN side by side; rows of q, k and v by group of heads in one tensor. And
+Falcon RW, whose scores fall with distance in place of a rotation.
 
 Found by models/__init__.py by file name. Does not know devices.
 """
@@ -7,8 +8,9 @@ from __future__ import annotations
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.alibi import slopes_of
 from albireo.models.block_settings import BlockSettings
-from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.layers import Ends
 from albireo.models.plain_layers import Names, decoder
 
@@ -38,10 +40,9 @@ TINY = {
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    """Raises: UnsupportedModel for ALiBi, and for as many norms as the architecture does not have."""
-    if fields.flag("alibi", False):
-        fields.unsupported("alibi", True, "positions that are added to scores are not computed")
+    """Raises: UnsupportedModel for as many norms as the architecture does not have."""
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
+    falls = fields.flag("alibi", False)
     is_new = fields.flag("new_decoder_architecture", False)
     shares, is_parallel = fields.flag("multi_query", True), fields.flag("parallel_attn", True)
     given = fields.integer("num_kv_heads", 1, MAX_HEADS, default=heads)
@@ -51,8 +52,12 @@ def _blocks(fields: Fields) -> BlockSettings:
         name = "num_ln_in_parallel_attn" if has_others else "parallel_attn"
         fields.unsupported(name, fields.raw(name), f"new_decoder_architecture is {str(is_new).lower()}")
     bias = fields.flag("bias", False)
+    # what is added is divided by the root of a head's channels, as scores are
+    root = (fields.integer("hidden_size", 1, MAX_WIDTH) / heads) ** 0.5
     return BlockSettings(
         is_layer_norm=True,
+        has_rotation=not falls,
+        slopes=tuple(slope / root for slope in slopes_of(heads)) if falls else (),
         qkv_bias=bias,
         o_bias=bias,
         ffn_bias=bias,

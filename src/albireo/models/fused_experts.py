@@ -44,6 +44,7 @@ _NAMES = {
     name: {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
     for name in ("mixtral", "minimax_m2")
 }
+_NAMES["phimoe"] = {**_NAMES["mixtral"], "router.weight": "gate.weight"}
 _NAMES["lfm2_moe"] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
@@ -184,7 +185,7 @@ def _parts(
     if name.endswith((_GATE_UP[1], _DOWN[1])):
         block = name.rpartition(".")[0].rpartition(".")[0]
     elif not name.endswith((_GATE_UP[0], _DOWN[0])):
-        yield (f"{block}.{rest}" if rest else name), _Part(name, 0, shape)
+        yield (f"{block}.{names.get(rest, rest)}" if rest else name), _Part(name, 0, shape)
         return
     elif not rest:
         block = name.rpartition(".experts.")[0]

@@ -450,6 +450,7 @@ def _attention(
     is_causal: bool,
 ) -> Value:
     ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
+    ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),

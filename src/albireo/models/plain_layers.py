@@ -23,6 +23,7 @@ from albireo.models.layers import (
     norm,
     plain_mlp,
     queries_keys_values,
+    unrounded_norm,
     windows,
 )
 from albireo.models.rope import no_rotation, rope_spec
@@ -63,10 +64,17 @@ def decoder(
     *,
     positions: Positions | None = None,
     has_head_bias: bool = False,
+    embedding_norm: str = "",
 ) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    """The graph of a model that serves sequences of up to max_model_len tokens.
+
+    Args: embedding_norm: what embeddings are normed by; empty: they are not.
+    """
     b = GraphBuilder()
     x = embedding(b, c, ends)
+    if embedding_norm:
+        with b.part("embed"):
+            x = unrounded_norm(b, c, x, f"{embedding_norm}.weight")
     if positions is not None:
         x = _with_positions(b, c, x, positions)
     still = no_rotation(c)

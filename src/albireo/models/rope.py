@@ -82,7 +82,7 @@ def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
     if rope.rope_type == "freq_factors":
         return _spec(_base_frequencies(rope.theta, dim) / _factors(rope.freq_factors, dim, "freq_factors"))
     if rope.rope_type == "longrope":
-        return _spec(_longrope(rope, dim, max_model_len), _longrope_attention_factor(rope))
+        return _spec(_longrope(rope, dim, max_model_len), _longrope_attention_factor(rope, max_model_len))
     if rope.rope_type == "proportional":
         return _spec(_proportional(rope, dim))
     if rope.rope_type == "yarn":
@@ -127,7 +127,10 @@ def _longrope(rope: RopeSettings, dim: int, max_model_len: int) -> Frequencies:
     return _ONE / ((long if is_long else short) * _position_frequencies(rope.theta, dim))
 
 
-def _longrope_attention_factor(rope: RopeSettings) -> float:
+def _longrope_attention_factor(rope: RopeSettings, max_model_len: int) -> float:
+    is_long = max_model_len > rope.original_max_position_embeddings
+    if (given := rope.long_mscale if is_long else rope.short_mscale) is not None:
+        return given
     if rope.attention_factor is not None:
         return rope.attention_factor
     if rope.factor <= 1:

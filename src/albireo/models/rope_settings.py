@@ -44,6 +44,7 @@ class RopeSettings:
         attention_factor: yarn and longrope. mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
         short_factors, long_factors: longrope only: what each frequency is divided by, for sequences of up to
             original_max_position_embeddings, and for longer ones.
+        short_mscale, long_mscale: longrope only: the attention factor, by the length of sequences; None: one for both.
         turning_part: proportional only: which part of the pairs turns, the first ones; frequencies are those of all.
         partial_rotary_factor: which part of a head's channels is rotated: the first ones.
         query_growth: queries at positions from original_max_position_embeddings on are multiplied by a number that
@@ -65,6 +66,8 @@ class RopeSettings:
     freq_factors: tuple[float, ...] = ()
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
+    short_mscale: float | None = None
+    long_mscale: float | None = None
     turning_part: float = 1.0
     partial_rotary_factor: float = 1.0
     query_growth: float = 0.0
@@ -92,7 +95,8 @@ def parse_ropes(
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
     Args:
-        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta and alpha those that are honoured; and
+        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta, alpha and long_mscale (with short_mscale)
+            those that are honoured; and
             qk_rope_head_dim, where a factor may repeat it. alpha, of a type called dynamic: a fixed base instead,
             larger by its power.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
@@ -145,6 +149,8 @@ def _parse_rope(
         values["freq_factors"] = inner.numbers("freq_factors", 1.0 / MAX_FACTOR, MAX_FACTOR)
     elif rope_type == "longrope":
         values |= _longrope(inner, max_position_embeddings / original)
+        if "long_mscale" in keys:
+            values |= {key: inner.number(key, 1e-6, 1e6) for key in ("short_mscale", "long_mscale")}
     elif rope_type == "yarn":
         values |= _yarn(inner, max_position_embeddings / original)
     elif rope_type == "proportional":

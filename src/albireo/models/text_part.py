@@ -212,7 +212,7 @@ _TOWER = "visual."
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
-    "wte.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
+    **dict.fromkeys(("wte.weight", "word_embeddings.weight"), (("lm_head.", "lm_head."), ("", "transformer."))),
     "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
     "embed_tokens.weight": (("lm_head.", "lm_head."), ("score.", "score."), ("", "model.")),
     "embeddings.word_embeddings.weight": (("", ""),),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.attention import by_distance, of_rows, visible
+from albireo.backends.reference.attention import by_distance, by_slope, of_rows, visible
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -62,6 +62,8 @@ def attention_error(call: OpCall) -> F64:
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
             shift = np.zeros(seen.shape)
+            if "slopes" in attrs:
+                shift = by_slope(step.positions[rows], context, attrs["slopes"][head])
             if "distances" in call.inputs:
                 shift = by_distance(step.positions[rows], context, np.asarray(call["distances"])[:, head])
             out[rows, head] = _one_head(

@@ -103,7 +103,10 @@ class Carried:
         ids, x, attrs = seen.results[0], seen.node.inputs["x"], seen.node.attrs
         chosen, weights = seen.node.outputs
         gain = seen.roles.get("gain")
-        right, moved = (route_weights(logits, ids, attrs, gain) for logits in self._env.get(x, (seen.roles["x"],) * 2))
+        right, moved = (
+            route_weights(logits, ids, attrs, gain, judged=seen.roles["x"])
+            for logits in self._env.get(x, (seen.roles["x"],) * 2)
+        )
         self._env[chosen] = (ids, ids)
         self._env[weights] = (right, self._moved(moved, wanted[1].error, "float32"))
 

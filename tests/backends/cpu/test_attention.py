@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ class Case:
     reach: int = 0  # what is added to scores depends on distances of less than so many
     first_key: int = 0  # no row sees a position before it
     num_keys: int = 0  # all rows see the first so many, and no other
+    falls: bool = False  # scores fall with distance, of each head by its own slope
 
     @property
     def width(self) -> int:
@@ -100,6 +102,11 @@ class Case:
         return np.random.default_rng(9).standard_normal((2 * self.reach + 1, self.queries), np.float32) * 3
 
     @property
+    def slopes(self) -> F32 | None:
+        """[heads], from next to nothing to what leaves a few positions."""
+        return 2.0 ** -np.linspace(0.5, 8, self.queries, dtype=np.float32) if self.falls else None
+
+    @property
     def sinks(self) -> F32 | None:
         """Below the scores, among them, far above."""
         return np.linspace(-3, 12, self.queries, dtype=np.float32) if self.has_sinks else None
@@ -112,6 +119,7 @@ class Case:
         numbers += (f" from{self.first_key}" if self.first_key else "") + (
             f" k{self.num_keys}" if self.num_keys else ""
         )
+        numbers += " falls" * self.falls
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
@@ -167,6 +175,9 @@ FAST_CASES = [
     Case(4, 2, 20, ((1100, 1100), (5, 5)), 16, both_ways=True, reach=7),
     Case(4, 1, 16, MIXED, 8, window=30, has_sinks=True, reach=20),
     *SPEECH,
+    Case(4, 4, 64, MIXED, 16, falls=True),
+    Case(6, 6, 20, LONG, 8, falls=True),
+    Case(4, 2, 8, ((1100, 100), (2100, 60)), 32, window=300, has_sinks=True, falls=True),
 ]
 #: Of caches without values, which are not of codes.
 LATENT_CASES = [
@@ -186,6 +197,7 @@ SLOW_CASES = [
     Case(2, 1, 8, WHOLE[:6], 16, window=20, both_ways=True),
     Case(4, 2, 8, WHOLE[:6], 16, both_ways=True, reach=11),
     *SPEECH[2:5],
+    Case(4, 2, 8, MIXED[:4], 16, falls=True),
 ]
 
 
@@ -210,6 +222,7 @@ MIXED_CASES = [
     *FAST_CASES[20:22],
     *BOTH_WAYS[:6:3],
     *SPEECH[:5],
+    *(case for case in FAST_CASES if case.falls),
 ]
 
 
@@ -323,6 +336,8 @@ def attend(
         args["sinks"] = Guarded(case.sinks[None])
     if case.distances is not None:
         args |= {"distances": Guarded(case.distances, "float32"), "num_distances": len(case.distances)}
+    if case.slopes is not None:
+        args["slopes"] = Guarded(case.slopes[None])
     run([Call("attention", level, types.compute, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
     assert is_damaged or not np.isnan(out.values).any(), (
@@ -351,6 +366,8 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     if case.distances is not None:
         shift = case.distances.astype(np.float64)[np.clip(at - now, -case.reach, case.reach) + case.reach]
         scores = scores + shift.transpose(2, 0, 1)
+    if case.slopes is not None:
+        scores = scores + case.slopes.astype(np.float64)[:, None, None] * (at - now)
     seen = (case.both_ways or at <= now) & ((at > now - case.window) if case.window else True)
     if case.both_ways and case.window:
         seen = seen & (at < now + case.window)
@@ -403,6 +420,7 @@ INVARIANT = [
     Case(20, 1, 40, ((150, 150),), value_dim=34),
     Case(4, 2, 20, ((150, 130),), first_key=10),
     Case(4, 2, 20, ((1100, 100),), num_keys=33),
+    Case(4, 4, 20, ((1100, 100),), falls=True),
 ]
 SLOW_INVARIANT = [replace(INVARIANT[0], spans=((70, 70),)), replace(INVARIANT[3], spans=((1060, 40),))]
 
@@ -505,8 +523,9 @@ SHARING = [
 ]
 
 
-#: What of a sequence is seen.
-SEEN = [{}, {"window": 100}, {"num_keys": 60}, {"first_key": 15}]
+_SLOPES = Guarded(2.0 ** -np.linspace(1, 8, 14, dtype=np.float32)[None])
+#: What of a sequence is seen, and that scores fall with distance.
+SEEN: list[dict[str, Any]] = [{}, {"window": 100}, {"num_keys": 60}, {"first_key": 15}, {"slopes": _SLOPES}]
 
 
 Sharing = tuple[tuple[int, int, int], ...]
@@ -535,7 +554,7 @@ def sharing_blocks(case: Case, sharing: Sharing, types: Types) -> tuple[list[Wor
 @pytest.mark.parametrize("seen", SEEN, ids=str)
 @pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
 @pytest.mark.parametrize(("types", "level"), [v for v in VARIANTS if v[1] != "scalar"], ids=str)
-def test_shared_blocks_change_no_bit(types: Types, level: str, sharing: Sharing, seen: dict[str, int]) -> None:
+def test_shared_blocks_change_no_bit(types: Types, level: str, sharing: Sharing, seen: dict[str, Any]) -> None:
     """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
     case = Case(14, 2, 64, ())
     work, q, cache = sharing_blocks(case, sharing, types)

@@ -122,6 +122,26 @@ def test_choices_by_a_bias_and_in_groups(
 
 
 @pytest.mark.parametrize("level", ROUTERS)
+@pytest.mark.parametrize(("size", "shift", "count"), [(1, 0, 16), (3, 0, 5), (0.5, 6, 33), (0.5, -6, 16), (300, 0, 16)])
+def test_a_softmax_over_what_is_near(size: float, shift: float, count: int, level: str) -> None:
+    """As the router of Phi-3.5-MoE has it in transformers: two choices, each weighed among those near it."""
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.phimoe.modeling_phimoe")
+    x = size * normal(60, count, seed=count) + np.float32(shift)
+    x[3] = x[3, 0]
+    wanted, wanted_ids = modeling.sparsemixer(torch.tensor(x), jitter_eps=0.1, training=False)
+    margin = 0.2
+    by_reference = experts.route(OpCall({"x": x}, {"top_k": 2, "renormalize": False, "margin": margin}, rows_step(60)))
+    found = route(x, 2, False, level, margin=margin)
+    for ids, weights in (found, by_reference):
+        np.testing.assert_array_equal(ids, wanted_ids.numpy())
+        np.testing.assert_allclose(weights, wanted.numpy(), rtol=1e-5)
+    assert abs(shift) > 0 or 0.05 < (found[1] < 0.999).mean() < 0.95, "some are alone and some are not"
+    assert_same_bits(route(x, 2, False, level, threads=3, margin=margin)[1], found[1], "by three threads")
+    assert_same_bits(route(x[7:8].copy(), 2, False, level, margin=margin)[1][0], found[1][7], "alone")
+
+
+@pytest.mark.parametrize("level", ROUTERS)
 def test_small_sigmoids_are_divided_by_more_than_their_sum(level: str) -> None:
     """As the router of lfm2_moe has it in transformers: its sum of scores and 1e-6, which is most of it here."""
     torch = pytest.importorskip("torch")

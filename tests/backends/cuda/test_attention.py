@@ -49,6 +49,12 @@ class Shape:
     both_ways: bool = False
     first_key: int = 0
     num_keys: int = 0
+    falls: bool = False
+
+    @property
+    def slopes(self) -> torch.Tensor | None:
+        """From next to nothing to what leaves a few positions."""
+        return 2.0 ** -torch.linspace(0.5, 8, self.num_heads) if self.falls else None
 
     @property
     def width(self) -> int:
@@ -204,7 +210,7 @@ class World:
         if coded:
             out = room(tokens, columns, coded)
         more = {"rows": rows if coded else None, "sinks": shape.sinks, "value_dim": shape.value_dim}
-        more |= {"both_ways": shape.both_ways, "row_ends": self.row_ends(order, tokens)}
+        more |= {"both_ways": shape.both_ways, "slopes": shape.slopes, "row_ends": self.row_ends(order, tokens)}
         attention(q, self.layer, out, step, work, workspace, *numbers, **more)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
@@ -230,6 +236,7 @@ class World:
         attrs["num_heads"] = shape.num_heads
         attrs["num_kv_heads"] = shape.num_kv_heads
         attrs |= {"both_ways": shape.both_ways} | shape.keys
+        attrs |= {} if shape.slopes is None else {"slopes": tuple(shape.slopes.tolist())}
         sinks = None if shape.sinks is None else shape.sinks.numpy()
         wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks, ends=each.ends)
         mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks, ends=each.ends).astype(np.float64)
@@ -237,6 +244,8 @@ class World:
         keys = np.abs(each.k).repeat(group, axis=1)
         size = np.einsum("nhd,chd->nhc", np.abs(each.q), keys).max(axis=-1)[..., None] * shape.scale
         # a score: a sum of dim exact products, then five roundings; tanh is a quotient of sums near 1
+        if shape.slopes is not None:
+            size = size + shape.slopes.numpy()[None, :, None] * each.context
         score = (dim + 8) * UNIT[torch.float32] * size + 16 * UNIT[torch.float32] * (shape.softcap + 1)
         # weights and their sum are off by that much each, and by the rounding of weights and of float32 sums
         weight = UNIT[TORCH_DTYPES[self.attention_shape.compute_types[1]]]
@@ -259,6 +268,10 @@ class World:
         Shape(kv="int8", has_sinks=True, num_kv_heads=1),
         Shape(head_dim=40, value_dim=32, num_kv_heads=1, num_heads=5),
         Shape(dtype="float32", kv="float32", head_dim=24, value_dim=16, num_kv_heads=1, window=30, has_sinks=True),
+        Shape(num_kv_heads=4, falls=True),
+        Shape(kv="int8", window=70, has_sinks=True, falls=True),
+        Shape(kv="fp8", dtype="float16", num_heads=6, falls=True),
+        Shape(dtype="float32", kv="float32", head_dim=80, num_heads=3, num_kv_heads=1, falls=True),
     ],
     ids=str,
 )

@@ -102,6 +102,8 @@ def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k
         (40, 6, Rules(True), True, False),
         (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False, False),
         (33, 6, Rules(True), False, True),
+        (16, 2, Rules(False, margin=0.2), False, False),
+        (33, 4, Rules(False, margin=0.5, factor=2.0), False, True),
     ],
 )
 def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
@@ -112,7 +114,7 @@ def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
     gain = random(1, num_experts, seed=3)[0] if has_gain else None
     ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias, gain=gain)
     attrs: dict[str, Any] = {"top_k": top_k, "renormalize": rules.renormalize, "factor": rules.factor or 1.0}
-    attrs |= {} if rules.eps is None else {"eps": rules.eps}
+    attrs |= {name: each for name in ("eps", "margin") if (each := getattr(rules, name)) is not None}
     attrs["scores"] = "sigmoid" if rules.is_sigmoid else "softmax"
     if rules.groups is not None:
         attrs |= {"num_groups": rules.groups.count, "kept_groups": rules.groups.kept, "group_best": rules.groups.best}

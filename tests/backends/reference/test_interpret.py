@@ -109,6 +109,12 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "falcon-40b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False),
     "falcon-11b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
     "falcon-in-turn": tiny("falcon", multi_query=False, parallel_attn=False),
+    "falcon-rw": tiny("falcon", multi_query=False, parallel_attn=False, bias=True, alibi=True),
+    "falcon-rw-group": tiny("falcon", alibi=True),
+    "bloom-power": tiny("bloom", n_head=4, tie_word_embeddings=False),
+    "mpt-power": tiny("mpt", n_heads=4, attn_config={"alibi": True, "softmax_scale": 0.4}),
+    "phimoe-plain": tiny("phimoe", attention_bias=False, lm_head_bias=False, router_jitter_noise=0.01)
+    | {"rope_scaling": None, "original_max_position_embeddings": None, "sliding_window": 9},
     "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=True, activation_function="gelu"),
     "stablelm-parallel": tiny("stablelm", use_parallel_residual=True, use_qkv_bias=False, num_key_value_heads=2),
     "cohere-bias": tiny("cohere", attention_bias=True, tie_word_embeddings=False),
@@ -152,10 +158,12 @@ def load_torch_model(directory: Path) -> Any:
     from transformers_models import transformers
 
     torch.set_num_threads(1)
+    # eager attention of Falcon adds what falls with distance twice, in its mask and beside it
+    falls = json.loads((directory / "config.json").read_text()).get("alibi", False)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.float32,
-        attn_implementation="eager",
+        attn_implementation="sdpa" if falls else "eager",
         experts_implementation="eager",
         output_loading_info=True,
     )

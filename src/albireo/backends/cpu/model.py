@@ -140,6 +140,7 @@ class CpuModel:
         else:
             pack_constants(pool, own, weights, self._weights, offsets, progress)
         self._adapters: CpuAdapters | None = None
+        self._slopes: dict[tuple[float, ...], NDArray[np.float32]] = {}
         self._take(program, peers)
 
     def sharing(self, program: Program, peers: Peers | None = None, adapters: CpuAdapters | None = None) -> CpuModel:
@@ -451,6 +452,7 @@ class CpuModel:
             "softcap",
             "num_experts",
             "renormalize",
+            "margin",
             "value_dim",
             "first_key",
             "num_keys",
@@ -460,6 +462,9 @@ class CpuModel:
         for key in ("centered", "both_ways"):
             if key in attrs:
                 args[key] = int(attrs[key])
+        if "slopes" in attrs:
+            slopes = self._slopes.setdefault(attrs["slopes"], np.array(attrs["slopes"], np.float32))
+            args["slopes"] = slopes.ctypes.data
         if attrs.get("causal", False):
             args["both_ways"] = -1
         if "act" in attrs:

@@ -224,7 +224,9 @@ def _qkv_rope_kv(args: CallArgs) -> Launch:
 def _attention(args: CallArgs) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch, group = args.memory.kv.layers[args.number("layer")], args.memory.scratch, args.block_group
-    sinks = args.optional_vector("sinks")
+    sinks, slopes = args.optional_vector("sinks"), None
+    if "slopes" in attrs:
+        slopes = torch.tensor(attrs["slopes"], dtype=torch.float32, device=args.memory.kv.device)
     work, is_coded = scratch.work_of(args.call, group), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
     return lambda step: attention(
         q(step),
@@ -241,6 +243,7 @@ def _attention(args: CallArgs) -> Launch:
         softcap=attrs["softcap"] or 0.0,
         rows=scratch.rows if is_coded else None,
         sinks=sinks,
+        slopes=slopes,
         value_dim=attrs.get("value_dim", 0),
         both_ways=bool(attrs.get("both_ways", False)),
         row_ends=None if attrs.get("causal", False) else step.row_ends,
@@ -267,7 +270,7 @@ def _route(args: CallArgs) -> Launch:
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
-    numbers = (attrs.get(name) for name in ("factor", "eps"))
+    numbers = (attrs.get(name) for name in ("factor", "eps", "margin"))
     rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, *numbers)
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 

@@ -75,6 +75,8 @@ def one_sequence(
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
+        if "slopes" in attrs:
+            scores = scores + by_slope(positions, len(k), attrs["slopes"][head])
         if distances is not None:
             scores = scores + by_distance(positions, len(k), distances[:, head])
         sink = -np.inf if sinks is None else float(sinks[head])
@@ -87,6 +89,12 @@ def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
     reach = len(numbers) // 2
     away = np.arange(length)[None, :] - positions[:, None]
     return np.asarray(numbers.astype(np.float64)[np.clip(away, -reach, reach) + reach])
+
+
+def by_slope(positions: NDArray[np.int32], length: int, slope: float) -> F64:
+    """[n, C]: what is added to scores of a head, whose slope is a float32."""
+    away = np.arange(length, dtype=np.float64)[None, :] - positions[:, None]
+    return np.asarray(float(np.float32(slope)) * away)
 
 
 def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:

@@ -43,16 +43,36 @@ def group_worths(merits: Array, attrs: Mapping[str, Any]) -> Array:
     return np.asarray(grouped[..., -attrs["group_best"] :].sum(axis=-1, dtype=np.float32))
 
 
-def route_weights(logits: Array, ids: Array, attrs: Mapping[str, Any], gain: Array | None = None) -> Array:
-    """[T, k] float32 what chosen experts count, from logits [T, E] and ids [T, k]. Args: gain: [E]."""
+def route_weights(
+    logits: Array, ids: Array, attrs: Mapping[str, Any], gain: Array | None = None, judged: Array | None = None
+) -> Array:
+    """[T, k] float32 what chosen experts count, from logits [T, E] and ids [T, k].
+
+    Args: gain: [E]. judged: logits that say which experts are near a chosen one, where those are others.
+    """
     scores = _scores(logits, attrs)
     chosen = np.take_along_axis(scores, ids.astype(np.int64), axis=-1)
-    if attrs["renormalize"]:
+    if "margin" in attrs:
+        chosen = _shares(logits, ids, attrs["margin"], logits if judged is None else judged)
+    elif attrs["renormalize"]:
         most = scores.max(axis=-1, keepdims=True) if attrs.get("scores") != "sigmoid" else 1.0
         whole = chosen.sum(axis=-1, keepdims=True) + attrs.get("eps", 0.0)
         chosen = chosen / np.maximum(whole, LEAST_SCORES * most)
     chosen = chosen * attrs.get("factor", 1.0)
     return np.asarray(chosen if gain is None else chosen * gain.astype(np.float64)[ids], np.float32)
+
+
+def _shares(logits: Array, ids: Array, margin: float, judged: Array) -> Array:
+    """[T, k] float64: of each choice a softmax over what is near it and not chosen before."""
+    places, shares = ids.astype(np.int64), []
+    is_left = np.ones(logits.shape, np.bool_)
+    for j in range(ids.shape[1]):
+        best, chosen = (np.take_along_axis(each, places[:, j, None], -1) for each in (judged, logits))
+        is_far = best - judged > np.float32(margin) * np.maximum(np.abs(judged), best)
+        powers = np.exp(logits.astype(np.float64) - chosen)
+        shares.append(1.0 / np.where(is_left & ~is_far, powers, 0.0).sum(axis=-1))
+        np.put_along_axis(is_left, places[:, j, None], False, -1)
+    return np.stack(shares, axis=-1)
 
 
 def _scores(logits: Array, attrs: Mapping[str, Any]) -> Array:

@@ -223,6 +223,9 @@ class _Cutter:
                 if "sinks" in node.inputs:
                     rows = self._part.rank * heads, (self._part.rank + 1) * heads
                     node.inputs["sinks"] = self._constant(node.inputs["sinks"], (rows,), None)
+                if "slopes" in node.attrs:
+                    first = self._part.rank * heads
+                    node.attrs["slopes"] = node.attrs["slopes"][first : first + heads]
         return node.op in (*_CHANNEL_WISE, *_OF_HEADS, "top_logits")
 
     def _adapt_states(self, node: Node) -> bool:

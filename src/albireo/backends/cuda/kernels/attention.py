@@ -2,6 +2,7 @@
 
 q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. kv: a LayerKV [N, K, P, D rounded up to
 16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
+slopes: [H] float32 or None: of causal rows what a score, scaled, has added for each position that is behind the row's.
 value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
@@ -80,6 +81,7 @@ def attention_kernel(
     k_scale,
     v_scale,
     sinks,
+    slopes,
     row_ends,
     out,
     rows_out,
@@ -182,6 +184,9 @@ def attention_kernel(
         else:
             end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
 
+        row_slopes = None
+        if slopes is not None:  # in units of scores before their scale
+            row_slopes = tl.div_rn(tl.load(slopes + heads, mask=is_row, other=0.0), scale)
         last_seen = positions
         if row_ends is not None:
             last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
@@ -203,7 +208,7 @@ def attention_kernel(
             next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, positions, dims,
-                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False, FIRST_KEY,
             )  # fmt: skip
@@ -212,7 +217,7 @@ def attention_kernel(
             pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
-                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True, FIRST_KEY,
             )  # fmt: skip
@@ -287,6 +292,7 @@ def attention(
     softcap: float,
     rows: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    slopes: torch.Tensor | None = None,
     value_dim: int = 0,
     both_ways: bool = False,
     row_ends: torch.Tensor | None = None,
@@ -311,6 +317,7 @@ def attention(
         kv.k_scale,
         kv.v_scale,
         sinks,
+        slopes,
         None if shape.num_keys else row_ends,
         out,
         rows if is_coded else out,

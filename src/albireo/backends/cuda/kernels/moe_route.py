@@ -6,7 +6,8 @@ int32, tokens that are no padding; lists: an ExpertList (../expert_list.py), all
 A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
 spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias; of equals the lowest
 expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a score divided by whole,
-or, renormalized, by the sum of the k of them, best first, plus eps; then times a factor, then times the gain of its
+or, renormalized, by the sum of the k of them, best first, plus eps; or, with a margin, of a softmax over those near it
+and not chosen before (graph/ops.py), summed as a tree; then times a factor, then times the gain of its
 expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its
 expert's list, so the order there may differ from run to run, and nothing depends on it. The program that comes last
 cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
@@ -45,13 +46,15 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is made of logits. factor: on weights; eps: added to what they are divided by; None: there is none."""
+    """What is made of logits. factor: on weights; eps: added to what they are divided by; margin: how near another
+    expert must be to count in a choice's softmax; None: there is none."""
 
     renormalize: bool
     is_sigmoid: bool = False
     groups: Groups | None = None
     factor: float | None = None
     eps: float | None = None
+    margin: float | None = None
 
 
 @triton.jit
@@ -117,6 +120,7 @@ def moe_route_kernel(
     IS_SIGMOID: tl.constexpr,
     FACTOR: tl.constexpr,
     EPS: tl.constexpr,
+    MARGIN: tl.constexpr,
     GROUPS: tl.constexpr,
     KEPT: tl.constexpr,
     BEST: tl.constexpr,
@@ -154,6 +158,11 @@ def moe_route_kernel(
     for j in tl.static_range(TOP_K):
         if bias is not None:
             mine = tl.sum(tl.where(expert[None, :] == place_of(best)[:, None], scores, 0.0), 1)
+        elif MARGIN is not None:
+            top = number_of((best >> 32).to(tl.int32))[:, None]
+            is_near = top - x <= MARGIN * tl.maximum(tl.abs(x), top)
+            is_counted = is_near & (keys != NO_KEY) & is_expert[None, :]
+            mine = tl.div_rn(1.0, tree_sum(tl.where(is_counted, tl.exp(x - top), 0.0), LEVELS))
         else:
             mine = _score(number_of((best >> 32).to(tl.int32)), peak, IS_SIGMOID)
         total += mine
@@ -166,7 +175,7 @@ def moe_route_kernel(
         if EPS is not None:
             total += EPS
         total = tl.where(total < _LEAST, _LEAST, total)  # a NaN stays one
-    elif IS_SIGMOID:
+    elif IS_SIGMOID or MARGIN is not None:
         total = tl.full((ROWS,), 1.0, tl.float32)
     else:
         total = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
@@ -243,6 +252,7 @@ def _constants(rules: Rules) -> dict[str, object]:
         "IS_SIGMOID": rules.is_sigmoid,
         "FACTOR": rules.factor,
         "EPS": rules.eps,
+        "MARGIN": rules.margin,
         "GROUPS": groups.count,
         "KEPT": groups.kept,
         "BEST": groups.best,

@@ -27,6 +27,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         out: str = "*bf16",
         *,
         sinks: bool = False,
+        slopes: bool = False,
         value_dim: int = 0,
         both_ways: bool = False,
         row_ends: bool = False,
@@ -45,6 +46,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         )
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
+            f"{'.slopes' * slopes}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
@@ -55,8 +57,10 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             | dict.fromkeys(("scale", "softcap"), "fp32")
             | dict.fromkeys(("window", "q_stride", "out_stride"), "i32")
             | ({"sinks": "*fp32"} if sinks else {})
+            | ({"slopes": "*fp32"} if slopes else {})
             | ({"row_ends": "*i32"} if row_ends else {}),
             ({} if sinks else {"sinks": None})
+            | ({} if slopes else {"slopes": None})
             | ({} if row_ends else {"row_ends": None})
             | {
                 "KV_HEADS": 8,
@@ -103,6 +107,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, sinks=True, GROUP=8, SOFTCAP=False),
         case(128, "bf16", 128, {90: ("HGMMA", loads)}),
+        case(16, "bf16", 128, {90: ("HMMA", loads)}, slopes=True, GROUP=1, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
         case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),
         case(16, "i8", 256, {90: ("HMMA", loads)}),

@@ -20,7 +20,7 @@ ONES = tl.constexpr(16)
 def attend(
     start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
     tile_q, turned_q, ones, positions, last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap,
-    window,
+    window, row_slopes,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
     CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, ENDS: tl.constexpr,
@@ -32,6 +32,7 @@ def attend(
     are causal, or the context ends among them; else loads need no masks, and scores only those of a window. ENDS: the
     last position that a causal row sees may be behind its own. VALUE_DIM: values are so many first channels of keys,
     which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v. FIRST_KEY: rows see none before it.
+    row_slopes: [BM] added to scores that are not scaled yet, for each position behind the row's own; None: nothing is.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -66,6 +67,8 @@ def attend(
         scores = mma(turned_q, tl.trans(tile_t), scores)
     if CODES:
         scores = scores * _scales(k_scale + row, is_there, MASKED)[None, :]
+    if row_slopes is not None:
+        scores = tl.fma(row_slopes[:, None], (at[None, :] - positions[:, None]).to(tl.float32), scores)
     # scores * unit are in units of log 2
     unit = scale * LOG2E
     if SOFTCAP:

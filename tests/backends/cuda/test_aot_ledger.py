@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import triton
 
 from albireo.backends.cuda import aot_ledger
-from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.aot import KERNELS, AotCase, cases_of, modules_with_cases
 from albireo.backends.cuda.aot_ledger import Facts, Ledger, label_of
 from backends.cuda.aot_keys import OTHERS
 
@@ -121,3 +122,22 @@ def test_a_sample_is_a_sixteenth_of_each_architecture() -> None:
         total, limit = sum(each.instructions for each in chosen), sum(10 + i for i in range(64)) // 16
         assert limit - 10 < total <= limit and "00 90" in sample
     assert "98 100" not in sample and "99 100" in sample
+
+
+@pytest.mark.parametrize("module", modules_with_cases())
+def test_what_is_compiled_is_what_is_launched(module: str) -> None:
+    """A case may not know more than a launch: what is not specialized is no multiple of 16 to the compiler. And what a
+    launch does not say is the default of a Triton, of which there are two: before 3.10 products and sums fuse."""
+    nodes = list(ast.walk(ast.parse((KERNELS / f"{module}.py").read_text())))
+    hidden: dict[str, set[str]] = {}
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef):
+            told = [word for by in node.decorator_list if isinstance(by, ast.Call) for word in by.keywords]
+            names = [ast.literal_eval(word.value) for word in told if word.arg == "do_not_specialize"]
+            hidden[node.name] = set(*names)
+    for case in cases_of(module):
+        assert not hidden[case.kernel.fn.__name__] & set(case.aligned), case.name
+    launches = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript)]
+    assert launches
+    for call in launches:
+        assert "enable_fp_fusion" in {word.arg for word in call.keywords}, f"line {call.lineno}"

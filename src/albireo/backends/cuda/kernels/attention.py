@@ -357,6 +357,7 @@ def attention(
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,
+        enable_fp_fusion=False,
     )
 
 

@@ -157,6 +157,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
         BLOCK=_BLOCK,
         num_warps=4,
+        enable_fp_fusion=False,
     )
 
 

@@ -25,7 +25,9 @@ def feed_drawn_kernel(token_ids, sources, drawn, count, BLOCK: tl.constexpr):
 
 def feed_drawn(token_ids: torch.Tensor, sources: torch.Tensor, drawn: torch.Tensor) -> None:
     count = len(sources)
-    feed_drawn_kernel[(triton.cdiv(count, _BLOCK),)](token_ids, sources, drawn, count, BLOCK=_BLOCK, num_warps=4)
+    feed_drawn_kernel[(triton.cdiv(count, _BLOCK),)](
+        token_ids, sources, drawn, count, BLOCK=_BLOCK, num_warps=4, enable_fp_fusion=False
+    )
 
 
 def aot_cases() -> list[AotCase]:

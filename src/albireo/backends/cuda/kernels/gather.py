@@ -27,7 +27,9 @@ def gather_kernel(x, rows, out, x_stride, out_stride, cols, BLOCK: tl.constexpr)
 def gather(x: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
     cols = out.shape[1]
     grid = (out.shape[0], triton.cdiv(cols, _BLOCK))
-    gather_kernel[grid](x, rows, out, x.stride(0), out.stride(0), cols, BLOCK=_BLOCK, num_warps=4)
+    gather_kernel[grid](
+        x, rows, out, x.stride(0), out.stride(0), cols, BLOCK=_BLOCK, num_warps=4, enable_fp_fusion=False
+    )
 
 
 def aot_cases() -> list[AotCase]:

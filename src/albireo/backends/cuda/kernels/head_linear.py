@@ -70,6 +70,7 @@ def head_linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, num_he
         BN=_BLOCK_N,
         BK=_BLOCK_K,
         num_warps=4,
+        enable_fp_fusion=False,
     )
 
 

@@ -41,6 +41,7 @@ def join_columns(parts: torch.Tensor, out: torch.Tensor) -> None:
         PARTS=num_parts,
         BLOCK=_BLOCK,
         num_warps=4,
+        enable_fp_fusion=False,
     )
 
 
@@ -69,6 +70,7 @@ def joined_ids(places: torch.Tensor, ids: torch.Tensor, vocab: int) -> None:
         PARTS=len(ids),
         BLOCK=triton.next_power_of_2(width),
         num_warps=1,
+        enable_fp_fusion=False,
     )
 
 

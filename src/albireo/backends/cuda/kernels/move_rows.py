@@ -46,7 +46,20 @@ def move_rows(
         return
     cols = x.shape[1]
     grid = (len(named), triton.cdiv(cols, _BLOCK))
-    move_rows_kernel[grid](x, taken, out, put, x.stride(0), out.stride(0), cols, size, span, BLOCK=_BLOCK, num_warps=4)
+    move_rows_kernel[grid](
+        x,
+        taken,
+        out,
+        put,
+        x.stride(0),
+        out.stride(0),
+        cols,
+        size,
+        span,
+        BLOCK=_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
 
 
 def aot_cases() -> list[AotCase]:

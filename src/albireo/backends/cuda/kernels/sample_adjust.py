@@ -114,6 +114,7 @@ def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
         vocab,
         TILE=tile,
         num_warps=8,
+        enable_fp_fusion=False,
     )
     sample_edit_kernel[(num_tasks,)](
         tasks.flags,

@@ -100,6 +100,7 @@ def sample_gather(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
         BATCH=_BATCH,
         MOST=MOST,
         num_warps=4,
+        enable_fp_fusion=False,
     )
 
 

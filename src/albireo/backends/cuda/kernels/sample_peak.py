@@ -128,6 +128,7 @@ def sample_peak(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
         CRESTS=CRESTS,
         RANK=_RANK,
         num_warps=8,
+        enable_fp_fusion=False,
     )
 
 

@@ -26,7 +26,9 @@ def take_best_kernel(ids, values, rows, out, stride, count, BLOCK: tl.constexpr)
 
 def take_best(ids: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
     grid = (triton.cdiv(len(out), _BLOCK),)
-    take_best_kernel[grid](ids, values, rows, out, ids.stride(0), len(out), BLOCK=_BLOCK, num_warps=4)
+    take_best_kernel[grid](
+        ids, values, rows, out, ids.stride(0), len(out), BLOCK=_BLOCK, num_warps=4, enable_fp_fusion=False
+    )
 
 
 def aot_cases() -> list[AotCase]:

@@ -133,6 +133,7 @@ def top(
         TILE=_TILE,
         STRETCH=_STRETCH,
         num_warps=8,
+        enable_fp_fusion=False,
     )
     top_rows_kernel[(rows,)](
         logits,
@@ -150,6 +151,7 @@ def top(
         RANKED=_RANKED,
         STRETCH=_STRETCH,
         num_warps=8,
+        enable_fp_fusion=False,
     )
 
 

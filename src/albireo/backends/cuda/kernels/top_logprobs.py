@@ -105,7 +105,17 @@ def top_logprobs(
     tasks, vocab = rows.shape[0], logits.shape[1]
     tiles = triton.cdiv(vocab, _TILE)
     logprob_tiles_kernel[(tasks, tiles)](
-        logits, rows, tokens, drawn, partial, above, logits.stride(0), vocab, TILE=_TILE, num_warps=8
+        logits,
+        rows,
+        tokens,
+        drawn,
+        partial,
+        above,
+        logits.stride(0),
+        vocab,
+        TILE=_TILE,
+        num_warps=8,
+        enable_fp_fusion=False,
     )
     logprob_rows_kernel[(tasks,)](
         logits,
@@ -123,6 +133,7 @@ def top_logprobs(
         NUM=TOP_LOGITS,
         PLACES=triton.next_power_of_2(TOP_LOGITS),
         num_warps=8,
+        enable_fp_fusion=False,
     )
 
 

@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1] / "src")]
 
 
 class Nothing(types.ModuleType):
-    """In place of the native core, where it is not built: the backend for CPUs names its parts, and is not used here."""
+    """In place of the native core, where it is not built: the backend for CPUs names parts of it, and is not used."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):

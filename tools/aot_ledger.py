@@ -1,4 +1,4 @@
-"""Writes tests/backends/cuda/aot_ledger.json, what came of kernels compiled ahead of time: `make aot`.
+"""Writes aot_ledger.json and launched.json of tests/backends/cuda, what came of kernels compiled ahead: `make aot`.
 
 What is missing is compiled, what has no case any more is dropped; with --all, or of another Triton, everything is
 compiled.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +19,8 @@ import triton
 from albireo.backends.cuda.aot import cases_of, modules_with_cases
 from albireo.backends.cuda.aot_ledger import Facts, Ledger, label_of, measured
 
-LEDGER = Path(__file__).parents[1] / "tests" / "backends" / "cuda" / "aot_ledger.json"
+TESTS = Path(__file__).parents[1] / "tests"
+LEDGER = TESTS / "backends" / "cuda" / "aot_ledger.json"
 
 
 def kept_of(module: str, ledger: Ledger) -> tuple[str, dict[str, Facts], int]:
@@ -40,7 +43,13 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         done = list(pool.map(kept_of, modules, [ledger] * len(modules)))
     Ledger(triton.__version__, {module: kept for module, kept, _ in done}).write(LEDGER)
-    print(f"{sum(count for _, _, count in done)} of {sum(len(kept) for _, kept, _ in done)} compiled: {LEDGER}")
+    print(
+        f"{sum(count for _, _, count in done)} of {sum(len(kept) for _, kept, _ in done)} compiled: {LEDGER}",
+        flush=True,
+    )
+    # what a program launches, as a process has it that compiles ahead
+    command = [sys.executable, "-m", "backends.cuda.launched_ledger", *["--all"] * options.all]
+    subprocess.run(command, cwd=TESTS, check=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
@@ -30,19 +31,15 @@ from albireo.backends.cuda.endings import Endings
 from albireo.backends.cuda.kernels.parts import overlap
 from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.step import DeviceStep
-from albireo.config import EngineConfig
 from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.speculative_config import SpeculativeConfig
+from backends.cuda.launched import known, noted, sample
+from backends.cuda.launched_ledger import CHIP, CONFIG, PARTS, looking_up, order, tiny_model
 from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
-CONFIG = EngineConfig(
-    device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8", enable_lora=True, max_lora_rank=8
-)
-CHIP = Chip(132, 90)
-#: More than there are steps: each process has one, or none.
-PARTS = 100
+ANEW = "write tests/backends/cuda/launched.json anew: make aot"
 
 
 @pytest.fixture
@@ -56,26 +53,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
-    """Its layers are alike, so each kernel is compiled once."""
-    directory = make_checkpoint(
-        tmp_path_factory.mktemp("model"), load_architecture("qwen3").tiny, seed=0, dtype="bfloat16"
-    )
+    directory = tiny_model(tmp_path_factory.mktemp("model"))
     graph = open_source(directory, CONFIG).graph(64)
     return directory, compile_program(graph, CONFIG, 64, catalog=CudaCatalog(CHIP.capability))
-
-
-def order(directory: Path, part: int) -> dict[str, Any]:
-    lengths = {"model_len": 64, "max_positions": [64]}
-    told = {"directory": str(directory), "config": asdict(CONFIG), "chip": asdict(CHIP)}
-    return {**told, **lengths, "part": part, "parts": PARTS}
 
 
 @pytest.fixture(scope="session")
 def begun(model: tuple[Path, Program], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Compiling, Path]]:
     """A part with a step and one without, compiled beside other tests; and the cache that they fill."""
-    cache = tmp_path_factory.mktemp("beside") / "cache"
+    place = tmp_path_factory.mktemp("beside")
+    cache = place / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", str(cache))
+        for name, value in looking_up(place).items():
+            patch.setenv(name, value)
         compiling = Compiling([order(model[0], 0), order(model[0], PARTS - 1)], cache / "done")
     yield compiling, cache
     compiling.close()
@@ -89,15 +79,23 @@ def test_nobody_waits_for_what_is_compiled(begun: tuple[Compiling, Path]) -> Non
 
 def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Path]) -> None:
     """As machine code for that GPU, e4m3 on both sides among them, and those of the program with adapters; of a part
-    without steps nothing comes."""
+    without steps nothing comes. What came of most of them is known, and is not compiled again (launched.py)."""
     compiling, cache = begun
     compiling.wait()
-    kernels = {path.stem for path in cache.rglob("*.cubin")}
-    assert {"embed_kernel", "norm_kernel", "attention_kernel", "matmul_smallm_kernel", "take_best_kernel"} <= kernels
-    assert {"adapter_kernel", "adapter_add_kernel"} <= kernels
-    assert any("e4m3x2" in path.read_text() for path in cache.rglob("norm_kernel.ptx"))
-    assert all(".target sm_90a" in path.read_text() for path in cache.rglob("*.ptx"))
     assert (cache / "done").exists()
+    kept, launched = known(), noted(cache)
+    compiled = {key: facts for key, facts in launched.items() if facts is not None}
+    assert Counter(path.stem for path in cache.rglob("*.cubin")) == Counter(each.name for each in compiled.values())
+    assert compiled.keys() == (launched.keys() - kept.keys()) | sample(kept) and compiled
+    if kept:
+        assert launched.keys() == kept.keys(), f"something else is launched; {ANEW}"
+        assert compiled == {key: kept[key] for key in compiled}, f"something else came of kernels; {ANEW} ALL=--all"
+    all_of_them = [facts or kept[key] for key, facts in launched.items()]
+    names = {each.name for each in all_of_them}
+    assert {"embed_kernel", "norm_kernel", "attention_kernel", "matmul_smallm_kernel", "take_best_kernel"} <= names
+    assert {"adapter_kernel", "adapter_add_kernel"} <= names
+    assert any(each.has_e4m3 for each in all_of_them if each.name == "norm_kernel")
+    assert all(each.target == "sm_90a" and each.instructions for each in all_of_them)
 
 
 @pytest.mark.parametrize("is_head", [False, True])

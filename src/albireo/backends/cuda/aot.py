@@ -125,7 +125,7 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
     if found is None:
         raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
     registers, stack, local = (int(number) for number in found.groups())
-    return Compiled(registers, bool(stack or local), int(compiled.metadata.shared), _code_of(cubin))
+    return Compiled(registers, bool(stack or local), int(compiled.metadata.shared), code_of(cubin))
 
 
 def disassembled(architecture: int, codes: Sequence[bytes]) -> list[str]:
@@ -161,7 +161,7 @@ def spills_in_loops(sass: str) -> int:
     return sum(any(first <= at <= last for first, last in innermost) for at in kept)
 
 
-def _code_of(cubin: bytes) -> bytes:
+def code_of(cubin: bytes) -> bytes:
     """The instructions of a file with one kernel: its only section .text.*, by the layout of 64-bit ELF.
 
     Raises: RuntimeError where there is not one.

@@ -68,7 +68,7 @@ def key_of(case: AotCase, architecture: int) -> str:
         triton.__version__,
         get_ptxas_version(architecture),
         architecture,
-        sorted(set[tuple[str, str]]().union(*map(_sources, functions))),
+        sorted(set[tuple[str, str]]().union(*map(sources_of, functions))),
         list(told.signature.items()),
         [(name, _described(value)) for name, value in constants],
         sorted(told.attributes.items()),
@@ -169,7 +169,7 @@ class Ledger:
         return list(found.values())
 
 
-def _sources(kernel: Any) -> set[tuple[str, str]]:
+def sources_of(kernel: Any) -> set[tuple[str, str]]:
     """Names and texts of a function, of all that it calls, and of the constants that these name.
 
     Triton's own digest of a kernel has line numbers in it, and no constants but constexprs by their own names.

@@ -286,19 +286,21 @@ def test_mixed_steps_against_the_reference(shape: Shape) -> None:
 WHOLE = [150, 21, 64, 1, 90]
 
 
+BOTH_WAYS = [
+    Shape(both_ways=True, num_kv_heads=4),
+    Shape(both_ways=True, num_kv_heads=1, window=1, out="bfloat16", head_dim=8, block_size=8),
+    Shape(both_ways=True, window=65, kv="int8", softcap=5.0),
+    Shape(both_ways=True, window=20, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
+    Shape(both_ways=True, kv="fp8", dtype="float16", num_heads=2, has_sinks=True),
+    Shape(both_ways=True, window=64, head_dim=40, value_dim=32, num_kv_heads=1, num_heads=2),
+]
+#: Rows of a tile: no bit depends on them, as tests of bits show. So a few shapes are enough for many tiles.
+FEW, MANY = None, 16
+
+
 @pytest.mark.parametrize(
-    "shape",
-    [
-        Shape(both_ways=True, num_kv_heads=4),
-        Shape(both_ways=True, num_kv_heads=1, window=1, out="bfloat16", head_dim=8, block_size=8),
-        Shape(both_ways=True, window=65, kv="int8", softcap=5.0),
-        Shape(both_ways=True, window=20, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
-        Shape(both_ways=True, kv="fp8", dtype="float16", num_heads=2, has_sinks=True),
-        Shape(both_ways=True, window=64, head_dim=40, value_dim=32, num_kv_heads=1, num_heads=2),
-    ],
-    ids=str,
+    ("shape", "tile_rows"), [*((shape, FEW) for shape in BOTH_WAYS), *((BOTH_WAYS[i], MANY) for i in (1, 3))], ids=str
 )
-@pytest.mark.parametrize("tile_rows", [None, 16])
 def test_rows_that_see_both_ways_against_the_reference(shape: Shape, tile_rows: int | None) -> None:
     """In a few tiles of rows, and in many, of which windows leave most nothing to see of most splits."""
     world = World(shape, WHOLE, WHOLE)
@@ -306,28 +308,29 @@ def test_rows_that_see_both_ways_against_the_reference(shape: Shape, tile_rows: 
     world.check(order, world.run(order, (3, 2), tile_rows=tile_rows, multiprocessors=64))
 
 
-@pytest.mark.parametrize("length", [63, 65, 127, 128, 129])
-@pytest.mark.parametrize("window", [0, 33])
+@pytest.mark.parametrize(("length", "window"), [(63, 33), (65, 0), (65, 33), (127, 0), (128, 33), (129, 0), (129, 33)])
 def test_ends_of_tiles_and_splits_both_ways(length: int, window: int) -> None:
     world = World(Shape(num_heads=1, num_kv_heads=1, both_ways=True, window=window), [length], [length])
     world.check([0], world.run([0], multiprocessors=64))
 
 
+BESIDE_A_SOUND = [
+    Shape(first_key=50),
+    Shape(first_key=64, kv="int8", out="bfloat16", num_kv_heads=4),
+    Shape(first_key=65, window=30, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
+    Shape(first_key=1, has_sinks=True, block_size=8),
+    Shape(num_keys=50),
+    Shape(num_keys=64, kv="fp8", dtype="float16", num_heads=2),
+    Shape(num_keys=100, dtype="float32", kv="float32", head_dim=24, num_kv_heads=1, has_sinks=True),
+    Shape(num_keys=1, out="bfloat16", block_size=8, softcap=5.0),
+]
+
+
 @pytest.mark.parametrize(
-    "shape",
-    [
-        Shape(first_key=50),
-        Shape(first_key=64, kv="int8", out="bfloat16", num_kv_heads=4),
-        Shape(first_key=65, window=30, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
-        Shape(first_key=1, has_sinks=True, block_size=8),
-        Shape(num_keys=50),
-        Shape(num_keys=64, kv="fp8", dtype="float16", num_heads=2),
-        Shape(num_keys=100, dtype="float32", kv="float32", head_dim=24, num_kv_heads=1, has_sinks=True),
-        Shape(num_keys=1, out="bfloat16", block_size=8, softcap=5.0),
-    ],
+    ("shape", "tile_rows"),
+    [*((shape, FEW) for shape in BESIDE_A_SOUND), *((BESIDE_A_SOUND[i], MANY) for i in (2, 5))],
     ids=str,
 )
-@pytest.mark.parametrize("tile_rows", [None, 16])
 def test_rows_beside_a_sound_against_the_reference(shape: Shape, tile_rows: int | None) -> None:
     """Rows of text that see what stands behind a sound, or the sound: decoded, in chunks, all of the text at once."""
     world = World(shape, [190, 130, 101, 260, 128], [1, 30, 1, 130, 28])
@@ -351,6 +354,7 @@ def test_keys_that_rows_beside_a_sound_do_not_see_are_not_read_into_them(shape: 
 def test_bits_beside_a_sound_are_the_same_in_any_company(shape: Shape) -> None:
     world = World(shape, [190, 260, 150], [33, 1, 5])
     together = world.run([0, 1, 2], (2, 1), multiprocessors=64)
+    assert torch.equal(world.run([0, 1, 2], tile_rows=16, multiprocessors=64), together[:39])
     for order, rows in (([0], slice(0, 33)), ([1], slice(33, 34)), ([2], slice(34, 39))):
         assert torch.equal(world.run(order, multiprocessors=1), together[rows])
 
@@ -370,18 +374,22 @@ def with_images(world: World, images: list[list[tuple[int, int]]]) -> World:
 IMAGES: list[list[tuple[int, int]]] = [[(3, 20), (50, 133)], [(70, 90)], [(60, 70)], [], [(0, 21)]]
 
 
+#: In turn over shapes: no bit depends on them, as a test of bits shows.
+IN_PARTS: dict[str, Any] = {}
+IN_ONE: dict[str, Any] = {"tile_rows": 16, "max_parts": 0}
+
+
 @pytest.mark.parametrize(
-    "shape",
+    ("shape", "options"),
     [
-        Shape(),
-        Shape(window=40, head_dim=8, block_size=8, out="bfloat16"),
-        Shape(window=70, kv="int8", softcap=5.0, num_kv_heads=1),
-        Shape(dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1, has_sinks=True),
-        Shape(kv="fp8", dtype="float16", num_heads=2, window=90),
+        (Shape(), IN_PARTS),
+        (Shape(window=40, head_dim=8, block_size=8, out="bfloat16"), IN_ONE),
+        (Shape(window=70, kv="int8", softcap=5.0, num_kv_heads=1), IN_PARTS),
+        (Shape(dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1, has_sinks=True), IN_ONE),
+        (Shape(kv="fp8", dtype="float16", num_heads=2, window=90), IN_PARTS),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("options", [{}, {"tile_rows": 16, "max_parts": 0}], ids=["in parts", "whole"])
 def test_rows_of_images_against_the_reference(shape: Shape, options: dict[str, Any]) -> None:
     """Prompts, chunks behind a context, and a token that decodes; every row of an image sees to its end."""
     world = with_images(World(shape, [150, 90, 70, 64, 21], [150, 30, 10, 1, 21]), IMAGES)
@@ -399,10 +407,8 @@ def test_images_at_ends_of_tiles_and_splits(length: int) -> None:
 @pytest.mark.parametrize("window", [0, 40])
 def test_bits_of_images_are_the_same_in_any_company(window: int) -> None:
     """And those of rows that see up to themselves are what they are without images in the step."""
-    world = with_images(
-        World(Shape(window=window), [150, 90, 70, 64, 21], [150, 30, 10, 1, 21]),
-        IMAGES,
-    )
+    shape = Shape(num_heads=2, num_kv_heads=1, window=window)
+    world = with_images(World(shape, [150, 90, 70, 64, 21], [150, 30, 10, 1, 21]), IMAGES)
     alone = [world.run([i]) for i in range(5)]
     order = [2, 0, 3, 4, 1]
     together = torch.cat([alone[i] for i in order])
@@ -445,7 +451,7 @@ def test_a_row_is_the_same_bits_in_any_company(shape: Shape) -> None:
 
 @pytest.mark.parametrize("window", [0, 40])
 def test_bits_both_ways_are_the_same_in_any_company_and_blocks(window: int) -> None:
-    shape, lengths = Shape(both_ways=True, window=window), [150, 21, 90]
+    shape, lengths = Shape(num_heads=2, num_kv_heads=1, both_ways=True, window=window), [150, 21, 90]
     world = World(shape, lengths, lengths)
     alone = [world.run([i]) for i in range(3)]
     order = [1, 0, 2]

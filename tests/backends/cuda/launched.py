@@ -55,14 +55,8 @@ def known() -> dict[str, Launched]:
 
 
 def sample(kept: dict[str, Launched]) -> set[str]:
-    """Keys of some, to be compiled although they are known: the first in order of their keys, with a tenth of the
-    instructions."""
-    found, left = set(), sum(facts.instructions for facts in kept.values()) // 10
-    for key in sorted(kept):
-        if kept[key].instructions <= left:
-            found.add(key)
-            left -= kept[key].instructions
-    return found
+    """Keys of three, to be compiled although they are known: the first in order of keys, which is no other order."""
+    return set(sorted(kept)[:3])
 
 
 def key_of(function: Any, told: Mapping[str, Any]) -> str:

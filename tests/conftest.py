@@ -9,12 +9,15 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# until all is imported and collected: looking for garbage is a sixth of the time that torch and transformers take
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """Modules, torch's among them, and tests stay until the end: objects by the hundred thousand."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -14,7 +14,8 @@ from albireo.errors import InvalidParams
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
 from albireo.images.prepared import PreparedImage
-from albireo.media.sources import PICTURE, MediaSources
+from albireo.media.medium import PICTURE
+from albireo.media.sources import MediaSources
 from albireo.text.tokenizer import Tokenizer
 from tiny_sights import picture, save
 

@@ -20,16 +20,8 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams
-from albireo.media.sources import (
-    PICTURE,
-    SOUND,
-    VIDEO,
-    MediaSources,
-    UrlFetcher,
-    read_base64,
-    read_data_url,
-    read_local,
-)
+from albireo.media.medium import PICTURE, SOUND, VIDEO
+from albireo.media.sources import MediaSources, UrlFetcher, read_base64, read_data_url, read_local
 
 DATA = bytes(range(256)) * 5
 TEXT = base64.b64encode(DATA).decode()

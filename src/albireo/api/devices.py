@@ -1,6 +1,6 @@
 """Which device a program runs on: what is asked for, or a GPU where one can be used.
 
-Called by load.py.
+Called by load.py. What a GPU takes is imported where one is used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from albireo.api.cpu_device import CpuDevice
-from albireo.api.cuda_device import AbsentGpu, CudaDevice
 from albireo.api.device import Device
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.known_gpus import KnownGpu
@@ -20,9 +19,11 @@ def planning_device(config: EngineConfig, gpu: KnownGpu | None = None) -> Device
 
     Args: gpu: one that is named, in place of what is here.
     """
-    if gpu is not None:
-        return AbsentGpu(gpu.capability, gpu.memory_bytes)
-    return AbsentGpu() if config.device == "cuda" and not _has_gpu() else open_device(config)
+    if gpu is None and (config.device != "cuda" or _has_gpu()):
+        return open_device(config)
+    from albireo.api.cuda_device import AbsentGpu
+
+    return AbsentGpu() if gpu is None else AbsentGpu(gpu.capability, gpu.memory_bytes)
 
 
 def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> Device:
@@ -31,9 +32,9 @@ def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> De
     Args: levels: ISA levels to choose kernels from, which only a CPU has; None: those of this machine.
     Raises: ConfigError when a GPU is asked for and there is none that can be used.
     """
-    if config.device == "cuda":
-        return CudaDevice()
-    if config.device == "auto" and levels is None and _has_gpu():
+    if config.device == "cuda" or (config.device == "auto" and levels is None and _has_gpu()):
+        from albireo.api.cuda_device import CudaDevice
+
         return CudaDevice()
     return CpuDevice(tuple(isa_levels() if levels is None else levels))
 

@@ -18,7 +18,8 @@ from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
 from albireo.images.processor import ImageProcessor, open_processor
 from albireo.json_file import read_json
-from albireo.media.sources import PICTURE, MediaSources
+from albireo.media.medium import PICTURE
+from albireo.media.sources import MediaSources
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,8 @@ from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenSound, MediaKind, Tile
 from albireo.json_file import read_json
-from albireo.media.sources import SOUND, MediaSources
+from albireo.media.medium import SOUND
+from albireo.media.sources import MediaSources
 from albireo.models.text_part import inner
 from albireo.sounds.decode import MAX_SECONDS, as_sound
 from albireo.sounds.features import F32

@@ -17,7 +17,8 @@ from albireo.config import EngineConfig
 from albireo.errors import InvalidParams
 from albireo.image_input import GivenVideo, MediaKind, Tile
 from albireo.json_file import read_json
-from albireo.media.sources import VIDEO, MediaSources
+from albireo.media.medium import VIDEO
+from albireo.media.sources import MediaSources
 from albireo.models.text_part import inner
 from albireo.videos.decode import Footage, as_video
 from albireo.videos.processor import VideoProcessor, open_video_processor

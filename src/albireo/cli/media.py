@@ -17,7 +17,8 @@ import click
 
 from albireo.errors import InvalidParams
 from albireo.images.decode import decode_image
-from albireo.media.sources import PICTURE, SOUND, VIDEO, Medium, read_local
+from albireo.media.medium import PICTURE, SOUND, VIDEO, Medium
+from albireo.media.sources import read_local
 from albireo.sounds.decode import Sound, decoded
 
 if TYPE_CHECKING:

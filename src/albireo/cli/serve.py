@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from albireo.cli.folder import uncollected
 from albireo.cli.options import engine_options, server_options
 from albireo.cli.served import ServedCommand, needs_serve, other_models, server_settings
 from albireo.config import EngineConfig
@@ -33,7 +34,7 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
     \b
       albireo serve small=./qwen-0.5b big=./qwen-7b
     """
-    with needs_serve("serve"):
+    with needs_serve("serve"), uncollected():
         from albireo.replicas.place import local_places
         from albireo.server.run import serve
         from albireo.server.several import check_several

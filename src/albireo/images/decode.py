@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albireo.errors import InvalidParams, short
-from albireo.media.sources import PICTURE
+from albireo.media.medium import PICTURE
 
 if TYPE_CHECKING:
     from PIL import Image

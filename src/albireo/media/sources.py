@@ -15,7 +15,6 @@ import socket
 import ssl
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Timer
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from albireo.errors import InvalidParams, short
+from albireo.media.medium import Medium
 
 MAX_REDIRECTS = 3
 #: Seconds that a host has for one.
@@ -33,30 +33,6 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 #: What stays in a path and in a query as it is; of what is quoted already, the percent.
 _UNQUOTED = "/?%:@!$&'()*+,;=~[]"
 _HEADERS = {"User-Agent": "albireo", "Connection": "close"}
-
-
-@dataclass(frozen=True, slots=True)
-class Medium:
-    """What is read. Fields: name: in errors. types: what its media types begin with. max_bytes: of one. less: what to
-    send where one is too large."""
-
-    name: str
-    types: tuple[str, ...]
-    max_bytes: int
-    less: str
-
-    @property
-    def data_url(self) -> str:
-        return f"data:{self.types[0]}...;base64,... is wanted"
-
-
-PICTURE = Medium("picture", ("image/",), 64 * 2**20, "a smaller picture")
-#: Ogg is of no kind.
-SOUND = Medium("sound", ("audio/", "application/ogg"), 256 * 2**20, "a shorter sound")
-#: Animations have types of pictures; an APNG is often called a PNG.
-VIDEO = Medium(
-    "video", ("video/", "image/gif", "image/webp", "image/apng", "image/png"), 512 * 2**20, "a shorter video"
-)
 
 
 def read_data_url(url: str, medium: Medium) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams, short
-from albireo.media.sources import SOUND
+from albireo.media.medium import SOUND
 from albireo.sounds.mp3 import read_to_its_end
 
 F32 = NDArray[np.float32]

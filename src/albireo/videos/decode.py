@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albireo.errors import EngineError, InvalidParams, short
-from albireo.media.sources import VIDEO
+from albireo.media.medium import VIDEO
 from albireo.videos.animations import animation, kind_of
 from albireo.videos.films import container_of, film
 from albireo.videos.footage import (

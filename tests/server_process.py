@@ -101,6 +101,10 @@ class Server:
         self._clients.append(made)
         return made
 
+    def num_restarts(self) -> int:
+        """Of its engine process so far."""
+        return int(self.http.get("/health").json()["num_restarts"])
+
     def metrics(self) -> dict[str, float]:
         """Name of a metric without labels -> sum over them."""
         found: dict[str, float] = {}

@@ -24,6 +24,14 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def killable() -> Iterator[Server]:
+    """One whose engine process may be held and killed, by whoever opens the gate again and waits until all is well."""
+    made = Server(is_poisoned=True).wait_until_ready()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
 def guarded() -> Iterator[Server]:
     """One that answers who has one of two keys."""
     made = Server("--api-key", "sesame", "--api-key", "other").wait_until_ready()
@@ -32,10 +40,11 @@ def guarded() -> Iterator[Server]:
 
 
 def with_tools(folder: Path, *args: str) -> Iterator[Server]:
+    """Its engine process may be held and killed."""
     path = folder / "tools.jinja"
     path.write_text(TEMPLATE)
     names = [word for name in ("think", "enable_thinking") for word in ("--chat-template-kwarg", name)]
-    made = Server("--chat-template", str(path), *names, *args).wait_until_ready()
+    made = Server("--chat-template", str(path), *names, *args, is_poisoned=True).wait_until_ready()
     yield made
     made.stop()
 

@@ -1,14 +1,18 @@
 """An engine process that a request can hurt, by the bias it asks for on token 1, once it has three tokens; or by a
 regular expression, while it is compiled. A test can hold its steps, and its loading (step_gate.py)."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+gc.disable()  # as in the engine process
 
 import albireo.engine_process.worker
 from albireo.errors import OutOfMemory
@@ -58,6 +62,9 @@ def crashing(self: GrammarCompiler, params: StructuredOutputsParams) -> TokenCon
         os.kill(os.getpid(), signal.SIGSEGV)
     return _compile(self, params)
 
+
+gc.freeze()
+gc.enable()
 
 if __name__ == "__main__":
     Runner.execute = poisoned  # type: ignore[method-assign]

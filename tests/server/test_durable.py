@@ -11,16 +11,16 @@ from typing import Any
 import httpx2 as httpx
 import openai
 
-from server_process import wait_until
+from server_process import Server, wait_until
 
-NUM_STREAMS, NUM_KILLS = 32, 12
+NUM_STREAMS, NUM_KILLS = 16, 12
 
 
 def asks() -> list[dict[str, Any]]:
     """Requests that use what a restart could get wrong: seeds, penalties, stops, minimum lengths, n, logprobs."""
     made = []
     for i in range(NUM_STREAMS):
-        ask: dict[str, Any] = {"prompt": "Once upon a time" + " there was" * (i % 5), "max_tokens": 120}
+        ask: dict[str, Any] = {"prompt": "Once upon a time" + " there was" * (i % 5), "max_tokens": 80}
         extra: dict[str, Any] = {"ignore_eos": True, "return_token_ids": True}
         if i % 8 != 7:
             ask |= {"seed": i, "temperature": 0.9 if i % 8 else 0.0}
@@ -29,7 +29,7 @@ def asks() -> list[dict[str, Any]]:
             extra["repetition_penalty"] = 1.1
         if i % 4 == 2:
             ask |= {"stop": ["happy", " friend"], "logprobs": 2}
-            extra |= {"min_tokens": 60, "ignore_eos": False}
+            extra |= {"min_tokens": 40, "ignore_eos": False}
         if i % 16 == 3:
             ask["n"] = 3
         made.append({**ask, "extra_body": extra})
@@ -62,8 +62,9 @@ def seeded(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [answer for i, answer in enumerate(answers) if i % 8 != 7]
 
 
-def test_no_client_notices_that_the_engine_was_killed(start: Any) -> None:
-    server = start()
+def test_no_client_notices_that_the_engine_was_killed(killable: Server) -> None:
+    server = killable
+    before = server.num_restarts()
     (expected,) = asyncio.run(rounds(server.url, 1))
     assert all(said[0][3] in ("length", "stop") for said in expected)
     dice = random.Random(5)
@@ -72,7 +73,7 @@ def test_no_client_notices_that_the_engine_was_killed(start: Any) -> None:
         for num_killed in range(NUM_KILLS):
             await asyncio.sleep(dice.random() * 0.25)
             # Not before it runs again: a process that is killed while it loads has nothing to lose.
-            wanted = {"status": "ok", "num_restarts": num_killed}
+            wanted = {"status": "ok", "num_restarts": before + num_killed}
             while (await asyncio.to_thread(server.http.get, "/health")).json() != wanted:
                 await asyncio.sleep(0.01)
             for worker in server.workers():
@@ -94,12 +95,14 @@ def test_no_client_notices_that_the_engine_was_killed(start: Any) -> None:
             sum(len(choice[1]) for key, choice in answer.items() if key != "usage") for answer in answers
         ]
     # The last kill may have come when all was answered.
-    wait_until(lambda: server.http.get("/health").json() == {"status": "ok", "num_restarts": NUM_KILLS}, server)
+    wait_until(
+        lambda: server.http.get("/health").json() == {"status": "ok", "num_restarts": before + NUM_KILLS}, server
+    )
     assert not server.http.get("/v1/requests/none/explain").is_success
 
 
-def test_a_request_without_a_seed_goes_on_as_itself(start: Any) -> None:
-    server = start(is_poisoned=True)
+def test_a_request_without_a_seed_goes_on_as_itself(killable: Server) -> None:
+    server = killable
     ask = {"model": "story", "prompt": "Once", "max_tokens": 300, "temperature": 1.0}
     server.gate.hold(6)
     with server.client().completions.create(**ask, stream=True, extra_body={"ignore_eos": True}) as stream:

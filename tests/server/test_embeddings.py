@@ -206,7 +206,7 @@ def test_nobody_notices_that_the_engine_was_killed(start: Any, llm: LLM) -> None
     """Long lists of inputs, streams beside them, and an engine process that dies again and again."""
     server = start("--max-num-batched-tokens", "64", is_poisoned=True)
     dice = random.Random(3)
-    inputs = [[[dice.randrange(3, 4000) for _ in range(dice.randrange(1, 200))] for _ in range(40)] for _ in range(6)]
+    inputs = [[[dice.randrange(3, 4000) for _ in range(dice.randrange(1, 200))] for _ in range(20)] for _ in range(6)]
     kinds = ["last", "mean"] * 3
     expected = [wanted(llm, each, pooling_type=kind) for each, kind in zip(inputs, kinds, strict=True)]
     story = {"model": "story", "prompt": "Once upon a time", "max_tokens": 200, "temperature": 0}

@@ -50,7 +50,8 @@ def llm(folder: Path) -> Iterator[LLM]:
 def ear(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     files = tmp_path_factory.mktemp("files")
     (files / "sound.wav").write_bytes(wav())
-    found = Server(str(folder), *SETTINGS, "--allowed-local-media-path", str(files)).wait_until_ready()
+    found = Server(str(folder), *SETTINGS, "--allowed-local-media-path", str(files), is_poisoned=True)
+    found.wait_until_ready()
     yield found
     found.stop()
 
@@ -157,16 +158,11 @@ def test_what_is_said_is_written_down(ear: Server, llm: LLM) -> None:
     assert got.status_code == 400 and "as it is said" in got.json()["error"]["message"]
 
 
-def test_nobody_notices_that_the_engine_was_killed(folder: Path, llm: LLM) -> None:
+def test_nobody_notices_that_the_engine_was_killed(ear: Server, llm: LLM) -> None:
     (own,) = llm.chat(asked({"type": "audio", "audio": (SOUND, RATE)}), GREEDY, use_tqdm=False)
-    server = Server(str(folder), *SETTINGS, is_poisoned=True)
-    try:
-        server.wait_until_ready()
-        server.gate.hold(4)
-        with ThreadPoolExecutor(1) as asking:
-            got = asking.submit(chat, server, asked(given()))
-            server.kill_held()
-            server.gate.open()
-            assert got.result().choices[0].message.content == own.outputs[0].text
-    finally:
-        server.stop()
+    ear.gate.hold(4)
+    with ThreadPoolExecutor(1) as asking:
+        got = asking.submit(chat, ear, asked(given()))
+        ear.kill_held()
+        ear.gate.open()
+        assert got.result().choices[0].message.content == own.outputs[0].text

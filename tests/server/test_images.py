@@ -83,7 +83,7 @@ def served(folder: Path, host: str, answer: str, tmp_path_factory: pytest.TempPa
     (files / "picture.png").write_bytes(png())
     allowed = ["--allowed-media-domains", "127.0.0.1", "--allowed-local-media-path", str(files)]
     named = ["--dtype", "float32", "--served-model-name", "sight", "--limit-mm-per-prompt", '{"image": 2}']
-    server = Server(str(folder), *named, *allowed).wait_until_ready()
+    server = Server(str(folder), *named, *allowed, is_poisoned=True).wait_until_ready()
     yield Served(server, host, answer)
     server.stop()
 
@@ -189,15 +189,11 @@ def test_the_page_draws_pictures_without_leave_to_load_any(served: Served) -> No
     assert not any(word in script + shared for word in ("new Image", ".src", "ObjectURL"))
 
 
-def test_nobody_notices_that_the_engine_was_killed(folder: Path, answer: str) -> None:
-    server = Server(str(folder), "--dtype", "float32", "--served-model-name", "sight", is_poisoned=True)
-    try:
-        server.wait_until_ready()
-        server.gate.hold(4)
-        with ThreadPoolExecutor(1) as asking:
-            got = asking.submit(chat, server.client(), asked(DATA_URL))
-            server.kill_held()
-            server.gate.open()
-            assert got.result().choices[0].message.content == answer
-    finally:
-        server.stop()
+def test_nobody_notices_that_the_engine_was_killed(served: Served) -> None:
+    server = served.server
+    server.gate.hold(4)
+    with ThreadPoolExecutor(1) as asking:
+        got = asking.submit(chat, server.client(), asked(DATA_URL))
+        server.kill_held()
+        server.gate.open()
+        assert got.result().choices[0].message.content == served.answer

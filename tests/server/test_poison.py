@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
@@ -39,15 +38,8 @@ async def all_of_them(url: str, poisons: dict[int, Any]) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def poisoned() -> Iterator[Server]:
-    made = Server(is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def expected(poisoned: Server) -> list[Any]:
-    return asyncio.run(all_of_them(poisoned.url, {}))
+def expected(killable: Server) -> list[Any]:
+    return asyncio.run(all_of_them(killable.url, {}))
 
 
 @pytest.mark.parametrize(
@@ -59,10 +51,10 @@ def expected(poisoned: Server) -> list[Any]:
     ],
 )
 def test_only_the_guilty_request_fails(
-    poisoned: Server, expected: list[Any], poison: float, num_restarts: int, words: str
+    killable: Server, expected: list[Any], poison: float, num_restarts: int, words: str
 ) -> None:
-    before = poisoned.http.get("/health").json()["num_restarts"]
-    got = asyncio.run(all_of_them(poisoned.url, {3: poison}))
+    before = killable.http.get("/health").json()["num_restarts"]
+    got = asyncio.run(all_of_them(killable.url, {3: poison}))
     error = got[3]
     assert isinstance(error, openai.InternalServerError)
     with pytest.raises(openai.InternalServerError, match=words):
@@ -70,12 +62,12 @@ def test_only_the_guilty_request_fails(
     assert "passwd" not in str(error) and "0x7f" not in str(error)
     assert error.response.headers["x-should-retry"] == "false"
     assert [answer for i, answer in enumerate(got) if i != 3] == [text for i, text in enumerate(expected) if i != 3]
-    assert poisoned.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts}
-    assert poisoned.metrics()["vllm:num_requests_running"] == 0
+    assert killable.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts}
+    assert killable.metrics()["vllm:num_requests_running"] == 0
 
 
-def test_two_poisons_at_once(poisoned: Server, expected: list[Any]) -> None:
-    got = asyncio.run(all_of_them(poisoned.url, {0: CRASH, 5: CRASH}))
+def test_two_poisons_at_once(killable: Server, expected: list[Any]) -> None:
+    got = asyncio.run(all_of_them(killable.url, {0: CRASH, 5: CRASH}))
     assert [isinstance(answer, openai.InternalServerError) for answer in got] == [i in (0, 5) for i in range(8)]
     assert [answer for i, answer in enumerate(got) if i not in (0, 5)] == [
         answer for i, answer in enumerate(expected) if i not in (0, 5)
@@ -83,25 +75,25 @@ def test_two_poisons_at_once(poisoned: Server, expected: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("guilty", [{2}, {0, 5}])
-def test_a_grammar_that_kills_its_compiler(poisoned: Server, expected: list[Any], guilty: set[int]) -> None:
+def test_a_grammar_that_kills_its_compiler(killable: Server, expected: list[Any], guilty: set[int]) -> None:
     """Beside others that are computed, and beside a grammar that is none the worse for it."""
-    with httpx.Client(trust_env=False, timeout=60, base_url=poisoned.url) as http:
+    with httpx.Client(trust_env=False, timeout=60, base_url=killable.url) as http:
         innocent = http.post("/v1/completions", json={"prompt": "Once", "guided_regex": "[ab]{4}", "seed": 1})
-    got = asyncio.run(all_of_them(poisoned.url, dict.fromkeys(guilty, CRASHING_REGEX) | {7: "[ab]{4}"}))
+    got = asyncio.run(all_of_them(killable.url, dict.fromkeys(guilty, CRASHING_REGEX) | {7: "[ab]{4}"}))
     assert innocent.status_code == 200 and set(got[7]) <= set("ab") and len(got[7]) == 4
     for i in guilty:
         with pytest.raises(openai.InternalServerError, match="ended the engine process 2 times"):
             raise got[i]
     others = [i for i in range(7) if i not in guilty]
     assert [got[i] for i in others] == [expected[i] for i in others]
-    wait_until(lambda: poisoned.http.get("/health").json()["status"] == "ok")
+    wait_until(lambda: killable.http.get("/health").json()["status"] == "ok")
 
 
-def test_a_grammar_that_kills_its_compiler_alone(poisoned: Server) -> None:
-    before = poisoned.http.get("/health").json()["num_restarts"]
-    got = poisoned.http.post("/v1/completions", json={"prompt": "Once", "guided_regex": CRASHING_REGEX})
+def test_a_grammar_that_kills_its_compiler_alone(killable: Server) -> None:
+    before = killable.http.get("/health").json()["num_restarts"]
+    got = killable.http.post("/v1/completions", json={"prompt": "Once", "guided_regex": CRASHING_REGEX})
     assert got.status_code == 500 and "ended the engine process 2 times" in got.json()["error"]["message"]
-    wait_until(lambda: poisoned.http.get("/health").json() == {"status": "ok", "num_restarts": before + 2})
+    wait_until(lambda: killable.http.get("/health").json() == {"status": "ok", "num_restarts": before + 2})
 
 
 def test_health_tells_that_nothing_gets_on(start: Any) -> None:

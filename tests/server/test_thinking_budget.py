@@ -13,7 +13,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from tool_asks import CLOCK, MESSAGES, TEMPLATE, TOOLS
+from tool_asks import CLOCK, MESSAGES, TOOLS
 
 CHAT: dict[str, Any] = {"model": "story", "messages": MESSAGES, "max_tokens": 60, "temperature": 1.0, "seed": 3}
 THINK = {"chat_template_kwargs": {"think": True}}
@@ -99,10 +99,8 @@ def test_completions_responses_and_messages(thinker: Any) -> None:
     assert 0 < count(thinker, said["content"][0]["thinking"]) < 15  # the text is encoded anew; free it takes all 40
 
 
-def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_path: Any) -> None:
-    path = tmp_path / "thinks.jinja"
-    path.write_text(TEMPLATE)
-    server = start("--chat-template", str(path), "--chat-template-kwarg", "think", is_poisoned=True)
+def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(thinker: Any) -> None:
+    server, before = thinker, thinker.num_restarts()
     asks = [{**CHAT, "seed": seed, "max_tokens": 150, "thinking_token_budget": 9 * seed} for seed in range(12)]
     asks[5] |= {"n": 2}
 
@@ -127,7 +125,7 @@ def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_
             return await work
 
     assert asyncio.run(all_of(2)) == asyncio.run(all_of(0))
-    assert server.http.get("/health").json()["num_restarts"] == 2
+    assert server.num_restarts() == before + 2
 
 
 @pytest.mark.parametrize("budget", [-2, 2**31, 2**63, 1e18, 1.5, "5", True, [5]])

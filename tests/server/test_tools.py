@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from tiny_models import shared_data
-from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TEMPLATE, TOOLS
+from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TOOLS
 
 
 def check_calls(calls: Any) -> None:
@@ -156,10 +156,8 @@ def test_tools_that_are_none(caller: Any, change: dict[str, Any], param: str) ->
     assert raised.value.param == param
 
 
-def test_a_killed_engine_finishes_its_call(start: Any, tmp_path: Path) -> None:
-    path = tmp_path / "tools.jinja"
-    path.write_text(TEMPLATE)
-    server = start("--chat-template", str(path), "--reasoning-parser", "none", is_poisoned=True)
+def test_a_killed_engine_finishes_its_call(caller: Any) -> None:
+    server = caller
     schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 8, "maxItems": 10}
     tool = {"type": "object", "properties": {"names": schema}, "required": ["names"], "additionalProperties": False}
     ask = {**ASK, "tools": [{"type": "function", "function": {"name": "call", "parameters": tool}}], "seed": 5}

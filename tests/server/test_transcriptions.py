@@ -44,7 +44,7 @@ def llm(folder: Path) -> Iterator[LLM]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    found = Server(str(folder), *SETTINGS).wait_until_ready()
+    found = Server(str(folder), *SETTINGS, is_poisoned=True).wait_until_ready()
     yield found
     found.stop()
 
@@ -205,25 +205,16 @@ def test_nothing_of_a_sound_or_its_text_is_logged(server: Server) -> None:
     assert lines and all("secret" not in json.dumps(line) and text not in json.dumps(line) for line in lines)
 
 
-def test_a_model_that_hears_nothing() -> None:
-    story = Server("--served-model-name", "story").wait_until_ready()
-    try:
-        got = story.http.post("/v1/audio/transcriptions", files={"file": file_of(SHORT)})
-        assert got.status_code == 400 and "hears none" in got.json()["error"]["message"]
-    finally:
-        story.stop()
+def test_a_model_that_hears_nothing(killable: Server) -> None:
+    got = killable.http.post("/v1/audio/transcriptions", files={"file": file_of(SHORT)})
+    assert got.status_code == 400 and "hears none" in got.json()["error"]["message"]
 
 
-def test_nobody_notices_that_the_engine_was_killed(folder: Path, llm: LLM) -> None:
-    server = Server(str(folder), *SETTINGS, is_poisoned=True)
-    try:
-        server.wait_until_ready()
-        server.gate.hold(6)
-        with ThreadPoolExecutor(1) as asking:
-            create = server.client().audio.transcriptions.create
-            got = asking.submit(create, model="ear", file=file_of(LONG), language="en")
-            server.kill_held()
-            server.gate.open()
-            assert got.result().text == told(llm, LONG, language="en").text
-    finally:
-        server.stop()
+def test_nobody_notices_that_the_engine_was_killed(server: Server, llm: LLM) -> None:
+    server.gate.hold(6)
+    with ThreadPoolExecutor(1) as asking:
+        create = server.client().audio.transcriptions.create
+        got = asking.submit(create, model="ear", file=file_of(LONG), language="en")
+        server.kill_held()
+        server.gate.open()
+        assert got.result().text == told(llm, LONG, language="en").text

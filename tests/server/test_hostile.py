@@ -163,6 +163,17 @@ def test_heads_without_end(server: Any, head: bytes) -> None:
     assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400")) or answer == b""
 
 
+def test_streams_have_no_chunks_in_http_1_0(server: Any) -> None:
+    """Its clients take the sizes of chunks for text; the connection's end is the answer's."""
+    body = json.dumps({"prompt": "Once", "max_tokens": 3, "ignore_eos": True, "stream": True}).encode()
+    head = b"POST /v1/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(body)
+    found, _, events = raw(server, head + body).partition(b"\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 200") and b"transfer-encoding" not in found
+    blocks = [block for block in events.split(b"\n\n") if block.strip()]
+    assert blocks[-1] == b"data: [DONE]" and all(block.startswith(b"data: ") for block in blocks)
+    assert raw(server, b"GET /health HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok","num_restarts":0}')
+
+
 def test_nonsense_in_place_of_http(server: Any) -> None:
     assert raw(server, b"\x16\x03\x01\x02\x00nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert raw(server, b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n").startswith(

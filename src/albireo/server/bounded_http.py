@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with a limit on the size of a request's head, and on how long it may take.
+"""uvicorn's HTTP protocol with a limit on the size of a request's head, and on how long it may take; and with answers
+that clients of HTTP/1.0 can read.
 
 Given to uvicorn by run.py. llhttp takes a head of any size; here one ends the connection with a 431, or after
 HEAD_TIMEOUT_S without an answer. Bodies are bounded where they are read (body.py).
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 #: Largest request line and headers together, and most headers.
 MAX_HEAD_BYTES, MAX_HEADERS = 64 << 10, 200
@@ -66,6 +67,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse()
             return
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            # its task has not begun
+            vars(self.cycle)["send"] = _Unchunked(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         if not self._is_refused:
@@ -93,3 +97,23 @@ class BoundedHttp(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
+
+
+class _Unchunked:
+    """Sends an answer to who knows no chunks: where no header says how long it is, it ends with the connection.
+
+    uvicorn writes chunks to everybody, and a client of HTTP/1.0 takes their sizes for text.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._is_open = cycle, False
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._is_open = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            if self._is_open:
+                self._cycle.chunked_encoding = False
+        elif self._is_open:
+            # each part is as long as what is left
+            self._cycle.expected_content_length = len(message.get("body", b""))
+        await RequestResponseCycle.send(self._cycle, message)

@@ -84,6 +84,21 @@ def test_all_together_are_bounded() -> None:
     asyncio.run(hold())
 
 
+def test_a_byte_order_mark_is_no_part_of_a_body() -> None:
+    assert asyncio.run(read(Bodies(20), sender(b"\xef\xbb\xbf", b'{"a": 1}'))) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"GZIP, identity"])
+def test_bodies_that_are_compressed_are_refused_as_that(coding: bytes) -> None:
+    with pytest.raises(HttpError, match=f"content-encoding='{coding.decode()}'") as raised:
+        asyncio.run(read(Bodies(10), sender(b"\x1f\x8b"), (b"content-encoding", coding)))
+    assert raised.value.status == 415
+
+
+def test_a_body_may_say_that_it_is_not_compressed() -> None:
+    assert asyncio.run(read(Bodies(10), sender(b"{}"), (b"content-encoding", b"Identity"))) == b"{}"
+
+
 @pytest.mark.parametrize(
     ("data", "param"),
     [

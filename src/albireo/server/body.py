@@ -25,6 +25,8 @@ BODY_TIMEOUT_S = 60.0
 MAX_TOTAL = 16
 #: Key of a scope: seconds that a request waited for its model to be awake, before its endpoint had it.
 WAITED = "albireo.waited_s"
+#: What some editors and PowerShell write in front of UTF-8.
+_BOM = b"\xef\xbb\xbf"
 _PATH = re.compile(r" - at `\$\.([^`\[.]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
@@ -42,15 +44,25 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
-        """All of a body, which is held until the block ends. Raises: HttpError 413, 408, 429; ClientGone."""
+        """All of a body, which is held until the block ends, without a byte order mark.
+
+        Raises: HttpError 413, 415, 408, 429; ClientGone.
+        """
         for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise HttpError(
+                    415,
+                    f"the body has content-encoding={value.decode('latin-1')!r:.40}, which is not read here; send it "
+                    "as it is",
+                    headers={"accept-encoding": "identity", "connection": "close"},
+                )
             if name == b"content-length" and value.isdigit() and (len(value) > 20 or int(value) > self._max_bytes):
                 raise self._too_large()
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 await self._read(receive, chunks)
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            yield (chunks[0] if len(chunks) == 1 else b"".join(chunks)).removeprefix(_BOM)
         except TimeoutError:
             raise HttpError(408, "the request did not arrive in time", headers={"connection": "close"}) from None
         finally:

@@ -110,6 +110,16 @@ def test_parts_are_joined_where_the_template_wants_a_string():
         render(CHATML, [{"role": "user", "content": picture}])
 
 
+def test_what_an_assistant_refused_is_text():
+    """As OpenAI's clients send it back; templates know no such parts."""
+    said = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+    ]
+    assert "assistant\nNo.<|im_end|>" in render(CHATML, said)
+    assert render("{% for part in messages[1].content %}[{{ part.text }}]{% endfor %}", said) == "[No.]"
+
+
 def test_parts_stay_parts_where_the_template_reads_them():
     source = "{% for part in messages[0].content %}[{{ part.text }}]{% endfor %}"
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]

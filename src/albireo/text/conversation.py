@@ -206,6 +206,9 @@ def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(kind, str):
         return part
+    if kind == "refusal" and isinstance(part.get("refusal"), str):
+        # what an assistant said, as OpenAI's clients send it back
+        return {"type": "text", "text": part["refusal"]}
     if kind.removeprefix("input_").removesuffix("_url") in _OTHER_MEDIA:
         raise TemplateError(
             f"{where} has a content part of type {kind!r}; models here read text, images, sounds and videos"

@@ -49,6 +49,13 @@ def test_instructions_and_messages(client: Any) -> None:
     assert got.instructions == "A story."
 
 
+def test_what_was_refused_before_is_text(client: Any) -> None:
+    refused = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": " a time"}]}
+    items = [{"role": "user", "content": "Once upon"}, refused, {"role": "user", "content": "there"}]
+    wanted = chat(client, ("user", "Once upon"), ("assistant", " a time"), ("user", "there"))
+    assert client.responses.create(**{**ASK, "input": items}).output_text == wanted.choices[0].message.content
+
+
 def test_a_stream_adds_up(client: Any) -> None:
     whole = client.responses.create(**ASK)
     found = list(client.responses.create(**ASK, stream=True))

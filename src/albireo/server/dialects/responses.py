@@ -173,6 +173,8 @@ def _string(where: str, item: dict[str, Any], name: str) -> str:
 
 
 def _text(where: str, part: Any) -> str:
+    if isinstance(part, dict) and part.get("type") == "refusal":
+        part = {"type": "text", "text": part.get("refusal")}
     if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise HttpError(400, f"{where} has content of type {kind!r:.60}; here texts and images are read", param="input")

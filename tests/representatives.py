@@ -73,7 +73,7 @@ IN_ANOTHER_ORDER = {
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
-#: Of all, those whose layers differ in the shape of their caches, which no ranks share.
+#: Of all, those whose layers differ in the shape of their caches.
 OF_SEVERAL_CACHES = ("gemma4_text", *OF_VARIANTS)
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).

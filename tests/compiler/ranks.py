@@ -16,6 +16,7 @@ from albireo.models import load_architecture
 from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog
 from tiny_layer_norm import with_changes
+from variants import MIXED, tiny_of
 
 #: Heads and channels that divide by eight, and inner sizes that a tree of eight leaves divides. There are two KV heads:
 #: of four ranks, two share each. Vocabularies stay those of TINY, which divide by nothing.
@@ -36,6 +37,9 @@ _WHOLE = (
     "intermediate_size_mlp",
 )
 
+#: Of experts beside an FFN.
+_BESIDE = ("hidden_size", "num_attention_heads", "intermediate_size")
+
 
 def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     """config.json of an architecture's tiny model, made to be shared."""
@@ -48,8 +52,10 @@ def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
 
 def wide_mixture(model_type: str, **changes: Any) -> dict[str, Any]:
     """The same of a mixture of experts."""
+    if model_type in MIXED:
+        return tiny_of(model_type) | {key: WIDE[key] for key in _BESIDE} | changes
     widths = {key: 48 for key in _WHOLE if load_architecture(model_type).tiny.get(key)}
-    return wide_config(model_type, **widths, **changes)
+    return wide_config(model_type, **{**widths, **changes})
 
 
 #: What else is said of layers that keep a state, so that heads divide: of keys by two or four, of values by eight.

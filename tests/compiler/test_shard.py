@@ -41,6 +41,8 @@ KV_HEADS = {
     "youtu": 8,
     "minicpm3": 8,
     "bloom": 8,
+    # layers with heads of two shapes
+    "gemma4_text": 4,
 }
 
 
@@ -117,7 +119,8 @@ def test_a_rank_has_its_heads_channels_and_part_of_the_vocabulary() -> None:
     assert len(record[0].firings) == 7 * 3 + 2 and record[0].notes == ["rank 1 of 4, sums as a tree of 8"]
 
 
-@pytest.mark.parametrize("model_type", KV_HEADS)
+# of whose layers with one KV head two ranks have the same
+@pytest.mark.parametrize("model_type", sorted(set(KV_HEADS) - {"gemma4_text"}))
 def test_the_parts_of_all_ranks_are_the_whole(model_type: str) -> None:
     """Each matrix is there once in all; norms, the biases of sums and the embedding table are not cut."""
     config = wide_config(model_type)

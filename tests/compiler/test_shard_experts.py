@@ -11,25 +11,15 @@ from albireo.compiler.leaf_sums import expert_leaves
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import LEAVES, Part, problems, run
 from albireo.compiler.pipeline import PASSES, run_passes, shard_pass
-from albireo.errors import ConfigError, UnsupportedModel
+from albireo.errors import UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.graph.spec import check_graph
-from albireo.models import build_graph, load_architecture
-from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE
-from compiler.ranks import SIZES, compile_rank, rank_graphs, wide_graph, wide_mixture
+from compiler.ranks import SIZES, STATES, compile_rank, rank_graphs, wide_graph, wide_mixture
 from compiler.test_shard import NUM_BLOCKS, node, run_ranks, steps
 from tiny_models import MIXTURES, random_weights
-
-#: With states.
-REFUSED = {
-    "granitemoehybrid": "layers keep a state",
-    "lfm2_moe": "layers keep a state",
-    "nemotron_h": "layers keep a state",
-    "qwen3_5_moe_text": "layers keep a state",
-    "qwen3_next": "layers keep a state",
-}
+from variants import MIXED
 
 
 def assert_all_the_same(graph: Graph, weights: dict[str, np.ndarray], dtype: str, *, few: float = 1e-4) -> None:
@@ -53,10 +43,8 @@ def assert_all_the_same(graph: Graph, weights: dict[str, np.ndarray], dtype: str
         assert np.linalg.norm(alone - tree["logits"]) < few * np.linalg.norm(alone)
 
 
-@pytest.mark.parametrize("model_type", MIXTURES)
+@pytest.mark.parametrize("model_type", [*sorted(set(MIXTURES) - set(STATES)), *MIXED])
 def test_every_number_of_ranks_gives_the_same_bits(model_type: str) -> None:
-    if model_type in REFUSED:
-        return
     config = wide_mixture(model_type)
     assert not problems(wide_graph(config), 8)
     assert_all_the_same(wide_graph(config), random_weights(config, seed=1), "float32")
@@ -179,11 +167,3 @@ def test_a_row_of_experts_needs_a_rank_s_part() -> None:
     down.inputs["x"] = graph.nodes[0].output
     with pytest.raises(UnsupportedModel, match="has the role row, but its input is not a rank's part"):
         run(graph, Part(2, 1))
-
-
-@pytest.mark.parametrize("model_type", sorted(REFUSED))
-def test_other_layers_of_mixtures_are_refused_by_name(model_type: str) -> None:
-    architecture = load_architecture(model_type)
-    graph = build_graph(parse_config(architecture.tiny, architecture.rules), 64)
-    with pytest.raises(ConfigError, match=f"tensor_parallel_size=2 .*{REFUSED[model_type]}.* possible .*: 1$"):
-        run_passes(graph, [shard_pass(Part(2, 0))])

@@ -12,7 +12,7 @@ from albireo.api.build import build
 from albireo.config import BuildConfig
 from albireo.errors import ConfigError
 from albireo.verify.run import verify
-from compiler.ranks import wide_config
+from compiler.ranks import wide_config, wide_mixture
 from e2e.serving import Server, assert_same_answers
 from e2e.test_invariance import ALL_AT_ONCE, NO_CACHE, requests
 from e2e.test_parity import all_rows, assert_greedy, distance, reference, serve
@@ -34,6 +34,8 @@ WIDTHS = {
     "deepseek_v3": {"moe_intermediate_size": 48},
     "deepseek_v2": {"moe_intermediate_size": 48},
     "youtu": {},
+    # beside an FFN, and heads of two shapes
+    "gemma4_text, experts": {},
 }
 #: Heads whose outputs are an eighth of whole groups.
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128}
@@ -47,7 +49,7 @@ QWEN3 = {
 
 @pytest.mark.parametrize(("model", "size"), [(model, 4 if i % 3 else 8) for i, model in enumerate(WIDTHS)])
 def test_logits_and_tokens_of_transformers(model: str, size: int, tmp_path: Path) -> None:
-    directory = make_checkpoint(tmp_path, wide_config(model, **WIDTHS[model]), seed=3)
+    directory = make_checkpoint(tmp_path, wide_mixture(model, **WIDTHS[model]), seed=3)
     sequences, answers = serve(directory, tensor_parallel_size=size, num_threads=size)
     logits = reference(directory, "float32", sequences)
     assert_greedy(sequences, answers, logits)
@@ -105,10 +107,10 @@ def test_a_gguf_file(tmp_path: Path) -> None:
     assert_same_on_ranks(tmp_path / "m.gguf", (2,))
 
 
-def test_a_directory_of_ranks_is_verified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["gpt_oss", "deepseek_v3", "gemma4_text, experts"])
+def test_a_directory_of_ranks_is_verified(model: str, tmp_path: Path) -> None:
     """Built, run and held to the graph of the first rank, which has the biases of all."""
-    config = wide_config("gpt_oss", intermediate_size=72)
-    directory = make_checkpoint(tmp_path / "model", config, seed=3, dtype="bfloat16")
+    directory = make_checkpoint(tmp_path / "model", wide_mixture(model), seed=3, dtype="bfloat16")
     engine = build(directory, tmp_path / "engine", BuildConfig(tensor_parallel_size=2)).directory
     wanted = Server.load(directory, tp_invariant=True, **NO_CACHE).alone(requests())
     answers, _ = Server.load(engine, **ALL_AT_ONCE, num_threads=2).serve(requests())

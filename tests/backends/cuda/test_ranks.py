@@ -39,6 +39,10 @@ WIDE = {
     "qwen2_moe": wide_mixture("qwen2_moe"),
     # heads that share latents
     "deepseek_v3": wide_mixture("deepseek_v3"),
+    # heads of two shapes
+    "gemma4": wide_mixture(
+        "gemma4_text, experts", num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"]
+    ),
     # states that ranks have heads of, and ones that each has whole
     "qwen3_next": wide_hybrid("qwen3_next", linear_key_head_dim=16, linear_value_head_dim=16),
     "nemotron_h": wide_hybrid("nemotron_h", mamba_head_dim=16, ssm_state_size=16),
@@ -101,6 +105,7 @@ def outputs_of(model: CudaModel) -> list[StepOutputs]:
         ("gpt_oss", "bfloat16", "fp4.g32", 2),
         ("qwen2_moe", "float32", None, 2),
         ("deepseek_v3", "bfloat16", None, 4),
+        ("gemma4", "bfloat16", None, 2),
         ("qwen3_next", "bfloat16", None, 4),
         ("nemotron_h", "float32", None, 2),
         ("nemotron_h", "bfloat16", None, 8),

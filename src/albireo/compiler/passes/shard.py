@@ -76,7 +76,7 @@ def run(graph: Graph, part: Part) -> PassRecord:
     _check_size(graph, part.size)
     rw = Rewriter(graph, "shard", WHY, "reorder")
     rw.record.notes.append(f"rank {part.rank} of {part.size}, sums as a tree of {LEAVES}")
-    cutter = _Cutter(rw, part, _heads(graph))
+    cutter = _Cutter(rw, part)
     for node in list(graph.nodes):
         if rw.is_alive(node):
             cutter.visit(node)
@@ -92,11 +92,11 @@ def problems(graph: Graph, size: int) -> list[str]:
     found = []
     if any(node.op == "add_parts" for node in graph.nodes):
         found.append("its residual is several streams, which are not cut among ranks yet")
-    num_heads, num_kv_heads, _ = _heads(graph)
-    if num_heads % size:
-        found.append(f"{num_heads} query heads do not divide by {size}")
-    if num_kv_heads and max(num_kv_heads, size) % min(num_kv_heads, size):
-        found.append(f"{num_kv_heads} KV heads neither divide by {size} nor can {size} ranks share them evenly")
+    for num_heads, num_kv_heads in sorted(_heads(graph)):
+        if num_heads % size:
+            found.append(f"{num_heads} query heads do not divide by {size}")
+        if max(num_kv_heads, size) % min(num_kv_heads, size):
+            found.append(f"{num_kv_heads} KV heads neither divide by {size} nor can {size} ranks share them evenly")
     origins: dict[int, str] = {}
     for node in _row_linears(graph, "linear"):
         origins.setdefault(int(node.inputs["weight"].type.dims[1]), node.origin)
@@ -140,29 +140,16 @@ def _check_size(graph: Graph, size: int) -> None:
     raise ConfigError(f"tensor_parallel_size={size} is not possible for this model: {'; '.join(reasons)}; {way_out}")
 
 
-def _heads(graph: Graph) -> tuple[int, int, int]:
-    """Query heads, KV heads and head size of every layer with attention; zeros where there is none.
-
-    Raises: UnsupportedModel when layers differ.
-    """
-    names = ("num_heads", "num_kv_heads", "head_dim")
-    shapes = {tuple(n.attrs[name] for name in names) for n in graph.nodes if n.op == "attention"}
-    if not shapes:
-        return 0, 0, 0
-    if len(shapes) != 1:
-        raise UnsupportedModel(f"layers have {len(shapes)} shapes of heads; ranks can share one: {sorted(shapes)}")
-    ((num_heads, num_kv_heads, head_dim),) = shapes
-    return num_heads, num_kv_heads, head_dim
+def _heads(graph: Graph) -> set[tuple[int, int]]:
+    """Query heads and KV heads that layers have."""
+    return {(n.attrs["num_heads"], n.attrs["num_kv_heads"]) for n in graph.nodes if n.op == "attention"}
 
 
 class _Cutter:
     """Walks a graph in order and knows which values a rank has a part of."""
 
-    def __init__(self, rw: Rewriter, part: Part, heads: tuple[int, int, int]) -> None:
+    def __init__(self, rw: Rewriter, part: Part) -> None:
         self._rw, self._part = rw, part
-        self._num_heads, self._num_kv_heads, self._head_dim = heads
-        #: keys are latents of all heads, which no rank has a part of
-        self._is_latent = any(node.op == "head_linear" for node in rw.graph.nodes)
         #: values of which this rank has some channels, and the role of the linear they come from
         self._cut: dict[Value, str] = {}
         self._states = state_parts(rw.graph, part.size, part.rank)
@@ -202,12 +189,10 @@ class _Cutter:
         assert isinstance(width, int)
         if node.op == "rms_norm":
             # the type of what comes out is still that of the whole
-            size, whole = self._head_dim, int(node.output.type.dims[-1])
-            weight = int(node.inputs["weight"].type.dims[0]) if "weight" in node.inputs else size
-            if "bias" in node.inputs or weight != size or node.attrs["num_heads"] * size != whole:
-                return False
-            node.attrs["num_heads"] = width // size
-            return width % size == 0
+            each = int(node.output.type.dims[-1]) // node.attrs["num_heads"]
+            weight = int(node.inputs["weight"].type.dims[0]) if "weight" in node.inputs else each
+            node.attrs["num_heads"] = width // each
+            return "bias" not in node.inputs and weight == each and width % each == 0
         if node.op == "rope":
             node.attrs["num_heads"] = width // int(node.attrs["head_dim"])
         elif node.op == "join_heads":
@@ -217,9 +202,9 @@ class _Cutter:
             rows = self._range("heads", int(node.inputs["weight"].type.dims[0]))
             node.inputs["weight"] = self._constant(node.inputs["weight"], (rows,), None)
         elif node.op in ("kv_write", "attention"):
-            node.attrs["num_kv_heads"] = max(1, self._num_kv_heads // self._part.size)
+            node.attrs["num_kv_heads"] = max(1, node.attrs["num_kv_heads"] // self._part.size)
             if node.op == "attention":
-                node.attrs["num_heads"] = heads = self._num_heads // self._part.size
+                node.attrs["num_heads"] = heads = node.attrs["num_heads"] // self._part.size
                 if "sinks" in node.inputs:
                     rows = self._part.rank * heads, (self._part.rank + 1) * heads
                     node.inputs["sinks"] = self._constant(node.inputs["sinks"], (rows,), None)
@@ -244,7 +229,8 @@ class _Cutter:
         if role == "row":
             self._row(node, kind)
         elif role is not None and self._part.size > 1:
-            self._column(node, role, (self._range(role, int(node.inputs["weight"].type.dims[0])),))
+            rows = self._range(role, int(node.inputs["weight"].type.dims[0]), self._written(node))
+            self._column(node, role, (rows,))
 
     def _column(self, node: Node, role: str, rows: Spans, blocks: int = 1) -> None:
         """Some of the outputs: rows of the weight, or of each of so many blocks of it."""
@@ -327,15 +313,25 @@ class _Cutter:
     def _changed(self, node: Node, before: str) -> None:
         self._rw.record.firings.append(Firing(node.origin, (before,), (str(node),)))
 
-    def _range(self, role: str, rows: int) -> tuple[int, int]:
-        """First and end of this rank's outputs among all."""
+    def _range(self, role: str, rows: int, written: Node | None = None) -> tuple[int, int]:
+        """First and end of this rank's outputs among all. written: what keeps them as keys or values."""
         size, rank = self._part.size, self._part.rank
-        is_kv = role == "heads" and rows == self._num_kv_heads * self._head_dim and not self._is_latent
-        if is_kv and size > self._num_kv_heads:
+        if role == "heads" and written is not None and size > written.attrs["num_kv_heads"]:
             # several ranks keep the same KV head: the one that their query heads read
-            first = rank * self._num_kv_heads // size
-            return first * self._head_dim, (first + 1) * self._head_dim
+            first, each = rank * written.attrs["num_kv_heads"] // size, written.attrs["head_dim"]
+            return first * each, (first + 1) * each
         return rank * rows // size, (rank + 1) * rows // size
+
+    def _written(self, linear: Node) -> Node | None:
+        """What keeps outputs of a linear in the KV cache, if anything does."""
+        values = [linear.output]
+        for value in values:
+            for user in self._rw.users(value):
+                if user.op == "kv_write":
+                    return user
+                if user.op in (*_CHANNEL_WISE, "rms_norm", "rope"):
+                    values += [each for each in user.outputs if each not in values]
+        return None
 
     def _constant(
         self,

@@ -15,7 +15,7 @@ import pytest
 from albireo import EngineError
 from albireo.artifact.reader import open_engine
 from artifact.engines import make_engine, run, seal
-from compiler.ranks import WIDE
+from compiler.ranks import WIDE, wide_hybrid
 
 #: `make fuzz` sets another number of rounds, and other seeds.
 NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "120"))
@@ -57,11 +57,13 @@ def damage(data: Any, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_it_runs_or_is_refused(name: str, ranks: int, tmp_path: Path) -> None:
-    _, engine = make_engine(tmp_path, "qwen3", "bfloat16", WIDE if ranks > 1 else {}, tensor_parallel_size=ranks)
+@pytest.mark.parametrize(("model", "ranks"), [("qwen3", 1), ("qwen3", 2), ("qwen3_next", 2)])
+def test_it_runs_or_is_refused(name: str, model: str, ranks: int, tmp_path: Path) -> None:
+    """Of a dense model, and of one with experts and states."""
+    wide = WIDE if model == "qwen3" else wide_hybrid(model)
+    _, engine = make_engine(tmp_path, model, "bfloat16", wide if ranks > 1 else {}, tensor_parallel_size=ranks)
     intact = {file: (engine / file).read_bytes() for file in FILES}
-    rng, num_refused = random.Random(f"{SEED} {name} {ranks}"), 0
+    rng, num_refused = random.Random(f"{SEED} {name} {ranks}" + ("" if model == "qwen3" else model)), 0
     num_rounds = NUM_ROUNDS // ranks**2
     for i in range(num_rounds):
         for file, data in intact.items():

@@ -267,12 +267,33 @@ def test_more_ranks_than_any_model_has_are_refused_at_once() -> None:
         parts(10**9, False)
 
 
-def test_groups_that_leaves_do_not_divide_are_refused_by_name() -> None:
+def test_leaves_of_channels_are_whole_groups_and_need_not_be_equal() -> None:
+    """13 groups of an FFN: 6 and 7 for two ranks, one or two for eight."""
+    config = wide_config("qwen3", intermediate_size=416, head_dim=32)
+    graph, weights = wide_graph(config, "bfloat16"), random_weights(config, seed=1)
+    choose_precision.run(graph, lambda name, role: "int4.g32")
+    wanted = None
+    for size in SIZES:
+        graphs = rank_graphs(graph, size, PASSES if size > 1 else ())
+        got = run_ranks(graphs, weights, "bfloat16")
+        wanted = wanted or got
+        for a, b in zip(got, wanted, strict=True):
+            assert all(np.array_equal(a[key], b[key]) for key in b), size
+    graphs = rank_graphs(graph, 2, ())
+    rows = [node(each, "layers.1.mlp.gate").inputs["weight"].constant.segments for each in graphs]
+    assert [(part.start, part.stop) for (part,) in rows] == [(0, 192), (192, 416)]
+    downs = [n for n in graphs[0].nodes if n.op == "linear" and n.origin == "layers.1.mlp.down"]
+    assert [n.inputs["weight"].constant.columns for n in downs] == [(0, 32), (32, 96), (96, 128), (128, 192)]
+    kv = ReferenceKV(NUM_BLOCKS, BLOCK_SIZE, "bfloat16")
+    for step, tree in zip(steps(), wanted or (), strict=True):
+        alone = interpret(graph, step, weights, kv)["logits"]
+        assert np.linalg.norm(alone - tree["logits"]) < 0.3 * np.linalg.norm(alone)
+
+
+def test_groups_that_ranks_do_not_divide_are_refused_by_name() -> None:
     graph = wide_graph(wide_config("llama", intermediate_size=512))
     choose_precision.run(graph, lambda name, role: "int4.g32" if "down" in name else "int4.g64")
     (problem,) = problems(graph, 2)
-    assert problem == (
-        "layers.0.attn.o adds 96 products of int4.g64, and a leaf of 12, an eighth of them, is no multiple of 64"
-    )
+    assert problem == ("layers.0.attn.o adds 96 products of int4.g64, and the 48 of a rank are no whole groups")
     with pytest.raises(ConfigError, match=r"tensor_parallel_size=2 is not possible .* possible for this model: 1"):
         run_passes(graph, (shard_pass(Part(2, 0)),))

@@ -7,7 +7,7 @@ import pytest
 
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
-from albireo.compiler.leaf_sums import expert_leaves
+from albireo.compiler.leaf_sums import leaf_bounds
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import LEAVES, Part, problems, run
 from albireo.compiler.pipeline import PASSES, run_passes, shard_pass
@@ -114,7 +114,9 @@ def test_the_bias_of_experts_comes_once() -> None:
         (None, 40, (0, 4, 10, 14, 20, 24, 30, 34, 40)),  # whole pairs
         ("int8", 17, (0, 2, 4, 6, 8, 10, 12, 14, 17)),
         ("fp4.g32", 2880, (0, 352, 704, 1056, 1440, 1792, 2144, 2496, 2880)),
-        ("fp8.g128", 768, (0, 0, 128, 256, 384, 384, 512, 640, 768)),
+        ("fp8.g128", 768, (0, 0, 128, 128, 384, 384, 512, 512, 768)),
+        ("fp8.g128", 384, (0, 0, 0, 0, 128, 128, 128, 128, 384)),
+        ("fp8.g128", 128, (0, 0, 0, 0, 0, 0, 0, 0, 128)),
     ],
 )
 def test_where_leaves_begin(kind: str | None, width: int, bounds: tuple[int, ...]) -> None:
@@ -123,7 +125,7 @@ def test_where_leaves_begin(kind: str | None, width: int, bounds: tuple[int, ...
     ids, _ = b.route(x, 1, True)
     down = b.expert_linear(x, ids, b.experts(("a", "b"), "w", (8, width), kind or "float32"), 2, "row").producer
     assert down is not None
-    assert expert_leaves(down, LEAVES) == bounds
+    assert leaf_bounds(down, LEAVES) == bounds
 
 
 def by_hand(spoiled: str) -> Graph:
@@ -167,3 +169,17 @@ def test_a_row_of_experts_needs_a_rank_s_part() -> None:
     down.inputs["x"] = graph.nodes[0].output
     with pytest.raises(UnsupportedModel, match="has the role row, but its input is not a rank's part"):
         run(graph, Part(2, 1))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_with_fewer_groups_than_leaves_make_the_same_calls(size: int) -> None:
+    """Six groups: of four ranks two have one, two have two. Ranks of a CPU meet at the same calls, or not at all."""
+    graph = wide_graph(wide_mixture("qwen3_moe") | {"moe_intermediate_size": 192}, "bfloat16")
+    choose_precision.run(graph, lambda name, role: "int4.g32" if ".experts." in name else None)
+    programs = [compile_rank(graph, Part(size, rank)) for rank in range(size)]
+    assert len({tuple(call.family for call in program.calls) for program in programs}) == 1
+    widths = [
+        {program.buffers[c.args["x"]].cols for c in program.calls if c.family == "expert_linear"}
+        for program in programs
+    ]
+    assert len(set(map(frozenset, widths))) == size // 2, "and have more to do, or less"

@@ -67,10 +67,11 @@ def assert_same_on_ranks(directory: Path, sizes: tuple[int, ...], **settings: An
 @pytest.mark.parametrize(
     ("name", "width", "sizes"),
     [
-        # three groups of a leaf or none
+        # a leaf has a group, or none
         ("fp8 blocks", 384, (2,)),
         ("awq", 640, (2, 4)),
         ("gptq", 1024, (8,)),
+        ("compressed-tensors W4A16 g128", 768, (2, 4)),
         ("compressed-tensors fp8 channel", 72, (8,)),
         ("compressed-tensors mxfp4", 352, (2, 8)),
     ],
@@ -80,6 +81,18 @@ def test_checkpoints_in_few_bits(name: str, width: int, sizes: tuple[int, ...], 
 
     write_model(tmp_path, WRITERS[name], **QWEN3, moe_intermediate_size=width)
     assert_same_on_ranks(tmp_path, sizes)
+
+
+def test_channels_of_an_ffn_in_groups_that_are_no_eighths(tmp_path: Path) -> None:
+    """A dense model as published in few bits: five groups, of which a rank of four has one or two."""
+    from quantization.formats.writers import WRITERS, write_model
+
+    sizes = {"intermediate_size": 640, "max_position_embeddings": 512, "vocab_size": 131}
+    write_model(tmp_path, WRITERS["compressed-tensors W4A16 g128"], **HEADS, **sizes)
+    assert_same_on_ranks(tmp_path, (2, 4))
+    words = r"layers\.0\.mlp\.down adds 640 products of int4\.g128, whose groups have no part for each of 8"
+    with pytest.raises(ConfigError, match=words):
+        Server.load(tmp_path, tensor_parallel_size=8, num_threads=8)
 
 
 def test_experts_in_mxfp4_as_published(tmp_path: Path) -> None:

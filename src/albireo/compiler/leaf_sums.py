@@ -37,30 +37,24 @@ def has_leaves(linear: Node) -> bool:
     return is_encoding(linear.inputs["weight"].type.dtype)
 
 
-def leaf_problem(linear: Node, leaves: int) -> str:
-    """Why the columns of a weight in few bits cannot be cut into so many leaves; "" when they can."""
+def has_even_leaves(linear: Node, leaves: int) -> bool:
+    """Whether the columns of a weight in few bits can be cut into so many leaves, all of as many groups."""
     e, width = encoding(linear.inputs["weight"].type.dtype), int(linear.inputs["weight"].type.dims[1])
-    if e.group is None or width % (leaves * e.group) == 0:
-        return ""
-    return (
-        f"{linear.origin} adds {width} products of {e}, and a leaf of {width / leaves:g}, an eighth of them, is no "
-        f"multiple of {e.group}"
-    )
+    return e.group is None or width % (leaves * e.group) == 0
 
 
-def equal_leaves(width: int, leaves: int) -> tuple[int, ...]:
-    """Where leaves of so many inputs begin, and the last one's end."""
-    return tuple(number * width // leaves for number in range(leaves + 1))
+def leaf_bounds(linear: Node, leaves: int) -> tuple[int, ...]:
+    """Where leaves of a linear's inputs begin, and the last one's end: whole groups of weights in few bits, else pairs.
 
-
-def expert_leaves(down: Node, leaves: int) -> tuple[int, ...]:
-    """Where leaves of experts' inputs begin, and the last one's end: whole groups of weights in few bits, else pairs.
-
-    They differ by one of these at most; where there are fewer than leaves, some leaves have none.
+    They differ by one of these at most. Where groups are fewer than leaves, half of the leaves or more have none:
+    all ranks have as many leaves then, and so make the same calls.
     """
-    weight = down.inputs["weight"].type
-    unit, width = (encoding(weight.dtype).group if has_leaves(down) else None) or PAIR, int(weight.dims[1])
-    return tuple(min(width, unit * first) for first in equal_leaves(-(-width // unit), leaves))
+    weight = linear.inputs["weight"].type
+    unit, width = (encoding(weight.dtype).group if has_leaves(linear) else None) or PAIR, int(weight.dims[1])
+    units, step = -(-width // unit), 1
+    while leaves // step > units:
+        step *= 2
+    return tuple(min(width, unit * (number // step * units // (leaves // step))) for number in range(leaves + 1))
 
 
 def leaf_sum(

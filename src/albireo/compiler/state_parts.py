@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from albireo.compiler.leaf_sums import PAIR, has_leaves, leaf_problem
+from albireo.compiler.leaf_sums import PAIR, has_even_leaves, has_leaves
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.ops import MAX_RANKS
 
@@ -109,7 +109,7 @@ def _is_tree(out: Node) -> bool:
     """Whether its inputs are eight leaves, on any number of ranks and on one."""
     if int(out.inputs["weight"].type.dims[1]) % (MAX_RANKS * PAIR):
         return False
-    return not has_leaves(out) or ("bias" not in out.inputs and not leaf_problem(out, MAX_RANKS))
+    return not has_leaves(out) or ("bias" not in out.inputs and has_even_leaves(out, MAX_RANKS))
 
 
 class _Finder:

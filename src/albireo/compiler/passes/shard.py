@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from albireo.compiler.leaf_sums import (
     PAIR,
     LeafSum,
-    equal_leaves,
-    expert_leaves,
     has_leaves,
-    leaf_problem,
+    leaf_bounds,
     leaf_sum,
 )
 from albireo.compiler.rewrite import Rewriter, label
@@ -104,15 +102,13 @@ def problems(graph: Graph, size: int) -> list[str]:
         if width % (LEAVES * PAIR):
             found.append(f"{origin} adds {width} products, no multiple of {LEAVES * PAIR} (a tree of pairs)")
     row_linears = [node for node in _row_linears(graph, "linear") if has_leaves(node)]
-    found += [problem for node in row_linears if (problem := leaf_problem(node, LEAVES))][:1]
     if size == 1 and any("bias" in node.inputs for node in row_linears):
         found.append(f"{row_linears[0].origin} has a bias, which only a sum over ranks adds to weights in few bits")
-    for node in _row_linears(graph, "expert_linear"):
-        spans = [Part(size, rank).span(expert_leaves(node, LEAVES)) for rank in range(size)]
-        if any(first == end for first, end in spans):
-            width, e = int(node.inputs["weight"].type.dims[1]), node.inputs["weight"].type.dtype
-            found.append(f"{node.origin} adds {width} products of {e}, whose groups have no part for each of {size}")
-            break
+    found += [
+        problem
+        for node in (*row_linears, *_row_linears(graph, "expert_linear"))
+        if (problem := _group_problem(node, size))
+    ][:1]
     for node in graph.nodes:
         rows = node.inputs["weight"].type.dims[0] if node.attrs.get("role") == "vocab" else size
         if int(rows) < size:
@@ -121,6 +117,32 @@ def problems(graph: Graph, size: int) -> list[str]:
         all_keep = "no rank could have a part of its layers, all of which keep states"
         found.append(all_keep if graph.recurrent else "no linear of the graph has a role")
     return list(dict.fromkeys(found))
+
+
+def _group_problem(linear: Node, size: int) -> str:
+    """Why ranks cannot have whole groups of a linear's inputs; "" when they can."""
+    (_, width), e = linear.inputs["weight"].type.dims, linear.inputs["weight"].type.dtype
+    spans = [Part(size, rank).span(leaf_bounds(linear, LEAVES)) for rank in range(size)]
+    if any(first == end for first, end in spans):
+        return f"{linear.origin} adds {width} products of {e}, whose groups have no part for each of {size}"
+    is_free = linear.op == "expert_linear" or bool(_channels(linear))
+    if is_free or spans == [(rank * int(width) // size, (rank + 1) * int(width) // size) for rank in range(size)]:
+        return ""
+    return f"{linear.origin} adds {width} products of {e}, and the {int(width) / size:g} of a rank are no whole groups"
+
+
+def _channels(row: Node) -> list[Node]:
+    """The linears that make a linear's inputs, where all are channels of an FFN, which may be cut anywhere."""
+    values, found = [row.inputs["x"]], []
+    for value in values:
+        node = value.producer
+        if node is not None and node.op == "linear" and node.attrs.get("role") == "ffn":
+            found.append(node)
+        elif node is None or node.op not in _CHANNEL_WISE:
+            return []
+        else:
+            values += [each for each in node.inputs.values() if not each.is_constant and each not in values]
+    return found
 
 
 def _row_linears(graph: Graph, op: str) -> list[Node]:
@@ -153,9 +175,16 @@ class _Cutter:
         #: values of which this rank has some channels, and the role of the linear they come from
         self._cut: dict[Value, str] = {}
         self._states = state_parts(rw.graph, part.size, part.rank)
+        #: linears of channels -> where leaves of them begin, as groups of the linear behind say
+        self._groups = {
+            node: leaf_bounds(row, LEAVES)
+            for row in _row_linears(rw.graph, "linear")
+            if has_leaves(row)
+            for node in _channels(row)
+        }
         #: ids of experts -> where leaves of their channels begin, and the last one's end
         self._bounds = {
-            node.inputs["ids"]: expert_leaves(node, LEAVES) for node in _row_linears(rw.graph, "expert_linear")
+            node.inputs["ids"]: leaf_bounds(node, LEAVES) for node in _row_linears(rw.graph, "expert_linear")
         }
 
     def visit(self, node: Node) -> None:
@@ -229,8 +258,9 @@ class _Cutter:
         if role == "row":
             self._row(node, kind)
         elif role is not None and self._part.size > 1:
-            rows = self._range(role, int(node.inputs["weight"].type.dims[0]), self._written(node))
-            self._column(node, role, (rows,))
+            rows, bounds = int(node.inputs["weight"].type.dims[0]), self._groups.get(node)
+            own = self._range(role, rows, self._written(node)) if bounds is None else self._part.span(bounds)
+            self._column(node, role, (own,))
 
     def _column(self, node: Node, role: str, rows: Spans, blocks: int = 1) -> None:
         """Some of the outputs: rows of the weight, or of each of so many blocks of it."""
@@ -249,7 +279,7 @@ class _Cutter:
         before, part = str(node), Part(1, 0) if is_whole else self._part
         width, size = int(node.inputs["weight"].type.dims[1]), part.size
         if has_leaves(node):
-            self._leaves(node, kind, width, part)
+            self._leaves(node, kind, part)
             return
         if size < LEAVES:
             node.attrs["chunks"] = LEAVES // size
@@ -266,11 +296,11 @@ class _Cutter:
         terms = {"x": partial} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
         self._rw.replace((node,), (new, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin)))
 
-    def _leaves(self, node: Node, kind: str | None, width: int, part: Part) -> None:
+    def _leaves(self, node: Node, kind: str | None, part: Part) -> None:
         """The same of a weight in few bits: each leaf by itself."""
         if kind is None and part.size > 1:
             raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
-        found = leaf_sum(node, part.leaves, equal_leaves(width, LEAVES), self._leaf_of(node))
+        found = leaf_sum(node, part.leaves, leaf_bounds(node, LEAVES), self._leaf_of(node))
         self._add_up((node,), found, part, node.inputs.get("bias"))
 
     def _leaf_of(self, node: Node) -> Callable[[int, int, int], Value]:
@@ -307,7 +337,7 @@ class _Cutter:
         users = self._rw.users(down.output)
         if len(users) != 1 or users[0].op != "combine":
             raise UnsupportedModel(f"{label(down)}: what it gives is not added up for each token, and nothing else")
-        found = leaf_sum(down, self._part.leaves, expert_leaves(down, LEAVES), self._leaf_of(down), combine=users[0])
+        found = leaf_sum(down, self._part.leaves, leaf_bounds(down, LEAVES), self._leaf_of(down), combine=users[0])
         self._add_up((down, users[0]), found, self._part)
 
     def _changed(self, node: Node, before: str) -> None:

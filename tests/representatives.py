@@ -51,6 +51,7 @@ WITH_STATES = {
 #: Architectures of which nothing is new but who reads what, and calls that have tests of their own: their other kernels
 #: are those of others. Tests of kernels, of levels and of GPUs leave them out.
 OF_WIRING = {
+    "nanochat": "norms without a weight, the last one too; a rotation the other way",
     "gemma3n_text": "several residual streams, gates that are cut; backends/cpu/test_streams.py",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",

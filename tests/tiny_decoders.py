@@ -11,9 +11,11 @@ from typing import Any
 Shapes = dict[str, tuple[int, ...]]
 
 #: Those whose FFN is two matrices, without a gate.
-WITHOUT_GATE = ("apertus", "arcee", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nemotron")
+WITHOUT_GATE = (
+    *("apertus", "arcee", "biogpt", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nanochat", "nemotron"),
+)
 #: Those that add a table of positions.
-WITH_POSITIONS = ("gpt_bigcode", "gpt_neo")
+WITH_POSITIONS = ("biogpt", "gpt_bigcode", "gpt_neo")
 
 
 def _module(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
@@ -195,6 +197,33 @@ def _mixtures(c: Mapping[str, Any]) -> Shapes:
     return _ends(c, layers)
 
 
+def _nanochat(c: Mapping[str, Any]) -> Shapes:
+    e, f, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
+    layers: Shapes = {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _attention(c, f"{h}.self_attn", bias, bias)
+        layers |= {f"{h}.mlp.fc1.weight": (f, e), f"{h}.mlp.fc2.weight": (e, f)}
+    shapes = _ends(c, layers)
+    del shapes["model.norm.weight"]
+    return shapes
+
+
+def _biogpt(c: Mapping[str, Any]) -> Shapes:
+    e, f = c["hidden_size"], c["intermediate_size"]
+    shapes: Shapes = {"biogpt.embed_tokens.weight": (c["vocab_size"], e)}
+    shapes["biogpt.embed_positions.weight"] = (c["max_position_embeddings"] + 2, e)
+    for i in range(c["num_hidden_layers"]):
+        h = f"biogpt.layers.{i}"
+        for p in ("q", "k", "v", "out"):
+            shapes |= _module(f"{h}.self_attn.{p}_proj", (e, e), True)
+        shapes |= _module(f"{h}.fc1", (f, e), True) | _module(f"{h}.fc2", (e, f), True)
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= _module(f"{h}.{norm}", (e,), True)
+    shapes |= _module("biogpt.layer_norm", (e,), True)
+    return shapes | ({} if c["tie_word_embeddings"] else {"output_projection.weight": (c["vocab_size"], e)})
+
+
 def _phimoe(c: Mapping[str, Any]) -> Shapes:
     e, f, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
     layers: Shapes = {}
@@ -248,8 +277,10 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     ),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
+    "biogpt": _biogpt,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
     "llama4_text": _llama4,
+    "nanochat": _nanochat,
     "phimoe": _phimoe,
 }

@@ -15,7 +15,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 #: Architectures whose norms subtract the mean.
 LAYER_NORMS = (
-    *("bloom", "codegen", "cohere", "cohere2", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "jais2"),
+    *(
+        "biogpt",
+        "bloom",
+        "codegen",
+        "cohere",
+        "cohere2",
+        "falcon",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "jais2",
+    ),
     *("mpt", "nemotron", "olmo", "opt", "phi", "stablelm", "starcoder2"),
 )
 _OF_GPT = {
@@ -40,7 +53,19 @@ KEYS = {
     "falcon": {"intermediate_size": "ffn_hidden_size"},
 }
 #: Whose heads all have keys and values of their own, or whose files say otherwise which do.
-_WITHOUT_KV_HEADS = ("bloom", "mpt", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "gpt_neox", "falcon")
+_WITHOUT_KV_HEADS = (
+    "biogpt",
+    "bloom",
+    "mpt",
+    "codegen",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neo",
+    "gptj",
+    "opt",
+    "gpt_neox",
+    "falcon",
+)
 
 
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +81,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     if kind in ("bloom", "mpt"):  # whose FFNs are four times as wide as they are, whatever is said
         found.pop("intermediate_size", None)
     # which rotate nothing
-    if kind in ("bloom", "mpt", "gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):
+    if kind in ("biogpt", "bloom", "mpt", "gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):
         found.pop("rope_scaling", None)
     return {**config, **found}
 

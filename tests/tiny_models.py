@@ -31,12 +31,14 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 #: Architectures whose layers have experts.
 MIXTURES = (
     "afmoe",
+    "axk1",
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
     "dots1",
     "ernie4_5_moe",
     "exaone_moe",
+    "flex_olmo",
     "glm4_moe",
     "glm4_moe_lite",
     "glm_moe_dsa",
@@ -49,6 +51,7 @@ MIXTURES = (
     "kimi_k2",
     "lfm2_moe",
     "llama4_text",
+    "mellum",
     "minimax_m2",
     "mistral4",
     "mixtral",
@@ -59,6 +62,7 @@ MIXTURES = (
     "qwen3_5_moe_text",
     "qwen3_moe",
     "qwen3_next",
+    "sarvam_mla",
     "solar_open",
 )
 
@@ -73,6 +77,8 @@ _TABLES = (
     "transformer.word_embeddings.weight",
     "gpt_neox.embed_in.weight",
     "backbone.embeddings.weight",
+    "biogpt.embed_tokens.weight",
+    "biogpt.embed_positions.weight",
 )
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -226,13 +232,15 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
                 has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind in ("olmo2", "olmo3", "olmoe", "minimax_m2"):
+        if kind in ("olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
-        if kind in ("olmo2", "olmo3", "exaone4"):
+        if kind in ("olmo2", "olmo3", "exaone4", "flex_olmo"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", "gemma4_text", "exaone4", "dots1")
+        if kind == "axk1" and has_experts(config, i):
+            layer["post_mlp_layernorm.weight"] = (hidden,)
+        with_norms = ("mellum", "qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", "gemma4_text", "exaone4", "dots1")
         if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)

@@ -43,6 +43,7 @@ KV_HEADS = {
     "bloom": 8,
     # layers with heads of two shapes
     "gemma4_text": 4,
+    "nanochat": 4,
 }
 
 

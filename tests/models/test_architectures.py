@@ -115,8 +115,8 @@ def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
         table = "model.embed_tokens_per_layer.weight"
         assert read[table][-8:] == [0] * 8
         del read[table][-8:]
-    if name == "opt":  # the first rows are those of padding
-        read["model.decoder.embed_positions.weight"] += [0, 1]
+    if name in ("biogpt", "opt"):  # the first rows are those of padding
+        read[f"{'biogpt' if name == 'biogpt' else 'model.decoder'}.embed_positions.weight"] += [0, 1]
     assert {n: sorted(rows) for n, rows in read.items()} == {n: list(range(s[0])) for n, s in shapes.items()}
 
 
@@ -164,7 +164,12 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if blocks.is_parallel:
         attn[:0] = [mlp.pop(0)] if blocks.has_ffn_norm else []
         mlp = mlp if blocks.has_ffn_norm else mlp[1:]
-    if name in ("olmo2", "olmo3", "exaone4"):  # whose blocks read the residual stream as it is; rounded, in 16 bits
+    if name in (
+        "olmo2",
+        "olmo3",
+        "exaone4",
+        "flex_olmo",
+    ):  # whose blocks read the residual stream as it is; rounded, in 16 bits
         attn, mlp = attn[1:], mlp[1:]
     attn += [o for o in ("layers.0.attn.behind",) if o in origins]
     mlp += [o for o in ("layers.0.mlp.behind",) if o in origins]
@@ -196,6 +201,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         "olmo_hybrid",
         "olmoe",
         "minimax_m2",
+        "flex_olmo",
     ):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
     if config_of(name).blocks.latent is not None:  # latents are those of all heads

@@ -110,6 +110,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "softmax_scale": None,
         },
     },
+    "cwm": {"use_cache": True, "mlp_bias": False, "pretraining_tp": 1, "attention_dropout": 0.0},
+    "flex_olmo": {"initializer_range": 0.02, "num_local_experts": None, "rope_scaling": None},
+    "mellum": {"num_nextn_predict_layers": 1, "mtp_layer_types": ["sliding_attention"], "max_window_layers": 28},
+    "sarvam_mla": {
+        **{"head_dim": 20, "q_head_dim": 20, "moe_router_enable_expert_bias": True, "num_nextn_predict_layers": 0},
+        **{"num_experts": 12, "num_shared_experts": 2, "n_routed_experts": None, "n_shared_experts": None},
+    },
+    "biogpt": {"activation_dropout": 0.0, "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1},
     "falcon": {"apply_residual_connection_post_layernorm": False, "ff_factor": 4},
     "llama": {"is_llama_config": True, "rope_interleaved": False},  # SmolLM2
     "mistral": {"neftune_noise_alpha": 5},  # fine-tunes

@@ -43,6 +43,8 @@ def fused_experts(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> dic
     router = ".mlp.router." if config["model_type"] == "phimoe" else ".mlp.gate."
     for name, array in numbers.items():
         name = name.replace(".block_sparse_moe.", ".mlp.").replace(".mlp.gate.", router)
+        if config["model_type"] == "axk1":
+            name = name.replace(".post_mlp_layernorm.", ".mlp.post_mlp_layernorm.")
         if name.endswith(".moe_statics.e_score_correction_bias"):  # of one group of experts
             name, array = name.replace(".moe_statics.", ".gate.moe_statics."), array[None]
         if ".experts." not in name:

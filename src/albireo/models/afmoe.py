@@ -7,21 +7,18 @@ Found by models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.experts import Names, experts, route
+from albireo.models.experts import Names, normed_moe_block
 from albireo.models.layers import (
     AROUND_ATTENTION,
     AttentionNames,
     Norms,
-    added,
     attention_block,
     embedding,
-    gated_mlp,
     head,
     mlp_block,
-    norm,
     windows,
 )
 from albireo.models.rope import no_rotation, rope_spec
@@ -90,7 +87,9 @@ CONFIG = ConfigRules(
 )
 _ATTENTION = AttentionNames(gate="gate_proj")
 _FFN = Norms("pre_mlp_layernorm", "post_mlp_layernorm")
-_EXPERTS = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router.gate", bias="expert_bias")
+_EXPERTS = Names(
+    *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_experts"
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
@@ -102,22 +101,9 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     for layer, window in enumerate(windows(c, max_model_len)):
         rope = ropes[c.rotates[layer]]
         x = attention_block(b, c, x, layer, rope, window=window, qk_norm=True, norms=AROUND_ATTENTION, names=_ATTENTION)
-        x = _moe_block(b, c, x, layer) if c.experts.layers[layer] else mlp_block(b, c, x, layer, norms=_FFN)
+        x = (
+            normed_moe_block(b, c, x, layer, _EXPERTS, _FFN)
+            if c.experts.layers[layer]
+            else mlp_block(b, c, x, layer, norms=_FFN)
+        )
     return head(b, c, x)
-
-
-def _moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    """x + norm(what a token's experts and the shared one make of norm(x)), [T, E] float32."""
-    settings, name = c.experts, f"model.layers.{layer}"
-    assert settings is not None
-    with b.part(f"layers.{layer}.moe"):
-        h = norm(b, c, x, f"{name}.{_FFN.before}.weight", "norm")
-        ids, weights = route(b, c, h, f"{name}.mlp", _EXPERTS)
-        pairs = experts(b, c, h, ids, f"{name}.mlp.experts", _EXPERTS)
-        with b.part("combine"):
-            y = b.combine(pairs, weights)
-        if settings.shared_width:
-            with b.part("shared"):
-                shared = gated_mlp(b, c, h, f"{name}.mlp.shared_experts", settings.shared_width)
-                y = b.add(shared, y)
-        return added(b, c, x, y, layer, "combine", _FFN.behind)

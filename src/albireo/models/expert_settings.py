@@ -24,6 +24,7 @@ _MAX_WIDTH = 2**20
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
+#: Mellum's, as Qwen's, in layers that are named;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it.
 Keys = Literal[
     "none",
@@ -43,6 +44,7 @@ Keys = Literal[
     "granite_shared",
     "hunyuan",
     "llama4",
+    "mellum",
     "mistral4",
     "phimoe",
 ]
@@ -140,14 +142,20 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
         keys == "qwen3_5" or fields.flag("norm_topk_prob", False),
-        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys != "qwen" else 0,
-        (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers),
+        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys not in ("qwen", "mellum") else 0,
+        _layers_of_qwen(fields, keys, layers),
     )
     if not any(settings.layers):
         fields.unsupported(
             "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
         )
     return settings
+
+
+def _layers_of_qwen(fields: Fields, keys: Keys, layers: int) -> tuple[bool, ...]:
+    if keys == "mellum":
+        return _layers_behind_dense_ones(fields, layers)
+    return (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers)
 
 
 def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> ExpertSettings:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.models.config import ModelConfig
-from albireo.models.layers import FFNNames, Norms, gated_mlp, linear, mlp_block, norm
+from albireo.models.layers import FFNNames, Norms, added, block_input, gated_mlp, linear, mlp_block, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,24 @@ def moe_block(
         with b.part("combine"):
             x = b.add(x, b.combine(pairs, weights))
         return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if settings.shared_width else x
+
+
+def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names, norms: Norms) -> Value:
+    """x + norm(what a token's experts and the shared one make of norm(x), or of x), of a layer that has experts, [T, E]
+    float32. Args: norms: in place of names.norm."""
+    settings, name = c.experts, f"model.layers.{layer}"
+    assert settings is not None and norms.behind is not None
+    with b.part(f"layers.{layer}.moe"):
+        h = block_input(b, c, x, layer, norms.before)
+        ids, weights = route(b, c, h, f"{name}.{names.block}", names)
+        pairs = experts(b, c, h, ids, f"{name}.{names.block}.experts", names)
+        with b.part("combine"):
+            y = b.combine(pairs, weights)
+        if settings.shared_width:
+            with b.part("shared"):
+                shared = gated_mlp(b, c, h, f"{name}.{names.block}.{names.shared}", settings.shared_width)
+                y = b.add(shared, y)
+        return added(b, c, x, y, layer, "combine", norms.behind)
 
 
 def route(

@@ -181,6 +181,9 @@ def _parts(
         yield name, _Part(name, 0, (shape[0], shape[2]))
         return
     layer, _, rest = name.partition(".mlp.")
+    if rest == "post_mlp_layernorm.weight":  # A.X K1's is published beside the experts
+        yield f"{layer}.{rest}", _Part(name, 0, shape)
+        return
     block = f"{layer}.{names.get('mlp', 'mlp')}"
     if name.endswith((_GATE_UP[1], _DOWN[1])):
         block = name.rpartition(".")[0].rpartition(".")[0]

@@ -19,6 +19,7 @@ DEFAULT_WINDOW = 4096
 #: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
 #: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
 #: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
+#: Or layers that layer_types names, and no other (said).
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
@@ -26,7 +27,16 @@ _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "
 _WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
 _WORDS |= {"mamba": "state", "attention": "attention"}
 WindowRule = Literal[
-    "none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides", "local", "seeing_all"
+    "none",
+    "every_layer",
+    "every_layer_if_used",
+    "by_layer",
+    "by_list",
+    "periodic",
+    "both_sides",
+    "local",
+    "seeing_all",
+    "said",
 ]
 
 _OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention", "chunked_attention"}
@@ -109,6 +119,8 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
+    elif rule == "said":
+        window, default = _window_length(fields, absent), ("full_attention",) * layers
     elif rule == "local":
         window = _window_length(fields, absent)
         default = tuple("sliding_attention" if local else "full_attention" for local in _locals(fields, layers))

@@ -144,7 +144,7 @@ def attention_block(
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
-        h = _input(b, c, x, layer, norms.before)
+        h = block_input(b, c, x, layer, norms.before)
         parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
         if v_norm and "v" in parts:
             with b.part("v"):
@@ -248,7 +248,7 @@ def mlp_block(
     """
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.mlp"):
-        h = _input(b, c, x, layer, norms.before)
+        h = block_input(b, c, x, layer, norms.before)
         if names.gate:
             width = c.ffn_width(layer)
             down = gated_mlp(b, c, h, name, width, bias=bias, joined=joined, names=names, cut=cut)
@@ -392,7 +392,7 @@ def unrounded_norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, factor:
     return b.layer_norm(x, weight, bias, eps)
 
 
-def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | None) -> Value:
+def block_input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | None) -> Value:
     """What the first linears of a block read."""
     if before is not None:
         return norm(b, c, x, f"model.layers.{layer}.{before}.weight", "norm")

@@ -25,4 +25,5 @@ TIED_WEIGHTS = {
     "transformer.word_embeddings.weight": "lm_head.weight",
     "gpt_neox.embed_in.weight": "embed_out.weight",
     "backbone.embeddings.weight": "lm_head.weight",
+    "biogpt.embed_tokens.weight": "output_projection.weight",
 }

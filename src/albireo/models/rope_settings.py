@@ -15,8 +15,8 @@ from albireo.json_file import Fields
 
 #: Rope types that rope.py computes.
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "freq_factors", "proportional")
-#: What longrope was first called.
-_ALIASES = {"su": "longrope"}
+#: What longrope was first called, and yarn by some.
+_ALIASES = {"su": "longrope", "deepseek_yarn": "yarn"}
 #: What transformers calls layers without and with a window.
 _OF_LAYERS = ("full_attention", "sliding_attention")
 

@@ -95,8 +95,14 @@ def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:
 
 
 def as_stored(config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """The tensors of a checkpoint as its file has them: the matrices of GPT-2's layers lie transposed."""
+    """The tensors of a checkpoint as its file has them: the matrices of GPT-2's layers lie transposed, and norms of
+    Cohere's heads are rows."""
     is_gpt2 = config["model_type"] == "gpt2"
+    if config.get("use_qk_norm") and config["model_type"] == "cohere":  # a row of each head
+        d = config["hidden_size"] // config["num_attention_heads"]
+        return {
+            n: t.reshape(-1, d) if n.endswith(("q_norm.weight", "k_norm.weight")) else t for n, t in tensors.items()
+        }
     return {name: np.ascontiguousarray(t.T) if is_gpt2 and ".h." in name else t for name, t in tensors.items()}
 
 
@@ -230,6 +236,11 @@ def _of_model(c: Mapping[str, Any]) -> Shapes:
         else:
             for p, shape in (("gate", (f, e)), ("up", (f, e)), ("down", (e, f))):
                 shapes[f"{h}.mlp.{p}_proj.weight"] = shape
+        for p, count in (("q", c["num_attention_heads"]), ("k", c["num_key_value_heads"])):
+            if c.get("use_qk_norm"):
+                shapes[f"{h}.self_attn.{p}_norm.weight"] = (count * head_dim,)
+            if c.get("qk_layernorm"):
+                shapes |= {f"{h}.self_attn.{p}_layernorm.norms.{n}.weight": (head_dim,) for n in range(count)}
         for norm in ("input_layernorm", *(("post_attention_layernorm",) if has_two else ())):
             shapes |= _with_bias(f"{h}.{norm}", (e,), kind != "cohere")
     shapes |= _with_bias("model.final_layernorm" if kind == "phi" else "model.norm", (e,), kind != "cohere")

@@ -77,6 +77,23 @@ def test_every_number_of_ranks_gives_the_same_bits(model_type: str, dtype: str) 
                     assert np.array_equal(a[key], b[key]), f"{key} differs with {size} ranks, {len(passes)} passes"
 
 
+@pytest.mark.parametrize("kv_heads", [8, 2])
+@pytest.mark.parametrize("model_type", ["cohere", "stablelm"])
+def test_numbers_of_each_head_go_with_it(model_type: str, kv_heads: int) -> None:
+    """Of norms of q and k; several ranks may have the same key."""
+    said = {"cohere": "use_qk_norm", "stablelm": "qk_layernorm"}[model_type]
+    config = wide_config(model_type, num_key_value_heads=kv_heads) | {said: True}
+    graph, weights = wide_graph(config), random_weights(config, seed=1)
+    wanted = run_ranks(rank_graphs(graph, 1), weights, "float32")
+    for size in (2, 4, 8):
+        graphs = rank_graphs(graph, size)
+        count = config["num_attention_heads"] // size
+        norms = [n for n in graphs[-1].nodes if n.op == "rms_norm" and n.attrs["num_heads"] == count]
+        assert all(n.inputs["weight"].type.dims[0] % count == 0 for n in norms)
+        for a, b in zip(run_ranks(graphs, weights, "float32"), wanted, strict=True):
+            assert all(np.array_equal(a[key], b[key]) for key in b)
+
+
 def test_the_tree_is_near_the_chain() -> None:
     """Another order of the same sums: a rounding here and there."""
     config = wide_config("llama")

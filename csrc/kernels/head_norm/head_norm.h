@@ -1,7 +1,7 @@
 // out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) (* weight), for each of num_heads parts of D channels
 // x, out [rows, H * D] float32; weight [padded n] float32, where n = D: of each head, or n = H * D: of all. D = k.
-// weight may be null. Head by head, as qkv_rope_kv norms them.
-// Reads: x weight out n k num_heads eps rows x_stride out_stride.
+// weight may be null. Head by head, as qkv_rope_kv norms them. centered: of each head minus its mean.
+// Reads: x weight out n k num_heads eps centered rows x_stride out_stride.
 #pragma once
 #include "albireo/kernel.h"
 

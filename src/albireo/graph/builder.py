@@ -87,10 +87,10 @@ class GraphBuilder:
         inputs = {"x": x} if weight is None else {"x": x, "weight": weight}
         return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads)[0]
 
-    def layer_norm(self, x: Value, weight: Value | None, bias: Value | None, eps: float) -> Value:
-        """An rms_norm of x minus its mean; weight and bias where there are any."""
+    def layer_norm(self, x: Value, weight: Value | None, bias: Value | None, eps: float, num_heads: int = 1) -> Value:
+        """An rms_norm of x minus its mean, or of each head; weight and bias where there are any."""
         inputs = {"x": x} | {role: v for role, v in (("weight", weight), ("bias", bias)) if v is not None}
-        return self._node("rms_norm", inputs, eps=eps, num_heads=1, centered=True)[0]
+        return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads, centered=True)[0]
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None, role: str | None = None) -> Value:
         """role: one of ops.LINEAR_ROLES; None: a linear that is never cut."""

@@ -164,7 +164,9 @@ FAMILIES: dict[str, Family] = {
     "elementwise": Family(
         ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
     ),
-    "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
+    "head_norm": Family(
+        ("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight", optional_attrs=("centered",)
+    ),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
     "causal_conv": Family(

@@ -45,6 +45,7 @@ def _blocks(fields: Fields) -> BlockSettings:
         o_bias=bias,
         is_parallel=True,
         has_ffn_norm=False,
+        has_qk_norm=fields.flag("use_qk_norm", False),
     )
 
 

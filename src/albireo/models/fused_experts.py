@@ -8,7 +8,8 @@ published with. Called by weights.py. Does not know graphs.
 Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
 Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H], as Llama 4's X.feed_forward.experts
 are; their matrices are copies. ERNIE's biases of a choice, [1, experts], are read as vectors here, too, and
-convolutions of Qwen 3.5, LFM2 and Mamba layers, [channels, 1, width], as matrices.
+convolutions of Qwen 3.5, LFM2 and Mamba layers, [channels, 1, width], as matrices, and norms of Cohere's heads,
+[heads, D], as vectors.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
+_OF_HEADS = (".self_attn.q_norm.weight", ".self_attn.k_norm.weight")
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -162,6 +164,7 @@ def split_experts(
     Raises: WeightMismatch for one of another shape.
     """
     is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS)) for name in stored.names)
+    is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
     if not is_fused or text_type(config) in INTERLEAVED:
         return stored
     text = config.get("text_config")
@@ -179,6 +182,9 @@ def _parts(
         return
     if name.endswith(_CONVS) and len(shape) == 3 and shape[1] == 1:
         yield name, _Part(name, 0, (shape[0], shape[2]))
+        return
+    if name.endswith(_OF_HEADS) and len(shape) == 2:
+        yield name, _Part(name, 0, (shape[0] * shape[1],))
         return
     layer, _, rest = name.partition(".mlp.")
     if rest == "post_mlp_layernorm.weight":  # A.X K1's is published beside the experts

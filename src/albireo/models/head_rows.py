@@ -58,6 +58,11 @@ def rows_of_head_norm(c: ModelConfig, module: str, heads: int) -> RowsOf:
     return RowsOf(module, _rotary_rows(c, [i * c.head_dim for i in range(heads)]))
 
 
+def rows_of_norms(c: ModelConfig, modules: list[str]) -> RowsOfSeveral:
+    """Of the weights of norms of heads, each in a module of its own."""
+    return RowsOfSeveral(tuple(RowsOf(module, _rotary_rows(c, [0])) for module in modules))
+
+
 def _rotary_rows(c: ModelConfig, starts: list[int]) -> tuple[tuple[int, int], ...]:
     """Of heads whose rows begin at starts, in the order in which they are rotated."""
     if c.rotary_dim == c.head_dim and not c.has_pairs_side_by_side:

@@ -12,6 +12,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
+from albireo.models.head_rows import RowsOf, RowsOfSeveral, rows_of_head_norm, rows_of_norms
 from albireo.models.layers import (
     Ends,
     FFNNames,
@@ -34,7 +35,7 @@ class Names(NamedTuple):
 
     Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
     up None: the FFN has a gate, and names of llama's. gate: of one that has others. joined: as in
-    layers.attention_block.
+    layers.attention_block. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
     """
 
     layers: str
@@ -47,6 +48,8 @@ class Names(NamedTuple):
     ffn_norm: str = "post_attention_layernorm"
     joined: str | None = None
     gate: str = ""
+    head_norm: str = "{}_norm"
+    per_head: bool = False
 
 
 class Positions(NamedTuple):
@@ -107,6 +110,8 @@ def _layer(
         h = norm(b, c, x, f"{name}.{names.attention_norm}.weight", "norm")
         of = f"{name}.{names.attention}"
         parts = queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined)
+        if c.blocks.has_qk_norm:
+            parts |= {p: _heads_normed(b, c, parts[p], p, of, names) for p in "qk"}
         a = attention(b, c, parts, layer, rope, window)
         o = linear(b, c, a, f"{of}.{names.o}", c.hidden_size, "o", c.blocks.o_bias, "row")
         with b.part("o"):
@@ -117,6 +122,18 @@ def _layer(
         down = _ffn(b, c, own or h, f"{name}.{names.mlp}", names)
         with b.part("down"):
             return b.add(x, down)
+
+
+def _heads_normed(b: GraphBuilder, c: ModelConfig, x: Value, part: str, of: str, names: Names) -> Value:
+    """Each head of q or k minus its mean, over its length, times numbers of its own, [T, heads * D] float32."""
+    heads, module = c.num_heads if part == "q" else c.num_kv_heads, f"{of}.{names.head_norm.format(part)}"
+    rows: RowsOf | RowsOfSeveral = rows_of_head_norm(c, module, heads)
+    if names.per_head:
+        rows = rows_of_norms(c, [f"{module}.norms.{i}" for i in range(heads)])
+    with b.part(part):
+        segments = rows.segments("weight")
+        weight = b.weight(f"{module}.weight", (heads * c.head_dim,), "float32", segments=segments)
+        return b.layer_norm(x, weight, None, c.rms_norm_eps, num_heads=heads)
 
 
 def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:

@@ -44,6 +44,7 @@ def _blocks(fields: Fields) -> BlockSettings:
         qkv_bias=fields.flag("use_qkv_bias", False),
         is_parallel=is_parallel,
         has_ffn_norm=not is_parallel,
+        has_qk_norm=fields.flag("qk_layernorm", False),
     )
 
 
@@ -63,5 +64,7 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
+    names = Names(
+        *("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), head_norm="{}_layernorm", per_head=True
+    )
     return decoder(config, max_model_len, names, Ends())

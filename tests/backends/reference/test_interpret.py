@@ -117,6 +117,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     | {"rope_scaling": None, "original_max_position_embeddings": None, "sliding_window": 9},
     "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=True, activation_function="gelu"),
     "stablelm-parallel": tiny("stablelm", use_parallel_residual=True, use_qkv_bias=False, num_key_value_heads=2),
+    "cohere-normed": tiny("cohere", use_qk_norm=True),
+    "stablelm-normed": tiny("stablelm", qk_layernorm=True, use_parallel_residual=True, num_key_value_heads=2),
     "cohere-bias": tiny("cohere", attention_bias=True, tie_word_embeddings=False),
     "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),

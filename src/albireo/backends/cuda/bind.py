@@ -327,7 +327,8 @@ def _elementwise(args: CallArgs) -> Launch:
 def _head_norm(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.optional_vector("weight"), args.buffer("out")
     eps, heads = float(args.call.attrs["eps"]), args.number("num_heads")
-    return lambda step: head_norm(x(step), weight, out(step), eps, heads)
+    is_centered = bool(args.call.attrs.get("centered", False))
+    return lambda step: head_norm(x(step), weight, out(step), eps, heads, is_centered)
 
 
 def _rope(args: CallArgs) -> Launch:

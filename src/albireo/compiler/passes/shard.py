@@ -218,8 +218,12 @@ class _Cutter:
         assert isinstance(width, int)
         if node.op == "rms_norm":
             # the type of what comes out is still that of the whole
-            each = int(node.output.type.dims[-1]) // node.attrs["num_heads"]
+            whole = int(node.output.type.dims[-1])
+            each = whole // node.attrs["num_heads"]
             weight = int(node.inputs["weight"].type.dims[0]) if "weight" in node.inputs else each
+            if weight == whole > each:  # each head has numbers of its own
+                rows, weight = self._range("heads", whole, self._written(node)), each
+                node.inputs["weight"] = self._constant(node.inputs["weight"], (rows,), None)
             node.attrs["num_heads"] = width // each
             return "bias" not in node.inputs and weight == each and width % each == 0
         if node.op == "rope":

@@ -54,6 +54,14 @@ def load_halves(vector, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
 
 
 @triton.jit
+def centered(a, b, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
+    """Each head minus its mean; what is loaded of no channel stays zero."""
+    mean = tl.div_rn(tl.sum(a + b, axis=1), HEAD_DIM * 1.0)[:, None]
+    is_channel = (tl.arange(0, HALF) < HEAD_DIM // 2)[None, :]
+    return tl.where(is_channel, a - mean, 0.0), tl.where(is_channel, b - mean, 0.0)
+
+
+@triton.jit
 def normalize(a, b, weight, eps, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
     """Each head over the root of its mean square, times weight [D] where there is one."""
     squares = tl.sum(a * a + b * b, axis=1)

@@ -49,6 +49,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "lfm2, biases": tiny_of("lfm2") | {"conv_bias": True, "conv_L_cache": 4, "tie_embedding": False},
     "cohere, heads normed": tiny_of("cohere") | {"use_qk_norm": True},
     "stablelm, heads normed": tiny_of("stablelm") | {"qk_layernorm": True, "num_key_value_heads": 2},
+    "olmo, queries, keys and values limited": tiny_of("olmo") | {"clip_qkv": 0.7},
+    "olmoe, likewise": tiny_of("olmoe") | {"clip_qkv": 0.7},
     "qwen3, yarn": QWEN3 | {"rope_scaling": YARN, "tie_word_embeddings": False},
 }
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0, prompt_logprobs=0)

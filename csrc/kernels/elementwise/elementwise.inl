@@ -73,6 +73,11 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kSoftcap: map_row(a, i, [&](V x, V) { return softcap(x, a.softcap); }); break;
       case Map::kScaleBy: map_row(a, i, [&](V x, V) { return mul(x, set1(((const float*)a.weight)[0])); }); break;
       case Map::kClamp: map_row(a, i, [&](V x, V) { return clamped(x, (const float*)a.weight); }); break;
+      case Map::kClip: {
+        const float ends[2] = {-a.scale, a.scale};
+        map_row(a, i, [&](V x, V) { return clamped(x, ends); });
+        break;
+      }
       case Map::kXielu: xielu_row(a, i); break;
       case Map::kGain: gain_row(a, i); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;

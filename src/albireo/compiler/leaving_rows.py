@@ -24,6 +24,7 @@ ROW_WISE = (
     "scale",
     "scale_by",
     "xielu",
+    "clip",
     "gain",
     "add_parts",
     "match_length",

@@ -44,7 +44,10 @@ KINDS = (
     "clamp",
     "xielu",
     "gain",
+    "clip",
 )
+#: Attributes of kinds, which they are called after.
+NUMBERS_OF_KINDS = ("scale", "softcap", "clip")
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 #: How many numbers of a weight those read that read one.
@@ -162,7 +165,7 @@ FAMILIES: dict[str, Family] = {
         ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
     ),
     "elementwise": Family(
-        ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
+        ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=NUMBERS_OF_KINDS
     ),
     "head_norm": Family(
         ("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight", optional_attrs=("centered",)
@@ -426,12 +429,13 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     cols = {role: program.buffers[name].cols for role, name in call.args.items() if name in program.buffers}
     a = call.attrs
     if call.family == "elementwise":
-        numbers = {name for name in ("scale", "softcap") if name in a}
+        numbers = {name for name in NUMBERS_OF_KINDS if name in a}
         found = _constant(program, call, "weight").cols if "weight" in call.args else None
         if found != (cols["x"] if a["kind"] == "gain" else KIND_NUMBERS.get(a["kind"])):
             return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
-        return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
+        are_right = a.get("softcap", 1.0) > 0 and a.get("clip", 1.0) > 0
+        return fits and numbers == {a["kind"]}.intersection(NUMBERS_OF_KINDS) and are_right
     if call.family == "row_map":
         return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1
     if call.family == "add_parts":

@@ -159,6 +159,7 @@ def attention_block(
 
         if qk_norm and not is_norm_behind:
             parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
+        parts = limited(b, c, parts)
         behind = normed if qk_norm and is_norm_behind else None
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
         gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
@@ -187,6 +188,17 @@ def queries_keys_values(
         rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
         parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, bias, role, rows)
     return parts | {"v": parts["k"]} if linears == "qk" else parts
+
+
+def limited(b: GraphBuilder, c: ModelConfig, parts: dict[str, Value]) -> dict[str, Value]:
+    """q, k and v within what config.multipliers allows them."""
+    if c.multipliers.qkv_limit is None:
+        return parts
+    found = {}
+    for p, value in parts.items():
+        with b.part(p):
+            found[p] = b.clip(value, c.multipliers.qkv_limit)
+    return found
 
 
 def attention(

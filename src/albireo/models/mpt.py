@@ -48,13 +48,16 @@ def _blocks(fields: Fields) -> BlockSettings:
     heads, said = fields.integer("num_attention_heads", 1, MAX_HEADS), _attention(fields)
     span = said.number("alibi_bias_max", 1.0, 64.0, default=SPAN)
     said.raw("softmax_scale")
-    # prefix_lm, attn_uses_sequence_id, qk_ln, clip_qkv and others must say nothing
+    said.raw("clip_qkv")
+    # prefix_lm, attn_uses_sequence_id, qk_ln and others must say nothing
     said.refuse_unread(IGNORABLE_KEYS | {"attn_pdrop", "dtype", "model_type", "torch_dtype"}, _FIXED)
     return BlockSettings(is_layer_norm=True, has_norm_bias=False, has_rotation=False, slopes=slopes_of_mpt(heads, span))
 
 
 def _multipliers(fields: Fields, known: frozenset[str], default: Multipliers) -> Multipliers:
-    return Multipliers(attention=_attention(fields).optional_number("softmax_scale", 1e-6, 1e6))
+    said = _attention(fields)
+    scale, limit = (said.optional_number(key, 1e-6, 1e6) for key in ("softmax_scale", "clip_qkv"))
+    return Multipliers(attention=scale, qkv_limit=limit)
 
 
 CONFIG = ConfigRules(

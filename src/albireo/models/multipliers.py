@@ -27,6 +27,8 @@ class Multipliers:
         norm_plus: what is added to a norm's weights as they are stored.
         attention_out: on what attention adds, gate: on what the activation of an FFN reads. Both, as residual, are of
             what linears give.
+        qkv_limit: queries, keys and values are kept between -this and this, behind norms of all heads and before those
+            of each.
     """
 
     embedding: float | None = 1.0
@@ -39,6 +41,7 @@ class Multipliers:
     scores: float = 1.0
     attention_out: float = 1.0
     gate: float = 1.0
+    qkv_limit: float | None = None
 
 
 #: Of Gemma: embeddings are multiplied by the root of the width, and norms by their weight plus 1.
@@ -63,6 +66,7 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], built_in: Multiplier
         "logits": of("logits_scaling") or 1.0 / (of("logit_scale") or 1.0),
         "attention_cap": of("attn_logit_softcapping"),
         "logits_cap": of("final_logit_softcapping"),
+        "qkv_limit": of("clip_qkv"),
     }
     if "scale_depth" in keys:  # of MiniCPM: of all blocks together, and how much wider it is than another model
         depth, base = (

@@ -38,7 +38,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     return BlockSettings(is_layer_norm=True, has_norm_weight=False, has_norm_bias=False, qkv_bias=bias, o_bias=bias)
 
 
-CONFIG = ConfigRules(blocks=_blocks, defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048})
+CONFIG = ConfigRules(
+    keys=frozenset({"clip_qkv"}), blocks=_blocks, defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

@@ -38,7 +38,7 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(keys=frozenset({"attention_bias"}), experts="olmoe", defaults={"rms_norm_eps": 1e-5})
+CONFIG = ConfigRules(keys=frozenset({"attention_bias", "clip_qkv"}), experts="olmoe", defaults={"rms_norm_eps": 1e-5})
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

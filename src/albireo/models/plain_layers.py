@@ -20,6 +20,7 @@ from albireo.models.layers import (
     embedding,
     gated_mlp,
     head,
+    limited,
     linear,
     norm,
     plain_mlp,
@@ -109,7 +110,7 @@ def _layer(
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"{name}.{names.attention_norm}.weight", "norm")
         of = f"{name}.{names.attention}"
-        parts = queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined)
+        parts = limited(b, c, queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined))
         if c.blocks.has_qk_norm:
             parts |= {p: _heads_normed(b, c, parts[p], p, of, names) for p in "qk"}
         a = attention(b, c, parts, layer, rope, window)

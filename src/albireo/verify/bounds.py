@@ -347,6 +347,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "unary": _unary,
     "scale": _scale,
     "scale_by": _scale_by,
+    "clip": _clamp,
     "clamp": _clamp,
     "xielu": _xielu,
     "gather_rows": _copied,

@@ -121,6 +121,13 @@ def test_kinds_with_a_number() -> None:
             assert (np.abs(numbers(out) - exact) <= 10 * ULP * np.abs(exact)).all()
 
 
+def test_a_limit_on_both_sides() -> None:
+    x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
+    out = room(*x.shape, "float32")
+    elementwise("clip", tensor(x), None, out, x.shape[1], 0.75)
+    assert_same_bits(numbers(out), np.clip(x, -np.float32(0.75), np.float32(0.75)), "kept between")
+
+
 def test_bounds_that_are_stored() -> None:
     x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
     for least, most in ((-0.5, 0.75), (-np.inf, 0.25)):

@@ -112,7 +112,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "falcon-rw": tiny("falcon", multi_query=False, parallel_attn=False, bias=True, alibi=True),
     "falcon-rw-group": tiny("falcon", alibi=True),
     "bloom-power": tiny("bloom", n_head=4, tie_word_embeddings=False),
-    "mpt-power": tiny("mpt", n_heads=4, attn_config={"alibi": True, "softmax_scale": 0.4}),
+    "mpt-power": tiny("mpt", n_heads=4, attn_config={"alibi": True, "softmax_scale": 0.4, "clip_qkv": 0.9}),
+    "olmo-limited": tiny("olmo", clip_qkv=0.7),
+    "olmoe-limited": tiny("olmoe", clip_qkv=0.7),
     "phimoe-plain": tiny("phimoe", attention_bias=False, lm_head_bias=False, router_jitter_noise=0.01)
     | {"rope_scaling": None, "original_max_position_embeddings": None, "sliding_window": 9},
     "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=True, activation_function="gelu"),

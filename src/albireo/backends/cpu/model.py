@@ -462,6 +462,8 @@ class CpuModel:
         for key in ("centered", "both_ways"):
             if key in attrs:
                 args[key] = int(attrs[key])
+        if "clip" in attrs:
+            args["scale"] = attrs["clip"]
         if "slopes" in attrs:
             slopes = self._slopes.setdefault(attrs["slopes"], np.array(attrs["slopes"], np.float32))
             args["slopes"] = slopes.ctypes.data

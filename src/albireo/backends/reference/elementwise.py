@@ -1,4 +1,5 @@
-"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by, clamp, xielu.
+"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by, clip, clamp,
+xielu.
 
 Called by interpret.py. add, mul and both scales are single float32 operations; the others go through float64.
 """
@@ -44,6 +45,11 @@ def scale(call: OpCall) -> tuple[Array, ...]:
 
 def scale_by(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * call["weight"].astype(np.float32),)
+
+
+def clip(call: OpCall) -> tuple[Array, ...]:
+    most = np.float32(call.attrs["most"])
+    return (np.minimum(np.maximum(call["x"], -most), most),)
 
 
 def clamp(call: OpCall) -> tuple[Array, ...]:

@@ -67,6 +67,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "unary": elementwise.unary,
     "scale": elementwise.scale,
     "scale_by": elementwise.scale_by,
+    "clip": elementwise.clip,
     "clamp": elementwise.clamp,
     "xielu": elementwise.xielu,
     "gather_rows": rows.gather_rows,

@@ -29,7 +29,7 @@ WHY = "a rank reads its part of the weights and of the KV cache; partial sums ar
 LEAVES = MAX_RANKS
 SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 #: Ops that work channel by channel, or head by head once their number of heads is right.
-_CHANNEL_WISE = ("cast", "unary", "xielu", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
+_CHANNEL_WISE = ("cast", "unary", "xielu", "clip", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
 #: Of what is cut as the heads of a state are.
 _STATE = "state"
 _OF_HEADS = ("rope", "head_linear", "join_heads", "kv_write", "attention")

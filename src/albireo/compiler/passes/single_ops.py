@@ -146,6 +146,11 @@ def _scale(node: Node) -> Single:
     return "elementwise", {"kind": "scale", "scale": node.attrs["factor"]}, dict(node.inputs)
 
 
+def _clip(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "elementwise", {"kind": "clip", "clip": node.attrs["most"]}, dict(node.inputs)
+
+
 def _by_numbers(node: Node) -> Single:
     _require_float32(node, "x")
     return "elementwise", {"kind": node.op}, dict(node.inputs)
@@ -183,6 +188,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "clamped_swiglu": _elementwise,
     "scale": _scale,
     "scale_by": _by_numbers,
+    "clip": _clip,
     "clamp": _by_numbers,
     "xielu": _by_numbers,
     "gain": _by_numbers,

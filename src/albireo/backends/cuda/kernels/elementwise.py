@@ -1,6 +1,7 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu, relu2,
 sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]),
-clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul, clamped_swiglu.
+clip (x between -number and number), clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul,
+clamped_swiglu.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -30,7 +31,10 @@ from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps
 
 #: The kinds, and whether they take y.
 KINDS = dict.fromkeys(
-    ("cast", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "scale", "softcap", "scale_by", "clamp", "xielu"),
+    (
+        *("cast", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "scale", "softcap", "scale_by", "clip"),
+        *("clamp", "xielu"),
+    ),
     False,
 )
 KINDS |= {"add": True, "mul": True, "clamped_swiglu": True}
@@ -66,6 +70,8 @@ def elementwise_kernel(
         value = value * number
     if KIND == "scale_by":
         value = value * tl.load(weight)
+    if KIND == "clip":
+        value = tl.minimum(tl.maximum(value, -number), number)
     if KIND == "clamp":
         value = tl.minimum(tl.maximum(value, tl.load(weight)), tl.load(weight + 1))
     if KIND == "xielu":
@@ -84,8 +90,8 @@ def elementwise(
     number: float = 1.0,
     weight: torch.Tensor | None = None,
 ) -> None:
-    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale and
-    softcap. weight: [1] float32, of scale_by; [2] of clamp and xielu.
+    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale, clip
+    and softcap. weight: [1] float32, of scale_by; [2] of clamp and xielu.
 
     Raises: ValueError for another kind, or y given or missing where it should not be.
     """

@@ -71,6 +71,7 @@ IN_ANOTHER_ORDER = {
     "afmoe": "an FFN's and experts' sum before it is normed",
     "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
     "mpt": "a norm that subtracts the mean and adds nothing, in front of each block",
+    "dbrx": "queries, keys and values within a limit",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS

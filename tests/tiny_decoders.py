@@ -224,6 +224,22 @@ def _biogpt(c: Mapping[str, Any]) -> Shapes:
     return shapes | ({} if c["tie_word_embeddings"] else {"output_projection.weight": (c["vocab_size"], e)})
 
 
+def _dbrx(c: Mapping[str, Any]) -> Shapes:
+    e, heads, kv = c["d_model"], c["n_heads"], c["attn_config"]["kv_n_heads"]
+    f, count = c["ffn_config"]["ffn_hidden_size"], c["ffn_config"]["moe_num_experts"]
+    shapes: Shapes = {"transformer.wte.weight": (c["vocab_size"], e)}
+    for i in range(c["n_layers"]):
+        h = f"transformer.blocks.{i}"
+        shapes |= {f"{h}.norm_attn_norm.norm_{n}.weight": (e,) for n in (1, 2)}
+        shapes[f"{h}.norm_attn_norm.attn.Wqkv.weight"] = ((heads + 2 * kv) * e // heads, e)
+        shapes[f"{h}.norm_attn_norm.attn.out_proj.weight"] = (e, e)
+        shapes[f"{h}.ffn.router.layer.weight"] = (count, e)
+        for expert in range(count):
+            m = f"{h}.ffn.experts.{expert}"
+            shapes |= {f"{m}.w1.weight": (f, e), f"{m}.v1.weight": (f, e), f"{m}.w2.weight": (e, f)}
+    return shapes | {"transformer.norm_f.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
+
+
 def _phimoe(c: Mapping[str, Any]) -> Shapes:
     e, f, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
     layers: Shapes = {}
@@ -278,6 +294,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
     "biogpt": _biogpt,
+    "dbrx": _dbrx,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
     "llama4_text": _llama4,

@@ -44,6 +44,11 @@ KEYS = {
     "gpt_neo": {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
     "opt": {"intermediate_size": "ffn_dim"},
     "bloom": {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "seq_length"},
+    "dbrx": {
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "max_position_embeddings": "max_seq_len",
+    },
     "mpt": {
         "hidden_size": "d_model",
         "num_hidden_layers": "n_layers",

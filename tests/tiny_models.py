@@ -32,6 +32,7 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 MIXTURES = (
     "afmoe",
     "axk1",
+    "dbrx",
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
@@ -440,6 +441,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         of_layers = range(config["num_hidden_layers"])
         fixed = {f"model.layers.{i}.mlp.act_fn.{n}": np.float32(v) for i in of_layers for n, v in XIELU.items()}
         return {**tensors, **{name: np.asarray(value) for name, value in fixed.items()}}
+    if config["model_type"] == "dbrx":
+        return _experts_below(config, tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
     if config["model_type"] == "olmo_hybrid":
@@ -459,6 +462,19 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors
+
+
+def _experts_below(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """DBRX's: the matrices of all experts one below the other, down transposed."""
+    stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for i in range(config["n_layers"]):
+        block, count = f"transformer.blocks.{i}.ffn.experts", config["ffn_config"]["moe_num_experts"]
+        for m in ("w1", "v1", "w2"):
+            each = [tensors[f"{block}.{e}.{m}.weight"] for e in range(count)]
+            stored[f"{block}.mlp.{m}"] = np.concatenate([t.T if m == "w2" else t for t in each])
+    return stored
 
 
 def _as_olmo_publishes(

@@ -312,6 +312,10 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("ernie4_5_moe", {"moe_layer_start_index": 4, "moe_layer_end_index": -1}, "no layer has experts"),
         ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
         ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
+        ("dbrx", {"ffn_config": {"moe_normalize_expert_weights": 2.0}}, "'moe_normalize_expert_weights': 2.0"),
+        ("dbrx", {"ffn_config": {"ffn_act_fn": {"name": "gelu"}}}, "'ffn_act_fn': "),
+        ("dbrx", {"attn_config": {"qk_ln": True}}, "'qk_ln': True"),
+        ("dbrx", {"attn_config": 3}, "attn_config=3 must be"),
         ("mellum", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
         ("mellum", {"rope_parameters": ...}, "rope_parameters=None must say how full_attention"),
         ("cwm", {"layer_types": ...}, "layer_types=None must say which layers have a window"),
@@ -339,6 +343,14 @@ def test_experts_may_be_counted_under_either_name_and_written_by_transformers() 
     kinds = ["full_attention"] * 4
     assert parse_tiny("qwen2_moe", sliding_window=0, layer_types=kinds, qkv_bias=True) == parse_tiny("qwen2_moe")
     assert parse_tiny("qwen3_moe", use_sliding_window=True, sliding_window=9).windows == (9, 9, 9)
+
+
+def test_keys_in_tables_are_read_as_if_they_lay_beside_them() -> None:
+    attention = {"clip_qkv": 8, "kv_n_heads": 1, "rope_theta": 500000}
+    config = parse_tiny("dbrx", rope_theta=..., attn_config=attention)
+    assert (config.multipliers.qkv_limit, config.num_kv_heads, config.rope.theta) == (8, 1, 500000)
+    # as transformers writes it: what lies beside them goes before
+    assert parse_tiny("dbrx", rope_theta=1e4, attn_config=attention).rope.theta == 1e4
 
 
 def test_tiny_configs_differ_where_code_could_confuse_things() -> None:

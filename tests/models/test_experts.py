@@ -23,7 +23,16 @@ from variants import tiny_of
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
 #: Those that are published with a matrix for each expert, by names that end as in transformers.
-_OTHERWISE = ("gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared", "hy_v3", "llama4_text", "nemotron_h")
+_OTHERWISE = (
+    "dbrx",
+    "gpt_oss",
+    "granitemoe",
+    "granitemoehybrid",
+    "granitemoeshared",
+    "hy_v3",
+    "llama4_text",
+    "nemotron_h",
+)
 OF_MATRICES = [name for name in MIXTURES if name not in _OTHERWISE]
 
 

@@ -117,6 +117,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"head_dim": 20, "q_head_dim": 20, "moe_router_enable_expert_bias": True, "num_nextn_predict_layers": 0},
         **{"num_experts": 12, "num_shared_experts": 2, "n_routed_experts": None, "n_shared_experts": None},
     },
+    "dbrx": {
+        **{"emb_pdrop": 0.0, "resid_pdrop": 0.0, "output_router_logits": False, "router_aux_loss_coef": 0.05},
+        "auto_map": {"AutoModelForCausalLM": "modeling_dbrx.DbrxForCausalLM"},
+        "attn_config": {"attn_pdrop": 0.0, "clip_qkv": 0.8, "kv_n_heads": 2, "model_type": "", "rope_theta": 2e4},
+    },
     "biogpt": {"activation_dropout": 0.0, "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1},
     "falcon": {"apply_residual_connection_post_layernorm": False, "ff_factor": 4},
     "llama": {"is_llama_config": True, "rope_interleaved": False},  # SmolLM2

@@ -130,6 +130,7 @@ class ConfigRules:
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
+        tables: keys whose values are tables of keys, which are read as if they lay beside them.
         names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
             have; where both are there, the older decides.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
@@ -160,6 +161,7 @@ class ConfigRules:
     has_pairs_side_by_side: bool = False
     ignorable: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     older_names: Mapping[str, str] = field(default_factory=dict)
     blocks: Callable[[Fields], BlockSettings] | None = None
@@ -287,6 +289,7 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
+    data = _without_tables(data, rules.tables, where)
     older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
     newer = {key: value for key, value in data.items() if key not in rules.older_names}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
@@ -371,6 +374,17 @@ def parse_config(
     own_code = {"auto_map"} if pooling is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
     fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
     return config
+
+
+def _without_tables(data: Mapping[str, Any], tables: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """The keys of tables beside the others; one that is beside them goes before one in a table.
+
+    Raises: ModelError for a table that is none.
+    """
+    fields, found = Fields(data, where), dict[str, Any]()
+    for name in tables:
+        found |= fields.table(name) or {}
+    return {**found, **{key: value for key, value in data.items() if key not in tables}}
 
 
 def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:

@@ -34,6 +34,8 @@ _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
 _OF_HEADS = (".self_attn.q_norm.weight", ".self_attn.k_norm.weight")
+#: DBRX's matrices of all experts, one below the other: gate and up, and down, which lies transposed.
+_BELOW, _BELOW_TURNED = (".ffn.experts.mlp.w1", ".ffn.experts.mlp.v1"), ".ffn.experts.mlp.w2"
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -67,12 +69,17 @@ class FusedExperts:
     Raises: as SafetensorsFiles; WeightMismatch for such a tensor of another shape.
     """
 
-    def __init__(self, stored: SafetensorsFiles | TextTensors, model_type: str, hidden: int | None) -> None:
-        """Args: hidden: hidden_size, where columns of a matrix may come first."""
+    def __init__(
+        self, stored: SafetensorsFiles | TextTensors, model_type: str, hidden: int | None, count: int = 0
+    ) -> None:
+        """Args: hidden: hidden_size, where columns of a matrix may come first. count: of experts below one another."""
         self.directory = stored.directory
         self._stored = stored
         self._parts: dict[str, _Part] = {}
         for name in stored.names:
+            if name.endswith((*_BELOW, _BELOW_TURNED)):
+                self._parts |= _parts_below(name, stored.shape(name), count)
+                continue
             for new, part in _parts(name, stored.shape(name), _NAMES.get(model_type, {}), hidden):
                 self._parts[new] = part
 
@@ -135,6 +142,8 @@ class FusedExperts:
         whole = self._stored.tensor(part.stored)
         words = np.frombuffer(whole.buffer, _WORDS[dtype]).reshape(whole.shape)
         assert part.expert is not None
+        if words.ndim == 2:
+            words = words.reshape(-1, part.shape[1], words.shape[1])
         return np.ascontiguousarray(words[part.expert, :, part.first : part.first + part.shape[0]].T)
 
     def _part(self, name: str) -> _Part:
@@ -149,9 +158,9 @@ class FusedExperts:
         if part.shape == shape:
             return 0, len(whole)
         if part.expert is not None:  # where its matrix lies, whose columns come first
-            size = len(whole) // shape[0]
+            size = len(whole) // shape[0] * (part.shape[1] if len(shape) == 2 else 1)
             return part.expert * size, (part.expert + 1) * size
-        row = len(whole) // (shape[0] * shape[1])
+        row = len(whole) // (shape[0] if len(shape) == len(part.shape) == 2 else shape[0] * shape[1])
         return part.first * row, (part.first + part.shape[0]) * row
 
 
@@ -163,7 +172,7 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS)) for name in stored.names)
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
     if not is_fused or text_type(config) in INTERLEAVED:
         return stored
@@ -171,7 +180,20 @@ def split_experts(
     hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None
     if config.get("model_type") in _ALWAYS:
         hidden = 0  # which no matrix has: none fits as it is
-    return FusedExperts(stored, str(config.get("model_type")), hidden)
+    of_ffn = config.get("ffn_config")
+    count = of_ffn.get("moe_num_experts") if isinstance(of_ffn, Mapping) else 0
+    return FusedExperts(stored, str(config.get("model_type")), hidden, count if isinstance(count, int) else 0)
+
+
+def _parts_below(name: str, shape: tuple[int, ...], count: int) -> dict[str, _Part]:
+    """The matrix of each expert. Raises: WeightMismatch where there are not so many, alike."""
+    if len(shape) != 2 or not 0 < count <= _MAX_EXPERTS or shape[0] % count:
+        raise WeightMismatch(f"tensor {short(name)} is {list(shape)}; it must be {count} matrices one below the other")
+    block, _, matrix = name.rpartition(".mlp.")
+    height = shape[0] // count
+    if matrix == "w2":
+        return {f"{block}.{e}.w2.weight": _Part(name, 0, (shape[1], height), e) for e in range(count)}
+    return {f"{block}.{e}.{matrix}.weight": _Part(name, e * height, (height, shape[1])) for e in range(count)}
 
 
 def _parts(

@@ -240,6 +240,26 @@ def _dbrx(c: Mapping[str, Any]) -> Shapes:
     return shapes | {"transformer.norm_f.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
 
 
+def _sarvam_moe(c: Mapping[str, Any]) -> Shapes:
+    """bailing_moe, too."""
+    e, d, heads, kv = c["hidden_size"], c["head_dim"], c["num_attention_heads"], c["num_key_value_heads"]
+    shapes: Shapes = {"model.word_embeddings.weight": (c["vocab_size"], e)}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        shapes |= {f"{h}.{norm}.weight": (e,) for norm in ("input_layernorm", "post_attention_layernorm")}
+        shapes |= _module(f"{h}.attention.query_key_value", ((heads + 2 * kv) * d, e), c["use_qkv_bias"])
+        shapes[f"{h}.attention.dense.weight"] = (e, heads * d)
+        shapes |= {f"{h}.attention.{p}_layernorm.weight": (d,) for p in ("query", "key") if c["use_qk_norm"]}
+        if i < c["first_k_dense_replace"]:
+            shapes |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        shapes |= {f"{h}.mlp.gate.weight": (c["num_experts"], e), f"{h}.mlp.gate.expert_bias": (c["num_experts"],)}
+        shapes |= _ffn(c, f"{h}.mlp.shared_experts", c["num_shared_experts"] * c["moe_intermediate_size"])
+        for expert in range(c["num_experts"]):
+            shapes |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+    return shapes | {"model.norm.weight": (e,), "lm_head.weight": (c["vocab_size"], e)}
+
+
 def _phimoe(c: Mapping[str, Any]) -> Shapes:
     e, f, bias = c["hidden_size"], c["intermediate_size"], c["attention_bias"]
     layers: Shapes = {}
@@ -300,4 +320,5 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "llama4_text": _llama4,
     "nanochat": _nanochat,
     "phimoe": _phimoe,
+    **dict.fromkeys(("bailing_moe", "sarvam_moe"), _sarvam_moe),
 }

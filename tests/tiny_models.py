@@ -32,6 +32,7 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 MIXTURES = (
     "afmoe",
     "axk1",
+    "bailing_moe",
     "dbrx",
     "deepseek_v2",
     "deepseek_v3",
@@ -64,6 +65,7 @@ MIXTURES = (
     "qwen3_moe",
     "qwen3_next",
     "sarvam_mla",
+    "sarvam_moe",
     "solar_open",
 )
 
@@ -78,6 +80,7 @@ _TABLES = (
     "transformer.word_embeddings.weight",
     "gpt_neox.embed_in.weight",
     "backbone.embeddings.weight",
+    "model.word_embeddings.weight",
     "biogpt.embed_tokens.weight",
     "biogpt.embed_positions.weight",
 )

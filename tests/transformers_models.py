@@ -1,7 +1,8 @@
 """transformers, with the architectures that its packages lack and checkpoints bring as code: what that code says.
 
 Imported by tests that take transformers as their oracle. MiMo is Qwen 2, but for layers that guess further tokens;
-Kimi K2 is DeepSeek V3; MiniCPM is Granite under other names of its numbers.
+Kimi K2 is DeepSeek V3; Ling 2.0 is Sarvam 30B, with groups of experts; MiniCPM is Granite under other names of its
+numbers.
 """
 
 from __future__ import annotations
@@ -63,6 +64,24 @@ class MiniCPMForCausalLM(transformers.GraniteForCausalLM):
     config_class = MiniCPMConfig
 
 
+class BailingMoeConfig(transformers.SarvamMoEConfig):
+    model_type = "bailing_moe"
+
+
+class BailingMoeModel(transformers.Glm4MoeModel):
+    config_class = BailingMoeConfig
+
+
+class BailingMoeV2ForCausalLM(transformers.Glm4MoeForCausalLM):
+    config_class = BailingMoeConfig
+
+
+conversion.register_checkpoint_conversion_mapping(
+    "bailing_moe", conversion.get_checkpoint_conversion_mapping("sarvam_moe")
+)
+transformers.AutoConfig.register("bailing_moe", BailingMoeConfig)
+transformers.AutoModel.register(BailingMoeConfig, BailingMoeModel)
+transformers.AutoModelForCausalLM.register(BailingMoeConfig, BailingMoeV2ForCausalLM)
 transformers.AutoConfig.register("minicpm", MiniCPMConfig)
 transformers.AutoModel.register(MiniCPMConfig, MiniCPMModel)
 transformers.AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM)

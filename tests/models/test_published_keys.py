@@ -117,6 +117,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"head_dim": 20, "q_head_dim": 20, "moe_router_enable_expert_bias": True, "num_nextn_predict_layers": 0},
         **{"num_experts": 12, "num_shared_experts": 2, "n_routed_experts": None, "n_shared_experts": None},
     },
+    "bailing_moe": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_bailing_moe_v2.BailingMoeV2ForCausalLM"},
+        **{"embedding_dropout": 0.0, "output_dropout": 0.0, "max_window_layers": 20, "router_dtype": "fp32"},
+        **{"moe_router_enable_expert_bias": True, "norm_head": False, "norm_softmax": False, "use_bias": False},
+        **{"score_function": "sigmoid", "use_rmsnorm": True, "num_nextn_predict_layers": 0, "rope_scaling": None},
+        **{"moe_shared_expert_intermediate_size": 36, "using_split_qkv_in_self_attention": False},
+    },
     "dbrx": {
         **{"emb_pdrop": 0.0, "resid_pdrop": 0.0, "output_router_logits": False, "router_aux_loss_coef": 0.05},
         "auto_map": {"AutoModelForCausalLM": "modeling_dbrx.DbrxForCausalLM"},

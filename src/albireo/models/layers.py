@@ -46,12 +46,13 @@ BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(No
 
 class AttentionNames(NamedTuple):
     """What an architecture calls the output projection, the norms of q and k (empty: they have no weight), and what
-    gives the gate of the output, where that is a linear of its own."""
+    gives the gate of the output, where that is a linear of its own; and attention within its layer."""
 
     out: str = "o_proj"
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"
     gate: str = ""
+    block: str = "self_attn"
 
 
 class FFNNames(NamedTuple):
@@ -141,7 +142,7 @@ def attention_block(
         cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.
         is_causal: tokens of images see nothing behind them, whatever the step says.
     """
-    name = f"model.layers.{layer}.self_attn"
+    name = f"model.layers.{layer}.{names.block}"
     roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
         h = block_input(b, c, x, layer, norms.before)

@@ -115,6 +115,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "mpt-power": tiny("mpt", n_heads=4, attn_config={"alibi": True, "softmax_scale": 0.4, "clip_qkv": 0.9}),
     "olmo-limited": tiny("olmo", clip_qkv=0.7),
     "olmoe-limited": tiny("olmoe", clip_qkv=0.7),
+    "bailing_moe-plain": tiny("bailing_moe", use_qkv_bias=True, use_qk_norm=False, n_group=1, topk_group=1),
     "phimoe-plain": tiny("phimoe", attention_bias=False, lm_head_bias=False, router_jitter_noise=0.01)
     | {"rope_scaling": None, "original_max_position_embeddings": None, "sliding_window": 9},
     "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=True, activation_function="gelu"),

@@ -44,6 +44,7 @@ LATENT = ("youtu",)
 #: The same of architectures whose layers keep a state of each sequence: adapters do not know them, and single calls of
 #: theirs are not judged.
 WITH_STATES = {
+    "jamba": "layers of Mamba 1, which keep numbers of each channel; experts in some layers, an FFN in others",
     "lfm2": "layers that keep rows of a gated convolution, an output of which is rounded there",
     "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, two matrices each; a norm of groups; relu²",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
@@ -53,6 +54,8 @@ WITH_STATES = {
 OF_WIRING = {
     "nanochat": "norms without a weight, the last one too; a rotation the other way",
     "gemma3n_text": "several residual streams, gates that are cut; backends/cpu/test_streams.py",
+    "falcon_mamba": "Mamba 1 alone, of which what its states are made of is normed without weights",
+    "mamba": "Mamba 1 alone, of which that is not normed",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "olmo_hybrid": "a state that is taught twice what a sigmoid says, beside attention of OLMo 2",

@@ -1,4 +1,4 @@
-"""Tensor names and shapes of models with Mamba 2 layers, written out here, independently of albireo.models.
+"""Tensor names and shapes of models with Mamba 1 or Mamba 2 layers, written out here, independently of albireo.models.
 
 Called by tiny_models.py.
 """
@@ -61,6 +61,59 @@ def mamba2_shapes(config: Mapping[str, Any]) -> Shapes:
         shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
     ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
     return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+
+
+def mamba1_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Mamba 1, or of Falcon Mamba."""
+    hidden, of_mixer = config["hidden_size"], _mamba1(config, MAMBA1_NAMES)
+    shapes: Shapes = {"backbone.embeddings.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
+        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"backbone.norm_f.weight": (hidden,)} | ends
+
+
+def jamba_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Jamba, each expert's matrices by themselves."""
+    hidden, width, count = config["hidden_size"], config["intermediate_size"], config["num_experts"]
+    of_mamba = _mamba1(config, JAMBA_NAMES)
+    norms = {"dt": of_mamba["dt_proj.weight"][1], "b": config["mamba_d_state"], "c": config["mamba_d_state"]}
+    of_mamba |= {f"{part}_layernorm.weight": (size,) for part, size in norms.items()}
+    of_attention = _attention({"head_dim": hidden // config["num_attention_heads"], "attention_bias": False, **config})
+    of_ffn: Shapes = {f"{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
+    of_ffn["down_proj.weight"] = (hidden, width)
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        attends = i % config["attn_layer_period"] == config["attn_layer_offset"]
+        part, found = ("self_attn", of_attention) if attends else ("mamba", of_mamba)
+        of_layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "pre_ff")}
+        of_layer |= {f"{part}.{name}": shape for name, shape in found.items()}
+        prefixes = ["feed_forward."]
+        if count > 1 and i % config["expert_layer_period"] == config["expert_layer_offset"]:
+            of_layer["feed_forward.router.weight"] = (count, hidden)
+            prefixes = [f"feed_forward.experts.{e}." for e in range(count)]
+        of_layer |= {f"{prefix}{name}": shape for prefix in prefixes for name, shape in of_ffn.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.final_layernorm.weight": (hidden,)} | ends
+
+
+#: What they call channels of a state and rows of a convolution, how many widths values have, the rank of times, and
+#: whether the convolution and the projections have biases.
+MAMBA1_NAMES = ("state_size", "conv_kernel", "expand", "time_step_rank", "use_conv_bias", "use_bias")
+JAMBA_NAMES = tuple(f"mamba_{n}" for n in ("d_state", "d_conv", "expand", "dt_rank", "conv_bias", "proj_bias"))
+
+
+def _mamba1(config: Mapping[str, Any], names: tuple[str, ...]) -> Shapes:
+    hidden, (size, kernel, expand, rank, has_conv_bias, has_bias) = config["hidden_size"], (config[n] for n in names)
+    width, rank = expand * hidden, -(-hidden // 16) if rank == "auto" else rank
+    shapes: Shapes = {"in_proj.weight": (2 * width, hidden), "out_proj.weight": (hidden, width)}
+    shapes |= {"in_proj.bias": (2 * width,), "out_proj.bias": (hidden,)} if has_bias else {}
+    shapes |= {"conv1d.weight": (width, kernel)} | ({"conv1d.bias": (width,)} if has_conv_bias else {})
+    shapes |= {"x_proj.weight": (rank + 2 * size, width)}
+    shapes |= {"dt_proj.weight": (width, rank), "dt_proj.bias": (width,)}
+    return shapes | {"A_log": (width, size), "D": (width,)}
 
 
 def bamba_shapes(config: Mapping[str, Any]) -> Shapes:
@@ -195,7 +248,10 @@ def _experts(config: Mapping[str, Any]) -> Shapes:
 OF_MAMBA: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "bamba": bamba_shapes,
     "falcon_h1": falcon_h1_shapes,
+    "falcon_mamba": mamba1_shapes,
     "granitemoehybrid": granite_hybrid_shapes,
+    "jamba": jamba_shapes,
+    "mamba": mamba1_shapes,
     "mamba2": mamba2_shapes,
     "nemotron_h": nemotron_h_shapes,
     "zamba2": zamba2_shapes,

@@ -50,6 +50,7 @@ MIXTURES = (
     "granitemoeshared",
     "hunyuan_v1_moe",
     "hy_v3",
+    "jamba",
     "kimi_k2",
     "lfm2_moe",
     "llama4_text",
@@ -159,7 +160,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         elif name.endswith(".router.scale"):
             # as of a norm, over the root of the width that is in it
             tensors[name] = np.sqrt(shape[0], dtype=np.float32) * (1 + np.float32(0.2) * noise)
-        elif name.endswith(("A_log", "dt_bias")):
+        elif name.endswith(("A_log", "dt_bias", "dt_proj.bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
         elif name.endswith(".D"):

@@ -25,6 +25,7 @@
 #include "kernels/rope/rope.h"
 #include "kernels/route/route.h"
 #include "kernels/row_map/row_map.h"
+#include "kernels/selective_scan/selective_scan.h"
 #include "kernels/selective_state/selective_state.h"
 #include "kernels/slice/slice.h"
 #include "kernels/top/top.h"
@@ -33,10 +34,10 @@ namespace albireo {
 namespace {
 const Family* const kFamilies[] = {
     &kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce, &kHeadTop,
-    // layers with experts, or that keep a state, and linears with adapters
-    &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kAdapter,
-    // layers whose heads share a latent
-    &kHeadLinear, &kJoinHeads,
+    // layers with experts, or that keep a state
+    &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kSelectiveScan,
+    // linears with adapters, and layers whose heads share a latent
+    &kAdapter, &kHeadLinear, &kJoinHeads,
     // residual streams side by side, and rows looked at as a whole
     &kAddParts, &kRowMap,
     // rows that come with the step

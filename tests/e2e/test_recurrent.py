@@ -22,8 +22,9 @@ from tiny_models import make_checkpoint
 TINY = {name: dict(load_architecture(name).tiny) for name in WITH_STATES}
 TINY_MAMBA = dict(load_architecture("mamba2").tiny)
 #: Of one sequence: two layers, each three rows of 128 channels and four heads of 12 x 20, the same; two layers of two
-#: rows of 40.
+#: rows of 40; two layers of three rows and twelve numbers of 80 channels.
 STATE_BYTES = dict.fromkeys(("qwen3_5_text", "nemotron_h"), 2 * 4 * (3 * 128 + 4 * 12 * 20)) | {"lfm2": 2 * 4 * 2 * 40}
+STATE_BYTES |= {"jamba": 2 * 4 * (3 + 12) * 80}
 #: How requests are served, and what shows that it was so.
 WAYS: dict[str, dict[str, Any]] = {
     "batched": {},
@@ -156,14 +157,15 @@ def test_what_is_not_done_yet_is_refused_by_name(directory: Path) -> None:
         Server.load(directory, enable_lora=True)
 
 
-def test_a_model_of_states_alone_has_no_kv_cache(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "of_one"), [("mamba2", 3 * 4 * (3 * 128 + 4 * 12 * 20)), ("falcon_mamba", 3 * 4 * (3 + 12) * 80)]
+)
+def test_a_model_of_states_alone_has_no_kv_cache(name: str, of_one: int, tmp_path: Path) -> None:
     """Its blocks count tokens and are no memory, so that there are as many as may be wanted; from a directory, too."""
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", TINY_MAMBA, seed=5, dtype="bfloat16")
+    config = dict(load_architecture(name).tiny)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16")
     build(checkpoint, tmp_path / "engine", BuildConfig())
-    server, of_one = (
-        Server.load(checkpoint, num_gpu_blocks_override=None, max_num_seqs=32),
-        3 * 4 * (3 * 128 + 4 * 12 * 20),
-    )
+    server = Server.load(checkpoint, num_gpu_blocks_override=None, max_num_seqs=32)
     assert server.loaded.program.kv.block_bytes == server.loaded.memory.kv_bytes == 0
     assert server.loaded.memory.num_blocks == 2**18 and server.loaded.settings.max_model_len == 262144
     assert server.loaded.program.states.slot_bytes == of_one
@@ -194,3 +196,14 @@ def test_mamba_layers_are_rounded_at_load_and_stay_independent_of_the_batch(quan
     assert {f"{mixer}.in_proj.z.weight", f"{mixer}.in_proj.xbc.weight", f"{mixer}.out_proj.weight"} <= set(rounded)
     asks = requests()[:3]
     assert_same_answers(server.serve(asks)[0], Server.load(directory, quantization=quantization).alone(asks))
+
+
+def test_what_states_of_mamba_1_are_made_of_stays_numbers(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, TINY["jamba"], seed=5, dtype="bfloat16")
+    server = Server.load(directory, quantization="int8")
+    packings = {name: constant.packing for name, constant in server.loaded.program.constants.items()}
+    mixer = "model.layers.0.mamba"
+    assert {packings[f"{mixer}.{part}.weight"] for part in ("x_proj.rank", "x_proj.bc", "dt_proj")} == {"p64.bfloat16"}
+    assert {packings[f"{mixer}.{part}.weight"] for part in ("in_proj.x", "in_proj.z", "out_proj")} == {"p64.int8"}
+    asks = requests()[:3]
+    assert_same_answers(server.serve(asks)[0], Server.load(directory, quantization="int8").alone(asks))

@@ -18,6 +18,7 @@ from albireo.errors import ConfigError, ModelError, UnsupportedModel, WeightMism
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.config import ModelConfig, parse_config
+from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_decoders import WITH_POSITIONS, WITHOUT_GATE
@@ -139,6 +140,10 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         if blocks.attends_everywhere:  # on the same norm, before it
             of_mixed = ("z", "values", "keys", "queries", *parts[2:])
             attn = [f"layers.0.attn.{p}" for p in ("norm", *"qkv", "rope", "kv", "attention", "o", *of_mixed)]
+    elif isinstance(config.recurrent, Mamba1Settings):
+        norms = [] if config.recurrent.norms == "none" else ["dt_norm", "bc_norm"]
+        parts = ("norm", "x", "z", "conv", "rank", *norms[:1], "bc", *norms[1:], "dt", "state", "gate", "out")
+        attn = [f"layers.0.attn.{p}" for p in parts]
     elif config.recurrent is not None:
         attn = [f"layers.0.conv.{p}" for p in ("norm", "in", "conv", "out")]
     if name == "afmoe":  # whose gate is a linear of its own
@@ -152,7 +157,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         mlp = [f"layers.1.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
     if name == "zamba2":  # whose first layer is nothing else; of the second a block comes first
         mlp = [f"layers.1.shared.{p}" for p in ("norm", *"qkv", "q_low", "q_more", "k_low", "k_more", "v_low")]
-    if name == "mamba2":  # states alone
+    if name in ("falcon_mamba", "mamba", "mamba2"):  # states alone
         mlp = [origin.replace("layers.0", "layers.1") for origin in attn]
     if blocks.latent is not None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
@@ -191,7 +196,8 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     # what lies around a state says nothing, see compiler/state_parts.py; its gates stay numbers
     roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
     roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
-    roles |= dict.fromkeys(("low", "into", *(f"{p}_low" for p in "qkv")))
+    roles |= {"x": None, "rank": "router", "bc": "router"}
+    roles |= dict.fromkeys(("low", "into", *(f"{p}_low" for p in (*"qkv", "gate", "up"))))
     roles |= {f"{p}_more": roles[p] for p in ("q", "k", "v", "gate", "up")}
     roles |= dict.fromkeys(("of_x", "begin", "end", "left", "right", "projection"))
     roles |= {"coefs": "router", "logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}

@@ -25,11 +25,11 @@ struct Args {
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
   float* state = nullptr;              // of a recurrence: what each slot keeps, state_size floats apart
-  const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap; add_parts: coefficients
-  const float* a_log = nullptr;        // gated_delta_rule, selective_state: [num_heads]
-  const float* dt_bias = nullptr;      // likewise
+  const float* gates = nullptr;        // gated_delta_rule, selective_scan: see there, without a gap; add_parts: coefs
+  const float* a_log = nullptr;        // gated_delta_rule, selective_state: [num_heads]; selective_scan: [v_dim, k_dim]
+  const float* dt_bias = nullptr;      // likewise; selective_scan: [v_dim]
   const float* dt = nullptr;           // selective_state: [T, num_heads] without a gap
-  const float* skip = nullptr;         // selective_state: [num_heads]
+  const float* skip = nullptr;         // selective_state: [num_heads]; selective_scan: [v_dim]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   const float* distances = nullptr;    // attention: [num_distances][num_heads] added to scores
   int64_t num_distances = 0;           // an odd number: the middle one is of a row's own position
@@ -76,7 +76,7 @@ struct Args {
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   float margin = 0;                                         // route: see route.h; 0: there is none
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
-  int64_t y_stride = 0;                  // join_heads, add_parts, row_map: likewise of y
+  int64_t y_stride = 0;                  // join_heads, add_parts, row_map, selective_scan: likewise of y
   float eps = 0, scale = 0, softcap = 0;
   float dt_least = 0, dt_most = 0;  // selective_state
   Tuning tuning{};                  // of the step at hand

@@ -14,7 +14,7 @@ from albireo.models.config import ModelConfig
 
 #: Ops whose kernels look their rows up in the step: op -> a role, and the symbol its rows are counted by.
 _ROWS = {"rope": ("x", "T"), "kv_write": ("k", "T"), "attention": ("q", "T"), "top_logits": ("logits", "G")}
-_ACTIVATIONS = ("x", "gates", "dt")
+_ACTIVATIONS = ("x", "gates", "dt", "bc")
 _ROWS |= {op: ("x", "T") for op in RECURRENT}
 
 

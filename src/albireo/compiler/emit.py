@@ -86,6 +86,9 @@ def _state_shape(node: Node) -> tuple[int, ...]:
     if node.family == "causal_conv":
         channels, width = node.inputs["weight"].type.dims
         return int(width) - 1, int(channels)
+    if node.family == "selective_scan":
+        channels, keys = node.inputs["a_log"].type.dims
+        return int(keys), int(channels)
     return tuple(int(node.attrs[name]) for name in ("num_v_heads", "k_dim", "v_dim"))
 
 

@@ -45,6 +45,7 @@ _BY_INPUT |= {
     "causal_conv": "x",
     "gated_delta_rule": "x",
     "selective_state": "x",
+    "selective_scan": "x",
 }
 
 WHY = "the kernels are known before the first step, which then calls pointers"

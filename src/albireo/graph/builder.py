@@ -193,6 +193,10 @@ class GraphBuilder:
         inputs = {"x": x, "dt": dt, "a_log": a_log, "dt_bias": dt_bias, "skip": skip}
         return self._node("selective_state", inputs, state=self._next_state(), **attrs)[0]
 
+    def selective_scan(self, x: Value, dt: Value, bc: Value, a_log: Value, dt_bias: Value, skip: Value) -> Value:
+        inputs = {"x": x, "dt": dt, "bc": bc, "a_log": a_log, "dt_bias": dt_bias, "skip": skip}
+        return self._node("selective_scan", inputs, state=self._next_state())[0]
+
     def add(self, x: Value, y: Value) -> Value:
         return self._node("add", {"x": x, "y": y})[0]
 

@@ -278,6 +278,17 @@ def _selective_state(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
 
 
+def _selective_scan(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    channels, keys = x["x"].dims[-1], x["a_log"].dims[-1]
+    rows, vector = TensorType("float32", ("T", channels)), TensorType("float32", (channels,))
+    wanted = {"x": rows, "dt": rows, "bc": TensorType("float32", ("T", 2 * int(keys))), "dt_bias": vector}
+    wanted |= {"skip": vector, "a_log": TensorType("float32", (channels, keys))}
+    for role, type_ in wanted.items():
+        if x[role] != type_:
+            raise InvariantError(f"selective_scan of {x['x']}: {role} is {x[role]}, wanted {type_}")
+    return (TensorType("float32", ("T", channels)),)
+
+
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     dims = (x["logits"].dims[0], TOP_LOGITS)
     return TensorType("int32", dims), TensorType("float32", dims)
@@ -361,7 +372,7 @@ CONV_ACTIVATIONS = ("silu", "none")
 #: Under the root by which gated_delta_rule divides queries and keys.
 L2_EPS = 1e-6
 #: Ops that keep a state of each sequence from step to step; see attribute state.
-RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state")
+RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state", "selective_scan")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -496,6 +507,11 @@ OPS: dict[str, Op] = {
         _selective_state,
         optional_attrs=("dt_least", "dt_most"),
     ),
+    # the selective state space of Mamba 1 over the rows of each sequence, one after another; state [K, E] float32. x,
+    # dt: [T, E] of E channels, each by itself; bc: b, then c, [T, 2 K]; a_log: [E, K]; dt_bias, skip: [E].
+    #   t = softplus(dt + dt_bias);  S[k] = exp(-exp(a_log[:, k]) * t) * S[k] + b[k] * t * x;  y = c^T S + skip * x
+    # Source: Gu and Dao 2023, Mamba
+    "selective_scan": Op(("x", "dt", "bc", "a_log", "dt_bias", "skip"), ("state",), _selective_scan),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),
     # of gate x and up y: (u + 1) * g * sigmoid(SWIGLU_ALPHA * g), g = min(x, SWIGLU_LIMIT), u = y kept between

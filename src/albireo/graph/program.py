@@ -49,6 +49,7 @@ Call families and their roles (a backend implements these):
                                                             in Program.states
     gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
+    selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head

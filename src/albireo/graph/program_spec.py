@@ -192,6 +192,7 @@ FAMILIES: dict[str, Family] = {
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         optional_attrs=("dt_least", "dt_most"),
     ),
+    "selective_scan": Family(("x", "dt", "bc", "a_log", "dt_bias", "skip"), ("out",), ("state",)),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
     "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
@@ -415,6 +416,11 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
             bias = _constant(program, call, "bias")
             fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
         return fits and (cols["x"], cols["out"]) == ((3 if a.get("gated") else 1) * weight.rows, weight.rows)
+    if call.family == "selective_scan":
+        speeds, keys = _constant(program, call, "a_log"), shape[0]
+        found = {(each.rows, each.cols) for each in (_constant(program, call, role) for role in ("dt_bias", "skip"))}
+        fits = shape == (speeds.cols, speeds.rows) and found == {(1, speeds.rows)} and cols["bc"] == 2 * keys
+        return fits and {cols[role] for role in ("x", "dt", "out")} == {speeds.rows}
     k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
     vectors = [_constant(program, call, role) for role in ("a_log", "dt_bias", "skip") if role in call.args]
     fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads

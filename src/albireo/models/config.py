@@ -17,6 +17,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.draft_input import DraftInput
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
+from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
@@ -136,7 +137,7 @@ class ConfigRules:
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
-            Mamba 2.
+            Mamba 2, or of Mamba 1.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM, and what has the same layers and no
             head, or a classifier.
@@ -168,7 +169,7 @@ class ConfigRules:
     ffn_factor: int = 0
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
-    mamba: Callable[[Fields], MambaSettings | None] | None = None
+    mamba: Callable[[Fields], MambaSettings | Mamba1Settings | None] | None = None
     pooled: Callable[[Fields, str], PoolingRule] | None = None
 
 
@@ -219,7 +220,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
-    recurrent: RecurrentSettings | MambaSettings | None = None
+    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | None = None
     pooling: PoolingRule | None = None
     draft: DraftInput | None = None
     stored_dtype: str = field(default="float32", compare=False)
@@ -309,7 +310,9 @@ def parse_config(
         "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None
     )
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (blocks.has_rotation,) * layers
-    recurrent: RecurrentSettings | MambaSettings | None = parse_recurrent(fields, rules.recurrent, layers, hidden)
+    recurrent: RecurrentSettings | MambaSettings | Mamba1Settings | None = parse_recurrent(
+        fields, rules.recurrent, layers, hidden
+    )
     if rules.mamba is not None:
         recurrent = rules.mamba(fields)
     windows: tuple[int | None, ...] = (None,) * layers

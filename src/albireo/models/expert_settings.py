@@ -25,7 +25,8 @@ _MAX_WIDTH = 2**20
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
 #: Mellum's, as Qwen's, in layers that are named;
-#: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it.
+#: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
+#: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
     "none",
     "mixtral",
@@ -43,6 +44,7 @@ Keys = Literal[
     "granite_hybrid",
     "granite_shared",
     "hunyuan",
+    "jamba",
     "llama4",
     "mellum",
     "mistral4",
@@ -121,6 +123,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _granite_hybrid(fields, layers)
     if keys == "llama4":
         return _llama4(fields, layers)
+    if keys == "jamba":
+        return _jamba(fields, layers, width)
     if keys == "hunyuan":
         return _hunyuan(fields, layers, width)
     count_key = "num_local_experts"
@@ -319,6 +323,21 @@ def _llama4(fields: Fields, layers: int) -> ExpertSettings:
     width = fields.integer("intermediate_size", 1, _MAX_WIDTH, default=8192)
     count = fields.integer("num_local_experts", 1, MAX_EXPERTS, default=16)
     return ExpertSettings(count, 1, width, False, width, sparse, is_shared_gated=False, scores="sigmoid")
+
+
+def _jamba(fields: Fields, layers: int, width: int) -> ExpertSettings | None:
+    """One expert is an FFN as that of the other layers."""
+    count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"  # transformers writes either name
+    count = fields.integer(count_key, 1, MAX_EXPERTS, default=16)
+    top_k = fields.integer("num_experts_per_tok", 1, MAX_CHOSEN, default=2)
+    period = fields.integer("expert_layer_period", 1, 2**20, default=2)
+    offset = fields.integer("expert_layer_offset", 0, period - 1, default=min(1, period - 1))
+    sparse = tuple(layer % period == offset for layer in range(layers))
+    if count == 1 or not any(sparse):
+        return None
+    if top_k > count:
+        fields.fail("num_experts_per_tok", top_k, f"is more than {count_key}={count}")
+    return ExpertSettings(count, top_k, width, False, 0, sparse)
 
 
 def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:

@@ -16,7 +16,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import LLAMA_ENDS, attention, embedding, head, linear, norm, queries_keys_values
-from albireo.models.mamba import mamba_mixer
+from albireo.models.mamba2_mixer import mamba_mixer
 from albireo.models.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.rope import rope_spec

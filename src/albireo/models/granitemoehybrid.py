@@ -14,7 +14,7 @@ from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
 from albireo.models.granite import MULTIPLIERS
 from albireo.models.layers import FFNNames, attention_block, embedding, gated_mlp, head, norm
-from albireo.models.mamba import mamba_block
+from albireo.models.mamba2_mixer import mamba_block
 from albireo.models.mamba_settings import MAMBA_DEFAULTS, MAMBA_KEYS, MambaSettings, parse_mamba
 from albireo.models.rope import no_rotation, rope_spec
 

@@ -12,7 +12,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import Ends, embedding, head, norm
-from albireo.models.mamba import mamba_mixer
+from albireo.models.mamba2_mixer import mamba_mixer
 from albireo.models.mamba_settings import MambaKeys, MambaSettings, parse_mamba
 
 #: Four heads of 20, which share two of 12.

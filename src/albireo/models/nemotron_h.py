@@ -15,7 +15,7 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
 from albireo.models.layer_kinds import parse_mixers
 from albireo.models.layers import Ends, attention, embedding, head, linear, norm, plain_mlp, queries_keys_values
-from albireo.models.mamba import mamba_mixer
+from albireo.models.mamba2_mixer import mamba_mixer
 from albireo.models.mamba_settings import MambaKeys, MambaSettings, parse_mamba
 from albireo.models.rope import no_rotation
 

@@ -17,7 +17,7 @@ from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRule
 from albireo.models.head_rows import RowsOf
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import LLAMA_ENDS, attention, embedding, head, linear, queries_keys_values, unrounded_norm
-from albireo.models.mamba import mamba_mixer
+from albireo.models.mamba2_mixer import mamba_mixer
 from albireo.models.mamba_settings import MambaKeys, MambaSettings, parse_mamba
 from albireo.models.rope import no_rotation, rope_spec
 

@@ -1,5 +1,5 @@
-"""causal_conv, gated_delta_rule and selective_state at every level: against the reference, and the same bits however
-tokens are cut.
+"""causal_conv, gated_delta_rule, selective_state and selective_scan at every level: against the reference, and the same
+bits however tokens are cut.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ SLOTS = 5
 #: Queries and keys of two heads of 12, values of four of 40: neither fills a vector, nor the columns of an item.
 SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 40}
 WIDE = {"num_k_heads": 1, "num_v_heads": 3, "k_dim": 128, "v_dim": 64}
+#: Channels of values by themselves: the same of selective_scan.
+SCANNED = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 11, "v_dim": 70}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 37, 0: 5, 4: 1}
 
@@ -37,21 +39,31 @@ class Layer:
     def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4, conv: Conv = SILU) -> None:
         self.family, self.level = family, level
         heads, self.columns = shape["num_v_heads"], channels(shape)
-        self.x = {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in LENGTHS.items()}
+        self.rows = {"x": {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in LENGTHS.items()}}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
             self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
             self.numbers = {"n": self.columns, "k": width, "gated": int(conv.gated)}
             self.numbers["act"] = CONV_ACTIVATIONS.index(conv.activation)
+        elif family == "selective_scan":
+            self.out, k_dim = heads * shape["v_dim"], shape["k_dim"]
+            self.size, self.attrs = k_dim * self.out, {}
+            # states that last for a token, and for hundreds, in each channel
+            a_log = np.linspace(-5, 2, self.size, dtype=np.float32).reshape(k_dim, self.out).T
+            self.weights = {"a_log": np.ascontiguousarray(a_log), "dt_bias": normal(self.out, seed=8)}
+            self.weights["skip"] = normal(self.out, seed=7)
+            for seed, (name, width) in enumerate((("x", self.out), ("dt", self.out), ("bc", 2 * k_dim))):
+                self.rows[name] = {slot: normal(n, width, seed=50 * seed + slot) for slot, n in LENGTHS.items()}
+            self.numbers = {"num_heads": 1, "k_dim": k_dim, "v_dim": self.out}
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            width, self.attrs = 2 * heads, shape | ({"learns_twice": True} if shape == WIDE else {})
+            name, width, self.attrs = "gates", 2 * heads, shape | ({"learns_twice": True} if shape == WIDE else {})
             if family == "selective_state":
-                width, self.weights["skip"] = heads, normal(heads, seed=7)
+                name, width, self.weights["skip"] = "dt", heads, normal(heads, seed=7)
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
-            self.gates = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
+            self.rows[name] = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
             self.numbers = {key: n for key, n in self.attrs.items() if key not in ("num_v_heads", "learns_twice")}
             self.numbers |= {"num_heads": heads, "act": int(self.attrs.get("learns_twice", False))}
         self.state = Guarded.poisoned((SLOTS, self.size))
@@ -68,12 +80,13 @@ class Layer:
         return make_step(works, 8, "none")
 
     def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
-        name = {"gated_delta_rule": "gates", "selective_state": "dt"}.get(self.family)
-        of_rows = {"x": self.x} | ({} if name is None else {name: self.gates})
-        return {name: np.concatenate([a[slot][start:end] for slot, start, end in parts]) for name, a in of_rows.items()}
+        return {
+            name: np.concatenate([a[slot][start:end] for slot, start, end in parts]) for name, a in self.rows.items()
+        }
 
     def native(self, parts: Sequence[tuple[int, int, int]], threads: int = 1) -> F32:
-        rows = {name: Guarded(array) for name, array in self.roles(parts).items()}
+        names = {"dt": "y", "bc": "gates"} if self.family == "selective_scan" else {}
+        rows = {names.get(name, name): Guarded(array) for name, array in self.roles(parts).items()}
         out = Guarded.poisoned((sum(end - start for _, start, end in parts), self.out))
         of_states = {"state": self.state, "state_size": self.size, "state_slots": SLOTS}
         weights = {name: Guarded(array) for name, array in self.weights.items()}
@@ -95,6 +108,11 @@ CASES = [
         for family in ("gated_delta_rule", "selective_state")
         for _, level in variants(family)
         for shape in (SHAPE, WIDE)
+    ),
+    *(
+        ("selective_scan", level, shape, 4, SILU)
+        for _, level in variants("selective_scan")
+        for shape in (SCANNED, SHAPE)
     ),
 ]
 #: Two prompts; one goes on beside one that ends and one that begins; one goes on alone; a slot is taken anew.
@@ -159,7 +177,7 @@ def test_a_snapshot_is_what_a_sequence_keeps_that_ends_there(
     assert np.isnan(layer.state.stored[2]).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state"])
+@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state", "selective_scan"])
 def test_the_reference_takes_snapshots(family: str) -> None:
     layer, shorter = (Layer(family, "scalar", SHAPE) for _ in range(2))
     layer.snapshots = {3: (1, 9)}
@@ -187,7 +205,7 @@ def test_a_snapshot_that_cannot_be_is_refused(snapshot: tuple[int, int], message
 @pytest.mark.parametrize("slots", [[3, 3], [0, 5], [-1, 0]])
 def test_slots_that_are_not_there_or_are_two_sequences_are_refused(slots: list[int]) -> None:
     layer = Layer("causal_conv", "scalar", SHAPE)
-    layer.x |= {slot: normal(4, layer.columns) for slot in slots}
+    layer.rows["x"] |= {slot: normal(4, layer.columns) for slot in slots}
     with pytest.raises(ValueError, match="no such slot of states, or two sequences in one"):
         layer.native([(slot, 0, 2) for slot in slots])
 

@@ -1,5 +1,5 @@
-"""causal_conv, gated_delta_rule and selective_state: against the reference, and the same bits however tokens are cut,
-whatever slots.
+"""causal_conv, gated_delta_rule, selective_state and selective_scan: against the reference, and the same bits however
+tokens are cut, whatever slots.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+from albireo.backends.cuda.kernels.selective_scan import selective_scan
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
@@ -50,6 +51,15 @@ class Layer:
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
             self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
+        elif family == "selective_scan":
+            self.out, k_dim = heads * shape["v_dim"], shape["k_dim"]
+            self.size = k_dim * self.out
+            # states that last for a token, and for hundreds, in each channel
+            a_log = np.linspace(-5, 2, self.size, dtype=np.float32).reshape(k_dim, self.out).T
+            self.weights = {"a_log": np.ascontiguousarray(a_log), "dt_bias": normal(self.out, seed=8)}
+            self.weights["skip"] = normal(self.out, seed=7)
+            for seed, (name, width) in enumerate((("x", self.out), ("dt", self.out), ("bc", 2 * k_dim))):
+                self.rows[name] = {slot: normal(n, width, seed=50 * seed + slot) for slot, n in lengths.items()}
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
@@ -100,7 +110,8 @@ class Layer:
         if self.family == "causal_conv":
             causal_conv(**given, **self.attrs)
         else:
-            launch = gated_delta_rule if self.family == "gated_delta_rule" else selective_state
+            launches = {"gated_delta_rule": gated_delta_rule, "selective_state": selective_state}
+            launch = launches.get(self.family, selective_scan)
             launch(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
@@ -120,6 +131,8 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("gated_delta_rule", WIDE, 4, SILU),
     ("selective_state", SHAPE, 4, SILU),
     ("selective_state", WIDE, 4, SILU),
+    ("selective_scan", SHAPE, 4, SILU),
+    ("selective_scan", WIDE, 4, SILU),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -145,7 +158,8 @@ def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("family", "conv"), [("causal_conv", SILU), ("causal_conv", GATED), ("gated_delta_rule", SILU)]
+    ("family", "conv"),
+    [("causal_conv", SILU), ("causal_conv", GATED), ("gated_delta_rule", SILU), ("selective_scan", SILU)],
 )
 def test_bits_do_not_depend_on_the_step(family: str, conv: Conv) -> None:
     """Whole, token by token, in chunks beside others and padding, in another slot: the same results and states."""
@@ -182,7 +196,7 @@ def test_a_snapshot_is_what_a_sequence_keeps_that_ends_there(
         assert (numbers(layer.state)[[2, 4]] == FILL).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state"])
+@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state", "selective_scan"])
 def test_snapshots_of_several_in_one_step(family: str) -> None:
     """Prompts that begin, of which a convolution leaves zeros for rows before the first; then a token of each."""
     layer, shorter = (Layer(family, lengths={3: 19, 0: 5}) for _ in range(2))

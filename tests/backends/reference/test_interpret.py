@@ -141,6 +141,10 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "bamba-biases": tiny("bamba", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, tie_word_embeddings=True)
     | {"attn_layer_indices": [0, 2], "time_step_limit": [0.2, 0.7]},
     "mamba2-bias": tiny("mamba2", tie_word_embeddings=False, use_bias=True, use_conv_bias=False, n_groups=4),
+    "mamba-bias": tiny("mamba", tie_word_embeddings=False, use_bias=True, use_conv_bias=False, time_step_rank="auto"),
+    "falcon_mamba-bias": tiny("falcon_mamba", use_bias=True, tie_word_embeddings=True, mixer_rms_eps=...),
+    "jamba-dense": tiny("jamba", num_experts=1, num_experts_per_tok=1, mamba_proj_bias=True, mamba_dt_rank="auto")
+    | {"tie_word_embeddings": True, "attn_layer_offset": 0, "mamba_conv_bias": False},
     "granitemoehybrid-limits": tiny("granitemoehybrid", time_step_limit=[0.2, 0.7], mamba_proj_bias=True)
     | {"mamba_n_groups": 2, "position_embedding_type": "rope", "mamba_d_head": "auto"},
     "granitemoehybrid-attention": tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)

@@ -37,6 +37,7 @@ SPLITS = {
     "causal_conv": "rows",
     "gated_delta_rule": "heads",
     "selective_state": "heads",
+    "selective_scan": "heads",
     "head_linear": "panels",
     "join_heads": "rows",
     "head_norm": "rows",

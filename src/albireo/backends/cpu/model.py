@@ -53,6 +53,8 @@ _NATIVE_ROLES = {
     ("gate_rows", "gate"): "y",
     ("route", "gain"): "weight",
     ("add_parts", "coefs"): "gates",
+    ("selective_scan", "dt"): "y",
+    ("selective_scan", "bc"): "gates",
 }
 #: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
 _GAPLESS = {
@@ -63,6 +65,7 @@ _GAPLESS = {
     "add_parts": ("coefs",),
     "gated_delta_rule": ("gates",),
     "selective_state": ("dt",),
+    "selective_scan": ("bc",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -401,6 +404,10 @@ class CpuModel:
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
             args["act"] = int(attrs.get("learns_twice", False))
+        elif call.family == "selective_scan":
+            speeds = program.constants[call.args["a_log"]]
+            args |= {"num_heads": 1, "k_dim": speeds.cols, "v_dim": speeds.rows}
+            args["y_stride"] = program.buffers[call.args["dt"]].stride
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}

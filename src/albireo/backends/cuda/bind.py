@@ -34,6 +34,7 @@ from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.selective_scan import selective_scan
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
@@ -426,6 +427,15 @@ def _selective_state(args: CallArgs) -> Launch:
     )
 
 
+def _selective_scan(args: CallArgs) -> Launch:
+    x, dt, bc, out = (args.buffer(name) for name in ("x", "dt", "bc", "out"))
+    a_log, dt_bias, skip = args.matrix("a_log").codes, args.vector("dt_bias"), args.vector("skip")
+    states = args.memory.states.of(args.number("state"))
+    return lambda step: selective_scan(
+        x(step), dt(step), bc(step), a_log, dt_bias, skip, states, out(step), *step.for_states
+    )
+
+
 def _slice(args: CallArgs) -> Launch:
     x, out, start = args.buffer("x"), args.buffer("out"), args.number("start")
     return lambda step: slice_columns(x(step), start, out(step))
@@ -460,6 +470,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "causal_conv": _causal_conv,
     "gated_delta_rule": _gated_delta_rule,
     "selective_state": _selective_state,
+    "selective_scan": _selective_scan,
     "slice": _slice,
     "top": _top,
     "adapter": _adapter,

@@ -56,6 +56,7 @@ _OTHERS = (
     "join_heads",
     "gated_delta_rule",
     "selective_state",
+    "selective_scan",
     "output_gate",
     "adapter",
 )

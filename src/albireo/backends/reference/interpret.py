@@ -61,6 +61,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "causal_conv": recurrent.causal_conv,
     "gated_delta_rule": recurrent.gated_delta_rule,
     "selective_state": recurrent.selective_state,
+    "selective_scan": recurrent.selective_scan,
     "add": elementwise.add,
     "mul": elementwise.mul,
     "clamped_swiglu": elementwise.clamped_swiglu,

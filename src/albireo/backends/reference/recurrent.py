@@ -1,5 +1,5 @@
-"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule and selective_state, one sequence and one token
-at a time.
+"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule, selective_state and selective_scan, one
+sequence and one token at a time.
 
 Called by interpret.py. In float64; what is kept is rounded to float32 behind every token, so that a prompt gives the
 same numbers however it is cut into steps.
@@ -89,6 +89,24 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
                 _keep_snapshot(call, sequence, state)
         _keep(call, sequence, state)
     return (out.reshape(len(x), -1),)
+
+
+def selective_scan(call: OpCall) -> tuple[Array, ...]:
+    x, speed = call["x"].astype(np.float64), np.exp(call["a_log"].astype(np.float64)).T
+    b, c = np.split(call["bc"].astype(np.float64), 2, axis=1)
+    time = _softplus(call["dt"].astype(np.float64) + call["dt_bias"])
+    out = np.zeros(x.shape, np.float32)
+    for sequence in range(call.step.num_sequences):
+        state = _state(call, sequence, speed.shape)
+        first = int(call.step.query_start[sequence])
+        for t in range(first, int(call.step.query_start[sequence + 1])):
+            wide = state.astype(np.float64) * np.exp(-speed * time[t]) + np.outer(b[t], time[t] * x[t])
+            out[t] = c[t] @ wide + call["skip"] * x[t]
+            state = wide.astype(np.float32)
+            if t + 1 - first == _snapshot_rows(call, sequence):
+                _keep_snapshot(call, sequence, state)
+        _keep(call, sequence, state)
+    return (out,)
 
 
 def _unit(x: F64) -> F64:

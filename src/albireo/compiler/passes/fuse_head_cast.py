@@ -17,8 +17,9 @@ def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "fuse_head_cast", WHY, "exact")
     for op in ("head_linear", "join_heads", "causal_conv"):
         for node in rw.nodes(op):
-            cast = rw.only(node.output, "cast")
-            if cast is not None and cast.attrs["dtype"] not in ROW_CODES:
-                family, attrs, roles = SINGLES[op](node)
-                rw.fuse((node, cast), family, attrs, roles, cast.outputs)
+            with rw.attempt(node):
+                cast = rw.only(node.output, "cast")
+                if cast is not None and cast.attrs["dtype"] not in ROW_CODES:
+                    family, attrs, roles = SINGLES[op](node)
+                    rw.fuse((node, cast), family, attrs, roles, cast.outputs)
     return rw.finish()

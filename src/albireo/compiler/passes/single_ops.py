@@ -177,6 +177,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "causal_conv": _recurrent,
     "gated_delta_rule": _recurrent,
     "selective_state": _recurrent,
+    "selective_scan": _recurrent,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

@@ -111,6 +111,30 @@ def selective_state(setup: Setup) -> Iterator[Finding]:
     yield from _compared(setup, "selective_state", columns + heads, size, of_values, launch, wanted)
 
 
+def selective_scan(setup: Setup) -> Iterator[Finding]:
+    from albireo.backends.cuda.kernels.selective_scan import selective_scan
+
+    v_dim, k_dim = setup.pick((5120, 16), (40, 12))
+    sizes = (v_dim, v_dim, 2 * k_dim)
+    a_log = torch.linspace(-3, 2, v_dim * k_dim, device=setup.device).view(k_dim, v_dim).T.contiguous()
+    dt_bias, skip = setup.random(v_dim, seed=2), setup.random(v_dim, seed=4)
+
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+        selective_scan(*rows.split(sizes, 1), a_log, dt_bias, skip, states, out, *step)
+
+    def wanted(rows: torch.Tensor) -> torch.Tensor:
+        v, dt, bc = rows.split(sizes, 1)
+        (b, c), time = bc.split(k_dim, 1), torch.nn.functional.softplus(dt + dt_bias.double())
+        state, found = rows.new_zeros(v_dim, k_dim), []
+        for t in range(len(rows)):
+            kept = (-a_log.double().exp() * time[t, :, None]).exp()
+            state = kept * state + (time[t] * v[t])[:, None] * b[t]
+            found.append(state @ c[t] + skip.double() * v[t])
+        return torch.stack(found)
+
+    yield from _compared(setup, "selective_scan", sum(sizes), v_dim * k_dim, v_dim, launch, wanted)
+
+
 def _unit(x: torch.Tensor) -> torch.Tensor:
     return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
 
@@ -166,4 +190,5 @@ CHECKS = {
     "short_conv": short_conv,
     "gated_delta_rule": gated_delta_rule,
     "selective_state": selective_state,
+    "selective_scan": selective_scan,
 }

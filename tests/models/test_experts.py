@@ -64,7 +64,7 @@ def test_logits_equal_transformers(name: str, changes: dict[str, Any]) -> None:
     weights = random_weights(config, seed=5)
     theirs = logits_by_transformers(config, weights, IDS)
     # of a recurrence transformers solves for 64 tokens at once, and is further off than token by token
-    limit = 1e-5 if is_hybrid(config) else 3e-6
+    limit = 1e-5 if is_hybrid(config) or name == "jamba" else 3e-6
     assert distance(reference_logits(config, weights)[: len(theirs)], theirs) < limit
 
 

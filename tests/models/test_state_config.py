@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import ModelError
+from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_models import parse_tiny
 
@@ -60,6 +61,18 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("mamba2", {"rms_norm": False}, "'rms_norm': False"),
         ("mamba2", {"intermediate_size": 160}, "intermediate_size=160 is not supported; it must be .* = 80"),
         ("mamba2", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+        ("mamba", {"rms_norm": False}, "'rms_norm': False"),
+        ("mamba", {"intermediate_size": 40}, "intermediate_size=40 is not supported; it must be .* = 80"),
+        ("mamba", {"state_size": 257}, "state_size=257"),
+        ("mamba", {"time_step_rank": "all"}, "time_step_rank='all'"),
+        ("mamba", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+        ("falcon_mamba", {"mixer_rms_eps": -1.0}, "mixer_rms_eps=-1.0"),
+        ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset=3"),
+        ("jamba", {"expert_layer_offset": 2}, "expert_layer_offset=2"),
+        ("jamba", {"num_experts_per_tok": 7}, "num_experts_per_tok=7 is more than num_experts=6"),
+        ("jamba", {"layer_types": ["mamba"] * 3}, "layer_types=.* contradicts attn_layer_period"),
+        ("jamba", {"mamba_inner_layernorms": False}, "'mamba_inner_layernorms': False"),
+        ("jamba", {"sliding_window": 64}, "'sliding_window': 64"),
         ("falcon_h1", {"ssm_multipliers": [1.0] * 4}, "ssm_multipliers=.* must be 5 numbers"),
         ("falcon_h1", {"mlp_multipliers": [1.0, 0.0]}, "mlp_multipliers=.* must be a list of numbers from 1e-06"),
         ("falcon_h1", {"mamba_proj_bias": True}, "mamba_proj_bias=True is not supported; multipliers of linears with"),
@@ -97,6 +110,9 @@ def test_layers_of_mamba_are_read_in_either_spelling() -> None:
 def test_a_model_may_have_states_alone() -> None:
     for config in (
         parse_tiny("mamba2", intermediate_size=80, norm_before_gate=True),
+        parse_tiny("mamba", intermediate_size=80),
+        parse_tiny("falcon_mamba"),
+        parse_tiny("jamba", attn_layer_period=4, attn_layer_offset=3),
         parse_tiny("bamba", attn_layer_indices=None),
         parse_tiny("granitemoehybrid", layer_types=["mamba"] * 3),
         parse_tiny("nemotron_h", hybrid_override_pattern="MEM-ME"),
@@ -115,6 +131,24 @@ def test_sizes_and_rotations_of_olmo_hybrid_where_nothing_is_said() -> None:
     assert not any(parse_tiny("olmo_hybrid", rope_parameters=..., rope_theta=None).rotates)
     for said in ({"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}}, {}):
         assert all(parse_tiny("olmo_hybrid", **{"rope_parameters": ..., **said}).rotates)
+
+
+def test_which_layers_of_jamba_are_what() -> None:
+    config = parse_tiny("jamba")
+    assert config.cached_layers == (1,) and config.experts is not None and not any(config.rotates)
+    assert config.experts.layers == (True, False, True) and not config.experts.renormalize
+    left_out = {f"{part}_layer_{key}": ... for part in ("attn", "expert") for key in ("period", "offset")}
+    published = parse_tiny("jamba", num_hidden_layers=16, **left_out)
+    assert published.cached_layers == (4, 12) and published.experts is not None
+    assert published.experts.layers == (False, True) * 8
+    assert parse_tiny("jamba", num_experts=1, num_experts_per_tok=1).experts is None
+    assert parse_tiny("jamba", num_experts=..., num_local_experts=6) == config
+
+
+def test_the_rank_of_how_long_a_token_counts_is_a_sixteenth_where_none_is_said() -> None:
+    for rank in (..., None, "auto"):
+        found = parse_tiny("mamba", time_step_rank=rank, hidden_size=42).recurrent
+        assert isinstance(found, Mamba1Settings) and (found.rank, found.width) == (3, 84)
 
 
 def test_layers_with_both_have_a_cache_each() -> None:

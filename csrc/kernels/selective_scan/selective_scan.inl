@@ -23,7 +23,7 @@ ALBIREO_INLINE void scan_row(float* state, const float* speeds, int64_t k_dim, c
     V sums[2] = {zero(), zero()};
     in_pairs(k_dim, [&](int64_t k, int parity) {
       const int64_t at = k * kStateColumns + 16 * j;
-      const V kept = exp2_v(mul(load(speeds + at), time));
+      const V kept = exp2_below_126(mul(load(speeds + at), time));  // of at most zero
       const V next = fma(set1(b[k]), given, mul(load(state + at), kept));
       store(state + at, next);
       sums[parity] = fma(set1(c[k]), next, sums[parity]);

@@ -71,8 +71,9 @@ CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
 #: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
 SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
 #: A number of a state takes, of each token, as long as so many flops of dot products: 0.21 to 0.28 ns of one thread of
-#: AVX2, whose probe made 104 Gflop/s; of the state space of Mamba 2 0.57 of that (docs/journal.md).
-STATE_FLOPS = {"gated_delta_rule": 26, "selective_state": 15}
+#: AVX2, whose probe made 104 Gflop/s; of the state space of Mamba 2 0.57 of that, of Mamba 1, of which each number is
+#: left at a rate of its own, 4.2 times that (docs/journal.md).
+STATE_FLOPS = {"gated_delta_rule": 26, "selective_state": 15, "selective_scan": 110}
 #: How far runs of A and B were off at most while the limits stayed what they were (12 %), rounded up: docs/journal.md.
 MODEL_ERROR = 0.15
 

@@ -203,8 +203,8 @@ def test_tokens_that_end_a_text(names: dict[int, tuple[str, int]], ends: list[in
 
 
 def test_another_architecture_is_named(tmp_path: Path) -> None:
-    write_gguf(tmp_path / "m.gguf", LLAMA | {"model_type": "mamba"})
-    with pytest.raises(UnsupportedModel, match=r"architecture='mamba' is not supported; supported: .*llama"):
+    write_gguf(tmp_path / "m.gguf", LLAMA | {"model_type": "rwkv7"})
+    with pytest.raises(UnsupportedModel, match=r"architecture='rwkv7' is not supported; supported: .*llama"):
         load_config(tmp_path / "m.gguf")
 
 

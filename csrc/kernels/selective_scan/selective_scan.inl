@@ -14,17 +14,27 @@ ALBIREO_INLINE void take_speeds(float* speeds, const Args& a, int64_t first, int
     store(speeds + i, mul(exp2_v(mul(load(speeds + i), set1(kLog2e))), set1(-kLog2e)));
 }
 
+// What a row leaves of states: [K][kStateColumns]. Apart from scan_row, since what powers of two are made of and sums
+// have more vectors than there are registers.
+ALBIREO_INLINE void kept_of_row(const float* speeds, int64_t k_dim, const float* times, float* kept) {
+  for (int j = 0; j < kColumnVectors; j++) {
+    const V time = load(times + 16 * j);
+    for (int64_t k = 0; k < k_dim; k++) {
+      const int64_t at = k * kStateColumns + 16 * j;
+      store(kept + at, exp2_below_126(mul(load(speeds + at), time)));  // of at most zero
+    }
+  }
+}
+
 // One row: S [K][kStateColumns] goes on, out are its columns of the result. values, times, skip, out: kStateColumns.
-// Vector by vector, so that sums stay in registers beside what a power of two is made of.
-ALBIREO_INLINE void scan_row(float* state, const float* speeds, int64_t k_dim, const float* b, const float* c,
+ALBIREO_INLINE void scan_row(float* state, const float* kept, int64_t k_dim, const float* b, const float* c,
                              const float* values, const float* times, const float* skip, float* out) {
   for (int j = 0; j < kColumnVectors; j++) {
-    const V value = load(values + 16 * j), time = load(times + 16 * j), given = mul(time, value);
+    const V value = load(values + 16 * j), given = mul(load(times + 16 * j), value);
     V sums[2] = {zero(), zero()};
     in_pairs(k_dim, [&](int64_t k, int parity) {
       const int64_t at = k * kStateColumns + 16 * j;
-      const V kept = exp2_below_126(mul(load(speeds + at), time));  // of at most zero
-      const V next = fma(set1(b[k]), given, mul(load(state + at), kept));
+      const V next = fma(set1(b[k]), given, mul(load(state + at), load(kept + at)));
       store(state + at, next);
       sums[parity] = fma(set1(c[k]), next, sums[parity]);
     });
@@ -32,12 +42,13 @@ ALBIREO_INLINE void scan_row(float* state, const float* speeds, int64_t k_dim, c
   }
 }
 
-// Channels first to first + n of sequence b. columns: room for K rows of states, and as many of speeds.
+// Channels first to first + n of sequence b. columns: room for K rows each of states, speeds and
+// what is kept.
 ALBIREO_INLINE void scan_item(const Args& a, const Step& s, int64_t b, int64_t first, int64_t n, float* columns) {
   const int64_t from = s.query_start[b], to = s.query_start[b + 1], bytes = n * (int64_t)sizeof(float);
   float values[kStateColumns] = {}, times[kStateColumns] = {}, result[kStateColumns];
   float bias[kStateColumns] = {}, skip[kStateColumns] = {};
-  float *state = columns, *speeds = columns + a.k_dim * kStateColumns;
+  float *state = columns, *speeds = state + a.k_dim * kStateColumns, *kept = speeds + a.k_dim * kStateColumns;
   float* stored = a.state + s.state_slots[b] * a.state_size + first;
   const int64_t snapshot = from + rows_of_snapshot(s, b);
   take_columns(state, stored, a.k_dim, a.v_dim, n, to - from == s.context_len[b]);
@@ -49,7 +60,8 @@ ALBIREO_INLINE void scan_item(const Args& a, const Step& s, int64_t b, int64_t f
     memcpy(times, (const float*)a.y + t * (a.y_stride ? a.y_stride : a.v_dim) + first, bytes);
     for (int j = 0; j < kColumnVectors; j++)
       store(times + 16 * j, softplus(add(load(times + 16 * j), load(bias + 16 * j))));
-    scan_row(state, speeds, a.k_dim, of_b, of_b + a.k_dim, values, times, skip, result);
+    kept_of_row(speeds, a.k_dim, times, kept);
+    scan_row(state, kept, a.k_dim, of_b, of_b + a.k_dim, values, times, skip, result);
     memcpy((float*)a.out + t * out_stride(a, a.v_dim) + first, result, bytes);
     if (t + 1 == snapshot)
       keep_columns(state, stored + (s.snapshot_slots[b] - s.state_slots[b]) * a.state_size, a.k_dim, a.v_dim, n);

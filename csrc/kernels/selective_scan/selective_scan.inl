@@ -42,11 +42,23 @@ ALBIREO_INLINE void scan_row(float* state, const float* kept, int64_t k_dim, con
   }
 }
 
-// Channels first to first + n of sequence b. columns: room for K rows each of states, speeds and
-// what is kept.
+// Of rows from row on, at most kStateRows: values of n channels, and how long each row counts for them. Together, since
+// rows are far apart: what one waits for does not wait for another's sums.
+ALBIREO_INLINE void rows_of_channels(const Args& a, int64_t row, int64_t rows, int64_t first, int64_t n,
+                                     const float* bias, float* values, float* times) {
+  const int64_t bytes = n * (int64_t)sizeof(float), of_times = a.y_stride ? a.y_stride : a.v_dim;
+  for (int64_t i = 0; i < rows; i++) {
+    memcpy(values + i * kStateColumns, (const float*)a.x + (row + i) * x_stride(a, a.v_dim) + first, bytes);
+    memcpy(times + i * kStateColumns, (const float*)a.y + (row + i) * of_times + first, bytes);
+  }
+  for (int64_t i = 0; i < rows * kStateColumns; i += 16)
+    store(times + i, softplus(add(load(times + i), load(bias + i % kStateColumns))));
+}
+
+// Channels first to first + n of sequence b. columns: room for K rows each of states, speeds and what is kept.
 ALBIREO_INLINE void scan_item(const Args& a, const Step& s, int64_t b, int64_t first, int64_t n, float* columns) {
   const int64_t from = s.query_start[b], to = s.query_start[b + 1], bytes = n * (int64_t)sizeof(float);
-  float values[kStateColumns] = {}, times[kStateColumns] = {}, result[kStateColumns];
+  float values[kStateRows * kStateColumns] = {}, times[kStateRows * kStateColumns] = {}, result[kStateColumns];
   float bias[kStateColumns] = {}, skip[kStateColumns] = {};
   float *state = columns, *speeds = state + a.k_dim * kStateColumns, *kept = speeds + a.k_dim * kStateColumns;
   float* stored = a.state + s.state_slots[b] * a.state_size + first;
@@ -55,13 +67,11 @@ ALBIREO_INLINE void scan_item(const Args& a, const Step& s, int64_t b, int64_t f
   take_speeds(speeds, a, first, n);
   memcpy(bias, a.dt_bias + first, bytes), memcpy(skip, a.skip + first, bytes);
   for (int64_t t = from; t < to; t++) {
+    const int64_t row = (t - from) % kStateRows, at = row * kStateColumns, left = to - t;
+    if (row == 0) rows_of_channels(a, t, left < kStateRows ? left : kStateRows, first, n, bias, values, times);
     const float* of_b = a.gates + t * 2 * a.k_dim;
-    memcpy(values, (const float*)a.x + t * x_stride(a, a.v_dim) + first, bytes);
-    memcpy(times, (const float*)a.y + t * (a.y_stride ? a.y_stride : a.v_dim) + first, bytes);
-    for (int j = 0; j < kColumnVectors; j++)
-      store(times + 16 * j, softplus(add(load(times + 16 * j), load(bias + 16 * j))));
-    kept_of_row(speeds, a.k_dim, times, kept);
-    scan_row(state, kept, a.k_dim, of_b, of_b + a.k_dim, values, times, skip, result);
+    kept_of_row(speeds, a.k_dim, times + at, kept);
+    scan_row(state, kept, a.k_dim, of_b, of_b + a.k_dim, values + at, times + at, skip, result);
     memcpy((float*)a.out + t * out_stride(a, a.v_dim) + first, result, bytes);
     if (t + 1 == snapshot)
       keep_columns(state, stored + (s.snapshot_slots[b] - s.state_slots[b]) * a.state_size, a.k_dim, a.v_dim, n);

@@ -265,8 +265,12 @@ class EngineClient:
 
     async def _start(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        process = self._process = self._launch(self._receive, self._ended)
-        await process.start()
+        try:
+            process = self._process = self._launch(self._receive, self._ended)
+            await process.start()
+        except OSError as error:  # no room for its files, no further process, no descriptor
+            self._fail(EngineError(f"{self.name} cannot be started: {error}"))
+            return
         process.send(Start(self._engine, self._share))
 
     def _ended(self, status: int, keys: list[int]) -> None:

@@ -22,6 +22,8 @@ from albireo.engine_process.messages import Frames, Message, frame
 
 #: How the worker is started; the paths of socket and ledger follow.
 COMMAND = (sys.executable, "-m", "albireo.engine_process")
+#: Longest path of a socket, in bytes: Linux has 108, one of them for the end.
+_MAX_PATH = 107
 
 
 class EngineProcess:
@@ -39,7 +41,7 @@ class EngineProcess:
         self._command = tuple(command)
         self._on_payload = on_payload
         self._on_end = on_end
-        self._directory = Path(tempfile.mkdtemp(prefix="albireo-"))
+        self._directory = _directory()
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._closed = asyncio.Event()
@@ -51,17 +53,29 @@ class EngineProcess:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Start the process and wait until it has connected. When it ends before, on_end is called."""
+        """Start the process and wait until it has connected. When it ends before, on_end is called.
+
+        Raises: OSError when there is none; on_end is not called then.
+        """
+        try:
+            await self._begin()
+        except OSError:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
+
+    async def _begin(self) -> None:
         path, notes = self._directory / "engine.sock", self._directory / "ledger"
         ledger.create(notes)
         connected = asyncio.Event()
         server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self, connected), str(path))
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command, str(path), str(notes), stdin=asyncio.subprocess.DEVNULL
-        )
-        self._ending = asyncio.create_task(self._wait_for_end(notes, connected))
-        await connected.wait()
-        server.close()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, str(path), str(notes), stdin=asyncio.subprocess.DEVNULL
+            )
+            self._ending = asyncio.create_task(self._wait_for_end(notes, connected))
+            await connected.wait()
+        finally:
+            server.close()
 
     def send(self, message: Message) -> None:
         """Tell the process; what it no longer hears is lost."""
@@ -139,3 +153,12 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_open:
             self._process.closed()
+
+
+def _directory() -> Path:
+    """A new directory that only this user can enter: in /tmp where TMPDIR's path is too long for a socket in it."""
+    made = Path(tempfile.mkdtemp(prefix="albireo-"))
+    if len(os.fsencode(made / "engine.sock")) > _MAX_PATH:
+        made.rmdir()
+        made = Path(tempfile.mkdtemp(prefix="albireo-", dir="/tmp"))
+    return made

@@ -1,0 +1,56 @@
+"""A run of the engine process: where its socket is, and what becomes of one that cannot be started."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from albireo.engine_process.process import EngineProcess
+from albireo.errors import EngineError
+from albireo.replicas.place import local_places
+from albireo.replicas.replicas import Replicas
+
+#: A program that connects, and stays.
+CONNECTS = "import socket, sys; own = socket.socket(socket.AF_UNIX); own.connect(sys.argv[1]); own.recv(1)"
+
+
+def test_a_socket_is_found_below_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path of a socket has 107 bytes, and directories of jobs are longer."""
+    place = tmp_path / ("d" * 120)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    statuses: list[int] = []
+
+    async def run() -> None:
+        command = (sys.executable, "-c", CONNECTS)
+        process = EngineProcess(lambda _: None, lambda status, _: statuses.append(status), command)
+        async with asyncio.timeout(60):
+            await process.start()
+            process.kill()
+            await process.ended()
+
+    asyncio.run(run())
+    assert statuses == [-9]
+    assert list(place.iterdir()) == []
+
+
+def test_a_process_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it: the reason is there, and nothing is left of it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def run() -> None:
+        replicas = Replicas({}, local_places(1, ("/no/such/program",)))
+        replicas.start()
+        try:
+            async with asyncio.timeout(60):
+                await replicas.wait_until_ready()
+        finally:
+            await replicas.close()
+
+    with pytest.raises(EngineError, match=r"the engine process cannot be started: .*No such file"):
+        asyncio.run(run())
+    assert list(tmp_path.iterdir()) == []

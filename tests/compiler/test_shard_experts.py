@@ -15,6 +15,7 @@ from albireo.errors import UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.graph.spec import check_graph
+from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, STATES, compile_rank, rank_graphs, wide_graph, wide_mixture
 from compiler.test_shard import NUM_BLOCKS, node, run_ranks, steps
@@ -183,3 +184,36 @@ def test_ranks_with_fewer_groups_than_leaves_make_the_same_calls(size: int) -> N
         for program in programs
     ]
     assert len(set(map(frozenset, widths))) == size // 2, "and have more to do, or less"
+
+
+#: Sizes of a layer as published, the encoding of experts, and how many ranks may share it.
+PUBLISHED: dict[str, tuple[dict[str, int], str, tuple[int, ...]]] = {
+    "gpt_oss": (
+        {"hidden_size": 2880, "intermediate_size": 2880, "num_attention_heads": 64, "num_key_value_heads": 8}
+        | {"head_dim": 64, "num_local_experts": 32, "num_experts_per_tok": 4},
+        "fp4.g32",
+        (2, 4, 8),
+    ),
+    "qwen3_moe": (
+        {"hidden_size": 2048, "moe_intermediate_size": 768, "num_attention_heads": 32, "num_key_value_heads": 4}
+        | {"intermediate_size": 6144, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8},
+        "fp8.g128",
+        (2, 4),
+    ),
+    "deepseek_v3": (
+        {"hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_attention_heads": 128}
+        | {"num_key_value_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128}
+        | {"qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8},
+        "fp8.g128",
+        (2, 4, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", PUBLISHED)
+def test_sizes_of_published_models(model_type: str) -> None:
+    sizes, encoding, possible = PUBLISHED[model_type]
+    graph = wide_graph({**load_architecture(model_type).tiny, **sizes}, "bfloat16")
+    assert not any(problems(graph, size) for size in SIZES)
+    choose_precision.run(graph, lambda name, role: encoding if ".experts." in name else None)
+    assert [size for size in (2, 4, 8) if not problems(graph, size)] == list(possible)

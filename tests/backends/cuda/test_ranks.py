@@ -11,6 +11,7 @@ import torch
 
 from albireo.backends.cuda.buckets import DRAWS, Bucket
 from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.kernels.matmul_smallm import num_parts
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
@@ -123,6 +124,13 @@ def test_every_number_of_ranks_gives_the_bits_of_one(
             assert_same_bits(ours.logits, theirs.logits)
             assert (ours.top_ids == theirs.top_ids).all()
             assert_same_bits(ours.top_values, theirs.top_values)
+
+
+def test_long_sums_are_cut_by_the_rows_that_a_rank_has() -> None:
+    """So numbers of ranks may differ in last bits there, which is said in docs/tensor-parallel.md."""
+    assert [num_parts(28672 // size, 4096, "bfloat16") for size in (1, 2, 4)] == [1, 4, 8]
+    assert {num_parts(28672 // size, 1023, "bfloat16") for size in (1, 2, 4, 8)} == {1}
+    assert {num_parts(28672 // size, 4096, "float32") for size in (1, 2, 4, 8)} == {1}
 
 
 def test_rows_that_do_not_fit_take_turns() -> None:

@@ -137,6 +137,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt2": {"_num_labels": 1, "output_past": True},  # distilgpt2
     "gpt_neox": {"custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}}},  # Dolly
     "gemma2": {"sliding_window_size": 4096},
+    "mamba": {
+        **{"fused_add_norm": True, "rms_norm": True, "ssm_cfg": {}, "n_layer": 3, "d_model": 40, "d_inner": 80},
+        **{"intermediate_size": 80, "time_step_min": 0.001, "time_step_max": 0.1, "time_step_scale": 1.0},
+        **{"time_step_floor": 0.0001, "time_step_init_scheme": "random", "rescale_prenorm_residual": False},
+    },
+    "falcon_mamba": {"intermediate_size": 80, "use_mambapy": False, "use_falcon_mambapy": False},
+    "jamba": {
+        **{"mamba_inner_layernorms": True, "use_mamba_kernels": True, "num_logits_to_keep": 1},
+        **{"calc_logits_for_entire_prompt": False, "sliding_window": None},
+    },
     "exaone4": {"reorder_and_qk_norm": True},
     "distilbert": {"output_past": True},
 }
@@ -161,6 +171,8 @@ def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
         ("exaone4", "reorder_and_qk_norm", 0.5),
         ("apertus", "post_norm", True),
         ("hy_v3", "route_norm", False),
+        ("mamba", "rms_norm", False),
+        ("jamba", "mamba_inner_layernorms", False),
     ],
 )
 def test_what_they_might_say_is_refused_by_name(name: str, key: str, value: object) -> None:

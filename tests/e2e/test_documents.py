@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from albireo.backends.cpu.machine import isa_levels
+from albireo.models import architectures
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -37,6 +38,13 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_architecture_is_described_and_in_the_readme() -> None:
+    """There by its model_type; a text part is what those that read images have, too, and has no word of its own."""
+    readme, models = (ROOT / "README.md").read_text(), (ROOT / "docs" / "models.md").read_text()
+    assert not [name for name in architectures() if f"`{name}`" not in models]
+    assert not [name for name in architectures() if f"`{name.removesuffix('_text')}`" not in readme]
 
 
 def test_the_picture_is_the_one_this_version_draws(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ _WITHOUT_KV_HEADS = (
 )
 
 
+#: Architectures that have no rope_scaling.
+NOT_ROTATING = (
+    *("biogpt", "bloom", "falcon_mamba", "gpt2", "gpt_bigcode", "gpt_neo", "jamba", "mamba", "mamba2", "mpt"),
+    *("nemotron_h", "opt"),
+)
+
+
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A config with changes by the names of keys that most architectures have; those it has no use for are left out."""
     kind = config["model_type"]
@@ -85,8 +92,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found["word_embed_proj_dim"] = found["hidden_size"]
     if kind in ("bloom", "mpt"):  # whose FFNs are four times as wide as they are, whatever is said
         found.pop("intermediate_size", None)
-    # which rotate nothing
-    if kind in ("biogpt", "bloom", "mpt", "gpt2", "gpt_bigcode", "gpt_neo", "mamba2", "nemotron_h", "opt"):
+    if kind in NOT_ROTATING:
         found.pop("rope_scaling", None)
     return {**config, **found}
 

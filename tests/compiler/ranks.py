@@ -73,6 +73,8 @@ STATES: dict[str, dict[str, Any]] = {
     # a norm of all heads: each rank computes the layers whole
     "bamba": {"mamba_n_heads": 8},
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 24},
+    # what channels read of a token is made of all of them: likewise
+    "jamba": {},
 }
 
 

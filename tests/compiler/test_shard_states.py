@@ -31,6 +31,7 @@ CUT = {name: (2, 4, 8) for name in STATES} | {
     "zamba2": (2,),
     "bamba": (),
     "granitemoehybrid": (),
+    "jamba": (),
 }
 
 

@@ -80,7 +80,7 @@ def test_a_directory_runs_as_the_checkpoint_does_and_is_verified(model: Path, tm
 def test_what_cannot_be_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="quantization='int3' is not known; choose int8"):
         LLM(str(model), quantization="int3", skip_tokenizer_init=True)
-    with pytest.raises(ConfigError, match=r"products of int4\.g64, and a leaf of .* is no multiple of 64"):
+    with pytest.raises(ConfigError, match=r"products of int4\.g64, and the .* of a rank are no whole groups"):
         LLM(str(model), quantization="int4", tensor_parallel_size=2, skip_tokenizer_init=True)
     built = build(model, tmp_path / "engine", BuildConfig()).directory
     with pytest.raises(TargetMismatch, match="quantization is decided when a directory is built"):

@@ -45,6 +45,7 @@ KEYS = {
     "opt": {"intermediate_size": "ffn_dim"},
     "bloom": {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "seq_length"},
     "dbrx": {
+        "hidden_size": "d_model",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
         "max_position_embeddings": "max_seq_len",
@@ -90,7 +91,7 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found.pop("num_key_value_heads", None)
     if kind == "opt" and "hidden_size" in found:
         found["word_embed_proj_dim"] = found["hidden_size"]
-    if kind in ("bloom", "mpt"):  # whose FFNs are four times as wide as they are, whatever is said
+    if kind in ("bloom", "dbrx", "mpt"):  # whose FFNs are four times as wide as they are, or said in ffn_config
         found.pop("intermediate_size", None)
     if kind in NOT_ROTATING:
         found.pop("rope_scaling", None)

@@ -50,11 +50,14 @@ class CudaDevice:
     lookahead = LOOKAHEAD
     #: How the processes of ranks are started.
     rank_command: Sequence[str] = COMMAND
+    #: Its name, for errors.
+    _gpu = "this GPU"
 
     def __init__(self) -> None:
         from albireo.backends.cuda.device import require_gpu
 
         self._facts = require_gpu()
+        self._gpu = str(self._facts.name)
         major, minor = self._facts.capability or (0, 0)
         #: 90 is 9.0.
         self._capability = 10 * major + minor
@@ -86,7 +89,7 @@ class CudaDevice:
         images: ImageNeeds | None = None,
         beside: MakeBeside | None = None,
     ) -> tuple[DeviceModel, MemoryPlan]:
-        check_cache(programs[0].kv.dtype, self._capability, str(self._facts.name))
+        check_cache(programs[0].kv.dtype, self._capability, self._gpu)
         if len(programs) > 1:
             assert beside is None and images is None, "what is beside several ranks is refused"
             ranks = self._ranks(config, source, programs, memory, advance)

@@ -185,9 +185,8 @@ def test_several_names_behind_one_flag_as_vllm_takes_them(albireo: Any, served: 
     ("args", "said"),
     [
         (["--disable-log-requests"], "here it is --no-log-requests"),
+        (["--no-enable-chunked-prefill"], "not needed: prompts are computed in chunks"),
         (["--trust-remote-code"], "not needed: nothing of a model's directory is ever run"),
-        (["--enable_auto_tool_choice"], "not needed: tools are offered"),
-        (["--enable-auto-tool-choice", "--tool-call-parser", "hermes"], "not needed: tools are offered"),
         (["--pipeline-parallel-size", "2"], "there is no such thing here"),
         (["-pp", "2"], "-pp is vLLM's, and there is no such thing here"),
         (["--model=fox"], "here it is the argument: albireo serve MODEL"),
@@ -198,6 +197,14 @@ def test_several_names_behind_one_flag_as_vllm_takes_them(albireo: Any, served: 
 def test_flags_of_vllm_are_answered(albireo: Any, served: list[Any], args: list[str], said: str) -> None:
     result = albireo("serve", *args)
     assert result.exit_code == 2 and said in result.stderr and served == []
+
+
+def test_switches_that_ask_for_what_is_so_anyway_are_taken(albireo: Any, served: list[Any]) -> None:
+    args = ("--enable_auto_tool_choice", "--tool-call-parser", "hermes", "--enable-chunked-prefill")
+    result = albireo("serve", *args, "--enable-auto-tool-choice")
+    assert result.exit_code == 0 and len(served) == 1
+    assert result.stderr.count("note: --enable-auto-tool-choice is not needed: tools are offered") == 1
+    assert "note: --enable-chunked-prefill is not needed: prompts are always computed in chunks" in result.stderr
 
 
 def test_what_is_said_of_flags_is_of_none_there_is_and_names_those_there_are() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from albireo.api.locate import locate_model
-from albireo.cli.vllm_flags import known, words
+from albireo.cli.vllm_flags import HONOURED, known, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
@@ -25,7 +25,7 @@ class ServedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
-        found = _spread([_dashed(arg, ours | set(known())) for arg in args])
+        found = _spread(_without_honoured([_dashed(arg, ours | set(known())) for arg in args]))
         try:
             return super().parse_args(ctx, list(found))
         except click.NoSuchOption as error:
@@ -42,6 +42,14 @@ def _dashed(arg: str, flags: set[str]) -> str:
     flag, sign, value = arg.partition("=")
     dashed = flag.replace("_", "-")
     return dashed + sign + value if flag.startswith("--") and flag not in flags and dashed in flags else arg
+
+
+def _without_honoured(args: list[str]) -> list[str]:
+    """Without the switches that ask for what is so anyway; a line tells of each."""
+    for arg in dict.fromkeys(args):
+        if arg in HONOURED:
+            click.echo(f"note: {words(arg)}", err=True)
+    return [arg for arg in args if arg not in HONOURED]
 
 
 def _spread(args: list[str]) -> list[str]:

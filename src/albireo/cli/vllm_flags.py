@@ -47,20 +47,27 @@ _CALLED = {
     "--media-io-kwargs": "--limit-mm-per-prompt",
     "--config": "flags on the command line",
 }  # fmt: skip
-#: Flag -> why there is nothing to say.
-_ALWAYS = {
-    "--trust-remote-code": "nothing of a model's directory is ever run",
+#: Switch that asks for what is so anyway -> why. Such a one is taken, and a line says so.
+HONOURED = {
     "--enable-auto-tool-choice": "tools are offered whenever a request has some; --tool-call-parser names the format",
     "--enable-chunked-prefill": "prompts are always computed in chunks, beside answers",
-    "--no-enable-chunked-prefill": "prompts are computed in chunks, beside answers; none is held up by another",
     "--enable-log-requests": "it is on; --no-log-requests turns it off",
-    "--disable-log-stats": "nothing of that kind is logged; /metrics has it",
     "--enable-prompt-tokens-details": "usage always has cached_tokens",
     "--enable-request-id-headers": "answers always have x-request-id",
     "--enable-server-load-tracking": "GET /load is always there",
     "--enable-sleep-mode": "POST /sleep is always there; --sleep-after does it by itself",
     "--enable-reasoning": "it is found in the chat template; --reasoning-parser names another",
     "--async-scheduling": "steps are prepared while others run wherever the device gains by it",
+    "--skip-mm-profiling": "memory is planned, not measured",
+    "--disable-custom-all-reduce": "there is nothing of that kind to turn off",
+    "--disable-log-stats": "nothing of that kind is logged; /metrics has it",
+    "--disable-cascade-attn": "there is none, and bits do not depend on what is shared",
+    "--disable-mm-preprocessor-cache": "there is none; prefixes with pictures are cached with all others",
+}  # fmt: skip
+#: Flag -> why there is nothing to say.
+_ALWAYS = {
+    "--trust-remote-code": "nothing of a model's directory is ever run",
+    "--no-enable-chunked-prefill": "prompts are computed in chunks, beside answers; none is held up by another",
     "--no-async-scheduling": "bits are the same either way",
     "--disable-async-output-proc": "outputs are made in another process",
     "--disable-frontend-multiprocessing": "the server and its engine are two processes",
@@ -71,8 +78,6 @@ _ALWAYS = {
     "--cudagraph-capture-sizes": "sizes are chosen by themselves; --enforce-eager records none",
     "--compilation-config": "a model is compiled for this machine; --enforce-eager records no graphs",
     "--attention-backend": "kernels are chosen for this machine",
-    "--disable-custom-all-reduce": "there is nothing of that kind to turn off",
-    "--disable-cascade-attn": "there is none, and bits do not depend on what is shared",
     "--load-format": "it is found in the files",
     "--config-format": "it is found in the files",
     "--tokenizer-mode": "it is found in the files",
@@ -86,8 +91,6 @@ _ALWAYS = {
     "--calculate-kv-scales": "a scale is kept for each head of each position",
     "--prefix-caching-hash-algo": "it is SHA-256",
     "--mm-processor-cache-gb": "there is none to bound; prefixes with pictures are cached with all others",
-    "--disable-mm-preprocessor-cache": "there is none; prefixes with pictures are cached with all others",
-    "--skip-mm-profiling": "memory is planned, not measured",
     "--disable-hybrid-kv-cache-manager": "layers with windows and states have blocks of their own wherever it is less",
     "--max-num-partial-prefills": "as many prompts share a step as fit its tokens",
     "--long-prefill-token-threshold": "--profile says how long steps are",
@@ -113,6 +116,8 @@ def words(flag: str) -> str | None:
     """What is said of a flag of vLLM's; None: it is not one of these."""
     if flag in _CALLED:
         return f"{flag} is vLLM's; here it is {_CALLED[flag]}"
+    if (why := HONOURED.get(flag)) is not None:
+        return f"{flag} is not needed: {why}"
     if flag in _ALWAYS:
         return f"{flag} is not needed: {_ALWAYS[flag]}; leave it out"
     return f"{flag} is vLLM's, and there is no such thing here; leave it out" if flag in _NONE else None
@@ -120,4 +125,4 @@ def words(flag: str) -> str | None:
 
 def known() -> tuple[str, ...]:
     """All that something is said of."""
-    return (*_CALLED, *_ALWAYS, *_NONE)
+    return (*_CALLED, *HONOURED, *_ALWAYS, *_NONE)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from albireo.api.admission import Admission
+from albireo.api.admission import FEW_CHARS, Admission
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.errors import ConfigError, InvalidParams, TemplateError
+from albireo.errors import ConfigError, InvalidParams, PromptTooLong, TemplateError
 from albireo.image_input import GivenImage
 from albireo.models.generation import GenerationDefaults
 from albireo.params import SamplingParams
@@ -113,6 +113,24 @@ def test_chat_renders_the_template_and_keeps_the_text(house: Any) -> None:
     assert submission.prompt_token_ids == house.tokenizer.encode(submission.prompt)
     with pytest.raises(TemplateError, match="exclude each other"):
         admission(house).chat([{"role": "user", "content": "hi"}], SamplingParams(), {"continue_final_message": True})
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_encoded(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, text = admission(house, max_model_len=32), "a" * (FEW_CHARS + 1)
+    longest = max(map(len, house.tokenizer.vocabulary()))
+
+    def encode(*_: Any, **__: Any) -> list[int]:
+        raise AssertionError("it is encoded")
+
+    monkeypatch.setattr(Tokenizer, "encode", encode)
+    words = (
+        f"the prompt has 1,048,577 characters, and no text of more than {32 * longest:,} fits max_model_len=32 tokens"
+    )
+    with pytest.raises(PromptTooLong, match=words):
+        ours.encode(text, SamplingParams())
+    monkeypatch.setattr(Tokenizer, "most_chars", lambda self, num_tokens: None)
+    with pytest.raises(AssertionError, match="it is encoded"):
+        ours.encode(text, SamplingParams())
 
 
 def test_prompts_are_cut_to_their_last_tokens(house: Any) -> None:

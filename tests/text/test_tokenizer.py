@@ -109,6 +109,13 @@ def test_vocabulary_names_every_token(tokenizer_of):
     assert tokenizer.id_to_token(vocabulary["Ġthe"]) == "Ġthe"
 
 
+@pytest.mark.parametrize("name", ["gpt2", "mistral-v1", "qwen2.5"])
+def test_no_text_has_more_characters_than_its_tokens_may_have(tokenizer_of, name):
+    tokenizer = tokenizer_of(name)
+    for text in ("a", " " * 300, "\n" * 99, "=" * 200, "Grüße, 你好", "the quick brown fox " * 9):
+        assert len(text) <= tokenizer.most_chars(len(tokenizer.encode(text, add_special_tokens=False))) < 10**6
+
+
 def test_half_a_surrogate_pair_is_refused(tokenizer_of):
     tokenizer = tokenizer_of("story")
     for encode in (tokenizer.encode, tokenizer.plain_encoder([]).encode):

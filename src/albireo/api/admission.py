@@ -22,7 +22,7 @@ from albireo.api.transcription import Transcriber
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import GENERATION_NAMES, EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
+from albireo.errors import ConfigError, InvalidParams, PromptTooLong, UnsupportedFeature
 from albireo.image_input import MEDIA_KINDS, GivenImage, GivenSound, GivenVideo, ImageInput, MediaKind
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import Task
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Of a request whose prompt is pooled.
 NO_SAMPLING = SamplingParams(temperature=0.0, seed=0, max_tokens=None, detokenize=False)
+#: A text of so many is encoded, and counted, within a second or so.
+FEW_CHARS = 1 << 20
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
 
@@ -281,9 +283,21 @@ class Admission:
         """
         most = self._num_kept(params)
         if most is None:
+            self._check_length(text)
             return self._encodes().encode(text, add_special_tokens=add_special_tokens)
         cut = Cut(most, from_start=True)
         return self._encodes().encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
+
+    def _check_length(self, text: str) -> None:
+        """Refuse what cannot fit, before seconds are spent on it. Raises: PromptTooLong."""
+        if len(text) <= FEW_CHARS:
+            return
+        limit = self._encodes().most_chars(self._settings.max_model_len)
+        if limit is not None and len(text) > limit:
+            raise PromptTooLong(
+                f"the prompt has {len(text):,} characters, and no text of more than {limit:,} fits "
+                f"max_model_len={self._settings.max_model_len} tokens; shorten it, or set truncate_prompt_tokens"
+            )
 
     def _encodes(self) -> Tokenizer:
         if self._tokenizer is None:

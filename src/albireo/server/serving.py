@@ -95,16 +95,14 @@ class Serving:
         ready, settings = await self.client.wait_until_ready(), self.settings
         config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
         tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
-        names = await self.in_thread(tokenizer.vocabulary)
+        most_chars = await self.in_thread(lambda: tokenizer.most_chars(ready.max_model_len))
         try:
             await self.adapters.load_all(self.settings.lora_modules)
         except ConfigError as error:
             self.client.fail(error)
             raise
         self.client.use(tokenizer)
-        # A tokenizer may drop spaces, or make one token of any unknown word: then no length says how many tokens it is.
-        longest = settings.max_body_bytes if tokenizer.pieces.kind == "whole" else max(map(len, names), default=1)
-        self.max_prompt_chars = ready.max_model_len * longest
+        self.max_prompt_chars = settings.max_body_bytes if most_chars is None else most_chars
         self._tokenizer = tokenizer
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         parser = self._dialect.reasoning_parser

@@ -192,6 +192,11 @@ class Tokenizer:
         """Name -> id of every token. Cost: builds the dictionary anew, 0.1 s for 150,000 tokens."""
         return dict(self._backend.get_vocab(with_added_tokens=True))
 
+    def most_chars(self, num_tokens: int) -> int | None:
+        """Characters that no text of so many tokens has more of; None: no length says, as spaces may be dropped, or any
+        unknown word may be one token. Cost: as vocabulary()."""
+        return None if self.pieces.kind == "whole" else num_tokens * max(map(len, self.vocabulary()), default=1)
+
     def to_files(self) -> dict[str, bytes]:
         """File name -> contents, of files that from_directory() makes this tokenizer of."""
         config: dict[str, Any] = dict(self.named_tokens)

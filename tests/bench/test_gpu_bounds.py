@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from albireo.api.build import build
 from albireo.backends.cuda.known_gpus import KNOWN_GPUS
 from albireo.bench.plan import SPEED_FIGURES, PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines
-from albireo.config import EngineConfig
+from albireo.config import BuildConfig, EngineConfig
 from albireo.errors import ConfigError, OutOfMemory
 
 LLAMA = Path(__file__).parents[2] / "../shared/data/configs/original/meta-llama"
@@ -85,6 +86,13 @@ def test_lines_say_that_they_are_bounds(dtype: str) -> None:
     text = "\n".join(plan_lines(found))
     assert "or more   up to" in text and "2 at once" in text and "predicted" not in text
     assert f"dot {989 if dtype == 'bfloat16' else 67} Tflop/s, by its data sheet; kernels reach a part of it" in text
+
+
+def test_a_directory_says_how_many_gpus_it_is_for(tmp_path: Path) -> None:
+    build(None, tmp_path / "engine", BuildConfig(target="cuda:90", tensor_parallel_size=2))
+    found = planned(str(tmp_path / "engine"), gpu="h100")
+    assert found["memory"] == planned(gpu="h100", tensor_parallel_size=2)["memory"]
+    assert "memory        71.68 GiB allowed of each of 2 GPUs" in plan_lines(found)
 
 
 def test_of_prompts_alone_no_step_is_told() -> None:

@@ -205,7 +205,7 @@ def plan_model(
         "speculative": drafts,
         **speed,
         "at_most": bounds,
-        "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
+        "settings": asdict(config) | asdict(step) | {"max_model_len": model_len, "tensor_parallel_size": num_ranks},
     }
 
 

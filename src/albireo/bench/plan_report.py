@@ -50,7 +50,7 @@ def _memory_lines(figures: dict[str, Any]) -> Iterator[str]:
         vision = ("sounds", "vision_bytes", "   the part that hears them; --limit-mm-per-prompt leaves it out")
     if figures["hearing"] is not None:
         vision = ("hearing", "vision_bytes", "   the encoder, and what listens to it")
-    num_ranks = settings["tensor_parallel_size"] or 1
+    num_ranks = settings["tensor_parallel_size"]
     of_gpu = (" of a GPU" if num_ranks == 1 else f" of each of {num_ranks} GPUs") if is_gpu else ""
     yield row("memory", f"{_size(memory['budget_bytes'])} allowed{of_gpu}{whom}")
     for name, key, note in (

@@ -7,7 +7,7 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve test test-levels fuzz aot clients load-clients lint versions format bench page prometheus clean
+.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients lint versions format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -17,12 +17,16 @@ demo: $(VENV)/.installed
 # have one thread: of two, each of which spins while it waits for the other, one would take the other process's core.
 # (Not $(MAKE): `make -n` would run that line, and with it all tests.)
 APART := tests/backends/cuda tests/e2e tests/server tests/backends/cpu
-PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
+PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider $(THOROUGH)
 test: $(VENV)/.tested
 	@mkdir -p build
 	@printf '%s\n' '$(PYTEST) $(APART:%=--ignore=%) tests' $(APART:%='$(PYTEST) %') 'make --no-print-directory lint' | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I JOB sh -c \
 	  'log=build/test.$$$$.log; JOB >$$log 2>&1; code=$$?; echo "== JOB"; cat $$log; rm $$log; exit $$code'
+
+# Also those marked `thorough`: matrices whose every cell is seen somewhere in `make test`, but not beside every other.
+test-all:
+	@make --no-print-directory test THOROUGH=--thorough
 
 # The whole suite at every instruction-set level this machine has.
 test-levels: $(VENV)/.tested

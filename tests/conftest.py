@@ -1,16 +1,30 @@
-"""For all rooms: an example that hypothesis makes may take as long as it takes, on a machine however slow; and what was
-imported is not looked through for garbage."""
+"""For all rooms: an example that hypothesis makes may take as long as it takes, on a machine however slow; what was
+imported is not looked through for garbage; and what is marked `thorough` runs where it is asked for."""
 
 from __future__ import annotations
 
 import gc
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 # until all is imported and collected: looking for garbage is a sixth of the time that torch and transformers take
 gc.disable()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="also tests marked `thorough`: whole matrices")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--thorough"):
+        return
+    left = [item for item in items if item.get_closest_marker("thorough")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
 
 
 def pytest_collection_finish() -> None:

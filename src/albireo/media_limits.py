@@ -1,4 +1,5 @@
-"""MediaLimits: how many pictures and sounds a prompt may have. The name of its field in EngineConfig is vLLM's.
+"""MediaLimits: how many pictures and sounds a prompt may have; and how long a sound may be. The name of its field in
+EngineConfig is vLLM's.
 
 Checked once, on construction, and frozen afterwards. A leaf module: does not know how pictures are read.
 """
@@ -12,6 +13,8 @@ from typing import Any
 
 from albireo.errors import ConfigError, short
 
+#: Of one file, before it is decoded.
+MAX_SOUND_SECONDS = 4 * 3600
 _KINDS = ("image", "audio", "video")
 _WANTED = 'an object such as {"image": 4}, or its text in JSON'
 

@@ -136,7 +136,7 @@ def test_damage_is_an_error_or_a_sound() -> None:
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(decode, "MAX_SOUND_SECONDS", 0.1)
     for kind in ("WAV", "FLAC"):
         with pytest.raises(InvalidParams, match="lasts"):
             decoded(written(TONE, kind, "PCM_16"))

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.api.beam_search import sampling_of
 from albireo.api.grammar_compiler import grammar_compiler
-from albireo.api.media import MediaReader, open_reader
+from albireo.api.media import open_reader
 from albireo.api.places import Placed, Places
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
-from albireo.api.sounds import SoundReader
 from albireo.api.transcribers import open_transcriber
-from albireo.api.transcription import Transcriber
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import GENERATION_NAMES, EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -39,6 +37,8 @@ from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from albireo.api.load import Loaded
+    from albireo.api.media import MediaReader
+    from albireo.api.transcription import Transcriber
 
 #: Of a request whose prompt is pooled.
 NO_SAMPLING = SamplingParams(temperature=0.0, seed=0, max_tokens=None, detokenize=False)
@@ -342,9 +342,11 @@ class Admission:
         for kind, given in media.items():
             if given and (problem := self._problem(kind)):
                 raise UnsupportedFeature(f"the prompt has {len(given)} {kind}s, and {problem}")
-        if isinstance(self._media, SoundReader):
-            return self._media.placed(ids, sounds)
-        return (ids, ()) if self._media is None else self._media.placed(ids, media)
+        if self._media is None:
+            return ids, ()
+        if isinstance(self._media, Places):
+            return self._media.placed(ids, media)
+        return self._media.placed(ids, sounds)
 
     def mark(self, kind: MediaKind) -> str | None:
         """What a text says where one of a kind is; None where none are read."""

@@ -45,7 +45,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
 from albireo.models.config import ModelConfig
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 from albireo.text.tokenizer_files import vocabulary_files

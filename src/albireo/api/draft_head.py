@@ -40,7 +40,7 @@ from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.head import ENDS, DraftHead
 from albireo.models.draft_input import ASSISTANT, FEW_LOGITS
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.schemes import Precision

@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from albireo.errors import ModelError
-from albireo.models.gguf.split import part_paths
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf, part_paths
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")

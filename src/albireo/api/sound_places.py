@@ -15,8 +15,9 @@ from albireo.image_input import GivenSound, MediaKind, Tile
 from albireo.json_file import read_json
 from albireo.media.medium import SOUND
 from albireo.media.sources import MediaSources
+from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.models.text_part import inner
-from albireo.sounds.decode import MAX_SECONDS, as_sound
+from albireo.sounds.decode import as_sound
 from albireo.sounds.features import F32
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from albireo.sounds.resample import resampled
@@ -32,7 +33,7 @@ class SoundPlace(Place):
         processor: SoundProcessor,
         opened: Callable[[Any], Any],
         most: int | None = None,
-        max_seconds: float = MAX_SECONDS,
+        max_seconds: float = MAX_SOUND_SECONDS,
     ) -> None:
         """Args:
         opened: what a caller means by an address; the bytes of a sound, or its samples, stay as they are.

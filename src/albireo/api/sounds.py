@@ -11,9 +11,10 @@ from pathlib import Path
 from albireo.errors import InvalidParams, ModelError
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
 from albireo.json_file import read_json
+from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.models import load_config
 from albireo.models.vision.tower import listens
-from albireo.sounds.decode import MAX_SECONDS, as_sound
+from albireo.sounds.decode import as_sound
 from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
@@ -32,7 +33,7 @@ class SoundReader:
         num_text_positions: int,
         start: int,
         most: int | None = None,
-        max_seconds: float = MAX_SECONDS,
+        max_seconds: float = MAX_SOUND_SECONDS,
     ) -> None:
         """Args:
         directory: of the model's files.

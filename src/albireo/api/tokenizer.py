@@ -1,6 +1,6 @@
 """The tokenizer of a model: of a directory, or out of a GGUF file; and a GGUF file's as the files of a directory.
 
-Called by load.py, build.py and commands that look at models.
+Called by load.py, build.py and commands that look at models. What reads a GGUF file is imported when there is one.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-from albireo.models.gguf.config import config_of
-from albireo.models.gguf.tensors import GgufFile, is_gguf, read_settings
-from albireo.text.gguf_tokenizer import gguf_tokenizer
+from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer import Tokenizer
 
 
 def open_tokenizer(place: Path) -> Tokenizer:
     """Args: place: a directory with a tokenizer, or a GGUF file. Raises: ModelError."""
-    return gguf_tokenizer(read_settings(place), str(place)) if is_gguf(place) else Tokenizer.from_directory(place)
+    if not is_gguf(place):
+        return Tokenizer.from_directory(place)
+    from albireo.models.gguf.tensors import read_settings
+    from albireo.text.gguf_tokenizer import gguf_tokenizer
+
+    return gguf_tokenizer(read_settings(place), str(place))
 
 
 def gguf_as_files(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The tokenizer's files and the configuration's, by name, of the model in a GGUF file. Raises: ModelError."""
+    from albireo.models.gguf.config import config_of
+    from albireo.models.gguf.tensors import GgufFile
+
     with closing(GgufFile(path)) as file:
         config = config_of(file)
     return open_tokenizer(path).to_files(), {"config.json": json.dumps(config, indent=2, sort_keys=True).encode()}

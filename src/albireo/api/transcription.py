@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from albireo.api.prompts import Prompt
 from albireo.errors import EngineError
 from albireo.outputs import CompletionOutput, Transcript
 from albireo.params import SamplingParams
-from albireo.sounds.decode import Sound
-from albireo.sounds.windows import Window
 from albireo.transcription_params import TranscriptionParams
+
+if TYPE_CHECKING:
+    from albireo.sounds.decode import Sound
+    from albireo.sounds.windows import Window
 
 #: What is asked where nothing is said: the likeliest tokens, up to the context.
 SAMPLING = SamplingParams(temperature=0.0, max_tokens=None)

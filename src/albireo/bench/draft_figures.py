@@ -21,7 +21,7 @@ from albireo.bench.predict import Estimate, cases_of
 from albireo.bench.roofline import Limits, StepShape
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer_files import vocabulary_files
 
 #: Keys of what is predicted.

@@ -35,7 +35,7 @@ from albireo.graph.show import totals
 from albireo.graph.tuning import BUCKET_NAMES
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import weight_files
 from albireo.text.tokenizer_files import read_tokenizer_files
 

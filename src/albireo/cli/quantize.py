@@ -25,7 +25,7 @@ from albireo.compress.texts import CALIBRATION, Text, read_text
 from albireo.compress.writer import CheckpointWriter, passing_directory
 from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.models import load_config
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import vocabulary_files
 from albireo.verify.text import SAMPLE

@@ -6,14 +6,16 @@ Built by api from EngineConfig, the model and the KV pool. Does not know bytes, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from albireo.config import BLOCK_SIZES, EngineConfig
 from albireo.engine.block_tables import Windows, capacity_tokens
 from albireo.errors import ConfigError
-from albireo.models.config import ModelConfig
 from albireo.models.pooling_rule import PoolingRule
 from albireo.speculative_config import MAX_DRAFTS, SpeculativeConfig
+
+if TYPE_CHECKING:
+    from albireo.models.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

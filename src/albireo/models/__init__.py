@@ -1,35 +1,32 @@
 """What a model directory is: its architecture, its config, its graph and its weights.
 
-Called by the front doors. An architecture is found by the name of its file, so adding one touches nothing here.
+Called by the front doors. What opens one (opening.py) is imported when first used: whoever asks for what needs neither
+graphs nor arrays does not wait for them.
 Does not know devices, nor how weights are packed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
 import functools
-import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    from albireo.models.opening import Architecture, build_graph, load_architecture, load_config, open_checkpoint
 
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
-from albireo.graph.node import Graph
-from albireo.json_file import read_json
-from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_config
-from albireo.models.gguf.config import config_of
-from albireo.models.gguf.tensors import GgufFile, is_gguf
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
-from albireo.models.quantized import KEYS, quantization_format
-from albireo.models.text_part import is_whole, text_settings
-from albireo.models.weights import Checkpoint, check_weights
+__all__ = [
+    "Architecture",
+    "architectures",
+    "build_graph",
+    "encoder_types",
+    "load_architecture",
+    "load_config",
+    "open_checkpoint",
+    "speech_types",
+]
 
+_OPENING = ("Architecture", "build_graph", "load_architecture", "load_config", "open_checkpoint")
 #: Files of this room that are not architectures.
 _ROOM = (
     "alibi",
@@ -59,6 +56,7 @@ _ROOM = (
     "mamba_settings",
     "mapped_file",
     "multipliers",
+    "opening",
     "peft",
     "plain_layers",
     "pooling_rule",
@@ -76,20 +74,6 @@ _ROOM = (
     "vision",
     "weights",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """One architecture file: a tiny config.json for tests, its reading of keys, its graph; and patterns of tensors that
-    its classes keep beside what the graph reads; and of these, numbers that must be what the graph has anyway.
-    """
-
-    model_type: str
-    tiny: Mapping[str, Any]
-    rules: ConfigRules
-    build: Callable[[ModelConfig, int], Graph]
-    unused: tuple[str, ...] = ()
-    fixed: Mapping[str, float] = field(default_factory=dict)
 
 
 @functools.cache
@@ -114,125 +98,9 @@ def speech_types() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__)))
 
 
-def load_architecture(model_type: str) -> Architecture:
-    """The file named after model_type. Raises: UnsupportedModel listing those there are."""
-    name = model_type.replace("-", "_")
-    folders = {**dict.fromkeys(encoder_types(), "encoders."), **dict.fromkeys(speech_types(), "speech.")}
-    known = (*architectures(), *folders)
-    if name not in known:
-        raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
-    module = importlib.import_module(f"{__name__}.{folders.get(name, '')}{name}")
-    unused = getattr(module, "IGNORABLE_WEIGHTS", ())
-    fixed = getattr(module, "FIXED", {})
-    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused, fixed)
-
-
-def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
-    """Read and check config.json of a model directory, or the settings of a GGUF file.
-
-    Args: default_dtype: when the file names none; None: the weights'.
-    Raises: ModelError for a bad file or value; UnsupportedModel naming what is not computed.
-    """
-    directory = Path(directory)
-    if is_gguf(directory):
-        return _gguf_config(directory)
-    if not directory.is_dir():
-        raise ModelError(f"{directory}: is not a directory; give a model directory in Hugging Face layout")
-    path = directory / "config.json"
-    if not path.exists() and not path.is_symlink():
-        raise ModelError(
-            f"{directory}: there is no config.json in it; give the directory that a model's config.json, weights and "
-            "tokenizer are in"
-        )
-    data = read_json(path)
-    model_type = data.get("model_type")
-    if not isinstance(model_type, str):
-        raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
-    if not is_whole(data):
-        load_architecture(model_type)
-    # the graph is that of the float model; the weights know how they are written
-    quantization_format(directory, data)
-    data = _without_quantization(text_settings(_without_quantization(data), str(path)))
-    rules = load_architecture(data["model_type"]).rules
-    if default_dtype is None:
-        default_dtype = "float32"
-        if data.get("dtype") is None and data.get("torch_dtype") is None:
-            with Checkpoint(directory) as checkpoint:
-                default_dtype = checkpoint.dtype
-    return parse_config(data, rules, where=str(path), default_dtype=default_dtype)
-
-
-def _without_quantization(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in KEYS}
-
-
-def _gguf_config(path: Path) -> ModelConfig:
-    with contextlib.closing(GgufFile(path)) as file:
-        data = config_of(file)
-    config = parse_config(data, load_architecture(data["model_type"]).rules, where=str(path))
-    # such files hold a norm's weights as they are multiplied
-    return replace(config, multipliers=replace(config.multipliers, norm_plus=0.0))
-
-
-def build_graph(config: ModelConfig, max_model_len: int) -> Graph:
-    """The base graph of config.model_type, computed in config.dtype, for sequences up to max_model_len tokens."""
-    return load_architecture(config.model_type).build(config, max_model_len)
-
-
-def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
-    """The weights of a directory, checked against a graph; the caller closes it.
-
-    Raises: ModelError, WeightMismatch.
-    """
-    checkpoint = Checkpoint(directory)
-    try:
-        check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint)), TIED_WEIGHTS)
-        _check_fixed(checkpoint)
-    except ModelError:
-        checkpoint.close()
-        raise
-    return checkpoint
-
-
-def _check_fixed(checkpoint: Checkpoint) -> None:
-    """Raises: WeightMismatch for a number that the graph does not read and would have to."""
-    path = checkpoint.directory / "config.json"
-    kind = read_json(path).get("model_type") if path.exists() else None
-    fixed = load_architecture(kind).fixed if isinstance(kind, str) and kind in architectures() else {}
-    for pattern, wanted in fixed.items():
-        for name in fnmatch.filter(checkpoint.names, pattern):
-            found = checkpoint.tensor(name).to_float32()
-            if not np.allclose(found, wanted, rtol=2**-7, atol=0):
-                raise WeightMismatch(f"{checkpoint.directory}: {name} is {found.tolist()}; {wanted:g} is computed")
-
-
-def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Patterns of tensors of layers behind the last that guess further tokens, and of what makes keys and values in
-    layers that read another's; architectures say who may have such. And of what is behind layers whose hidden states
-    are pooled.
-    """
-    path = checkpoint.directory / "config.json"
-    data = read_json(path) if path.exists() else {}
-    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    behind_layers, kind = _behind_layers(data), data.get("model_type")
-    if isinstance(kind, str) and kind in architectures():
-        behind_layers += load_architecture(kind).unused
-    layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
-    guessing = data.get("num_nextn_predict_layers") or data.get("num_mtp_modules") or 0
-    if not isinstance(layers, int) or not isinstance(sharing, int) or not isinstance(guessing, int):
-        return behind_layers
-    behind = (f"model.layers.{layers + i}.*" for i in range(min(guessing, MAX_LAYERS)))
-    made = ("k_proj", "v_proj", "k_norm", "v_norm")
-    of_sharing = range(max(0, layers - sharing), min(layers, MAX_LAYERS))
-    return (*behind_layers, *behind, *(f"model.layers.{i}.self_attn.{part}.*" for i in of_sharing for part in made))
-
-
-def _behind_layers(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of what a class has behind its layers that is not of the graph."""
-    model_type, classes = data.get("model_type"), data.get("architectures") or ()
-    if not isinstance(model_type, str):
-        return ()
-    if model_type.replace("-", "_") in (*encoder_types(), *speech_types()):
-        return load_architecture(model_type).unused
-    writes_text = any(str(name).endswith(TEXT_CLASSES) for name in classes)
-    return () if writes_text or not classes else ("lm_head.*", "score.*")
+def __getattr__(name: str) -> Any:
+    if name not in _OPENING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.opening"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value

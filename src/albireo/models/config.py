@@ -1,6 +1,6 @@
 """ModelConfig: what a checkpoint is, from its config.json. Frozen; read once.
 
-Called by models/__init__.py. A key that is neither used, nor listed as ignorable, nor at a value that changes
+Called by opening.py. A key that is neither used, nor listed as ignorable, nor at a value that changes
 nothing is an error that names it. Does not know how to run (albireo.config) nor where weights lie.
 """
 
@@ -23,12 +23,12 @@ from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
+from albireo.speculative_config import MAX_VOCAB
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
 MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
-MAX_VOCAB = 2**24
 #: What an activation is called in config.json -> ops.UNARY_KINDS, or an op.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},

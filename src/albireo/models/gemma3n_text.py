@@ -13,7 +13,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings, Streams
-from albireo.models.config import MAX_VOCAB, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.layer_inputs import given_to_layers, made_of_given
 from albireo.models.layer_kinds import MAX_LAYERS, parse_sharing
 from albireo.models.layers import (
@@ -30,6 +30,7 @@ from albireo.models.layers import (
 )
 from albireo.models.multipliers import Multipliers
 from albireo.models.rope import rope_spec
+from albireo.speculative_config import MAX_VOCAB
 
 #: Three streams; the first two of five layers cut their gates, the last two read the caches of the second and third.
 TINY = {

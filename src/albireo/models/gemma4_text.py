@@ -13,7 +13,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_VOCAB, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
 from albireo.models.layer_inputs import given_to_layers, made_of_given
 from albireo.models.layer_kinds import MAX_LAYERS, parse_sharing
@@ -30,6 +30,7 @@ from albireo.models.layers import (
 )
 from albireo.models.multipliers import Multipliers
 from albireo.models.rope import rope_spec
+from albireo.speculative_config import MAX_VOCAB
 
 #: Layers with a window have two KV heads of 16, the others one of 32, of which a quarter turns.
 TINY = {

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from albireo.json_file import Fields, read_json
-from albireo.models.config import MAX_VOCAB, ModelConfig
+from albireo.speculative_config import MAX_VOCAB
+
+if TYPE_CHECKING:
+    from albireo.models.config import ModelConfig
 
 #: Keys that do not change which tokens are likely, or that only describe the file.
 IGNORABLE_KEYS = frozenset(

@@ -1,6 +1,6 @@
 """Tensors that checkpoints may hold and graphs do not read, whatever the architecture.
 
-Called by models/__init__.py. Does not know graphs.
+Called by opening.py. Does not know graphs.
 """
 
 from __future__ import annotations

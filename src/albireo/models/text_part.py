@@ -2,7 +2,7 @@
 the tensors of a model that was written without its head, whose names lack what they begin with; or as a part of
 another, whose names have more.
 
-Called by models/__init__.py and weights.py. Does not know what the other parts compute: they are left where they lie.
+Called by opening.py and weights.py. Does not know what the other parts compute: they are left where they lie.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Checkpoint: the weights of a model by name, as a graph wants them; what lies quantized is read when asked for.
 
 Called by whoever packs weights, and by tests. Names and shapes are those of the float model: a matrix that several
-stored tensors make up is one weight here. Does not know architectures; check_weights() compares with a graph.
+stored tensors make up is one weight here. Does not know architectures; check_weights() compares with a graph. What
+reads a GGUF file is imported when there is one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,7 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models.fused_experts import FusedExperts, split_experts
-from albireo.models.gguf.config import config_of, parts_of
-from albireo.models.gguf.split import part_paths
-from albireo.models.gguf.tensors import GgufFile, is_gguf
+from albireo.models.gguf.files import is_gguf, part_paths
 from albireo.models.interleaved_experts import INTERLEAVED, interleaved
 from albireo.models.latent_weights import JOINED, split_up_projections
 from albireo.models.quantized import quantization_format
@@ -34,6 +33,9 @@ from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.formats.mxfp4 import Mxfp4
+
+if TYPE_CHECKING:
+    from albireo.models.gguf.tensors import GgufFile
 
 #: Matrices held as decoded numbers for callers that release none; no constant is joined of so many.
 MAX_DECODED = 8
@@ -53,6 +55,8 @@ class Checkpoint:
         self.directory, self._prefixes = Path(directory), prefixes
         self._stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFile
         if is_gguf(self.directory):
+            from albireo.models.gguf.tensors import GgufFile
+
             self._stored = GgufFile(self.directory)
         else:
             self._stored = self._safetensors()
@@ -180,7 +184,9 @@ class Checkpoint:
             raise
 
     def _planned(self) -> Plan:
-        if isinstance(self._stored, GgufFile):
+        if not isinstance(self._stored, SafetensorsFiles | TextTensors | FusedExperts):
+            from albireo.models.gguf.config import config_of, parts_of
+
             plan = self._stored.plan(parts_of(self._stored))
             is_joined = any(name.endswith(JOINED) for name in self._stored.names)
             return split_up_projections(plan, self._stored, config_of(self._stored)) if is_joined else plan

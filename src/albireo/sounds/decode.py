@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams, short
 from albireo.media.medium import SOUND
+from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.sounds.mp3 import read_to_its_end
 
 F32 = NDArray[np.float32]
 
 MAX_SOUND_BYTES = SOUND.max_bytes
-MAX_SECONDS = 4 * 3600
 #: Frames that are decoded at once.
 _AT_ONCE = 1 << 20
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 64
@@ -46,7 +46,7 @@ class Sound:
         return len(self.samples) / self.rate
 
 
-def decoded(data: bytes, max_seconds: float = MAX_SECONDS) -> Sound:
+def decoded(data: bytes, max_seconds: float = MAX_SOUND_SECONDS) -> Sound:
     """The sound in data; of several channels their mean.
 
     Raises: InvalidParams for what is no sound, damaged, too long, or where soundfile is missing for it.
@@ -60,7 +60,7 @@ def decoded(data: bytes, max_seconds: float = MAX_SECONDS) -> Sound:
     return _by_soundfile(data, max_seconds)
 
 
-def as_sound(value: Any, max_seconds: float = MAX_SECONDS) -> Sound:
+def as_sound(value: Any, max_seconds: float = MAX_SOUND_SECONDS) -> Sound:
     """The sound that a caller gives: the bytes of a file, a Sound, or (samples, rate) as vLLM has it: numbers from -1
     to 1, [n] or of several channels [n, channels] or [channels, n].
 
@@ -96,7 +96,7 @@ def as_sound(value: Any, max_seconds: float = MAX_SECONDS) -> Sound:
 def _checked(samples: NDArray[np.float32], rate: int) -> Sound:
     """Of samples [n, channels]."""
     frames, channels = samples.shape
-    _check_size(frames, channels, rate, MAX_SECONDS)
+    _check_size(frames, channels, rate, MAX_SOUND_SECONDS)
     mono = samples[:, 0] if channels == 1 else samples.mean(axis=1, dtype=np.float32)
     mono = np.ascontiguousarray(mono, np.float32)
     if not np.isfinite(mono).all():

@@ -6,27 +6,24 @@ Called by the front doors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from albireo.errors import UnsupportedModel, short
 from albireo.json_file import Fields
 from albireo.sounds.features import log_mel_fields
-from albireo.sounds.glmasr import GlmAsr
 from albireo.sounds.prepared import PreparedSound, SoundProcessor
-from albireo.sounds.qwen2_audio import Qwen2Audio
-from albireo.sounds.qwen3_asr import Qwen3Asr
 from albireo.sounds.settings import SoundSettings
-from albireo.sounds.voxtral import Voxtral
 
 __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 
-#: By model_type.
-_FAMILIES: Mapping[str, Callable[[SoundSettings], SoundProcessor]] = {
-    "glmasr": GlmAsr.read,
-    "qwen2_audio": Qwen2Audio.read,
-    "qwen3_asr": Qwen3Asr.read,
-    "voxtral": Voxtral.read,
+#: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
+_FAMILIES: Mapping[str, str] = {
+    "glmasr": "glmasr.GlmAsr",
+    "qwen2_audio": "qwen2_audio.Qwen2Audio",
+    "qwen3_asr": "qwen3_asr.Qwen3Asr",
+    "voxtral": "voxtral.Voxtral",
 }
 
 
@@ -36,12 +33,14 @@ def open_sound_processor(directory: Path, config: Mapping[str, Any]) -> SoundPro
     Raises: ModelError for missing or damaged files and for values that contradict config.json; UnsupportedModel for
     another model, and for settings that are not computed.
     """
-    family = _FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    place = _FAMILIES.get(str(config.get("model_type")))
+    if place is None:
         raise UnsupportedModel(
             f"{directory}: of model_type={short(config.get('model_type'))} no sounds are heard; of these they are: "
             f"{', '.join(_FAMILIES)}"
         )
     model = Fields(config, str(directory / "config.json"))
     tower = Fields(model.table("audio_config") or {}, f"{model.where}: audio_config")
-    return family(SoundSettings(directory, log_mel_fields(directory), tower))
+    file, _, name = place.partition(".")
+    read: Callable[[SoundSettings], SoundProcessor] = getattr(import_module(f"{__package__}.{file}"), name).read
+    return read(SoundSettings(directory, log_mel_fields(directory), tower))

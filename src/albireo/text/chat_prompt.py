@@ -1,6 +1,7 @@
 """Messages -> token ids: the template's special tokens become tokens, special-token text inside messages stays text.
 
-Called by api. Does not know requests. Rendering is chat_template.py, keeping texts apart is shield.py.
+Called by api. Does not know requests. Rendering is chat_template.py, imported with jinja2 when there is a template to
+compile; keeping texts apart is shield.py.
 
 An ordinary chat is rendered to one string and encoded in one piece, as transformers does, so its ids are the same. To
 see that it is ordinary, the chat is rendered a second time with what came from the caller disguised, character for
@@ -14,15 +15,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from albireo.errors import TemplateError, short
 from albireo.image_input import GivenImage, GivenSound, GivenVideo
-from albireo.text.chat_template import ChatTemplate
 from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.shield import Shield
 from albireo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from albireo.text.chat_template import ChatTemplate
 
 #: Templates kept compiled: the model's own and a few that callers pass.
 MAX_COMPILED = 8
@@ -166,6 +169,8 @@ class ChatEncoder:
     def _prepare(self, source: str) -> _Prepared:
         prepared = self._prepared.get(source)
         if prepared is None:
+            from albireo.text.chat_template import ChatTemplate
+
             template = ChatTemplate(source)
             tokens = self._control_tokens(template)
             prepared = _Prepared(

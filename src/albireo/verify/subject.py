@@ -25,7 +25,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 

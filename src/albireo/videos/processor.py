@@ -6,26 +6,25 @@ Called by the front doors. Needs no PyAV until a video comes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from albireo.errors import UnsupportedModel, short
 from albireo.images.settings import Settings
 from albireo.videos.prepared import PreparedVideo, VideoProcessor
-from albireo.videos.qwen2_vl import Qwen2VLVideo
-from albireo.videos.qwen3_vl import Qwen3VLVideo
 from albireo.videos.settings import read_video_settings
 
 __all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_videos"]
 
-#: By model_type.
-_FAMILIES: Mapping[str, Callable[[Settings], VideoProcessor]] = {
-    "qwen2_5_vl": Qwen2VLVideo.read,
-    "qwen2_vl": Qwen2VLVideo.read,
-    "qwen3_5": Qwen3VLVideo.read,
-    "qwen3_5_moe": Qwen3VLVideo.read,
-    "qwen3_vl": Qwen3VLVideo.read,
-    "qwen3_vl_moe": Qwen3VLVideo.read,
+#: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
+_FAMILIES: Mapping[str, str] = {
+    "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",
+    "qwen2_vl": "qwen2_vl.Qwen2VLVideo",
+    "qwen3_5": "qwen3_vl.Qwen3VLVideo",
+    "qwen3_5_moe": "qwen3_vl.Qwen3VLVideo",
+    "qwen3_vl": "qwen3_vl.Qwen3VLVideo",
+    "qwen3_vl_moe": "qwen3_vl.Qwen3VLVideo",
 }
 
 
@@ -40,10 +39,12 @@ def open_video_processor(directory: Path, config: Mapping[str, Any]) -> VideoPro
     Raises: ModelError for damaged files and for values that contradict config.json; UnsupportedModel for another
     model, and for settings that are not computed.
     """
-    family = _FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    place = _FAMILIES.get(str(config.get("model_type")))
+    if place is None:
         raise UnsupportedModel(
             f"{directory}: of model_type={short(config.get('model_type'))} no videos are read; of these they are: "
             f"{', '.join(_FAMILIES)}"
         )
-    return family(read_video_settings(directory, config))
+    file, _, name = place.partition(".")
+    read: Callable[[Settings], VideoProcessor] = getattr(import_module(f"{__package__}.{file}"), name).read
+    return read(read_video_settings(directory, config))

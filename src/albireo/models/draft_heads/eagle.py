@@ -18,7 +18,7 @@ from albireo.errors import ConfigError, ModelError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys, read_json
-from albireo.models.config import MAX_VOCAB, MAX_WIDTH, ModelConfig, parse_config
+from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
 from albireo.models.draft_heads.head import FINAL, HEAD, TABLE, DraftHead
 from albireo.models.draft_input import JOINING, STATE_NORM, DraftInput
 from albireo.models.layer_kinds import MAX_LAYERS
@@ -39,6 +39,7 @@ from albireo.models.llama import CONFIG as LLAMA
 from albireo.models.rope import rope_spec
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import Prefixes
+from albireo.speculative_config import MAX_VOCAB
 
 #: Where the offsets from a head's own ids to the model's are.
 _OFFSETS = "d2t"

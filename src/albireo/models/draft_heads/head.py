@@ -18,7 +18,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
 from albireo.models.draft_input import FEW_LOGITS, JOINING
-from albireo.models.gguf.tensors import is_gguf
+from albireo.models.gguf.files import is_gguf
 from albireo.models.layers import LLAMA_ENDS, linear, pooled_states
 from albireo.models.text_part import Prefixes
 from albireo.models.weights import Checkpoint, check_weights, weight_files

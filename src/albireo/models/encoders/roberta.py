@@ -10,10 +10,11 @@ from dataclasses import replace
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
-from albireo.models.config import MAX_VOCAB, ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert
 from albireo.models.encoders.layers import encoder
 from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.speculative_config import MAX_VOCAB
 
 TINY = bert.TINY | {
     "architectures": ["RobertaModel"],

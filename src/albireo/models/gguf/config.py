@@ -1,6 +1,6 @@
 """The config.json that the settings of a GGUF file amount to.
 
-Called by models/__init__.py and weights.py. Settings of the architecture that nobody reads are refused, as keys of a
+Called by opening.py and weights.py. Settings of the architecture that nobody reads are refused, as keys of a
 config.json are. Does not know what models compute.
 """
 

@@ -1,12 +1,10 @@
-"""A model in several GGUF files, as llama-gguf-split and its converters write them: their names, and one head of all.
+"""A model in several GGUF files, as llama-gguf-split and its converters write them: one head of all.
 
-Called by tensors.py and by whoever looks for the files of a model. Every part says which it is, of how many; settings
-are in the first. Does not know architectures.
+Called by tensors.py. Every part says which it is, of how many; settings are in the first. Does not know architectures.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from os.path import lexists
@@ -16,24 +14,12 @@ from typing import Any
 import numpy as np
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
+from albireo.models.gguf.files import MAX_PARTS, part_paths
 from albireo.models.gguf.header import Entry, Header, read_header
 from albireo.models.mapped_file import MappedFile
 
-#: As llama.cpp names parts: NAME-00002-of-00003.gguf.
-_PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
-#: Each keeps a file open; the largest known models have a tenth of it.
-MAX_PARTS = 512
 #: Settings that may differ from part to part.
 _OWN = ("split.no", "general.alignment")
-
-
-def part_paths(path: Path) -> list[Path]:
-    """The files that a model is in, in order, as far as the name of one says it: itself where it says nothing."""
-    match = _PART_NAME.fullmatch(path.name)
-    if match is None or not 1 <= int(match[2]) <= int(match[3]) <= MAX_PARTS:
-        return [path]
-    count = int(match[3])
-    return [path.with_name(f"{match[1]}-{number:05}-of-{match[3]}{match[4]}") for number in range(1, count + 1)]
 
 
 def open_parts(path: Path) -> tuple[list[MappedFile], Header]:

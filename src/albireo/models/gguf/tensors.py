@@ -18,27 +18,22 @@ from numpy.typing import NDArray
 
 from albireo.encodings import encoding as named
 from albireo.errors import ModelError, WeightMismatch, short
+from albireo.models.gguf.files import part_paths
 from albireo.models.gguf.header import Entry
 from albireo.models.gguf.names import renamed
 from albireo.models.gguf.put_back import Order, Part
-from albireo.models.gguf.split import open_parts, part_paths
+from albireo.models.gguf.split import open_parts
 from albireo.models.gguf.stored import FACTORS
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
 from albireo.quantization.formats.matrix import Matrix, Plan
 
-SUFFIX = ".gguf"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Of an Encoded.
 _ARRAYS = ("codes", "scale", "zero", "gamma", "offset")
 #: Why numbers of a block type are not kept in it.
 _DECODED = "made of tensors, or read in an order, that no encoding of ours has: numbers of the compute type"
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a model is a GGUF file, by its name."""
-    return path.suffix.lower() == SUFFIX
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -8,27 +8,14 @@ Towers that hear have a stem before all that, and their patches are what that gi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, Protocol
 
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
-from albireo.models.hearing.glmasr import open_glmasr
-from albireo.models.hearing.qwen2_audio import open_qwen2_audio
-from albireo.models.hearing.qwen3_asr import open_qwen3_asr
 from albireo.models.hearing.stem import Stem
-from albireo.models.hearing.voxtral import open_voxtral
-from albireo.models.hearing.whisper import open_whisper
 from albireo.models.text_part import inner
-from albireo.models.vision.gemma3 import open_gemma3
-from albireo.models.vision.gemma4 import open_gemma4
-from albireo.models.vision.idefics3 import open_idefics3
-from albireo.models.vision.internvl import open_internvl
-from albireo.models.vision.lfm2_vl import open_lfm2_vl
-from albireo.models.vision.llava import open_llava
-from albireo.models.vision.mistral3 import open_mistral3
 from albireo.models.vision.patches import F32, Grid
-from albireo.models.vision.qwen2_vl import open_qwen2_5_vl, open_qwen2_vl
-from albireo.models.vision.qwen3_vl import open_qwen3_vl
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import Sequences, TowerInputs
 from albireo.models.weights import check_weights
@@ -120,29 +107,29 @@ class VisionTower(Protocol):
 
 
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
-#: By the model_type of the whole.
-_FAMILIES: dict[str, _Open] = {
-    "gemma3": open_gemma3,
-    "gemma4": open_gemma4,
-    "glmasr": open_glmasr,
-    "idefics3": open_idefics3,
-    "internvl": open_internvl,
-    "llava": open_llava,
-    "lfm2_vl": open_lfm2_vl,
+#: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
+_FAMILIES: Mapping[str, str] = {
+    "gemma3": "vision.gemma3.open_gemma3",
+    "gemma4": "vision.gemma4.open_gemma4",
+    "glmasr": "hearing.glmasr.open_glmasr",
+    "idefics3": "vision.idefics3.open_idefics3",
+    "internvl": "vision.internvl.open_internvl",
+    "llava": "vision.llava.open_llava",
+    "lfm2_vl": "vision.lfm2_vl.open_lfm2_vl",
     # as it was first published
-    "lfm2-vl": open_lfm2_vl,
-    "mistral3": open_mistral3,
-    "qwen2_5_vl": open_qwen2_5_vl,
-    "qwen2_audio": open_qwen2_audio,
-    "qwen2_vl": open_qwen2_vl,
-    "qwen3_5": open_qwen3_vl,
-    "qwen3_5_moe": open_qwen3_vl,
-    "qwen3_asr": open_qwen3_asr,
-    "qwen3_vl": open_qwen3_vl,
-    "qwen3_vl_moe": open_qwen3_vl,
-    "smolvlm": open_idefics3,
-    "voxtral": open_voxtral,
-    "whisper": open_whisper,
+    "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
+    "mistral3": "vision.mistral3.open_mistral3",
+    "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",
+    "qwen2_audio": "hearing.qwen2_audio.open_qwen2_audio",
+    "qwen2_vl": "vision.qwen2_vl.open_qwen2_vl",
+    "qwen3_5": "vision.qwen3_vl.open_qwen3_vl",
+    "qwen3_5_moe": "vision.qwen3_vl.open_qwen3_vl",
+    "qwen3_asr": "hearing.qwen3_asr.open_qwen3_asr",
+    "qwen3_vl": "vision.qwen3_vl.open_qwen3_vl",
+    "qwen3_vl_moe": "vision.qwen3_vl.open_qwen3_vl",
+    "smolvlm": "vision.idefics3.open_idefics3",
+    "voxtral": "hearing.voxtral.open_voxtral",
+    "whisper": "hearing.whisper.open_whisper",
 }
 #: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder listens
 #: to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
@@ -180,7 +167,9 @@ def open_tower(data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:
         raise UnsupportedModel(
             f"{where}: model_type={short(kind)} has no vision tower here; supported: {', '.join(sorted(_FAMILIES))}"
         )
-    return _FAMILIES[str(kind)](data, dtype, where)
+    file, _, name = _FAMILIES[str(kind)].rpartition(".")
+    opens: _Open = getattr(import_module(f"albireo.models.{file}"), name)
+    return opens(data, dtype, where)
 
 
 def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:

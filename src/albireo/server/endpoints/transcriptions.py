@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from starlette.responses import Response
@@ -44,9 +44,10 @@ from albireo.server.protocol.transcriptions import (
 )
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece, stream
-from albireo.sounds.decode import decoded
-from albireo.sounds.windows import Window
 from albireo.transcription_params import Task, TranscriptionParams
+
+if TYPE_CHECKING:
+    from albireo.sounds.windows import Window
 
 _ENCODER = msgspec.json.Encoder()
 #: What says when something was said.
@@ -132,6 +133,9 @@ class Transcriptions:
             sampling = SAMPLING.clone(**given, max_tokens=request.max_completion_tokens)
             transcriber.check(asked, sampling)
             most = serving.settings.max_audio_seconds
+            # What reads sounds is imported when one comes.
+            from albireo.sounds.decode import decoded
+
             windows = await serving.in_thread(lambda: transcriber.windows(decoded(file, most)), True)
         except EngineError as error:
             raise _refused(error) from None

@@ -1,0 +1,29 @@
+"""Which files a GGUF model is in, by their names.
+
+Called by whoever looks for a model. Opens none.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SUFFIX = ".gguf"
+#: As llama.cpp names parts: NAME-00002-of-00003.gguf.
+_PART_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+#: Each keeps a file open; the largest known models have a tenth of it.
+MAX_PARTS = 512
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a model is a GGUF file, by its name."""
+    return path.suffix.lower() == SUFFIX
+
+
+def part_paths(path: Path) -> list[Path]:
+    """The files that a model is in, in order, as far as the name of one says it: itself where it says nothing."""
+    match = _PART_NAME.fullmatch(path.name)
+    if match is None or not 1 <= int(match[2]) <= int(match[3]) <= MAX_PARTS:
+        return [path]
+    count = int(match[3])
+    return [path.with_name(f"{match[1]}-{number:05}-of-{match[3]}{match[4]}") for number in range(1, count + 1)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from albireo.engine_process.process import EngineProcess
+from albireo.engine_process.spawned import Spawned
 from albireo.errors import EngineError
 from albireo.replicas.place import local_places
 from albireo.replicas.replicas import Replicas
@@ -53,4 +54,33 @@ def test_a_process_that_cannot_be_started_is_told(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(EngineError, match=r"the engine process cannot be started: .*No such file"):
         asyncio.run(run())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_runs_already_is_taken_over_once_and_the_rest_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run of a place is the one that began before; the next is begun anew. Nothing is left of either, nor of
+    one that nobody wanted."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = (sys.executable, "-c", CONNECTS)
+    first, unwanted = Spawned(command), Spawned(command)
+    (place,) = local_places(1, command, [first])
+
+    async def run() -> list[int | None]:
+        pids = []
+        for _ in range(2):
+            process = place.launch(lambda _: None, lambda *_: None)
+            async with asyncio.timeout(60):
+                await process.start()
+                pids.append(process.pid)
+                process.kill()
+                await process.ended()
+        return pids
+
+    taken, begun = asyncio.run(run())
+    assert taken == first.process.pid != begun
+    first.end()
+    unwanted.end()
+    assert unwanted.process.returncode == -9
     assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import albireo.cli.serve
 import albireo.replicas.place
 from albireo.cli.main import main
+from albireo.engine_process.spawned import Spawned
 
 sys.path.append(str(Path(__file__).parents[1]))
 from step_gate import VARIABLE
@@ -16,6 +18,7 @@ from step_gate import VARIABLE
 WORKER = (sys.executable, str(Path(__file__).parent / "poisoned_worker.py"))
 
 if __name__ == "__main__":
+    albireo.cli.serve.Spawned = partial(Spawned, WORKER)  # type: ignore[assignment,misc]
     local_places = albireo.replicas.place.local_places
     albireo.replicas.place.local_places = partial(local_places, command=WORKER)  # type: ignore[assignment]
     if "ray" in sys.argv:  # whose nodes have another environment

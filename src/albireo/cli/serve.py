@@ -1,10 +1,13 @@
 """Serve a model over HTTP, as OpenAI's clients expect it.
 
-Ends with 0 after SIGTERM or Ctrl-C, with 1 when the engine cannot run any more.
+Ends with 0 after SIGTERM or Ctrl-C, with 1 when the engine cannot run any more. The engine process begins before what a
+server is made of is imported here, so that a start takes as long as the slower of the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +17,12 @@ from albireo.cli.folder import uncollected
 from albireo.cli.options import engine_options, server_options
 from albireo.cli.served import ServedCommand, needs_serve, other_models, server_settings
 from albireo.config import EngineConfig
+from albireo.engine_process.spawned import Spawned
 from albireo.errors import ConfigError
 
 if TYPE_CHECKING:
     from albireo.replicas.place import Place
+    from albireo.server.settings import ServerSettings
 
 
 @click.command(cls=ServedCommand)
@@ -34,14 +39,6 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
     \b
       albireo serve small=./qwen-0.5b big=./qwen-7b
     """
-    with needs_serve("serve"), uncollected():
-        from albireo.replicas.place import local_places
-        from albireo.server.run import serve
-        from albireo.server.several import check_several
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
     server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
     others = other_models(models, server)
     settings = server_settings(models[0] if models else None, server, engine)
@@ -51,6 +48,40 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
             "whose readers wait; leave the policy out"
         )
     config = EngineConfig.from_kwargs(**engine)
+    # Of several models none is loaded before it is asked for, and Ray's engines run elsewhere.
+    is_alone = not others and settings.distributed_executor_backend != "ray"
+    with _spawned(config.data_parallel_size if is_alone else 0) as spawned:
+        _serve(settings, engine, config, others, spawned)
+
+
+@contextmanager
+def _spawned(num: int) -> Iterator[list[Spawned]]:
+    """Engine processes that import what they need, until a server takes them over; none is left at the end."""
+    begun: list[Spawned] = []
+    try:
+        with suppress(OSError):  # whoever starts them later meets it again, and tells
+            begun.extend(Spawned() for _ in range(num))
+        yield begun
+    finally:
+        for each in begun:
+            each.end()
+
+
+def _serve(
+    settings: ServerSettings,
+    engine: dict[str, Any],
+    config: EngineConfig,
+    others: dict[str, str],
+    spawned: list[Spawned],
+) -> None:
+    with needs_serve("serve"), uncollected():
+        from albireo.replicas.place import local_places
+        from albireo.server.run import serve
+        from albireo.server.several import check_several
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
     if others:
         check_several(settings, engine)
         num_awake = min(settings.max_awake_models, 1 + len(others))
@@ -61,7 +92,7 @@ def command(models: tuple[str, ...], server: dict[str, Any], engine: dict[str, A
     if settings.distributed_executor_backend == "ray":
         places = _ray_places(config)
     else:
-        places = local_places(config.data_parallel_size)
+        places = local_places(config.data_parallel_size, spawned=spawned)
     serve(settings, engine, places=places, say=say)
 
 

@@ -11,6 +11,7 @@ import asyncio
 from albireo import __version__
 from albireo.engine_process.messages import framed
 from albireo.engine_process.process import EngineProcess
+from albireo.engine_process.spawned import COMMAND
 
 #: Most bytes of one call or answer; Ray puts what is above 100 KiB into its object store.
 MAX_CALL_BYTES = 64 << 10
@@ -21,7 +22,7 @@ class EngineActor:
 
     def __init__(self, command: tuple[str, ...]) -> None:
         """Args: command: starts an engine process here; empty: this interpreter's."""
-        self._process = EngineProcess(self._received, self._ended, *([command] if command else []))
+        self._process = EngineProcess(self._received, self._ended, command or COMMAND)
         self._said = bytearray()
         self._end: tuple[int, list[int]] | None = None
         self._news = asyncio.Event()

@@ -8,22 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import signal
 import socket
 import struct
-import sys
-import tempfile
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from albireo.engine_process import ledger
 from albireo.engine_process.messages import Frames, Message, frame
-
-#: How the worker is started; the paths of socket and ledger follow.
-COMMAND = (sys.executable, "-m", "albireo.engine_process")
-#: Longest path of a socket, in bytes: Linux has 108, one of them for the end.
-_MAX_PATH = 107
+from albireo.engine_process.spawned import COMMAND, Spawned
 
 
 class EngineProcess:
@@ -36,13 +28,16 @@ class EngineProcess:
         on_payload: Callable[[bytes], None],
         on_end: Callable[[int, list[int]], None],
         command: Sequence[str] = COMMAND,
+        spawned: Spawned | None = None,
     ) -> None:
-        """Args: on_end: called with the exit status (negative: the signal) and the keys that were being computed."""
+        """Args:
+        on_end: called with the exit status (negative: the signal) and the keys that were being computed.
+        command: what is run. spawned: it runs already, and is taken over.
+        """
         self._command = tuple(command)
         self._on_payload = on_payload
         self._on_end = on_end
-        self._directory = _directory()
-        self._process: asyncio.subprocess.Process | None = None
+        self._spawned = spawned
         self._transport: asyncio.WriteTransport | None = None
         self._closed = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -50,29 +45,19 @@ class EngineProcess:
     @property
     def pid(self) -> int | None:
         """Of the process, once it was started."""
-        return None if self._process is None else self._process.pid
+        return None if self._spawned is None else self._spawned.process.pid
 
     async def start(self) -> None:
         """Start the process and wait until it has connected. When it ends before, on_end is called.
 
         Raises: OSError when there is none; on_end is not called then.
         """
-        try:
-            await self._begin()
-        except OSError:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            raise
-
-    async def _begin(self) -> None:
-        path, notes = self._directory / "engine.sock", self._directory / "ledger"
-        ledger.create(notes)
+        spawned = self._spawned = self._spawned or Spawned(self._command)
         connected = asyncio.Event()
-        server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self, connected), str(path))
+        loop = asyncio.get_running_loop()
+        self._ending = asyncio.create_task(self._wait_for_end(spawned, connected))
+        server = await loop.create_unix_server(lambda: _Link(self, connected), sock=spawned.listening)
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, str(path), str(notes), stdin=asyncio.subprocess.DEVNULL
-            )
-            self._ending = asyncio.create_task(self._wait_for_end(notes, connected))
             await connected.wait()
         finally:
             server.close()
@@ -88,10 +73,8 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End it now; on_end follows."""
-        if self._process is not None and self._process.returncode is None:
-            # Not Process.kill(): that one may take the exit status before the event loop does.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
+        if self._spawned is not None:
+            self._spawned.process.kill()
 
     async def ended(self) -> None:
         """Wait for its end."""
@@ -104,13 +87,12 @@ class EngineProcess:
         pid, uid, _ = struct.unpack("3i", credentials)
         return bool(pid == self.pid and uid == os.getuid())
 
-    async def _wait_for_end(self, notes: Path, connected: asyncio.Event) -> None:
-        assert self._process is not None, "started"
-        status = await self._process.wait()
+    async def _wait_for_end(self, spawned: Spawned, connected: asyncio.Event) -> None:
+        status = await _status(spawned)
         if self._transport is not None:
             await self._closed.wait()  # what it sent before its end is still to be read
-        keys = ledger.read(notes)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        keys = ledger.read(spawned.notes)
+        spawned.clear()
         connected.set()
         self._on_end(status, keys)
 
@@ -155,10 +137,19 @@ class _Link(asyncio.Protocol):
             self._process.closed()
 
 
-def _directory() -> Path:
-    """A new directory that only this user can enter: in /tmp where TMPDIR's path is too long for a socket in it."""
-    made = Path(tempfile.mkdtemp(prefix="albireo-"))
-    if len(os.fsencode(made / "engine.sock")) > _MAX_PATH:
-        made.rmdir()
-        made = Path(tempfile.mkdtemp(prefix="albireo-", dir="/tmp"))
-    return made
+async def _status(spawned: Spawned) -> int:
+    """Wait for the end of a process. In a thread: it may have been started before there was an event loop."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[int] = loop.create_future()
+
+    def tell(status: int) -> None:
+        if not found.done():
+            found.set_result(status)
+
+    def wait() -> None:
+        status = spawned.process.wait()
+        with contextlib.suppress(RuntimeError):  # nobody is there any more to be told
+            loop.call_soon_threadsafe(tell, status)
+
+    threading.Thread(target=wait, name="albireo-engine-end", daemon=True).start()
+    return await found

@@ -62,10 +62,15 @@ def run(socket_path: str, ledger_path: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(socket_path)
+        try:
+            connection.connect(socket_path)
+        except OSError:  # the server was killed before it listened to anybody
+            _clear(socket_path)
+            return
         inbox = Inbox(connection)
         start = inbox.wait()
         if not isinstance(start, Start):
+            _clear(socket_path)
             return
         try:
             loaded = _load(start, connection)
@@ -77,7 +82,11 @@ def run(socket_path: str, ledger_path: str) -> None:
         worker = Worker(loaded, ledger, connection, grammars, inbox)
         worker.tell(_ready(loaded))
         serve(worker)
-    # A server that was killed leaves the directory of its socket behind.
+    _clear(socket_path)
+
+
+def _clear(socket_path: str) -> None:
+    """A server that was killed leaves the directory of its socket behind."""
     shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
 

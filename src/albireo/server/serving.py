@@ -33,7 +33,6 @@ from albireo.server.live import Live
 from albireo.server.metrics import Metrics
 from albireo.server.settings import ServerSettings
 from albireo.server.tracing import Tracing
-from albireo.text.chat_template import ChatTemplate
 from albireo.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -293,6 +292,8 @@ def _is_waited_for(tracked: Tracked) -> bool:
 
 def _template(path: str) -> str:
     """The source of a chat template. Raises: ConfigError, also where it is none."""
+    from albireo.text.chat_template import ChatTemplate
+
     try:
         source = Path(path).read_text("utf-8")
         ChatTemplate(source)

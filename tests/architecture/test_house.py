@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -125,6 +127,50 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     while ready := {name for name, others in waits.items() if name not in done and others <= done}:
         done |= ready
     assert not waits.keys() - done
+
+
+#: What a start of text waits for no more: whoever needs one of these imports it then (modules, and rooms with all that
+#: is in them).
+_OF_MEDIA = ("PIL", "av", "soundfile", "ssl", "http.client", "albireo.videos", "albireo.media.sources")
+_OF_OTHERS = ("jinja2", "tokenizers", "xgrammar", "llguidance", "huggingface_hub", "tqdm", "torch", "ray")
+_OF_FORMATS = ("albireo.models.gguf.tensors", "albireo.structured.xgrammar", "albireo.structured.llguidance.backend")
+
+
+@pytest.mark.parametrize(
+    ("started", "unwanted"),
+    [
+        (
+            ("albireo.cli.generate", "albireo.api.llm", "albireo.engine_process.worker"),
+            (
+                *(*_OF_MEDIA, *_OF_OTHERS, *_OF_FORMATS, "asyncio", "starlette", "albireo.server", "albireo.replicas"),
+                *(
+                    "albireo.images.processor",
+                    "albireo.sounds",
+                    "albireo.models.vision.encoder",
+                    "albireo.models.llama",
+                ),
+            ),
+        ),
+        # of which ssl and HTTP are its own
+        (
+            ("albireo.server.run",),
+            (
+                *(name for name in _OF_MEDIA if name not in ("ssl", "http.client")),
+                *(*_OF_OTHERS, *_OF_FORMATS, "numpy", "albireo.backends", "albireo.compiler", "albireo.images"),
+                *("albireo.server.several", "opentelemetry"),
+            ),
+        ),
+        # which begins before the server, to be ready with it
+        (("albireo.engine_process.spawned",), ("asyncio", "msgspec", "numpy", "albireo.api", "albireo.config")),
+    ],
+    ids=["text", "server", "spawned"],
+)
+def test_a_start_imports_what_it_needs(started: tuple[str, ...], unwanted: tuple[str, ...]) -> None:
+    code = f"import sys, {', '.join(started)}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    modules = found.stdout.split()
+    assert set(started) <= set(modules)
+    assert [name for name in modules if any(name == each or name.startswith(f"{each}.") for each in unwanted)] == []
 
 
 def test_the_map_names_every_room() -> None:

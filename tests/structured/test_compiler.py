@@ -201,9 +201,8 @@ def test_a_request_names_its_backend_and_the_compiler_has_a_default(monkeypatch:
             asked.append(self._name)
             raise UnsupportedFeature(f"{self._name} does not")
 
-    monkeypatch.setattr(subject, "LLGuidance", lambda *_: Named("llguidance"))
-    monkeypatch.setattr(subject, "XGrammar", lambda *_: Named("xgrammar"))
-    monkeypatch.setattr(subject, "is_installed", lambda: True)
+    monkeypatch.setattr(subject, "_opened", lambda name, *_: Named(name))
+    monkeypatch.setattr("albireo.structured.xgrammar.backend.is_installed", lambda: True)
     for default, backend, expected in [
         ("llguidance", None, ["llguidance"]),
         ("llguidance", "xgrammar", ["xgrammar"]),
@@ -216,7 +215,7 @@ def test_a_request_names_its_backend_and_the_compiler_has_a_default(monkeypatch:
         with pytest.raises(UnsupportedFeature, match=f"^{expected[0]} does not"):
             GrammarCompiler(vocabulary(), default).compile(StructuredOutputsParams(regex="a", backend=backend))
         assert asked == expected
-    monkeypatch.setattr(subject, "is_installed", lambda: False)
+    monkeypatch.setattr("albireo.structured.xgrammar.backend.is_installed", lambda: False)
     asked.clear()
     with pytest.raises(UnsupportedFeature):
         GrammarCompiler(vocabulary(), "auto").compile(StructuredOutputsParams(regex="a"))

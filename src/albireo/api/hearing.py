@@ -1,6 +1,7 @@
 """The part of a model that hears: its encoder, and the program by which its decoder listens.
 
-Called by load.py. A model that hears is nothing without: where one that sees would be one of text, this is an error.
+Called by load.py. What hears is imported where there is such a model. A model that hears is nothing without: where one
+that sees would be one of text, this is an error.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +31,13 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.image_input import Tile
 from albireo.json_file import read_json
-from albireo.models.hearing.whisper import WhisperTower, open_whisper
-from albireo.models.speech.whisper import listening
 from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
-from albireo.sounds.features import LogMel, open_log_mel
+
+if TYPE_CHECKING:
+    from albireo.models.hearing.whisper import WhisperTower
+    from albireo.sounds.features import LogMel
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,10 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     data = read_json(path) if path.is_file() else {}
     if not listens(data):
         return None
+    from albireo.models.hearing.whisper import open_whisper
+    from albireo.models.speech.whisper import listening
+    from albireo.sounds.features import open_log_mel
+
     _refuse(config, source)
     model = source.model_config
     tower, spectra = open_whisper(data, model.dtype, str(path)), open_log_mel(source.config_directory)

@@ -25,7 +25,6 @@ from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.sleeping import check_level, check_tags, give_back
-from albireo.api.sound_batch import SoundBatch
 from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
@@ -182,6 +181,8 @@ class LLM:
             return [record.output() for record in self._run(submissions, None, use_tqdm, "Transcribing")]
 
         given = sounds if isinstance(sounds, list) else [sounds]
+        from albireo.api.sound_batch import SoundBatch  # what reads sounds is imported when one comes
+
         batch = SoundBatch(self._admission, run)
         return batch.transcripts(given, params or TranscriptionParams(), sampling_params or SAMPLING)
 

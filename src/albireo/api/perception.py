@@ -1,8 +1,8 @@
 """The part of a model that reads pictures, or hears sounds, of prompts: whether there is one here, what it takes, and
 loading it.
 
-Called by load.py. Where there is none, a model is one of text, and a request with a picture or a sound is told why. Of
-models that write down one sound alone: hearing.py.
+Called by load.py. What prepares them is imported where a model reads them. Where there is none, a model is one of text,
+and a request with a picture or a sound is told why. Of models that write down one sound alone: hearing.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,6 @@ from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, visio
 from albireo.graph.program import Program
 from albireo.image_input import Tile
 from albireo.images.decode import has_pillow
-from albireo.images.processor import ImageProcessor, open_processor
-from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
 from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
 from albireo.models.layers import embedding_factor
@@ -50,8 +48,11 @@ from albireo.models.vision.tower import (
     tower_tensors,
 )
 from albireo.models.weights import weight_files
-from albireo.sounds.processor import SoundProcessor, open_sound_processor
-from albireo.videos.processor import VideoProcessor, open_video_processor, reads_videos
+
+if TYPE_CHECKING:
+    from albireo.images.prepared import ImageProcessor
+    from albireo.sounds.prepared import SoundProcessor
+    from albireo.videos.prepared import VideoProcessor
 
 F32 = NDArray[np.float32]
 
@@ -224,6 +225,8 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
         token = token_of_images(opened.config, where, source.model_config.vocab_size)
     both_ways = sees_images_both_ways(opened.config)
     parts = opened.directory, opened.tower, programs, axes, both_ways, token
+    from albireo.sounds.prepared import SoundProcessor
+
     processor = opened.processor
     if isinstance(processor, SoundProcessor):
         return Ear(*parts, processor)
@@ -271,6 +274,10 @@ def _open(source: Source) -> _Opened | str:
         return TEXT_ONLY
     if folder is None:
         return "this engine directory was built without the part that reads them; build it again"
+    from albireo.images.processor import open_processor
+    from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
+    from albireo.sounds.processor import open_sound_processor
+
     if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
         return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
     try:
@@ -285,6 +292,8 @@ def _open(source: Source) -> _Opened | str:
 
 def _open_videos(directory: Path, config: dict[str, Any]) -> VideoProcessor | str:
     """What prepares a model's videos, or why they are not read: pictures are all the same."""
+    from albireo.videos.processor import open_video_processor, reads_videos
+
     if not reads_videos(config):
         return "of this model pictures alone are read here"
     try:

@@ -6,8 +6,7 @@ Used by llm.py. Over bytes there is another, in progress.py.
 from __future__ import annotations
 
 from types import TracebackType
-
-from tqdm import tqdm
+from typing import Any
 
 from albireo.api.request_record import RequestRecord
 from albireo.api.terminal import is_terminal
@@ -18,7 +17,11 @@ class RequestBar:
 
     def __init__(self, total: int, wanted: bool, title: str) -> None:
         is_shown = wanted and total > 0 and is_terminal()
-        self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True) if is_shown else None
+        self._bar: Any = None
+        if is_shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True)
         self._num_in = self._num_out = 0
 
     def __enter__(self) -> RequestBar:

@@ -1,7 +1,8 @@
 """Pictures, sounds and videos of a command line -> parts of a message.
 
-Used by generate.py and chat.py. A file that is named here is one of whoever runs the command, so it is read whatever
---allowed-local-media-path says; URLs go through the engine's rules. Does not know models.
+Used by generate.py and chat.py. What reads files is imported where one is named. A file that is named here is one of
+whoever runs the command, so it is read whatever --allowed-local-media-path says; URLs go through the engine's rules.
+Does not know models.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from albireo.errors import InvalidParams
-from albireo.images.decode import decode_image
 from albireo.media.medium import PICTURE, SOUND, VIDEO, Medium
-from albireo.media.sources import read_local
-from albireo.sounds.decode import Sound, decoded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from albireo.sounds.decode import Sound
 
 Decoded = TypeVar("Decoded")
 _URL = re.compile(r"(https?|file|data):", re.IGNORECASE)
@@ -101,12 +101,16 @@ def open_picture(name: str) -> str | Image.Image:
 
     Raises: InvalidParams for a file that cannot be read, or holds no picture.
     """
+    from albireo.images.decode import decode_image
+
     data = _bytes(name, PICTURE)
     return name if data is None else _decoded(name, data, decode_image)
 
 
 def open_sound(name: str) -> str | Sound:
     """The sound in a file, decoded; a URL as it is. Raises: as open_picture()."""
+    from albireo.sounds.decode import decoded
+
     data = _bytes(name, SOUND)
     return name if data is None else _decoded(name, data, decoded)
 
@@ -121,6 +125,8 @@ def _bytes(name: str, medium: Medium) -> bytes | None:
     """What a file holds; None of a URL."""
     if _URL.match(name):
         return None
+    from albireo.media.sources import read_local
+
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # a home that there is not

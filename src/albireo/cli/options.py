@@ -16,7 +16,6 @@ import click
 
 from albireo.config import EngineConfig
 from albireo.params import SamplingParams
-from albireo.server.settings import ServerSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +83,8 @@ def engine_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
 def server_options(*, only: tuple[str, ...] | None = None) -> Callable[[F], F]:
     """A flag for each field of ServerSettings, or for those named; the command gets `server`, a dict of those that were
     set."""
+    from albireo.server.settings import ServerSettings  # of other commands nobody needs it
+
     names = [field.name for field in fields(ServerSettings) if only is None or field.name in only]
     return _options(ServerSettings, names, _help(ServerSettings), "server")
 

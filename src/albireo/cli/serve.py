@@ -77,12 +77,13 @@ def _serve(
     with needs_serve("serve"), uncollected():
         from albireo.replicas.place import local_places
         from albireo.server.run import serve
-        from albireo.server.several import check_several
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
     if others:
+        from albireo.server.several import check_several
+
         check_several(settings, engine)
         num_awake = min(settings.max_awake_models, 1 + len(others))
         if num_awake > 1:

@@ -15,20 +15,21 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import application
-from albireo.server.app_of_several import application as application_of_several
 from albireo.server.batches.runner import Batches
 from albireo.server.bounded_http import BoundedHttp
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
-from albireo.server.several import Models
 from albireo.server.streaming import break_stuck
+
+if TYPE_CHECKING:
+    from albireo.server.several import Models
 
 _LOG = logging.getLogger("albireo.server")
 
@@ -82,6 +83,9 @@ async def _serve(
         batches: Batches | None = None
         served: Serving | Models
         if others:
+            from albireo.server.app_of_several import application as application_of_several
+            from albireo.server.several import Models
+
             served = Models(settings, engine, others, places)
             app = application_of_several(served)
         else:

@@ -21,7 +21,7 @@ from structured.vocabularies import REAL, allowed_ids, compiler, constraint, fol
 def test_the_library_has_the_bytes_of_every_token_as_the_detokenizer_has_them(name: str) -> None:
     known = tokenizer(name)
     constraint(name, regex="a")
-    backend = compiler(name)._backends["llguidance"]  # which other tests go on with
+    backend = compiler(name)._backend("llguidance")  # which other tests go on with
     assert isinstance(backend, LLGuidance)
     read = backend._tokenizer
     assert read is not None

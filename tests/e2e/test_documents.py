@@ -23,15 +23,27 @@ def run(code: list[str]) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs_and_says_something(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 30
-    assert len(run([str(path)]).split()) > 5
+#: Runs files one after the other, and says after each how many words it said.
+ALL = """
+import contextlib, io, runpy, sys
+for path in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        runpy.run_path(path, run_name="__main__")
+    print(len(said.getvalue().split()))
+"""
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
-def test_a_block_of_the_readme_runs(block: str) -> None:
-    assert run(["-c", block])
+def test_examples_and_blocks_of_the_readme_run_and_say_something(tmp_path: Path) -> None:
+    """In one process: the imports are more than what they do."""
+    assert len(EXAMPLES) > 3 and len(BLOCKS) > 2
+    for path in EXAMPLES:
+        assert len(path.read_text().splitlines()) <= 30, path
+    blocks = [tmp_path / f"block_{i}.py" for i in range(len(BLOCKS))]
+    for path, block in zip(blocks, BLOCKS, strict=True):
+        path.write_text(block)
+    words = [int(line) for line in run(["-c", ALL, *map(str, [*EXAMPLES, *blocks])]).splitlines()]
+    assert len(words) == len(EXAMPLES) + len(BLOCKS)
+    assert min(words[: len(EXAMPLES)]) > 5 and min(words) > 0, words
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -14,7 +14,7 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from albireo.verify.run import verify
-from e2e.serving import Ask, Server, assert_same_answers
+from e2e.serving import Answer, Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
 from representatives import OF_WIRING, WITH_STATES
 from tiny_models import make_checkpoint
@@ -47,9 +47,13 @@ def directory(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("model"), TINY[model], seed=5, dtype="bfloat16")
 
 
+@pytest.fixture(scope="module")
+def alone(directory: Path) -> list[Answer]:
+    return Server.load(directory).alone(requests())
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory: Path) -> None:
-    alone = Server.load(directory).alone(requests())
+def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory: Path, alone: list[Answer]) -> None:
     answers, stats = Server.load(directory, **WAYS[way]).serve(requests(), stagger=1)
     assert_same_answers(answers, alone)
     assert way != "preempted" or preempted(stats, answers)

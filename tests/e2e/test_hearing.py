@@ -46,6 +46,15 @@ def chats_of(name: str) -> list[list[dict[str, Any]]]:
     return [*CHATS.values(), *(LONG if FAMILIES[name].longest > 1 else [])]
 
 
+def of(*names: str) -> pytest.MarkDecorator:
+    """A test of what families do in the same way: of these always, of the others where everything is asked for.
+
+    That answers are transformers' is asked of all."""
+    assert set(names) <= set(FAMILIES)
+    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
+    return pytest.mark.parametrize("folder", each, indirect=True)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return request.param, save(tmp_path_factory.mktemp(request.param), request.param)
@@ -63,6 +72,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
             np.testing.assert_allclose(found, values, atol=2e-4)
 
 
+@of("qwen2_audio", "voxtral")
 def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
     """Alone, beside others, in pieces, without blocks for all, and after the same sound was heard: the same bits."""
     name, path = folder
@@ -84,6 +94,7 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     assert answers(speculative_config={"method": "ngram", "prompt_lookup_min": 1}) == alone
 
 
+@of("qwen3_asr")
 def test_sounds_of_one_length_are_told_apart(folder: tuple[str, Path]) -> None:
     """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other."""
     _, path = folder
@@ -97,6 +108,7 @@ def test_sounds_of_one_length_are_told_apart(folder: tuple[str, Path]) -> None:
     assert num_cached[0] == 0 and num_cached[1] < 24 and num_cached[2] > len(found[0].prompt_token_ids) - 16
 
 
+@of("glmasr")
 def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
     name, path = folder
     mark, given = FAMILIES[name].mark, (sound(0.5, 7), RATE)
@@ -112,6 +124,7 @@ def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
         assert found[0].outputs[0].token_ids == found[1].outputs[0].token_ids
 
 
+@of("qwen2_audio", "voxtral")
 def test_what_cannot_be_heard_is_refused(folder: tuple[str, Path]) -> None:
     name, path = folder
     mark = FAMILIES[name].mark
@@ -148,6 +161,7 @@ def test_what_cannot_be_heard_is_refused(folder: tuple[str, Path]) -> None:
         assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
 
 
+@of("glmasr")
 def test_an_engine_directory_hears(folder: tuple[str, Path], tmp_path: Path) -> None:
     name, path = folder
     out, chats = tmp_path / "engine", chats_of(name)
@@ -248,7 +262,15 @@ def test_voxtral_with_the_tokenizer_that_it_was_published_with(tmp_path: Path) -
         assert found.duration == 2.2
 
 
-@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+@pytest.mark.parametrize(
+    ("folder", "scheme"),
+    [
+        pytest.param(name, scheme, marks=() if (i + j) % 2 else pytest.mark.thorough)
+        for i, name in enumerate(FAMILIES)
+        for j, scheme in enumerate(("int8", "fp8"))
+    ],
+    indirect=["folder"],
+)
 def test_in_8_bits(scheme: str, folder: tuple[str, Path], tmp_path: Path) -> None:
     """The tower's layers, too, where whole numbers are multiplied; from a directory that was built, the same bits."""
     name, path = folder

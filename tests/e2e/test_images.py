@@ -34,6 +34,15 @@ CHATS: dict[str, list[dict[str, Any]]] = {
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
 
 
+def of(*names: str) -> pytest.MarkDecorator:
+    """A test of what families do in the same way: of these always, of the others where everything is asked for.
+
+    That answers are transformers' is asked of all."""
+    assert set(names) <= set(FAMILIES)
+    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
+    return pytest.mark.parametrize("folder", each, indirect=True)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return request.param, save(tmp_path_factory.mktemp(request.param), request.param)
@@ -51,6 +60,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
             np.testing.assert_allclose(found, values, atol=2e-4)
 
 
+@of("idefics3", "gemma3", "gemma4, embeddings of layers", "lfm2_vl", "qwen3_5", "qwen3_vl")
 def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
     """Alone, beside others, in pieces, without blocks for all, and after the same picture was seen: the same bits."""
     _, path = folder
@@ -71,6 +81,7 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
 
 
+@of("gemma4", "lfm2_vl", "qwen2_vl")
 def test_pictures_of_one_size_are_told_apart(folder: tuple[str, Path], tmp_path: Path) -> None:
     """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other, be
     it in memory or in files."""
@@ -91,6 +102,7 @@ def test_pictures_of_one_size_are_told_apart(folder: tuple[str, Path], tmp_path:
     assert name in ("qwen3_5", "lfm2_vl") or all(output.num_cached_tokens for output in again)
 
 
+@of("idefics3", "internvl", "mistral3", "qwen2_5_vl")
 def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
     name, path = folder
     mark, image = FAMILIES[name].mark, picture(40, 40, 5)
@@ -110,6 +122,7 @@ def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
         assert arrays[0].outputs[0].token_ids == found[0].outputs[0].token_ids
 
 
+@of("gemma3", "llava", "mistral3")
 def test_what_users_type_is_no_place_for_a_picture(folder: tuple[str, Path]) -> None:
     name, path = folder
     mark = FAMILIES[name].mark
@@ -129,6 +142,7 @@ def test_what_users_type_is_no_place_for_a_picture(folder: tuple[str, Path]) -> 
             llm.chat(said(b"no picture"), GREEDY)
 
 
+@of("gemma4", "qwen3_vl_moe")
 def test_limits_are_kept(folder: tuple[str, Path]) -> None:
     _, path = folder
     pictures = [picture(40, 40), picture(30, 30)]
@@ -143,6 +157,7 @@ def test_limits_are_kept(folder: tuple[str, Path]) -> None:
         assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
 
 
+@of("gemma4, embeddings of layers", "idefics3", "mistral3", "qwen3_vl_moe", "internvl")
 def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: Path) -> None:
     _, path = folder
     out, chats = tmp_path / "engine", list(CHATS.values())
@@ -159,6 +174,7 @@ def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: 
         LLM(str(out), num_threads=1, verify_hashes=True)
 
 
+@of("idefics3", "internvl", "lfm2_vl")
 def test_others_go_on_between_the_tiles_of_a_picture(folder: tuple[str, Path]) -> None:
     """A step reads one tile, so an answer that is under way waits for no more than that."""
     _, path = folder
@@ -173,6 +189,7 @@ def test_others_go_on_between_the_tiles_of_a_picture(folder: tuple[str, Path]) -
 @pytest.mark.parametrize(
     "guess", [{"method": "ngram", "prompt_lookup_min": 1}, {"method": "draft_model", "quantization": "int8"}], ids=str
 )
+@of("gemma3", "gemma4, embeddings of layers", "qwen2_5_vl", "qwen3_5")
 def test_guesses_change_nothing(
     folder: tuple[str, Path], guess: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

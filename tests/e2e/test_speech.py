@@ -81,9 +81,10 @@ def test_tokens_and_logprobs_as_transformers(folder: Path, llm: LLM) -> None:
     assert len({tuple(output.outputs[0].token_ids) for output in outputs}) == 6, "all sounds are alike"
 
 
-def _alone(folder: Path, numbers: range, **settings: Any) -> list[list[int]]:
-    with LLM(str(folder), **{**SETTINGS, "enable_prefix_caching": False, **settings}) as own:
-        return [own.generate(asked(each), GREEDY, use_tqdm=False)[0].outputs[0].token_ids for each in numbers]
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> list[list[int]]:
+    with LLM(str(folder), **SETTINGS, enable_prefix_caching=False) as own:
+        return [own.generate(asked(each), GREEDY, use_tqdm=False)[0].outputs[0].token_ids for each in range(6)]
 
 
 @pytest.mark.parametrize(
@@ -101,9 +102,8 @@ def _alone(folder: Path, numbers: range, **settings: Any) -> list[list[int]]:
     ],
     ids=str,
 )
-def test_the_same_bits_however_it_runs(settings: dict[str, Any], folder: Path) -> None:
+def test_the_same_bits_however_it_runs(settings: dict[str, Any], folder: Path, alone: list[list[int]]) -> None:
     """In one batch, in pieces, preempted where blocks run out, and behind a hit."""
-    alone = _alone(folder, range(6))
     with LLM(str(folder), **{**SETTINGS, **settings}) as own:
         for _ in range(2):
             outputs = own.generate([asked(each) for each in range(6)], GREEDY, use_tqdm=False)
@@ -180,7 +180,7 @@ def test_written_as_transformers_would(language: str, task: Any, is_timed: bool,
     params = TranscriptionParams(language=language, task=task, timestamps=is_timed, temperatures=())
     prompt = [START, IDS[f"<|{language}|>"], IDS[f"<|{task}|>"], *([] if is_timed else [IDS["<|notimestamps|>"]])]
     model_tokenizer = llm.get_tokenizer()
-    for number in range(4):
+    for number in range(2):
         samples = sound(LENGTHS[number], number)
         tokens, _ = theirs(folder, samples, prompt, 64 - len(prompt), _processors(folder, len(prompt), is_timed))
         text = [token for token in tokens if token < END]

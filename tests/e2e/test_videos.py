@@ -98,6 +98,15 @@ def size(height: int, width: int, count: int, is_new: bool) -> tuple[int, int]:
     return tall, wide
 
 
+def of(*names: str) -> pytest.MarkDecorator:
+    """A test of what families do in the same way: of these always, of the others where everything is asked for.
+
+    That answers are transformers' is asked of all."""
+    assert set(names) <= set(FAMILIES)
+    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
+    return pytest.mark.parametrize("folder", each, indirect=True)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return request.param, save_model(tmp_path_factory.mktemp(request.param), request.param)
@@ -114,6 +123,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
             np.testing.assert_allclose(found, values, atol=2e-4)
 
 
+@of("qwen2_5_vl", "qwen3_5")
 def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
     """Alone, beside others, in pieces, without blocks for all, and after the same video was seen: the same bits."""
     _, path = folder
@@ -134,6 +144,7 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
 
 
+@of("qwen2_vl", "qwen3_vl")
 def test_videos_of_one_size_are_told_apart(folder: tuple[str, Path]) -> None:
     """Their prompts are the same tokens, so only what they are, and when, keeps the cache from taking one for the
     other."""

@@ -109,9 +109,13 @@ def more_asks(seed: int) -> list[Ask]:
     return found
 
 
-@pytest.mark.parametrize("right", [1.0, 0.7, 0.0])
 @pytest.mark.parametrize(
-    ("num_blocks", "num_host"), [(200, 0), (14, 0), (14, NUM_HOST)], ids=["room", "pressure", "swapping"]
+    ("right", "num_blocks", "num_host"),
+    [
+        pytest.param(right, *room, marks=pytest.mark.thorough if (i + j) % 3 == 2 else ())
+        for i, right in enumerate((1.0, 0.7, 0.0))
+        for j, room in enumerate(((200, 0), (14, 0), (14, NUM_HOST)))
+    ],
 )
 def test_tokens_are_those_of_a_device_that_waits_and_guesses_nothing(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch, right: float, num_blocks: int, num_host: int

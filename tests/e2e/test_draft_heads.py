@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from albireo.execution.runner import Runner
 from albireo.models import load_architecture
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
-from e2e.serving import Server, assert_same_answers
+from e2e.serving import Answer, Server, assert_same_answers
 from e2e.test_speculative import Eager, requests
 from engine.test_model_guesses import give_freely
 from tiny_heads import MTP, config_with_mtp, eagle3_head, eagle_head, gemma4_assistant, markov, mtp_weights
@@ -283,7 +284,7 @@ def test_an_assistant_of_gemma4_is_what_transformers_computes(window: int, tmp_p
     np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("way", ["one thread", "no prefix cache", "preempted", "int8"])
+@pytest.mark.parametrize("way", ["preempted", "int8"])
 def test_served_with_an_assistant(way: str, eager: None, tmp_path: Path) -> None:
     """It has no cache to catch up with, blocks of windows are let go meanwhile, and its table is its own."""
     config, settings = gemma4_config(sliding_window=9), dict(WAYS[way])
@@ -317,16 +318,39 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["mimo", "qwen3_5_text"])
-def test_served_as_without_drafts(kind: str, way: str, eager: None, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def plain_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str | None], tuple[Path, list[Answer]]]:
+    """(kind, "random" or "knowing", quantization) -> a model whose layers that guess are so, and what it answers."""
+
+    @functools.cache
+    def checkpoint(kind: str, name: str) -> Path:
+        config = config_with_mtp(kind)
+        weights = mtp_weights(config, 5)
+        weights = markov(weights, config) if name == "knowing" else weights
+        return make_checkpoint(tmp_path_factory.mktemp(name), config, dtype="bfloat16", weights=weights)
+
+    @functools.cache
+    def answers(kind: str, name: str, quantization: str | None) -> tuple[Path, list[Answer]]:
+        directory = checkpoint(kind, name)
+        server = Server.load(directory, enable_prefix_caching=False, quantization=quantization)
+        return directory, server.alone(requests())
+
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        pytest.param(kind, way, marks=() if way == "preempted" or (i + j) % 2 else pytest.mark.thorough)
+        for i, kind in enumerate(("mimo", "qwen3_5_text"))
+        for j, way in enumerate(WAYS)
+    ],
+)
+def test_served_as_without_drafts(kind: str, way: str, eager: None, plain_of: Callable[..., Any]) -> None:
     """By a layer that knows the model, whose drafts come true, and by a random one; with states and without."""
-    config = config_with_mtp(kind)
-    weights, settings = mtp_weights(config, 5), WAYS[way]
-    for name, each in (("random", weights), ("knowing", markov(weights, config))):
-        directory = make_checkpoint(tmp_path / name, config, dtype="bfloat16", weights=each)
-        same = {key: value for key, value in settings.items() if key == "quantization"}
-        plain = Server.load(directory, enable_prefix_caching=False, **same).alone(requests())
+    settings = WAYS[way]
+    for name in ("random", "knowing"):
+        directory, plain = plain_of(kind, name, settings.get("quantization"))
         asked = {"method": "mtp", "num_speculative_tokens": 4}
         got, stats = Server.load(directory, **settings, speculative_config=asked).serve(requests(), stagger=2)
         assert_same_answers(got, plain)
@@ -382,13 +406,12 @@ def test_a_head_takes_what_is_the_models_from_it(is_tied: bool, quantization: st
         assert memory.kv_bytes > plain.kv_bytes and memory.weight_bytes > plain.weight_bytes
 
 
-@pytest.mark.parametrize("settings", [{}, {"quantization": "int8"}])
-@pytest.mark.parametrize("kind", ["mimo", "qwen3_5_text"])
-def test_guesses_among_few_tokens(kind: str, settings: dict[str, Any], eager: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "settings"), [("mimo", {}), ("qwen3_5_text", {"quantization": "int8"})])
+def test_guesses_among_few_tokens(
+    kind: str, settings: dict[str, Any], eager: None, plain_of: Callable[..., Any]
+) -> None:
     """What was said gets a row; and logits of rows that were put there are the model's own of these tokens."""
-    config = config_with_mtp(kind)
-    directory = make_checkpoint(tmp_path, config, dtype="bfloat16", weights=markov(mtp_weights(config, 5), config))
-    plain = Server.load(directory, enable_prefix_caching=False, **settings).alone(requests())
+    directory, plain = plain_of(kind, "knowing", settings.get("quantization"))
     asked = {"method": "mtp", "draft_vocab_size": 60}
     server = Server.load(directory, speculative_config=asked, **settings)
     got, stats = server.serve(requests(), stagger=2)

@@ -115,13 +115,21 @@ class Server:
                 found[name] = found.get(name, 0.0) + float(value)
         return found
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+    def metrics_since(self, before: dict[str, float]) -> dict[str, float]:
+        """What metrics() has more than before; gauges should be nothing then as now."""
+        return {name: value - before.get(name, 0.0) for name, value in self.metrics().items()}
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM; stop() waits for what comes of it."""
         self.gate.open()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         for client in (self.http, *self._clients):
             client.close()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.ask_to_stop()
         try:
             return self.process.wait(_DEADLINE_S)
         finally:

@@ -32,6 +32,25 @@ def killable() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def pooled() -> Iterator[Server]:
+    """One that answers who has a key, embeds by the mean, and takes four inputs at most."""
+    options = ("--pooling-type", "mean", "--max-embedding-inputs", "4", "--api-key", "sesame")
+    made = Server(*options)
+    made.http.headers["authorization"] = "Bearer sesame"
+    yield made.wait_until_ready()
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def slow() -> Iterator[Server]:
+    """One that takes eight tokens a step, and has 64 blocks; as killable."""
+    options = ("--max-num-batched-tokens", "8", "--max-num-seqs", "8", "--num-gpu-blocks-override", "65")
+    made = Server(*options, is_poisoned=True).wait_until_ready()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
 def guarded() -> Iterator[Server]:
     """One that answers who has one of two keys."""
     made = Server("--api-key", "sesame", "--api-key", "other").wait_until_ready()
@@ -61,14 +80,22 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from with_tools(tmp_path_factory.mktemp("template"))
 
 
+@pytest.fixture(scope="session")
+def ending() -> Iterator[ExitStack]:
+    """Stops at the end what was told to stop before: a third of a second each, which no test waits for."""
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[..., Server]]:
+def start(ending: ExitStack) -> Iterator[Callable[..., Server]]:
     """start(*args): a server of one's own, ready to serve."""
     with ExitStack() as stack:
 
         def begin(*args: str, is_ready: bool = True, **kwargs: bool) -> Server:
             made = Server(*args, **kwargs)
-            stack.callback(made.stop)
+            ending.callback(made.stop)
+            stack.callback(made.ask_to_stop)
             return made.wait_until_ready() if is_ready else made
 
         yield begin

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,17 @@ def test_a_client_that_leaves_frees_its_blocks(start: Any, open_stream: Any) -> 
         wait_until_over(server, before, num + 2)
 
 
-def test_a_full_queue_is_a_429(start: Any, open_stream: Any) -> None:
-    server = start("--max-num-seqs", "1", "--max-num-queued-requests", "2", is_poisoned=True)
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Server]:
+    """One request at a time, and two that wait; the last test of it ends it."""
+    options = ("--max-num-seqs", "1", "--max-num-queued-requests", "2", "--request-timeout", "60")
+    made = Server(*options, is_poisoned=True).wait_until_ready()
+    yield made
+    made.stop()
+
+
+def test_a_full_queue_is_a_429(narrow: Server, open_stream: Any) -> None:
+    server = narrow
     waiting = [hold_one(server, open_stream)]
     waiting += [open_stream(server, {**LONG, "request_id": name}) for name in "ab"]
     wait_until_known(server, "a", "b")
@@ -83,28 +93,35 @@ def test_a_full_queue_is_a_429(start: Any, open_stream: Any) -> None:
     assert answer.choices[0].finish_reason == "length"
 
 
-def test_a_deadline(start: Any, open_stream: Any) -> None:
-    server = start("--max-num-seqs", "1", "--request-timeout", "60", is_poisoned=True)
+def test_a_deadline(narrow: Server, open_stream: Any) -> None:
+    server = narrow
     hold_one(server, open_stream)
     client = server.client(default_headers={"x-request-timeout": "0.02"})
     with pytest.raises(openai.InternalServerError, match=r"longer than 0\.02 s") as raised:
-        client.completions.create(model="story", prompt="Once", max_tokens=400, n=8)
+        client.completions.create(model="story", prompt="Once", max_tokens=400, n=2)
     assert raised.value.status_code == 504
     server.gate.open()
     bad = server.http.post("/v1/completions", json={"prompt": "a"}, headers={"x-request-timeout": "soon"})
     assert bad.status_code == 400
 
 
-def test_a_client_that_does_not_read_is_given_up(start: Any, open_stream: Any) -> None:
+def test_a_client_that_does_not_read_is_given_up_and_a_worker_ends_with_its_server(
+    start: Any, open_stream: Any
+) -> None:
     server = start("--reader-timeout", "0.3")
-    connection = open_stream(server, {**LONG, "n": 16, "logprobs": 20, "request_id": "stuck"})
-    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 16)
+    connection = open_stream(server, {**LONG, "n": 8, "logprobs": 20, "request_id": "stuck"})
+    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 8)
     wait_until(lambda: any('"status":200' in line and "cmpl-" in line for line in list(server.lines)))
     account = server.http.get("/v1/requests/cmpl-stuck/explain").json()
     assert account["waited_for_reader_s"] >= 0.25
     assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
     received = read(connection)
     assert received.startswith(b"HTTP/1.1 200") and b"[DONE]" not in received
+    # its engine process does not outlive it
+    (worker,) = server.workers()
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.wait_for_end()
+    wait_until(lambda: has_ended(worker))
 
 
 def read(connection: Any) -> bytes:
@@ -115,15 +132,16 @@ def read(connection: Any) -> bytes:
     return data
 
 
-def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
-    server = start("--max-num-seqs", "1", is_poisoned=True)
+def test_sigterm_lets_what_runs_finish(narrow: Server, open_stream: Any) -> None:
+    server = narrow
+    wait_until(lambda: server.http.get("/load").json() == {"server_load": 0}, server)
     server.gate.hold(20)
-    names = ("runs", "waits", "waits-too")
-    connections = [
-        open_stream(server, {**LONG, "max_tokens": 60, "request_id": name}, "connection: close") for name in names
-    ]
-    wait_until_known(server, *names)
-    wait_until(server.gate.is_holding, server)
+    connections = []
+    for name in ("runs", "waits", "waits-too"):
+        ask = {**LONG, "max_tokens": 60, "request_id": name}
+        connections.append(open_stream(server, ask, "connection: close"))
+        wait_until_known(server, name)
+        wait_until(server.gate.is_holding, server)  # the first runs, before the others take the seats of those who wait
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: server.http.get("/health").status_code == 503)
     refusal = server.http.post("/v1/completions", json=LONG)
@@ -136,17 +154,10 @@ def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
         assert data.count(b'"finish_reason":"length"') == 1 and b"data: [DONE]" in data
 
 
-def test_sigterm_waits_no_longer_than_told(start: Any, open_stream: Any) -> None:
-    server = start("--shutdown-timeout", "0.1", is_poisoned=True)
-    connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})  # hangs: see poisoned_worker.py
-    wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
-    server.process.send_signal(signal.SIGTERM)
-    assert server.wait_for_end() == 0
-    assert b"the server is shutting down" in read(connection)
-
-
-def test_health_answers_while_the_model_loads(start: Any) -> None:
-    server = start(is_ready=False, is_poisoned=True, is_loading_held=True)
+def test_health_answers_while_the_model_loads_and_sigterm_waits_no_longer_than_told(
+    start: Any, open_stream: Any
+) -> None:
+    server = start("--shutdown-timeout", "0.1", is_ready=False, is_poisoned=True, is_loading_held=True)
     seen = [server.http.get("/health") for _ in range(3)]
     assert all(each.status_code == 503 and each.json()["status"] == "loading" for each in seen)
     early = server.http.post("/v1/completions", json={"prompt": "Once"})
@@ -156,6 +167,11 @@ def test_health_answers_while_the_model_loads(start: Any) -> None:
     assert server.http.post("/v1/completions", json={"prompt": "Once"}).status_code == 200
     progress = [each.json()["progress"] for each in seen[:-1]]
     assert progress == sorted(progress) and 0 <= progress[0] <= progress[-1] <= 1
+    connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})  # hangs: see poisoned_worker.py
+    wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_for_end() == 0
+    assert b"the server is shutting down" in read(connection)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:
@@ -193,14 +209,6 @@ def test_an_engine_that_does_not_come_back_ends_the_server(start: Any, open_stre
     assert server.wait_for_end() == 1
     assert b'"error"' in read(connection)
     assert any(line.startswith("error: the engine process ended again and again") for line in server.lines)
-
-
-def test_a_worker_does_not_outlive_its_server(start: Any) -> None:
-    server = start()
-    (worker,) = server.workers()
-    os.kill(server.process.pid, signal.SIGKILL)
-    server.wait_for_end()
-    wait_until(lambda: has_ended(worker))
 
 
 def test_the_api_process_has_no_weights_and_no_native_code(server: Server) -> None:

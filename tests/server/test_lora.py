@@ -174,8 +174,13 @@ def test_one_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_who_is_not_known_loads_nothing_from_afar(start: Callable[..., Server], adapters: list[Path]) -> None:
-    server = start(*FLAGS, "--host", "0.0.0.0")
+def test_an_open_address_is_warned_about_and_who_is_not_known_loads_nothing_from_afar(
+    start: Callable[..., Server], adapters: list[Path]
+) -> None:
+    server = start(*FLAGS, "--host", "0.0.0.0", is_ready=False)
+    server.wait_for("warning: 0.0.0.0 can be reached from other machines, and no --api-key is set")
+    server.http.base_url = server.url.replace("0.0.0.0", "127.0.0.1")
+    server.wait_until_ready()
     answer = post(server, "/v1/load_lora_adapter", lora_name="x", lora_path=str(adapters[0]))
     assert answer.status_code == 403 and "--api-key" in answer.json()["error"]["message"]
 

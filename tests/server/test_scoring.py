@@ -168,24 +168,22 @@ def test_large_answers_are_those_of_small_ones(server: Server, llm: LLM) -> None
     assert [data["score"] for data in got["data"]] == wanted(llm, QUERY, texts) * 8
 
 
-def test_limits_keys_counts_and_accounts(start: Any) -> None:
-    server = start("--pooling-type", "mean", "--max-embedding-inputs", "4", "--api-key", "sesame")
-    assert server.http.post("/rerank", json=RERANK).status_code == 401
-    server.http.headers.update({"authorization": "Bearer sesame"})
+def test_limits_keys_counts_and_accounts(pooled: Server, llm: LLM) -> None:
+    server, before = pooled, pooled.metrics()
+    assert server.http.post("/rerank", json=RERANK, headers={"authorization": ""}).status_code == 401
     assert server.http.post("/rerank", json=RERANK).status_code == 400
     got = server.http.post("/rerank", json={**RERANK, "documents": TEXTS[:4]}).json()
-    with LLM(num_threads=1) as llm:
-        found = wanted(llm, QUERY, TEXTS[:4], pooling_type="mean")
+    found = wanted(llm, QUERY, TEXTS[:4], pooling_type="mean")
     assert [each["relevance_score"] for each in got["results"]] == sorted(found, reverse=True)
-    metrics = server.metrics()
+    metrics = server.metrics_since(before)
     assert metrics["vllm:request_success_total"] == 4, "texts, each once"
     assert metrics["vllm:prompt_tokens_total"] == got["usage"]["prompt_tokens"]
     account = server.http.get(f"/v1/requests/{got['id']}/explain").json()
     assert account["path"] == "/rerank" and len(account["prompts"]) == 4
 
 
-def test_nobody_notices_that_the_engine_was_killed(start: Any, llm: LLM) -> None:
-    server = start("--max-num-batched-tokens", "8", is_poisoned=True)
+def test_nobody_notices_that_the_engine_was_killed(slow: Server, llm: LLM) -> None:
+    server = slow
     server.gate.hold(3)
     with ThreadPoolExecutor(1) as asking:
         answer = asking.submit(server.http.post, "/score", json={"text_1": QUERY, "text_2": TEXTS})

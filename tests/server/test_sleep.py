@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from server_process import has_ended, wait_until
+import pytest
+
+from server_process import Server, has_ended, wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
 
 
-def test_it_sleeps_when_told_to_and_wakes_for_a_request(start: Any, open_stream: Any) -> None:
-    server = start(is_poisoned=True)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """One that keeps prefixes in files, and where."""
+    folder = tmp_path_factory.mktemp("kept")
+    made = Server("--prefix-cache-dir", str(folder), is_poisoned=True).wait_until_ready()
+    yield made, folder
+    made.stop()
+
+
+def test_it_sleeps_when_told_to_and_wakes_for_a_request(kept: tuple[Server, Path], open_stream: Any) -> None:
+    server, _ = kept
     http = server.http
     first = http.post("/v1/completions", json=ASK).json()
     server.gate.hold(1)
@@ -56,8 +68,8 @@ def test_it_sleeps_by_itself_and_what_is_kept_in_files_is_there_when_it_wakes(st
     assert len(told) >= 2 and told[0]["rest_s"] == 0.2
 
 
-def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(start: Any, tmp_path: Path) -> None:
-    server = start("--prefix-cache-dir", str(tmp_path / "kept"))
+def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(kept: tuple[Server, Path]) -> None:
+    server, folder = kept
     http = server.http
 
     def cached() -> int:
@@ -66,10 +78,11 @@ def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(start
         return found
 
     def num_files() -> int:
-        return len(list((tmp_path / "kept").rglob("*.block")))
+        return len(list(folder.rglob("*.block")))
 
+    before = num_files()
     assert (cached(), cached()) == (0, 96)
-    wait_until(lambda: num_files() == 6, server)
+    wait_until(lambda: num_files() == before + 6, server)
     hits = server.metrics()["vllm:prefix_cache_hits_total"]
     assert http.post("/reset_prefix_cache").status_code == 200
     assert cached() == 96 and server.metrics()["vllm:prefix_cache_hits_total"] == hits + 96, "from the files"

@@ -19,19 +19,18 @@ from albireo.server.app import routes
 from albireo.server.endpoints.page import ASSETS
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
-from server_process import wait_until
+from server_process import Server, wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a secret time", "max_tokens": 40, "ignore_eos": True}
 MESSAGES = [{"role": "user", "content": "Once"}]
 
 
-def test_metrics_count_exactly(start: Any) -> None:
-    server = start()
-    assert server.metrics()["vllm:generation_tokens_total"] == 0
+def test_metrics_count_exactly(server: Server) -> None:
+    before = server.metrics()
     for _ in range(3):
         got = server.http.post("/v1/completions", json={**ASK, "n": 2}).json()
     num_prompt = got["usage"]["prompt_tokens"]
-    found = server.metrics()
+    found = server.metrics_since(before)
     assert found["vllm:prompt_tokens_total"] == 3 * num_prompt
     assert found["vllm:generation_tokens_total"] == 240
     assert found["vllm:request_success_total"] == 6
@@ -221,8 +220,8 @@ def test_https(start: Any, tmp_path: Path) -> None:
     assert server.http.post("/v1/completions", json=ASK).status_code == 200
 
 
-def test_the_load_is_requests_that_are_not_over(start: Any, open_stream: Any) -> None:
-    server = start(is_poisoned=True)
+def test_the_load_is_requests_that_are_not_over(killable: Server, open_stream: Any) -> None:
+    server = killable
     assert server.http.get("/load").json() == {"server_load": 0}
     server.gate.hold(1)
     for _ in range(3):
@@ -232,8 +231,8 @@ def test_the_load_is_requests_that_are_not_over(start: Any, open_stream: Any) ->
     wait_until(lambda: server.http.get("/load").json() == {"server_load": 0}, server)
 
 
-def test_the_id_is_that_of_the_header_unless_it_is_in_use(start: Any, open_stream: Any) -> None:
-    server = start(is_poisoned=True)
+def test_the_id_is_that_of_the_header_unless_it_is_in_use(killable: Server, open_stream: Any) -> None:
+    server = killable
 
     def asked(header: str, **fields: Any) -> str:
         got = server.http.post("/v1/completions", json={**ASK, **fields}, headers={"x-request-id": header})

@@ -13,7 +13,7 @@ import openai
 
 from server_process import Server, wait_until
 
-NUM_STREAMS, NUM_KILLS = 16, 12
+NUM_STREAMS, NUM_KILLS = 16, 7
 
 
 def asks() -> list[dict[str, Any]]:

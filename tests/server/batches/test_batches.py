@@ -233,8 +233,9 @@ def test_kill_9_and_a_torn_line(tmp_path: Path) -> None:
     bodies = asks(24, max_tokens=60, ignore_eos=True)
     server = Server("--batch-dir", str(tmp_path), "--batch-max-inflight", "1").wait_until_ready()
     try:
-        batch = run(server.client(), lines(bodies))
-        wait_until(lambda: server.client().batches.retrieve(batch.id).request_counts.completed >= 3)
+        client = server.client()
+        batch = run(client, lines(bodies))
+        wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed >= 3)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     finally:

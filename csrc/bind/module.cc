@@ -410,12 +410,14 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
 void run_group(Group& group, const Ints& token_ids, const Ints& positions, const Ints& slots, const Ints& query_start,
                const Ints& context_len, const Ints& block_table, const Ints& logit_rows, const Ints& top_rows,
                const Ints& top_counts, const std::vector<TopIds>& top_ids, const std::vector<TopValues>& top_values,
-               const std::optional<Ints>& state_slots, const std::optional<Ints>& snapshot_slots,
-               const std::optional<Ints>& snapshot_rows) {
+               const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots,
+               const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    group.max_top_rows());
   if ((int64_t)top_ids.size() != group.size() || (int64_t)top_values.size() != group.size())
     throw std::invalid_argument("room for the best logits is needed for each rank");
+  check_adapters(group.first(), adapter_slots, s.T);
+  if (adapter_slots) s.adapter_slots = adapter_slots->data();
   keep(group.first(), s, state_slots, snapshot_slots, snapshot_rows);
   std::vector<int32_t*> ids;
   std::vector<float*> values;
@@ -513,5 +515,6 @@ NB_MODULE(_native, m) {
       .def(nb::init<std::vector<std::shared_ptr<Program>>>(), "ranks"_a)
       .def("run", &run_group, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
-           "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(), "snapshot_rows"_a = nb::none());
+           "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
+           "snapshot_rows"_a = nb::none());
 }

@@ -14,6 +14,8 @@ Group::Group(std::vector<std::shared_ptr<Program>> ranks) : ranks_(std::move(ran
       throw std::invalid_argument("ranks of a group must make the same calls");
     if (rank->state_slots() != first().state_slots())
       throw std::invalid_argument("ranks of a group must keep states of as many sequences");
+    if (rank->adapter_slots() != first().adapter_slots())
+      throw std::invalid_argument("ranks of a group must have slots for as many adapters");
     for (int64_t i = 0; i < rank->threads(); i++) threads_.emplace_back(rank.get(), i);
     all.push_back(rank.get());
   }

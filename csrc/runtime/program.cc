@@ -3,6 +3,7 @@
 #include "albireo/adapter.h"
 #include "kernels/embed/embed.h"
 #include "kernels/given/given.h"
+#include "kernels/linear/linear.h"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/rope/rope.h"
 
@@ -46,6 +47,8 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   top_k_ = std::max(top_k_, args.top_k);
   kv_groups_ = std::max(kv_groups_, args.kv_group + 1);
   if (args.adapters) adapter_slots_ = args.adapters->slots;
+  if (args.adapters && family == &kLinear && std::max<int64_t>(1, args.chunks) != args.adapters->leaves)
+    throw std::invalid_argument("adapters of a linear have as many leaves as it has chunks");
   if (args.state_slots > 0 && state_slots_ > 0 && args.state_slots != state_slots_)
     throw std::invalid_argument("calls of a program disagree about how many slots for states there are");
   state_slots_ = std::max(state_slots_, args.state_slots);

@@ -97,8 +97,8 @@ class EngineConfig:
             the prompt and output; draft_model: by a smaller model, or this one in fewer bits; mtp, eagle, eagle3: by a
             head that reads its hidden states), num_speculative_tokens,
             prompt_lookup_max, prompt_lookup_min, model, quantization; None: one token a step.
-        enable_lora: run requests with adapters of low rank (LoRA), others beside them. Not on several ranks or
-            engines yet.
+        enable_lora: run requests with adapters of low rank (LoRA), others beside them. Not on several engines
+            yet, nor on several GPUs.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
         max_lora_rank: largest rank of an adapter; slots have room for it.
         limit_mm_per_prompt: most images, sounds and videos of one prompt, as {"image": 4, "video": 1} or its text in
@@ -314,11 +314,6 @@ def _check_lora(config: EngineConfig) -> None:
     _at_least("max_lora_rank", config.max_lora_rank, 1, MAX_LORA_RANK)
     if not config.enable_lora:
         return
-    if config.tp_invariant or config.tensor_parallel_size not in (None, 1):
-        raise ConfigError(
-            f"enable_lora: adapters run on one rank, not on tensor_parallel_size={config.tensor_parallel_size} or with "
-            "tp_invariant; leave these out, or merge the adapter into the weights"
-        )
     if config.data_parallel_size > 1:
         raise ConfigError(
             f"enable_lora: one engine has adapters, not data_parallel_size={config.data_parallel_size} of them; leave "

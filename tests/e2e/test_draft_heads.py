@@ -28,6 +28,7 @@ from albireo.execution.runner import Runner
 from albireo.models import load_architecture
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
+from compiler.ranks import WIDE, wide_config
 from e2e.serving import Answer, Server, assert_same_answers
 from e2e.test_speculative import Eager, requests
 from engine.test_model_guesses import give_freely
@@ -358,6 +359,30 @@ def test_served_as_without_drafts(kind: str, way: str, eager: None, plain_of: Ca
         assert (name == "knowing") == (stats.num_accepted_tokens > 0.8 * stats.num_draft_tokens > 0)
 
 
+def test_ranks_are_guessed_for_as_one_is(eager: None, tmp_path: Path) -> None:
+    """By the checkpoint's layer, whole with the model's head; by EAGLE's, of three hidden states, for a directory."""
+    config = config_with_mtp("mimo") | {key: WIDE[key] for key in ("hidden_size", "head_dim", "intermediate_size")}
+    config |= {"num_attention_heads": 8, "num_key_value_heads": 4}
+    weights = mtp_weights(config, 5)
+    directory = make_checkpoint(tmp_path / "model", config, dtype="bfloat16", weights=markov(weights, config))
+    plain = Server.load(directory, tp_invariant=True, enable_prefix_caching=False).alone(requests())
+    asked = {"method": "mtp", "num_speculative_tokens": 4}
+    for size, ranks in ((1, {"tp_invariant": True}), (4, {"tensor_parallel_size": 4, "num_threads": 4})):
+        got, stats = Server.load(directory, **ranks, speculative_config=asked).serve(requests(), stagger=2)
+        assert_same_answers(got, plain)
+        assert stats.num_accepted_tokens > 0.8 * stats.num_draft_tokens > 0, size
+    deep = make_checkpoint(tmp_path / "deep", wide_config("llama", num_hidden_layers=7), seed=5, dtype="bfloat16")
+    head, _ = eagle3_head(tmp_path / "head", wide_config("llama", num_hidden_layers=7), 3, draft_vocab_size=60)
+    plain = Server.load(deep, tp_invariant=True).alone(requests()[:6])
+    build(deep, tmp_path / "built", BuildConfig(tensor_parallel_size=2))
+    asked = {"method": "eagle3", "model": str(head)}
+    got, stats = Server.load(tmp_path / "built", num_threads=2, speculative_config=asked).serve(
+        requests()[:6], stagger=2
+    )
+    assert_same_answers(got, plain)
+    assert stats.num_draft_tokens > 0
+
+
 def test_eagle_heads_serve_any_model(eager: None, tmp_path: Path) -> None:
     """Of block groups, with a head that has ids of its own; and of an engine directory."""
     config = dict(load_architecture("gpt_oss").tiny) | {"num_hidden_layers": 7}
@@ -467,6 +492,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     bad, _ = eagle3_head(tmp_path / "bad", llama, 3, draft_vocab_size=40, eagle_aux_hidden_state_layer_ids=[1, 2, 9])
     helping, _ = gemma4_assistant(tmp_path / "helping", gemma4_config(), 1)
     other = make_checkpoint(tmp_path / "other", gemma4_config(num_key_value_heads=4))
+    fitting, _ = gemma4_assistant(tmp_path / "fitting", gemma4_config(num_key_value_heads=4), 1)
     build(without, tmp_path / "built")
     none, empty = tmp_path / "none", tmp_path / "empty"
     empty.mkdir()
@@ -524,8 +550,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for directory, asked, kind, message in cases:
         with pytest.raises(kind, match=message):
             Server.load(directory, speculative_config=asked)
-    with pytest.raises(ConfigError, match="a head that drafts runs on one rank, not beside 2"):
-        Server.load(plain, speculative_config={"method": "mtp"}, tensor_parallel_size=2)
+    with pytest.raises(ConfigError, match="reads the model's KV cache, of which each of 2 ranks has a part"):
+        Server.load(other, speculative_config={"method": "mtp", "model": str(fitting)}, tensor_parallel_size=2)
 
 
 def assert_near(got: tuple[F32, F32], wanted: tuple[Any, Any]) -> None:

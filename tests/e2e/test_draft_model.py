@@ -57,6 +57,17 @@ def test_served_as_without_drafts(way: str, checkpoint: Path, plain: list[Answer
     assert stats.num_accepted_tokens > 0.6 * stats.num_draft_tokens > 0
 
 
+@pytest.mark.parametrize("size", [2, 8])
+def test_ranks_are_guessed_for_as_one_is(size: int, checkpoint: Path) -> None:
+    """The draft model is whole, and on all threads; what it guesses for adds in the order of ranks."""
+    wanted = Server.load(checkpoint, tp_invariant=True, enable_prefix_caching=False).alone(requests())
+    settings: dict[str, Any] = {"num_gpu_blocks_override": 14, "block_size": 8, "max_num_batched_tokens": 40}
+    ranks = {"tensor_parallel_size": size, "num_threads": size}
+    got, stats = Server.load(checkpoint, **settings, **ranks, speculative_config=ITSELF).serve(requests(), stagger=2)
+    assert_same_answers(got, wanted)
+    assert stats.num_preemptions > 0 and stats.num_accepted_tokens > 0.6 * stats.num_draft_tokens > 0
+
+
 def test_another_model_guesses(checkpoint: Path, plain: list[Answer], tmp_path: Path) -> None:
     """A small one of another kind, whose context is shorter, and which knows nothing."""
     tiny = load_architecture("llama").tiny | {"vocab_size": WIDE["vocab_size"], "max_position_embeddings": 48}
@@ -124,9 +135,15 @@ def test_what_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     states = make_checkpoint(tmp_path / "states", load_architecture("lfm2").tiny | {"vocab_size": 90}, dtype="bfloat16")
     mistral = load_architecture("mistral").tiny | {"sliding_window": 24}
     windows = make_checkpoint(tmp_path / "windows", mistral)
+    build_of_ranks = tmp_path / "ranks"
+    build(checkpoint, build_of_ranks, BuildConfig(tensor_parallel_size=2))
     cases: list[tuple[Path, dict[str, Any], str]] = [
         (checkpoint, {"speculative_config": {"model": str(states)}}, "that keeps states cannot go back .* and lfm2"),
-        (checkpoint, {"speculative_config": ITSELF, "tensor_parallel_size": 2}, "runs on one rank, not beside 2"),
+        (
+            checkpoint,
+            {"speculative_config": {"model": str(build_of_ranks)}},
+            "a draft model runs whole, and .* is built for 2 ranks; name its checkpoint",
+        ),
         (
             checkpoint,
             {"speculative_config": {"model": str(tmp_path / "none")}},

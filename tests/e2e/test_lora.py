@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from albireo import LLM, EngineConfig, LoRARequest, PoolingParams, SamplingParams
 from albireo.api.build import build
+from albireo.api.cuda_device import AbsentGpu
+from albireo.api.load import plan
+from albireo.api.source import open_source
 from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, InvalidParams, OutOfMemory
 from albireo.models import load_architecture
+from compiler.ranks import wide_config
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from representatives import LATENT, REPRESENTATIVES
 from tiny_adapters import make_adapter
@@ -44,6 +48,8 @@ WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - {"phi3"} - s
 CONFIGS = {name: {**load_architecture(name).tiny} for name in (*WHOLE, "qwen2", "qwen3")} | {"llama wide": WIDE}
 CONFIGS |= {name: tiny_of(name) for name in VARIANTS if name not in MIXED}
 SERVED = [*WHOLE, "llama wide"]
+#: Of several ranks: KV heads that some share; and what weights in few bits can be cut of.
+CONFIGS |= {"ranks": wide_config("llama"), "ranks, few bits": wide_config("qwen3", intermediate_size=256)}
 #: Everything of one rank; attention alone; ranks and scales of their own.
 ADAPTERS: tuple[dict[str, Any], ...] = (
     {"rank": 4},
@@ -124,13 +130,17 @@ def test_what_peft_saves_is_read(made: Callable[[str, str], tuple[Path, list[Pat
 
 
 @pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
-@pytest.mark.parametrize("config", [*SERVED, *(set(VARIANTS) - set(MIXED))])
+@pytest.mark.parametrize("config", [*SERVED, *(set(VARIANTS) - set(MIXED)), "ranks"])
 def test_logits_and_tokens_are_those_of_merged_weights(
     config: str, made: Callable[[str, str], tuple[Path, list[Path]]]
 ) -> None:
     """Of all adapters in one model, of the one that changes every matrix in the others."""
     directory, adapters = made(config, "float32")
-    server, numbers = serving(directory, adapters if config == "llama wide" else adapters[:1])
+    server, numbers = serving(
+        directory,
+        adapters if config == "llama wide" else adapters[:1],
+        **({"tensor_parallel_size": 2, "num_threads": 2} if "ranks" in config else {}),
+    )
     for adapter, number in zip(adapters, numbers, strict=False):
         answers, _ = server.serve([Ask(prompt, GREEDY, number) for prompt in prompts()])
         sequences = [[*prompt, *a.tokens[0]] for prompt, a in zip(prompts(), answers, strict=True)]
@@ -245,6 +255,25 @@ def test_served_as_if_alone(
     got, stats = server.serve(asks(numbers, params), how.waves, how.stagger)
     assert how.check(stats, got), f"{scenario} did not come about: {stats}"
     assert_same_answers(got, wanted)
+
+
+@pytest.mark.parametrize(("config", "quantization"), [("ranks", None), ("ranks, few bits", "int8")])
+def test_ranks_compute_what_one_does(
+    config: str, quantization: str | None, made: Callable[[str, str], tuple[Path, list[Path]]]
+) -> None:
+    """With adapters and without, while slots change hands; without one as ranks that know none."""
+    directory, adapters = made(config, "bfloat16")
+    few = {"quantization": quantization}
+    lone, numbers = serving(directory, adapters, tp_invariant=True, **few, **NO_CACHE)
+    asked = asks(numbers, GREEDY.clone(prompt_logprobs=None))[4:16]
+    wanted = lone.alone(asked)
+    plain = Server.load(directory, tensor_parallel_size=2, num_threads=2, **few)
+    without = [each for each in asked if each.adapter is None]
+    assert_same_answers(plain.serve(without)[0], [a for a, each in zip(wanted, asked, strict=True) if each in without])
+    for size in (2, 8) if quantization is None else (4,):
+        how = {"tensor_parallel_size": size, "num_threads": size, "max_loras": 2}
+        server, _ = serving(directory, adapters, **how, **few)
+        assert_same_answers(server.serve(asked, 1, 2)[0], wanted)
 
 
 def test_guesses_are_verified_with_the_adapter_that_they_are_for(
@@ -371,9 +400,13 @@ def test_what_cannot_be_is_refused(made: Callable[[str, str], tuple[Path, list[P
     request = LoRARequest("a", 1, str(adapters[0]))
     with llm(directory, enable_lora=False) as model, pytest.raises(InvalidParams, match="enable_lora=True"):
         texts(model, request)
-    for setting in ({"data_parallel_size": 2}, {"tensor_parallel_size": 2}, {"tp_invariant": True}):
-        with pytest.raises(ConfigError, match="enable_lora"):
-            EngineConfig(enable_lora=True, **setting)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="enable_lora"):
+        EngineConfig(enable_lora=True, data_parallel_size=2)
+    wide = made("ranks", "float32")[0]
+    config = EngineConfig(model=str(wide), enable_lora=True, tensor_parallel_size=2, device="cuda")
+    source = open_source(wide, config)
+    with pytest.raises(ConfigError, match="on GPUs adapters run on one, not yet on 2"):
+        plan(source.adopt(config), source, AbsentGpu())
     with pytest.raises(OutOfMemory, match=r"1024 adapters of rank 4096 .*max_loras or max_lora_rank"):
         llm(directory, max_loras=1024, max_lora_rank=4096, memory_utilization=0.2)
     with llm(directory) as model, pytest.raises(InvalidParams, match="lora_int_id=0"):

@@ -7,7 +7,9 @@ int64_t items(const Args& a, const Step& s) {
   if (!a.adapters) return 0;
   return ceil_div(count_rows(s, a.rows), kAdapterRows) * adapter_parts(*a.adapters);
 }
-int64_t scratch_bytes(const Args& a) { return a.adapters ? kAdapterRows * a_stride(*a.adapters) * 4 : 0; }
+int64_t scratch_bytes(const Args& a) {
+  return a.adapters ? kAdapterRows * a.adapters->leaves * a_stride(*a.adapters) * 4 : 0;
+}
 
 constexpr Variant kVariants[] = {ALBIREO_AT_EVERY_LEVEL(adapter)};
 }  // namespace

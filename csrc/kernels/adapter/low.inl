@@ -60,13 +60,14 @@ ALBIREO_INLINE void fetch_low(const Args& a, const Step& s, int64_t m, int64_t r
   }
 }
 
-// Rows m .. m + rows of one panel, in c, ldc floats apart.
-ALBIREO_INLINE void add_low(const Args& a, const Step& s, int64_t m, int64_t rows, int64_t panel, float* c,
-                            int64_t ldc) {
+// Rows m .. m + rows of one panel, in c, ldc floats apart. leaf: of which c is the sum.
+ALBIREO_INLINE void add_low(const Args& a, const Step& s, int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc,
+                            int64_t leaf = 0) {
   const Adapters& d = *a.adapters;
   for (int64_t i = 0; i < rows; i++) {
     const int64_t slot = slot_of_row(a, s, m + i);
-    if (slot >= 0) add_low_row(d, slot, panel, a.low + (m + i) * a.low_stride, c + i * ldc);
+    const float* low = a.low + (m + i) * a.low_stride + leaf * d.targets * d.max_rank;
+    if (slot >= 0) add_low_row(d, slot, panel, low, c + i * ldc);
   }
 }
 

@@ -92,9 +92,15 @@ inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int6
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       if (a.adapters) fetch_low(a, step, m, rows, panel);
-      if (a.chunks > 1) tree_product(*weight, m, rows, panel, a.chunks, c);
-      else weight->product(m, rows, panel, c, kPanel);
-      if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);
+      const auto add_adapters = [&](int64_t leaf, float* sums) {
+        if (a.adapters) add_low(a, step, m, rows, panel, sums, kPanel, leaf);
+      };
+      if (a.chunks > 1) {
+        tree_product(*weight, m, rows, panel, a.chunks, c, add_adapters);
+      } else {
+        weight->product(m, rows, panel, c, kPanel);
+        add_adapters(0, c);
+      }
       if (is_gated(a.act)) finish_gate_up(a, c, m, rows, panel);
       else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
       else if (a.act == 4) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu_tanh(v); });

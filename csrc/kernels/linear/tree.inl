@@ -7,12 +7,14 @@ namespace {
 
 // x times a panel, summed as a binary tree over equal parts of K: a sum is formed when both its halves are there, so
 // that few wait. Tiles of C lie kMostChunk * kPanel apart; the result is in the first. Weights in few bits are never
-// cut among ranks, the compiler refuses it: they have no parts.
-inline void tree_product(Panels& weight, int64_t m, int64_t rows, int64_t panel, int64_t chunks, float* c) {
+// cut among ranks, the compiler refuses it: they have no parts. with: told of the sum of each part, before it is added.
+template <class With>
+inline void tree_product(Panels& weight, int64_t m, int64_t rows, int64_t panel, int64_t chunks, float* c, With with) {
   const int64_t count = weight.steps() / chunks;
   float* next = c;
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     weight.part(m, rows, panel, chunk * count, count, next, kPanel);
+    with(chunk, next);
     next += kMostChunk * kPanel;
     for (int64_t done = chunk + 1; done % 2 == 0; done /= 2) {
       next -= kMostChunk * kPanel;

@@ -61,7 +61,7 @@ def compile_all(
             source.check(program, rank)
         if head is not None:
             graph = tapped(copy_graph(graph), head, source.model_config)
-            programs = (compile_program(graph, config, model_len, None, device.catalog()),)
+            programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         if source.model_config.pooling is not None:
             _refuse_without_text(config, source, device, graph)
         if programs[0].states:
@@ -69,17 +69,19 @@ def compile_all(
         adapter_bytes = 0
         if config.enable_lora:
             kind = source.model_config.model_type
-            if len(programs) > 1:
+            if device.name != "cpu" and source.parts[0] is not None:
                 raise ConfigError(
-                    f"enable_lora: adapters run on one rank, {source.directory} on {len(programs)}; leave it out"
+                    f"enable_lora: on GPUs adapters run on one, not yet on {len(programs)} or with tp_invariant; leave "
+                    "these out, or merge the adapter into the weights"
                 )
             if kind in REARRANGED:
                 raise ConfigError(
                     f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
                     "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
                 )
-            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device)
-            programs = (program,)
+            each = zip(programs, source.parts, strict=True)
+            rooms = [with_adapter_room(program, graph, config, model_len, device, part) for program, part in each]
+            programs, adapter_bytes = tuple(program for program, _ in rooms), sum(size for _, size in rooms)
     windows = programs[0].kv.windows
     drafter: Drafter | None = plan_drafter(
         config, source, windows, model_len, device, may_lack_weights=may_lack_weights

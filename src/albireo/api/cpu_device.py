@@ -15,7 +15,7 @@ from albireo.api.memory import MemoryPlan, machine_bytes
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping
 from albireo.backends.backend import ExplainedCatalog
-from albireo.backends.cpu.adapters import CpuAdapters, slot_bytes
+from albireo.backends.cpu.adapters import CpuAdapters, RankAdapters, slot_bytes
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.model import CpuModel
@@ -77,15 +77,18 @@ class CpuDevice:
             if beside is not None:
                 beside(model, memory.num_blocks)
             return model, memory
-        assert beside is None, "nothing guesses beside several ranks"
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance, slots
         )
+        if beside is not None:
+            beside(ranks, memory.num_blocks)
         return ranks, memory
 
     def guesser(self, config: EngineConfig, model: Any, asked: Guesser, num_blocks: int, advance: Advance) -> CpuModel:
-        lent: dict[str, Any] = {"lender": model, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
+        # on all threads, which wait meanwhile; what every rank has whole is the first's
+        lender = model.ranks[0] if isinstance(model, TensorParallelModel) else model
+        lent: dict[str, Any] = {"lender": lender, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
         return CpuModel(asked.program, asked.weights, model.pool, num_blocks, advance, **lent)
 
     def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> HiddenStates:
@@ -107,21 +110,30 @@ class CpuDevice:
         self,
         model: CpuModel | TensorParallelModel,
         programs: Sequence[Program],
-        slots: CpuAdapters | None = None,
-    ) -> Pooler:
+        slots: CpuAdapters | RankAdapters | None = None,
+    ) -> CpuModel | TensorParallelModel:
         if isinstance(model, CpuModel):
+            assert not isinstance(slots, RankAdapters)
             return model.sharing(programs[0], adapters=slots)
-        assert slots is None, "EngineConfig refuses enable_lora on several ranks"
-        return model.sharing(programs)
+        assert not isinstance(slots, CpuAdapters)
+        return model.sharing(programs, slots)
 
     def adapter_bytes(self, program: Program, num_slots: int) -> int:
         return slot_bytes(program, num_slots)
 
-    def adapter_slots(self, model: CpuModel | TensorParallelModel, program: Program, num_slots: int) -> CpuAdapters:
-        return CpuAdapters(program, num_slots)
+    def adapter_slots(
+        self, model: CpuModel | TensorParallelModel, programs: Sequence[Program], num_slots: int
+    ) -> CpuAdapters | RankAdapters:
+        ranks = [CpuAdapters(program, num_slots) for program in programs]
+        return ranks[0] if isinstance(model, CpuModel) else RankAdapters(ranks)
 
-    def adapted(self, model: CpuModel | TensorParallelModel, program: Program, slots: CpuAdapters) -> AdapterProgram:
-        return self.second(model, (program,), slots)
+    def adapted(
+        self,
+        model: CpuModel | TensorParallelModel,
+        programs: Sequence[Program],
+        slots: CpuAdapters | RankAdapters,
+    ) -> AdapterProgram:
+        return self.second(model, programs, slots)
 
     def runner(
         self,

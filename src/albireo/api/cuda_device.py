@@ -265,7 +265,7 @@ class CudaDevice:
         return self.guesser(config, model, asked, model.num_blocks, advance)
 
     def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
-        assert slots is None or len(programs) == 1, "EngineConfig refuses enable_lora on several ranks"
+        assert slots is None or len(programs) == 1, "compile_all() refuses adapters on several ranks"
         number = 0 if model.leader is None else model.leader.share()
         other = model.sharing(programs[0], slots)
         other.number = number
@@ -274,12 +274,14 @@ class CudaDevice:
     def adapter_bytes(self, program: Program, num_slots: int) -> int:
         return adapter_bytes(program, num_slots)
 
-    def adapter_slots(self, model: CudaModel, program: Program, num_slots: int) -> CudaAdapters:
+    def adapter_slots(self, model: CudaModel, programs: Sequence[Program], num_slots: int) -> CudaAdapters:
         from albireo.backends.cuda.adapters import CudaAdapters
 
+        (program,) = programs
         return CudaAdapters(program, num_slots, model.device)
 
-    def adapted(self, model: CudaModel, program: Program, slots: CudaAdapters) -> AdapterProgram:
+    def adapted(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters) -> AdapterProgram:
+        (program,) = programs
         return model.with_adapters(program, slots)
 
     def runner(

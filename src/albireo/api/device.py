@@ -134,12 +134,12 @@ class Device(Protocol):
         """Of adapter_slots(), and of what else a program with adapters needs."""
         ...
 
-    def adapter_slots(self, model: Any, program: Program, num_slots: int) -> AdapterSlots:
-        """Slots of the adapters of a program that runs on the memory of model()."""
+    def adapter_slots(self, model: Any, programs: Sequence[Program], num_slots: int) -> AdapterSlots:
+        """Slots of the adapters of programs, one of each rank, that run on the memory of model()."""
         ...
 
-    def adapted(self, model: Any, program: Program, slots: Any) -> AdapterProgram:
-        """The program with adapters of the same weights, on the memory of model(). slots: adapter_slots()."""
+    def adapted(self, model: Any, programs: Sequence[Program], slots: Any) -> AdapterProgram:
+        """The programs with adapters of the same weights, on the memory of model(). slots: adapter_slots()."""
         ...
 
     def runner(

@@ -196,7 +196,7 @@ class HeadDrafter:
                 if not isinstance(model, Checkpoint):
                     raise ConfigError(
                         f"speculative_config.model={self.head.directory}: it has no {missing[0]} of its own, and an "
-                        "engine directory's is packed for other kernels; serve the checkpoint"
+                        "engine directory's is packed for other kernels, or cut among ranks; serve the checkpoint"
                     )
                 yield _Both(own, model, tuple(missing))
 
@@ -238,7 +238,7 @@ def asked_head(
     asked = config.speculative_config
     if asked is None or asked.method not in HEADS:
         return None
-    require_room_for_drafts("a head that drafts", source)
+    require_room_for_drafts("a head that drafts", source, device)
     if device.name != "cpu":
         _refuse_on_gpus(config, asked)
     where, model = _directory(asked.model, source), source.model_config
@@ -249,6 +249,11 @@ def asked_head(
             num_ids = _num_ids(asked.draft_vocab_size, model.vocab_size)
         head = _opened(asked.method, model, where, num_ids)
         limit = head.config.max_position_embeddings
+        if head.reads_cache and len(source.parts) != 1:
+            raise ConfigError(
+                f"speculative_config: this head reads the model's KV cache, of which each of {len(source.parts)} ranks "
+                "has a part; use a draft model or method ngram, or leave tensor_parallel_size out"
+            )
         if weight_files(where) or not may_lack_weights:
             head.check_weights([head.build(limit), *([head.combine()] if head.is_combined else [])])
     except ModelError as error:

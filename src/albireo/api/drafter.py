@@ -167,11 +167,13 @@ class ModelDrafter:
             )
 
 
-def require_room_for_drafts(what: str, source: ModelSource) -> None:
+def require_room_for_drafts(what: str, source: ModelSource, device: Device) -> None:
     """Raises: ConfigError where nothing that has weights guesses yet."""
-    why = f"speculative_config: {what}"
-    if len(source.parts) != 1:
-        raise ConfigError(f"{why} runs on one rank, not beside {len(source.parts)}; leave tensor_parallel_size out")
+    if len(source.parts) != 1 and device.name != "cpu":
+        raise ConfigError(
+            f"speculative_config: {what} guesses on one GPU, not yet beside {len(source.parts)}; use method ngram, or "
+            "leave tensor_parallel_size out"
+        )
 
 
 def plan_drafter(
@@ -194,7 +196,7 @@ def plan_drafter(
     if asked is None or asked.method != "draft_model":
         return None
     why = "speculative_config: a draft model"
-    require_room_for_drafts("a draft model", source)
+    require_room_for_drafts("a draft model", source, device)
     if None not in windows:
         raise ConfigError(
             f"{why} needs blocks that are kept, and all layers of this model have windows; use method ngram"
@@ -212,6 +214,8 @@ def plan_drafter(
         max_num_batched_tokens=config.step_limits.max_num_batched_tokens,
         speculative_config=None,
         enable_lora=False,
+        # whole, whatever number of ranks computes the model
+        tensor_parallel_size=None,
         tp_invariant=False,
         verify_hashes=False,
         pin_numerics=False,
@@ -222,6 +226,11 @@ def plan_drafter(
         raise ConfigError(f"speculative_config.model: {error}") from None
     _refuse_head(directory)
     drafting = open_to_plan(directory, own) if may_lack_weights else open_source(directory, own)
+    if len(drafting.parts) != 1:
+        raise ConfigError(
+            f"{why} runs whole, and {directory} is built for {len(drafting.parts)} ranks; name its checkpoint, or a "
+            "build without --tp"
+        )
     own = drafting.adopt(own)
     max_positions = min(model_len, drafting.model_config.max_position_embeddings)
     with guard(drafting):

@@ -306,9 +306,8 @@ class SecondPrograms:
 
     def adapters(self) -> Adapters:
         """Makes slots; from here on every program has adapters."""
-        (program,) = self._programs(None)
-        slots = self.slots = self.device.adapter_slots(self.model, program, self.config.max_loras)
-        runner = AdapterRunner(slots, lambda: self.device.adapted(self.model, self._tuned(None)[0], slots))
+        slots = self.slots = self.device.adapter_slots(self.model, self._programs(None), self.config.max_loras)
+        runner = AdapterRunner(slots, lambda: self.device.adapted(self.model, self._tuned(None), slots))
         return Adapters(runner, slots.shapes, self.config.max_lora_rank)
 
     def pooler(self) -> LazyPooler:

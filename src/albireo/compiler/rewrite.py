@@ -227,7 +227,7 @@ def linear_roles(linear: Node) -> dict[str, Value | None]:
 
 def adapter_attrs(linear: Node) -> dict[str, Any]:
     """Attributes every fused node made from a linear has of that one's adapters."""
-    return {"modules": linear.attrs["modules"]} if "modules" in linear.attrs else {}
+    return {name: linear.attrs[name] for name in ("modules", "module_rows", "module_inputs") if name in linear.attrs}
 
 
 def norm_attrs(norm: Node) -> dict[str, Any]:

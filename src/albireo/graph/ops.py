@@ -182,7 +182,7 @@ def _gate_rows(x: Types, _: Attrs) -> tuple[TensorType, ...]:
 
 
 def _low(x: Types, a: Attrs) -> tuple[TensorType, ...]:
-    return (TensorType("float32", (x["x"].dims[0], len(a["modules"]) * a["max_rank"])),)
+    return (TensorType("float32", (x["x"].dims[0], a.get("chunks", 1) * len(a["modules"]) * a["max_rank"])),)
 
 
 def _all_reduce(x: Types, _: Attrs) -> tuple[TensorType, ...]:
@@ -398,13 +398,14 @@ OPS: dict[str, Op] = {
     "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
-    # low: what adapter gave for the same modules; rows with an adapter get low @ B^T of it, the bias comes after that
+    # low: what adapter gave for the same modules; rows with an adapter get low @ B^T of it, the bias comes after that;
+    # each of chunks gets that of its own
     "linear": Op(
         ("x", "weight"),
         (),
         _linear,
         optional=("bias", "low", "slots"),
-        optional_attrs=("role", "chunks", "keeps", "modules"),
+        optional_attrs=("role", "chunks", "keeps", "modules", "module_rows", "module_inputs"),
     ),
     # y[t, h] = x[t, h] @ block h of weight^T: each of num_heads equal parts of a row, with rows h * N to (h + 1) * N
     # of weight [num_heads * N, K]; summed as linear does
@@ -419,8 +420,12 @@ OPS: dict[str, Op] = {
     # y[t, h] = x[t, h], then y[t, h]: the parts of two rows' num_heads heads side by side
     "join_heads": Op(("x", "y"), ("num_heads",), _join_heads),
     # x @ A^T of each row's adapter, by its slot (-1: none, and nothing is said of the row). modules: of the linear that
-    # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each
-    "adapter": Op(("x", "slots"), ("modules", "max_rank"), _low),
+    # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each.
+    # Of a part of a linear: module_rows: the first row that it has of each; module_inputs: first and end of the inputs.
+    # chunks: as of the linear, side by side in the result, the modules of one within
+    "adapter": Op(
+        ("x", "slots"), ("modules", "max_rank"), _low, optional_attrs=("chunks", "module_rows", "module_inputs")
+    ),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is

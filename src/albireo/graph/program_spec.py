@@ -31,6 +31,8 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
     "adapter_slots": ("T", None),
     "out_adapter_slots": ("S", None),
 }
+#: Attributes of what has adapters; all but the first are of a part that a rank has, or of a leaf.
+_OF_MODULES = ("modules", "module_rows", "module_inputs")
 SPLITS = ("panels", "rows", "heads", "one")
 #: What a linear does to its outputs, in the native core's order; see program.is_gated.
 ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu", "clamped_swiglu")
@@ -108,7 +110,7 @@ FAMILIES: dict[str, Family] = {
         ("n", "k", "act"),
         optional=("bias", "residual", "squares", "low"),
         weight="weight",
-        optional_attrs=("chunks", "norm_eps", "modules"),
+        optional_attrs=("chunks", "norm_eps", *_OF_MODULES),
     ),
     "linear_norm": Family(
         ("x", "weight", "residual", "gain"),
@@ -116,7 +118,7 @@ FAMILIES: dict[str, Family] = {
         ("n", "k", "act"),
         optional=("bias", "low"),
         weight="weight",
-        optional_attrs=("chunks", "modules"),
+        optional_attrs=("chunks", *_OF_MODULES),
     ),
     "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
     "all_reduce_norm": Family(
@@ -128,7 +130,7 @@ FAMILIES: dict[str, Family] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
         optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias", "squares", "low"),
         weight="weight",
-        optional_attrs=("norm_eps", "modules"),
+        optional_attrs=("norm_eps", *_OF_MODULES),
         writes_kv=True,
     ),
     "attention": Family(
@@ -195,7 +197,7 @@ FAMILIES: dict[str, Family] = {
     "selective_scan": Family(("x", "dt", "bc", "a_log", "dt_bias", "skip"), ("out",), ("state",)),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
-    "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
+    "adapter": Family(("x",), ("out",), ("modules", "max_rank"), optional_attrs=("chunks", *_OF_MODULES[1:])),
 }
 
 #: Families where ranks meet.

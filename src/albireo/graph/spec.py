@@ -188,6 +188,12 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return _tree_problem(node, value)
     if name == "modules":
         return _modules_problem(node, value)
+    if name == "module_rows":
+        is_fit = len(value) == len(node.attrs["modules"]) and all(_is_count(row, 0) for row in value)
+        return "" if is_fit else "must be a first row of each module"
+    if name == "module_inputs":
+        is_fit = _is_count(value[0], 0) and value[1] - value[0] == node.inputs["x"].type.dims[-1]
+        return "" if is_fit else "must be as many as there are inputs"
     if name == "max_rank":
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     return "is not known to the checker"

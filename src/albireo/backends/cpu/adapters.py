@@ -6,12 +6,18 @@ adapters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 from albireo import _native
 from albireo.backends.adapter_weights import AdapterWeights
-from albireo.graph.program import Program, is_gated
+from albireo.graph.program import Call, Program, is_gated
 
 #: Parts of one linear: (module, first column, end).
 Modules = tuple[tuple[str, int, int], ...]
+#: What is one linear's: its modules, and first and end of the inputs that it has; None: all of them.
+Key = tuple[Modules, tuple[int, int] | None]
 #: Ranks come in whole blocks of so many.
 RANK_BLOCK: int = _native.RANK_BLOCK
 
@@ -23,7 +29,7 @@ def padded_rank(max_rank: int) -> int:
 
 def slot_bytes(program: Program, num_slots: int) -> int:
     """Memory of the slots that a program with adapters needs."""
-    return sum(_native.adapter_bytes(*shape) for shape in _shapes(program, num_slots).values())
+    return sum(_native.adapter_bytes(*shape) for shape, _ in _shapes(program, num_slots).values())
 
 
 class CpuAdapters:
@@ -33,35 +39,73 @@ class CpuAdapters:
         """Args: program: one with adapters. Memory is taken, and touched when a slot is filled."""
         self.num_slots = num_slots
         shapes = _shapes(program, num_slots)
-        self._linears = {modules: _native.LinearAdapters(*shape) for modules, shape in shapes.items()}
-        self._module_shapes = {
-            name: (end - first, inputs)
-            for modules, (_, _, _, inputs, _) in shapes.items()
-            for name, first, end in modules
-        }
+        self._linears = {key: _native.LinearAdapters(*shape) for key, (shape, _) in shapes.items()}
+        self._rows = {key: rows for key, (_, rows) in shapes.items()}
+        self._module_shapes: dict[str, tuple[int, int]] = {}
+        for (modules, inputs), (shape, rows) in shapes.items():
+            for (name, first, end), row in zip(modules, rows, strict=True):
+                found = {name: (row + end - first, shape[3] if inputs is None else inputs[1])}
+                self._module_shapes = widest(self._module_shapes, found)
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """module -> outputs, inputs, of those that may have an adapter."""
+        """module -> outputs, inputs, of those that may have an adapter; of a rank's up to where its part ends."""
         return dict(self._module_shapes)
 
-    def address(self, modules: Modules) -> int:
-        """Where the kernels of a linear find its slots."""
-        address: int = self._linears[modules].address
+    def address(self, call: Call) -> int:
+        """Where a kernel finds the slots of its linear."""
+        address: int = self._linears[_key(call)].address
         return address
 
     def put(self, slot: int, adapter: AdapterWeights) -> None:
         """Let a slot hold an adapter, whatever it held. Cost: a copy of it; 10 ms for 16 ranks of a 1 B model."""
-        for modules, linear in self._linears.items():
+        for key, linear in self._linears.items():
             linear.clear(slot)
-            for place, (name, _, _) in enumerate(modules):
+            modules, inputs = key
+            for place, ((name, first, end), row) in enumerate(zip(modules, self._rows[key], strict=True)):
                 if name in adapter.modules:
-                    linear.put(slot, place, *adapter.matrices(name))
+                    a, b = adapter.matrices(name)
+                    own = a if inputs is None else np.ascontiguousarray(a[:, inputs[0] : inputs[1]])
+                    linear.put(slot, place, own, b[row : row + end - first])
 
 
-def _shapes(program: Program, num_slots: int) -> dict[Modules, tuple[list[tuple[int, int]], int, int, int, bool]]:
-    """Of each linear with adapters: columns of its parts, slots, ranks, inputs, and whether it is gated."""
-    ranks = {call.attrs["modules"]: call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
+class RankAdapters:
+    """The slots of several ranks, each of which has its part of every adapter."""
+
+    def __init__(self, ranks: Sequence[CpuAdapters]) -> None:
+        self.ranks = ranks
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """See CpuAdapters; of whole matrices."""
+        return widest(*(rank.shapes for rank in self.ranks))
+
+    def put(self, slot: int, adapter: AdapterWeights) -> None:
+        """See CpuAdapters."""
+        for rank in self.ranks:
+            rank.put(slot, adapter)
+
+
+def widest(*shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """module -> the most outputs, and the most inputs, that any says."""
+    found: dict[str, tuple[int, int]] = {}
+    for each in shapes:
+        for name, (outputs, inputs) in each.items():
+            known = found.get(name, (0, 0))
+            found[name] = max(known[0], outputs), max(known[1], inputs)
+    return found
+
+
+def _key(call: Call) -> Key:
+    return call.attrs["modules"], call.attrs.get("module_inputs")
+
+
+def _shapes(
+    program: Program, num_slots: int
+) -> dict[Key, tuple[tuple[list[tuple[int, int]], int, int, int, bool, int], tuple[int, ...]]]:
+    """Of each linear with adapters: columns of its parts, slots, ranks, inputs, whether it is gated, and leaves;
+    and the first row that it has of each module."""
+    ranks = {_key(call): call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
     found = {}
     for call in program.calls:
         if call.family == "adapter" or "modules" not in call.attrs:
@@ -70,5 +114,6 @@ def _shapes(program: Program, num_slots: int) -> dict[Modules, tuple[list[tuple[
         columns = [(first, end) for _, first, end in modules]
         k = program.buffers[call.args["x"]].cols
         has_gate = is_gated(call.attrs.get("act", "none"))
-        found[modules] = (columns, num_slots, ranks[modules], k, has_gate)
+        shape = (columns, num_slots, ranks[_key(call)], k, has_gate, call.attrs.get("chunks", 1))
+        found[_key(call)] = (shape, call.attrs.get("module_rows", (0,) * len(modules)))
     return found

@@ -225,7 +225,7 @@ class CpuModel:
             *arrays,
             self.top_ids,
             self.top_values,
-            self._slots(inputs),
+            self.adapter_slots(inputs),
             *states,
             inputs.token_types,
             list(inputs.given),
@@ -258,7 +258,7 @@ class CpuModel:
         self._run(native, inputs)
         return self.outputs(inputs)
 
-    def _slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
+    def adapter_slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
         """The slot of each row, for a program with adapters; it also runs steps in which no row has one."""
         if self._adapters is None:
             return None
@@ -445,7 +445,7 @@ class CpuModel:
         if "modules" in attrs:
             if self._adapters is None:
                 raise InvariantError(f"{call.origin}: a program with adapters is bound with their slots")
-            args["adapters"] = self._adapters.address(attrs["modules"])
+            args["adapters"] = self._adapters.address(call)
             if "low" in call.args:
                 args["low_stride"] = program.buffers[call.args["low"]].stride
         for key in (

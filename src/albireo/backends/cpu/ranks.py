@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
+from albireo.backends.cpu.adapters import RankAdapters
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.model import CpuModel, Peers
 from albireo.backends.joining import join_top
@@ -57,7 +58,7 @@ class TensorParallelModel:
         num_state_slots: int = 0,
     ) -> None:
         """Args: num_state_slots: see CpuModel; every rank has as many."""
-        self._pool = pool
+        self.pool = pool
         arenas = [_native.Memory(program.arena_bytes) for program in programs]
         ranks = []
         for rank, program in enumerate(programs):
@@ -68,14 +69,14 @@ class TensorParallelModel:
         self._logits: NDArray[np.float32] = np.empty((programs[0].maxima["R"], sum(self._widths)), np.float32)
         self._take(ranks)
 
-    def sharing(self, programs: Sequence[Program]) -> TensorParallelModel:
+    def sharing(self, programs: Sequence[Program], slots: RankAdapters | None = None) -> TensorParallelModel:
         """Other programs of the same constants on the memory of these, KV cache included; they run in turn.
 
-        Raises: InvariantError when they have other constants.
+        Args: slots: of the linears that have adapters. Raises: InvariantError when they have other constants.
         """
         arenas = [_native.Memory(program.arena_bytes) for program in programs]
         ranks = [
-            rank.sharing(program, self._peers(index, programs, arenas))
+            rank.sharing(program, self._peers(index, programs, arenas), None if slots is None else slots.ranks[index])
             for index, (rank, program) in enumerate(zip(self.ranks, programs, strict=True))
         ]
         other = copy(self)
@@ -83,7 +84,7 @@ class TensorParallelModel:
         return other
 
     def _peers(self, rank: int, programs: Sequence[Program], arenas: Sequence[_native.Memory]) -> Peers:
-        size, num_threads = len(programs), self._pool.size
+        size, num_threads = len(programs), self.pool.size
         threads = num_threads * (rank + 1) // size - num_threads * rank // size
         return Peers(rank, tuple(programs), arenas, threads)
 
@@ -100,14 +101,15 @@ class TensorParallelModel:
         self.ranks[0].check_size(inputs)
         ids, values = [rank.top_ids for rank in self.ranks], [rank.top_values for rank in self.ranks]
         states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
-        self._group.run(*self.ranks[0].step_arrays(inputs), ids, values, *states)
+        adapters = self.ranks[0].adapter_slots(inputs)
+        self._group.run(*self.ranks[0].step_arrays(inputs), ids, values, adapters, *states)
         parts = [rank.outputs(inputs) for rank in self.ranks]
         logits = self._logits[: len(parts[0].logits)]
         if len(logits):
             np.concatenate([part.logits for part in parts], axis=1, out=logits)
         best = join_top([p.top_ids for p in parts], [p.top_values for p in parts], self._widths, inputs.top_counts)
-        # every rank has all of the residual, so the first has all of what the norm made of it
-        return StepOutputs(logits, *best, parts[0].hidden)
+        # every rank has all of the residual, so the first has all of what norms and taps made of it
+        return StepOutputs(logits, *best, parts[0].hidden, parts[0].taps)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer of every rank, in order."""

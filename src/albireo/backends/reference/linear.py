@@ -21,7 +21,8 @@ def linear(call: OpCall) -> tuple[Array, ...]:
         y = add_low(x @ weight.T, call)
         return ((y + call["bias"] if "bias" in call.inputs else y).astype(np.float32),)
     parts = zip(np.split(x, chunks, axis=-1), np.split(weight, chunks, axis=-1), strict=True)
-    return (_with_bias(tree_sum([(a @ w.T).astype(np.float32) for a, w in parts]), call),)
+    leaves = [add_low(a @ w.T, call, chunk).astype(np.float32) for chunk, (a, w) in enumerate(parts)]
+    return (_with_bias(tree_sum(leaves), call),)
 
 
 def head_linear(call: OpCall) -> tuple[Array, ...]:

@@ -8,6 +8,7 @@ without an adapter compute keeps its bits.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from albireo.compiler.rewrite import NotFired, Rewriter
 from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
@@ -27,38 +28,49 @@ def run(graph: Graph, max_rank: int) -> PassRecord:
     """Change the graph in place. Args: max_rank: of the adapters; a multiple of what kernels take at once."""
     rw = Rewriter(graph, "add_adapters", WHY, "exact")
     linears = list(rw.nodes("linear"))
-    weights = (linear.inputs["weight"].constant for linear in linears)
-    times = Counter(part.source for weight in weights if weight is not None for part in weight.segments)
+    weights = [linear.inputs["weight"].constant for linear in linears]
+    # leaves of a sum that ranks share have other columns of the same
+    times = Counter((part.source, each.columns) for each in weights if each is not None for part in each.segments)
     for linear in linears:
         with rw.attempt(linear):
             _add(rw, linear, max_rank, times)
     return rw.finish()
 
 
-def _add(rw: Rewriter, linear: Node, max_rank: int, times: Counter[str | None]) -> None:
-    modules = modules_of(linear)
+def _add(rw: Rewriter, linear: Node, max_rank: int, times: Counter[Any]) -> None:
+    modules, weight = modules_of(linear), linear.inputs["weight"].constant
+    assert weight is not None, "looked at"
     for name, _, _ in modules:
-        if times[name + _WEIGHT] > 1:  # an adapter of it would have to be cut as it is
+        if times[name + _WEIGHT, weight.columns] > 1:  # an adapter of it would have to be cut as it is
             raise NotFired(f"{name} holds the rows of several matrices")
     x, rows = linear.inputs["x"], linear.output.type.dims[0]
     if rows not in SLOTS:
         raise NotFired(f"adapters of a head over {rows} rows are not computed")
     slots = rw.step_array(SLOTS[str(rows)])
-    low = Value(f"{linear.output.name}l", TensorType("float32", (rows, len(modules) * max_rank)))
-    attrs = {"modules": modules, "max_rank": max_rank}
+    # of what a rank has a part of, or a leaf
+    of_part: dict[str, Any] = {"modules": modules}
+    if any(part.start for part in weight.segments):
+        of_part["module_rows"] = tuple(part.start for part in weight.segments)
+    if weight.columns is not None:
+        of_part["module_inputs"] = weight.columns
+    attrs = (
+        of_part | {"max_rank": max_rank} | {name: linear.attrs[name] for name in ("chunks",) if name in linear.attrs}
+    )
+    width = attrs.get("chunks", 1) * len(modules) * max_rank
+    low = Value(f"{linear.output.name}l", TensorType("float32", (rows, width)))
     new = Node("adapter", {"x": x, "slots": slots}, attrs, (low,), linear.origin)
     inputs = linear.inputs | {"low": low, "slots": slots}
-    changed = Node("linear", inputs, linear.attrs | {"modules": modules}, linear.outputs, linear.origin)
+    changed = Node("linear", inputs, linear.attrs | of_part, linear.outputs, linear.origin)
     rw.replace((linear,), (new, changed))
 
 
 def modules_of(linear: Node) -> tuple[tuple[str, int, int], ...]:
     """(module, first, end) of each matrix that a linear multiplies with, by the names of the weights.
 
-    Raises: NotFired when it is not made of whole weights of the checkpoint.
+    Raises: NotFired when it is not made of weights of the checkpoint.
     """
-    if "chunks" in linear.attrs or linear.inputs["weight"].constant is None:
-        raise NotFired("its sums are a tree, or it multiplies no constant")
+    if linear.inputs["weight"].constant is None:
+        raise NotFired("it multiplies no constant")
     if linear.attrs.get("role") in _WITHOUT:
         raise NotFired(f"it is {_WITHOUT[linear.attrs['role']]}")
     found: list[tuple[str, int, int]] = []

@@ -195,6 +195,8 @@ class _Cutter:
             elif node in self._states.spans:
                 self._column(node, _STATE, self._states.spans[node])
             else:
+                if role in ("vocab", "router"):  # of which there are no adapters
+                    node.attrs["role"] = role
                 self._linear(node, None if role == "router" else role)
             return
         if node.op == "expert_linear":

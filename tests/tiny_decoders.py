@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tiny_latent import kimi_shapes
+
 Shapes = dict[str, tuple[int, ...]]
 
 #: Those whose FFN is two matrices, without a gate.
@@ -317,6 +319,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "dbrx": _dbrx,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
+    "kimi_linear": kimi_shapes,
     "llama4_text": _llama4,
     "nanochat": _nanochat,
     "phimoe": _phimoe,

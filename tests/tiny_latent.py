@@ -29,7 +29,7 @@ def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes["indexer.wq_b.weight"] = (index_heads * index_dim, config["q_lora_rank"])
         shapes |= {"indexer.wk.weight": (index_dim, hidden), "indexer.weights_proj.weight": (index_heads, hidden)}
         shapes |= {"indexer.k_norm.weight": (index_dim,), "indexer.k_norm.bias": (index_dim,)}
-    if config["attention_bias"]:
+    if config.get("attention_bias"):
         shapes["kv_a_proj_with_mqa.bias"] = (rank + rotary,)
     low = config["q_lora_rank"]
     if low is None:
@@ -37,9 +37,50 @@ def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     else:
         shapes |= {"q_a_proj.weight": (low, hidden), "q_a_layernorm.weight": (low,)}
         shapes["q_b_proj.weight"] = (heads * (plain + rotary), low)
-        if config["attention_bias"]:
+        if config.get("attention_bias"):
             shapes["q_a_proj.bias"] = (low,)
     return {f"self_attn.{name}": shape for name, shape in shapes.items()}
+
+
+def kimi_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint of Kimi Linear."""
+    hidden, width, count = config["hidden_size"], config["moe_intermediate_size"], config["num_experts"]
+    rule = config["linear_attn_config"]
+    heads, dim = rule["num_heads"], rule["head_dim"]
+    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkv"}
+    of_rule |= {f"{p}_conv1d.weight": (heads * dim, rule["short_conv_kernel_size"]) for p in "qkv"}
+    of_rule |= {f"{p}_a_proj.weight": (dim, hidden) for p in "fg"} | {"b_proj.weight": (heads, hidden)}
+    of_rule |= {f"{p}_b_proj.weight": (heads * dim, dim) for p in "fg"} | {"o_proj.weight": (hidden, heads * dim)}
+    of_rule |= {"A_log": (heads,), "dt_bias": (heads * dim,), "o_norm.weight": (dim,)}
+    of_rule = {f"self_attn.{name}": shape for name, shape in of_rule.items()}
+    of_attention = latent_shapes(config)
+    of_attention["self_attn.o_proj.weight"] = (hidden, config["num_attention_heads"] * value_width(config))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        layer: dict[str, tuple[int, ...]] = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+        layer |= of_rule if i + 1 in rule["kda_layers"] else of_attention
+        block, ffn = "mlp", config["intermediate_size"]
+        if i >= config["first_k_dense_replace"]:
+            block, ffn = "block_sparse_moe.shared_experts", config["num_shared_experts"] * width
+            layer |= {"block_sparse_moe.gate.weight": (count, hidden)}
+            layer |= {"block_sparse_moe.gate.e_score_correction_bias": (count,)}
+            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
+            layer |= {f"block_sparse_moe.experts.{e}.{w}.weight": s for e in range(count) for w, s in matrices.items()}
+        layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+        layer[f"{block}.down_proj.weight"] = (hidden, ffn)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
+
+
+def as_kimi_publishes(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Convolutions as [channels, 1, rows], rates of heads as [1, 1, heads, 1]; what others have as it is."""
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        if name.endswith("_conv1d.weight"):
+            found[name] = tensor[:, None]
+        elif name.endswith(".self_attn.A_log"):
+            found[name] = tensor[None, None, :, None]
+    return found
 
 
 def with_up_projections_joined(

@@ -76,8 +76,8 @@ _WITHOUT_KV_HEADS = (
 
 #: Architectures that have no rope_scaling.
 NOT_ROTATING = (
-    *("biogpt", "bloom", "falcon_mamba", "gpt2", "gpt_bigcode", "gpt_neo", "jamba", "mamba", "mamba2", "mpt"),
-    *("nemotron_h", "opt"),
+    *("biogpt", "bloom", "falcon_mamba", "gpt2", "gpt_bigcode", "gpt_neo", "jamba", "kimi_linear", "mamba"),
+    *("mamba2", "mpt", "nemotron_h", "opt"),
 )
 
 

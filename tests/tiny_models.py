@@ -20,7 +20,7 @@ from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.weights import _wanted_shapes
 from tiny_decoders import DECODERS
-from tiny_latent import latent_shapes, value_width, with_up_projections_joined
+from tiny_latent import as_kimi_publishes, latent_shapes, value_width, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
@@ -52,6 +52,7 @@ MIXTURES = (
     "hy_v3",
     "jamba",
     "kimi_k2",
+    "kimi_linear",
     "lfm2_moe",
     "llama4_text",
     "mellum",
@@ -438,7 +439,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if "kv_lora_rank" in config:
-        return with_up_projections_joined(config, tensors)
+        return as_kimi_publishes(with_up_projections_joined(config, tensors))
     if config["model_type"] in SHORT_CONVS:
         return convolutions_as_stored(tensors)
     if config["model_type"] == "apertus":  # numbers that are the same in every model

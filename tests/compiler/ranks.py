@@ -75,6 +75,8 @@ STATES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 24},
     # what channels read of a token is made of all of them: likewise
     "jamba": {},
+    # rates of channels are made in two steps: likewise
+    "kimi_linear": {},
 }
 
 

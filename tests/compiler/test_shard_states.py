@@ -32,6 +32,7 @@ CUT = {name: (2, 4, 8) for name in STATES} | {
     "bamba": (),
     "granitemoehybrid": (),
     "jamba": (),
+    "kimi_linear": (),
 }
 
 

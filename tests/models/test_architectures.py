@@ -163,6 +163,9 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
         attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
+    if name == "kimi_linear":  # whose first layer has none
+        parts = ["norm", "qkv", "dt_low", "dt", "gates", "z_low", "z", "conv", "delta_rule", "out_norm", "out"]
+        attn = [f"layers.0.attn.{p}" for p in parts]
     has_gate = name not in WITHOUT_GATE and (name not in LAYER_NORMS or name in GATED)
     if not has_gate:
         mlp.remove("layers.0.mlp.gate")
@@ -196,7 +199,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     # what lies around a state says nothing, see compiler/state_parts.py; its gates stay numbers
     roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
     roles |= {"xbc": None, "values": None, "keys": None, "queries": None, "dt": "router"}
-    roles |= {"x": None, "rank": "router", "bc": "router"}
+    roles |= {"x": None, "rank": "router", "bc": "router", "dt_low": "router", "z_low": None}
     roles |= dict.fromkeys(("low", "into", *(f"{p}_low" for p in (*"qkv", "gate", "up"))))
     roles |= {f"{p}_more": roles[p] for p in ("q", "k", "v", "gate", "up")}
     roles |= dict.fromkeys(("of_x", "begin", "end", "left", "right", "projection"))

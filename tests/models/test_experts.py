@@ -32,6 +32,7 @@ _OTHERWISE = (
     "granitemoehybrid",
     "granitemoeshared",
     "hy_v3",
+    "kimi_linear",
     "llama4_text",
     "nemotron_h",
 )

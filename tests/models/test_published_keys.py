@@ -117,6 +117,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"head_dim": 20, "q_head_dim": 20, "moe_router_enable_expert_bias": True, "num_nextn_predict_layers": 0},
         **{"num_experts": 12, "num_shared_experts": 2, "n_routed_experts": None, "n_shared_experts": None},
     },
+    "kimi_linear": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_kimi.KimiLinearForCausalLM"},
+        **{"head_dim": 10, "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "rope_theta": 1e4, "rope_scaling": None},
+        **{"use_grouped_topk": True, "layer_types": ["linear_attention", "full_attention"] * 2, "linear_head_dim": 12},
+        **{"linear_num_heads": 3, "linear_conv_kernel_dim": 4, "max_position_embeddings": 128},
+    },
     "bailing_moe": {
         "auto_map": {"AutoModelForCausalLM": "modeling_bailing_moe_v2.BailingMoeV2ForCausalLM"},
         **{"embedding_dropout": 0.0, "output_dropout": 0.0, "max_window_layers": 20, "router_dtype": "fp32"},

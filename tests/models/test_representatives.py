@@ -19,7 +19,17 @@ from variants import VARIANTS
 
 #: Calls that are the same whatever is around them, of other rows or with another norm folded in; and what has tests of
 #: its own.
-_PLAIN_FAMILIES = ("elementwise", "gather", "head_norm", "linear", "norm", "slice", "add_parts", "row_map")
+_PLAIN_FAMILIES = (
+    "elementwise",
+    "gather",
+    "head_norm",
+    "linear",
+    "norm",
+    "slice",
+    "add_parts",
+    "row_map",
+    "output_gate",
+)
 _PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
 _PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(", "gated_delta_rule(", "call gated_delta_rule(")
 

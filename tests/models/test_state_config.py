@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from albireo.errors import ModelError
+from albireo.models import load_architecture
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_models import parse_tiny
+
+_KIMI = load_architecture("kimi_linear").tiny["linear_attn_config"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,11 @@ def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], messa
         ("mamba", {"time_step_rank": "all"}, "time_step_rank='all'"),
         ("mamba", {"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ("falcon_mamba", {"mixer_rms_eps": -1.0}, "mixer_rms_eps=-1.0"),
+        ("kimi_linear", {"linear_attn_config": _KIMI | {"kda_layers": [1, 3, 5]}}, "must name each of 4 layers once"),
+        ("kimi_linear", {"linear_attn_config": _KIMI | {"gate_lower_bound": -5.0}}, "'gate_lower_bound': -5.0"),
+        ("kimi_linear", {"linear_num_heads": 4}, "linear_num_heads=4 contradicts num_heads=3 of linear_attn_config"),
+        ("kimi_linear", {"mla_use_nope": False}, "'mla_use_nope': False"),
+        ("kimi_linear", {"mla_use_output_gate": True}, "'mla_use_output_gate': True"),
         ("jamba", {"attn_layer_offset": 3}, "attn_layer_offset=3"),
         ("jamba", {"expert_layer_offset": 2}, "expert_layer_offset=2"),
         ("jamba", {"num_experts_per_tok": 7}, "num_experts_per_tok=7 is more than num_experts=6"),

@@ -76,7 +76,7 @@ struct Args {
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   float margin = 0;                                         // route: see route.h; 0: there is none
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
-  int64_t y_stride = 0;                  // join_heads, add_parts, row_map, selective_scan: likewise of y
+  int64_t y_stride = 0;                  // join_heads, add_parts, row_map, recurrences: likewise of y
   float eps = 0, scale = 0, softcap = 0;
   float dt_least = 0, dt_most = 0;  // selective_state
   Tuning tuning{};                  // of the step at hand

@@ -183,9 +183,11 @@ class GraphBuilder:
         said |= {"gated": True} if gated else {}
         return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
 
-    def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
-        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; learns_twice where it does."""
-        inputs = {"x": x, "gates": gates, "a_log": a_log, "dt_bias": dt_bias}
+    def gated_delta_rule(
+        self, x: Value, gates: Value, a_log: Value, dt_bias: Value, dt: Value | None = None, **attrs: Any
+    ) -> Value:
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; learns_twice where it does. dt: of rates of channels."""
+        inputs = {"x": x, "gates": gates} | ({} if dt is None else {"dt": dt}) | {"a_log": a_log, "dt_bias": dt_bias}
         return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
 
     def selective_state(self, x: Value, dt: Value, a_log: Value, dt_bias: Value, skip: Value, **attrs: Any) -> Value:

@@ -257,10 +257,12 @@ def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
     if v_heads % k_heads or x["x"].dims != ("T", 2 * k_heads * a["k_dim"] + v_heads * a["v_dim"]):
         raise InvariantError(f"gated_delta_rule of {x['x']}: {dict(a)} does not fit")
-    if x["gates"] != TensorType("float32", ("T", 2 * v_heads)) or {x["a_log"], x["dt_bias"]} != {
-        TensorType("float32", (v_heads,))
-    }:
-        raise InvariantError(f"gated_delta_rule: {x['gates']}, {x['a_log']}, {x['dt_bias']} do not fit {v_heads} heads")
+    is_by_channel, rates = "dt" in x, v_heads * (a["k_dim"] if "dt" in x else 1)
+    wanted = {"gates": ("T", v_heads if is_by_channel else 2 * v_heads), "a_log": (v_heads,), "dt_bias": (rates,)}
+    wanted |= {"dt": ("T", rates)} if is_by_channel else {}
+    for role, dims in wanted.items():
+        if x[role] != TensorType("float32", dims):
+            raise InvariantError(f"gated_delta_rule: {role} {x[role]} does not fit {v_heads} heads of {a['k_dim']}")
     return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
 
 
@@ -493,12 +495,14 @@ OPS: dict[str, Op] = {
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
     #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
-    # learns_twice: 2 * sigmoid(b) in its place
-    # Source: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks
+    # learns_twice: 2 * sigmoid(b) in its place. dt [T, num_v_heads * k_dim]: in the place of a, for each row of S by
+    # itself; gates are b alone then, and dt_bias is as long
+    # Sources: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks; Kimi Team 2025, Kimi Linear
     "gated_delta_rule": Op(
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
+        optional=("dt",),
         optional_attrs=("learns_twice",),
     ),
     # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,

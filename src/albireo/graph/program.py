@@ -47,7 +47,7 @@ Call families and their roles (a backend implements these):
     causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see
                                                             graph.ops. attrs activation, gated; state: a place
                                                             in Program.states
-    gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
+    gated_delta_rule  x, gates, [dt], a_log, dt_bias -> out  rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its

@@ -186,6 +186,7 @@ FAMILIES: dict[str, Family] = {
         ("x", "gates", "a_log", "dt_bias"),
         ("out",),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        optional=("dt",),
         optional_attrs=("learns_twice",),
     ),
     "selective_state": Family(
@@ -424,11 +425,16 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
         fits = shape == (speeds.cols, speeds.rows) and found == {(1, speeds.rows)} and cols["bc"] == 2 * keys
         return fits and {cols[role] for role in ("x", "dt", "out")} == {speeds.rows}
     k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
-    vectors = [_constant(program, call, role) for role in ("a_log", "dt_bias", "skip") if role in call.args]
+    is_by_channel = call.family == "gated_delta_rule" and "dt" in call.args
+    rates = v_heads * k_dim if is_by_channel else v_heads
+    widths = {"a_log": v_heads, "dt_bias": rates, "skip": v_heads}
+    vectors = {role: _constant(program, call, role) for role in widths if role in call.args}
     fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads
-    fits = fits and {(vector.rows, vector.cols) for vector in vectors} == {(1, v_heads)}
+    fits = fits and all((vector.rows, vector.cols) == (1, widths[role]) for role, vector in vectors.items())
     fits = fits and 0 <= a.get("dt_least", 0.0) <= a.get("dt_most", math.inf)
-    of_gates = cols["dt"] == v_heads if call.family == "selective_state" else cols["gates"] == 2 * v_heads
+    of_gates = cols.get("dt", rates) == rates
+    if call.family == "gated_delta_rule":
+        of_gates = of_gates and cols["gates"] == (v_heads if is_by_channel else 2 * v_heads)
     return fits and of_gates and (cols["x"], cols["out"]) == (2 * k_heads * k_dim + v_heads * v_dim, v_heads * v_dim)
 
 

@@ -8,8 +8,8 @@ published with. Called by weights.py. Does not know graphs.
 Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
 Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H], as Llama 4's X.feed_forward.experts
 are; their matrices are copies. ERNIE's biases of a choice, [1, experts], are read as vectors here, too, and
-convolutions of Qwen 3.5, LFM2 and Mamba layers, [channels, 1, width], as matrices, and norms of Cohere's heads,
-[heads, D], as vectors.
+convolutions of Qwen 3.5, Kimi Linear, LFM2 and Mamba layers, [channels, 1, width], as matrices, and norms of Cohere's
+heads, [heads, D], and Kimi Linear's A_log, [1, 1, heads, 1], as vectors.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
+_CONVS += tuple(f".self_attn.{part}_conv1d.weight" for part in "qkv")
+#: FFNs of Kimi Linear's dense layers, as transformers saves them; they are published as those of others.
+_DENSE = tuple(f".block_sparse_moe.{part}_proj.weight" for part in ("gate", "up", "down"))
 _OF_HEADS = (".self_attn.q_norm.weight", ".self_attn.k_norm.weight")
 #: DBRX's matrices of all experts, one below the other: gate and up, and down, which lies transposed.
 _BELOW, _BELOW_TURNED = (".ffn.experts.mlp.w1", ".ffn.experts.mlp.v1"), ".ffn.experts.mlp.w2"
@@ -204,6 +207,12 @@ def _parts(
         return
     if name.endswith(_CONVS) and len(shape) == 3 and shape[1] == 1:
         yield name, _Part(name, 0, (shape[0], shape[2]))
+        return
+    if name.endswith(".self_attn.A_log") and len(shape) == 4:  # Kimi Linear's
+        yield name, _Part(name, 0, shape[2:3])
+        return
+    if name.endswith(_DENSE):
+        yield name.replace(".block_sparse_moe.", ".mlp."), _Part(name, 0, shape)
         return
     if name.endswith(_OF_HEADS) and len(shape) == 2:
         yield name, _Part(name, 0, (shape[0] * shape[1],))

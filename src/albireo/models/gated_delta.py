@@ -6,7 +6,7 @@ is rounded once, before the output projection; of the states that it keeps nothi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
@@ -63,7 +63,12 @@ def gated_delta_block(
             mixed = b.causal_conv(qkv, weight)
         with b.part("delta_rule"):
             a_log, dt_bias = (b.weight(f"{name}.{part}", (r.v_heads,), "float32") for part in ("A_log", "dt_bias"))
-            shape = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads, "k_dim": r.k_dim, "v_dim": r.v_dim}
+            shape: dict[str, Any] = {
+                "num_k_heads": r.k_heads,
+                "num_v_heads": r.v_heads,
+                "k_dim": r.k_dim,
+                "v_dim": r.v_dim,
+            }
             shape |= {"learns_twice": True} if r.learns_twice else {}
             y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, **shape)
         with b.part("out_norm"):
@@ -71,6 +76,42 @@ def gated_delta_block(
             y = b.rms_norm(y, weight, c.rms_norm_eps if eps is None else eps, num_heads=r.v_heads)
             y = b.cast(b.mul(y, b.unary(z, "silu")), c.dtype)
         out = linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
+        with b.part("out"):
+            return b.add(x, out)
+
+
+def channel_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """The same of Kimi Linear: a rate of each channel of a key, made in two steps, as the gate of values is, which is a
+    sigmoid."""
+    r = c.recurrent
+    assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
+    name, width = f"model.layers.{layer}.self_attn", r.v_heads * r.v_dim
+    rates = r.v_heads * r.k_dim
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", QWEN))
+        # rates stay numbers, as those of heads do
+        low = linear(b, c, h, f"{name}.f_a_proj", r.k_dim, "dt_low", False, "router")
+        dt = linear(b, c, b.cast(low, c.dtype), f"{name}.f_b_proj", rates, "dt", False, "router")
+        gates = linear(b, c, h, f"{name}.b_proj", r.v_heads, "gates", False, "router")
+        low = linear(b, c, h, f"{name}.g_a_proj", r.v_dim, "z_low", False, None)
+        z = linear(b, c, b.cast(low, c.dtype), f"{name}.g_b_proj", width, "z", False, None)
+        with b.part("conv"):
+            each = {"q": rates, "k": rates, "v": width}
+            rows = RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_conv1d", ((0, n),)) for p, n in each.items()))
+            shape = (r.channels, r.conv_width)
+            weight = b.weight(f"{name}.conv1d.weight", shape, "float32", segments=rows.segments("weight"))
+            mixed = b.causal_conv(qkv, weight)
+        with b.part("delta_rule"):
+            a_log = b.weight(f"{name}.A_log", (r.v_heads,), "float32")
+            dt_bias = b.weight(f"{name}.dt_bias", (rates,), "float32")
+            heads: dict[str, Any] = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads}
+            y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, dt, **heads, k_dim=r.k_dim, v_dim=r.v_dim)
+        with b.part("out_norm"):
+            weight = b.weight(f"{name}.o_norm.weight", (r.v_dim,), "float32")
+            y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
+            y = b.cast(b.mul(y, b.unary(z, "sigmoid")), c.dtype)
+        out = linear(b, c, y, f"{name}.o_proj", c.hidden_size, "out", False, None)
         with b.part("out"):
             return b.add(x, out)
 

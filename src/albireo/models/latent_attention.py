@@ -8,6 +8,8 @@ has one KV head, whose values are the first channels of its keys. Source: DeepSe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.graph.ops import RopeSpec
@@ -48,9 +50,19 @@ def latent_blocks(fields: Fields, value: int | None = None) -> BlockSettings:
     return BlockSettings(num_kv_heads=1, latent=latent)
 
 
-def latent_attention_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec) -> Value:
-    """x + attention(norm(x)) of one layer, [T, E] float32."""
-    latent, heads = c.blocks.latent, c.num_heads
+def unrotated_latent_blocks(fields: Fields) -> BlockSettings:
+    """The same where nothing is rotated: those channels are there, and stay as they are."""
+    return replace(latent_blocks(fields), has_rotation=False)
+
+
+def latent_attention_block(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec | None, *, cache: int | None = None
+) -> Value:
+    """x + attention(norm(x)) of one layer, [T, E] float32.
+
+    Args: rope: None: nothing is rotated. cache: place of the layer's KV cache; None: that of the layer.
+    """
+    latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
     assert latent is not None
     name, bias = f"model.layers.{layer}.self_attn", c.attention_bias
     with b.part(f"layers.{layer}.attn"):
@@ -58,17 +70,18 @@ def latent_attention_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int
         plain, rotated = _queries(b, c, latent, h, name)
         low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
         turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
-        with b.part("rope"):
-            rotated = b.rope(rotated, rope, heads, latent.rotary)
-            turned = b.rope(turned, rope, 1, latent.rotary)
+        if rope is not None:
+            with b.part("rope"):
+                rotated = b.rope(rotated, rope, heads, latent.rotary)
+                turned = b.rope(turned, rope, 1, latent.rotary)
         with b.part("kv"):
             key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
-            b.kv_write(key, None, layer, 1, c.head_dim)
+            b.kv_write(key, None, cache, 1, c.head_dim)
         met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
         with b.part("attention"):
             seen = b.attention(
                 b.cast(b.join_heads(met, rotated, heads), c.dtype),
-                layer=layer,
+                layer=cache,
                 num_heads=heads,
                 num_kv_heads=1,
                 head_dim=c.head_dim,

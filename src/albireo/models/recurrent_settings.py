@@ -15,7 +15,7 @@ _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution.
-RecurrentRule = Literal["none", "by_part", "by_head", "apart", "short_conv"]
+RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "short_conv"]
 _ATTENTION = "full_attention"
 
 
@@ -79,7 +79,7 @@ RecurrentSettings = GatedDeltaSettings | ShortConvSettings
 
 
 def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: int) -> RecurrentSettings | None:
-    """Read the keys of Qwen 3 Next and 3.5, of OLMo Hybrid, or of LFM2. Args: hidden: hidden_size.
+    """Read the keys of Qwen 3 Next and 3.5, of OLMo Hybrid, of Kimi Linear, or of LFM2. Args: hidden: hidden_size.
 
     Returns: None where every layer has attention.
     Raises: ModelError for a bad value, UnsupportedModel for a kind of layer that is not computed.
@@ -90,6 +90,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return _short_conv(fields, layers, hidden)
     if rule == "apart":
         return _olmo(fields, layers, hidden)
+    if rule == "kimi":
+        return _kimi(fields, layers)
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
@@ -128,6 +130,50 @@ def _olmo(fields: Fields, layers: int, hidden: int) -> GatedDeltaSettings:
         lies_apart=True,
         learns_twice=fields.flag("linear_allow_neg_eigval", True),
     )
+
+
+def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
+    """Of Kimi Linear: in a table as published, where layers are counted from one, or as transformers saves them.
+
+    Raises: UnsupportedModel for a key of the table that is not known.
+    """
+    table = fields.table("linear_attn_config")
+    found = tuple(not layer or bool(layer % 4) for layer in range(layers))
+    of_table = Fields(table or {}, f"{fields.where}: linear_attn_config")
+    if table is not None:
+        found = _counted_from_one(of_table, layers)
+
+    def said(key: str, other: str, low: int, high: int, default: int) -> int:
+        number = fields.integer(other, low, high, default=of_table.integer(key, low, high, default=default))
+        if of_table.has(key) and of_table.raw(key) != number:
+            fields.fail(other, number, f"contradicts {key}={of_table.raw(key)} of linear_attn_config")
+        return number
+
+    count = said("num_heads", "linear_num_heads", 1, _MAX_HEADS, 32)
+    size = said("head_dim", "linear_head_dim", 1, _MAX_DIM, 128)
+    conv = said("short_conv_kernel_size", "linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, 4)
+    of_table.refuse_unread((), {})
+    return GatedDeltaSettings(
+        _layers(fields, "linear_attention", found),
+        count,
+        count,
+        size,
+        size,
+        conv,
+        lies_by_head=False,
+        lies_apart=True,
+    )
+
+
+def _counted_from_one(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Which layers keep a state, of two lists that name each layer once."""
+    of_states, others = (fields.raw(key) or [] for key in ("kda_layers", "full_attn_layers"))
+    is_list = isinstance(of_states, list) and isinstance(others, list)
+    if not is_list or any(type(i) is not int for i in (*of_states, *others)):
+        fields.fail("kda_layers", of_states, "must be a list of layers, and so must full_attn_layers")
+    if sorted((*of_states, *others)) != list(range(1, layers + 1)):
+        fields.fail("kda_layers", of_states, f"and full_attn_layers={others} must name each of {layers} layers once")
+    return tuple(layer + 1 in of_states for layer in range(layers))
 
 
 def _short_conv(fields: Fields, layers: int, hidden: int) -> ShortConvSettings | None:

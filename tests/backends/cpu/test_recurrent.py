@@ -23,6 +23,8 @@ SLOTS = 5
 #: Queries and keys of two heads of 12, values of four of 40: neither fills a vector, nor the columns of an item.
 SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 40}
 WIDE = {"num_k_heads": 1, "num_v_heads": 3, "k_dim": 128, "v_dim": 64}
+#: Rates of channels of keys, in place of those of heads.
+CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 20, "v_dim": 20}
 #: Channels of values by themselves: the same of selective_scan.
 SCANNED = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 11, "v_dim": 70}
 #: Tokens of the sequences, each in its slot.
@@ -63,6 +65,10 @@ class Layer:
             if family == "selective_state":
                 name, width, self.weights["skip"] = "dt", heads, normal(heads, seed=7)
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            if shape == CHANNELS:
+                rates, width = heads * shape["k_dim"], heads
+                self.weights["dt_bias"] = normal(rates, seed=8)
+                self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in LENGTHS.items()}
             self.rows[name] = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
             self.numbers = {key: n for key, n in self.attrs.items() if key not in ("num_v_heads", "learns_twice")}
             self.numbers |= {"num_heads": heads, "act": int(self.attrs.get("learns_twice", False))}
@@ -86,6 +92,7 @@ class Layer:
 
     def native(self, parts: Sequence[tuple[int, int, int]], threads: int = 1) -> F32:
         names = {"dt": "y", "bc": "gates"} if self.family == "selective_scan" else {}
+        names = {"dt": "y"} if self.family == "gated_delta_rule" else names
         rows = {names.get(name, name): Guarded(array) for name, array in self.roles(parts).items()}
         out = Guarded.poisoned((sum(end - start for _, start, end in parts), self.out))
         of_states = {"state": self.state, "state_size": self.size, "state_slots": SLOTS}
@@ -107,7 +114,7 @@ CASES = [
         (family, level, shape, 4, SILU)
         for family in ("gated_delta_rule", "selective_state")
         for _, level in variants(family)
-        for shape in (SHAPE, WIDE)
+        for shape in (SHAPE, WIDE, *([CHANNELS] if family == "gated_delta_rule" else []))
     ),
     *(
         ("selective_scan", level, shape, 4, SILU)

@@ -20,6 +20,7 @@ EPS = 1e-6
     [
         ("silu", 5, 20, "bfloat16"),
         ("silu", 3, 128, "float32"),
+        ("sigmoid", 3, 20, "bfloat16"),
         ("sigmoid", 0, 6, "float16"),
         ("sigmoid", 0, 1040, "float32"),
     ],

@@ -29,6 +29,8 @@ SLOTS = 5
 SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 20}
 #: A tile and two warps' of it.
 WIDE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 256, "v_dim": 16}
+#: Rates of channels of keys, in place of those of heads.
+CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 12, "v_dim": 20}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 19, 0: 5, 4: 1}
 
@@ -68,6 +70,10 @@ class Layer:
             if family == "selective_state":
                 self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            if shape == CHANNELS:
+                rates, per_head = heads * shape["k_dim"], 1
+                self.weights["dt_bias"] = normal(rates, seed=8)
+                self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in lengths.items()}
             self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
@@ -107,6 +113,8 @@ class Layer:
         }
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
         given = {**x, **weights, **where, "states": self.state, "out": out}
+        if self.family == "gated_delta_rule" and "dt" in given:
+            given["times"] = given.pop("dt")
         if self.family == "causal_conv":
             causal_conv(**given, **self.attrs)
         else:
@@ -129,6 +137,7 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("causal_conv", SHAPE, 3, GATED),
     ("gated_delta_rule", SHAPE, 4, SILU),
     ("gated_delta_rule", WIDE, 4, SILU),
+    ("gated_delta_rule", CHANNELS, 4, SILU),
     ("selective_state", SHAPE, 4, SILU),
     ("selective_state", WIDE, 4, SILU),
     ("selective_scan", SHAPE, 4, SILU),
@@ -158,16 +167,22 @@ def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("family", "conv"),
-    [("causal_conv", SILU), ("causal_conv", GATED), ("gated_delta_rule", SILU), ("selective_scan", SILU)],
+    ("family", "shape", "conv"),
+    [
+        ("causal_conv", SHAPE, SILU),
+        ("causal_conv", SHAPE, GATED),
+        ("gated_delta_rule", SHAPE, SILU),
+        ("gated_delta_rule", CHANNELS, SILU),
+        ("selective_scan", SHAPE, SILU),
+    ],
 )
-def test_bits_do_not_depend_on_the_step(family: str, conv: Conv) -> None:
+def test_bits_do_not_depend_on_the_step(family: str, shape: dict[str, int], conv: Conv) -> None:
     """Whole, token by token, in chunks beside others and padding, in another slot: the same results and states."""
-    alone = Layer(family, conv=conv)
+    alone = Layer(family, shape, conv=conv)
     whole = alone.run([(3, 0, 19)])
     state = numbers(alone.state)[3]
     for cut in ([*range(20)], [0, 1, 16, 18, 19]):
-        layer, rows, is_apart = Layer(family, conv=conv), [], len(cut) < 20
+        layer, rows, is_apart = Layer(family, shape, conv=conv), [], len(cut) < 20
         slots = {3: 2, 0: 0, 4: 4} if is_apart else None
         for start, end in pairwise(cut):
             beside = [(0, 0, 5), (4, 0, 1)] if is_apart and start % 2 == 0 else []

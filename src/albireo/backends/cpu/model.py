@@ -53,6 +53,7 @@ _NATIVE_ROLES = {
     ("gate_rows", "gate"): "y",
     ("route", "gain"): "weight",
     ("add_parts", "coefs"): "gates",
+    ("gated_delta_rule", "dt"): "y",
     ("selective_scan", "dt"): "y",
     ("selective_scan", "bc"): "gates",
 }
@@ -404,6 +405,8 @@ class CpuModel:
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
             args["act"] = int(attrs.get("learns_twice", False))
+            if call.family == "gated_delta_rule" and "dt" in call.args:
+                args["y_stride"] = program.buffers[call.args["dt"]].stride
         elif call.family == "selective_scan":
             speeds = program.constants[call.args["a_log"]]
             args |= {"num_heads": 1, "k_dim": speeds.cols, "v_dim": speeds.rows}

@@ -387,6 +387,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
     a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
     heads, k_dim, v_dim = (args.number(name) for name in ("num_k_heads", "k_dim", "v_dim"))
     learns_twice = bool(args.call.attrs.get("learns_twice", False))
+    times = args.buffer("dt") if "dt" in args.call.args else None
     return lambda step: gated_delta_rule(
         x(step),
         gates(step),
@@ -399,6 +400,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
         k_dim=k_dim,
         v_dim=v_dim,
         learns_twice=learns_twice,
+        times=None if times is None else times(step),
     )
 
 

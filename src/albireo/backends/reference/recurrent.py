@@ -51,13 +51,15 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
     q, v = q / math.sqrt(k_dim), values.reshape(-1, v_heads, v_dim)
     gates = call["gates"].astype(np.float64)
     learned = sigmoid(gates[:, :v_heads]) * (2 if attrs.get("learns_twice") else 1)
-    kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * _softplus(gates[:, v_heads:] + call["dt_bias"]))
+    time = call["dt"].astype(np.float64) if "dt" in call.inputs else gates[:, v_heads:]
+    time = _softplus(time + call["dt_bias"]).reshape(len(x), v_heads, -1)
+    kept = np.exp(-np.exp(call["a_log"].astype(np.float64))[:, None] * time)[..., None]  # of a head, or its channels
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for b in range(call.step.num_sequences):
         state = _state(call, b, (v_heads, k_dim, v_dim))
         first = int(call.step.query_start[b])
         for t in range(first, int(call.step.query_start[b + 1])):
-            wide = state.astype(np.float64) * kept[t, :, None, None]
+            wide = state.astype(np.float64) * kept[t]
             found = np.einsum("hkv,hk->hv", wide, k[t])
             wide += k[t, :, :, None] * (learned[t, :, None] * (v[t] - found))[:, None, :]
             out[t] = np.einsum("hkv,hk->hv", wide, q[t])

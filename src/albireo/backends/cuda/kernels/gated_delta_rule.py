@@ -3,13 +3,14 @@
     S = g S;  S = S + k (b (v - k^T S))^T;  out = q^T S
     g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h]), or twice that
     k, q: of the head's key and query divided by sqrt(sum of squares + 1e-6), q also by sqrt(K)
+    times: g is a number of each row of S, exp(-exp(a_log) softplus(times[h K + i] + dt_bias[h K + i]))
 
 x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
-runs; gates: [T, 2 H]; a_log, dt_bias: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states:
-[slots, any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots,
-context_len, snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A sequence whose first token is in the step
-begins with zeros; its S behind its first snapshot_rows rows of the step goes to another slot, too, which nobody has (0:
-to none).
+runs; gates: [T, 2 H]; a_log, dt_bias: [H], or gates: [T, H], times: [T, H K], dt_bias: [H K]; out: [T, H V], apart from
+x; all float32, rows any distance apart. states: [slots, any] float32, of whose rows the first H * K * V numbers are S
+[H, K, V] of one sequence; state_slots, context_len, snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A
+sequence whose first token is in the step begins with zeros; its S behind its first snapshot_rows rows of the step goes
+to another slot, too, which nobody has (0: to none).
 
 A program has one head of one sequence, and COLUMNS of V, which do not depend on others: they stay in registers from its
 first row to its last, and are read and written once. What a row needs beside is loaded while those before it are
@@ -39,6 +40,7 @@ _CHANNELS = 128
 def gated_delta_rule_kernel(
     x,
     gates,
+    times,
     a_log,
     dt_bias,
     states,
@@ -50,6 +52,7 @@ def gated_delta_rule_kernel(
     out,
     x_stride,
     gates_stride,
+    times_stride,
     out_stride,
     slot_stride,
     K_HEADS: tl.constexpr,
@@ -60,6 +63,7 @@ def gated_delta_rule_kernel(
     COLUMNS: tl.constexpr,
     EPS: tl.constexpr,
     TWICE: tl.constexpr,
+    OF_CHANNELS: tl.constexpr,
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
@@ -76,27 +80,37 @@ def gated_delta_rule_kernel(
         queries = x + head // (V_HEADS // K_HEADS) * K + channel
         values = x + 2 * K_HEADS * K + head * V + column
         of_gates = gates + head
-        speed, bias = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head)
+        speed = tl.exp(tl.load(a_log + head))
+        if OF_CHANNELS:
+            of_times = times + head * K + channel
+            bias = tl.load(dt_bias + head * K + channel, mask=is_channel, other=0.0)
+        else:
+            of_times = gates + head + V_HEADS
+            bias = tl.load(dt_bias + head)
         row = begin.to(tl.int64)
         q, k, v = load_row(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
-        rate, decay = tl.load(of_gates + row * gates_stride), tl.load(of_gates + row * gates_stride + V_HEADS)
+        rate = tl.load(of_gates + row * gates_stride)
+        decay = _load_time(of_times, row, gates_stride, times_stride, is_channel, OF_CHANNELS)
         to = out + row * out_stride + head * V + column
         for t in range(begin, end):
             # of the next row, or of the last one again
             row = tl.minimum(t + 1, end - 1).to(tl.int64)
             next_q, next_k, next_v = load_row(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
-            next_rate, next_decay = (
-                tl.load(of_gates + row * gates_stride),
-                tl.load(of_gates + row * gates_stride + V_HEADS),
-            )
+            next_rate = tl.load(of_gates + row * gates_stride)
+            next_decay = _load_time(of_times, row, gates_stride, times_stride, is_channel, OF_CHANNELS)
 
             kept, learned = tl.exp(-speed * softplus(decay + bias)), sigmoid(rate)
             if TWICE:
                 learned *= 2
             k = _unit(k, 1.0, EPS)[:, None]
             q = _unit(q, K * 1.0, EPS)[:, None]
-            delta = learned * (v - kept * tl.sum(k * state, axis=0))
-            state = kept * state + k * delta[None, :]
+            if OF_CHANNELS:
+                left = kept[:, None]
+                delta = learned * (v - tl.sum(k * left * state, axis=0))
+                state = left * state + k * delta[None, :]
+            else:
+                delta = learned * (v - kept * tl.sum(k * state, axis=0))
+                state = kept * state + k * delta[None, :]
             tl.store(to, tl.sum(q * state, axis=0), mask=is_column)
             to += out_stride
             if t + 1 == snapshot:
@@ -104,6 +118,15 @@ def gated_delta_rule_kernel(
                 tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_channel[:, None] & is_column[None, :])
             q, k, v, rate, decay = next_q, next_k, next_v, next_rate, next_decay
         tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
+
+
+@triton.jit
+def _load_time(of_times, row, gates_stride, times_stride, is_channel, OF_CHANNELS: tl.constexpr):
+    """How long a head's row counts, or each channel of it."""
+    if OF_CHANNELS:
+        return tl.load(of_times + row * times_stride, mask=is_channel, other=0.0)
+    else:
+        return tl.load(of_times + row * gates_stride)
 
 
 @triton.jit
@@ -128,12 +151,14 @@ def gated_delta_rule(
     k_dim: int,
     v_dim: int,
     learns_twice: bool = False,
+    times: torch.Tensor | None = None,
 ) -> None:
-    """states: of the layer, rows as far apart as slots are."""
+    """states: of the layer, rows as far apart as slots are. times: where rates are of channels."""
     num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
     gated_delta_rule_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(context_len))](
         x,
         gates,
+        gates if times is None else times,
         a_log,
         dt_bias,
         states,
@@ -145,6 +170,7 @@ def gated_delta_rule(
         out,
         x.stride(0),
         gates.stride(0),
+        gates.stride(0) if times is None else times.stride(0),
         out.stride(0),
         states.stride(0),
         K_HEADS=num_k_heads,
@@ -155,31 +181,33 @@ def gated_delta_rule(
         COLUMNS=_COLUMNS,
         EPS=L2_EPS,
         TWICE=learns_twice,
+        OF_CHANNELS=times is not None,
         num_warps=max(1, channels // _CHANNELS),
         enable_fp_fusion=True,
     )
 
 
 def aot_cases() -> list[AotCase]:
-    floats = ("x", "gates", "a_log", "dt_bias", "states", "out")
+    floats = ("x", "gates", "times", "a_log", "dt_bias", "states", "out")
     ints, strides = (
         ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows"),
-        ("x_stride", "gates_stride", "out_stride", "slot_stride"),
+        ("x_stride", "gates_stride", "times_stride", "out_stride", "slot_stride"),
     )
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
     shape = {"K_HEADS": 16, "V_HEADS": 32, "K": 128, "V": 128, "CHANNELS": 128, "COLUMNS": _COLUMNS, "EPS": L2_EPS}
     shape |= {"TWICE": False}
     return [
         AotCase(
-            "gated_delta_rule.128x128",
+            f"gated_delta_rule.{name}128x128",
             gated_delta_rule_kernel,
             signature,
-            shape,
+            shape | {"OF_CHANNELS": of_channels},
             num_warps=1,
             aligned=(*floats, *strides),
-            max_registers=192,
+            max_registers=232 if of_channels else 192,  # a number of each channel more, and of the next row's
             fp_fusion=True,
             max_shared=4 << 10,
             words=dict.fromkeys((80, 90, 100), ("LDG.E.128", "STG.E.128")),
         )
+        for name, of_channels in (("", False), ("channels.", True))
     ]

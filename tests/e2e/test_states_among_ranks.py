@@ -37,7 +37,9 @@ def test_logits_and_tokens_of_transformers(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("model", "size"), [("qwen3_5_moe_text", 2), ("lfm2", 4), ("falcon_h1", 8)])
+@pytest.mark.parametrize(
+    ("model", "size"), [("qwen3_5_moe_text", 2), ("lfm2", 4), ("falcon_h1", 8), ("kimi_linear", 4)]
+)
 def test_served_by_ranks_as_by_one(model: str, size: int, way: str, tmp_path: Path) -> None:
     """States are found again behind prefixes, and computed again where a sequence gave way."""
     directory = make_checkpoint(tmp_path, wide_hybrid(model), seed=5, dtype="bfloat16")

@@ -13,7 +13,7 @@ from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.output_parser import output_parser
 from albireo.parsers.reasoning import REASONING_PARSERS, THINK
-from albireo.parsers.tool_form import after_reasoning, read_tools, tool_call_form
+from albireo.parsers.tool_form import after_reasoning, allowed_tools, read_tools, tool_call_form
 from albireo.structured_params import StructuredOutputsParams
 from parsers.cutting import fed, numbered
 from structured.vocabularies import allowed_ids, compiler, tokenizer
@@ -122,6 +122,18 @@ def test_auto_leaves_text_free_and_keeps_strict_calls_in_form() -> None:
         assert allows(mistral, "mistral-v3", text) is is_right, text
 
 
+def test_auto_among_some_of_the_tools_calls_no_other() -> None:
+    tools = read_tools(TOOLS)
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "stop"}]}
+    allowed, mode = allowed_tools(tools, choice)
+    assert ([tool.name for tool in allowed], mode) == (["stop"], "auto")
+    form = tool_call_form(allowed, mode, "hermes", is_restricted=True)
+    call = '<tool_call>\n{"name": "stop", "arguments": {}}\n</tool_call>'
+    assert allows(form, "qwen3", "No call, < just text.") and allows(form, "qwen3", f"Well. {call}")
+    assert not allows(form, "qwen3", call.replace("stop", "get_weather"))
+    assert allowed_tools(tools, "required") == (tools, "required")
+
+
 @pytest.mark.parametrize(
     ("tools", "choice", "parser"),
     [(TOOLS, "none", "hermes"), (TOOLS[1:], "auto", "hermes"), (TOOLS, "auto", "llama3_json"), ([], "auto", "hermes")],
@@ -186,7 +198,7 @@ def test_tools_that_are_none_are_refused(tools: Any, message: str) -> None:
     ("choice", "error", "message"),
     [
         ({"type": "function", "function": {"name": "g"}}, InvalidParams, "'g', which is not among"),
-        ({"type": "allowed_tools"}, UnsupportedFeature, "is not none, auto"),
+        ({"type": "custom"}, UnsupportedFeature, "is not none, auto"),
         ("sometimes", UnsupportedFeature, "is not none, auto"),
     ],
 )

@@ -66,6 +66,17 @@ def test_a_system_prompt_blocks_and_turns(server: Any) -> None:
     assert got["content"][0]["text"] == wanted["choices"][0]["message"]["content"]
 
 
+def test_thoughts_that_nobody_can_read_are_left_out(server: Any) -> None:
+    said = {"type": "text", "text": "Hello."}
+    turns = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": [said]}, ASK["messages"][0]]
+    plain = server.http.post("/v1/messages", json={**ASK, "messages": turns}).json()
+    turns[1]["content"] = [{"type": "redacted_thinking", "data": "EmwKAhgB"}, said]
+    got = server.http.post("/v1/messages", json={**ASK, "messages": turns}).json()
+    assert got["content"] == plain["content"] != []
+    turns[1]["content"] = [{"type": "redacted_thinking"}, said]
+    assert "needs data" in server.http.post("/v1/messages", json={**ASK, "messages": turns}).json()["error"]["message"]
+
+
 def test_a_stop_sequence(server: Any) -> None:
     whole = server.http.post("/v1/messages", json={**ASK, "max_tokens": 30}).json()["content"][0]["text"]
     word = whole.split()[4]

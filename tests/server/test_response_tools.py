@@ -25,13 +25,14 @@ ASK: dict[str, Any] = {
     "parallel_tool_calls": False,
 }
 NAMED = {"type": "function", "name": "clock"}
+ALLOWED = {"type": "allowed_tools", "mode": "required", "tools": [NAMED]}
 
 
 def seeded(seed: int, **body: Any) -> dict[str, Any]:
     return {"extra_body": {"seed": seed, **body}}
 
 
-@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("choice", ["required", NAMED, ALLOWED])
 def test_a_call_that_is_asked_for_comes_and_fits(caller: Any, choice: Any) -> None:
     client = caller.client()
     got = client.responses.create(**ASK, tool_choice=choice, **seeded(1))

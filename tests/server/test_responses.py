@@ -96,6 +96,42 @@ def test_what_is_stored_can_be_asked_for_and_gone_on_with(client: Any) -> None:
         client.responses.retrieve(forgotten.id)
 
 
+def test_an_item_is_referred_to_by_its_id(client: Any) -> None:
+    first = client.responses.create(**ASK)
+    begun = {"role": "user", "content": ASK["input"]}
+    wanted = chat(client, ("user", ASK["input"]), ("assistant", first.output_text), ("user", "Then"))
+    for reference in ({"type": "item_reference", "id": first.output[0].id}, {"id": first.output[0].id}):
+        items = [begun, reference, {"role": "user", "content": "Then"}]
+        assert client.responses.create(**{**ASK, "input": items}).output_text == wanted.choices[0].message.content
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match="give the item itself"):
+        client.responses.create(**{**ASK, "input": items})
+
+
+def test_the_oldest_turns_give_way_where_all_do_not_fit(client: Any) -> None:
+    """As few of them as can be; instructions stay, and so do calls with their results."""
+    turns = [
+        [{"role": "user", "content": f"{name} " + "went home. " * 40}, {"role": "assistant", "content": " So it was."}]
+        for name in ("Tom", "Lily", "Ben", "Anna", "Sam")
+    ]
+    items = [*(each for turn in turns for each in turn), {"role": "user", "content": "Then"}]
+    ask = {**ASK, "input": items, "instructions": "A story."}
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.create(**ask)
+    assert raised.value.code == "context_length_exceeded"
+    got = client.responses.create(**ask, truncation="auto")
+    fitting = []
+    for num in range(1, 6):
+        try:
+            fitting.append(client.responses.create(**{**ask, "input": items[2 * num :]}))
+        except openai.BadRequestError:
+            assert not fitting
+    assert 1 < len(fitting) < 5 and got.truncation == "auto"
+    assert (got.output_text, got.usage.input_tokens) == (fitting[0].output_text, fitting[0].usage.input_tokens)
+    again = client.responses.create(**{**ASK, "input": "And"}, previous_response_id=got.id, truncation="auto")
+    assert again.usage.input_tokens < 512
+
+
 def test_in_the_background(client: Any) -> None:
     got = client.responses.create(**ASK, background=True)
     assert got.status in ("queued", "in_progress") and got.output == []
@@ -132,7 +168,8 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
     [
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "middle"}, "truncation"),
+        ({"truncation": "auto", "input": "very " * 600}, "input"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"some_new_field": 1}, "some_new_field"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -140,7 +177,7 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
         ({"max_output_tokens": 5000}, "input"),
         ({"input": []}, "input"),
         ({"input": "very " * 600}, "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"input": [{"type": "item_reference", "id": 5}]}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input"),
         ({"temperature": -1}, "temperature"),

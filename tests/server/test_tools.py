@@ -56,6 +56,24 @@ def test_a_call_that_is_asked_for_comes_and_fits(caller: Any, choice: Any, seed:
     assert said["calls"] == {0: [call.function.name, call.function.arguments]}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_only_tools_that_are_allowed_are_called_and_all_are_shown(caller: Any) -> None:
+    client = caller.client()
+    ask = {**ASK, "parallel_tool_calls": False, "extra_body": {"return_token_ids": True}}
+    free = client.chat.completions.create(**{**ask, "max_tokens": 1}, tool_choice="auto")
+    for seed in range(3):
+        made = client.chat.completions.create(**ask, tool_choice=allowed("required", "clock"), seed=seed)
+        (call,) = made.choices[0].message.tool_calls
+        assert call.function.name == "clock" and made.prompt_token_ids == free.prompt_token_ids
+        check_calls([call])
+    (choice,) = client.chat.completions.create(**{**ask, "max_tokens": 8}, tool_choice=allowed("auto", "clock")).choices
+    assert choice.message.content and choice.finish_reason == "length"
+
+
 def test_several_calls(caller: Any) -> None:
     client = caller.client()
     nums = set()
@@ -134,6 +152,9 @@ def bias(server: Any, text: str) -> dict[str, float]:
         ({"tool_choice": "often"}, "tool_choice"),
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
         ({"tool_choice": 5}, "tool_choice"),
+        ({"tool_choice": allowed("auto", "other")}, "tool_choice"),
+        ({"tool_choice": allowed("auto")}, "tool_choice"),
+        ({"tool_choice": allowed("often", "clock")}, "tool_choice"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]}, "tools"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),

@@ -50,6 +50,27 @@ def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
     return found
 
 
+def allowed_tools(
+    tools: Sequence[Tool], tool_choice: str | Mapping[str, Any]
+) -> tuple[list[Tool], str | Mapping[str, Any]]:
+    """Tools that may be called, and the choice among them: fewer than all where the choice is of type allowed_tools.
+
+    Args: tool_choice: as of tool_call_form(), or {"type": "allowed_tools", "allowed_tools": {"mode", "tools"}}, or the
+        same without "allowed_tools" inside, as OpenAI has it for chats and for responses.
+    Raises: InvalidParams for another mode, and for a tool that there is not.
+    """
+    if not isinstance(tool_choice, Mapping) or tool_choice.get("type") != "allowed_tools":
+        return list(tools), tool_choice
+    inner = tool_choice.get("allowed_tools", tool_choice)
+    mode, given = (inner.get("mode"), inner.get("tools")) if isinstance(inner, Mapping) else (None, None)
+    if mode not in ("auto", "required"):
+        raise InvalidParams(f"tool_choice.allowed_tools has mode={mode!r:.60}; it must be auto or required")
+    if not isinstance(given, list) or not given:
+        raise InvalidParams("tool_choice.allowed_tools needs tools: those of the request's that may be called")
+    chosen = [_named(tools, each).name for each in given]
+    return [tool for tool in tools if tool.name in chosen], str(mode)
+
+
 def tool_call_form(
     tools: Sequence[Tool],
     tool_choice: str | Mapping[str, Any],
@@ -57,6 +78,7 @@ def tool_call_form(
     *,
     template: str = "",
     is_parallel: bool = True,
+    is_restricted: bool = False,
     reasoning: ReasoningTags | None = None,
     is_thinking: bool = False,
 ) -> StructuredOutputsParams | None:
@@ -67,13 +89,14 @@ def tool_call_form(
         tool_call_parser: a name of TOOL_CALL_PARSERS.
         template: the chat template, which tells the two formats of Mistral apart.
         is_parallel: several calls may be made.
+        is_restricted: the model sees more tools than these, and may call none of the others.
         reasoning: the model may think first, between these tags. is_thinking: the prompt opened them already.
     Raises: InvalidParams for a choice that is not among the tools; UnsupportedFeature for another choice.
     """
     if tool_choice == "none":
         return None
     if tool_choice == "auto":
-        return _auto(tools, tool_call_parser, template, is_parallel)
+        return _auto(tools, tool_call_parser, template, is_parallel, is_restricted)
     chosen = list(tools) if tool_choice == "required" else [_named(tools, tool_choice)]
     if not chosen:
         raise InvalidParams("tool_choice asks for a tool call, and there are no tools; give some")
@@ -132,7 +155,9 @@ def as_node(form: StructuredOutputsParams) -> Node:
 
 def _named(tools: Sequence[Tool], choice: Any) -> Tool:
     if not isinstance(choice, Mapping) or choice.get("type", "function") != "function":
-        raise UnsupportedFeature(f"tool_choice={choice!r:.80} is not none, auto, required or a function")
+        raise UnsupportedFeature(
+            f"tool_choice={choice!r:.80} is not none, auto, required, a function or allowed_tools of functions"
+        )
     inner = choice.get("function", choice)
     name = inner.get("name") if isinstance(inner, Mapping) else None
     for tool in tools:
@@ -142,9 +167,12 @@ def _named(tools: Sequence[Tool], choice: Any) -> Tool:
     raise InvalidParams(f"tool_choice names the function {name!r:.80}, which is not among the tools ({names})")
 
 
-def _auto(tools: Sequence[Tool], parser: str, template: str, is_parallel: bool) -> StructuredOutputsParams | None:
-    """Free text; but a call, once begun, follows its schema, where a tool is strict and the format marks calls."""
-    if not any(tool.is_strict for tool in tools) or parser == "llama3_json":
+def _auto(
+    tools: Sequence[Tool], parser: str, template: str, is_parallel: bool, is_restricted: bool
+) -> StructuredOutputsParams | None:
+    """Free text; but a call, once begun, is of one of these tools and follows its schema, where one of them is strict
+    or they are not all, and the format marks calls."""
+    if not (is_restricted or any(tool.is_strict for tool in tools)) or parser == "llama3_json":
         return None
     loose = [Tool(tool.name, tool.parameters if tool.is_strict else _ANY_OBJECT) for tool in tools]
     if parser == "mistral":

@@ -13,7 +13,15 @@ from typing import Any
 from albireo.errors import RequestError
 from albireo.parsers.output_parser import OutputParser, needs_special_tokens, output_parser, reasoning_tags
 from albireo.parsers.reasoning import ReasoningTags, is_open
-from albireo.parsers.tool_form import Tool, after_reasoning, answer_form, as_node, read_tools, tool_call_form
+from albireo.parsers.tool_form import (
+    Tool,
+    after_reasoning,
+    allowed_tools,
+    answer_form,
+    as_node,
+    read_tools,
+    tool_call_form,
+)
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import as_text, asked_backend, asked_form
@@ -29,6 +37,7 @@ class OutputPlan:
     """Fields:
     tools: those that may be called; none when tool_choice is "none".
     choice: auto, required, or a function; see tool_call_form().
+    is_restricted: the request has further tools, which the model sees and may not call.
     asked: the form of an answer in words.
     backend: who compiles the form; None: the engine's default.
     """
@@ -39,6 +48,7 @@ class OutputPlan:
     is_parallel: bool
     asked: StructuredOutputsParams | None
     backend: str | None = None
+    is_restricted: bool = False
 
     @classmethod
     def of(cls, dialect: Dialect, request: ChatRequest) -> OutputPlan:
@@ -46,16 +56,24 @@ class OutputPlan:
         given = request.tools or []
         if len(given) > MAX_TOOLS:
             raise HttpError(400, f"tools holds {len(given)} tools, at most {MAX_TOOLS} are taken", param="tools")
-        choice = request.tool_choice if request.tool_choice is not None else "auto" if given else "none"
+        choice: str | Mapping[str, Any] = "auto" if given else "none"
+        if request.tool_choice is not None:
+            choice = request.tool_choice
         asked = asked_form(request)
         backend = asked_backend(request) if asked is None else asked.backend
-        plan = cls(dialect, _read(given), choice, request.parallel_tool_calls is not False, asked, backend)
-        if choice == "none" or (choice == "auto" and not given):
-            return cls(dialect, [], "none", True, asked, backend)
-        if not given:
+        tools = _read(given)
+        if not given and choice not in ("none", "auto"):
             raise HttpError(
                 400, f"tool_choice={choice!r:.60} asks for a call, and there are no tools", param="tool_choice"
             )
+        try:
+            chosen, choice = allowed_tools(tools, choice)
+        except RequestError as error:
+            raise HttpError(400, str(error), param="tool_choice", code="invalid_value") from None
+        if choice == "none" or (choice == "auto" and not given):
+            return cls(dialect, [], "none", True, asked, backend)
+        is_parallel = request.parallel_tool_calls is not False
+        plan = cls(dialect, chosen, choice, is_parallel, asked, backend, len(chosen) < len(tools))
         if dialect.tool_call_parser is None:
             raise unsupported(
                 "tools",
@@ -112,6 +130,7 @@ class OutputPlan:
             self.dialect.tool_call_parser,
             template=self.dialect.template,
             is_parallel=self.is_parallel,
+            is_restricted=self.is_restricted,
             reasoning=tags,
             is_thinking=is_thinking,
         )

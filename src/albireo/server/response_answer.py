@@ -70,6 +70,7 @@ class ResponseWriter:
             parallel_tool_calls=request.parallel_tool_calls is not False,
             tool_choice=request.tool_choice or "auto",
             tools=[{"parameters": None, "strict": None, **tool} for tool in request.tools or ()],
+            truncation=request.truncation or "disabled",
             user=request.user if isinstance(request.user, str) else None,
         )
 

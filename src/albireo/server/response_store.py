@@ -14,7 +14,7 @@ import msgspec
 
 from albireo.server.dialects.texts import num_chars
 from albireo.server.errors import HttpError, busy
-from albireo.server.protocol.responses import ResponseAnswer
+from albireo.server.protocol.responses import OutputItem, ResponseAnswer
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_log import BYTES_PER_EVENT
 
@@ -44,6 +44,7 @@ class ResponseStore:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Stored] = OrderedDict()
+        self._items: dict[str, OutputItem] = {}  # of the answers that are kept, by id
         self._num_chars = 0
 
     def get(self, response_id: str) -> Stored:
@@ -55,12 +56,21 @@ class ResponseStore:
             )
         return found
 
+    def item(self, item_id: str) -> OutputItem:
+        """One of an answer that is kept. Raises: HttpError 404."""
+        found = self._items.get(item_id)
+        if found is None:
+            words = f"there is no item {item_id!r:.140}, or its response is kept no more; give the item itself"
+            raise HttpError(404, words, param="input", code="item_not_found")
+        return found
+
     def put(self, stored: Stored) -> None:
         """Keep one, or what became of one that is kept; the oldest ones make room."""
         self.drop(stored.answer.id)
         stored.num_chars = num_chars(stored.messages)
         stored.num_chars += len(msgspec.json.encode(stored.answer)) + BYTES_PER_EVENT * len(stored.writer.log)
         self._kept[stored.answer.id] = stored
+        self._items |= {item.id: item for item in stored.answer.output}
         self._num_chars += stored.num_chars
         if self._is_full():
             for name in [name for name, each in self._kept.items() if each.task is None]:
@@ -76,6 +86,8 @@ class ResponseStore:
         stored = self._kept.pop(response_id, None)
         if stored is not None:
             self._num_chars -= stored.num_chars
+            for item in stored.answer.output:
+                self._items.pop(item.id, None)
 
     @property
     def num_running(self) -> int:

@@ -73,6 +73,12 @@ def _thought(block: Block, where: str) -> dict[str, Any]:
     return {"reasoning_content": _string(block, "thinking", where)}
 
 
+def _redacted(block: Block, where: str) -> dict[str, Any]:
+    """Thoughts that another server encrypted: nobody else can read them, and the conversation goes on without."""
+    _string(block, "data", where)
+    return {}
+
+
 def _call(block: Block, where: str) -> dict[str, Any]:
     if not isinstance(block.get("input"), dict):
         raise _wrong(where, f"needs input, an object; it is {block.get('input')!r:.40}")
@@ -90,7 +96,7 @@ def _result(block: Block, where: str) -> dict[str, Any]:
 #: Role -> type of a block -> what it is in a chat.
 _BLOCKS: dict[str, dict[str, Callable[[Block, str], dict[str, Any]]]] = {
     "user": {"text": _said, "image": _image, "tool_result": _result},
-    "assistant": {"text": _said, "thinking": _thought, "tool_use": _call},
+    "assistant": {"text": _said, "thinking": _thought, "redacted_thinking": _redacted, "tool_use": _call},
 }
 
 

@@ -5,7 +5,7 @@ Used by endpoints/responses.py. Does not know the engine, or what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.responses import RESPONSE_NEUTRAL, ResponseAnswer, ResponseRequest
+from albireo.server.protocol.responses import RESPONSE_NEUTRAL, OutputItem, ResponseAnswer, ResponseRequest
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -59,6 +59,8 @@ def check(request: ResponseRequest) -> None:
     asked = unneutral(request, RESPONSE_NEUTRAL)
     if asked is not None:
         raise unsupported(*asked)
+    if request.truncation not in (None, "disabled", "auto"):
+        raise HttpError(400, f"truncation={request.truncation!r:.40} must be auto or disabled", param="truncation")
     if request.background and request.store is False:
         raise HttpError(400, "background needs store: nobody could ask for the answer", param="background")
     if request.stream_options is not None and request.stream_options.include_usage:
@@ -70,6 +72,22 @@ def check(request: ResponseRequest) -> None:
         raise HttpError(400, "a summary of the reasoning is not supported; leave it out", param="reasoning")
     if request.text is not None and request.text.verbosity not in (None, "medium"):
         raise HttpError(400, "text.verbosity is not supported; leave it out", param="text")
+
+
+def without_oldest(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The conversation without its oldest turns, one more left out each time; the last one is left.
+
+    Turns begin with a message of the user, so that no result of a tool is left without its call. What the system says
+    in front of them stays.
+    """
+    start = next((place for place, each in enumerate(messages) if each["role"] != "system"), len(messages))
+    turns = [place for place in range(start + 1, len(messages)) if _begins_turn(messages, place)]
+    return [messages[:start] + messages[place:] for place in turns]
+
+
+def _begins_turn(messages: list[dict[str, Any]], place: int) -> bool:
+    roles: list[str] = [messages[each]["role"] for each in (place - 1, place)]
+    return roles[1] == "user" and roles[0] != "user"
 
 
 @contextmanager
@@ -84,16 +102,24 @@ def in_its_words(chat: ChatRequest) -> Iterator[None]:
         raise
 
 
-def messages_of(request: ResponseRequest) -> list[dict[str, Any]]:
-    """The input as messages. Raises: HttpError 400."""
+def messages_of(request: ResponseRequest, item: Callable[[str], OutputItem]) -> list[dict[str, Any]]:
+    """The input as messages. Args: item: that of an earlier answer, by its id. Raises: HttpError 400, and item()'s."""
     if isinstance(request.input, str):
         return [{"role": "user", "content": request.input}]
-    return _messages(request.input)
+    return _messages([_referred(f"input[{place}]", each, item) for place, each in enumerate(request.input)])
 
 
 def said(answer: ResponseAnswer) -> list[dict[str, Any]]:
     """An answer as messages, for a request that goes on with it."""
     return _messages(msgspec.to_builtins(answer.output))
+
+
+def _referred(where: str, item: dict[str, Any], find: Callable[[str], OutputItem]) -> dict[str, Any]:
+    """An item, or the one that it refers to; a reference may be an id alone."""
+    if item.get("type") == "item_reference" or item.keys() == {"id"}:
+        found: dict[str, Any] = msgspec.to_builtins(find(_string(where, item, "id")))
+        return found
+    return item
 
 
 def _messages(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +129,9 @@ def _messages(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         read = _ITEMS.get(kind) if isinstance(kind, str) else None
         if read is None:
             raise HttpError(
-                400, f"{where} is of type {kind!r:.60}; it may be one of {', '.join(_ITEMS)}", param="input"
+                400,
+                f"{where} is of type {kind!r:.60}; it may be one of {', '.join(_ITEMS)}, item_reference",
+                param="input",
             )
         found.append(read(where, item))
     return found

@@ -65,16 +65,44 @@ class Responses:
         """The conversation so far, the request as a chat, and what the engine gets."""
         self._serving.check_open()
         dialect.check(request)
-        messages = dialect.messages_of(request)
+        messages = dialect.messages_of(request, self._store.item)
         if request.previous_response_id is not None:
             earlier = self._store.get(request.previous_response_id)
             if earlier.answer.status not in ("completed", "incomplete"):
                 words = f"that response is {earlier.answer.status}; only one that has ended can be gone on with"
                 raise HttpError(400, words, param="previous_response_id")
             messages = [*earlier.messages, *dialect.said(earlier.answer), *messages]
+        return messages, *await self._fitting(request, messages)
+
+    async def _fitting(
+        self, request: ResponseRequest, messages: list[dict[str, Any]]
+    ) -> tuple[ChatRequest, list[Submission]]:
+        """The conversation; where it does not fit and may be cut, without as few of its oldest turns as can be."""
+        try:
+            return await self._taken_in(request, messages)
+        except HttpError as error:
+            shorter = dialect.without_oldest(messages) if request.truncation == "auto" else []
+            if error.code != "context_length_exceeded" or not shorter:
+                raise
+        # That without most of them first: where it does not fit, none does, and its refusal is the answer.
+        found = await self._taken_in(request, shorter.pop())
+        begin, end = 0, len(shorter)
+        while begin < end:
+            middle = (begin + end) // 2
+            try:
+                found, end = await self._taken_in(request, shorter[middle]), middle
+            except HttpError as error:
+                if error.code != "context_length_exceeded":
+                    raise
+                begin = middle + 1
+        return found
+
+    async def _taken_in(
+        self, request: ResponseRequest, messages: list[dict[str, Any]]
+    ) -> tuple[ChatRequest, list[Submission]]:
         chat = dialect.as_chat(request, messages)
         with dialect.in_its_words(chat):
-            return messages, chat, await intake.chat(self._serving, chat)
+            return chat, await intake.chat(self._serving, chat)
 
     def _generation(
         self,

@@ -32,6 +32,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         input: a text, or a list of messages, calls, results of calls, and thoughts.
         tools: functions.
         store: keep the answer, so that it can be asked for; by default on.
+        truncation: auto: of a conversation that does not fit the oldest turns are left out; disabled: none are.
     """
 
     model: str | None = None
@@ -51,6 +52,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    truncation: str | None = None
 
     # beyond OpenAI's
     top_k: AllOrCount | None = None
@@ -75,7 +77,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     # there is no such thing here: neutral values only
     max_tool_calls: Any = None
     include: Any = None
-    truncation: Any = None
     top_logprobs: Any = None
     service_tier: Any = None
     conversation: Any = None
@@ -88,7 +89,6 @@ RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "max_tool_calls": (),
     # what was thought comes in the clear, and can be handed back so
     "include": ([], ["reasoning.encrypted_content"]),
-    "truncation": ("disabled",),
     "top_logprobs": (0,),
     "service_tier": ("auto", "default"),
     "conversation": (),

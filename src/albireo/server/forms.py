@@ -26,7 +26,8 @@ def asked_form(request: GenerationFields) -> StructuredOutputsParams | None:
     """The form that a request asks for, None when any text will do. Raises: HttpError 400."""
     backend = asked_backend(request)
     found = [(name, fields) for name, read in _READERS.items() if (fields := _read(request, name, read)) is not None]
-    if len(found) > 1:
+    # clients of vLLM say the same by its older and its newer name, for servers of either age
+    if any(fields != found[0][1] for _, fields in found[1:]):
         names = " and ".join(name for name, _ in found)
         raise HttpError(400, f"{names} ask for a form each; give one of them", param=found[1][0])
     pattern = request.guided_whitespace_pattern

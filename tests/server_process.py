@@ -35,7 +35,8 @@ class Server:
     ) -> None:
         """Args: of a poisoned one: is_loading_held: the model is not loaded before gate.open(); is_one_broken: the
         first process that loads it cannot."""
-        words = ["--port", "0", "--num-threads", "1", *args]
+        where = () if "--uds" in args else ("--port", "0")
+        words = [*where, "--num-threads", "1", *args]
         command = [sys.executable, "-m", "albireo", "serve", *words]
         if is_poisoned:
             command = [sys.executable, str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]

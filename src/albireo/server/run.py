@@ -10,7 +10,6 @@ import contextlib
 import logging
 import resource
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from albireo.replicas.place import Place
 from albireo.server.app import application
 from albireo.server.batches.runner import Batches
 from albireo.server.bounded_http import BoundedHttp
+from albireo.server.listening import BACKLOG, Listening
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
 from albireo.server.streaming import break_stuck
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("albireo.server")
 
-BACKLOG = 2048
 MAX_OPEN_FILES = 65_536
 #: Seconds for answers to go out that say why a request ended, before the connections are closed.
 ANSWER_S = 0.2
@@ -78,7 +77,7 @@ async def _serve(
     others: Mapping[str, str],
 ) -> None:
     _check_certificate(settings)
-    listening = _listen(settings)
+    listening = Listening(settings)
     try:
         batches: Batches | None = None
         served: Serving | Models
@@ -115,34 +114,24 @@ async def _serve(
     )
     stopping = _on_signals(server)
     tasks = [
-        asyncio.create_task(_announce(served, batches, server, listening.getsockname()[1], say)),
+        asyncio.create_task(_announce(served, batches, server, listening.address, say)),
         asyncio.create_task(_drain_when(stopping, served, batches, server)),
         asyncio.create_task(_end_when_failed(served, server)),
         asyncio.create_task(_sweep(served)),
         asyncio.create_task(_rest(served)),
     ]
     try:
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=[listening.socket])
     finally:
         for task in tasks:
             task.cancel()
         if batches is not None:
             await batches.stop()
         await served.close()
+        listening.close()
     failure = served.failure()
     if failure is not None:
         raise failure
-
-
-def _listen(settings: ServerSettings) -> socket.socket:
-    """The socket, before anything is loaded. Raises: ConfigError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); take another"
-        ) from None
 
 
 def _check_certificate(settings: ServerSettings) -> None:
@@ -174,14 +163,12 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
 
 
 async def _announce(
-    served: Serving | Models, batches: Batches | None, server: uvicorn.Server, port: int, say: Callable[[str], None]
+    served: Serving | Models, batches: Batches | None, server: uvicorn.Server, address: str, say: Callable[[str], None]
 ) -> None:
     while not server.started:
         await asyncio.sleep(0.005)
     settings = served.settings
-    scheme = "https" if settings.ssl_certfile else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"listening on {scheme}://{host}:{port}")
+    say(f"listening on {address}")
     if not settings.is_loopback and not settings.api_key:
         say(f"warning: {settings.host} can be reached from other machines, and no --api-key is set")
     try:

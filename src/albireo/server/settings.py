@@ -20,6 +20,8 @@ from albireo.server.origins import LOOPBACK, parse_origins
 #: Names of variables that a caller may hand to a chat template.
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 
+_HOST, _PORT = "127.0.0.1", 8000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -28,6 +30,8 @@ class ServerSettings:
     Fields:
         host: address to listen on; others than loopback should have an API key.
         port: port to listen on; 0 takes a free one and prints it.
+        uds: path of a Unix socket to listen on, in place of host and port. Who may ask is said by its permissions,
+            which the umask gives it, and by those of its directory.
         served_model_name: names the model answers to, the first is told; by default the name of its directory.
         lora_modules: adapters (LoRA) to serve from the start, each as name=path; needs enable_lora.
         api_key: keys of which a request must bring one, but for /health and /; @FILE: those in a file, one a line.
@@ -80,8 +84,9 @@ class ServerSettings:
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = _HOST
+    port: int = _PORT
+    uds: str | None = None
     served_model_name: tuple[str, ...] = ()
     lora_modules: tuple[str, ...] = ()
     api_key: tuple[str, ...] = ()
@@ -123,6 +128,8 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port={self.port} is not a port; it must be 0 to 65535")
+        if self.uds is not None and (self.host, self.port) != (_HOST, _PORT):
+            raise ConfigError(f"uds={self.uds} is listened on in place of host and port; leave these out")
         for name in (
             "max_num_queued_requests",
             "max_num_queued_tokens",

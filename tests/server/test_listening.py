@@ -1,0 +1,62 @@
+"""Unix sockets that a server listens on: asked by the real openai client, left behind, in use, taken away again."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from albireo.errors import ConfigError
+from albireo.server.listening import Listening
+from albireo.server.settings import ServerSettings
+
+
+def test_a_unix_socket_is_served_and_gone_at_the_end(start: Any, tmp_path: Path) -> None:
+    path = tmp_path / "my socket"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))  # by a server that was killed: nobody listens
+    left.close()
+    server = start("--uds", str(path), is_ready=False)
+    assert server.url == f"http+unix:{tmp_path}/my"  # as far as the next blank
+    server.wait_for("story is ready")
+    assert stat.S_ISSOCK(path.lstat().st_mode)
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport) as asking:
+        client = openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=asking, max_retries=0)
+        chunks = client.completions.create(model="story", prompt="Once upon", max_tokens=5, stream=True)
+        assert "".join(chunk.choices[0].text for chunk in chunks)
+    with pytest.raises(ConfigError, match="another server listens there"):
+        Listening(ServerSettings(uds=str(path)))
+    assert server.stop() == 0 and not path.exists()
+
+
+def test_only_its_own_socket_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="no socket is there"):
+        Listening(ServerSettings(uds=str(path)))
+    assert path.read_text() == "precious"
+    path.unlink()
+    first = Listening(ServerSettings(uds=str(path)))
+    path.unlink()
+    second = Listening(ServerSettings(uds=str(path)))
+    first.close()
+    assert path.exists()
+    second.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "nowhere/socket"])
+def test_a_path_that_can_be_no_socket(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on uds="):
+        Listening(ServerSettings(uds=str(tmp_path / name)))
+
+
+def test_it_goes_in_place_of_a_port() -> None:
+    with pytest.raises(ConfigError, match="in place of host and port"):
+        ServerSettings(uds="socket", port=8001)

@@ -19,6 +19,7 @@ class Played:
         self.name, self._log = name, log
         self.num_inside, self.used_s, self.woken_s = 0, 0.0, 0.0
         self.is_awake = self.has_extra = False
+        self.damage: Exception | None = None
         self.breaks: Exception | None = None
         self.held: asyncio.Event | None = None
 
@@ -33,6 +34,10 @@ class Played:
     @property
     def is_at_rest(self) -> bool:
         return not self.num_inside and not self.has_extra
+
+    async def check(self) -> None:
+        if self.damage is not None:
+            raise self.damage
 
     async def start(self) -> None:
         if self.is_awake:
@@ -86,6 +91,20 @@ def test_who_rests_for_longest_makes_room() -> None:
 
     assert played(play, max_awake=2) == ["+a", "+b", "-b", "+c"]
     assert played(play) == ["+a", "-a", "+b", "-b", "+a", "-a", "+c", "-c", "+a"]
+
+
+@pytest.mark.parametrize("error", [EngineError("damaged"), OSError("unforeseen")])
+def test_nobody_makes_room_for_one_that_is_known_to_be_damaged(error: Exception) -> None:
+    async def play(turns: Turns, models: list[Played]) -> None:
+        a, b, c = models
+        turns.withdraw(await had(turns, a))
+        b.damage = error
+        waiting = turns.ask(b)
+        assert isinstance(await waiting.turn, EngineError) and a.is_awake
+        turns.withdraw(waiting)
+        turns.withdraw(await had(turns, c))
+
+    assert played(play) == ["+a", "-a", "+c"]
 
 
 def test_who_is_busy_is_waited_for_and_takes_more_until_its_time_is_over() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope
 
+from albireo.api.check_files import check_files
+from albireo.config import EngineConfig
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import behind_errors, routes
@@ -47,6 +49,7 @@ class Model:
 
     def __init__(self, settings: ServerSettings, engine: Mapping[str, Any], places: Sequence[Place]) -> None:
         """Args: engine: fields of EngineConfig."""
+        self._engine = engine
         self._make: Callable[[], Serving] = lambda: Serving(settings, engine, places)
         self.responses = ResponseStore()
         self.num_inside, self.used_s, self.woken_s = 0, 0.0, 0.0
@@ -57,7 +60,7 @@ class Model:
     def _renew(self) -> None:
         self.serving = self._make()
         self.app: ASGIApp = behind_errors(routes(self.serving, None, self.responses))
-        self._has_begun = False
+        self._has_begun = self._is_checked = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,6 +113,21 @@ class Model:
         """Seconds that it has had nothing to do; 0 while it has, or is not there."""
         return self.serving.client.rest_s() if self.is_at_rest else 0.0
 
+    async def check(self) -> None:
+        """What its files say, before somebody else gives memory back for it. Raises: EngineError, as one more try that
+        failed."""
+        if self._is_checked or self.serving.is_loaded:
+            return
+        try:
+            await self.serving.in_thread(lambda: check_files(EngineConfig.from_kwargs(**self._engine)))
+        except EngineError:
+            self._note_failure()
+            raise
+        self._is_checked = True
+
+    def _note_failure(self) -> None:
+        self._num_failures, self._failed_s = min(self._num_failures + 1, 64), time.monotonic()
+
     async def start(self) -> None:
         """Load it, or wake it, unless it is there. Raises: EngineError when that cannot be done."""
         if self.is_ready:
@@ -124,7 +142,7 @@ class Model:
             else:
                 await self.serving.client.wake()
         except Exception:
-            self._num_failures, self._failed_s = min(self._num_failures + 1, 64), time.monotonic()
+            self._note_failure()
             if not self.serving.is_loaded:
                 await self._replace()
             raise

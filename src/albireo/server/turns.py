@@ -49,6 +49,9 @@ class Sleeper(Protocol):
     def is_at_rest(self) -> bool:
         """Whether nobody wants anything of it."""
 
+    async def check(self) -> None:
+        """Without memory. Raises: EngineError when it is known already that it cannot be started."""
+
     async def start(self) -> None:
         """Until it can be given requests. Raises: EngineError when it cannot be started."""
 
@@ -131,9 +134,23 @@ class Turns:
             if not self._waiting:
                 self._leaving = None
                 await self._news.wait()
-            elif self._waiting[0].model.takes_memory or await self._has_room(self._waiting[0]):
-                self._leaving = None
-                await self._start(self._waiting[0].model)
+                continue
+            head = self._waiting[0]
+            if not head.model.takes_memory:
+                if not await self._is_sound(head.model) or head not in self._waiting[:1]:
+                    continue  # nobody is put to sleep for one that cannot be started, or that nobody wants any more
+                if not await self._has_room(head):
+                    continue
+            self._leaving = None
+            await self._start(head.model)
+
+    async def _is_sound(self, model: Sleeper) -> bool:
+        try:
+            await model.check()
+        except Exception as error:
+            self._answer(model, _told(error))
+            return False
+        return True
 
     async def _has_room(self, head: Waiter) -> bool:
         """Whether one more may be started. If not, one that rests is put to sleep, or waited for."""
@@ -168,14 +185,16 @@ class Turns:
                 if each is not model and not each.takes_memory:
                     await each.sleep()  # it may have fallen asleep by itself, and not be gone yet
             await model.start()
-        except EngineError as refusal:
-            _LOG.error("%s cannot be started: %s", model.name, refusal)
-            error = refusal
-        except Exception as unknown:
-            _LOG.error("%s cannot be started", model.name, exc_info=unknown)
-            error = EngineError("an internal error")
+        except Exception as refusal:
+            error = _told(refusal)
         finally:
             self._starting = None
+        self._answer(model, error)
+
+    def _answer(self, model: Sleeper, error: EngineError | None) -> None:
+        """All that wait for a model have it, or are told why not."""
+        if error is not None:
+            _LOG.error("%s cannot be started: %s", model.name, error)
         asked = [each for each in self._waiting if each.model is model]
         self._waiting = [each for each in self._waiting if each.model is not model]
         for waiter in asked:
@@ -183,3 +202,11 @@ class Turns:
                 self._grant(waiter)
             else:
                 waiter.turn.set_result(error)
+
+
+def _told(error: Exception) -> EngineError:
+    """What is said of an error; what nobody foresaw is in the log alone."""
+    if isinstance(error, EngineError):
+        return error
+    _LOG.error("a model was not started", exc_info=error)
+    return EngineError("an internal error")

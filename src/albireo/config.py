@@ -79,7 +79,8 @@ class EngineConfig:
         prefix_cache_dir_bytes: most bytes of its files; those that were of no use for longest go first.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
         seed: where requests without a seed of their own derive theirs from.
-        num_threads: compute threads, of all ranks together; None: one per core this process may run on.
+        num_threads: compute threads, of all ranks together; None: one per core this process may run on,
+            and no more than its control group gives time for.
         tensor_parallel_size: ranks that compute the model together, each with its part of the weights; None: 1, or of
             an engine directory as many as it was built for.
         tp_invariant: add the sums that ranks share in the order of several also when there is one, which then computes

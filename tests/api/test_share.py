@@ -83,6 +83,7 @@ def test_too_few_processors_are_named() -> None:
 def test_an_engine_runs_on_its_own_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
     monkeypatch.setattr(take_share, "usable_cpus", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr(take_share, "num_threads_of", lambda asked: asked or 4)
     monkeypatch.setattr(take_share, "numa_nodes", lambda: {})
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: taken.append(cpus))
     assert take_processors(EngineConfig(), Share(1, 2)).num_threads == 2

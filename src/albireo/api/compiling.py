@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.config import EngineConfig
+from albireo.control_group import control_group, threads_allowed
 from albireo.devflags import compiling_environment
 from albireo.graph.program import Program
 
@@ -107,7 +108,8 @@ def compiling(
 
     max_rank = config.max_lora_rank if config.enable_lora else 0
     done = cache_directory() / _DONE.format(digest_of(programs, chip, max_rank))
-    count = num_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    cores = threads_allowed(control_group().cpus, len(os.sched_getaffinity(0)))
+    count = num_processes or min(_MOST_PROCESSES, cores)
     order = {
         "directory": str(directory),
         "config": asdict(config),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.config import EngineConfig
+from albireo.control_group import control_group
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
 
@@ -19,7 +20,6 @@ OVERHEAD_BYTES = 300 << 20
 SNAPSHOTS_FRAC, SNAPSHOTS_PER_SEAT, FEW_SNAPSHOTS = 1 / 8, 2, 8
 #: Of a model without attention, whose blocks are no memory: as many as the lists that count them may be long.
 MOST_FREE_BLOCKS = 2**18
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,14 @@ class MemoryPlan:
 
 def machine_bytes() -> int:
     """Memory of this machine, or of the control group this process is confined to."""
-    total = int(_meminfo("MemTotal"))
-    for path in _CGROUP_LIMITS:
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            total = min(total, int(text))
-    return total
+    total, limit = _meminfo("MemTotal"), control_group().memory_bytes
+    return total if limit is None else min(total, limit)
 
 
 def available_bytes() -> int:
     """Of machine_bytes(), what nobody uses now, as the kernel guesses."""
-    return min(machine_bytes(), _meminfo("MemAvailable"))
+    available, group = _meminfo("MemAvailable"), control_group()
+    return min(available, *(each for each in (group.memory_bytes, group.free_bytes) if each is not None))
 
 
 def plan_memory(

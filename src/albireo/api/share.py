@@ -35,7 +35,10 @@ def cut(cpus: Sequence[int], nodes: Mapping[int, int], share: Share) -> list[int
 
 
 def threads_of(num_threads: int | None, num_cpus: int, share: Share) -> int:
-    """One's own threads of num_threads for all engines together; None: one a processor. Raises: ConfigError."""
+    """One's own threads of num_threads for all engines together; None: num_cpus, as many as may run all the time.
+
+    Raises: ConfigError.
+    """
     total = num_threads or num_cpus
     if total < share.count:
         what = f"{num_cpus} processors can be used here" if num_threads is None else f"num_threads={num_threads}"

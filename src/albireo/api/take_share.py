@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from albireo import devflags
 from albireo.api.share import Share, cut, threads_of
-from albireo.backends.cpu.machine import numa_nodes, usable_cpus
+from albireo.backends.cpu.machine import num_threads_of, numa_nodes, usable_cpus
 from albireo.backends.cuda.device import driver_version, gpu_names
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
@@ -57,7 +57,7 @@ def take_processors(config: EngineConfig, share: Share) -> EngineConfig:
     if share.count == 1:
         return config
     cpus = usable_cpus()
-    own, num_threads = cut(cpus, numa_nodes(), share), threads_of(config.num_threads, len(cpus), share)
+    own, num_threads = cut(cpus, numa_nodes(), share), threads_of(config.num_threads, num_threads_of(None), share)
     if num_threads <= len(own):
         os.sched_setaffinity(0, own)
     return replace(config, num_threads=num_threads)

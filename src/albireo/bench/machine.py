@@ -13,12 +13,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from albireo.api.memory import machine_bytes
+from albireo.api.memory import available_bytes, machine_bytes
 from albireo.backends.cpu.fingerprint import cpu_name
+from albireo.control_group import control_group
 
-_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
 _GPU_TIMEOUT_S = 5.0
 
@@ -51,32 +51,20 @@ def machine_facts() -> MachineFacts:
     return MachineFacts(
         cpu=cpu_name(_read(_CPUINFO)) or platform.processor() or platform.machine(),
         num_cpus=len(os.sched_getaffinity(0)),
-        cpu_quota=parse_cpu_quota(_read(_CPU_QUOTA)),
+        cpu_quota=control_group().cpus,
         huge_pages=parse_huge_pages(_read(_HUGE_PAGES)),
         memory_bytes=machine_bytes(),
-        available_bytes=parse_available_bytes(_read(_MEMINFO)),
+        available_bytes=available_bytes(),
         gpus=_gpus(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
 
 
-def parse_cpu_quota(cpu_max: str) -> float | None:
-    """Processors' worth of time, from cpu.max of a control group: "150000 100000" is 1.5."""
-    match = re.fullmatch(r"(\d+) (\d+)\s*", cpu_max)
-    return int(match[1]) / int(match[2]) if match else None
-
-
 def parse_huge_pages(enabled: str) -> str | None:
     """The word in brackets: "always [madvise] never" is madvise."""
     match = re.search(r"\[(\w+)\]", enabled)
     return match[1] if match else None
-
-
-def parse_available_bytes(meminfo: str) -> int:
-    """MemAvailable of /proc/meminfo; 0 where it is missing."""
-    match = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo, re.MULTILINE)
-    return int(match[1]) << 10 if match else 0
 
 
 def _gpus() -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from albireo.api.programs import MAX_PROMPT_ROWS
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
-from albireo.backends.cpu.machine import usable_cpus
+from albireo.backends.cpu.machine import num_threads_of
 from albireo.backends.cuda.known_gpus import KnownGpu
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.draft_figures import check_tokens, draft_memory, draft_speeds
@@ -113,7 +113,7 @@ def plan_model(
         )
     if config.data_parallel_size > 1 and device.name == "cpu":
         share = Share(0, config.data_parallel_size)
-        config = replace(config, num_threads=threads_of(config.num_threads, len(usable_cpus()), share))
+        config = replace(config, num_threads=threads_of(config.num_threads, num_threads_of(None), share))
     vocab_size = source.model_config.vocab_size
     model_len = _model_len(config, source, workload)
     step = config.step_limits

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from albireo import _native, devflags
+from albireo.control_group import control_group, threads_allowed
 from albireo.errors import ConfigError, ResourceError
 
 _LOG = logging.getLogger(__name__)
@@ -88,8 +89,9 @@ def numa_nodes(root: Path = Path("/sys/devices/system/node")) -> dict[int, int]:
 
 
 def num_threads_of(num_threads: int | None) -> int:
-    """Threads a program runs on when so many are asked for; see thread_pool()."""
-    return num_threads or len(_native.usable_cpus())
+    """Threads a program runs on when so many are asked for; None: one a physical core that this process may use, and no
+    more than its control group gives time for."""
+    return num_threads or threads_allowed(control_group().cpus, len(_native.usable_cpus()))
 
 
 def kernel_revision(family: str) -> int:
@@ -98,14 +100,14 @@ def kernel_revision(family: str) -> int:
 
 
 def thread_pool(num_threads: int | None) -> _native.ThreadPool:
-    """Threads for a program, pinned one per physical core; None: as many as there are cores for this process.
+    """Threads for a program; None: as num_threads_of() says.
 
-    More threads than cores share them, unpinned.
+    Pinned, one per physical core, where they have all of them; fewer go where the system puts them, since another
+    process with as few would be pinned to the same ones; more share the cores.
     Raises: ResourceError when the system starts no more of them.
     """
-    cpus = _native.usable_cpus()
-    count = num_threads or len(cpus)
+    cpus, count = _native.usable_cpus(), num_threads_of(num_threads)
     try:
-        return _native.ThreadPool(cpus[:count] if count <= len(cpus) else [-1] * count)
+        return _native.ThreadPool(cpus if count == len(cpus) else [-1] * count)
     except RuntimeError as error:
         raise ResourceError(f"num_threads={count}: {error}; ask for fewer, or raise the limit (ulimit -u)") from None

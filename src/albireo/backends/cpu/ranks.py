@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.adapters import RankAdapters
-from albireo.backends.cpu.machine import thread_pool
+from albireo.backends.cpu.machine import num_threads_of, thread_pool
 from albireo.backends.cpu.model import CpuModel, Peers
 from albireo.backends.joining import join_top
 from albireo.backends.step_inputs import StepInputs
@@ -38,7 +38,7 @@ def rank_pool(num_threads: int | None, size: int) -> _native.ThreadPool:
         raise ConfigError(
             f"num_threads={num_threads} is fewer than tensor_parallel_size={size}; each rank needs a thread of its own"
         )
-    return thread_pool(num_threads or max(size, len(_native.usable_cpus())))
+    return thread_pool(num_threads or max(size, num_threads_of(None)))
 
 
 class TensorParallelModel:

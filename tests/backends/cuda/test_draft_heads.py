@@ -162,7 +162,7 @@ def plan(tokens: list[int], start: int, tables: tuple[list[int], ...]) -> StepPl
     return StepPlan(0, [work], len(tokens), waits=True)
 
 
-@pytest.mark.parametrize("kind", ["eagle", "windows", "assistant"])
+@pytest.mark.parametrize("kind", [pytest.param("eagle", marks=pytest.mark.thorough), "windows", "assistant"])
 def test_served_as_without_drafts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a head that knows nothing: a common beginning that is found again, who is preempted, prompts in pieces."""
     directory, asked = checkpoints(kind, tmp_path)

@@ -172,7 +172,7 @@ def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
     assert engine.loaded is not None and engine.loaded.memory.state_bytes == 20 * MODELS[-1].program.states.slot_bytes
 
 
-@pytest.mark.parametrize("name", ["gpt_oss", "gemma4_text"])
+@pytest.mark.parametrize("name", [pytest.param("gpt_oss", marks=pytest.mark.thorough), "gemma4_text"])
 def test_tokens_of_a_model_with_windows_are_those_of_the_cpu(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +311,9 @@ def two(length: int, max_tokens: int) -> tuple[list[list[int]], list[SamplingPar
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
-@pytest.mark.parametrize("name", ["qwen2", "gemma4_text, embeddings of layers"])
+@pytest.mark.parametrize(
+    "name", ["qwen2", pytest.param("gemma4_text, embeddings of layers", marks=pytest.mark.thorough)]
+)
 def test_swapped_blocks_come_back_as_they_were(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four blocks for two that want three each: the tokens are those of a CPU that has blocks for all.
 

@@ -34,10 +34,10 @@ def answers(folder: Path, name: str, device: str, **settings: Any) -> tuple[list
 @pytest.mark.parametrize(
     ("name", "budget"),
     [
-        ("idefics3", 8),
+        pytest.param("idefics3", 8, marks=pytest.mark.thorough),  # rows in pieces as those of qwen3_vl, but not turned
         ("qwen3_vl", 8),
         ("gemma3", 64),
-        ("gemma4", 64),
+        pytest.param("gemma4", 64, marks=pytest.mark.thorough),  # between gemma3 and the next
         ("gemma4, embeddings of layers", 8),
         ("qwen3_5", 64),
     ],

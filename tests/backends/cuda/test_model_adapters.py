@@ -34,11 +34,14 @@ WORKS = [Work([5, 9, 2, 7, 1, 3, 3, 8, 4], 0, [3, 1, 6]), Work([11, 4, 6], 0, [2
 SLOTS = np.array([1] * 9 + [-1] * 3 + [0] * 2, np.int32)
 PROMPTS = replace(make_step(WORKS, 8, "all", "last"), adapter_slots=SLOTS)
 #: Types of weights, and the GPU: what is rounded to e4m3 on both sides from 8.9 on.
-KINDS = [("llama", "bfloat16", None, None), ("qwen3", "bfloat16", "fp8", 90), ("gemma2", "float32", None, None)]
-KINDS += [
+KINDS: list[Any] = [
+    ("llama", "bfloat16", None, None),
+    ("qwen3", "bfloat16", "fp8", 90),
+    ("gemma2", "float32", None, None),
     ("llama", "bfloat16", "int8", None),
-    ("qwen3", "bfloat16", "int4.g32", None),
-    ("qwen2", "float16", None, None),
+    # whose linears are tested alone with adapters, in any company, too
+    pytest.param("qwen3", "bfloat16", "int4.g32", None, marks=pytest.mark.thorough),
+    pytest.param("qwen2", "float16", None, None, marks=pytest.mark.thorough),
 ]
 
 

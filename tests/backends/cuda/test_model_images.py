@@ -86,8 +86,19 @@ def graph_head_dim(name: str) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["qwen3", "gemma3_text", "gemma4_text", "gemma4_text, embeddings of layers"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("qwen3", "bfloat16"),
+        ("gemma3_text", "float32"),
+        ("gemma4_text", "bfloat16"),
+        ("gemma4_text, embeddings of layers", "float32"),
+        pytest.param("qwen3", "float32", marks=pytest.mark.thorough),
+        pytest.param("gemma3_text", "bfloat16", marks=pytest.mark.thorough),
+        pytest.param("gemma4_text", "float32", marks=pytest.mark.thorough),
+        pytest.param("gemma4_text, embeddings of layers", "bfloat16", marks=pytest.mark.thorough),
+    ],
+)
 def test_steps_with_pictures_are_what_their_graph_says(name: str, dtype: str) -> None:
     """As near as roundings allow, of which norms inside linears have others."""
     model, weights = model_of(name, dtype), weights_of(name, dtype)

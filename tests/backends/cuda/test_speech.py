@@ -91,7 +91,14 @@ def test_what_is_written_down_is_what_the_cpu_writes(tmp_path: Path, request: py
         assert written(llm) == wanted
 
 
-@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "quantization": "int8"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dtype": "bfloat16", "quantization": "int8"},
+        pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.thorough),
+    ],
+    ids=str,
+)
 def test_in_fewer_bits_near_to_the_cpu(settings: dict[str, Any], folder: Path, request: pytest.FixtureRequest) -> None:
     params = GREEDY.clone(max_tokens=1)
     with opened(folder, **settings) as llm:

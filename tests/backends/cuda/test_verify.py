@@ -16,7 +16,7 @@ from backends.cuda.test_end_to_end import StandIn
 from verify.models import damage
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.thorough), "bfloat16"])
 def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     """In bfloat16 norms are in the linears."""
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
@@ -31,7 +31,7 @@ def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert found.stages[STAGES.index("tokens")].figures["same_kernels"]
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mixtral"])
+@pytest.mark.parametrize("name", [pytest.param("qwen3", marks=pytest.mark.thorough), "mixtral"])
 def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     monkeypatch.setattr(tokens, "NUM_TOKENS", 2)

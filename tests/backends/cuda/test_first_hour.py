@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 GPU = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu"
 #: What Python reads as it begins: kernels are interpreted as tests have it, in the script and in its server's engine,
@@ -35,7 +37,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def dry_run(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[str], Path] | None]:
-    """The script with all its parts, beside the other tests, and a directory: out.json, and what it said. None: no test
+    """The script with its parts, beside the other tests, and a directory: out.json, and what it said. None: no test
     wants to know."""
     if not any(item.name == test_every_part_runs.__name__ for item in request.session.items):
         yield None
@@ -49,7 +51,7 @@ def dry_run(
         "--out",
         str(place / "out.json"),
         "--parts",
-        ",".join(names()),
+        ",".join(asked(request.config)),
     ]
     with (place / "said").open("w") as said, (place / "errors").open("w") as errors:
         process = subprocess.Popen(
@@ -70,13 +72,18 @@ def names() -> list[str]:
     return sorted({part.stem for part in (GPU / "parts").glob("*.py")} - {"__init__"})
 
 
-def test_every_part_runs(dry_run: tuple[subprocess.Popen[str], Path]) -> None:
+def asked(config: pytest.Config) -> list[str]:
+    """All; what serves, in processes of its own, only where tests are thorough."""
+    return [name for name in names() if name != "busy" or config.getoption("--thorough")]
+
+
+def test_every_part_runs(dry_run: tuple[subprocess.Popen[str], Path], pytestconfig: pytest.Config) -> None:
     process, place = dry_run
     code = process.wait()
     said = (place / "said").read_text()
     assert code == 0, said[-6000:] + (place / "errors").read_text()[-2000:]
     found = json.loads((place / "out.json").read_text())
-    assert [part["name"] for part in found["parts"]] == names()
+    assert [part["name"] for part in found["parts"]] == asked(pytestconfig)
     rows = [row for part in found["parts"] for row in part["rows"]]
     assert not [row for row in rows if row["is_good"] is False]
     for part in found["parts"]:
@@ -96,27 +103,36 @@ def test_each_part_is_in_one_call_of_ten_minutes() -> None:
         assert sum(max(parts[name] for name in group) for group in groups) <= 590
 
 
+@pytest.fixture
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Modules of benchmarks/gpu, which have names of their own: here while a test wants them."""
+    monkeypatch.syspath_prepend(GPU)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{GPU}/"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("_scripts")
 def test_what_is_wrong_is_told_last_with_its_element() -> None:
-    show = """
-import json, time, torch
-from checks import Finding, run_checks, same_bits, worst
-from report import PartResult, table, target, verdict
-from setup import Setup
-setup = Setup(torch.device("cpu"), False, time.monotonic() + 60)
-got, wanted = torch.tensor([[1.0, 2.0], [3.0, float("nan")]]), torch.tensor([[1.0, 2.0], [3.5, 4.0]])
-def checks(setup):
-    yield worst("numbers", got[:, :1], wanted[:, :1], torch.full((2, 1), 0.25))
-    yield worst("none", got, wanted, torch.ones(2, 2))
-    yield same_bits(setup, "bits", {1: got[1:, :1], 2: wanted[:, :1]})
-    yield "pair", 0.5
-rows = list(run_checks(setup, {"all": checks}))
-rows += [target("y", 2.0, 3.0), verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})]
-part = PartResult("some", "wrong", 1.0, "", rows)
-print(table([part, PartResult("dead", "failed", 1.0, "a fault")]))
-"""
-    done = run("-c", show)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
+    from checks import Finding, run_checks, same_bits, worst
+    from report import PartResult, table, target, verdict
+    from setup import Setup
+
+    setup = Setup(torch.device("cpu"), False, time.monotonic() + 60)
+    got, wanted = torch.tensor([[1.0, 2.0], [3.0, float("nan")]]), torch.tensor([[1.0, 2.0], [3.5, 4.0]])
+
+    def checks(setup: Setup) -> Iterator[Finding]:
+        yield worst("numbers", got[:, :1], wanted[:, :1], torch.full((2, 1), 0.25))
+        yield worst("none", got, wanted, torch.ones(2, 2))
+        yield same_bits(setup, "bits", {1: got[1:, :1], 2: wanted[:, :1]})
+        yield "pair", 0.5
+
+    rows = list(run_checks(setup, {"all": checks}))
+    rows += [target("y", 2.0, 3.0), verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})]
+    part = PartResult("some", "wrong", 1.0, "", rows)
+    lines = table([part, PartResult("dead", "failed", 1.0, "a fault")]).splitlines()
     (told,) = (i for i, line in enumerate(lines) if "verdict: x" in line and i > 8)
     assert "best: b (2.0 us), now: a (3.0 us), gain 1.500; set file.NAME" in lines[told]
     assert "target: y" in lines[told - 1] and "missed: at least 3" in lines[told - 1]

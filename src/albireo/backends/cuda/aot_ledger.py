@@ -150,11 +150,11 @@ class Ledger:
 
     def sample(self) -> set[str]:
         """Keys of some, to be compiled although they are known: of each architecture the first in order of their keys,
-        which is no order of anything else, with a sixteenth of its instructions; what compiling costs grows with these.
+        which is no order of anything else, with a 64th of its instructions; what compiling costs grows with these.
         """
         found = set()
         for entries in self._by_architecture():
-            left = sum(facts.instructions for facts in entries) // 16
+            left = sum(facts.instructions for facts in entries) // 64
             for facts in sorted(entries, key=lambda facts: facts.key):
                 if facts.instructions <= left:
                     found.add(facts.key)

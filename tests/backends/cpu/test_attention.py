@@ -34,6 +34,7 @@ from backends.cpu.harness import (
     run,
     variants,
 )
+from in_turn import one_in
 from step_batches import Work, make_step
 
 
@@ -412,7 +413,7 @@ def whole_weights(p: F64, v: F64) -> F64:
     return error
 
 
-@pytest.mark.parametrize(("types", "level", "case"), CASES, ids=lambda v: str(v))
+@pytest.mark.parametrize(("types", "level", "case"), one_in(3, CASES), ids=lambda v: str(v))
 def test_attention(types: Types, level: str, case: Case) -> None:
     texts = [text(case, context, types, i) for i, (context, _) in enumerate(case.spans)]
     ours = attend(case, texts, case.spans, types, level, Placement(case.block_size))
@@ -443,7 +444,7 @@ def invariant_cases(types: Types, level: str) -> list[Case]:
 
 @pytest.mark.parametrize(
     ("types", "level", "case"),
-    [(*v, case) for v in VARIANTS for case in invariant_cases(*v)],
+    one_in(3, [(*v, case) for v in VARIANTS for case in invariant_cases(*v)]),
     ids=lambda v: str(v),
 )
 def test_bits_depend_on_the_sequence_alone(types: Types, level: str, case: Case) -> None:
@@ -478,7 +479,10 @@ SIGHTS = ((0, 0), (40, 0), (0, 30))
 
 @pytest.mark.parametrize(
     ("types", "level", "window", "reach"),
-    [(*v, *sight) for i, v in enumerate(VARIANTS) for sight in (SIGHTS if v[0] in UNLIKE else SIGHTS[i % 3 :][:1])],
+    one_in(
+        2,
+        [(*v, *sight) for i, v in enumerate(VARIANTS) for sight in (SIGHTS if v[0] in UNLIKE else SIGHTS[i % 3 :][:1])],
+    ),
     ids=str,
 )
 def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int, reach: int) -> None:
@@ -500,7 +504,10 @@ def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int, 
 
 @pytest.mark.parametrize(
     ("types", "level", "window"),
-    [(*v, window) for i, v in enumerate(VARIANTS) for window in ((0, 33) if v[0] in UNLIKE else (33 * (i % 2),))],
+    one_in(
+        3,
+        [(*v, window) for i, v in enumerate(VARIANTS) for window in ((0, 33) if v[0] in UNLIKE else (33 * (i % 2),))],
+    ),
     ids=str,
 )
 def test_texts_of_every_length_both_ways(types: Types, level: str, window: int) -> None:
@@ -576,12 +583,15 @@ def sharing_blocks(case: Case, sharing: Sharing, types: Types) -> tuple[list[Wor
 
 @pytest.mark.parametrize(
     ("types", "level", "sharing", "seen"),
-    [
-        (*v, sharing, seen)
-        for i, v in enumerate(v for v in VARIANTS if v[1] != "scalar")
-        for j, sharing in enumerate(SHARING)
-        for seen in (SEEN if v[0] == Types("bfloat16", "bfloat16") else SEEN[(i + j) % len(SEEN) :][:1])
-    ],
+    one_in(
+        3,
+        [
+            (*v, sharing, seen)
+            for i, v in enumerate(v for v in VARIANTS if v[1] != "scalar")
+            for j, sharing in enumerate(SHARING)
+            for seen in (SEEN if v[0] == Types("bfloat16", "bfloat16") else SEEN[(i + j) % len(SEEN) :][:1])
+        ],
+    ),
     ids=str,
 )
 def test_shared_blocks_change_no_bit(types: Types, level: str, sharing: Sharing, seen: dict[str, Any]) -> None:

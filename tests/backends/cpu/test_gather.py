@@ -20,6 +20,7 @@ from albireo.models.config import parse_config
 from backends.cpu.harness import Call, Guarded, assert_same_bits, hard_to_round, normal, pool, rows_step, run, variants
 from backends.cpu.test_norm import norm
 from backends.cpu.test_pack import Stored, Weights
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
@@ -175,8 +176,7 @@ def test_any_rows_may_leave(dtype: str) -> None:
         assert np.array_equal(got.top_ids, wanted.top_ids)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("name", REPRESENTATIVES))
 def test_taking_rows_early_changes_no_bit(name: str, dtype: str) -> None:
     plain = model_of(name, dtype, [run for run in PASSES if run is not last_layer_rows.run])
     assert not any(call.family == "gather" for call in plain.program.calls)

@@ -8,14 +8,14 @@ import pytest
 from albireo.backends.reference.linear import tree_sum
 from backends.cpu.harness import Guarded, assert_close, assert_same_bits, normal, panels, variants
 from backends.cpu.test_linear import exact_product, linear
+from in_turn import in_turn
 
 VARIANTS = variants("linear")
 #: One row, tall tiles, more than a tall tile, more than a chunk of rows.
 ROWS = [1, 2, 13, 28, 29, 49]
 
 
-@pytest.mark.parametrize("chunks", [2, 4, 8])
-@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+@in_turn(("chunks", [2, 4, 8]), ("dtype, level", VARIANTS))
 def test_bits_are_those_of_the_chunks(dtype: str, level: str, chunks: int) -> None:
     """K of a chunk around vectors; once beyond a block of 1,024 steps."""
     shapes = [(m, 70, chunks * 6) for m in ROWS] + [(2, 64, chunks * 32), (3, 65, chunks * 34), (49, 64, chunks * 2)]

@@ -21,10 +21,12 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
+from albireo.graph.program import Program
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
+from in_turn import in_turn
 from representatives import ALL_REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
@@ -33,7 +35,6 @@ from variants import architecture_of, tiny_of
 MAXIMA = {"T": 48, "R": 48, "G": 6}
 MAX_POSITIONS = 64
 NUM_BLOCKS = 12
-CASES = [(name, dtype, level) for name in ALL_REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
 
 
 def graph_of(name: str, dtype: str) -> Graph:
@@ -50,15 +51,20 @@ def weights_of(name: str, dtype: str) -> dict[str, F32]:
     return {key: round_to(value, dtype) for key, value in random_weights(tiny_of(name), seed).items()}
 
 
-def model_of(name: str, dtype: str, level: str, threads: int = 1, block_size: int = 8) -> CpuModel:
-    """A compiled model, with the kernels of a level and below."""
-    program = compile_graph(
+@functools.lru_cache(maxsize=1)
+def program_of(name: str, dtype: str, level: str, block_size: int) -> Program:
+    return compile_graph(
         graph_of(name, dtype),
         CpuCatalog(LEVELS[LEVELS.index(level) :]),
         maxima=MAXIMA,
         block_size=block_size,
         max_positions=MAX_POSITIONS,
     )
+
+
+def model_of(name: str, dtype: str, level: str, threads: int = 1, block_size: int = 8) -> CpuModel:
+    """A compiled model, with the kernels of a level and below."""
+    program = program_of(name, dtype, level, block_size)
     weights = Weights({key: Stored(value, dtype) for key, value in weights_of(name, dtype).items()})
     return CpuModel(program, weights, pool(threads), NUM_BLOCKS, num_state_slots=4)
 
@@ -88,7 +94,7 @@ def logits_of(name: str, dtype: str) -> tuple[F32, F32]:
     return found[0], found[1]
 
 
-@pytest.mark.parametrize(("name", "dtype", "level"), CASES)
+@in_turn(("name", ALL_REPRESENTATIVES), ("dtype", COMPUTE_DTYPES), ("level", isa_levels()))
 def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: str) -> None:
     """float32: to a few roundings. 16 bits: about as near to the interpreter, which rounds where the graph says, as
     that is to exact arithmetic, or nearer: the roundings are the same, but for those that a last bit of float32 turns,

@@ -8,14 +8,20 @@ import gc
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# others are drawn in each run, so few are enough for one
+settings.register_profile("few", _UNTIMED, max_examples=40)
+settings.register_profile("thorough", _UNTIMED, max_examples=300)
 # until all is imported and collected: looking for garbage is a sixth of the time that torch and transformers take
 gc.disable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also tests marked `thorough`: whole matrices")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("thorough" if config.getoption("--thorough") else "few")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

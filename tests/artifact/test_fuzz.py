@@ -18,7 +18,7 @@ from artifact.engines import make_engine, run, seal
 from compiler.ranks import WIDE, wide_hybrid
 
 #: `make fuzz` sets another number of rounds, and other seeds.
-NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "120"))
+NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "40"))
 SEED = os.environ.get("FUZZ_SEED", "albireo")
 FILES = ("manifest.json", "graph.json", "program.json")
 #: What a value is replaced by; a place may also be deleted, doubled, or swapped with another.

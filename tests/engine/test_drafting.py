@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.errors import InvariantError
@@ -17,6 +17,7 @@ from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SampledToken, StepPlan, StepResult
 from engine.conftest import EOS, VOCAB_SIZE, ToyExecutor, next_token
 from engine.test_properties import apply, events, prompt_logprobs, recurrent_setups, setups
+from in_turn import in_turn
 
 CONFIG = SpeculativeConfig(method="ngram", num_speculative_tokens=4)
 
@@ -136,19 +137,21 @@ class Changing:
         return (self._wrong if len(output_token_ids) < 100 else self._right).propose(output_token_ids, num)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"ignore_eos": False, "max_tokens": None},
-        {"stop_token_ids": (3, 11, 25), "max_tokens": None},
-        {"max_tokens": 2},
-        {"max_tokens": 6, "logprobs": 0},
-        {"max_tokens": 30, "n": 3},
-        {"min_tokens": 20, "ignore_eos": False, "stop_token_ids": tuple(range(8)), "max_tokens": 40},
-        {"prompt_logprobs": 0, "max_tokens": 9},
-    ],
+@in_turn(
+    ("method", [RIGHT, WRONG, RANDOM, None]),
+    (
+        "params",
+        [
+            {"ignore_eos": False, "max_tokens": None},
+            {"stop_token_ids": (3, 11, 25), "max_tokens": None},
+            {"max_tokens": 2},
+            {"max_tokens": 6, "logprobs": 0},
+            {"max_tokens": 30, "n": 3},
+            {"min_tokens": 20, "ignore_eos": False, "stop_token_ids": tuple(range(8)), "max_tokens": 40},
+            {"prompt_logprobs": 0, "max_tokens": 9},
+        ],
+    ),
 )
-@pytest.mark.parametrize("method", [RIGHT, WRONG, RANDOM, None])
 def test_the_tokens_are_those_without_drafts(bench: Any, method: Method | None, params: dict[str, Any]) -> None:
     run = drafting(bench, method, max_model_len=80)
     for start in range(4):
@@ -310,7 +313,6 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=200)
 @given(
     setup=st.one_of(setups, setups, recurrent_setups.map(lambda setup: setup | {"lookahead": 0})),
     script=st.lists(events, min_size=12, max_size=40),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams
+from in_turn import in_turn
 
 REQUESTS = [
     {"prompt": [1, 2, 3], "max_tokens": 12},
@@ -20,8 +21,10 @@ def ask(run: Any, spec: dict[str, Any], **kwargs: Any) -> None:
     run.add(**{**spec, **kwargs})
 
 
-@pytest.mark.parametrize("num_steps", range(0, 30, 3))
-@pytest.mark.parametrize("settings", [{}, {"num_blocks": 9}, {"max_num_batched_tokens": 5}, {"max_num_seqs": 2}])
+@in_turn(
+    ("num_steps", range(0, 30, 3)),
+    ("settings", [{}, {"num_blocks": 9}, {"max_num_batched_tokens": 5}, {"max_num_seqs": 2}]),
+)
 def test_another_engine_goes_on_with_the_same_tokens(bench: Any, num_steps: int, settings: dict[str, Any]) -> None:
     first, second = bench(**settings), bench(**settings)
     for spec in REQUESTS:

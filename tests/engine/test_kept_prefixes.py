@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.engine import kept_prefixes
@@ -121,7 +121,6 @@ def test_an_aborted_request_leaves_what_was_computed(bench: Any) -> None:
     assert len(kept) == 4 and served(bench(kept=kept)).toy.num_filled == 4
 
 
-@settings(max_examples=100)
 @given(
     setup=st.one_of(setups, recurrent_setups).filter(lambda setup: not setup["lookahead"]),
     scripts=st.lists(st.lists(events, min_size=6, max_size=20), min_size=2, max_size=3),

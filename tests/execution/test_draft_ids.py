@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -54,7 +54,6 @@ def test_more_than_there_is_room_for_are_not_all_taken() -> None:
     assert sum(each >= 40 for each in matrix.rows) == NUM_IDS // 2
 
 
-@settings(max_examples=100)
 @given(st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=20), max_size=30))
 def test_the_matrix_has_the_rows_it_is_said_to_have(batches: list[list[int]]) -> None:
     ids, matrix = met(*batches)

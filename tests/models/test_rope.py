@@ -13,6 +13,7 @@ from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.rope import rope_spec
 from albireo.models.rope_settings import RopeSettings
+from in_turn import in_turn
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -63,9 +64,7 @@ def transformers_frequencies(config: Any, **kwargs: Any) -> tuple[np.ndarray, fl
     return inv_freq.numpy(), factor
 
 
-@pytest.mark.parametrize("theta", [10000.0, 1e6])
-@pytest.mark.parametrize("head_dim", [8, 64, 80, 128])
-@pytest.mark.parametrize("name", SETTINGS)
+@in_turn(("theta", [10000.0, 1e6]), ("head_dim", [8, 64, 80, 128]), ("name", SETTINGS))
 def test_frequencies_equal_transformers(name: str, head_dim: int, theta: float) -> None:
     ours, theirs = configs(SETTINGS[name], head_dim, theta)
     spec = rope_spec(ours, 32768)

@@ -159,7 +159,7 @@ def test_every_truncation_is_noticed(tmp_path: Path, cut: int) -> None:
         SafetensorsFile(path)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_changed_byte_gives_tensors_or_a_model_error(tmp_path: Path, data: st.DataObject) -> None:
     header = {"a": entry(0, 24, [2, 3]), "b": entry(24, 32, [2, 2], "BF16"), "__metadata__": {"format": "pt"}}

@@ -31,8 +31,20 @@ def in_turn(*axes: tuple[str, Iterable[Any]], ids: Callable[[Any], str] | None =
 
 
 def one_in(count: int, cells: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Parameters of which each count-th is an ordinary test, from the first on, and all others are `thorough`.
+    """Parameters of which each count-th is an ordinary test, and the others are `thorough` if they show nothing else.
 
-    For matrices that are no product. Where count does not divide the length of a row, the next has others of its cells.
+    For matrices that are no product. A cell is ordinary, too, if it has a value, or a first two side by side (types and
+    level of a kernel), that no ordinary one before it has and no count-th has.
     """
-    return [pytest.param(*cell, marks=() if i % count == 0 else pytest.mark.thorough) for i, cell in enumerate(cells)]
+    cells = list(cells)
+
+    def shown(cell: tuple[Any, ...]) -> set[tuple[Any, str]]:
+        return {(j, str(value)) for j, value in enumerate(cell)} | {("first two", str(cell[:2]))}
+
+    ordinary = set(range(0, len(cells), count))
+    seen = {each for i in ordinary for each in shown(cells[i])}
+    for i, cell in enumerate(cells):
+        if not shown(cell) <= seen:
+            ordinary.add(i)
+            seen |= shown(cell)
+    return [pytest.param(*cell, marks=() if i in ordinary else pytest.mark.thorough) for i, cell in enumerate(cells)]

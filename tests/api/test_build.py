@@ -20,6 +20,7 @@ from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
+from in_turn import in_turn
 from representatives import ALL_REPRESENTATIVES, LATENT, OF_SEVERAL_CACHES, REPRESENTATIVES
 from tiny_layer_norm import with_changes
 from tiny_models import MIXTURES, make_checkpoint, shared_data
@@ -27,8 +28,7 @@ from tiny_models import MIXTURES, make_checkpoint, shared_data
 DTYPES = ["float32", "bfloat16"]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
+@in_turn(("dtype", DTYPES), ("model_type", ALL_REPRESENTATIVES))
 def test_the_same_bits_as_from_the_checkpoint(model_type: str, dtype: str, tmp_path: Path) -> None:
     checkpoint, engine = make_engine(tmp_path, model_type, dtype)
     assert run(engine) == run(checkpoint)
@@ -64,8 +64,10 @@ def test_memory_is_planned_again_for_what_is_asked(settings: dict[str, Any], tmp
     assert run(engine, **settings) == run(checkpoint, **settings)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT + OF_SEVERAL_CACHES)))
+@in_turn(
+    ("dtype", DTYPES),
+    ("model_type", sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT + OF_SEVERAL_CACHES))),
+)
 def test_ranks_of_a_directory(model_type: str, dtype: str, tmp_path: Path) -> None:
     """Two ranks, built and from the checkpoint, give the bits of one that adds in their order."""
     checkpoint, engine = make_engine(tmp_path, model_type, dtype, WIDE, tensor_parallel_size=2)
@@ -114,8 +116,7 @@ def test_a_model_that_cannot_be_cut_is_not_built(tmp_path: Path) -> None:
         BuildConfig(tensor_parallel_size=0)
 
 
-@pytest.mark.parametrize("model_len", [40, 64, 200])
-@pytest.mark.parametrize("model_type", architectures())
+@in_turn(("model_len", [40, 64, 200]), ("model_type", architectures()))
 def test_the_graph_does_not_depend_on_the_context(model_type: str, model_len: int) -> None:
     """Were it otherwise, graph.json could not serve another context than it was built for."""
     architecture = load_architecture(model_type)

@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import albireo
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "albireo"

@@ -24,6 +24,7 @@ from albireo.graph.show import show_graph, show_program
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
+from in_turn import in_turn
 from representatives import ALL_REPRESENTATIVES, IN_ANOTHER_ORDER
 from variants import architecture_of, tiny_of
 
@@ -47,8 +48,7 @@ def stored(program: Program) -> dict[str, StoredConstant]:
     }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("model_type", ALL_REPRESENTATIVES))
 def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> None:
     graph = graph_of(model_type, dtype)
     read = graph_from_json(through_text(graph_to_json(graph)), "graph.json")

@@ -12,6 +12,7 @@ from albireo.api.perception import Vision, open_perception
 from albireo.api.source import open_source
 from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.config import EngineConfig
+from in_turn import in_turn
 
 tiny_sights = pytest.importorskip("tiny_sights")
 
@@ -23,8 +24,7 @@ def vision_of(folder: Path, dtype: str = "float32") -> Vision:
     return found
 
 
-@pytest.mark.parametrize("name", tiny_sights.FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@in_turn(("name", tiny_sights.FAMILIES), ("dtype", ["float32", "bfloat16"]))
 def test_a_layer_runs_without_weights(name: str, dtype: str, tmp_path: Path) -> None:
     vision = vision_of(tiny_sights.save(tmp_path, name), dtype)
     tower = vision.programs[0]

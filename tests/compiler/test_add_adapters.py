@@ -19,6 +19,7 @@ from albireo.graph.program_spec import check_program
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph, spelled
+from in_turn import in_turn
 from representatives import LATENT, REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_adapters import adapter_tensors
@@ -68,9 +69,11 @@ def test_it_says_what_merged_weights_say(name: str) -> None:
         assert is_same == (slot < 0)
 
 
-@pytest.mark.parametrize("without", [(), ("merge_qkv",), ("merge_gate_up", "fuse_qkv_rope_kv"), ("last_layer_rows",)])
-@pytest.mark.parametrize("precision", [None, "int8"])
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@in_turn(
+    ("without", [(), ("merge_qkv",), ("merge_gate_up", "fuse_qkv_rope_kv"), ("last_layer_rows",)]),
+    ("precision", [None, "int8"]),
+    ("name", REPRESENTATIVES),
+)
 def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, without: tuple[str, ...]) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=2)
     if precision is not None:

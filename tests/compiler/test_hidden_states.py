@@ -18,6 +18,7 @@ from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph
 from compiler.program_runner import ProgramRunner
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
@@ -37,9 +38,7 @@ def hidden_graph(graph: Graph) -> Graph:
     return copy
 
 
-@pytest.mark.parametrize("precision", [None, "int8"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@in_turn(("precision", [None, "int8"]), ("dtype", ["float32", "bfloat16"]), ("name", REPRESENTATIVES))
 def test_they_are_what_the_final_norm_gave(name: str, dtype: str, precision: str | None) -> None:
     graph = model_graph(name, dtype)
     if precision is not None:

@@ -31,6 +31,7 @@ from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph, spelled
 from compiler.program_runner import ProgramRunner
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
@@ -78,7 +79,7 @@ def model_type(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_turn(("model_type", REPRESENTATIVES), ("dtype", DTYPES))
 def test_every_pass_keeps_every_bit(model_type: str, dtype: str) -> None:
     graph = model_graph(model_type, dtype)
     weights = random_weights(load_architecture(model_type).tiny, seed=1)
@@ -103,7 +104,7 @@ def test_every_pass_keeps_every_bit(model_type: str, dtype: str) -> None:
     assert len(seen) == len(set(seen)) > 8
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_turn(("model_type", REPRESENTATIVES), ("dtype", DTYPES[::-1]))
 def test_the_program_computes_what_the_graph_says(model_type: str, dtype: str) -> None:
     graph = model_graph(model_type, dtype)
     weights = random_weights(load_architecture(model_type).tiny, seed=2)

@@ -18,6 +18,7 @@ from albireo.graph.node import Graph, Node, RowSegment
 from albireo.graph.spec import check_graph
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, rank_graphs, wide_config, wide_graph
+from in_turn import in_turn
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -58,8 +59,7 @@ def run_ranks(graphs: list[Graph], weights: dict[str, np.ndarray], dtype: str) -
     return [interpret_ranks(graphs, step, weights, kvs).outputs for step in steps()]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", KV_HEADS)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("model_type", KV_HEADS))
 def test_every_number_of_ranks_gives_the_same_bits(model_type: str, dtype: str) -> None:
     config = wide_config(model_type, num_key_value_heads=KV_HEADS[model_type])
     graph, weights = wide_graph(config, dtype), random_weights(config, seed=1)

@@ -9,11 +9,11 @@ import pytest
 
 from albireo.backends.cpu.machine import isa_levels
 from albireo.errors import InvariantError
+from in_turn import in_turn
 from tiny_towers import FAMILIES, opened, save, tiles
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", FAMILIES)
+@in_turn(("dtype", ["float32", "bfloat16", "float16"]), ("name", FAMILIES))
 def test_bits_do_not_depend_on_threads_nor_on_tiles_before(name: str, dtype: str, tmp_path: Path) -> None:
     given = [*tiles(name), *tiles(name, seed=2)]
     folder = save(tmp_path, name)

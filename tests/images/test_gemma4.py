@@ -19,6 +19,8 @@ pytest.importorskip("transformers")
 
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
+from in_turn import in_turn
+
 Gemma4Processor = imported("transformers.models.gemma4.processing_gemma4").Gemma4Processor
 
 PICTURES = {**SIZES, **LONG, "as large as it may be": (672, 960, "RGB"), "nearly so": (671, 961, "RGB")}
@@ -80,8 +82,7 @@ def by_transformers(image: Any, held: dict[str, Any]) -> tuple[np.ndarray, str]:
     return np.moveaxis(tile.reshape(rows * size, columns * size, 3), -1, 0), text
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("name", PICTURES)
+@in_turn(("settings", SETTINGS), ("name", PICTURES))
 def test_tiles_and_text_are_those_of_transformers(tmp_path: Path, settings: str, name: str) -> None:
     held, image = SETTINGS[settings], picture(*PICTURES[name])
     # what it is converted to first is one of its own steps

@@ -12,6 +12,7 @@ from albireo.errors import ModelError, UnsupportedModel
 from albireo.images.decode import as_image
 from images.compared import assert_prepared, opened
 from images.pictures import LONG, SIZES, picture
+from in_turn import in_turn
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -47,8 +48,7 @@ def processor_of(settings: dict[str, Any], image_seq_len: int) -> Any:
     return transformers.Idefics3Processor(Idefics3ImageProcessorPil(**settings), tokenizer, image_seq_len=image_seq_len)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("name", PICTURES)
+@in_turn(("settings", SETTINGS), ("name", PICTURES))
 def test_tiles_and_text_are_those_of_transformers(tmp_path: Path, settings: str, name: str) -> None:
     side = SETTINGS[settings]["max_image_size"]["longest_edge"]
     num_rows = (side // 16) ** 2

@@ -23,6 +23,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 )
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
+from in_turn import in_turn
+
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 #: Files of the images and of the processor -> of the whole.
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -60,8 +62,7 @@ def read(directory: Path, settings: str, config: dict[str, Any] | None = None, *
     return opened(directory, whole, {**of_image, **image}, processor)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("name", (*SIZES, *LONG))
+@in_turn(("settings", SETTINGS), ("name", (*SIZES, *LONG)))
 def test_tiles_and_text_are_those_of_transformers(tmp_path: Path, settings: str, name: str) -> None:
     of_image, processor, _ = SETTINGS[settings]
     theirs, image = GotOcr2ImageProcessorPil(**of_image), picture(*(SIZES | LONG)[name])

@@ -19,6 +19,8 @@ pytest.importorskip("transformers")
 
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
+from in_turn import in_turn
+
 PixtralProcessor = imported("transformers.models.pixtral.processing_pixtral").PixtralProcessor
 
 TOKENS = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
@@ -47,8 +49,7 @@ def by_transformers(image: Any, settings: str) -> tuple[np.ndarray, str]:
     return np.asarray(found["pixel_values"][0]), PixtralProcessor.replace_image_token(whole, found, 0)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("name", SIZES)
+@in_turn(("settings", SETTINGS), ("name", SIZES))
 def test_tiles_and_text_are_those_of_transformers(tmp_path: Path, settings: str, name: str) -> None:
     held, processor = SETTINGS[settings]
     config = {"model_type": "mistral3", "vision_config": {"patch_size": processor.get("patch_size", 16)}}

@@ -20,6 +20,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from in_turn import in_turn
+
 _HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 #: model_type and what its file holds.
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,8 +53,7 @@ def put_together(found: Any, theirs: Any) -> np.ndarray:
     return patches[:, :, :, :, :, 0].transpose(4, 0, 2, 5, 1, 3, 6).reshape(3, tall * patch, wide * patch)
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("name", SIZES)
+@in_turn(("settings", SETTINGS), ("name", SIZES))
 def test_tiles_and_text_are_those_of_transformers(tmp_path: Path, settings: str, name: str) -> None:
     model_type, held = SETTINGS[settings]
     theirs = Qwen2VLImageProcessorPil(**held)

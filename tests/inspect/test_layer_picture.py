@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -26,7 +27,8 @@ class Idle(Decoder):
 
 GRAPHS: dict[str, Graph] = {
     **{
-        f"{name}-{dtype}": model_graph(name, dtype) for name in ALL_REPRESENTATIVES for dtype in ("float32", "bfloat16")
+        f"{name}-{dtype}": model_graph(name, dtype)
+        for name, dtype in zip(ALL_REPRESENTATIVES, itertools.cycle(("float32", "bfloat16")))
     },
     "biased": Decoder(layers=2, bias="qkvogud").graph(),
     "idle": Idle(layers=2).graph(),

@@ -9,12 +9,12 @@ import pytest
 from albireo.errors import ConfigError, InvariantError
 from albireo.inspect.story import explain, layer_of, layer_story, layers_of, op_bytes, row_bytes
 from compiler.examples import D, Decoder, E, F, H, K, model_graph
+from in_turn import in_turn
 from inspect_programs import compiled
 from representatives import ALL_REPRESENTATIVES
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("model_type", ALL_REPRESENTATIVES))
 def test_members_are_those_of_the_body(model_type: str, dtype: str) -> None:
     explained = compiled(model_graph(model_type, dtype))
     for layer in layers_of(explained.base):

@@ -21,6 +21,7 @@ from albireo.models.config import ModelConfig, parse_config
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.recurrent_settings import GatedDeltaSettings
+from in_turn import in_turn
 from tiny_decoders import WITH_POSITIONS, WITHOUT_GATE
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import make_checkpoint, random_weights, weight_shapes, write_safetensors
@@ -220,8 +221,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     assert [n.attrs.get("role") for n in linears] == wanted
 
 
-@pytest.mark.parametrize("name", architectures())
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@in_turn(("name", architectures()), ("dtype", ["bfloat16", "float16"]))
 def test_rounding_is_written_out(name: str, dtype: str) -> None:
     """Every linear and attention reads the compute dtype; the residual stream, RoPE and norms are float32."""
     graph = build_graph(config_of(name).with_dtype(dtype), 64)

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import LEVELS, isa_levels
@@ -18,18 +17,12 @@ from albireo.models import load_architecture, open_checkpoint
 from albireo.verify.numerics import Numerics, layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 from verify.models import constants, damage, graph_of, loaded
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
-#: Every model in every type at the best level; below it every model in one type, and every type in five models.
-CASES = [(name, dtype, isa_levels()[0]) for name in REPRESENTATIVES for dtype in COMPUTE_DTYPES]
-CASES += [
-    (name, COMPUTE_DTYPES[i % len(COMPUTE_DTYPES)], level)
-    for i, name in enumerate(REPRESENTATIVES)
-    for level in isa_levels()[1:]
-]
 
 
 def numerics(model: CpuModel, checkpoint: Path, dtype: str, graph_dtype: str | None = None) -> Numerics:
@@ -39,7 +32,7 @@ def numerics(model: CpuModel, checkpoint: Path, dtype: str, graph_dtype: str | N
         return run_numerics(model, graph, weights, steps, lambda _: None, passes_of(model.program))
 
 
-@pytest.mark.parametrize(("name", "dtype", "level"), CASES)
+@in_turn(("name", REPRESENTATIVES), ("dtype", COMPUTE_DTYPES), ("level", isa_levels()))
 def test_a_right_model_passes(name: str, dtype: str, level: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, load_architecture(name).tiny, seed=4, dtype=dtype)
     graph = graph_of(checkpoint, dtype)

@@ -17,6 +17,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
+from in_turn import in_turn, one_in
 from representatives import ALL_REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import is_hybrid, make_checkpoint, shared_data
@@ -205,14 +206,14 @@ def test_logits_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path) 
     limit = 1e-4 if is_hybrid(config) or config["model_type"] == "mamba2" else 3e-5
     assert_same_logits(ours.logits(tokens), torch_logits(theirs, tokens), limit)
     expected = list(tokens)
-    for _ in range(8):
+    for _ in range(3):
         expected.append(int(torch_logits(theirs, expected)[-1].argmax()))
-    assert ours.greedy(tokens, 8) == expected[37:]
+    assert ours.greedy(tokens, 3) == expected[37:]
 
 
-#: In float32 the representatives do: its word in config.json and its tensors are the same of every architecture.
-SAVED = [(name, "bfloat16") for name in (*architectures(), *VARIANTS)]
-SAVED += [(name, "float32") for name in ALL_REPRESENTATIVES]
+#: In float32 few do: its word in config.json and its tensors are the same of every architecture.
+SAVED: list[Any] = [(name, "bfloat16") for name in (*architectures(), *VARIANTS)]
+SAVED += one_in(9, [(name, "float32") for name in ALL_REPRESENTATIVES])
 
 
 @pytest.mark.parametrize(("name", "dtype"), SAVED)
@@ -228,8 +229,7 @@ def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path
     assert_same_logits(Model(tmp_path / "saved", "float32").logits(tokens), torch_logits(again, tokens))
 
 
-@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@in_turn(("name", ALL_REPRESENTATIVES), ("dtype", ["float16", "bfloat16"]))
 def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_path: Path) -> None:
     config = MODELS[name]
     # with 3, rounding decides between two experts of a token in Mixtral and Jamba
@@ -249,7 +249,7 @@ def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> N
     make_checkpoint(tmp_path, MODELS[name], seed=11)
     model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)
     whole = model.logits(tokens)
-    for chunks in ([40], [1] * 40, [8, 16, 8], [7, 1, 1, 25]):
+    for chunks in ([40], [1] * 12, [8, 16, 8], [7, 1, 1, 25]):
         # float64 sums of other lengths may differ in the last bit of a float32
         np.testing.assert_allclose(model.logits(tokens, chunks), whole, rtol=0, atol=1e-5)
 

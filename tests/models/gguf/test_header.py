@@ -19,7 +19,7 @@ from albireo.text.gguf_tokenizer import gguf_tokenizer
 from models.gguf.writer import LLAMA, words, write_gguf
 
 #: `make fuzz` sets another number of rounds, and other seeds.
-NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "300"))
+NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100"))
 SEED = os.environ.get("FUZZ_SEED", "albireo")
 
 

@@ -16,6 +16,7 @@ from albireo.models import build_graph, load_architecture, load_config, open_che
 from albireo.models.config import parse_config
 from albireo.models.rope import rope_spec
 from albireo.models.weights import Checkpoint
+from in_turn import in_turn
 from models.gguf.writer import CONFIGS, LLAMA, PRESETS, words, write_gguf
 from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.test_gguf_blocks import KINDS
@@ -35,8 +36,7 @@ def logits_of(path: Path) -> np.ndarray:
     return np.asarray(outputs["logits"])
 
 
-@pytest.mark.parametrize("kind", ["F32", "mixed"])
-@pytest.mark.parametrize("name", CONFIGS)
+@in_turn(("kind", ["F32", "mixed"]), ("name", CONFIGS))
 def test_whole_models_equal_transformers(name: str, kind: str, tmp_path: Path) -> None:
     numbers = write_gguf(tmp_path / "m.gguf", CONFIGS[name], kind, seed=3)
     off = distance(logits_of(tmp_path / "m.gguf"), logits_by_transformers(CONFIGS[name], numbers, IDS))

@@ -10,11 +10,11 @@ import pytest
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models.vision.tower import has_tower, open_tower
+from in_turn import in_turn
 from tiny_towers import FAMILIES, change_vision, farthest, opened, save, tiles, transformers_rows
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", FAMILIES)
+@in_turn(("dtype", ["float32", "bfloat16"]), ("name", FAMILIES))
 def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
     """Exact is the same weights in float64; in 16 bits transformers rounds after every operation, and we less often."""
     folder, given = save(tmp_path, name, dtype), tiles(name)

@@ -36,6 +36,18 @@ def test_a_cast_to_the_same_type_is_no_op() -> None:
     assert b.cast(x, "float32") is x and b.cast(x, "bfloat16").type == TensorType("bfloat16", ("T", 4))
 
 
+def test_what_a_debugger_shows_is_short() -> None:
+    """Each sum reads the last one twice: told with its inputs, the last value would be 2 to the power of 40 lines."""
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("table", (8, 4), "float32"))
+    for _ in range(40):
+        x = b.add(x, x)
+    graph = b.finish(x=x)
+    assert repr(x) == f"<Value %{x.name}: float32[T, 4]>"
+    assert repr(x.producer) == f"<Node {x.producer}>"
+    assert repr(graph) == "<Graph of 41 nodes: token_ids, positions, logit_rows, top_rows, kv -> x, kv>"
+
+
 def f32(*dims: int | str) -> TensorType:
     return TensorType("float32", dims)
 

@@ -101,7 +101,7 @@ class ConstantDef:
         return tuple(dict.fromkeys(s.source for s in self.segments if s.source is not None))
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Value:
     """One value: a graph input, a constant, or an output of a node. Identity is the object."""
 
@@ -117,8 +117,12 @@ class Value:
     def __str__(self) -> str:
         return f"%{self.name}"
 
+    def __repr__(self) -> str:
+        # of the fields' own, each value would tell its producer, and that its inputs: as many lines as there are paths
+        return f"<Value %{self.name}: {self.type}>"
 
-@dataclass(eq=False, slots=True)
+
+@dataclass(eq=False, repr=False, slots=True)
 class Node:
     """One operation.
 
@@ -154,13 +158,16 @@ class Node:
         attrs = "".join([f", {k}={_short(v)}" for k, v in self.attrs.items()])
         return f"{outs} = {name}({roles}{attrs})"
 
+    def __repr__(self) -> str:
+        return f"<Node {self}>"
+
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Graph:
     """Nodes in an order in which they can run.
 
@@ -172,6 +179,9 @@ class Graph:
     constants: dict[str, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     outputs: dict[str, Value] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Graph of {len(self.nodes)} nodes: {', '.join(self.inputs)} -> {', '.join(self.outputs)}>"
 
     def users(self) -> Mapping[Value, list[Node]]:
         """value -> nodes that read it, in order; values nobody reads are absent."""

@@ -21,6 +21,7 @@ from albireo.server.dialect import Dialect
 from albireo.server.dialects import responses as dialect
 from albireo.server.protocol.responses import ResponseRequest
 from albireo.server.response_answer import ResponseWriter
+from albireo.server.response_store import ResponseStore
 from albireo.server.streaming import Piece
 
 CALL = '<tool_call>{"name": "clock", "arguments": {"utc": true}}</tool_call>'
@@ -77,7 +78,7 @@ def test_what_is_left_out() -> None:
 def writer_of(text: str) -> tuple[ResponseWriter, Tracked]:
     tool = {"type": "function", "name": "clock", "parameters": {"type": "object"}}
     request = ResponseRequest(input="What time is it?", tools=[tool], model="m")
-    chat = dialect.as_chat(request, dialect.messages_of(request))
+    chat = dialect.as_chat(request, dialect.messages_of(request, ResponseStore().item))
     tokenizer = SimpleNamespace(encode=lambda words, add_special_tokens: words.split())
     serving: Any = SimpleNamespace(names=("m",), tokenizer=tokenizer, dialect=Dialect("", "hermes", "think"))
     submission = Submission("", [1, 2], SamplingParams(seed=1))

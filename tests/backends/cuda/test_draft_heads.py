@@ -71,7 +71,7 @@ def head_of(runner: Any) -> HeadModel:
     return head
 
 
-@pytest.mark.parametrize("kind", ["mimo", "deepseek_v3"])
+@pytest.mark.parametrize("kind", ["mimo", pytest.param("deepseek_v3", marks=pytest.mark.thorough)])
 def test_a_layer_that_knows_the_model_is_right(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tables of tokens are the model's, and its blocks are as many; steps are recorded, or launched."""
     config = config_with_mtp(kind)
@@ -162,7 +162,9 @@ def plan(tokens: list[int], start: int, tables: tuple[list[int], ...]) -> StepPl
     return StepPlan(0, [work], len(tokens), waits=True)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("eagle", marks=pytest.mark.thorough), "windows", "assistant"])
+@pytest.mark.parametrize(
+    "kind", ["windows", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("eagle", "assistant"))]
+)
 def test_served_as_without_drafts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a head that knows nothing: a common beginning that is found again, who is preempted, prompts in pieces."""
     directory, asked = checkpoints(kind, tmp_path)

@@ -38,7 +38,7 @@ def answers(folder: Path, name: str, device: str, **settings: Any) -> tuple[list
         ("qwen3_vl", 8),
         ("gemma3", 64),
         pytest.param("gemma4", 64, marks=pytest.mark.thorough),  # between gemma3 and the next
-        ("gemma4, embeddings of layers", 8),
+        pytest.param("gemma4, embeddings of layers", 8, marks=pytest.mark.thorough),
         ("qwen3_5", 64),
     ],
 )

@@ -197,6 +197,8 @@ def test_a_client_that_leaves_lets_its_blocks_go(slow: Server, open_stream: Any)
     found = server.metrics()
     assert found["vllm:num_requests_waiting"] == 0 and 0 < found["vllm:kv_cache_usage_perc"] <= 3 / 64
     server.gate.open()
+    # Nor does the next test count its tokens.
+    wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
 
 
 def test_nobody_notices_that_the_engine_was_killed(slow: Server, llm: LLM) -> None:

@@ -239,3 +239,23 @@ def test_without_xgrammar_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         constraint(regex="a", backend="xgrammar")
     with pytest.raises(ConfigError, match=r"pip install albireo\[xgrammar\]"):
         require_xgrammar()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stops", [True, False])
+@pytest.mark.parametrize("marks", [("<|im_start|>", "<|box_end|>"), ("<call>", "</call>")])
+def test_marks_of_calls_may_be_special_tokens(backend: str, stops: bool, marks: tuple[str, str]) -> None:
+    """Free text, a mark, a list of any length, and a mark that ends it: of tokens that no text has, or of text."""
+    item = {"type": "tag", "begin": "<c>", "content": {"type": "const_string", "value": "x"}, "end": "</c>"}
+    items = {"type": "tags_with_separator", "tags": [item], "separator": ",", "at_least_one": True}
+    begin, end = marks
+    tag = {"type": "tag", "begin": f"{begin}a", "content": items, "end": f"]{end}"}
+    form = {"type": "triggered_tags", "triggers": [begin], "tags": [tag], "stop_after_first": stops}
+    for text, is_right in (
+        ("Hi", True),
+        (f"Hi {begin}a<c>x</c>,<c>x</c>]{end} so", True),
+        (f"Hi {begin}a<c>y</c>]{end}", False),
+        (f"Hi {begin}b", False),
+        *([] if stops else [(f"{begin}a<c>x</c>]{end}{begin}a<c>x</c>]{end}", True)]),
+    ):
+        assert follows("qwen3", text, structural_tag={"format": form}, backend=backend) is is_right, text

@@ -195,6 +195,8 @@ def test_special_tokens_are_no_text(backend: XGrammar) -> None:
     special = tokenizer("bundled").special_ids
     matcher = compiled(backend, regex="(.|\n){0,9}").matcher()
     assert special and not special & set(allowed_ids(matcher, [])) - set(matcher.eos_token_ids)
+    anything = compiled(backend, structural_tag={"format": {"type": "any_text"}}).matcher()
+    assert not special & set(allowed_ids(anything, ids("Once"))) - set(matcher.eos_token_ids)
 
 
 @pytest.mark.parametrize(

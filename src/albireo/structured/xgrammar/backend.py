@@ -78,5 +78,12 @@ class XGrammar:
         with self._lock:
             if self._host is None:
                 vocabulary = self._vocabulary
-                self._host = Host(vocabulary.token_bytes(), vocabulary.vocab_size, vocabulary.eos_token_ids)
+                self._host = Host(_token_bytes(vocabulary), vocabulary.vocab_size, vocabulary.eos_token_ids)
             return self._host
+
+
+def _token_bytes(vocabulary: Vocabulary) -> list[bytes]:
+    """Bytes of each token. xgrammar never allows one that has none: a special token has a byte that no text has, so
+    that who names it by its id gets it, and nobody else."""
+    special = vocabulary.special_ids
+    return [b"\xff" if idx in special else data for idx, data in enumerate(vocabulary.token_bytes())]

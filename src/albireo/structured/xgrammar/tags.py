@@ -106,10 +106,10 @@ class _Tree:
             if head["type"] == "const_string":
                 text = {**_ANY, "excludes": [each for each in triggers if each != trigger]}
                 firsts.append(_sequence([{"type": "tag", "begin": "", "content": text, "end": trigger}, rest]))
-                tags.append({"type": "tag", "begin": trigger, "content": rest, "end": ""})
+                tags.append(self._ended(trigger, tag, begin[len(trigger) :]))
             else:
                 firsts.append(_sequence([_ANY, head, rest]))
-                tags.append({"type": "tag", "begin": head, "content": rest, "end": ""})
+                tags.append(self._ended(head, tag, begin[len(trigger) :]))
         first: Node = {"type": "or", "elements": firsts}
         if node.get("stop_after_first"):
             if node.get("at_least_one"):
@@ -123,6 +123,13 @@ class _Tree:
             free = {"type": "token_triggered_tags", "trigger_tokens": tokens, "tags": tags}
         # xgrammar's own at_least_one lets no text come in front of the first.
         return _sequence([first, free]) if node.get("at_least_one") else free
+
+    def _ended(self, head: str | Node, tag: Node, begin: str) -> Node:
+        """A tag with its end outside of its content: of unbounded content xgrammar wants to be told one."""
+        *inner, last = self._text(field(tag, "end", str)) or [{"type": "const_string", "value": ""}]
+        content = _sequence([*self._text(begin), self.node(field(tag, "content", Mapping)), *inner])
+        end = last["value"] if last["type"] == "const_string" else last
+        return {"type": "tag", "begin": head, "content": content, "end": end}
 
     def _separated(self, node: Node) -> Node:
         tags = [self._tag(each) for each in objects(node, "tags")]

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.json_scanner import JsonScanner, Status, behind_blanks
 
-#: Names of the arguments, by those who trained the models.
+#: Names of keys, by those who trained the models.
 _ARGUMENTS = ("arguments", "parameters")
-_KEYS = (*_ARGUMENTS, "name", "id", "type")
+_NAMES = ("name", "tool_name")
+_KEYS = (*_ARGUMENTS, *_NAMES, "id", "tool_call_id", "type")
 
 NewId = Callable[[int], str]
 
@@ -162,7 +163,7 @@ class CallReader:
             self._arguments = _arguments(raw)
             return self._arguments is not None
         value = json.loads(raw) if raw[0] == '"' else None
-        if self._key == "name" and self._name is None:
+        if self._key in _NAMES and self._name is None:
             self._name = value if value is not None and self._is_name(value) else None
             return self._name is not None
         if self._key == "id" and value:

@@ -6,24 +6,18 @@ searched for tool calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from albireo.errors import ConfigError
 from albireo.parsers.call_reader import NewId
 from albireo.parsers.events import Event, TextDelta
-from albireo.parsers.harmony import HarmonyParser
-from albireo.parsers.hermes import HermesParser
-from albireo.parsers.llama3_json import Llama3JsonParser
-from albireo.parsers.mistral import MistralParser
+from albireo.parsers.formats.harmony import HarmonyParser
 from albireo.parsers.reasoning import REASONING_PARSERS, ReasoningParser, ReasoningTags, is_open
+from albireo.parsers.tool_formats import TOOL_CALL_PARSERS as TOOL_CALL_PARSERS
+from albireo.parsers.tool_formats import detect_tool_call_parser as detect_tool_call_parser
 from albireo.parsers.tool_parser import ToolParser, random_id
 
-TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
-    "hermes": HermesParser,
-    "llama3_json": Llama3JsonParser,
-    "mistral": MistralParser,
-    "openai": HarmonyParser,
-}
 #: Of a format in which reasoning, answers and calls are messages of one kind.
 _HARMONY = ("openai", "openai_gptoss")
 
@@ -70,6 +64,7 @@ def output_parser(
     prompt: str = "",
     tool_names: Collection[str] | None = None,
     new_id: NewId = random_id,
+    schemas: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> OutputParser:
     """The parser of one output.
 
@@ -77,7 +72,7 @@ def output_parser(
         tool_call_parser: a name of TOOL_CALL_PARSERS; None: tool calls are text.
         reasoning_parser: a name of REASONING_PARSERS; None: reasoning is text.
         prompt: the rendered prompt: some templates open the reasoning themselves.
-        tool_names, new_id: see ToolParser.
+        tool_names, new_id, schemas: see ToolParser.
     Raises: ConfigError for a name that is none.
     """
     tags = None if reasoning_parser is None else reasoning_tags(reasoning_parser)
@@ -92,7 +87,7 @@ def output_parser(
         return OutputParser(reasoning=reasoning)
     tools = TOOL_CALL_PARSERS[tool_call_parser]
     assert issubclass(tools, ToolParser)
-    return OutputParser(reasoning=reasoning, tools=tools(tool_names, new_id))
+    return OutputParser(reasoning=reasoning, tools=tools(tool_names, new_id, schemas))
 
 
 def reasoning_tags(name: str) -> ReasoningTags:
@@ -102,32 +97,25 @@ def reasoning_tags(name: str) -> ReasoningTags:
     return REASONING_PARSERS[name]
 
 
-def detect_tool_call_parser(template: str) -> str | None:
-    """The name of the format in which a chat template writes tool calls; None when it is none of ours."""
-    if "[TOOL_CALLS]" in template:
-        return "mistral"
-    if "<|channel|>" in template:
-        return "openai"
-    # Others put XML between the same tags.
-    if "<tool_call>" in template and "<function=" not in template and "<arg_key>" not in template:
-        return "hermes"
-    is_llama3 = "<|start_header_id|>" in template and '"parameters"' in template
-    return "llama3_json" if is_llama3 or "<|python_tag|>" in template else None
-
-
 def detect_reasoning_parser(template: str) -> str | None:
     """The name of the reasoning parser for a chat template; None when it knows no reasoning."""
-    if "[THINK]" in template:
-        return "mistral"
-    if "<|channel|>" in template:
-        return "openai_gptoss"
-    return "think" if "</think>" in template else None
+    marks = (
+        ("[THINK]", "mistral"),
+        ("<|channel|>", "openai_gptoss"),
+        ("<|channel>thought", "gemma4"),
+        ("<seed:think>", "seed_oss"),
+        ("<|inner_prefix|>", "apertus"),
+        (":opensource", "hy_v3"),
+        ("</think>", "think"),
+    )
+    return next((name for mark, name in marks if mark in template), None)
 
 
 def needs_special_tokens(tool_call_parser: str | None, reasoning_parser: str | None) -> bool:
     """Whether tags of these formats are special tokens, so that a text without special tokens has lost them:
     then the request needs skip_special_tokens=False."""
-    return tool_call_parser in ("mistral", "llama3_json", "openai") or reasoning_parser in ("mistral", "openai_gptoss")
+    is_in_calls = tool_call_parser is not None and TOOL_CALL_PARSERS[tool_call_parser].keeps_special_tokens
+    return is_in_calls or (reasoning_parser is not None and reasoning_tags(reasoning_parser).keeps_special_tokens)
 
 
 def _unknown(field: str, name: str, known: Collection[str]) -> ConfigError:

@@ -21,6 +21,7 @@ class ReasoningTags:
     Fields:
         is_implied: an output begins with reasoning also without the opening tag.
         then: what comes behind the end, before anything else; answer: what an answer begins with.
+        keeps_special_tokens: the tags are special tokens, so a text without special tokens has lost them.
     """
 
     begin: str
@@ -28,6 +29,7 @@ class ReasoningTags:
     is_implied: bool = False
     then: str = ""
     answer: str = ""
+    keeps_special_tokens: bool = False
 
 
 THINK = ReasoningTags("<think>", "</think>")
@@ -36,13 +38,27 @@ REASONING_PARSERS = {
     "think": THINK,
     "qwen3": THINK,
     "deepseek_r1": ReasoningTags("<think>", "</think>", is_implied=True),
-    "mistral": ReasoningTags("[THINK]", "[/THINK]"),
+    "deepseek_v3": THINK,
+    "ernie45": THINK,
+    "glm45": THINK,
+    "kimi_k2": THINK,
+    "mimo": THINK,
+    "minimax_m2": ReasoningTags("<think>", "</think>", is_implied=True),
+    "nemotron_v3": THINK,
+    "olmo3": THINK,
+    "step3p5": THINK,
+    "mistral": ReasoningTags("[THINK]", "[/THINK]", keeps_special_tokens=True),
     "openai_gptoss": ReasoningTags(
         "<|channel|>analysis<|message|>",
         "<|end|>",
         then="<|start|>assistant",
         answer="<|channel|>final<|message|>",
+        keeps_special_tokens=True,
     ),
+    "gemma4": ReasoningTags("<|channel>thought", "<channel|>", keeps_special_tokens=True),
+    "seed_oss": ReasoningTags("<seed:think>", "</seed:think>", keeps_special_tokens=True),
+    "apertus": ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", keeps_special_tokens=True),
+    "hy_v3": ReasoningTags("<think:opensource>", "</think:opensource>", keeps_special_tokens=True),
 }
 
 

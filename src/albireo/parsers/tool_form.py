@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.parsers.reasoning import ReasoningTags
+from albireo.parsers.tool_formats import TOOL_CALL_PARSERS
+from albireo.parsers.written_calls import (
+    ANY_OBJECT,
+    ANY_TEXT,
+    Node,
+    Tool,
+    WrittenCalls,
+    either,
+    regex_node,
+    schema_node,
+    sequence,
+    tag_node,
+    text_node,
+)
 from albireo.structured_params import StructuredOutputsParams
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
-_ANY_OBJECT = {"type": "object"}
-_ANY_TEXT = {"type": "any_text"}
-_HARMONY_CALL = "<|channel|>commentary to=functions."
-
-Node = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that may be called. is_strict: its arguments follow the schema also when nobody requires a call."""
-
-    name: str
-    parameters: Mapping[str, Any]
-    is_strict: bool = False
 
 
 def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
@@ -46,7 +45,7 @@ def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
             raise InvalidParams(f"tools[{idx}]: there is another tool with the name {name!r}")
         if parameters is not None and not isinstance(parameters, Mapping):
             raise InvalidParams(f"tools[{idx}]: parameters must be a JSON schema, got {parameters!r:.60}")
-        found.append(Tool(name, parameters or _ANY_OBJECT, inner.get("strict") is True))
+        found.append(Tool(name, parameters or ANY_OBJECT, inner.get("strict") is True))
     return found
 
 
@@ -95,13 +94,16 @@ def tool_call_form(
     """
     if tool_choice == "none":
         return None
+    if tool_call_parser not in TOOL_CALL_PARSERS:
+        raise UnsupportedFeature(f"tool calls cannot be enforced in the format {tool_call_parser!r}")
+    written = TOOL_CALL_PARSERS[tool_call_parser].written(template)
     if tool_choice == "auto":
-        return _auto(tools, tool_call_parser, template, is_parallel, is_restricted)
+        return _auto(tools, written, is_parallel, is_restricted)
     chosen = list(tools) if tool_choice == "required" else [_named(tools, tool_choice)]
     if not chosen:
         raise InvalidParams("tool_choice asks for a tool call, and there are no tools; give some")
-    is_one = not is_parallel or tool_choice != "required"
-    return after_reasoning(_calls(chosen, tool_call_parser, template, is_one), reasoning, is_thinking)
+    form = written.calls(chosen, is_one=not is_parallel or tool_choice != "required")
+    return after_reasoning(form, reasoning, is_thinking)
 
 
 def after_reasoning(
@@ -116,10 +118,9 @@ def after_reasoning(
         return form if isinstance(form, StructuredOutputsParams) else _structural(form)
     node = as_node(form) if isinstance(form, StructuredOutputsParams) else form
     begin = "" if is_thinking or tags.is_implied else tags.begin
-    thought = {"type": "tag", "begin": begin, "content": _ANY_TEXT, "end": tags.end}
-    behind = _text(tags.then) if tags.then else {"type": "regex", "pattern": r"\n{0,2}"}
-    thoughtful = {"type": "sequence", "elements": [thought, behind, node]}
-    body = thoughtful if not begin else {"type": "or", "elements": [thoughtful, node]}
+    behind = text_node(tags.then) if tags.then else regex_node(r"\n{0,2}")
+    thoughtful = sequence([tag_node(begin, ANY_TEXT, tags.end), behind, node])
+    body = thoughtful if not begin else either([thoughtful, node])
     options = _options(form) if isinstance(form, StructuredOutputsParams) else {}
     return StructuredOutputsParams(structural_tag={"format": body}, **options)
 
@@ -128,7 +129,7 @@ def answer_form(form: StructuredOutputsParams, tags: ReasoningTags | None) -> St
     """The form of a whole answer, with what the format writes before one. Raises: UnsupportedFeature for a grammar."""
     if tags is None or not tags.answer:
         return form
-    body = {"type": "sequence", "elements": [_text(tags.answer), as_node(form)]}
+    body = sequence([text_node(tags.answer), as_node(form)])
     return StructuredOutputsParams(structural_tag={"format": body}, **_options(form))
 
 
@@ -140,11 +141,11 @@ def _options(form: StructuredOutputsParams) -> dict[str, Any]:
 def as_node(form: StructuredOutputsParams) -> Node:
     """A form as a node of a structural tag. Raises: UnsupportedFeature for a grammar."""
     if form.kind in ("json", "json_object"):
-        return {"type": "json_schema", "json_schema": form.schema if form.kind == "json" else _ANY_OBJECT}
+        return schema_node(form.schema if form.kind == "json" else ANY_OBJECT)
     if form.kind == "regex":
-        return {"type": "regex", "pattern": form.regex}
+        return regex_node(form.regex or "")
     if form.kind == "choice":
-        return {"type": "or", "elements": [_text(each) for each in form.choice or ()]}
+        return either(text_node(each) for each in form.choice or ())
     if form.kind == "structural_tag" and "format" in form.schema:
         node: Node = form.schema["format"]
         return node
@@ -168,72 +169,15 @@ def _named(tools: Sequence[Tool], choice: Any) -> Tool:
 
 
 def _auto(
-    tools: Sequence[Tool], parser: str, template: str, is_parallel: bool, is_restricted: bool
+    tools: Sequence[Tool], written: WrittenCalls, is_parallel: bool, is_restricted: bool
 ) -> StructuredOutputsParams | None:
     """Free text; but a call, once begun, is of one of these tools and follows its schema, where one of them is strict
     or they are not all, and the format marks calls."""
-    if not (is_restricted or any(tool.is_strict for tool in tools)) or parser == "llama3_json":
+    if not (is_restricted or any(tool.is_strict for tool in tools)):
         return None
-    loose = [Tool(tool.name, tool.parameters if tool.is_strict else _ANY_OBJECT) for tool in tools]
-    if parser == "mistral":
-        array = _calls(loose, parser, template, not is_parallel)
-        return _structural(
-            {"type": "or", "elements": [{"type": "sequence", "elements": [_ANY_TEXT, array]}, _ANY_TEXT]}
-        )
-    is_harmony = parser == "openai"
-    tags = [_tag(tool, "openai" if is_harmony else "hermes", template) for tool in loose]
-    trigger = _HARMONY_CALL if is_harmony else "<tool_call>"
-    triggered = {"type": "triggered_tags", "triggers": [trigger], "tags": tags}
-    return _structural(triggered | {"stop_after_first": not is_parallel})
-
-
-def _calls(tools: Sequence[Tool], parser: str, template: str, is_one: bool) -> Node:
-    """One call or several, and nothing else."""
-    is_array = parser == "mistral" and not _has_names(template)
-    separators = {"hermes": "\n", "llama3_json": "; ", "mistral": ", " if is_array else "", "openai": ""}
-    is_one = is_one or parser == "openai"  # whose calls end an output
-    if parser not in separators:
-        raise UnsupportedFeature(f"tool calls cannot be enforced in the format {parser!r}")
-    node: Node = {
-        "type": "tags_with_separator",
-        "tags": [_tag(tool, parser, template) for tool in tools],
-        "separator": separators[parser],
-        "at_least_one": True,
-        "stop_after_first": is_one,
-    }
-    if not is_array:
-        return node
-    # A SentencePiece tokenizer begins the text behind a special token with a space, so models learnt it so.
-    bracket = {"type": "regex", "pattern": r" ?\["}
-    return {"type": "sequence", "elements": [_text("[TOOL_CALLS]"), bracket, node, _text("]")]}
-
-
-def _tag(tool: Tool, parser: str, template: str) -> Node:
-    arguments: Node = {"type": "json_schema", "json_schema": dict(tool.parameters)}
-    if parser == "hermes":
-        begin, end = f'<tool_call>\n{{"name": "{tool.name}", "arguments": ', "}\n</tool_call>"
-    elif parser == "llama3_json":
-        begin, end = f'{{"name": "{tool.name}", "parameters": ', "}"
-    elif parser == "openai":
-        begin, end = f"{_HARMONY_CALL}{tool.name} <|constrain|>json<|message|>", ""
-    elif not _has_names(template):
-        begin, end = f'{{"name": "{tool.name}", "arguments": ', "}"
-    elif "[CALL_ID]" in template:
-        begin, end = f"[TOOL_CALLS]{tool.name}[CALL_ID]", ""
-        call_id = {"type": "regex", "pattern": "[a-zA-Z0-9]{9}"}
-        arguments = {"type": "sequence", "elements": [call_id, _text("[ARGS]"), arguments]}
-    else:
-        begin, end = f"[TOOL_CALLS]{tool.name}[ARGS]", ""
-    return {"type": "tag", "begin": begin, "content": arguments, "end": end}
-
-
-def _has_names(template: str) -> bool:
-    """Whether a Mistral template writes a call as name and arguments, not as an object."""
-    return "[ARGS]" in template
-
-
-def _text(text: str) -> Node:
-    return {"type": "const_string", "value": text}
+    loose = [Tool(tool.name, tool.parameters if tool.is_strict else ANY_OBJECT) for tool in tools]
+    form = written.amid_text(loose, is_one=not is_parallel)
+    return None if form is None else _structural(form)
 
 
 def _structural(node: Node) -> StructuredOutputsParams:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Collection
-from typing import ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from albireo.parsers.call_reader import CallReader, NewId
 from albireo.parsers.events import Event, TextDelta, ToolCallStart
 from albireo.parsers.held_end import could_begin
 from albireo.parsers.json_scanner import Status, behind_blanks
 from albireo.parsers.states import StateParser
+from albireo.parsers.written_calls import WrittenCalls
 
 #: As OpenAI has it, with the dots and slashes that some use to group their tools.
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,256}")
@@ -35,18 +36,31 @@ class ToolParser(StateParser):
     left out, all other text comes through.
 
     Attributes:
-        tag: what begins a call.
+        tags: what begins a call, or several; none begins another one.
+        left_out: marks that are none of the text, of formats that enclose answers, too.
+        keeps_special_tokens: marks of the format are special tokens, at least of some of its models, so a text
+            without special tokens has lost them.
         num_scanned: characters looked at so far; at most a constant times those pushed.
 
     Args:
         tool_names: of the request; a call of another is text. None: any name that could be one.
         new_id: index of a call -> its id.
+        schemas: name of a tool -> the JSON schema of its arguments, for formats that do not write JSON.
     """
 
-    tag: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]]
+    left_out: ClassVar[tuple[str, ...]] = ()
+    keeps_special_tokens: ClassVar[bool] = True
 
-    def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
+    def __init__(
+        self,
+        tool_names: Collection[str] | None = None,
+        new_id: NewId = random_id,
+        schemas: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         super().__init__(self._text)
+        self._schemas = schemas or {}
+        self._tag = ""
         self.num_calls = 0
         self._names = None if tool_names is None else frozenset(tool_names)
         self._new_id = new_id
@@ -68,6 +82,11 @@ class ToolParser(StateParser):
         self._raw, self._blanks, self._held, self._reader = [], [], "", None
         return self._taken()
 
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """How calls are written. Args: template: the chat template, where a format has several ways."""
+        raise NotImplementedError
+
     # -- for the formats -----------------------------------------------------------------------------------------------
 
     def _behind_tag(self, buffer: str, pos: int) -> int:
@@ -79,13 +98,16 @@ class ToolParser(StateParser):
         raise NotImplementedError
 
     def _text(self, buffer: str, pos: int) -> int:
-        start = buffer.find(self.tag, pos)
-        if start >= 0:
+        marks = (*self.tags, *self.left_out)
+        found = [(start, mark) for mark in marks if (start := buffer.find(mark, pos)) >= 0]
+        if found:
+            start, mark = min(found)
             self._say(buffer[pos:start])
-            self._raw = [self.tag]
-            self._state = self._behind_tag
-            return start + len(self.tag)
-        end = len(buffer) - could_begin(self.tag, buffer, pos)
+            if mark in self.tags:
+                self._tag, self._raw = mark, [mark]
+                self._state = self._behind_tag
+            return start + len(mark)
+        end = len(buffer) - max(could_begin(mark, buffer, pos) for mark in marks)
         self._say(buffer[pos:end])
         self._waits = True
         return end
@@ -162,6 +184,17 @@ class ToolParser(StateParser):
             self._waits = True
             return None
         return False
+
+    def _first_of(self, marks: Sequence[str], buffer: str, pos: int) -> str | None:
+        """Which of these the buffer goes on with; "": none; None, and waiting for more, when that is not known yet."""
+        for mark in marks:
+            if buffer.startswith(mark, pos):
+                return mark
+        rest = buffer[pos:]
+        if any(len(rest) < len(mark) and mark.startswith(rest) for mark in marks):
+            self._waits = True
+            return None
+        return ""
 
     def _is_name(self, name: str) -> bool:
         return _NAME.fullmatch(name) is not None and (self._names is None or name in self._names)

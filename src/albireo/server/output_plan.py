@@ -14,7 +14,6 @@ from albireo.errors import RequestError
 from albireo.parsers.output_parser import OutputParser, needs_special_tokens, output_parser, reasoning_tags
 from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.parsers.tool_form import (
-    Tool,
     after_reasoning,
     allowed_tools,
     answer_form,
@@ -22,6 +21,7 @@ from albireo.parsers.tool_form import (
     read_tools,
     tool_call_form,
 )
+from albireo.parsers.written_calls import Tool
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import as_text, asked_backend, asked_form
@@ -112,6 +112,7 @@ class OutputPlan:
             reasoning_parser=self.dialect.reasoning_parser if may_think else None,
             prompt=prompt,
             tool_names=[tool.name for tool in self.tools],
+            schemas={tool.name: tool.parameters for tool in self.tools},
         )
 
     def _calls(self, tags: ReasoningTags | None, is_thinking: bool) -> StructuredOutputsParams | None:

@@ -4,20 +4,27 @@ between them; a <|python_tag|> may come before. What is in front of a tag is tex
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import Any
 
-from albireo.parsers.call_reader import NewId
-from albireo.parsers.tool_parser import ToolParser, random_id
+from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
+
+_TAG = "<|python_tag|>"
 
 
 class Llama3JsonParser(ToolParser):
     """See ToolParser. Without a tag a call stands at the beginning and has parameters: an answer may be JSON too."""
 
-    tag = "<|python_tag|>"
+    tags = (_TAG,)
 
-    def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
-        super().__init__(tool_names, new_id)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._state = self._beginning
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser. An answer may be JSON too, so nothing tells a call from it."""
+        return WrittenCalls(_written, separator="; ")
 
     def _beginning(self, buffer: str, pos: int) -> int:
         pos = self._skip_blanks(buffer, pos)
@@ -43,15 +50,19 @@ class Llama3JsonParser(ToolParser):
         pos = self._skip_blanks(buffer, pos)
         if pos == len(buffer):
             return pos
-        has_tag = self._expect(self.tag, buffer, pos)
+        has_tag = self._expect(_TAG, buffer, pos)
         if has_tag is None:
             return pos
         if has_tag:
-            self._raw.append(self.tag)
+            self._raw.append(_TAG)
             self._state = self._behind_tag
-            return pos + len(self.tag)
+            return pos + len(_TAG)
         if buffer[pos] == "{":
             self._begin_object(is_strict=True)
         else:
             self._give_back()
         return pos
+
+
+def _written(tool: Tool) -> Node:
+    return tag_node(f'{{"name": "{tool.name}", "parameters": ', schema_node(tool.parameters), "}")

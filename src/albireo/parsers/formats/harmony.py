@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from typing import ClassVar
 
 from albireo.parsers.call_reader import NewId
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
@@ -20,6 +21,7 @@ from albireo.parsers.held_end import could_begin
 from albireo.parsers.json_scanner import JsonScanner, Status, behind_blanks
 from albireo.parsers.states import StateParser
 from albireo.parsers.tool_parser import random_id
+from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
 
 _MESSAGE = "<|message|>"
 #: What ends a message. The last begins another one, where a model left out the end of this.
@@ -32,6 +34,8 @@ _BEGINNINGS = (_START, "<|channel|>", "<|constrain|>", _MESSAGE, "to=")
 #: Characters of a header; longer ones are none.
 _MOST_HEADER = 512
 _FUNCTIONS = "functions."
+#: What a call begins with; its function's name follows.
+_CALL = "<|channel|>commentary to=functions."
 #: Between two messages that go to one place.
 _BREAK = "\n"
 
@@ -47,6 +51,9 @@ class HarmonyParser(StateParser):
         has_reasoning: else what is thought is part of the answer.
         new_id: index of a call -> its id.
     """
+
+    #: See ToolParser.
+    keeps_special_tokens: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -66,6 +73,11 @@ class HarmonyParser(StateParser):
         self._is_object = False
         self._is_fresh = {TextDelta: True, ReasoningDelta: True}
         self._broke: set[type] = set()
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+        return WrittenCalls(_written, trigger=_CALL, is_single=True)
 
     def finish(self) -> list[Event]:
         """No more text comes. Returns: what was held back."""
@@ -159,3 +171,7 @@ def _may_be_header(text: str) -> bool:
     """Whether text begins one, as far as it goes."""
     stripped = text.lstrip()
     return stripped.startswith(_BEGINNINGS) or any(begin.startswith(stripped) for begin in _BEGINNINGS)
+
+
+def _written(tool: Tool) -> Node:
+    return tag_node(f"{_CALL}{tool.name} <|constrain|>json<|message|>", schema_node(tool.parameters), "")

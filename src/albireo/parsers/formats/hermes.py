@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
 
-_CLOSE = "</tool_call>"
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 class HermesParser(ToolParser):
     """See ToolParser. A tag without its object is text; a missing end tag is forgiven."""
 
-    tag = "<tool_call>"
+    tags = (_OPEN,)
+    keeps_special_tokens = False
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+        return WrittenCalls(_written, separator="\n", trigger=_OPEN)
 
     def _behind_call(self, buffer: str, pos: int) -> int:
         pos = self._skip_blanks(buffer, pos)
@@ -21,3 +28,8 @@ class HermesParser(ToolParser):
             return pos
         self._end_call()
         return pos + len(_CLOSE) if is_closed else pos
+
+
+def _written(tool: Tool) -> Node:
+    begin = f'{_OPEN}\n{{"name": "{tool.name}", "arguments": '
+    return tag_node(begin, schema_node(tool.parameters), "}\n" + _CLOSE)

@@ -5,14 +5,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from typing import Any
 
-from albireo.parsers.call_reader import NewId
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.json_scanner import JsonScanner, Status
-from albireo.parsers.tool_parser import ToolParser, random_id
+from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.written_calls import (
+    Node,
+    Tool,
+    WrittenCalls,
+    regex_node,
+    schema_node,
+    sequence,
+    tag_node,
+    text_node,
+)
 
-_ARGS, _CALL_ID = "[ARGS]", "[CALL_ID]"
+_TAG, _ARGS, _CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _WORD = re.compile(r"[A-Za-z0-9_.:/-]*")
 #: Letters of a name or an id; more are none.
 _MAX_WORD = 256
@@ -21,15 +30,24 @@ _MAX_WORD = 256
 class MistralParser(ToolParser):
     """See ToolParser; reads both formats."""
 
-    tag = "[TOOL_CALLS]"
+    tags = (_TAG,)
 
-    def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
-        super().__init__(tool_names, new_id)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._is_array = False
         self._word = ""
         self._name = ""
         self._id = ""
         self._scanner: JsonScanner | None = None
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser. Templates with [ARGS] write names and arguments, others objects in an array."""
+        if _ARGS in template:
+            return WrittenCalls(_with_id if _CALL_ID in template else _named, trigger=_TAG)
+        # A SentencePiece tokenizer begins the text behind a special token with a space, so models learnt it so.
+        opening = regex_node(r" ?\[")
+        return WrittenCalls(_object, separator=", ", begin=_TAG, opening=opening, end="]", trigger=_TAG)
 
     def _behind_tag(self, buffer: str, pos: int) -> int:
         pos = self._skip_blanks(buffer, pos)
@@ -137,3 +155,16 @@ class MistralParser(ToolParser):
             self._out.append(ToolCallEnd(self.num_calls - 1, False))
             self._scanner = None
         return super().finish()
+
+
+def _object(tool: Tool) -> Node:
+    return tag_node(f'{{"name": "{tool.name}", "arguments": ', schema_node(tool.parameters), "}")
+
+
+def _named(tool: Tool) -> Node:
+    return tag_node(f"{_TAG}{tool.name}{_ARGS}", schema_node(tool.parameters), "")
+
+
+def _with_id(tool: Tool) -> Node:
+    arguments = sequence([regex_node("[a-zA-Z0-9]{9}"), text_node(_ARGS), schema_node(tool.parameters)])
+    return tag_node(f"{_TAG}{tool.name}{_CALL_ID}", arguments, "")

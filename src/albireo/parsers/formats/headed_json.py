@@ -1,0 +1,240 @@
+"""Formats that write the name of a function in front of its arguments, and those as JSON: DeepSeek, Kimi, Solar, …
+
+    <｜tool▁call▁begin｜>f<｜tool▁sep｜>{…}<｜tool▁call▁end｜>                                   DeepSeek V3.1
+    <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{…}<|tool_call_end|>           Kimi K2
+    [{"f": {…}}, {"g": {…}}]                                                                   Apertus
+
+Sources: the chat templates the models are published with.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
+from albireo.parsers.json_scanner import JsonScanner, Status
+from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.written_calls import (
+    Node,
+    Tool,
+    WrittenCalls,
+    regex_node,
+    schema_node,
+    sequence,
+    tag_node,
+    text_node,
+)
+
+#: Characters between what begins a call and its arguments; more are none.
+_MAX_HEAD = 512
+
+
+class HeadedJsonParser(ToolParser):
+    """See ToolParser.
+
+    Attributes:
+        section, section_end: round all calls.
+        call: what begins one. head: what is between that and its arguments, with groups `name` and perhaps `id`.
+        tail: what may end one, in this order; each may be missing.
+        separators: what may be between two.
+    """
+
+    section: ClassVar[str]
+    section_end: ClassVar[str]
+    call: ClassVar[str]
+    head: ClassVar[re.Pattern[str]]
+    tail: ClassVar[tuple[str, ...]]
+    separators: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head: list[str] = []
+        self._scanner: JsonScanner | None = None
+        self._tail: list[str] = []
+
+    def finish(self) -> list[Event]:
+        """See ToolParser."""
+        if self._scanner is not None:
+            self._out.append(ToolCallEnd(self.num_calls - 1, False))
+            self._scanner = None
+        return super().finish()
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        """What begins a call, in front of the first one."""
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        found = self._expect(self.call, buffer, pos)
+        if found:
+            return self._begin_call(pos)
+        if found is False:
+            self._give_back()
+        return pos
+
+    def _begin_call(self, pos: int) -> int:
+        self._raw.append(self.call)
+        self._head = []
+        self._state = self._before_arguments
+        return pos + len(self.call)
+
+    def _before_arguments(self, buffer: str, pos: int) -> int:
+        start = buffer.find("{", pos)
+        end = len(buffer) if start < 0 else start
+        self._head.append(buffer[pos:end])
+        self._raw.append(buffer[pos:end])
+        if start < 0 and sum(map(len, self._head)) <= _MAX_HEAD:
+            return end
+        match = self.head.fullmatch("".join(self._head))
+        if match is None or not self._is_name(match["name"]):
+            self._give_back()
+            return end
+        call_id = match.groupdict().get("id") or self._new_id(self.num_calls)
+        self._scanner = JsonScanner()
+        self._note([ToolCallStart(self.num_calls, call_id, match["name"])])
+        self._state = self._arguments
+        return end
+
+    def _arguments(self, buffer: str, pos: int) -> int:
+        scanner = self._scanner
+        assert scanner is not None, "begun"
+        before = scanner.num_scanned
+        end = scanner.scan(buffer, pos)
+        self.num_scanned += scanner.num_scanned - before
+        index = self.num_calls - 1
+        self._out.append(ToolCallArguments(index, buffer[pos:end]))
+        if scanner.status is not Status.OPEN:
+            self._out.append(ToolCallEnd(index, scanner.status is Status.DONE))
+            self._scanner = None
+            self._tail = list(self.tail)
+            self._state = self._behind_call
+            if scanner.status is Status.FAILED:
+                self._end_call()
+        return end
+
+    def _behind_call(self, buffer: str, pos: int) -> int:
+        """What ends a call, then another one, or the end of all."""
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        mark = self._first_of((*self._tail, *self.separators, self.call, self.section_end), buffer, pos)
+        if mark is None:
+            return pos
+        if mark in self._tail:
+            self._tail = self._tail[self._tail.index(mark) + 1 :]
+        elif mark == self.call:
+            self._raw = []
+            return self._begin_call(pos)
+        elif mark not in self.separators:
+            self._end_call()
+        return pos + len(mark)
+
+
+class DeepSeekV31Parser(HeadedJsonParser):
+    """DeepSeek V3.1; see ToolParser. V3 and R1 are read, too."""
+
+    section, section_end = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+    call = "<｜tool▁call▁begin｜>"
+    tags = (section,)
+    head = re.compile(r"(?:(?P<kind>\w+)<｜tool▁sep｜>(?P<old>))?(?P<name>[^\s<]+)\s*(?(old)```json|<｜tool▁sep｜>)\s*")
+    tail = ("```", "<｜tool▁call▁end｜>")
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+        return _written(cls, lambda tool: f"{tool.name}<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
+
+
+class DeepSeekV3Parser(DeepSeekV31Parser):
+    """DeepSeek V3 and R1: names follow the kind of tool, JSON stands in a block of Markdown."""
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+        return _written(
+            cls,
+            lambda tool: f"function<｜tool▁sep｜>{tool.name}\n```json\n",
+            "\n```<｜tool▁call▁end｜>",
+            separator="\n",
+        )
+
+
+class KimiK2Parser(HeadedJsonParser):
+    """Kimi K2. A call's id is what the model wrote: its template reads the name of an answer's function from it."""
+
+    section, section_end = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+    call = "<|tool_call_begin|>"
+    tags = (section,)
+    head = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[^\s<:]+)(?::\d+)?)\s*<\|tool_call_argument_begin\|>\s*")
+    tail = ("<|tool_call_end|>",)
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+
+        def call(tool: Tool) -> Node:
+            number = regex_node("0|[1-9][0-9]{0,2}")
+            rest = [number, text_node("<|tool_call_argument_begin|>"), schema_node(tool.parameters)]
+            return tag_node(f"{cls.call}functions.{tool.name}:", sequence(rest), "<|tool_call_end|>")
+
+        return WrittenCalls(call, begin=cls.section, end=cls.section_end, trigger=cls.section)
+
+
+class SolarOpenParser(HeadedJsonParser):
+    """Solar Open, which writes an id in front of the name."""
+
+    section, section_end = "<|tool_calls|>", "<|calls|>"
+    call = "<|tool_call:begin|>"
+    tags = (section,)
+    head = re.compile(r"(?P<id>[^\s<]*)<\|tool_call:name\|>(?P<name>[^\s<]+)<\|tool_call:args\|>\s*")
+    tail = ("<|tool_call:end|>",)
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+
+        def call(tool: Tool) -> Node:
+            head = text_node(f"<|tool_call:name|>{tool.name}<|tool_call:args|>")
+            inner = sequence([regex_node("[a-zA-Z0-9]{9}"), head, schema_node(tool.parameters)])
+            return tag_node(cls.call, inner, "<|tool_call:end|>")
+
+        return WrittenCalls(call, begin=cls.section, end=cls.section_end, trigger=cls.section)
+
+
+class ApertusParser(HeadedJsonParser):
+    """Apertus: a list of objects, each of which has one key, the name."""
+
+    section, section_end = "<|tools_prefix|>", "]<|tools_suffix|>"
+    call = '{"'
+    tags = (section,)
+    head = re.compile(r'(?P<name>[^"\s]+)"\s*:\s*')
+    tail = ("}",)
+    separators = (",",)
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        if buffer[pos] != "[":
+            self._give_back()
+            return pos
+        self._raw.append("[")
+        self._state = super()._behind_tag
+        return pos + 1
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+
+        def call(tool: Tool) -> Node:
+            return tag_node(f'{{"{tool.name}": ', schema_node(tool.parameters), "}")
+
+        begin = f"{cls.section}["
+        return WrittenCalls(call, separator=", ", begin=begin, end=cls.section_end, trigger=cls.section)
+
+
+def _written(parser: type[HeadedJsonParser], head: Any, end: str, separator: str = "") -> WrittenCalls:
+    def call(tool: Tool) -> Node:
+        return tag_node(parser.call + head(tool), schema_node(tool.parameters), end)
+
+    return WrittenCalls(call, separator=separator, begin=parser.section, end=parser.section_end, trigger=parser.section)

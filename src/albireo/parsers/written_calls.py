@@ -1,0 +1,115 @@
+"""How a format writes tool calls, as nodes of a structural tag: what tool_form.py makes forms of.
+
+Each format says it of itself (ToolParser.written). Nodes are those that structured/ reads. Does not know requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Node = dict[str, Any]
+
+ANY_TEXT: Node = {"type": "any_text"}
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that may be called. is_strict: its arguments follow the schema also when nobody requires a call."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    is_strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCalls:
+    """Fields:
+    call: a tool -> the tag that is a call of it.
+    separator: text between two calls.
+    begin, end: texts round all calls; empty where calls stand by themselves. opening: what comes behind begin.
+    trigger: what tells calls from text, and each call, or all of them together, begins with; empty: nothing does.
+    is_single: a call ends the output.
+    """
+
+    call: Callable[[Tool], Node]
+    separator: str = ""
+    begin: str = ""
+    end: str = ""
+    opening: Node | None = None
+    trigger: str = ""
+    is_single: bool = False
+
+    def calls(self, tools: Sequence[Tool], *, is_one: bool) -> Node:
+        """One call or several, and nothing else."""
+        inner = self._inner(tools, is_one)
+        if not self.begin:
+            return inner
+        return sequence([text_node(self.begin), inner, *([text_node(self.end)] if self.end else [])])
+
+    def amid_text(self, tools: Sequence[Tool], *, is_one: bool) -> Node | None:
+        """Free text, in which a call, once begun, is one of these; None where nothing tells a call from text."""
+        if not self.trigger:
+            return None
+        tags = [self.call(tool) for tool in tools]
+        if self.begin:
+            tags = [tag_node(self.begin, self._inner(tools, is_one), self.end)]
+        return {"type": "triggered_tags", "triggers": [self.trigger], "tags": tags, "stop_after_first": is_one}
+
+    def _inner(self, tools: Sequence[Tool], is_one: bool) -> Node:
+        node: Node = {
+            "type": "tags_with_separator",
+            "tags": [self.call(tool) for tool in tools],
+            "separator": self.separator,
+            "at_least_one": True,
+            "stop_after_first": is_one or self.is_single,
+        }
+        return node if self.opening is None else sequence([self.opening, node])
+
+
+def text_node(text: str) -> Node:
+    """This text."""
+    return {"type": "const_string", "value": text}
+
+
+def regex_node(pattern: str) -> Node:
+    """What a regular expression matches."""
+    return {"type": "regex", "pattern": pattern}
+
+
+def schema_node(schema: Mapping[str, Any]) -> Node:
+    """JSON that fits a schema."""
+    return {"type": "json_schema", "json_schema": dict(schema)}
+
+
+def tag_node(begin: str, content: Node, end: str) -> Node:
+    """A node between two texts. Free text goes on to the first end."""
+    return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+
+def sequence(nodes: Iterable[Node]) -> Node:
+    """One after another."""
+    return {"type": "sequence", "elements": list(nodes)}
+
+
+def either(nodes: Iterable[Node]) -> Node:
+    """One of these."""
+    return {"type": "or", "elements": list(nodes)}
+
+
+def repeated(tag: Node, separator: str = "") -> Node:
+    """A tag any number of times."""
+    return {"type": "tags_with_separator", "tags": [tag], "separator": separator, "at_least_one": False}
+
+
+def optional(tag: Node) -> Node:
+    """A tag, or nothing."""
+    return {**repeated(tag), "stop_after_first": True}
+
+
+def property_schema(tool: Tool, name: str) -> dict[str, Any]:
+    """The schema of one of a tool's arguments, with what it may refer to."""
+    shared = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters}
+    return {**tool.parameters["properties"][name], **shared}

@@ -208,8 +208,9 @@ def test_the_format_of_a_real_template_is_found(start: Any, tmp_path: Path) -> N
     assert re.fullmatch("[a-zA-Z0-9]{9}", whole.message.tool_calls[0].id)
 
 
-def test_a_format_that_is_named_wins_over_the_template(start: Any) -> None:
-    server = start("--tool-call-parser", "llama3_json", "--reasoning-parser", "none")
+@pytest.mark.parametrize("name", ["llama3_json", "qwen3_coder", "gemma4"])
+def test_a_format_that_is_named_wins_over_the_template(start: Any, name: str) -> None:
+    server = start("--tool-call-parser", name, "--reasoning-parser", "none")
     said = streamed(server.client(), **ASK, tool_choice=NAMED, seed=2)
     ((name, arguments),) = said["calls"].values()
     assert name == "clock" and said["finish"] == "tool_calls"

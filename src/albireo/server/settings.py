@@ -64,9 +64,9 @@ class ServerSettings:
         default_chat_template_kwargs: variables for the chat template, where a request does not say otherwise, in JSON:
             {"enable_thinking": false}.
         trust_request_chat_template: requests may bring a chat template; it runs within limits, and sees the chat alone.
-        tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral, openai; auto: found in its chat
+        tool_call_parser: how the model writes tool calls: a name of docs/structured-output.md; auto: found in its chat
             template; none: they are text.
-        reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral, openai_gptoss; auto:
+        reasoning_parser: how the model writes what it thinks: a name of the same page; auto:
             found in its chat template; none: it is text.
         otlp_endpoint: URL of an OpenTelemetry collector that gets one span a request over HTTP, without its text;
             /v1/traces is meant where it has no path. Needs the extra 'otlp'.

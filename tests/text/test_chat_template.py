@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import datetime
 from functools import cache
 
@@ -238,3 +239,28 @@ def test_templates_that_do_not_compile(source, problem):
 def test_templates_that_fail(source, problem):
     with pytest.raises(TemplateError, match=problem):
         render(source, CHATS["one"])
+
+
+@pytest.mark.parametrize(
+    ("written", "is_text"),
+    [
+        ("{{ c.function.name + ' ' + c.function.arguments }}", True),
+        ("{{ c['function']['name'] ~ ' ' ~ c['function']['arguments'] }}", True),
+        ("{% set given = c.function.arguments %}{{ c.function.name }} {{ given }}", True),
+        ("{{ c.function.name + ' ' + c.function.arguments | tojson }}", False),
+        ("{{ c.function.name }} {% if c.function.arguments is string %}{{ c.function.arguments }}"
+         "{% else %}{{ c.function.arguments | tojson }}{% endif %}", False),
+        ("{% set given = c.function.arguments %}{{ c.function.name }} {{ given | tojson }}", False),
+    ],
+)  # fmt: skip
+def test_arguments_of_calls_are_json_whether_a_template_wants_objects_or_text(written, is_text):
+    """As transformers renders it with arguments of the kind that the template wants."""
+    source = f"{{% for m in messages %}}{{% for c in m.tool_calls %}}{written}{{% endfor %}}{{% endfor %}}"
+    assert ChatTemplate(source).needs_text_arguments is is_text
+    arguments = {"city": 'Zoë "s"', "days": [3, None, True]}
+
+    def asked(given):
+        return [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": given}}]}]
+
+    text = json.dumps(arguments, ensure_ascii=False)
+    assert render(source, asked(arguments)) == f"f {text}" == reference(source, asked(text if is_text else arguments))

@@ -6,6 +6,7 @@ from a stranger: it runs in template_sandbox.py, within limits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,8 @@ class ChatTemplate:
         literals: its literal text and string constants.
         reads_parts: True when it understands content given as a list of parts.
         needs_parts: True when it understands nothing else: it goes through contents, and never asks for a string.
+        needs_text_arguments: True when it joins the arguments of tool calls to text as they are, so that an object
+            would be an error, or Python's idea of it: they are written as JSON first. (DeepSeek V3 and R1.)
     """
 
     def __init__(self, source: str) -> None:
@@ -54,6 +57,7 @@ class ChatTemplate:
             tree = self._environment.parse(source)
             self.words, self.literals = _mentions(tree)
             self.needs_parts = _needs_parts(tree)
+            self.needs_text_arguments = _needs_text_arguments(tree)
             self._code = self._environment.compile_metered(tree)
         except jinja2.TemplateSyntaxError as error:
             where = f"line {error.lineno}: {error.message}"
@@ -76,6 +80,8 @@ class ChatTemplate:
         messages = chat.messages
         if chat.continue_field is not None:
             messages = self._left_open(messages, chat.continue_field)
+        if self.needs_text_arguments:
+            messages = [_with_text_arguments(message) for message in messages]
         variables = {
             "strftime_now": _teller(now or datetime.now()),
             **chat.variables,
@@ -181,6 +187,45 @@ def _is_content(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Getattr):
         return node.attr == "content"
     return isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and node.arg.value == "content"
+
+
+def _needs_text_arguments(tree: nodes.Template) -> bool:
+    """Whether arguments of calls, by this or another name, are part of a sum or written out as they are, and nobody
+    asks what they are, or makes JSON of them."""
+    names = {"arguments"}
+    for assign in tree.find_all(nodes.Assign):
+        if isinstance(assign.target, nodes.Name) and _is_one_of(assign.node, names):
+            names.add(assign.target.name)
+    asks = tree.find_all((nodes.Test, nodes.Filter))
+    if any(ask.node is not None and _is_one_of(ask.node, names) for ask in asks):
+        return False
+    joins = tree.find_all((nodes.Add, nodes.Concat, nodes.Output))
+    return any(_is_one_of(part, names) for join in joins for part in join.iter_child_nodes())
+
+
+def _is_one_of(node: nodes.Node, names: set[str]) -> bool:
+    """Whether this is a field of such a name, x.name or x["name"], or a variable that got one."""
+    if isinstance(node, nodes.Getattr):
+        return node.attr in names
+    if isinstance(node, nodes.Getitem):
+        return isinstance(node.arg, nodes.Const) and node.arg.value in names
+    return isinstance(node, nodes.Name) and node.name in names - {"arguments"}
+
+
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": [_as_text(call) for call in calls]} if isinstance(calls, list) else message
+
+
+def _as_text(call: Any) -> Any:
+    """A call with its arguments as JSON."""
+    if not isinstance(call, dict):
+        return call
+    if isinstance(call.get("function"), dict):
+        return {**call, "function": _as_text(call["function"])}
+    if not isinstance(call.get("arguments"), (dict, list)):
+        return call
+    return {**call, "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
 
 
 def _mentions(tree: nodes.Template) -> tuple[frozenset[str], str]:

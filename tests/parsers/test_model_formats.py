@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import UnsupportedFeature
-from albireo.parsers.events import Event, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
+from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.output_parser import detect_reasoning_parser, detect_tool_call_parser, output_parser
 from albireo.parsers.tool_form import read_tools, tool_call_form
 from albireo.parsers.tool_formats import TOOL_CALL_PARSERS
@@ -266,6 +266,7 @@ def test_what_a_format_cannot_be_held_to_is_refused() -> None:
     [
         ("<|channel>thought\n<channel|> <|tool_call>call:", "gemma4", "gemma4"),
         ("<seed:think>", "seed_oss", None),
+        ("<|START_THINKING|><|START_ACTION|>", "cohere_command3", "cohere_command3"),
         ("{{ '</think>' }}<|tool_calls_section_begin|>", "think", "kimi_k2"),
         ("]<]minimax[>[<tool_call>", None, None),
         ("<|header_start|>{{ '\"parameters\"' }}", None, "llama3_json"),
@@ -281,3 +282,15 @@ def test_calls_come_behind_thoughts() -> None:
     parser = output_parser(tool_call_parser="gemma4", reasoning_parser="gemma4", new_id=numbered, schemas=SCHEMAS)
     events = fed(parser, [f"<|channel>thought\nHm <|tool_call>.<channel|>{written.text}"])
     assert calls_of(events[1:]) == [("get.time", ARGUMENTS), ("f", {})]
+
+
+def test_marks_round_an_answer_are_none_of_it() -> None:
+    for calls in ("cohere_command3", None):
+        parser = output_parser(
+            tool_call_parser=calls,
+            reasoning_parser="cohere_command3",
+            new_id=numbered,
+            left_out=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        )
+        output = "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>So < be it.<|END_RESPONSE|>"
+        assert fed(parser, list(output)) == [ReasoningDelta("Hm."), TextDelta("So < be it.")]

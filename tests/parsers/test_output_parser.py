@@ -73,7 +73,7 @@ def test_a_template_tells_its_formats(path: str, tools: str | None, reasoning: s
 def test_templates_of_llama_3_1_and_of_xml_between_the_same_tags() -> None:
     llama = '<|start_header_id|>{{ \'{"name": "\' }}{{ \'"parameters": \' }}<|python_tag|>'
     assert detect_tool_call_parser(llama) == "llama3_json"
-    assert detect_tool_call_parser("<tool_call>\n<function=f>\n<parameter=a>") is None
+    assert detect_tool_call_parser("<tool_call>\n<function=f>\n<parameter=a>") == "qwen3_coder"
 
 
 def test_formats_whose_tags_are_special_tokens_say_so() -> None:

@@ -16,7 +16,7 @@ from albireo.parsers.formats.harmony import HarmonyParser
 from albireo.parsers.reasoning import REASONING_PARSERS, ReasoningParser, ReasoningTags, is_open
 from albireo.parsers.tool_formats import TOOL_CALL_PARSERS as TOOL_CALL_PARSERS
 from albireo.parsers.tool_formats import detect_tool_call_parser as detect_tool_call_parser
-from albireo.parsers.tool_parser import ToolParser, random_id
+from albireo.parsers.tool_parser import MarkedText, ToolParser, random_id
 
 #: Of a format in which reasoning, answers and calls are messages of one kind.
 _HARMONY = ("openai", "openai_gptoss")
@@ -65,6 +65,7 @@ def output_parser(
     tool_names: Collection[str] | None = None,
     new_id: NewId = random_id,
     schemas: Mapping[str, Mapping[str, Any]] | None = None,
+    left_out: tuple[str, ...] = (),
 ) -> OutputParser:
     """The parser of one output.
 
@@ -73,6 +74,7 @@ def output_parser(
         reasoning_parser: a name of REASONING_PARSERS; None: reasoning is text.
         prompt: the rendered prompt: some templates open the reasoning themselves.
         tool_names, new_id, schemas: see ToolParser.
+        left_out: marks that are none of an answer's text, where tool calls are text.
     Raises: ConfigError for a name that is none.
     """
     tags = None if reasoning_parser is None else reasoning_tags(reasoning_parser)
@@ -84,7 +86,7 @@ def output_parser(
         return OutputParser(reasoning=whole)
     reasoning = None if tags is None else ReasoningParser(tags, starts_inside=is_open(prompt, tags))
     if tool_call_parser is None:
-        return OutputParser(reasoning=reasoning)
+        return OutputParser(reasoning=reasoning, tools=MarkedText(left_out) if left_out else None)
     tools = TOOL_CALL_PARSERS[tool_call_parser]
     assert issubclass(tools, ToolParser)
     return OutputParser(reasoning=reasoning, tools=tools(tool_names, new_id, schemas))
@@ -103,6 +105,7 @@ def detect_reasoning_parser(template: str) -> str | None:
         ("[THINK]", "mistral"),
         ("<|channel|>", "openai_gptoss"),
         ("<|channel>thought", "gemma4"),
+        ("<|START_THINKING|>", "cohere_command3"),
         ("<seed:think>", "seed_oss"),
         ("<|inner_prefix|>", "apertus"),
         (":opensource", "hy_v3"),

@@ -21,6 +21,7 @@ class ReasoningTags:
     Fields:
         is_implied: an output begins with reasoning also without the opening tag.
         then: what comes behind the end, before anything else; answer: what an answer begins with.
+        left_out: marks of the format that are none of an answer's text.
         keeps_special_tokens: the tags are special tokens, so a text without special tokens has lost them.
     """
 
@@ -29,6 +30,7 @@ class ReasoningTags:
     is_implied: bool = False
     then: str = ""
     answer: str = ""
+    left_out: tuple[str, ...] = ()
     keeps_special_tokens: bool = False
 
 
@@ -56,6 +58,13 @@ REASONING_PARSERS = {
         keeps_special_tokens=True,
     ),
     "gemma4": ReasoningTags("<|channel>thought", "<channel|>", keeps_special_tokens=True),
+    "cohere_command3": ReasoningTags(
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+        answer="<|START_RESPONSE|>",
+        left_out=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        keeps_special_tokens=True,
+    ),
     "seed_oss": ReasoningTags("<seed:think>", "</seed:think>", keeps_special_tokens=True),
     "apertus": ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", keeps_special_tokens=True),
     "hy_v3": ReasoningTags("<think:opensource>", "</think:opensource>", keeps_special_tokens=True),

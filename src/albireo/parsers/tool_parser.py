@@ -49,7 +49,7 @@ class ToolParser(StateParser):
     """
 
     tags: ClassVar[tuple[str, ...]]
-    left_out: ClassVar[tuple[str, ...]] = ()
+    left_out: tuple[str, ...] = ()
     keeps_special_tokens: ClassVar[bool] = True
 
     def __init__(
@@ -198,3 +198,13 @@ class ToolParser(StateParser):
 
     def _is_name(self, name: str) -> bool:
         return _NAME.fullmatch(name) is not None and (self._names is None or name in self._names)
+
+
+class MarkedText(ToolParser):
+    """Text without calls, whose marks are left out. Args: left_out: see ToolParser."""
+
+    tags = ()
+
+    def __init__(self, left_out: tuple[str, ...]) -> None:
+        super().__init__()
+        self.left_out = left_out

@@ -105,13 +105,16 @@ class OutputPlan:
     def parser(self, prompt: str) -> OutputParser | None:
         """The parser of one output; None when all of it is text. Args: prompt: rendered."""
         may_think = self._reasoning(prompt)[0] is not None
-        if not self.tools and not may_think:
+        named = self.dialect.reasoning_parser
+        left_out = () if named is None else reasoning_tags(named).left_out
+        if not self.tools and not may_think and not left_out:
             return None
         return output_parser(
             tool_call_parser=self.dialect.tool_call_parser if self.tools else None,
-            reasoning_parser=self.dialect.reasoning_parser if may_think else None,
+            reasoning_parser=named if may_think else None,
             prompt=prompt,
             tool_names=[tool.name for tool in self.tools],
+            left_out=left_out,
             schemas={tool.name: tool.parameters for tool in self.tools},
         )
 

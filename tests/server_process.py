@@ -19,6 +19,8 @@ import httpx2 as httpx
 from step_gate import VARIABLE, Gate
 
 _DEADLINE_S = 60.0
+#: What /health says of a process that is started.
+_ON_THE_WAY = {"loading", "waking", "restarting"}
 
 
 class Server:
@@ -41,6 +43,9 @@ class Server:
         if is_poisoned:
             command = [sys.executable, str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]
         self.lines: list[str] = []
+        key = args[args.index("--api-key") + 1] if "--api-key" in args else None
+        self._key = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._is_poisoned = is_poisoned
         # no certificates are wanted of it: reading those of authorities takes 30 ms a client
         self.http = httpx.Client(timeout=60, trust_env=False, verify=False)
         self._clients: list[Any] = []
@@ -74,6 +79,16 @@ class Server:
         self.wait_for(r" is ready after ")  # before it, each look is a request that it has to answer
         wait_until(lambda: self.http.get("/health").status_code == 200, self)
         return self
+
+    def wait_for_rest(self) -> None:
+        """Until it has nothing to do, and no process of it is on the way; at once, where it has ended."""
+        wait_until(lambda: self.process.poll() is not None or self._is_at_rest())
+
+    def _is_at_rest(self) -> bool:
+        if self.http.get("/load", headers=self._key).raise_for_status().json()["server_load"]:
+            return False
+        # one that no test kills is not asked
+        return not (self._is_poisoned and _ON_THE_WAY & _statuses(self.http.get("/health").json()))
 
     def wait_for_end(self) -> int:
         """The exit status, once everything it said was read."""
@@ -152,6 +167,12 @@ def wait_until(found: Callable[[], Any], server: Server | None = None) -> Any:
         assert server is None or server.process.poll() is None, f"the server ended: {server.lines[-5:]}"
         time.sleep(0.01)
     raise AssertionError(f"nothing came of it: {[] if server is None else server.lines[-5:]}")
+
+
+def _statuses(health: dict[str, Any]) -> set[str]:
+    """Of a server, and of each engine or model of it."""
+    parts = [*health.get("engines", ()), *health.get("models", ())]
+    return {each["status"] for each in (health, *parts)}
 
 
 def has_ended(process_id: int) -> bool:

@@ -45,6 +45,10 @@ class Gate:
         """Let everything pass."""
         self._closed.unlink(missing_ok=True)
 
+    def is_closed(self) -> bool:
+        """Whether it holds, or will after some more steps."""
+        return self._closed.exists()
+
     def is_holding(self) -> bool:
         """Whether a step waits."""
         order = _read(self._closed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,31 @@ from server_process import Server
 from tool_asks import TEMPLATE
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The next test finds the servers that it shares with this one at rest: what still runs there would be counted as
+    its own. As the first fixture of a test it ends last, after those that close connections."""
+    yield
+    held = []
+    for server in _servers_among(request.node.funcargs.values()):
+        if server.gate.is_closed():
+            server.gate.open()
+            held.append(server.url)
+        server.wait_for_rest()
+    assert not held, f"the gates of {held} were left closed"
+
+
+def _servers_among(values: Iterable[Any]) -> Iterator[Server]:
+    """Those that still run. `start` gives none to the next test."""
+    for value in values:
+        for each in value if isinstance(value, tuple) else (value, getattr(value, "server", None)):
+            if isinstance(each, Server) and each.process.poll() is None:
+                yield each
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """One for all tests that leave nothing behind."""
+    """One for all tests."""
     made = Server("--chat-template-kwarg", "enable_thinking").wait_until_ready()
     yield made
     made.stop()
@@ -25,7 +47,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def killable() -> Iterator[Server]:
-    """One whose engine process may be held and killed, by whoever opens the gate again and waits until all is well."""
+    """One whose engine process may be held and killed, by whoever opens the gate again."""
     made = Server(is_poisoned=True).wait_until_ready()
     yield made
     made.stop()

@@ -16,6 +16,7 @@ import pytest
 
 from server_process import Server, has_ended, wait_until
 
+NARROW = ("--max-num-seqs", "1", "--max-num-queued-requests", "2", "--request-timeout", "60")
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "stream": True, "seed": 1}
 
 
@@ -67,27 +68,26 @@ def test_a_client_that_leaves_frees_its_blocks(start: Any, open_stream: Any) -> 
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Server]:
-    """One request at a time, and two that wait; the last test of it ends it."""
-    options = ("--max-num-seqs", "1", "--max-num-queued-requests", "2", "--request-timeout", "60")
-    made = Server(*options, is_poisoned=True).wait_until_ready()
+    """One request at a time, and two that wait."""
+    made = Server(*NARROW, is_poisoned=True).wait_until_ready()
     yield made
     made.stop()
 
 
 def test_a_full_queue_is_a_429(narrow: Server, open_stream: Any) -> None:
-    server = narrow
+    server, before = narrow, narrow.metrics()
     waiting = [hold_one(server, open_stream)]
     waiting += [open_stream(server, {**LONG, "request_id": name}) for name in "ab"]
     wait_until_known(server, "a", "b")
     with pytest.raises(openai.RateLimitError) as raised:
         server.client().completions.create(model="story", prompt="Once", max_tokens=1)
     assert int(raised.value.response.headers["retry-after"]) >= 1
-    assert server.metrics()["vllm:admission_rejections_total"] == 1
+    assert server.metrics_since(before)["vllm:admission_rejections_total"] == 1
     behind = server.http.get("/v1/requests/cmpl-b/explain").json()["queued_behind"]
     assert (behind["running"], behind["waiting"]) == (1, 1)
     for connection in waiting:
         connection.close()
-    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 3)
+    wait_until_over(server, before, 3)
     server.gate.open()
     answer = server.client().completions.create(model="story", prompt="Once", max_tokens=1)
     assert answer.choices[0].finish_reason == "length"
@@ -132,9 +132,8 @@ def read(connection: Any) -> bytes:
     return data
 
 
-def test_sigterm_lets_what_runs_finish(narrow: Server, open_stream: Any) -> None:
-    server = narrow
-    wait_until(lambda: server.http.get("/load").json() == {"server_load": 0}, server)
+def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
+    server = start(*NARROW, is_poisoned=True)
     server.gate.hold(20)
     connections = []
     for name in ("runs", "waits", "waits-too"):

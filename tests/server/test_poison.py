@@ -62,7 +62,8 @@ def test_only_the_guilty_request_fails(
     assert "passwd" not in str(error) and "0x7f" not in str(error)
     assert error.response.headers["x-should-retry"] == "false"
     assert [answer for i, answer in enumerate(got) if i != 3] == [text for i, text in enumerate(expected) if i != 3]
-    assert killable.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts}
+    # others may have been over before its last crash
+    wait_until(lambda: killable.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts})
     assert killable.metrics()["vllm:num_requests_running"] == 0
 
 
@@ -102,7 +103,7 @@ def test_health_tells_that_nothing_gets_on(start: Any) -> None:
     asyncio.run(_hang(server.url))
     # The hung process still has the work; a request that waits for it shows it.
     with httpx.Client(trust_env=False, base_url=server.url) as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/completions", json={"prompt": "Once"}, timeout=0.2)
+        http.post("/v1/completions", json={"prompt": "Once"}, timeout=httpx.Timeout(60, read=0.2))
 
 
 async def _hang(url: str) -> None:

@@ -169,16 +169,16 @@ def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, st
     assert "safetensors" not in refusal.text and both.workers() == awake
     health = both.http.get("/health")
     assert (health.status_code, health.json()["status"], statuses(both)["damaged"]) == (503, "failed", "failed")
-    for _ in range(3):  # a pause of 8 s at least, in which a slow machine loads another model, too
+    for _ in range(4):  # a pause of 16 s at least, in which a slow machine loads another model, too
         assert both.http.post("/wake_up?model=damaged").status_code == 503
-    wait_until(lambda: num_tries() == before + 4, both)  # lines are read by a thread
+    wait_until(lambda: num_tries() == before + 5, both)  # lines are read by a thread
     assert 4 < health_of(both, "damaged")["retry_s"] <= 60
     # until then nobody is put to sleep for it
     assert texts(both, "short") == alone["short"]
     workers = both.workers()
     again = both.http.post("/v1/completions", json={**ASK, "model": "damaged"})
     assert again.status_code == 503 and int(again.headers["retry-after"]) >= 1
-    assert both.workers() == workers and num_tries() == before + 4
+    assert both.workers() == workers and num_tries() == before + 5
     both.wait_for("damaged cannot be started: .*safetensors")
 
 

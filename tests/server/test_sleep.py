@@ -25,7 +25,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pat
 
 def test_it_sleeps_when_told_to_and_wakes_for_a_request(kept: tuple[Server, Path], open_stream: Any) -> None:
     server, _ = kept
-    http = server.http
+    http, before, num_restarts = server.http, server.metrics(), server.num_restarts()
     first = http.post("/v1/completions", json=ASK).json()
     server.gate.hold(1)
     connection = open_stream(server, {**ASK, "stream": True})
@@ -34,12 +34,12 @@ def test_it_sleeps_when_told_to_and_wakes_for_a_request(kept: tuple[Server, Path
     assert refusal.status_code == 409 and "1 requests" in refusal.json()["error"]["message"]
     server.gate.open()
     assert b"HTTP/1.1 200" in connection.recv(1 << 16)
-    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 2, server)
+    wait_until(lambda: server.metrics_since(before)["vllm:request_success_total"] == 2, server)
     (worker,) = server.workers()
     assert http.post("/sleep?level=1").status_code == 200
     assert has_ended(worker) and server.workers() == []
     assert http.get("/is_sleeping").json() == {"is_sleeping": True}
-    assert http.get("/health").json() == {"status": "asleep", "num_restarts": 0}
+    assert http.get("/health").json() == {"status": "asleep", "num_restarts": num_restarts}
     assert (
         'vllm:engine_sleep_state{engine="0",model_name="story",sleep_state="discard_all"} 1.0'
         in http.get("/metrics").text
@@ -47,7 +47,7 @@ def test_it_sleeps_when_told_to_and_wakes_for_a_request(kept: tuple[Server, Path
     assert http.post("/v1/completions", json=ASK).json()["choices"] == first["choices"]
     assert http.get("/is_sleeping").json() == {"is_sleeping": False}
     assert http.post("/sleep").status_code == 200 and http.post("/wake_up?tags=weights").status_code == 200
-    assert http.get("/health").json() == {"status": "ok", "num_restarts": 0} and len(server.workers()) == 1
+    assert http.get("/health").json() == {"status": "ok", "num_restarts": num_restarts} and len(server.workers()) == 1
     for path, field in (("/sleep?level=3", "level"), ("/wake_up?tags=all", "tags"), ("/sleep?mode=keep", "mode")):
         bad = http.post(path)
         assert (bad.status_code, bad.json()["error"]["param"]) == (400, field)
@@ -64,8 +64,14 @@ def test_it_sleeps_by_itself_and_what_is_kept_in_files_is_there_when_it_wakes(st
         assert usage["prompt_tokens_details"]["cached_tokens"] == (96 if name == "b" else 0)
         parts = server.http.get(f"/v1/requests/cmpl-{name}/explain").json()["parts"]
         assert parts["queue_s"] > 0.05 and parts.get("restart_s", 0) == 0
-    told = [json.loads(line) for line in list(server.lines) if '"asleep"' in line]
-    assert len(told) >= 2 and told[0]["rest_s"] == 0.2
+    # lines are read by a thread
+    wait_until(lambda: len(slept(server)) > 1, server)
+    assert json.loads(slept(server)[0])["rest_s"] == 0.2
+
+
+def slept(server: Server) -> list[str]:
+    """Lines of the log, of each time that it fell asleep."""
+    return [line for line in list(server.lines) if '"asleep"' in line]
 
 
 def test_prefixes_are_forgotten_when_told_to_and_those_in_files_when_asked(kept: tuple[Server, Path]) -> None:

@@ -121,7 +121,7 @@ def blocks_of(runs: list[int]) -> list[int]:
 
 def first(events: Iterator[Any], is_it: Callable[[Any], bool], between: Callable[[], None] = lambda: None) -> Any:
     """The first event of a kind; fails when it does not come. between: called after each other one."""
-    for event in itertools.islice(events, 100):
+    for event in itertools.islice(events, 3000):  # one in 20 ms while there is work, and a step may take long
         if is_it(event):
             return event
         between()

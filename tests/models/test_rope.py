@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
-from albireo.models.rope import rope_spec
+from albireo.models.rope import base_frequencies, rope_spec
 from albireo.models.rope_settings import RopeSettings
 from in_turn import in_turn
 
@@ -62,6 +63,15 @@ def transformers_frequencies(config: Any, **kwargs: Any) -> tuple[np.ndarray, fl
     function = ROPE_INIT_FUNCTIONS.get(kind, LlamaRotaryEmbedding.compute_default_rope_parameters)
     inv_freq, factor = function(config, **kwargs)
     return inv_freq.numpy(), factor
+
+
+@pytest.mark.parametrize("theta", [100.0, 10000.0, 150000.0, 1e6, 8e6])
+@pytest.mark.parametrize("dim", [6, 64, 96, 256])
+def test_powers_are_the_nearest_numbers_whatever_the_processor(theta: float, dim: int) -> None:
+    """numpy's own differ in one of five, where there is AVX-512."""
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    powers = [float(Decimal(theta) ** Decimal(exponent)) for exponent in exponents.tolist()]
+    assert base_frequencies(theta, dim).tolist() == (np.float32(1) / np.array(powers, np.float32)).tolist()
 
 
 @in_turn(("theta", [10000.0, 1e6]), ("head_dim", [8, 64, 80, 128]), ("name", SETTINGS))

@@ -74,20 +74,20 @@ def no_rotation(config: ModelConfig) -> RopeSpec:
 
 def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
     if rope.rope_type == "linear":
-        return _spec(_base_frequencies(rope.theta, dim) / np.float32(rope.factor))
+        return _spec(base_frequencies(rope.theta, dim) / np.float32(rope.factor))
     if rope.rope_type == "dynamic":
-        return _spec(_base_frequencies(_dynamic_theta(rope, dim, max_model_len), dim))
+        return _spec(base_frequencies(_dynamic_theta(rope, dim, max_model_len), dim))
     if rope.rope_type == "llama3":
-        return _spec(_llama3(rope, _base_frequencies(rope.theta, dim)))
+        return _spec(_llama3(rope, base_frequencies(rope.theta, dim)))
     if rope.rope_type == "freq_factors":
-        return _spec(_base_frequencies(rope.theta, dim) / _factors(rope.freq_factors, dim, "freq_factors"))
+        return _spec(base_frequencies(rope.theta, dim) / _factors(rope.freq_factors, dim, "freq_factors"))
     if rope.rope_type == "longrope":
         return _spec(_longrope(rope, dim, max_model_len), _longrope_attention_factor(rope, max_model_len))
     if rope.rope_type == "proportional":
         return _spec(_proportional(rope, dim))
     if rope.rope_type == "yarn":
         return _spec(_yarn(rope, dim), _yarn_attention_factor(rope))
-    return _spec(_base_frequencies(rope.theta, dim))
+    return _spec(base_frequencies(rope.theta, dim))
 
 
 def _spec(inv_freq: Frequencies, attention_factor: float = 1.0) -> RopeSpec:
@@ -97,18 +97,20 @@ def _spec(inv_freq: Frequencies, attention_factor: float = 1.0) -> RopeSpec:
 def _position_frequencies(theta: float, dim: int) -> Frequencies:
     """theta^(2i/D): radians are position divided by this."""
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    return np.asarray(np.float32(theta) ** exponents, np.float32)
+    # numpy's powers of float32 are off by a bit on processors with AVX-512: a model would compute other bits there
+    base = float(np.float32(theta))
+    return np.array([base**exponent for exponent in exponents.tolist()], np.float32)
 
 
-def _base_frequencies(theta: float, dim: int) -> Frequencies:
-    """Source: Su et al. 2021, RoFormer, section 3.3."""
+def base_frequencies(theta: float, dim: int) -> Frequencies:
+    """[dim / 2] radians a position: theta^(-2i / dim). Source: Su et al. 2021, RoFormer, section 3.3."""
     return _ONE / _position_frequencies(theta, dim)
 
 
 def _proportional(rope: RopeSettings, dim: int) -> Frequencies:
     """Frequencies of all pairs, of which the first turn and the others stay. Source: Gemma 4."""
     turning = int(rope.turning_part * dim // 2)
-    frequencies = _base_frequencies(rope.theta, dim)
+    frequencies = base_frequencies(rope.theta, dim)
     frequencies[turning:] = 0.0
     return frequencies / np.float32(rope.factor)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albireo.models.vision.positions import corner_weights, frequencies, places, resampled, rotations, smooth_weights
+from albireo.models.rope import base_frequencies
+from albireo.models.vision.positions import corner_weights, places, resampled, rotations, smooth_weights
 
 torch = pytest.importorskip("torch")
 
@@ -32,7 +33,7 @@ def test_a_table_of_its_own_size_stays() -> None:
 
 
 def test_rows_turn_the_first_pairs_and_columns_the_others() -> None:
-    each = frequencies(10000.0, 6)
+    each = base_frequencies(10000.0, 6)
     np.testing.assert_allclose(each, [10000.0 ** (-2 * i / 6) for i in range(3)], rtol=1e-6)
     turned = rotations(places((2, 3)), each, each * 2)
     for patch, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):

@@ -21,6 +21,7 @@ from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads
 from albireo.models.hearing.stem import Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import Names, activated, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width
@@ -76,8 +77,7 @@ class GlmAsrTower(WhisperPart):
 
     def inputs(self, tile: F32) -> TowerInputs:
         half, rest = self.encoder.turned // 2, (self.encoder.head_dim - self.encoder.turned) // 2
-        speeds = 1.0 / self.theta ** (np.arange(half, dtype=np.float32) / np.float32(half))
-        angles = np.arange(len(tile), dtype=np.float32)[:, None] * speeds.astype(np.float32)
+        angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, 2 * half)
         still = np.ones((len(tile), rest), np.float32)
         turns = np.concatenate([np.cos(angles), still, np.sin(angles), 0 * still], axis=1)
         return TowerInputs((tile,), (len(tile), 1), turns.astype(np.float32))

@@ -21,9 +21,10 @@ from albireo.graph.ops import RopeSpec
 from albireo.json_file import keys
 from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
-from albireo.models.vision.positions import axial_theta, checked_table, frequencies, places, rotations
+from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
 from albireo.models.vision.settings import IGNORABLE, MAX_HEADS, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -118,7 +119,7 @@ class Gemma4Tower(GivesRowsOnce):
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, c.patch_size)
-        at, of_axis = places(grid), frequencies(self.heads.theta, self.heads.dim // 2)
+        at, of_axis = places(grid), base_frequencies(self.heads.theta, self.heads.dim // 2)
         rows, columns = at.reshape(-1, 2).T
         positions = self.tables[0, columns] + self.tables[1, rows]
         colours = np.float32(2.0) * (tile - np.float32(0.5))

@@ -15,9 +15,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
-from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
+from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, activation, encoder_settings, text_width, vision_fields
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
@@ -70,7 +71,7 @@ class Mistral3Tower(HoldsNothing):
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
         grid = grid_of(height, width, c.patch_size)
-        every = frequencies(self.theta, c.head_dim)
+        every = base_frequencies(self.theta, c.head_dim)
         turns = rotations(places(grid), every[0::2], every[1::2])
         return TowerInputs((patch_rows(tile, c.patch_size),), grid, turns)
 

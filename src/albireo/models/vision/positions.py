@@ -73,12 +73,6 @@ def _weighted(entries: NDArray[np.float32], weights: F32) -> F32:
     return total
 
 
-def frequencies(theta: float, dim: int) -> F32:
-    """[dim / 2] radians a position: theta^(-2i / dim). Source: Su et al. 2021, RoFormer, section 3.3."""
-    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    return (np.float32(1.0) / np.float32(theta) ** exponents).astype(np.float32)
-
-
 def rotations(places: Ints, of_rows: F32, of_columns: F32) -> F32:
     """[T, D] cosines, then sines: the first pairs of channels turn with a patch's row, the others with its column.
 

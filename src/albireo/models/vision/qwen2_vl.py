@@ -20,9 +20,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
-from albireo.models.vision.positions import axial_theta, frequencies, places, rotations
+from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -82,7 +83,7 @@ class Qwen2VLTower(HoldsNothing):
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape
         num_patches, grid = self.patches(height, width), grid_of(height, width, c.patch_size)
-        of_axis = frequencies(self.theta, c.head_dim // 2)
+        of_axis = base_frequencies(self.theta, c.head_dim // 2)
         made = patches_in_time(tile, c.patch_size, self.frames), rotations(places(grid), of_axis, of_axis)
         patches, turns = (in_blocks(rows, grid, self.merge) for rows in made)
         if not self.window:

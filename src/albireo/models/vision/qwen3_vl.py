@@ -18,13 +18,13 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.ops import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
     corner_weights,
-    frequencies,
     places,
     resampled,
     rotations,
@@ -112,7 +112,7 @@ class Qwen3VLTower(WithoutStem):
         grid = grid_of(height, width, c.patch_size)
         patches = patches_in_time(tile, c.patch_size, self.frames)
         positions = resampled(self.table, *(corner_weights(count, self.side) for count in grid))
-        each = frequencies(self.theta, c.head_dim // 2)
+        each = base_frequencies(self.theta, c.head_dim // 2)
         turns = rotations(places(grid), each, each)
         patches, positions, turns = (in_blocks(rows, grid, self.merge) for rows in (patches, positions, turns))
         return TowerInputs((patches, positions), grid, turns)

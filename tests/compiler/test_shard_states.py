@@ -22,6 +22,7 @@ from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, STATES, rank_graphs, wide_graph, wide_hybrid
 from compiler.test_shard import NUM_BLOCKS, node
+from in_turn import in_turn
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -46,7 +47,7 @@ def steps() -> list[StepInputs]:
 def assert_all_the_same(
     graph: Graph, weights: dict[str, np.ndarray], dtype: str, sizes: tuple[int, ...] = SIZES, *, few: float = 1e-4
 ) -> None:
-    """Every number of ranks gives the same bits, near those of the graph as it is."""
+    """Each of these numbers of ranks gives the same bits, near those of the graph as it is."""
     wanted: list[dict[str, np.ndarray]] = []
     for size in sizes:
         for passes in ((), PASSES):
@@ -65,11 +66,15 @@ def assert_all_the_same(
         assert np.linalg.norm(alone - tree["logits"]) < few * np.linalg.norm(alone)
 
 
-@pytest.mark.parametrize("model_type", STATES)
-def test_every_number_of_ranks_gives_the_same_bits(model_type: str) -> None:
+@in_turn(("model_type", STATES), ("size", SIZES[1:]))
+def test_every_number_of_ranks_gives_the_same_bits(model_type: str, size: int) -> None:
     config = wide_hybrid(model_type)
-    graph = wide_graph(config)
-    assert_all_the_same(graph, random_weights(config, seed=1), "float32")
+    assert_all_the_same(wide_graph(config), random_weights(config, seed=1), "float32", (1, size))
+
+
+@pytest.mark.parametrize("model_type", STATES)
+def test_how_many_ranks_keep_a_part_of_states(model_type: str) -> None:
+    graph = wide_graph(wide_hybrid(model_type))
     for size in SIZES:
         outs = state_parts(graph, size, 0).outs
         assert set(outs.values()) == ({size in CUT[model_type]} if CUT[model_type] else set()), size

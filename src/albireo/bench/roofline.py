@@ -203,7 +203,9 @@ def _product_cost(program: Program, call: Call) -> float:
     level = kernel_level(call)
     if level == GPU_LEVEL:
         return 1 / 32 if dtype == "float32" else 0.5
-    return 0.5 if dtype == "bfloat16" and level in BFLOAT16_LEVELS else 0.25
+    # where integers have another instruction than bfloat16, as in AVX-512 without AMX, attention says that there is one
+    has_instruction = level in BFLOAT16_LEVELS or attention.rpartition(".")[2] in BFLOAT16_LEVELS
+    return 0.5 if dtype == "bfloat16" and has_instruction else 0.25
 
 
 def kernel_level(call: Call) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from albireo.backends.cpu import probe
 from albireo.bench import limits, short_run
 from albireo.cli import doctor
 from albireo.cli.main import main
@@ -22,6 +23,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is measured for real, but not for long: no test looks at how fast it is."""
+    monkeypatch.setattr(probe, "DOT_ITERATIONS", 20_000)
     monkeypatch.setattr(limits, "MAX_READ_BYTES", 4 << 20)
     monkeypatch.setattr(limits, "_BURST_BYTES", 4 << 20)
     monkeypatch.setattr(doctor, "READ_BYTES", 4 << 20)

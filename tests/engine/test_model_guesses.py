@@ -9,7 +9,7 @@ import random
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.engine.model_drafts import PATIENCE, PATIENCE_OF_HEADS
@@ -21,6 +21,7 @@ from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SampledToken, StepPlan, StepResult
 from engine.conftest import VOCAB_SIZE, ToyExecutor, checksum, next_token, prefix_checksums
 from engine.test_properties import apply, events, recurrent_setups, setups
+from more_examples import more_examples
 
 CONFIG = SpeculativeConfig(method="draft_model", quantization="int4", num_speculative_tokens=4)
 PROMPT = [(i * 5) % 39 + 1 for i in range(21)]
@@ -338,7 +339,7 @@ def test_a_prompt_is_caught_up_with_sooner_by_a_head(bench: Any) -> None:
     assert PATIENCE_OF_HEADS * (num_decoded - 1) < 252 < PATIENCE_OF_HEADS * num_decoded
 
 
-@settings(max_examples=200)
+@more_examples(2)
 @given(
     setup=st.one_of(setups, setups, recurrent_setups.map(lambda setup: setup | {"lookahead": 0})),
     script=st.lists(events, min_size=12, max_size=40),

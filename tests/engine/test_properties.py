@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.beam_search_params import BeamSearchParams
@@ -17,6 +17,7 @@ from albireo.engine.block_tables import blocks_needed
 from albireo.errors import InvalidParams, PromptTooLong
 from albireo.params import PoolingParams
 from albireo.step import TokenLogprobs
+from more_examples import more_examples
 
 STEMS = [[(i * 7 + stem * 3) % 39 + 1 for i in range(48)] for stem in range(3)]
 
@@ -180,7 +181,7 @@ def pick(bench: Any, number: int) -> str:
     return alive[number % len(alive)] if alive and number % 5 else str(number % max(len(bench.added), 1))
 
 
-@settings(max_examples=300)
+@more_examples(3)
 @given(setup=st.one_of(setups, setups, recurrent_setups), script=st.lists(events, min_size=12, max_size=40))
 def test_every_request_ends_once_with_the_tokens_it_gets_alone(
     bench: Any, step_failed: type[Exception], setup: dict[str, Any], script: list[tuple[str, Any]]

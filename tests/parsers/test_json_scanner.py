@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albireo.parsers.json_scanner import MAX_DEPTH, JsonScanner, Status
+from more_examples import more_examples
 from parsers.cutting import cut
 
 VALUES = st.recursive(
@@ -38,7 +39,7 @@ def test_a_value_ends_where_it_ends_however_it_is_cut(value: object, seed: int, 
 
 
 @given(st.text(alphabet='{}[]",:\\u0123456789abcdef-+.eEtrulsn \n', max_size=30), st.integers(0, 1000))
-@settings(max_examples=300)
+@more_examples(3)
 def test_it_takes_exactly_what_json_takes(text: str, seed: int) -> None:
     whole = scanned([text, "\0"])
     assert scanned([*cut(text, random.Random(seed)), "\0"]) == whole

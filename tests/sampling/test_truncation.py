@@ -8,12 +8,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.sampling.truncation import _nucleus, draw, truncated_weights
-
-MANY_EXAMPLES = settings(max_examples=300)
+from more_examples import more_examples
 
 
 def distribution(row: np.ndarray, **settings_: float) -> np.ndarray:
@@ -97,7 +96,7 @@ def full_sort_nucleus(weights: list[Fraction], top_p: Fraction) -> set[int]:
     return kept
 
 
-@MANY_EXAMPLES
+@more_examples(3)
 @given(
     exponents=st.lists(st.integers(0, 40), min_size=1, max_size=60),
     repeats=st.integers(1, 40),
@@ -112,7 +111,7 @@ def test_nucleus_is_the_full_sort_definition(exponents: list[int], repeats: int,
     assert set(np.flatnonzero(_nucleus(weights, top_p)).tolist()) == exact
 
 
-@MANY_EXAMPLES
+@more_examples(3)
 @given(
     levels=st.lists(st.integers(-30, 0), min_size=1, max_size=200),
     top_p=st.floats(1e-9, 1.0, exclude_max=True),
@@ -173,7 +172,7 @@ def test_bits_do_not_depend_on_memory_layout() -> None:
             assert (got[0] is None and expected[0] is None) or np.array_equal(got[0], expected[0])  # type: ignore[arg-type]
 
 
-@MANY_EXAMPLES
+@more_examples(3)
 @given(
     weights=st.lists(st.integers(0, 1000), min_size=1, max_size=80).filter(any),
     repeats=st.integers(1, 30),

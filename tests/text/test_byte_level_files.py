@@ -21,7 +21,8 @@ MORE = (
 )
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qwen2.5", "qwen3"])
+# the vocabulary of Qwen 2.5 is that of Qwen 3, with fewer added tokens
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("qwen2.5", marks=pytest.mark.thorough), "qwen3"])
 def test_ids_are_those_of_tokenizer_json(tmp_path, tokenizer_directory, tokenizer_of, reference_of, name):
     ours = Tokenizer.from_directory(write_byte_level(tmp_path, tokenizer_directory(name)))
     theirs = reference_of(name)

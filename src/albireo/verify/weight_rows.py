@@ -5,6 +5,8 @@ Called by walk.py. The reference never holds a matrix of a large vocabulary as f
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,10 @@ from albireo.encodings import is_encoding
 from albireo.errors import InvariantError
 from albireo.graph.node import RowSegment, Value
 from albireo.models.weights import Checkpoint
+
+#: A constant of no more bytes as float32 is widened once: each call is evaluated for its own bounds, and twice more for
+#: what it carries on.
+KEPT_BYTES = 32 << 20
 
 
 class WeightRows:
@@ -32,6 +38,8 @@ class WeightRows:
         columns = value.constant.columns
         self._columns = slice(None) if columns is None else slice(*columns)
         self._checkpoint = checkpoint
+        self._is_small = 4 * math.prod(self.shape) <= KEPT_BYTES
+        self._widened: dict[tuple[int, int], F32] = {}
         self._kept_name, self._kept = "", np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
@@ -42,6 +50,15 @@ class WeightRows:
         if not isinstance(rows, slice):
             return np.concatenate([self[row : row + 1] for row in rows.tolist()])
         start, stop, _ = rows.indices(len(self))
+        if (start, stop) in self._widened:
+            return self._widened[start, stop]
+        found = self._between(start, stop)
+        if self._is_small:
+            found.flags.writeable = False
+            self._widened[start, stop] = found
+        return found
+
+    def _between(self, start: int, stop: int) -> F32:
         parts, end = [], 0
         for segment in self._definition.segments:
             first, end = end, end + len(segment)

@@ -159,6 +159,10 @@ def _cut(tile: np.ndarray, merge: int) -> Any:
     return cut.permute(0, 3, 1, 4, 2, 5, 6)
 
 
+def _of_glm(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    return _of_qwen(prompt, {"<|image_pad|>": ids["<|image|>"]}, tiles)
+
+
 def _of_qwen(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     cuts = [_cut(tile, 2).permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None] for tile in tiles]
     frames = [cut.expand(*cut.shape[:5], 2, 8, 8).reshape(-1, 3 * 2 * 8 * 8) for cut in cuts]
@@ -215,6 +219,44 @@ def _qwen(name: str, text_type: str, text: Mapping[str, Any], vision: Mapping[st
         },
         {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
         inputs=_of_qwen,
+    )
+
+
+# of 16 channels of a head 16 turn, or 8, pairs side by side or half a head apart
+_GLM_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+_GLM_HALF = {**_GLM_ROPE, "partial_rotary_factor": 0.5}
+_GLM4V_TEXT = {**_QWEN2_TEXT, "hidden_size": 64, "rope_parameters": _GLM_HALF}
+_GLM4V_MOE = {**_text_of("glm4_moe"), "rope_parameters": _GLM_HALF}
+_GLM4V_MOE = {key: value for key, value in _GLM4V_MOE.items() if key not in ("rope_theta", "use_qk_norm")}
+_GLM_OCR_TEXT = {**_QWEN2_TEXT, "head_dim": 16, "rope_parameters": {**_GLM_ROPE, "mrope_section": [2, 3, 3]}}
+_GLM4V = {**_QWEN2, "image_size": 32}
+
+
+def _glm(name: str, text_type: str, text: Mapping[str, Any]) -> Family:
+    """Args: name: what its class begins with."""
+    return Family(
+        f"{name}ForConditionalGeneration",
+        ("<|begin_of_image|>", "<|image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|video|>"),
+        "<|begin_of_image|><|image|><|end_of_image|>",
+        lambda ids: {
+            "text_config": {**text, "model_type": text_type, "vocab_size": len(ids)},
+            "vision_config": _seen(_GLM4V, text),
+            "image_token_id": ids["<|image|>"],
+            "video_token_id": ids["<|video|>"],
+            "image_start_token_id": ids["<|begin_of_image|>"],
+            "image_end_token_id": ids["<|end_of_image|>"],
+            "video_start_token_id": ids["<|begin_of_video|>"],
+            "video_end_token_id": ids["<|end_of_video|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Glm4vImageProcessor",
+                "patch_size": 8,
+                # of two frames
+                "size": {"shortest_edge": 512, "longest_edge": 8192},
+            }
+        },
+        inputs=_of_glm,
     )
 
 
@@ -324,6 +366,9 @@ FAMILIES: dict[str, Family] = {
         },
         inputs=_of_mistral3,
     ),
+    "glm4v": _glm("Glm4v", "glm4v_text", _GLM4V_TEXT),
+    "glm4v_moe": _glm("Glm4vMoe", "glm4v_moe_text", _GLM4V_MOE),
+    "glm_ocr": _glm("GlmOcr", "glm_ocr_text", _GLM_OCR_TEXT),
     "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
     "qwen2_vl": _qwen(
         "Qwen2VL", "qwen2_vl_text", _QWEN2_TEXT, {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}

@@ -140,6 +140,15 @@ _QWEN2_5_VL = {
     "fullatt_block_indexes": [1, 3],
     "out_hidden_size": 48,
 }
+_GLM4V = {
+    "hidden_size": 144,
+    "intermediate_size": 200,
+    "depth": 3,
+    "num_heads": 2,
+    "patch_size": 8,
+    "image_size": 48,
+    "out_hidden_size": 48,
+}
 # two heads of queries share one of keys and values; heads of 48, as of 26B-A4B a multiple of 4 and no power of 2
 _GEMMA4 = {
     "hidden_size": 96,
@@ -167,6 +176,13 @@ FAMILIES: dict[str, Family] = {
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),
     "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, _text_of("gemma4_text")),
+    "glm4v": Family("Glm4vModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm4v_text", **_HEADS}),
+    "glm4v_moe": Family(
+        "Glm4vMoeModel", _ANY, _of_qwen_vl, _GLM4V, {**_text_of("glm4_moe"), "model_type": "glm4v_moe_text"}
+    ),
+    "glm_ocr": Family(
+        "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
+    ),
     "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
     "lfm2_vl": Family(
         "Lfm2VlModel",

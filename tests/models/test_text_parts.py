@@ -48,6 +48,20 @@ _QWEN2_5 = {**_QWEN2, "hidden_size": 16, "intermediate_size": 24, "out_hidden_si
 _QWEN2_5 = {key: value for key, value in _QWEN2_5.items() if key not in ("embed_dim", "mlp_ratio")}
 #: Pairs of one direction side by side.
 _CHUNKS = {"mrope_section": [1, 1, 3], "rope_type": "default", "rope_theta": 5e6}
+#: Of halves of heads of 16, of which the first 8 channels turn.
+_HALF = {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 5e3, "partial_rotary_factor": 0.5}
+_WHOLLY = {"mrope_section": [2, 3, 3], "rope_type": "default", "rope_theta": 5e3}
+_GLM = {"hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "depth": 1, "image_size": 28}
+
+
+def _glm(architecture: str, named: str, rope: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A whole of GLM."""
+    beside = {"rope_parameters": rope, "partial_rotary_factor": ..., "rope_theta": ..., "use_qk_norm": ...}
+    of_text = text(architecture, named, **beside, **changes)
+    vision = {**_GLM, "out_hidden_size": of_text["hidden_size"]}
+    return {"text_config": of_text, "vision_config": vision, "tie_word_embeddings": False}
+
+
 #: The model_type of the whole, and its config.
 WHOLES: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {
@@ -70,6 +84,13 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _QWEN,
         "tie_word_embeddings": False,
     },
+    "glm46v": _glm("glm4", "glm4v_text", _HALF, hidden_size=64, head_dim=...),
+    "glm4v": _glm("glm4", "glm4v_text", _WHOLLY, hidden_size=64, head_dim=...),
+    "glm4v_moe": _glm("glm4_moe", "glm4v_moe_text", _HALF),
+    "glm_ocr": _glm("glm4", "glm_ocr_text", _WHOLLY, attention_bias=False),
+    "glm_ocr without head_dim": _glm(
+        "glm4", "glm_ocr_text", _WHOLLY, attention_bias=False, hidden_size=64, head_dim=...
+    ),
     "gemma4": {"text_config": text("gemma4_text", "gemma4_text"), **_GEMMA4},
     "gemma4 with experts": {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
@@ -191,6 +212,37 @@ def test_files_of_qwen_as_they_were_published(name: str, rope: dict[str, Any], t
     check_tensors(tower, tower_tensors(tmp_path))
 
 
+def test_files_of_glm_as_they_were_published(tmp_path: Path) -> None:
+    """Keys of text among those of the whole, or beside ids of tokens; what guesses further tokens behind the layers."""
+    from safetensors.torch import load_file, save_file
+
+    save("glm4v", tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES["glm4v"]["text_config"], 20, 6)
+    wanted, config = Model(tmp_path).logits(tokens), json.loads(path.read_text())
+    tower, axes = open_tower(config, "float32", "here"), rope_axes(config)
+    of_text = config.pop("text_config")
+    rope = of_text.pop("rope_parameters")
+    flat = {key: value for key, value in of_text.items() if key not in ("model_type", "dtype", "tie_word_embeddings")}
+    flat |= {"rope_theta": rope["rope_theta"], "torch_dtype": config.pop("dtype"), "attention_bias": True}
+    flat |= {"rope_scaling": {"type": "default", "mrope_section": rope["mrope_section"]}, "partial_rotary_factor": 1.0}
+    config["vision_config"] |= {"model_type": "glm4v", "hidden_dropout_prob": 0.0}
+    path.write_text(json.dumps({**config, **flat, "image_start_token_id": 3, "video_end_token_id": 4}))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert rope_axes(read_json(path)) == axes == (0, 0, 1, 1, 1, 2, 2, 2)
+    assert open_tower(read_json(path), "float32", "here") == tower
+
+    ocr = tmp_path / "ocr"
+    save("glm_ocr", ocr)
+    wanted, config = Model(ocr).logits(tokens), json.loads((ocr / "config.json").read_text())
+    more = {"num_nextn_predict_layers": 1, "image_token_id": 5, "image_end_token_id": 6}
+    config["text_config"] |= {**more, "attention_bias": False}
+    (ocr / "config.json").write_text(json.dumps(config))
+    tensors = load_file(ocr / "model.safetensors")
+    guess = tensors["model.language_model.layers.0.input_layernorm.weight"].clone()
+    save_file({**tensors, "model.language_model.layers.2.enorm.weight": guess}, ocr / "model.safetensors")
+    np.testing.assert_array_equal(Model(ocr).logits(tokens), wanted)
+
+
 def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) -> None:
     """As before transformers 5, which writes it of the whole."""
     for name in ("internvl", "internvl of llama"):
@@ -226,6 +278,9 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("qwen2_5_vl", {"model_type": "qwen2_vl_text"}, "its model_type must be qwen2_5_vl_text"),
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
         ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
+        ("glm4v", {"attention_bias": False}, "text_config.attention_bias=False is not supported"),
+        ("glm_ocr", {"attention_bias": True}, "text_config.attention_bias=True is not supported"),
+        ("glm4v_moe", {"use_qk_norm": True, "sliding_window": 4}, "'sliding_window': 4"),
         ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3 or mistral4"),
     ],
 )

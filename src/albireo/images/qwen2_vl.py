@@ -1,4 +1,5 @@
-"""Qwen2VL: also Qwen2.5-VL, Qwen3-VL and Qwen3.5. A picture is one tile, of as many pixels as are allowed.
+"""Qwen2VL: also Qwen2.5-VL, Qwen3-VL and Qwen3.5; what others do alike. A picture is one tile, of as many pixels as are
+allowed.
 
 Chat templates write <|vision_start|><|image_pad|><|vision_end|>; it is the middle that becomes rows. Called by
 processor.py. How a tile is cut into patches, and repeated in time, is the tower's.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 MAX_RATIO = 200
 #: Far above any tile.
 _MAX_PIXELS = 2**28
-_CLASSES = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,8 @@ class Qwen2VL:
 
     Fields:
         patch: side of what the tower begins with. merge: that many patches in either direction become a row.
-        fewest, most: pixels of a tile.
+        fewest, most: pixels of a tile, or of all its frames together.
+        frames: that a tile is computed as, of which a picture has one.
     """
 
     pixels: Pixels
@@ -42,29 +43,34 @@ class Qwen2VL:
     merge: int
     fewest: int
     most: int
+    frames: int
 
     image_token = placeholder = "<|image_pad|>"
+    #: What a processor's class may be; what its pixels are where nothing is said; and its frames.
+    classes: ClassVar = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
+    default_pixels: ClassVar = (56 * 56, 28 * 28 * 1280)
+    default_frames: ClassVar = 2
 
     @classmethod
-    def read(cls, settings: Settings) -> Qwen2VL:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, tower = settings.image, settings.tower
-        defaults = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+        defaults = dict(zip(("shortest_edge", "longest_edge"), cls.default_pixels, strict=True))
         # both are numbers of pixels, whatever their names; older files have them beside size, where they come first
         size = Fields(image.table("size") or defaults, f"{image.where}: size")
         fewest = image.optional_integer("min_pixels", 1, _MAX_PIXELS)
         most = image.optional_integer("max_pixels", 1, _MAX_PIXELS)
         found = cls(
-            settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD),
+            settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD),
             patch=image.integer("patch_size", 1, MAX_STEP, 14),
             merge=image.integer("merge_size", 1, MAX_STEP, 2),
             fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
             most=most or size.integer("longest_edge", 1, _MAX_PIXELS),
+            frames=image.integer("temporal_patch_size", 1, MAX_STEP, cls.default_frames),
         )
-        num_frames = image.integer("temporal_patch_size", 1, MAX_STEP, 2)
         settings.require_agreement(image, "patch_size", found.patch, tower, "patch_size")
         settings.require_agreement(image, "merge_size", found.merge, tower, "spatial_merge_size")
-        settings.require_agreement(image, "temporal_patch_size", num_frames, tower, "temporal_patch_size")
+        settings.require_agreement(image, "temporal_patch_size", found.frames, tower, "temporal_patch_size")
         size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
         settings.refuse_unread()
         return found
@@ -72,9 +78,13 @@ class Qwen2VL:
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor."""
         step = self.patch * self.merge
-        height, width = nearest_size(image.height, image.width, step, self.fewest, self.most)
+        height, width = self.size_of(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))
         return PreparedImage((tile,), self.image_token * self.rows(height, width), (height // step, width // step))
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the tile of a picture. Raises: InvalidParams when its sides are too unequal."""
+        return nearest_size(height, width, self.patch * self.merge, self.fewest, self.most)
 
     def rows(self, height: int, width: int) -> int:
         return (height // self.patch // self.merge) * (width // self.patch // self.merge)
@@ -87,20 +97,30 @@ class Qwen2VL:
         return self.pixels.normalized(tile)
 
 
-def nearest_size(height: int, width: int, step: int, fewest: int, most: int) -> tuple[int, int]:
+def nearest_size(
+    height: int,
+    width: int,
+    step: int,
+    fewest: int,
+    most: int,
+    frames: int = 1,
+    given: tuple[int, int] | None = None,
+) -> tuple[int, int]:
     """Height and width of a tile of so many pixels: multiples of step, in proportion as nearly as these allow.
 
+    Args: frames: of which the pixels are counted together. given: height and width in errors, where others were asked.
     Raises: InvalidParams when the sides are too unequal.
     """
     if max(height, width) > MAX_RATIO * min(height, width):
+        high, wide = given or (height, width)
         raise InvalidParams(
-            f"a picture of {width} x {height} pixels is too long in one direction: at most {MAX_RATIO} to 1 is read"
+            f"a picture of {wide} x {high} pixels is too long in one direction: at most {MAX_RATIO} to 1 is read"
         )
     tall, wide = round(height / step) * step, round(width / step) * step
-    if tall * wide > most:
-        scale = math.sqrt(height * width / most)
+    if frames * tall * wide > most:
+        scale = math.sqrt(frames * height * width / most)
         tall, wide = (max(step, math.floor(side / scale / step) * step) for side in (height, width))
-    elif tall * wide < fewest:
-        scale = math.sqrt(fewest / (height * width))
+    elif frames * tall * wide < fewest:
+        scale = math.sqrt(fewest / (frames * height * width))
         tall, wide = (math.ceil(side * scale / step) * step for side in (height, width))
     return tall, wide

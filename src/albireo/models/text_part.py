@@ -14,7 +14,7 @@ from typing import Any
 
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
-from albireo.models.config import IGNORABLE_KEYS
+from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, MAX_WIDTH
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 
@@ -38,6 +38,8 @@ class _Whole:
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
         may_be_flat: the whole may have the keys of its text part among its own.
+        cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
+            model of text alone.
     """
 
     class_name: str
@@ -52,6 +54,7 @@ class _Whole:
     sections: tuple[int, int, int] | None = None
     takes_turns: bool = True
     may_be_flat: bool = False
+    cuts_width: bool = False
 
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -74,6 +77,20 @@ _QWEN2_VL = _Whole(
     takes_turns=False,
     may_be_flat=True,
 )
+#: Ids of tokens around pictures, which files have in either part.
+_GLM_TOKENS = keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id")
+_GLM4V = _Whole(
+    "Glm4vForConditionalGeneration",
+    {"glm4v_text": "glm4"},
+    {"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+    {"attention_bias": True},
+    ignored=_GLM_TOKENS | keys("image_token_id video_token_id"),
+    beside=_GLM_TOKENS,
+    sections=(8, 12, 12),
+    takes_turns=False,
+    may_be_flat=True,
+    cuts_width=True,
+)
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
@@ -87,6 +104,23 @@ _WHOLES = {
         "Gemma3nForConditionalGeneration",
         {"gemma3n_text": "gemma3n_text"},
         beside=keys("audio_soft_tokens_per_image"),
+    ),
+    "glm46v": replace(_GLM4V, class_name="Glm46VForConditionalGeneration"),
+    "glm4v": _GLM4V,
+    "glm4v_moe": replace(
+        _GLM4V,
+        class_name="Glm4vMoeForConditionalGeneration",
+        parts={"glm4v_moe_text": "glm4_moe"},
+        defaults={"attention_bias": True},
+        always={},
+    ),
+    "glm_ocr": replace(
+        _GLM4V,
+        class_name="GlmOcrForConditionalGeneration",
+        parts={"glm_ocr_text": "glm4"},
+        always={"attention_bias": False},
+        # a layer that guesses a further token lies behind the others
+        ignored=_GLM4V.ignored | keys("num_nextn_predict_layers"),
     ),
     "glmasr": _Whole(
         "GlmAsrForConditionalGeneration",
@@ -266,7 +300,12 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
-    return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+    found = {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+    if whole.cuts_width and found.get("head_dim") is None:
+        of_text = Fields(text, f"{where}: text_config")
+        heads = of_text.integer("num_attention_heads", 1, MAX_HEADS)
+        found["head_dim"] = of_text.integer("hidden_size", heads, MAX_WIDTH) // heads
+    return found
 
 
 def inner(data: Mapping[str, Any]) -> dict[str, Any]:

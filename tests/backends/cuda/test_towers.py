@@ -20,7 +20,18 @@ from albireo.graph.program import Program
 from tiny_towers import FAMILIES, farthest, opened, opened_by, save, tiles, transformers_rows
 
 #: One of each kind of tower.
-NAMES = ("gemma3", "gemma4", "idefics3", "internvl", "lfm2_vl", "mistral3", "qwen2_5_vl", "qwen3_vl")
+NAMES = (
+    "gemma3",
+    "gemma4",
+    "glm4v",
+    "glm_ocr",
+    "idefics3",
+    "internvl",
+    "lfm2_vl",
+    "mistral3",
+    "qwen2_5_vl",
+    "qwen3_vl",
+)
 #: Of these in bfloat16: kernels of a type are the same for all towers.
 ROUNDED = ("idefics3", "internvl")
 

@@ -55,6 +55,7 @@ PUBLISHED = [
     ("gemma3", {"vision_tower.vision_model.": "vision_tower."}),
     ("gemma3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("gemma4", {"model.vision_tower.": "vision_tower.", "model.embed_vision.": "embed_vision."}),
+    ("glm4v", {"model.visual.": "visual."}),
     ("idefics3", {"model.vision_model.": "vision_model.", "model.connector.": "connector."}),
     ("internvl", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     (
@@ -106,7 +107,7 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava"])
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava", "glm4v"])
 def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None:
     data = change_vision(save(tmp_path, name))
     tower = open_tower(data, "float32", "config.json")
@@ -160,6 +161,11 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         ("qwen2_vl", {"window_size": 32}, "'window_size': 32"),
         ("qwen2_5_vl", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen2_5_vl", {"model_type": "qwen2_vl"}, "model_type='qwen2_vl' is not supported"),
+        ("glm4v", {"attention_bias": True}, "'attention_bias': True"),
+        ("glm4v", {"num_heads": 72}, "num_heads=72 is not supported"),
+        ("glm4v_moe", {"model_type": "glm4v"}, "model_type='glm4v' is not supported"),
+        ("glm_ocr", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
+        ("glm_ocr", {"window_size": 112}, "'window_size': 112"),
         ("mistral3", {"head_dim": 32}, "head_dim=32 is not supported"),
         ("internvl", {"norm_type": "batch_norm"}, "norm_type='batch_norm' is not supported"),
         ("internvl", {"patch_size": [8, 4]}, r"patch_size=\[8, 4\] is not supported; supported: squares"),
@@ -198,6 +204,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("qwen3_5", {"num_position_embeddings": 37}, "num_position_embeddings=37 must be a square"),
         ("qwen3_5", {"out_hidden_size": 64}, "out_hidden_size=64 must be text_config.hidden_size=48"),
         ("qwen2_5_vl", {"out_hidden_size": 64}, "out_hidden_size=64 must be the text part's hidden_size=48"),
+        ("glm4v", {"out_hidden_size": 64}, "out_hidden_size=64 must be the text part's hidden_size=48"),
         ("qwen2_5_vl", {"window_size": 15}, "window_size=15 must be at least 2 patches of 8 pixels"),
         ("qwen2_5_vl", {"fullatt_block_indexes": [-1]}, "fullatt_block_indexes=.* must be a list of numbers of layers"),
         ("qwen2_vl", {"hidden_size": 64}, "hidden_size=64 must be the text part's hidden_size=48"),
@@ -257,6 +264,9 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ("qwen2_5_vl", {"window_size": 50, "fullatt_block_indexes": [0]}, {}),
         ("qwen2_5_vl", {"window_size": 16, "hidden_act": "gelu"}, {}),
         ("qwen2_vl", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "gelu"}, {}),
+        ("glm4v", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "rms_norm_eps": 0.5}, {}),
+        ("glm4v", {"image_size": 100, "hidden_act": "gelu", "intermediate_size": 90}, {}),
+        ("glm_ocr", {"attention_bias": False, "rms_norm_eps": 0.5, "image_size": 96}, {}),
         ("mistral3", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}}, {"projector_hidden_act": "relu"}),
         ("mistral3", {"hidden_act": "gelu"}, {"multimodal_projector_bias": True, "spatial_merge_size": 1}),
         ("internvl", {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}, {}),
@@ -298,13 +308,15 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
         ("lfm2_vl", (48, 40)),
         ("mistral3", (40, 48)),
         ("qwen2_5_vl", (48, 40)),
+        ("glm4v", (48, 40)),
+        ("glm_ocr", (24, 48)),
         ("qwen3_5", (48, 50)),
         ("qwen3_5", (0, 48)),
     ],
 )
 def test_tiles_that_are_not_read(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, name)), "float32", "config.json")
-    num_rows = {"qwen3_5": 36, "llava": 145, "internvl": 145}.get(name, 49)
+    num_rows = {"qwen3_5": 36, "glm4v": 36, "llava": 145, "internvl": 145}.get(name, 49)
     single = ("class", "cls", "bias")
     shapes = {each: (1 if any(map(each.count, single)) else num_rows, 144) for each in tower.host_tensors}
     tower.hold({each: np.zeros(shape, np.float32) for each, shape in shapes.items()})

@@ -26,7 +26,8 @@ class EncoderSettings:
     """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
     has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too. has_k_bias: of keys;
     else zeros stand for it, so that the three are one linear. turned: of each head only the first so many numbers are
-    rotated, number i with number i + turned / 2; 0: all are."""
+    rotated, number i with number i + turned / 2; 0: all are. norms_heads: norms of queries and keys are of each head,
+    with the eps of the others."""
 
     hidden_size: int
     intermediate_size: int
@@ -41,6 +42,7 @@ class EncoderSettings:
     has_qkv_bias: bool = True
     has_k_bias: bool = True
     turned: int = 0
+    norms_heads: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -56,8 +58,8 @@ class Names(NamedTuple):
     """What a checkpoint calls the parts of a layer, behind its number.
 
     gate: None: there is none. joined: the module that has the rows of q, k and v, where one does. q_norm, k_norm: of
-    norms of all heads' numbers together. out_gain, down_gain: of vectors that what attention and FFN give is multiplied
-    by, number by number (LayerScale).
+    norms of all heads' numbers together, or see EncoderSettings.norms_heads. out_gain, down_gain: of vectors that what
+    attention and FFN give is multiplied by, number by number (LayerScale).
     """
 
     attention_norm: str
@@ -124,7 +126,13 @@ def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: s
     has_bias = c.has_bias and c.has_qkv_bias
     x = linear(b, c, h, module, c.hidden_size, part, has_bias, rows, lacks_bias=lacks_bias, order=order)
     of_norm = {"q": names.q_norm, "k": names.k_norm}.get(part)
-    return x if of_norm is None else norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
+    if of_norm is None:
+        return x
+    if c.norms_heads:
+        with b.part(f"{part}_norm"):
+            weight = b.weight(f"{name}.{of_norm}.weight", (c.head_dim,), "float32")
+            return b.rms_norm(x, weight, c.eps, num_heads=c.num_heads)
+    return norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
 
 
 def _order(c: EncoderSettings) -> tuple[tuple[int, int], ...]:

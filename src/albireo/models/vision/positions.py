@@ -46,6 +46,27 @@ def smooth_weights(count: int, side: int) -> F32:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
+def cubic_weights(count: int, side: int) -> F32:
+    """[count, side] weights by which the centers of count equal parts of a row of side are between its entries, of four
+    of which each is a cubic; beyond an end there is its entry. Source: Keys 1981, with a slope of -0.75."""
+    centers = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count) * np.float32(2) - np.float32(1)
+    points = ((centers + np.float32(1)) * np.float32(side) - np.float32(1)) / np.float32(2)
+    before = np.floor(points)
+    weights = np.zeros((count, side), np.float32)
+    for step in range(-1, 3):
+        near = np.clip(before.astype(np.int64) + step, 0, side - 1)
+        weights[np.arange(count), near] += _cubic(np.abs(points - before - np.float32(step)))
+    return weights
+
+
+def _cubic(distances: F32) -> F32:
+    """Of each of four neighbours, by how far it is."""
+    slope, one = np.float32(-0.75), np.float32(1)
+    inner = ((slope + 2 * one) * distances - (slope + 3 * one)) * distances * distances + one
+    outer = ((slope * distances - 5 * slope) * distances + 8 * slope) * distances - 4 * slope
+    return np.where(distances <= one, inner, outer).astype(np.float32)
+
+
 def _hats(points: F32, side: int, support: np.float32) -> F32:
     distances = np.abs(np.arange(side, dtype=np.float32) - points[:, None]) / support
     return np.asarray(np.maximum(np.float32(1.0) - distances, np.float32(0.0)), np.float32)

@@ -111,6 +111,10 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 _FAMILIES: Mapping[str, str] = {
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
+    "glm46v": "vision.glm4v.open_glm4v",
+    "glm4v": "vision.glm4v.open_glm4v",
+    "glm4v_moe": "vision.glm4v.open_glm4v",
+    "glm_ocr": "vision.glm4v.open_glm_ocr",
     "glmasr": "hearing.glmasr.open_glmasr",
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",

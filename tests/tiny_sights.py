@@ -163,6 +163,12 @@ def _of_glm(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) 
     return _of_qwen(prompt, {"<|image_pad|>": ids["<|image|>"]}, tiles)
 
 
+def _of_paddleocr_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    patches = [_cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8) for tile in tiles]
+    places = _of_qwen(prompt, {"<|image_pad|>": ids["<|IMAGE_PLACEHOLDER|>"]}, tiles)
+    return {**places, "pixel_values": torch.cat(patches)}
+
+
 def _of_qwen(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     cuts = [_cut(tile, 2).permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None] for tile in tiles]
     frames = [cut.expand(*cut.shape[:5], 2, 8, 8).reshape(-1, 3 * 2 * 8 * 8) for cut in cuts]
@@ -369,6 +375,28 @@ FAMILIES: dict[str, Family] = {
     "glm4v": _glm("Glm4v", "glm4v_text", _GLM4V_TEXT),
     "glm4v_moe": _glm("Glm4vMoe", "glm4v_moe_text", _GLM4V_MOE),
     "glm_ocr": _glm("GlmOcr", "glm_ocr_text", _GLM_OCR_TEXT),
+    "paddleocr_vl": Family(
+        "PaddleOCRVLForConditionalGeneration",
+        ("<|IMAGE_START|>", "<|IMAGE_PLACEHOLDER|>", "<|IMAGE_END|>", "<|video_pad|>"),
+        "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+        lambda ids: {
+            "text_config": {**_QWEN2_TEXT, "model_type": "paddleocr_vl_text", "head_dim": 12, "vocab_size": len(ids)},
+            "vision_config": _SIGLIP,
+            "image_token_id": ids["<|IMAGE_PLACEHOLDER|>"],
+            "video_token_id": ids["<|video_pad|>"],
+            "vision_start_token_id": ids["<|IMAGE_START|>"],
+            "vision_end_token_id": ids["<|IMAGE_END|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "PaddleOCRVLImageProcessor",
+                "patch_size": 8,
+                "min_pixels": 256,
+                "max_pixels": 4096,
+            }
+        },
+        inputs=_of_paddleocr_vl,
+    ),
     "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
     "qwen2_vl": _qwen(
         "Qwen2VL", "qwen2_vl_text", _QWEN2_TEXT, {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}

@@ -69,6 +69,13 @@ def _of_qwen_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
 
 
+def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
+    """Patches in reading order, each a picture."""
+    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.get_image_features(patches, grid).pooler_output[0]
+
+
 def _of_mistral3(model: Any, tile: Any) -> Any:
     sizes = torch.tensor([tile.shape[:2]])
     return model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
@@ -194,6 +201,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
+    "paddleocr_vl": Family(
+        "PaddleOCRVLModel",
+        _ANY,
+        _of_paddleocr_vl,
+        _SIGLIP,
+        {**_LLAMA, "model_type": "paddleocr_vl_text", **_HEADS, "head_dim": 24},
+    ),
     "qwen2_5_vl": Family(
         "Qwen2_5_VLModel", _ANY, _of_qwen_vl, _QWEN2_5_VL, {**_LLAMA, "model_type": "qwen2_5_vl_text", **_HEADS}
     ),

@@ -91,6 +91,13 @@ WHOLES: dict[str, dict[str, Any]] = {
     "glm_ocr without head_dim": _glm(
         "glm4", "glm_ocr_text", _WHOLLY, attention_bias=False, hidden_size=64, head_dim=...
     ),
+    "paddleocr_vl": {
+        "text_config": text(
+            "ernie4_5", "paddleocr_vl_text", rope_parameters={**_WHOLLY, "mrope_section": [2, 2, 2]}, rope_theta=...
+        ),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "paddleocr_vl_vision", "num_attention_heads": 2},
+        "tie_word_embeddings": True,
+    },
     "gemma4": {"text_config": text("gemma4_text", "gemma4_text"), **_GEMMA4},
     "gemma4 with experts": {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
@@ -243,6 +250,37 @@ def test_files_of_glm_as_they_were_published(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Model(ocr).logits(tokens), wanted)
 
 
+def test_files_of_paddleocr_vl_as_they_were_published(tmp_path: Path) -> None:
+    """Keys of text among those of the whole; what is said of a tower of another name, and tensors nobody reads."""
+    from safetensors.torch import load_file, save_file
+
+    save("paddleocr_vl", tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES["paddleocr_vl"]["text_config"], 20, 6)
+    wanted, config = Model(tmp_path).logits(tokens), json.loads(path.read_text())
+    tower, axes = open_tower(config, "float32", "here"), rope_axes(config)
+    of_text = config.pop("text_config")
+    rope = of_text.pop("rope_parameters")
+    flat = {key: value for key, value in of_text.items() if key not in ("model_type", "dtype", "tie_word_embeddings")}
+    flat |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {**rope, "type": "default"}, "sliding_window": None}
+    flat |= {"torch_dtype": config.pop("dtype"), "use_flash_attention": False, "weight_share_add_bias": True}
+    flat |= {"compression_ratio": 1.0, "hidden_dropout_prob": 0.0, "ignored_index": -100, "max_sequence_length": None}
+    flat |= {"use_3d_rope": True, "rope_is_neox_style": True, "auto_map": {"AutoModel": "modeling.PaddleOCRVL"}}
+    of_tower = {"model_type": "paddleocr_vl", "temporal_patch_size": 2, "tokens_per_second": 2, "pad_token_id": 0}
+    config["vision_config"] |= {**of_tower, "auto_map": {"AutoModel": "modeling.SiglipVisionModel"}}
+    path.write_text(json.dumps({**config, **flat}))
+    tensors = load_file(tmp_path / "model.safetensors")
+    prefixes = {"model.language_model.": "model.", "model.visual.": "visual.", "model.projector.": "mlp_AR."}
+    for old, new in prefixes.items():
+        tensors = {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in tensors.items()}
+    unread = "visual.vision_model.embeddings.packing_position_embedding.weight", "visual.vision_model.head.probe"
+    more = {name: tensors["model.embed_tokens.weight"][:2].clone() for name in unread}
+    save_file({**tensors, **more}, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert rope_axes(read_json(path)) == axes == (0, 0, 1, 1, 2, 2)
+    assert open_tower(read_json(path), "float32", "here") == tower
+    check_tensors(tower, tower_tensors(tmp_path))
+
+
 def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) -> None:
     """As before transformers 5, which writes it of the whole."""
     for name in ("internvl", "internvl of llama"):
@@ -281,6 +319,8 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("glm4v", {"attention_bias": False}, "text_config.attention_bias=False is not supported"),
         ("glm_ocr", {"attention_bias": True}, "text_config.attention_bias=True is not supported"),
         ("glm4v_moe", {"use_qk_norm": True, "sliding_window": 4}, "'sliding_window': 4"),
+        ("paddleocr_vl", {"use_bias": True}, "text_config.use_bias=True is not supported"),
+        ("paddleocr_vl", {"compression_ratio": 2.0}, "text_config.compression_ratio=2.0 is not supported"),
         ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3 or mistral4"),
     ],
 )

@@ -17,8 +17,8 @@ class Glm4v(Qwen2VL):
     """See ImageProcessor."""
 
     image_token = placeholder = "<|image|>"
-    classes: ClassVar = ("Glm4vImageProcessor", "Glm46VImageProcessor")
-    default_pixels: ClassVar = (112 * 112, 28 * 28 * 15000)
+    classes: ClassVar[tuple[str, ...]] = ("Glm4vImageProcessor", "Glm46VImageProcessor")
+    default_pixels: ClassVar[tuple[int, int]] = (112 * 112, 28 * 28 * 15000)
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Of a picture smaller than a step, it is made as large first. Raises: InvalidParams, as Qwen2VL."""

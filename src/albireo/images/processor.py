@@ -31,6 +31,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "lfm2-vl": "lfm2_vl.Lfm2Vl",
     "mistral3": "mistral3.Mistral3",
+    "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "qwen2_5_vl": "qwen2_vl.Qwen2VL",
     "qwen2_vl": "qwen2_vl.Qwen2VL",
     "qwen3_5": "qwen2_vl.Qwen2VL",

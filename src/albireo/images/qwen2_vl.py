@@ -46,10 +46,9 @@ class Qwen2VL:
     frames: int
 
     image_token = placeholder = "<|image_pad|>"
-    #: What a processor's class may be; what its pixels are where nothing is said; and its frames.
-    classes: ClassVar = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
-    default_pixels: ClassVar = (56 * 56, 28 * 28 * 1280)
-    default_frames: ClassVar = 2
+    #: What a processor's class may be, and what its pixels are where nothing is said.
+    classes: ClassVar[tuple[str, ...]] = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
+    default_pixels: ClassVar[tuple[int, int]] = (56 * 56, 28 * 28 * 1280)
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
@@ -66,13 +65,20 @@ class Qwen2VL:
             merge=image.integer("merge_size", 1, MAX_STEP, 2),
             fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
             most=most or size.integer("longest_edge", 1, _MAX_PIXELS),
-            frames=image.integer("temporal_patch_size", 1, MAX_STEP, cls.default_frames),
+            frames=cls.frames_of(settings),
         )
         settings.require_agreement(image, "patch_size", found.patch, tower, "patch_size")
         settings.require_agreement(image, "merge_size", found.merge, tower, "spatial_merge_size")
-        settings.require_agreement(image, "temporal_patch_size", found.frames, tower, "temporal_patch_size")
         size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
         settings.refuse_unread()
+        return found
+
+    @classmethod
+    def frames_of(cls, settings: Settings) -> int:
+        """Raises: ModelError for another number than the tower's."""
+        image, key = settings.image, "temporal_patch_size"
+        found = image.integer(key, 1, MAX_STEP, 2)
+        settings.require_agreement(image, key, found, settings.tower, key)
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:

@@ -157,6 +157,18 @@ _WHOLES = {
         {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
         {"tie_word_embeddings": True},
     ),
+    "paddleocr_vl": _Whole(
+        "PaddleOCRVLForConditionalGeneration",
+        # ERNIE 4.5, but for pairs half a head apart
+        {"paddleocr_vl_text": "llama"},
+        {"head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+        neutral={"use_bias": False, "compression_ratio": 1.0, "use_3d_rope": True, "rope_is_neox_style": True},
+        # training, and a bias of the head where there are any
+        ignored=keys("ignored_index attention_probs_dropout_prob hidden_dropout_prob weight_share_add_bias"),
+        sections=_QWEN2_SECTIONS,
+        takes_turns=False,
+        may_be_flat=True,
+    ),
     "qwen2_5_vl": replace(
         _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
     ),

@@ -29,6 +29,7 @@ NAMES = (
     "internvl",
     "lfm2_vl",
     "mistral3",
+    "paddleocr_vl",
     "qwen2_5_vl",
     "qwen3_vl",
 )

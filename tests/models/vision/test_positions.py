@@ -7,6 +7,7 @@ import pytest
 
 from albireo.models.rope import base_frequencies
 from albireo.models.vision.positions import (
+    center_weights,
     corner_weights,
     cubic_weights,
     places,
@@ -21,6 +22,7 @@ torch = pytest.importorskip("torch")
 KINDS = {
     "corners": (corner_weights, {"mode": "bilinear", "align_corners": True}),
     "smooth": (smooth_weights, {"mode": "bilinear", "align_corners": False, "antialias": True}),
+    "centers": (center_weights, {"mode": "bilinear", "align_corners": False}),
     "cubic": (cubic_weights, {"mode": "bicubic", "align_corners": False}),
 }
 GRIDS = [(7, 7), (3, 12), (1, 5), (20, 2), (14, 33), (1, 1)]
@@ -40,7 +42,7 @@ def test_a_resampled_table(grid: tuple[int, int], kind: str) -> None:
 
 def test_a_table_of_its_own_size_stays() -> None:
     table = np.random.default_rng(3).standard_normal((49, 10), np.float32)
-    for weights in (corner_weights, smooth_weights):
+    for weights in (center_weights, corner_weights, smooth_weights):
         assert np.array_equal(resampled(table, weights(7, 7), weights(7, 7)).reshape(49, 10), table)
 
 

@@ -65,6 +65,8 @@ PUBLISHED = [
     ("llava", {"vision_tower.vision_model.": "vision_tower."}),
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
+    ("paddleocr_vl", {"mlp_AR.": "projector."}),
+    ("paddleocr_vl", {"model.visual.": "visual.", "model.projector.": "projector."}),
     ("qwen2_5_vl", {"model.visual.": "visual."}),
     ("qwen2_vl", {"model.visual.": "visual."}),
     ("qwen3_5", {"model.visual.": "visual."}),
@@ -107,7 +109,7 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava", "glm4v"])
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava", "glm4v", "paddleocr_vl"])
 def test_a_table_of_positions_of_another_size(name: str, tmp_path: Path) -> None:
     data = change_vision(save(tmp_path, name))
     tower = open_tower(data, "float32", "config.json")
@@ -159,6 +161,9 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         ("qwen2_vl", {"intermediate_size": 200}, "intermediate_size=200 is not supported; .* here 288"),
         ("qwen2_vl", {"in_chans": 1}, "'in_chans': 1"),
         ("qwen2_vl", {"window_size": 32}, "'window_size': 32"),
+        ("paddleocr_vl", {"num_attention_heads": 72}, "num_attention_heads=72 is not supported"),
+        ("paddleocr_vl", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
+        ("paddleocr_vl", {"vision_use_head": True}, "'vision_use_head': True"),
         ("qwen2_5_vl", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen2_5_vl", {"model_type": "qwen2_vl"}, "model_type='qwen2_vl' is not supported"),
         ("glm4v", {"attention_bias": True}, "'attention_bias': True"),
@@ -205,6 +210,8 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("qwen3_5", {"out_hidden_size": 64}, "out_hidden_size=64 must be text_config.hidden_size=48"),
         ("qwen2_5_vl", {"out_hidden_size": 64}, "out_hidden_size=64 must be the text part's hidden_size=48"),
         ("glm4v", {"out_hidden_size": 64}, "out_hidden_size=64 must be the text part's hidden_size=48"),
+        ("glm4v", {"image_size": 7}, "image_size=7 must be a whole number from 8"),
+        ("paddleocr_vl", {"image_size": 7}, "image_size=7 must be a whole number from 8"),
         ("qwen2_5_vl", {"window_size": 15}, "window_size=15 must be at least 2 patches of 8 pixels"),
         ("qwen2_5_vl", {"fullatt_block_indexes": [-1]}, "fullatt_block_indexes=.* must be a list of numbers of layers"),
         ("qwen2_vl", {"hidden_size": 64}, "hidden_size=64 must be the text part's hidden_size=48"),
@@ -269,6 +276,8 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ("glm_ocr", {"attention_bias": False, "rms_norm_eps": 0.5, "image_size": 96}, {}),
         ("mistral3", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}}, {"projector_hidden_act": "relu"}),
         ("mistral3", {"hidden_act": "gelu"}, {"multimodal_projector_bias": True, "spatial_merge_size": 1}),
+        ("paddleocr_vl", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "layer_norm_eps": 0.5}, {}),
+        ("paddleocr_vl", {"image_size": 44, "hidden_act": "gelu"}, {}),
         ("internvl", {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}, {}),
         ("internvl", {"use_mean_pooling": False, "attention_bias": True}, {"vision_feature_layer": 3}),
         ("internvl", {"layer_norm_eps": 0.5, "hidden_act": "relu"}, {"vision_feature_layer": -2}),
@@ -310,13 +319,14 @@ def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:
         ("qwen2_5_vl", (48, 40)),
         ("glm4v", (48, 40)),
         ("glm_ocr", (24, 48)),
+        ("paddleocr_vl", (48, 24)),
         ("qwen3_5", (48, 50)),
         ("qwen3_5", (0, 48)),
     ],
 )
 def test_tiles_that_are_not_read(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     tower = open_tower(change_vision(save(tmp_path, name)), "float32", "config.json")
-    num_rows = {"qwen3_5": 36, "glm4v": 36, "llava": 145, "internvl": 145}.get(name, 49)
+    num_rows = {"qwen3_5": 36, "glm4v": 36, "llava": 145, "internvl": 145, "paddleocr_vl": 144}.get(name, 49)
     single = ("class", "cls", "bias")
     shapes = {each: (1 if any(map(each.count, single)) else num_rows, 144) for each in tower.host_tensors}
     tower.hold({each: np.zeros(shape, np.float32) for each, shape in shapes.items()})

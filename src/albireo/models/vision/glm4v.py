@@ -162,7 +162,7 @@ def open_glm4v(data: Mapping[str, Any], dtype: str, where: str) -> Glm4vTower:
     fields = vision_fields(data, where, (f"{kind}_vision", kind), _KEYS)
     width = _width(fields, data, where, 4096)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=True, has_bias=False)
-    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 336)
+    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 336)
     # its key is that of the FFN behind the convolution; those of layers are as wide as rows
     inner, encoder = encoder.intermediate_size, replace(encoder, intermediate_size=width)
     return _tower(fields, encoder, _NAMES, size // encoder.patch_size, width, inner)

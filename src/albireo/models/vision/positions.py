@@ -46,6 +46,14 @@ def smooth_weights(count: int, side: int) -> F32:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
+def center_weights(count: int, side: int) -> F32:
+    """[count, side] weights by which the centers of count equal parts of a row of side are between its entries, of the
+    two next to each; beyond an end there is its entry."""
+    points = (np.arange(count, dtype=np.float32) + np.float32(0.5)) * np.float32(side) / np.float32(count)
+    inside = np.clip(points - np.float32(0.5), np.float32(0), np.float32(side - 1))
+    return _hats(inside, side, np.float32(1))
+
+
 def cubic_weights(count: int, side: int) -> F32:
     """[count, side] weights by which the centers of count equal parts of a row of side are between its entries, of four
     of which each is a cubic; beyond an end there is its entry. Source: Keys 1981, with a slope of -0.75."""

@@ -1,4 +1,4 @@
-"""SigLIP: learned positions, LayerNorm, biases everywhere; of Idefics3, SmolVLM, Gemma 3 and LFM2-VL.
+"""SigLIP: learned positions, LayerNorm, biases everywhere; of Idefics3, SmolVLM, Gemma 3, LFM2-VL and PaddleOCR-VL.
 
 Called by these families. Sources: Zhai et al. 2023, SigLIP; Tschannen et al. 2025, SigLIP 2.
 """
@@ -31,11 +31,13 @@ DEFAULTS = {
 }
 
 
-def siglip(c: EncoderSettings, prefix: str, num_positions: int | None) -> Graph:
+def siglip(
+    c: EncoderSettings, prefix: str, num_positions: int | None, further_norm: tuple[str, float] | None = None
+) -> Graph:
     """Hidden states behind the last norm of patches in reading order.
 
     Args: num_positions: rows of the table of positions, which are those of a tile's patches in order; None: the step
-        brings positions, as its second given rows.
+        brings positions, as its second given rows. further_norm: name and eps of one behind the last, of each patch.
     """
     b = GraphBuilder()
     with b.part("embed"):
@@ -46,6 +48,9 @@ def siglip(c: EncoderSettings, prefix: str, num_positions: int | None) -> Graph:
         x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
     with b.part("head"):
         x = norm(b, c, x, f"{prefix}.post_layernorm")
+        if further_norm is not None:
+            with b.part("further"):
+                x = norm(b, c, x, *further_norm)
     return pooled_states(b, x)
 
 

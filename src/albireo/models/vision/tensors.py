@@ -21,12 +21,16 @@ from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
 _PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
-_PREFIXES = tuple(
-    (f"{whole}{part}{more}", part)
-    for part in _PARTS
-    for whole in ("model.", "")
-    # SigLIP was once a model within another
-    for more in (("vision_model.", "") if part == "vision_tower." else ("",))
+_PREFIXES = (
+    *(
+        (f"{whole}{part}{more}", part)
+        for part in _PARTS
+        for whole in ("model.", "")
+        # SigLIP was once a model within another
+        for more in (("vision_model.", "") if part == "vision_tower." else ("",))
+    ),
+    # of PaddleOCR-VL, as it was first published and since
+    *((name, "projector.") for name in ("mlp_AR.", "model.projector.", "projector.")),
 )
 #: Of which a model that sees has some, whatever it hears.
 _VISION = tuple(f"{whole}{part}" for whole in ("model.", "") for part in _PARTS if part != "multi_modal_projector.")

@@ -123,6 +123,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
     "mistral3": "vision.mistral3.open_mistral3",
+    "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_audio": "hearing.qwen2_audio.open_qwen2_audio",
     "qwen2_vl": "vision.qwen2_vl.open_qwen2_vl",

@@ -1,0 +1,119 @@
+"""PaddleOCR-VL: SigLIP of tiles of any grid, whose learned positions are resampled and which is rotated by row and
+column, too; blocks of 2 x 2 patches side by side, and a projector.
+
+Found by tower.py. Source: Cui et al. 2025, PaddleOCR-VL, arXiv:2510.14528.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, linear
+from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.positions import (
+    axial_theta,
+    center_weights,
+    checked_table,
+    frequencies,
+    places,
+    resampled,
+    rotations,
+)
+from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
+from albireo.models.vision.siglip import DEFAULTS, siglip
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+
+_DEFAULTS = {
+    **DEFAULTS,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
+_VISION = "visual.vision_model"
+_TABLE = f"{_VISION}.embeddings.position_embedding.weight"
+#: Which files do not say.
+_PROJECTOR_EPS = 1e-5
+#: What nothing is computed from: of videos, and code that is never run.
+_OF_OTHERS = keys("temporal_patch_size tokens_per_second auto_map")
+
+
+@dataclass(slots=True)
+class PaddleOcrVlTower(GivesRowsOnce):
+    """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
+    one row. theta: base of frequencies. width: of a row. table: [side * side, E] positions, once held."""
+
+    encoder: EncoderSettings
+    side: int
+    merge: int
+    theta: float
+    width: int
+    table: F32 | None = field(default=None, kw_only=True)
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return (_TABLE,)
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        """Of positions of patches in a row, and of a head that pools them."""
+        return f"{_VISION}.embeddings.packing_position_embedding.*", f"{_VISION}.head.*"
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        if self.table is None:
+            raise InvariantError(f"{_TABLE} is read before it is held")
+        c, (height, width, _) = self.encoder, tile.shape
+        self.patches(height, width)
+        grid, of_axis = grid_of(height, width, c.patch_size), frequencies(self.theta, c.head_dim // 2)
+        positions = resampled(self.table, *(center_weights(count, self.side) for count in grid))
+        patches = patch_rows(tile, c.patch_size)
+        turns = rotations(places(grid), of_axis, of_axis)
+        return TowerInputs((patches, positions.reshape(len(patches), -1)), grid, turns)
+
+    def graph(self) -> Graph:
+        return siglip(self.encoder, _VISION, None, ("projector.pre_norm", _PROJECTOR_EPS))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden, grid, self.merge)
+
+    def projector(self) -> Graph:
+        b, c, inner = GraphBuilder(), self.encoder, self.encoder.hidden_size * self.merge**2
+        x = linear(b, c, b.given(inner, 0), "projector.linear_1", inner, "up")
+        with b.part("act"):
+            x = b.unary(x, "gelu")
+        return pooled_states(b, linear(b, c, x, "projector.linear_2", self.width, "down"))
+
+
+def open_paddleocr_vl(data: Mapping[str, Any], dtype: str, where: str) -> PaddleOcrVlTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields = vision_fields(data, where, ("paddleocr_vl_vision", "paddleocr_vl"))
+    encoder = encoder_settings(fields, dtype, _DEFAULTS)
+    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 384)
+    merge = fields.integer("spatial_merge_size", 1, 16, 2)
+    if encoder.head_dim % 4:
+        heads = fields.raw("num_attention_heads")
+        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} are not four equal parts")
+    theta, width = axial_theta(fields), text_width(data, where, 1024)
+    fields.refuse_unread(IGNORABLE | _OF_OTHERS, {})
+    return PaddleOcrVlTower(encoder, size // encoder.patch_size, merge, theta, width)

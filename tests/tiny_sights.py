@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+import sight_inputs
 from albireo.images.processor import open_processor
 from albireo.models import load_architecture
 from tiny_towers import BUFFERS
@@ -119,77 +120,6 @@ _QWEN_MOE = {**_text_of("qwen3_moe"), "model_type": "qwen3_vl_moe_text", "rope_p
 _QWEN_MOE.pop("rope_theta", None)
 
 
-def _channels_first(tiles: list[np.ndarray]) -> list[Any]:
-    return [torch.tensor(tile).permute(2, 0, 1) for tile in tiles]
-
-
-def _of_mistral3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
-    pixels = torch.zeros(len(tiles), 3, height, width)
-    for place, tile in enumerate(_channels_first(tiles)):
-        pixels[place, :, : tile.shape[1], : tile.shape[2]] = tile
-    return {"pixel_values": pixels, "image_sizes": torch.tensor([tile.shape[:2] for tile in tiles])}
-
-
-def _of_gemma3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    types = [[int(token == ids["<image_soft_token>"]) for token in prompt]]
-    return {"pixel_values": torch.stack(_channels_first(tiles)), "token_type_ids": torch.tensor(types)}
-
-
-def _of_gemma4(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    """All pictures are as many patches as the largest may have; those that are none have no place."""
-    pixels, places = torch.zeros(len(tiles), 24, 3 * 8 * 8), torch.full((len(tiles), 24, 2), -1)
-    for number, tile in enumerate(tiles):
-        patches = _cut(tile, 1).reshape(-1, 3 * 8 * 8)
-        rows, columns = (axis.flatten() for axis in torch.tensor(np.indices([side // 8 for side in tile.shape[:2]])))
-        pixels[number, : len(patches)] = patches
-        places[number, : len(patches)] = torch.stack([columns, rows], dim=-1)
-    types = [[int(token == ids["<|image|>"]) for token in prompt]]
-    return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": torch.tensor(types)}
-
-
-def _of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    return {"pixel_values": torch.stack(_channels_first(tiles))}
-
-
-def _cut(tile: np.ndarray, merge: int) -> Any:
-    """[rows / merge, columns / merge, merge, merge, 8, 8, 3]"""
-    height, width, _ = tile.shape
-    cut = torch.tensor(tile).reshape(height // 8 // merge, merge, 8, width // 8 // merge, merge, 8, 3)
-    return cut.permute(0, 3, 1, 4, 2, 5, 6)
-
-
-def _of_glm(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    return _of_qwen(prompt, {"<|image_pad|>": ids["<|image|>"]}, tiles)
-
-
-def _of_paddleocr_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    patches = [_cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8) for tile in tiles]
-    places = _of_qwen(prompt, {"<|image_pad|>": ids["<|IMAGE_PLACEHOLDER|>"]}, tiles)
-    return {**places, "pixel_values": torch.cat(patches)}
-
-
-def _of_qwen(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    cuts = [_cut(tile, 2).permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None] for tile in tiles]
-    frames = [cut.expand(*cut.shape[:5], 2, 8, 8).reshape(-1, 3 * 2 * 8 * 8) for cut in cuts]
-    types = [[int(token == ids["<|image_pad|>"]) for token in prompt]]
-    grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
-    return {
-        "pixel_values": torch.cat(frames),
-        "image_grid_thw": torch.tensor(grids),
-        "mm_token_type_ids": torch.tensor(types),
-    }
-
-
-def _of_lfm2_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
-    rows = [_cut(tile, 1).reshape(-1, 3 * 8 * 8) for tile in tiles]
-    most = max(map(len, rows))
-    mask = torch.tensor([[1] * len(each) + [0] * (most - len(each)) for each in rows])
-    padded = [torch.cat([each, torch.zeros(most - len(each), each.shape[1])]) for each in rows]
-    shapes = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles])
-    return {"pixel_values": torch.stack(padded), "spatial_shapes": shapes, "pixel_attention_mask": mask}
-
-
 _CLIP = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
 _LLAVA = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
@@ -224,7 +154,7 @@ def _qwen(name: str, text_type: str, text: Mapping[str, Any], vision: Mapping[st
             "vision_end_token_id": ids["<|vision_end|>"],
         },
         {"preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, **_QWEN_SIZES}},
-        inputs=_of_qwen,
+        inputs=sight_inputs.of_qwen,
     )
 
 
@@ -262,7 +192,7 @@ def _glm(name: str, text_type: str, text: Mapping[str, Any]) -> Family:
                 "size": {"shortest_edge": 512, "longest_edge": 8192},
             }
         },
-        inputs=_of_glm,
+        inputs=sight_inputs.of_glm,
     )
 
 
@@ -319,7 +249,7 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
                 "image_seq_length": 280,
             }
         },
-        inputs=_of_gemma4,
+        inputs=sight_inputs.of_gemma4,
     )
 
 
@@ -339,6 +269,25 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"processor_class": "Idefics3Processor", "image_seq_len": 4},
         },
         _smolvlm,
+    ),
+    "lighton_ocr": Family(
+        "LightOnOcrForConditionalGeneration",
+        ("<|image_pad|>", "<|vision_pad|>", "<|vision_end|>"),
+        "<|image_pad|>",
+        lambda ids: {
+            "text_config": {**_text_of("qwen3"), "vocab_size": len(ids)},
+            "vision_config": {**_PIXTRAL, "image_size": 96},
+            "image_token_id": ids["<|image_pad|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "PixtralImageProcessor",
+                "size": {"longest_edge": 96},
+                "patch_size": {"height": 16, "width": 16},
+            },
+            "processor_config.json": {"processor_class": "LightOnOcrProcessor", "patch_size": 8},
+        },
+        inputs=sight_inputs.of_mistral3,
     ),
     "llava": Family(
         "LlavaForConditionalGeneration",
@@ -370,7 +319,7 @@ FAMILIES: dict[str, Family] = {
             "preprocessor_config.json": {"image_processor_type": "PixtralImageProcessor", "size": {"longest_edge": 96}},
             "processor_config.json": {"patch_size": 8, "spatial_merge_size": 2},
         },
-        inputs=_of_mistral3,
+        inputs=sight_inputs.of_mistral3,
     ),
     "glm4v": _glm("Glm4v", "glm4v_text", _GLM4V_TEXT),
     "glm4v_moe": _glm("Glm4vMoe", "glm4v_moe_text", _GLM4V_MOE),
@@ -395,7 +344,7 @@ FAMILIES: dict[str, Family] = {
                 "max_pixels": 4096,
             }
         },
-        inputs=_of_paddleocr_vl,
+        inputs=sight_inputs.of_paddleocr_vl,
     ),
     "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
     "qwen2_vl": _qwen(
@@ -423,7 +372,7 @@ FAMILIES: dict[str, Family] = {
             },
             "processor_config.json": {"image_seq_length": 4},
         },
-        inputs=_of_gemma3,
+        inputs=sight_inputs.of_gemma3,
     ),
     # as 26B-A4B and 31B, whose tokens of an image see each other in layers with a window
     "gemma4": _gemma4({"sliding_window": 4, "use_bidirectional_attention": "vision"}, {"standardize": True}),
@@ -443,7 +392,7 @@ FAMILIES: dict[str, Family] = {
             "preprocessor_config.json": {"image_processor_type": "GotOcr2ImageProcessorFast", **_GOT},
             "processor_config.json": {"processor_class": "InternVLProcessor", "image_seq_length": 4},
         },
-        inputs=_of_internvl,
+        inputs=sight_inputs.of_internvl,
     ),
     "lfm2_vl": Family(
         "Lfm2VlForConditionalGeneration",
@@ -457,7 +406,7 @@ FAMILIES: dict[str, Family] = {
             "image_token_id": ids["<image>"],
         },
         {"preprocessor_config.json": {"image_processor_type": "Lfm2VlImageProcessor", **_LFM2}},
-        inputs=_of_lfm2_vl,
+        inputs=sight_inputs.of_lfm2_vl,
     ),
 }
 

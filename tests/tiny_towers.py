@@ -199,6 +199,9 @@ FAMILIES: dict[str, Family] = {
         _text_of("lfm2"),
         {"projector_hidden_size": 100},
     ),
+    "lighton_ocr": Family(
+        "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
+    ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
     "paddleocr_vl": Family(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.errors import UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel
 from albireo.json_file import read_json
 from albireo.models import load_architecture, load_config
-from albireo.models.text_part import rope_axes, sees_images_beyond_windows, sees_images_both_ways
+from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
@@ -121,6 +121,11 @@ WHOLES: dict[str, dict[str, Any]] = {
         "text_config": text("mistral", "mistral"),
         "vision_config": _PIXTRAL,
         "tie_word_embeddings": False,
+    },
+    "lighton_ocr": {
+        "text_config": text("qwen3", "qwen3"),
+        "vision_config": _PIXTRAL,
+        "tie_word_embeddings": True,
     },
     "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
     "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
@@ -281,6 +286,22 @@ def test_files_of_paddleocr_vl_as_they_were_published(tmp_path: Path) -> None:
     check_tensors(tower, tower_tensors(tmp_path))
 
 
+def test_files_of_lighton_ocr_as_they_were_published(tmp_path: Path) -> None:
+    """Under the name of Mistral 3, with its keys; the class tells what it is."""
+    save("lighton_ocr", tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES["lighton_ocr"]["text_config"], 20, 6)
+    wanted, config = Model(tmp_path).logits(tokens), json.loads(path.read_text())
+    more = {"model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}
+    more |= {"multimodal_projector_bias": False, "projector_hidden_act": "gelu", "vision_feature_layer": -1}
+    path.write_text(json.dumps({**config, **more}))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert inner(read_json(path))["model_type"] == "lighton_ocr"
+    assert open_tower(inner(read_json(path)), "float32", "here") == open_tower(config, "float32", "here")
+    path.write_text(json.dumps({**config, **more, "architectures": [["LightOnOCRForConditionalGeneration"]]}))
+    with pytest.raises(ModelError, match=r"architectures=.* must be a list of strings"):
+        load_config(tmp_path)
+
+
 def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) -> None:
     """As before transformers 5, which writes it of the whole."""
     for name in ("internvl", "internvl of llama"):
@@ -316,6 +337,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("qwen2_5_vl", {"model_type": "qwen2_vl_text"}, "its model_type must be qwen2_5_vl_text"),
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
         ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
+        ("lighton_ocr", {"model_type": "qwen2"}, "its model_type must be qwen3"),
         ("glm4v", {"attention_bias": False}, "text_config.attention_bias=False is not supported"),
         ("glm_ocr", {"attention_bias": True}, "text_config.attention_bias=True is not supported"),
         ("glm4v_moe", {"use_qk_norm": True, "sliding_window": 4}, "'sliding_window': 4"),

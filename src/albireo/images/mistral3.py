@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,37 +37,49 @@ class Mistral3:
     line_break: str
     end: str
 
+    #: Where files say nothing: sides of a patch, and of what becomes a row in patches; tokens.
+    default_sides: ClassVar[tuple[int, int]] = (16, 1)
+    default_tokens: ClassVar[tuple[str, str, str]] = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+
     @property
     def placeholder(self) -> str:
         return self.image_token
 
     @classmethod
-    def read(cls, settings: Settings) -> Mistral3:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         processor = settings.processor
-        patch = processor.integer("patch_size", 1, MAX_STEP, 16)
-        merge = processor.integer("spatial_merge_size", 1, MAX_STEP, 1)
+        patch = processor.integer("patch_size", 1, MAX_STEP, cls.default_sides[0])
+        merge = processor.integer("spatial_merge_size", 1, MAX_STEP, cls.default_sides[1])
         settings.require_agreement(processor, "patch_size", patch, settings.tower, "patch_size")
         settings.require_agreement(processor, "spatial_merge_size", merge, settings.model, "spatial_merge_size")
         (longest,) = settings.size("longest_edge", default=1024)
+        cls.check_sides(settings, patch, merge)
+        of_row, of_break, of_end = cls.default_tokens
         found = cls(
             settings.pixels(("PixtralImageProcessor",), BICUBIC, CLIP_MEAN, CLIP_STD),
             longest=longest,
             step=patch * merge,
-            image_token=processor.text("image_token", "[IMG]"),
-            line_break=processor.text("image_break_token", "[IMG_BREAK]"),
-            end=processor.text("image_end_token", "[IMG_END]"),
+            image_token=processor.text("image_token", of_row),
+            line_break=processor.text("image_break_token", of_break),
+            end=processor.text("image_end_token", of_end),
         )
-        # the image processor's own is never asked
         settings.refuse_unread(("patch_size",))
         return found
+
+    @classmethod
+    def check_sides(cls, settings: Settings, patch: int, merge: int) -> None:
+        """The image processor's own patch_size is never asked."""
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor."""
         height, width = self._size(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))
-        line = self.image_token * (width // self.step)
-        return PreparedImage((tile,), self.line_break.join([line] * (height // self.step)) + self.end)
+        return PreparedImage((tile,), self.text(height // self.step, width // self.step))
+
+    def text(self, lines: int, columns: int) -> str:
+        """What stands for so many rows."""
+        return self.line_break.join([self.image_token * columns] * lines) + self.end
 
     def rows(self, height: int, width: int) -> int:
         return (height // self.step) * (width // self.step)

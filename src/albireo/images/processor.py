@@ -30,6 +30,7 @@ _FAMILIES: Mapping[str, str] = {
     "lfm2_vl": "lfm2_vl.Lfm2Vl",
     # as it was first published
     "lfm2-vl": "lfm2_vl.Lfm2Vl",
+    "lighton_ocr": "lighton_ocr.LightOnOcr",
     "mistral3": "mistral3.Mistral3",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "qwen2_5_vl": "qwen2_vl.Qwen2VL",

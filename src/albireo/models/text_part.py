@@ -137,6 +137,7 @@ _WHOLES = {
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,
+    "lighton_ocr": _Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
     "llama4": _Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
     "llava": _Whole(
         "LlavaForConditionalGeneration",
@@ -236,6 +237,8 @@ _OF_IMAGES = keys(
 _OF_PLACES = ("mrope_section", "mrope_interleaved")
 #: What some wholes are a part of, which does nothing else here: what makes speech of what they write is left out.
 _INNER = "thinker_config"
+#: A class -> the model_type that it was published with, and what it is.
+_BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
 #: What rotary settings were called that have them, and are else those of text.
 _OLD_TYPE = "mrope"
 #: Keys that the whole may have in place of its text part.
@@ -291,7 +294,8 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields = Fields(data, where)
     whole = _WHOLES[fields.text("model_type")]
     classes = fields.texts("architectures")
-    if classes and whole.class_name not in classes:
+    # LightOnOCR once wrote its own name otherwise
+    if classes and whole.class_name.lower() not in (name.lower() for name in classes):
         fields.unsupported(
             "architectures", list(classes), f"of a model_type {data['model_type']!r}: {whole.class_name}"
         )
@@ -321,12 +325,17 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def inner(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json says of a whole, where it is written as a part of one; what that says itself comes first."""
+    """What config.json says of a whole, where it is written as a part of one; what that says itself comes first. A
+    model_type that the class of the model belies is the class's."""
     part = data.get(_INNER)
-    if not isinstance(part, Mapping):
-        return dict(data)
-    outer = {key: value for key, value in data.items() if key != _INNER}
-    return {**part, **outer}
+    if isinstance(part, Mapping):
+        data = {**part, **{key: value for key, value in data.items() if key != _INNER}}
+    classes = data.get("architectures")
+    for name in classes if isinstance(classes, list) else ():
+        published, own = _BELIED.get(str(name), (None, None))
+        if published is not None and data.get("model_type") == published:
+            return {**data, "model_type": own}
+    return dict(data)
 
 
 def text_type(data: Mapping[str, Any]) -> str:

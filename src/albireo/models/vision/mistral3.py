@@ -1,4 +1,5 @@
-"""Mistral 3: Pixtral, whose patches are rotated by row and column and have no other positions, and a merger.
+"""Mistral 3 and LightOnOCR: Pixtral, whose patches are rotated by row and column and have no other positions, and a
+merger.
 
 Found by tower.py. Source: Agrawal et al. 2024, Pixtral 12B.
 """

@@ -29,6 +29,9 @@ _PREFIXES = (
         # SigLIP was once a model within another
         for more in (("vision_model.", "") if part == "vision_tower." else ("",))
     ),
+    # of LightOnOCR, whose tower is a Pixtral
+    *((f"{whole}vision_encoder.", "vision_tower.") for whole in ("model.", "")),
+    *((f"{whole}vision_projection.", "multi_modal_projector.") for whole in ("model.", "")),
     # of PaddleOCR-VL, as it was first published and since
     *((name, "projector.") for name in ("mlp_AR.", "model.projector.", "projector.")),
 )

@@ -122,6 +122,8 @@ _FAMILIES: Mapping[str, str] = {
     "lfm2_vl": "vision.lfm2_vl.open_lfm2_vl",
     # as it was first published
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
+    # the same, under other names
+    "lighton_ocr": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",

@@ -178,3 +178,17 @@ def test_text_alone_is_built_where_pictures_cannot_be_read(sight: Path, tmp_path
         with pytest.raises(TemplateError, match="this engine directory was built without the part that reads them"):
             llm.chat([{"role": "user", "content": [{"type": "image", "image": picture(9, 9)}]}], GREEDY)
         assert len(llm.chat([{"role": "user", "content": "Hello"}], GREEDY)[0].outputs[0].token_ids) == 4
+
+
+def test_a_model_whose_class_belies_its_name_reads_pictures_as_its_class(tmp_path: Path) -> None:
+    """LightOnOCR was published as a Mistral 3, which has marks between lines of rows."""
+    path, found = save(tmp_path, "lighton_ocr") / "config.json", []
+    own = json.loads(path.read_text())
+    published = {**own, "model_type": "mistral3", "architectures": ["LightOnOCRForConditionalGeneration"]}
+    for config in (own, published):
+        path.write_text(json.dumps(config))
+        with LLM(str(tmp_path), dtype="float32", num_threads=1) as llm:
+            parts = [{"type": "image", "image": picture(50, 40)}]
+            (output,) = llm.chat([{"role": "user", "content": parts}], GREEDY, use_tqdm=False)
+            found.append((output.prompt_token_ids, output.outputs[0].token_ids))
+    assert found[0] == found[1]

@@ -20,6 +20,7 @@ from albireo.images.processor import ImageProcessor, open_processor
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
 from albireo.media.sources import MediaSources
+from albireo.models.text_part import inner
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +53,7 @@ class ImagePlace(Place):
 
 def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace:
     """What reads the pictures of a model that is loaded."""
-    processor = open_processor(config_directory, read_json(config_directory / "config.json"))
+    processor = open_processor(config_directory, inner(read_json(config_directory / "config.json")))
     folder = config.allowed_local_media_path
     sources = MediaSources(PICTURE, None if folder is None else Path(folder), config.allowed_media_domains)
     return ImagePlace(processor, sources.opened, config.limit_mm_per_prompt.image)

@@ -15,13 +15,13 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, linear
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import (
     axial_theta,
     center_weights,
     checked_table,
-    frequencies,
     places,
     resampled,
     rotations,
@@ -85,7 +85,7 @@ class PaddleOcrVlTower(GivesRowsOnce):
             raise InvariantError(f"{_TABLE} is read before it is held")
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
-        grid, of_axis = grid_of(height, width, c.patch_size), frequencies(self.theta, c.head_dim // 2)
+        grid, of_axis = grid_of(height, width, c.patch_size), base_frequencies(self.theta, c.head_dim // 2)
         positions = resampled(self.table, *(center_weights(count, self.side) for count in grid))
         patches = patch_rows(tile, c.patch_size)
         turns = rotations(places(grid), of_axis, of_axis)

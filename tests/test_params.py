@@ -59,6 +59,8 @@ REFUSED: list[dict[str, Any]] = [
     {"skip_reading_prefix_cache": 1},
     {"truncate_prompt_tokens": 0},
     {"truncate_prompt_tokens": True},
+    {"truncation_side": "middle"},
+    {"truncation_side": []},
     {"stop": "\ud800"},
     {"bad_words": ["a", "\udc00b"]},
 ]
@@ -146,6 +148,7 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens=0 is not allowed; it must be at least 1, or -1"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens=-2"),
         ({"truncate_prompt_tokens": True}, "truncate_prompt_tokens=True"),
+        ({"truncation_side": "middle"}, "truncation_side='middle' is not allowed; it must be left or right"),
     ],
     ids=str,
 )

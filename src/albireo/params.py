@@ -18,6 +18,8 @@ from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.speech_rules import SpeechRules
 from albireo.structured_params import StructuredOutputsParams
 
+#: Where a prompt is cut that is too long.
+TruncationSide = Literal["left", "right"]
 #: Below this a temperature means greedy; vLLM's limit.
 GREEDY_TEMPERATURE = 1e-5
 #: Largest top_k for which the head finds the best logits by itself.
@@ -82,8 +84,9 @@ class SamplingParams:
             tokens may still spell them).
         thinking_token_budget: tokens an output may spend on thinking; then the end of thinking is forced. None and -1:
             as many as it likes. What comes after the prompt counts, from the opening mark on.
-        truncate_prompt_tokens: keep the last so many tokens of a longer prompt, with what the tokenizer puts round a
-            text; -1: as many as leave room for max_tokens, or for one. None: what does not fit is refused.
+        truncate_prompt_tokens: keep so many tokens of a longer prompt, with what the tokenizer puts round a text; -1:
+            as many as leave room for max_tokens, or for one. None: what does not fit is refused.
+        truncation_side: where it is cut: left (the last tokens stay; None is the same), or right (the first ones do).
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
@@ -116,6 +119,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     truncate_prompt_tokens: int | None = None
+    truncation_side: TruncationSide | None = None
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
@@ -182,6 +186,7 @@ class SamplingParams:
             _flag("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if self.truncate_prompt_tokens not in (None, -1):
             _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
+        _check_side(self.truncation_side)
         if self.thinking_token_budget is not None:
             _int("thinking_token_budget", self.thinking_token_budget, 0, None, "at least 0, or -1 (no limit)")
         _tokens("stop_token_ids", self.stop_token_ids)
@@ -280,6 +285,8 @@ class PoolingParams:
         truncate_prompt_tokens: cut a longer prompt to so many tokens, at its end, of a pair at the end of the second
             text; what is put round texts counts and stays. Of token ids the first ones stay. -1: as many as the context
             has; None: a prompt that does not fit is refused.
+        truncation_side: right (None is the same): it is cut at its end; left: at its start, of a pair at the start of
+            the second text.
 
     Raises: InvalidParams naming field, value and limit.
     """
@@ -289,6 +296,7 @@ class PoolingParams:
     use_activation: bool | None = None
     type_start: int | None = None
     truncate_prompt_tokens: int | None = None
+    truncation_side: TruncationSide | None = None
 
     def __post_init__(self) -> None:
         kind = self.pooling_type
@@ -304,6 +312,12 @@ class PoolingParams:
             _int("type_start", self.type_start, 0, None)
         if self.truncate_prompt_tokens not in (None, -1):
             _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
+        _check_side(self.truncation_side)
+
+
+def _check_side(side: Any) -> None:
+    if side not in (None, "left", "right"):
+        raise InvalidParams(f"truncation_side={short(side)} is not allowed; it must be left or right")
 
 
 def _list(name: str, values: Any) -> tuple[Any, ...]:

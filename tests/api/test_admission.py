@@ -133,7 +133,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_encoded(house: Any, monk
         ours.encode(text, SamplingParams())
 
 
-def test_prompts_are_cut_to_their_last_tokens(house: Any) -> None:
+def test_prompts_are_cut_to_their_last_tokens_or_their_first(house: Any) -> None:
     ours = admission(house, max_model_len=32)
     ids = house.tokenizer.encode("abcdefghij")
 
@@ -143,6 +143,9 @@ def test_prompts_are_cut_to_their_last_tokens(house: Any) -> None:
 
     assert kept(Prompt("abcdefghij", None), 3) == kept(Prompt(None, ids), 3) == ids[-3:]
     assert kept(Prompt("abcdefghij", None), 30) == ids
+    right = ours.prepare(SamplingParams(truncate_prompt_tokens=3, truncation_side="right"))
+    for prompt in (Prompt("abcdefghij", None), Prompt(None, ids)):
+        assert ours.submission(prompt, right).prompt_token_ids == ids[:3]
     assert len(kept(Prompt("a" * 99, None), -1)) == 28 and len(kept(Prompt(None, ids * 9), -1, None)) == 31
     chat = [{"role": "user", "content": "hi"}]
     whole = ours.chat(chat, SamplingParams(), {}).prompt_token_ids

@@ -99,6 +99,11 @@ def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
             got = client.embeddings.create(model="story", input=inputs, extra_body={"truncate_prompt_tokens": most})
             assert values(got) == wanted(llm, [encode(long)[:kept], encode(TEXTS[0])])
             assert got.usage.prompt_tokens == kept + len(encode(TEXTS[0]))
+    ids = encode(long)
+    for inputs, last in ((long, [ids[0], *ids[-19:]]), (ids, ids[-20:])):
+        extra = {"truncate_prompt_tokens": 20, "truncation_side": "left"}
+        got = client.embeddings.create(model="story", input=inputs, extra_body=extra)
+        assert values(got) == wanted(llm, [last])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
         ({"extra_body": {"truncate_prompt_tokens": -2}}, "truncate_prompt_tokens", ">= -1"),
         ({"extra_body": {"truncate_prompt_tokens": 513}}, "truncate_prompt_tokens", "tokens=513 is more than"),
         ({"extra_body": {"truncate_prompt_tokens": 1}}, "input", "cut to nothing"),
-        ({"extra_body": {"truncation_side": "left"}}, "truncation_side", "not supported"),
+        ({"extra_body": {"truncation_side": "middle"}}, "truncation_side", "middle"),
         ({"extra_body": {"messages": []}}, "messages", "not a field"),
     ],
 )

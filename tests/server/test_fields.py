@@ -70,6 +70,7 @@ ASKING: dict[str, Any] = {
     "return_timings": True,
     "use_beam_search": True,
     "truncate_prompt_tokens": 2,
+    "truncation_side": "right",
     "echo": True,
 }
 
@@ -131,7 +132,7 @@ def test_tools_count_in_tokenize(caller: Any) -> None:
     assert counted["tokens"] == caller.http.post("/v1/chat/completions", json=ask).json()["prompt_token_ids"]
 
 
-def test_prompts_are_cut_from_their_beginning(server: Any) -> None:
+def test_prompts_are_cut_at_the_side_that_is_asked_for(server: Any) -> None:
     def ask(path: str = "completions", **fields: Any) -> Any:
         body = {**BOTH[path], "temperature": 0, "return_token_ids": True, **fields}
         return server.http.post(f"/v1/{path}", json=body)
@@ -159,14 +160,19 @@ def test_prompts_are_cut_from_their_beginning(server: Any) -> None:
         assert fitting["usage"]["prompt_tokens"] == num and fitting["choices"][0]["finish_reason"] == "length"
     assert ask(prompt="word " * 40000, truncate_prompt_tokens=-1).status_code == 200
     assert ask(prompt="word " * 40000).json()["error"]["code"] == "context_length_exceeded"
+    for side, kept in (("left", [first, *rest[-8:]]), ("right", whole[:9])):
+        of_text = ask(prompt=text, truncate_prompt_tokens=9, truncation_side=side).json()["choices"][0]
+        assert of_text["prompt_token_ids"] == kept
     messages = [{"role": "user", "content": text}]
     chat = ask("chat/completions", messages=messages).json()["prompt_token_ids"]
     short = ask("chat/completions", messages=messages, truncate_prompt_tokens=7).json()
     assert short["prompt_token_ids"] == chat[-7:]
+    beginning = ask("chat/completions", messages=messages, truncate_prompt_tokens=7, truncation_side="right").json()
+    assert beginning["prompt_token_ids"] == chat[:7]
     for fields, param in (
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"truncate_prompt_tokens": 513}, "truncate_prompt_tokens"),
-        ({"truncate_prompt_tokens": 5, "truncation_side": "right"}, "truncation_side"),
+        ({"truncate_prompt_tokens": 5, "truncation_side": "middle"}, "truncation_side"),
     ):
         got = ask(**fields)
         assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text

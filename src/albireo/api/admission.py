@@ -228,7 +228,7 @@ class Admission:
             return self._pooled(Prompt(part.text, None, salt), params, max_text_tokens=part.max_tokens)
         pooling, most = self._pooling(params)
         first, second = parts
-        cut = Cut(most, first.max_tokens, second.max_tokens)
+        cut = Cut(most, first.max_tokens, second.max_tokens, from_start=pooling.truncation_side == "left")
         encoded = self._encodes().encode_prompt(first.text, second.text, cut=cut)
         if encoded.type_start >= 0 and self._settings.num_token_types > 1:
             pooling = replace(pooling, type_start=encoded.type_start)
@@ -246,11 +246,12 @@ class Admission:
             given = "images" if prompt.images else "a sound" if prompt.sounds else "a video"
             raise UnsupportedFeature(f"the prompt has {given}; embeddings and scores are those of text")
         pooling, most = self._pooling(params)
+        is_left = pooling.truncation_side == "left"
         if prompt.token_ids is not None:
-            ids = prompt.token_ids[:most]
+            ids = prompt.token_ids[-(most or 0) :] if is_left else prompt.token_ids[:most]
         else:
             assert prompt.text is not None, "a prompt has text or ids"
-            cut = Cut(most, max_text_tokens)
+            cut = Cut(most, max_text_tokens, from_start=is_left)
             ids = self._encodes().encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
 
@@ -276,6 +277,11 @@ class Admission:
         most = params.truncate_prompt_tokens
         return most if most != -1 else max(1, self._settings.max_model_len - (params.max_tokens or 1))
 
+    def _kept(self, ids: list[int], params: SamplingParams) -> list[int]:
+        """As many of a prompt's tokens as params keep."""
+        most = self._num_kept(params)
+        return ids[:most] if params.truncation_side == "right" else ids[-(most or 0) :]
+
     def encode(self, text: str, params: SamplingParams, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, as many as params keep.
 
@@ -285,7 +291,7 @@ class Admission:
         if most is None:
             self._check_length(text)
             return self._encodes().encode(text, add_special_tokens=add_special_tokens)
-        cut = Cut(most, from_start=True)
+        cut = Cut(most, from_start=params.truncation_side != "right")
         return self._encodes().encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
 
     def _check_length(self, text: str) -> None:
@@ -306,7 +312,7 @@ class Admission:
 
     def _ids(self, prompt: Prompt, params: SamplingParams) -> list[int]:
         if prompt.token_ids is not None:
-            return prompt.token_ids[-(self._num_kept(params) or 0) :]
+            return self._kept(prompt.token_ids, params)
         assert prompt.text is not None, "a prompt has text or ids"
         # a model that hears is told by the first tokens what to write: what a tokenizer puts round texts is in the way
         return self.encode(prompt.text, params, add_special_tokens=not self._settings.sound_positions)
@@ -323,8 +329,7 @@ class Admission:
         chat = self._chats.encode(messages, **(options | problems))
         if chat.images or chat.sounds or chat.videos:
             _check_whole(params)
-        kept = chat.token_ids[-(self._num_kept(params) or 0) :]
-        ids, placed = self._placed(kept, chat.images, chat.sounds, chat.videos)
+        ids, placed = self._placed(self._kept(chat.token_ids, params), chat.images, chat.sounds, chat.videos)
         return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=placed), is_chat=True))
 
     def _placed(

@@ -50,6 +50,7 @@ def pooling_params(serving: Serving, request: PoolingFields, dimensions: int | N
             dimensions=dimensions,
             use_activation=request.use_activation,
             truncate_prompt_tokens=request.truncate_prompt_tokens,
+            truncation_side=request.truncation_side,
         )
     except RequestError as error:
         raise refused(error, "input") from None

@@ -5,7 +5,7 @@ Used by completions.py and chat.py beside it. Ranges that need the model are che
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -61,6 +61,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     prompt_logprobs: AllOrCount | None = None
     thinking_token_budget: AllOrCount | None = None
     truncate_prompt_tokens: AllOrCount | None = None
+    truncation_side: Literal["left", "right"] | None = None
 
     # a beam search, which is n wide: read by intake.py
     use_beam_search: bool | None = None
@@ -101,7 +102,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     ec_transfer_params: Any = None
     repetition_detection: Any = None
     return_token_offsets: Any = None
-    truncation_side: Any = None
     vllm_xargs: Any = None
 
 
@@ -113,8 +113,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "ec_transfer_params": ({},),
     "repetition_detection": (),
     "return_token_offsets": (False,),
-    # what is cut is the beginning
-    "truncation_side": ("left",),
     "vllm_xargs": ({},),
 }
 
@@ -141,6 +139,7 @@ SAMPLING = (
     "prompt_logprobs",
     "thinking_token_budget",
     "truncate_prompt_tokens",
+    "truncation_side",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pooling_type: Annotated[str, Meta(max_length=16)] | None = None
     use_activation: bool | None = None
     truncate_prompt_tokens: AllOrCount | None = None
+    truncation_side: Literal["left", "right"] | None = None
 
     # how it is run
     priority: Priority | None = None
@@ -29,15 +30,12 @@ class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     user: Any = None
 
     # there is no such thing here: neutral values only
-    truncation_side: Any = None
     padding: Any = None
     mm_processor_kwargs: Any = None
 
 
 #: Field -> values beside null that ask for nothing.
 POOLING_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    # what is cut is the end
-    "truncation_side": ("right",),
     "padding": ("do_not_pad",),
     "mm_processor_kwargs": ({},),
 }

@@ -42,7 +42,7 @@ fuzz: $(VENV)/.tested
 aot: $(VENV)/.tested
 	$(BIN)/python tools/aot_ledger.py $(ALL)
 
-# Real clients against `albireo serve`, in environments of their own (CLIENTS_DIR; by default in the user's cache).
+# Real clients against `albireo serve`, in environments of their own (CLIENTS_DIR; by default in the user's cache): 4.5 GB.
 clients: $(VENV)/.installed
 	$(BIN)/python tools/clients/check.py
 

@@ -1,8 +1,8 @@
 """What the scripts of the clients have in common: where the server is, which model, and what its answer must be.
 
 Environment: ALBIREO_URL, without /v1; ALBIREO_MODEL; ALBIREO_TEXT: the greedy answer to PROMPT of MAX_TOKENS tokens, as
-the server gave it to a plain request; ALBIREO_EMBEDDING: PROMPT's embedding, likewise, as JSON; ALBIREO_HAS_SCHEMAS:
-whether the server takes JSON schemas.
+the server gave it to a plain request; ALBIREO_EMBEDDING: PROMPT's embedding, likewise, as JSON; ALBIREO_CHECKPOINT:
+where the model's files are; ALBIREO_HAS_SCHEMAS: whether the server takes JSON schemas.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MODEL = os.environ["ALBIREO_MODEL"]
 TEXT = os.environ["ALBIREO_TEXT"]
 EMBEDDING: list[float] = json.loads(os.environ["ALBIREO_EMBEDDING"])
 KEY = os.environ["ALBIREO_KEY"]
+CHECKPOINT = os.environ["ALBIREO_CHECKPOINT"]
 #: Exit status of a script that tried nothing.
 SKIPPED = 77
 PROMPT, MAX_TOKENS = "Once upon a time", 12

@@ -24,8 +24,10 @@ from typing import Any
 import msgspec
 
 HERE = Path(__file__).parent
+#: What the server serves when nothing is named.
+MODEL = HERE.parents[1] / "src" / "albireo" / "models" / "bundled" / "story"
 KEY = "the-key-of-the-check"
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 #: Exit status of a script that tried nothing; see ask.py.
 SKIPPED = 77
 #: Environment -> what is installed there.
@@ -37,12 +39,39 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "llama-index-llms-openai-like",
         "litellm",
         "instructor",
-        "pydantic-ai-slim[openai]",
         "anthropic",
         "cohere",
         "huggingface_hub",
     ),
+    "agents": (
+        "openai-agents",
+        "pydantic-ai-slim[openai,anthropic]",
+        "smolagents[openai]",
+        "dspy",
+        "haystack-ai",
+        "guidance",
+        "outlines[openai]",
+    ),
+    "proxy": ("litellm[proxy]", "anthropic"),
+    "evaluation": ("lm-eval[api,hf]",),
 }
+#: Those of Node, likewise.
+NODE_ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "node6": ("openai@6",),
+    "node": (
+        "openai@7",
+        "ai@7",
+        "@ai-sdk/anthropic@4",
+        "@ai-sdk/openai@4",
+        "@ai-sdk/openai-compatible@3",
+        "@anthropic-ai/sdk@1",
+        "langchain@1",
+        "@langchain/openai@1",
+        "zod@4",
+    ),
+}
+#: Environments whose packages would bring torch with CUDA.
+WITH_TORCH = {"evaluation"}
 #: (name told, environment, script).
 CLIENTS = (
     ("openai 2.x", "frameworks", "openai_python.py"),
@@ -51,11 +80,23 @@ CLIENTS = (
     ("llama-index OpenAILike", "frameworks", "llama_index_openai_like.py"),
     ("litellm", "frameworks", "litellm_client.py"),
     ("instructor", "frameworks", "instructor_client.py"),
-    ("pydantic-ai", "frameworks", "pydantic_ai_client.py"),
+    ("pydantic-ai", "agents", "pydantic_ai_client.py"),
+    ("openai-agents", "agents", "openai_agents_client.py"),
+    ("smolagents", "agents", "smolagents_client.py"),
+    ("dspy", "agents", "dspy_client.py"),
+    ("haystack", "agents", "haystack_client.py"),
+    ("guidance", "agents", "guidance_client.py"),
+    ("outlines", "agents", "outlines_client.py"),
     ("anthropic", "frameworks", "anthropic_client.py"),
     ("cohere", "frameworks", "cohere_client.py"),
     ("huggingface_hub", "frameworks", "huggingface_client.py"),
-    ("openai for Node", "node", "openai_node.mjs"),
+    ("litellm's proxy", "proxy", "litellm_proxy.py"),
+    ("lm-eval", "evaluation", "lm_eval_client.py"),
+    ("openai 6.x for Node", "node6", "openai_node.mjs"),
+    ("openai 7.x for Node", "node", "openai_node.mjs"),
+    ("anthropic for Node", "node", "anthropic_node.mjs"),
+    ("langchain for Node", "node", "langchain_node.mjs"),
+    ("AI SDK", "node", "ai_sdk.mjs"),
 )
 
 
@@ -66,7 +107,7 @@ class Server:
         self._directory = tempfile.TemporaryDirectory(prefix="albireo-clients-")
         # The bundled model's template has no tool calls of its own.
         flags = ["--port", "0", "--api-key", KEY, "--no-log-requests", "--tool-call-parser", "hermes"]
-        flags += ["--batch-dir", self._directory.name]
+        flags += ["--batch-dir", self._directory.name, "--enable-tokenizer-info-endpoint"]
         command = [sys.executable, "-m", "albireo", "serve", *flags]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
@@ -128,24 +169,29 @@ def python_of(home: Path, packages: tuple[str, ...], needs_torch: bool = False, 
     return python
 
 
-def node_script(root: Path, script: Path) -> Path:
-    """A copy of a script where Node finds the package, which is installed when it is not there."""
-    home = root / "node"
-    if not (home / "node_modules" / "openai").exists():
-        print("installing openai for Node ...", flush=True)
+def node_script(home: Path, packages: tuple[str, ...], script: Path) -> Path:
+    """A copy of a script, and of what all share, where Node finds the packages; made when they are not there."""
+    wanted = "\n".join(packages)
+    done = home / "installed"
+    if not done.exists() or done.read_text() != wanted:
+        print(f"installing {', '.join(packages)} for Node ...", flush=True)
         home.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "openai@6"], cwd=home, check=True)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", *packages], cwd=home, check=True)
+        done.write_text(wanted)
+    shutil.copy(HERE / "ask.mjs", home)
     return Path(shutil.copy(script, home / script.name))
 
 
 def command_of(root: Path, environment: str, script: Path) -> list[str]:
     """What runs a client's script."""
-    if environment != "node":
-        return [str(python_of(root / environment, ENVIRONMENTS[environment])), "-W", "ignore", str(script)]
+    home = root / environment
+    if environment in ENVIRONMENTS:
+        python = python_of(home, ENVIRONMENTS[environment], needs_torch=environment in WITH_TORCH)
+        return [str(python), "-W", "ignore", str(script)]
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         raise FileNotFoundError("node and npm are not installed")
-    return [node, str(node_script(root, script))]
+    return [node, str(node_script(home, NODE_ENVIRONMENTS[environment], script))]
 
 
 def run(command: list[str], environment: dict[str, str]) -> tuple[str, str]:
@@ -167,7 +213,7 @@ def main() -> int:
     args = parser.parse_args()
     stems = [Path(client[2]).stem for client in CLIENTS]
     if unknown := set(args.only) - set(stems):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(stems)}")
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(dict.fromkeys(stems))}")
     chosen = [client for client, stem in zip(CLIENTS, stems, strict=True) if not args.only or stem in args.only]
     results: list[str] = []
     with Server() as url:
@@ -187,6 +233,7 @@ def main() -> int:
             "ALBIREO_TEXT": answer["choices"][0]["message"]["content"],
             "ALBIREO_KEY": KEY,
             "ALBIREO_EMBEDDING": msgspec.json.encode(embedded["data"][0]["embedding"]).decode(),
+            "ALBIREO_CHECKPOINT": str(MODEL),
             "ALBIREO_HAS_SCHEMAS": "1" if has_schemas else "",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }

@@ -9,11 +9,13 @@ import time
 import uuid
 from typing import Any
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.blocks import Block, BlockReader, Change
+from albireo.server.dialects.response_tools import names_of
 from albireo.server.errors import HttpError
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import ChatRequest
@@ -32,6 +34,8 @@ from albireo.server.response_log import Entry, ResponseLog
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece, named_event
 
+#: What is told of a function though nothing was said of it.
+_UNSAID: dict[str, Any] = {"parameters": None, "strict": None}
 #: Kind of a block -> what ids of its items begin with.
 _PREFIXES = {"thought": "rs", "text": "msg", "call": "fc"}
 
@@ -47,6 +51,7 @@ class ResponseWriter:
         self.log = ResponseLog()
         self._tokenizer = serving.tokenizer
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
+        self._names = names_of(request)
         self._reader = BlockReader(parser, is_one_call=request.parallel_tool_calls is False)
         self._ids: dict[int, str] = {}
         self._num_parts: dict[int, int] = {}  # of the last block that has any, those noted
@@ -69,7 +74,7 @@ class ResponseWriter:
             previous_response_id=request.previous_response_id,
             parallel_tool_calls=request.parallel_tool_calls is not False,
             tool_choice=request.tool_choice or "auto",
-            tools=[{"parameters": None, "strict": None, **tool} for tool in request.tools or ()],
+            tools=[{**_UNSAID, **tool} if tool["type"] == "function" else tool for tool in request.tools or ()],
             truncation=request.truncation or "disabled",
             user=request.user if isinstance(request.user, str) else None,
         )
@@ -179,7 +184,7 @@ class ResponseWriter:
         if part == 0:
             done: dict[str, Any] = {"type": f"response.{kind}.done", **self._place(block), field: block.text}
             if block.kind == "call":
-                done["name"] = block.name
+                done["name"] = self._called(block)[1]
             elif block.kind == "text":
                 done["logprobs"] = []
             return done
@@ -195,10 +200,15 @@ class ResponseWriter:
     def _item(self, block: Block, status: str, text: str, *, has_parts: bool = True) -> OutputItem:
         name = self._id(block)
         if block.kind == "call":
-            return FunctionCallItem(name, status, block.call_id, block.name, text)
+            namespace, function = self._called(block)
+            return FunctionCallItem(name, status, block.call_id, function, text, namespace)
         if block.kind == "thought":
             return ReasoningItem(name, status, [ReasoningText(text)] if has_parts else [])
         return OutputMessage(name, status, [OutputText(text)] if has_parts else [])
+
+    def _called(self, block: Block) -> tuple[str | UnsetType, str]:
+        """Namespace and name of the function that a call names as the model was shown it."""
+        return self._names.get(block.name, (UNSET, block.name))
 
     def _id(self, block: Block) -> str:
         if block.index not in self._ids:

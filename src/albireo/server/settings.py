@@ -74,6 +74,8 @@ class ServerSettings:
             ray (actors on the nodes of a Ray cluster, which RAY_ADDRESS names, or else the one this machine belongs
             to). Needs the extra 'ray'.
         enable_force_include_usage: streams end with their counts, as if each had asked with include_usage.
+        leave_out_hosted_tools: of a response's tools leave out those that a server would run (web_search, mcp and the
+            like), rather than refuse the request; the answer tells what is left.
         enable_tokenizer_info_endpoint: tell the tokenizer's special tokens and the chat template, at /tokenizer_info.
         batch_dir: directory that files and batches are kept in, for /v1/files and /v1/batches; None: there are none.
             Goes with scheduling_policy=priority, which is the default then.
@@ -117,6 +119,7 @@ class ServerSettings:
     otlp_endpoint: str | None = None
     distributed_executor_backend: Literal["mp", "ray"] = "mp"
     enable_force_include_usage: bool = False
+    leave_out_hosted_tools: bool = False
     enable_tokenizer_info_endpoint: bool = False
     batch_dir: str | None = None
     batch_max_inflight: int | None = None

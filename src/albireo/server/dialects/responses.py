@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from albireo.server.dialects.response_tools import choice_of, joined, tools_of
 from albireo.server.dialects.texts import call, image, merged
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
@@ -47,8 +48,8 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         priority=request.priority,
         cache_salt=request.cache_salt,
         response_format=_response_format(request),
-        tools=[_tool(index, tool) for index, tool in enumerate(request.tools or ())] or None,
-        tool_choice=request.tool_choice,
+        tools=tools_of(request),
+        tool_choice=choice_of(request),
         parallel_tool_calls=request.parallel_tool_calls,
         stream_options=options if request.stream else None,
     )
@@ -145,8 +146,10 @@ def _message(where: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call(where: str, item: dict[str, Any]) -> dict[str, Any]:
-    names = [_string(where, item, name) for name in ("call_id", "name", "arguments")]
-    return {"role": "assistant", "tool_calls": [call(*names)]}
+    call_id, name, arguments = (_string(where, item, name) for name in ("call_id", "name", "arguments"))
+    if item.get("namespace") is not None:
+        name = joined(_string(where, item, "namespace"), name)
+    return {"role": "assistant", "tool_calls": [call(call_id, name, arguments)]}
 
 
 def _result(where: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -207,16 +210,6 @@ def _text(where: str, part: Any) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise HttpError(400, f"{where} has content of type {kind!r:.60}; here texts and images are read", param="input")
     return str(part["text"])
-
-
-def _tool(index: int, tool: dict[str, Any]) -> dict[str, Any]:
-    """As chats have it: there a function has an object of its own."""
-    kind = tool.get("type")
-    if kind != "function":
-        raise HttpError(
-            400, f"tools[{index}] is of type {kind!r:.60}; only those of type 'function' are supported", param="tools"
-        )
-    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
 def _instructed(request: ResponseRequest, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from albireo.api.admission import Submission
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.dialects import responses as dialect
+from albireo.server.dialects.response_tools import without_hosted
 from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
 from albireo.server.generation import Generation, check, new_id
@@ -65,6 +66,8 @@ class Responses:
         """The conversation so far, the request as a chat, and what the engine gets."""
         self._serving.check_open()
         dialect.check(request)
+        if self._serving.settings.leave_out_hosted_tools and request.tools:
+            request.tools = without_hosted(request.tools)
         messages = dialect.messages_of(request, self._store.item)
         if request.previous_response_id is not None:
             earlier = self._store.get(request.previous_response_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.protocol.fields import AllOrCount, AtLeastOne, CacheSalt, Id, Int64, Priority, StreamOptions, Text
 
@@ -30,7 +30,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Fields:
         input: a text, or a list of messages, calls, results of calls, and thoughts.
-        tools: functions.
+        tools: functions, and namespaces of them.
         store: keep the answer, so that it can be asked for; by default on.
         truncation: auto: of a conversation that does not fit the oldest turns are left out; disabled: none are.
     """
@@ -131,13 +131,14 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
 
 
 class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
-    """A call. arguments: JSON, as the model wrote it. call_id: names it to its result."""
+    """A call. arguments: JSON, as the model wrote it. call_id: names it to its result. namespace: of the function."""
 
     id: str
     status: str
     call_id: str
     name: str
     arguments: str
+    namespace: str | UnsetType = UNSET
 
 
 OutputItem = OutputMessage | ReasoningItem | FunctionCallItem

@@ -215,3 +215,16 @@ def test_a_format_that_is_named_wins_over_the_template(start: Any, name: str) ->
     ((name, arguments),) = said["calls"].values()
     assert name == "clock" and said["finish"] == "tool_calls"
     jsonschema.validate(json.loads(arguments), CLOCK)
+
+
+def test_a_model_without_a_format_calls_what_it_has_to(server: Any, start: Any) -> None:
+    client = server.client()
+    for choice in ("required", NAMED):
+        (whole,) = client.chat.completions.create(**ASK, tool_choice=choice, seed=2, parallel_tool_calls=False).choices
+        assert whole.finish_reason == "tool_calls" and whole.message.content is None
+        check_calls(whole.message.tool_calls)
+    with pytest.raises(openai.BadRequestError, match="no known format of tool calls.*'required', or a function"):
+        client.chat.completions.create(**ASK)
+    off = start("--tool-call-parser", "none").client()
+    with pytest.raises(openai.BadRequestError, match="started with --tool-call-parser none"):
+        off.chat.completions.create(**ASK, tool_choice="required")

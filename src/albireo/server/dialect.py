@@ -17,22 +17,29 @@ class Dialect:
     """Fields:
     template: source of the chat template that renders tools; empty when there is none.
     tool_call_parser, reasoning_parser: names in parsers.output_parser; None: the model has no such format.
+    enforced_parser: how a call is written that the model is held to; where it has no format, as an object with a name
+        and parameters. None: tool calls are turned off.
     """
 
     template: str
     tool_call_parser: str | None
     reasoning_parser: str | None
+    enforced_parser: str | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether tool calls are turned off."""
+        return self.enforced_parser is None
 
     @classmethod
     def of(cls, settings: ServerSettings, tokenizer: Tokenizer, chat_template: str | None) -> Dialect:
         """Args: chat_template: source of the template in place of the model's, or None."""
         templates = tokenizer.chat_templates
         template = chat_template or templates.get("tool_use") or templates.get("default") or ""
-        return cls(
-            template,
-            _chosen(settings.tool_call_parser, detect_tool_call_parser(template)),
-            _chosen(settings.reasoning_parser, detect_reasoning_parser(template)),
-        )
+        calls = _chosen(settings.tool_call_parser, detect_tool_call_parser(template))
+        reasoning = _chosen(settings.reasoning_parser, detect_reasoning_parser(template))
+        is_off = settings.tool_call_parser == "none"
+        return cls(template, calls, reasoning, None if is_off else calls or "llama3_json")
 
 
 def _chosen(given: str, detected: str | None) -> str | None:

@@ -31,6 +31,12 @@ from albireo.structured_params import StructuredOutputsParams
 #: Most tools of one request, as OpenAI has it, and their characters together.
 MAX_TOOLS, MAX_TOOLS_CHARS = 128, 256 * 1024
 
+_OFF = "the server was started with --tool-call-parser none"
+_NO_FORMAT = (
+    "the model's chat template has no known format of tool calls; --tool-call-parser names one, and a call that has to be "
+    "made (tool_choice 'required', or a function) needs none"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
@@ -73,13 +79,11 @@ class OutputPlan:
         if choice == "none" or (choice == "auto" and not given):
             return cls(dialect, [], "none", True, asked, backend)
         is_parallel = request.parallel_tool_calls is not False
+        if choice != "auto":
+            dialect = replace(dialect, tool_call_parser=dialect.enforced_parser)
         plan = cls(dialect, chosen, choice, is_parallel, asked, backend, len(chosen) < len(tools))
         if dialect.tool_call_parser is None:
-            raise unsupported(
-                "tools",
-                [tool.name for tool in plan.tools],
-                "the model's chat template has no known format of tool calls; --tool-call-parser names one",
-            )
+            raise unsupported("tools", [tool.name for tool in plan.tools], _OFF if dialect.is_off else _NO_FORMAT)
         plan.form("")  # what is wrong with it is said before anything is rendered
         return plan
 

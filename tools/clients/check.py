@@ -65,6 +65,7 @@ NODE_ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "@ai-sdk/openai@4",
         "@ai-sdk/openai-compatible@3",
         "@anthropic-ai/sdk@1",
+        "@openai/agents@0",
         "langchain@1",
         "@langchain/openai@1",
         "zod@4",
@@ -96,6 +97,7 @@ CLIENTS = (
     ("openai 7.x for Node", "node", "openai_node.mjs"),
     ("anthropic for Node", "node", "anthropic_node.mjs"),
     ("langchain for Node", "node", "langchain_node.mjs"),
+    ("openai-agents for Node", "node", "openai_agents_node.mjs"),
     ("AI SDK", "node", "ai_sdk.mjs"),
 )
 

@@ -223,7 +223,7 @@ def test_a_model_without_a_format_calls_what_it_has_to(server: Any, start: Any) 
         (whole,) = client.chat.completions.create(**ASK, tool_choice=choice, seed=2, parallel_tool_calls=False).choices
         assert whole.finish_reason == "tool_calls" and whole.message.content is None
         check_calls(whole.message.tool_calls)
-    with pytest.raises(openai.BadRequestError, match="no known format of tool calls.*'required', or a function"):
+    with pytest.raises(openai.BadRequestError, match=r"no known format of tool calls.*'required', or a function"):
         client.chat.completions.create(**ASK)
     off = start("--tool-call-parser", "none").client()
     with pytest.raises(openai.BadRequestError, match="started with --tool-call-parser none"):

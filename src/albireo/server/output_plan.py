@@ -33,8 +33,8 @@ MAX_TOOLS, MAX_TOOLS_CHARS = 128, 256 * 1024
 
 _OFF = "the server was started with --tool-call-parser none"
 _NO_FORMAT = (
-    "the model's chat template has no known format of tool calls; --tool-call-parser names one, and a call that has to be "
-    "made (tool_choice 'required', or a function) needs none"
+    "the model's chat template has no known format of tool calls; --tool-call-parser names one, and a call that has to "
+    "be made (tool_choice 'required', or a function) needs none"
 )
 
 

@@ -86,6 +86,8 @@ def schema_node(schema: Mapping[str, Any]) -> Node:
 
 def tag_node(begin: str, content: Node, end: str) -> Node:
     """A node between two texts. Free text goes on to the first end."""
+    if content["type"] == "tag" and not end:
+        return {**content, "begin": begin + content["begin"]}
     return {"type": "tag", "begin": begin, "content": content, "end": end}
 
 
@@ -96,17 +98,19 @@ def sequence(nodes: Iterable[Node]) -> Node:
 
 def either(nodes: Iterable[Node]) -> Node:
     """One of these."""
-    return {"type": "or", "elements": list(nodes)}
+    found = list(nodes)
+    return found[0] if len(found) == 1 else {"type": "or", "elements": found}
 
 
-def repeated(tag: Node, separator: str = "") -> Node:
-    """A tag any number of times."""
-    return {"type": "tags_with_separator", "tags": [tag], "separator": separator, "at_least_one": False}
+def repeated(nodes: Sequence[Node], separator: str = "") -> Node:
+    """Any number of these, in any order."""
+    tags = [node if node["type"] == "tag" else tag_node("", node, "") for node in nodes]
+    return {"type": "tags_with_separator", "tags": tags, "separator": separator, "at_least_one": False}
 
 
-def optional(tag: Node) -> Node:
-    """A tag, or nothing."""
-    return {**repeated(tag), "stop_after_first": True}
+def optional(*nodes: Node) -> Node:
+    """One of these, or nothing."""
+    return {**repeated(nodes), "stop_after_first": True}
 
 
 def property_schema(tool: Tool, name: str) -> dict[str, Any]:

@@ -33,6 +33,9 @@ _KEY = regex_node(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MAX_DEPTH = 8
 #: And where a schema says nothing, so that anything has a form of bounded size.
 _MAX_DEPTH_OF_ANY = 3
+#: Members of which none has to be there that are written out in their order, which takes their square; more may come in
+#: any order, and could come twice, of which the last counts.
+_MOST_IN_ORDER = 3
 
 
 def python_calls(begin: str, end: str, *, separator: str = ", ", trigger: str = "") -> WrittenCalls:
@@ -42,7 +45,7 @@ def python_calls(begin: str, end: str, *, separator: str = ", ", trigger: str = 
         def value(name: str, schema: Schema) -> Node:
             return schema_node(property_schema(tool, name))
 
-        free = repeated(tag_node("", sequence([_KEY, text_node("="), schema_node({})]), ""), ", ")
+        free = repeated([sequence([_KEY, text_node("="), schema_node({})])], ", ")
         return tag_node(f"{tool.name}(", _members(tool.parameters, "=", ", ", value) or free, ")")
 
     return WrittenCalls(call, separator=separator, begin=begin, end=end, trigger=trigger)
@@ -94,7 +97,7 @@ class _GemmaValues:
     def _array(self, schema: Schema, depth: int) -> Node:
         items = schema.get("items")
         inner = self._any(depth) if not isinstance(items, Mapping) else self.node(items, depth + 1)
-        return tag_node("[", repeated(tag_node("", inner, ""), ","), "]")
+        return tag_node("[", repeated([inner], ","), "]")
 
     def _any(self, depth: int) -> Node:
         """What a schema says nothing of: anything, of which what lies deeper is no list and no object."""
@@ -104,7 +107,7 @@ class _GemmaValues:
     def _object(self, schema: Schema, depth: int) -> Node:
         inner = _members(schema, ":", ",", lambda name, each: self.node(each, depth + 1))
         if inner is None:
-            inner = repeated(tag_node("", sequence([_KEY, text_node(":"), self._any(depth)]), ""), ",")
+            inner = repeated([sequence([_KEY, text_node(":"), self._any(depth)])], ",")
         return tag_node("{", inner, "}")
 
     def _constant(self, value: Any) -> Node:
@@ -130,8 +133,11 @@ def _members(schema: Schema, assign: str, separator: str, value: Callable[[str, 
         return sequence([*head, *(optional(member(separator, name)) for name in others)])
     if not others:
         return text_node("")
-    starts = [
-        tag_node("", sequence([member("", name), *(optional(member(separator, each)) for each in others[i + 1 :])]), "")
-        for i, name in enumerate(others)
-    ]
-    return {**optional(starts[0]), "tags": starts}
+    if len(others) > _MOST_IN_ORDER:
+        return repeated([member("", name) for name in others], separator)
+    return optional(
+        *(
+            sequence([member("", name), *(optional(member(separator, each)) for each in others[idx + 1 :])])
+            for idx, name in enumerate(others)
+        )
+    )

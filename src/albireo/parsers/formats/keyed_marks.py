@@ -84,7 +84,7 @@ def _arguments(tool: Tool, marks: KeyedMarks, line: str) -> Node:
     if not isinstance(known, Mapping) or (not known and schema.get("additionalProperties") is not False):
         name = regex_node(r"[A-Za-z0-9_.$-]{1,64}")
         inner = [name, text_node(_behind_key(marks, line, None)), tag_node("", ANY_TEXT, _value_end(marks) + line)]
-        return repeated(tag_node(marks.key, sequence(inner), ""))
+        return repeated([tag_node(marks.key, sequence(inner), "")])
     required = schema.get("required")
     tags = [(name, _argument(tool, name, marks, line)) for name in known]
     has_to = [isinstance(required, list) and name in required for name in known]

@@ -13,6 +13,7 @@ from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArg
 from albireo.parsers.output_parser import detect_reasoning_parser, detect_tool_call_parser, output_parser
 from albireo.parsers.tool_form import read_tools, tool_call_form
 from albireo.parsers.tool_formats import TOOL_CALL_PARSERS
+from in_turn import in_turn
 from parsers.cutting import call, cut, fed, numbered, text
 from parsers.model_calls import ARGUMENTS, FORMATS, SCHEMAS, TOOLS, Written
 from parsers.test_tool_form import allows
@@ -73,35 +74,34 @@ def test_cutting_rubbish_changes_nothing_and_work_stays_linear(written: Written)
     chance = random.Random(written.name)
     pieces = [written.text[i : i + 9] for i in range(0, len(written.text), 9)]
     pieces += ["{", "}", "[", ")", ",", "\n", '"', "'", "\\", "f", "é😀", "=", ":", "<", ">", written.text[:60]]
-    for _ in range(60):
+    for _ in range(30):
         output = written.text[: chance.choice((0, 30, 60, 120))] + "".join(chance.choices(pieces, k=8))
         events = parsed(written.name, output)
         assert parsed(written.name, output, list(output)) == events, output
         assert parsed(written.name, output, cut(output, chance)) == events, output
         check_calls(events)
     for piece in (*chance.choices(pieces, k=6), "(", "[", "{", written.text[:40]):
-        output = written.text[:70] + piece * (3_000 // len(piece))
+        output = written.text[:70] + piece * (1_500 // len(piece))
         for size in (len(output), 7):
             parser = TOOL_CALL_PARSERS[written.name](new_id=numbered)
             fed(parser, [output[start : start + size] for start in range(0, len(output), size)])
             assert parser.num_scanned < 12 * len(output), (piece, size)
 
 
-@pytest.mark.parametrize("written", FORMATS, ids=IDS)
-def test_what_is_enforced_is_what_a_template_writes(written: Written) -> None:
+@in_turn(("written", FORMATS), ("vocabulary", ("bundled", "qwen3")))
+def test_what_is_enforced_is_what_a_template_writes(written: Written, vocabulary: str) -> None:
     tools = read_tools(TOOLS)
     form = tool_call_form(tools, "required", written.name, template=written.template)
     strict = read_tools([{**tool["function"], "strict": True} for tool in TOOLS])
     free = tool_call_form(strict, "auto", written.name, template=written.template)
-    for vocabulary in ("bundled", "qwen3"):
-        assert allows(form, vocabulary, written.text)
-        assert not allows(form, vocabulary, f"So: {written.text}")
-        assert not allows(form, vocabulary, written.text.replace("get.time", "get.date"))
-        assert not allows(form, vocabulary, written.text.replace("days", "hours"))
-        if free is not None:
-            assert allows(free, vocabulary, "No call, < just text.")
-            assert allows(free, vocabulary, f"So: {written.text}")
-            assert not allows(free, vocabulary, f"So: {written.text.replace('days', 'hours')}")
+    assert allows(form, vocabulary, written.text)
+    assert not allows(form, vocabulary, f"So: {written.text}")
+    assert not allows(form, vocabulary, written.text.replace("get.time", "get.date"))
+    assert not allows(form, vocabulary, written.text.replace("days", "hours"))
+    if free is not None:
+        assert allows(free, vocabulary, "No call, < just text.")
+        assert allows(free, vocabulary, f"So: {written.text}")
+        assert not allows(free, vocabulary, f"So: {written.text.replace('days', 'hours')}")
     assert (free is None) == (written.name == "pythonic")
 
 

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ class Server:
             assert self.process.stderr is not None
             self.process.stderr.close()
             self._directory.cleanup()
+
+
+def lasting(ending: ExitStack, *args: str, is_poisoned: bool = False) -> Iterator[Server]:
+    """For a fixture: a server that serves, and at its end is told to stop, which `ending` waits for."""
+    made = Server(*args, is_poisoned=is_poisoned)
+    ending.callback(made.stop)
+    yield made.wait_until_ready()
+    made.ask_to_stop()
 
 
 def wait_until(found: Callable[[], Any], server: Server | None = None) -> Any:

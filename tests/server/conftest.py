@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server_process import Server
+from server_process import Server, lasting
 from tool_asks import TEMPLATE
 
 
@@ -38,75 +38,64 @@ def _servers_among(values: Iterable[Any]) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """One for all tests."""
-    made = Server("--chat-template-kwarg", "enable_thinking").wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def killable() -> Iterator[Server]:
-    """One whose engine process may be held and killed, by whoever opens the gate again."""
-    made = Server(is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def pooled() -> Iterator[Server]:
-    """One that answers who has a key, embeds by the mean, and takes four inputs at most."""
-    options = ("--pooling-type", "mean", "--max-embedding-inputs", "4", "--api-key", "sesame")
-    made = Server(*options)
-    made.http.headers["authorization"] = "Bearer sesame"
-    yield made.wait_until_ready()
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def slow() -> Iterator[Server]:
-    """One that takes eight tokens a step, and has 64 blocks; as killable."""
-    options = ("--max-num-batched-tokens", "8", "--max-num-seqs", "8", "--num-gpu-blocks-override", "65")
-    made = Server(*options, is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def guarded() -> Iterator[Server]:
-    """One that answers who has one of two keys."""
-    made = Server("--api-key", "sesame", "--api-key", "other").wait_until_ready()
-    yield made
-    made.stop()
-
-
-def with_tools(folder: Path, *args: str) -> Iterator[Server]:
-    """Its engine process may be held and killed."""
-    path = folder / "tools.jinja"
-    path.write_text(TEMPLATE)
-    names = [word for name in ("think", "enable_thinking") for word in ("--chat-template-kwarg", name)]
-    made = Server("--chat-template", str(path), *names, *args, is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="session")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that calls tools, and does not think."""
-    yield from with_tools(tmp_path_factory.mktemp("template"), "--reasoning-parser", "none")
-
-
-@pytest.fixture(scope="session")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that thinks when the template's variables `think` or `enable_thinking` say so."""
-    yield from with_tools(tmp_path_factory.mktemp("template"))
-
-
-@pytest.fixture(scope="session")
 def ending() -> Iterator[ExitStack]:
     """Stops at the end what was told to stop before: a third of a second each, which no test waits for."""
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def server(ending: ExitStack) -> Iterator[Server]:
+    """One for all tests."""
+    yield from lasting(ending, "--chat-template-kwarg", "enable_thinking")
+
+
+@pytest.fixture(scope="session")
+def killable(ending: ExitStack) -> Iterator[Server]:
+    """One whose engine process may be held and killed, by whoever opens the gate again."""
+    yield from lasting(ending, is_poisoned=True)
+
+
+@pytest.fixture(scope="session")
+def pooled(ending: ExitStack) -> Iterator[Server]:
+    """One that answers who has a key, embeds by the mean, and takes four inputs at most."""
+    options = ("--pooling-type", "mean", "--max-embedding-inputs", "4", "--api-key", "sesame")
+    for made in lasting(ending, *options):
+        made.http.headers["authorization"] = "Bearer sesame"
+        yield made
+
+
+@pytest.fixture(scope="session")
+def slow(ending: ExitStack) -> Iterator[Server]:
+    """One that takes eight tokens a step, and has 64 blocks; as killable."""
+    options = ("--max-num-batched-tokens", "8", "--max-num-seqs", "8", "--num-gpu-blocks-override", "65")
+    yield from lasting(ending, *options, is_poisoned=True)
+
+
+@pytest.fixture(scope="session")
+def guarded(ending: ExitStack) -> Iterator[Server]:
+    """One that answers who has one of two keys."""
+    yield from lasting(ending, "--api-key", "sesame", "--api-key", "other")
+
+
+def with_tools(ending: ExitStack, folder: Path, *args: str) -> Iterator[Server]:
+    """Its engine process may be held and killed."""
+    path = folder / "tools.jinja"
+    path.write_text(TEMPLATE)
+    names = [word for name in ("think", "enable_thinking") for word in ("--chat-template-kwarg", name)]
+    yield from lasting(ending, "--chat-template", str(path), *names, *args, is_poisoned=True)
+
+
+@pytest.fixture(scope="session")
+def caller(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that calls tools, and does not think."""
+    yield from with_tools(ending, tmp_path_factory.mktemp("template"), "--reasoning-parser", "none")
+
+
+@pytest.fixture(scope="session")
+def thinker(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that thinks when the template's variables `think` or `enable_thinking` say so."""
+    yield from with_tools(ending, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from albireo import LLM, PoolingParams
-from server_process import Server
+from server_process import Server, lasting
 from tiny_classifiers import save_classifier
 
 QUERY = "the cat sat on a mat ."
@@ -27,22 +28,21 @@ class Served(NamedTuple):
         return self.server.http.post(path, json=body)
 
 
-def served(folder: Path, labels: tuple[str, ...]) -> Iterator[Served]:
+def served(ending: ExitStack, folder: Path, labels: tuple[str, ...]) -> Iterator[Served]:
     save_classifier(folder, "Bert", labels)
-    server = Server(str(folder), "--dtype", "float32", "--served-model-name", "tiny").wait_until_ready()
     with LLM(str(folder), dtype="float32", num_threads=1) as llm:
-        yield Served(server, llm)
-    server.stop()
+        for server in lasting(ending, str(folder), "--dtype", "float32", "--served-model-name", "tiny"):
+            yield Served(server, llm)
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield from served(tmp_path_factory.mktemp("reranker"), ("LABEL_0",))
+def reranker(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from served(ending, tmp_path_factory.mktemp("reranker"), ("LABEL_0",))
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield from served(tmp_path_factory.mktemp("judge"), LABELS)
+def judge(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    yield from served(ending, tmp_path_factory.mktemp("judge"), LABELS)
 
 
 def scores(llm: LLM, ones: Any, others: Any, **params: Any) -> list[float]:

@@ -13,7 +13,7 @@ import openai
 
 from server_process import Server, wait_until
 
-NUM_STREAMS, NUM_KILLS = 16, 7
+NUM_STREAMS, NUM_KILLS = 16, 4
 
 
 def asks() -> list[dict[str, Any]]:

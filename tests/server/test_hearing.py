@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import soundfile
 
 from albireo import LLM, SamplingParams, TranscriptionParams
-from server_process import Server
+from server_process import Server, lasting
 from tiny_hearers import RATE, save, sound
 
 NUM_TOKENS = 10
@@ -47,13 +48,11 @@ def llm(folder: Path) -> Iterator[LLM]:
 
 
 @pytest.fixture(scope="module")
-def ear(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def ear(ending: ExitStack, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     files = tmp_path_factory.mktemp("files")
     (files / "sound.wav").write_bytes(wav())
-    found = Server(str(folder), *SETTINGS, "--allowed-local-media-path", str(files), is_poisoned=True)
-    found.wait_until_ready()
-    yield found
-    found.stop()
+    allowed = ["--allowed-local-media-path", str(files)]
+    yield from lasting(ending, str(folder), *SETTINGS, *allowed, is_poisoned=True)
 
 
 def asked(*parts: dict[str, Any]) -> list[dict[str, Any]]:

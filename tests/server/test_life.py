@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from server_process import Server, has_ended, wait_until
+from server_process import Server, has_ended, lasting, wait_until
 
 NARROW = ("--max-num-seqs", "1", "--max-num-queued-requests", "2", "--request-timeout", "60")
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "stream": True, "seed": 1}
@@ -40,8 +41,8 @@ def hold_one(server: Any, open_stream: Any) -> Any:
     return connection
 
 
-def test_a_client_that_leaves_frees_its_blocks(start: Any, open_stream: Any) -> None:
-    server = start("--max-num-seqs", "2", "--num-gpu-blocks-override", "65", is_poisoned=True)
+def test_a_client_that_leaves_frees_its_blocks(slow: Server, open_stream: Any) -> None:
+    server = slow
     for ask in ({**LONG, "n": 16}, {**LONG, "n": 16, "stream": False}, {**LONG, "n": 2}):
         num = ask.get("n", 1)
         before = server.metrics()
@@ -67,11 +68,9 @@ def test_a_client_that_leaves_frees_its_blocks(start: Any, open_stream: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def narrow() -> Iterator[Server]:
+def narrow(ending: ExitStack) -> Iterator[Server]:
     """One request at a time, and two that wait."""
-    made = Server(*NARROW, is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
+    yield from lasting(ending, *NARROW, is_poisoned=True)
 
 
 def test_a_full_queue_is_a_429(narrow: Server, open_stream: Any) -> None:

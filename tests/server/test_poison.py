@@ -98,12 +98,12 @@ def test_a_grammar_that_kills_its_compiler_alone(killable: Server) -> None:
 
 
 def test_health_tells_that_nothing_gets_on(start: Any) -> None:
-    server = start("--health-timeout", "0.5", "--request-timeout", "2", is_poisoned=True)
+    server = start("--health-timeout", "0.3", "--request-timeout", "0.9", is_poisoned=True)
     server.gate.hold(0)
     asyncio.run(_hang(server.url))
     # The hung process still has the work; a request that waits for it shows it.
     with httpx.Client(trust_env=False, base_url=server.url) as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/completions", json={"prompt": "Once"}, timeout=httpx.Timeout(60, read=0.2))
+        http.post("/v1/completions", json={"prompt": "Once"}, timeout=httpx.Timeout(60, read=0.1))
 
 
 async def _hang(url: str) -> None:

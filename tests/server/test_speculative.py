@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from server_process import Server
+from server_process import Server, lasting
 
 CONFIG = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
 ASKS: list[dict[str, Any]] = [
@@ -20,11 +21,9 @@ ASKS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def mine() -> Iterator[Server]:
+def mine(ending: ExitStack) -> Iterator[Server]:
     """One that guesses."""
-    made = Server("--speculative-config", json.dumps(CONFIG), is_poisoned=True).wait_until_ready()
-    yield made
-    made.stop()
+    yield from lasting(ending, "--speculative-config", json.dumps(CONFIG), is_poisoned=True)
 
 
 def num_given(server: Any) -> float:

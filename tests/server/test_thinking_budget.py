@@ -101,7 +101,7 @@ def test_completions_responses_and_messages(thinker: Any) -> None:
 
 def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(thinker: Any) -> None:
     server, before = thinker, thinker.num_restarts()
-    asks = [{**CHAT, "seed": seed, "max_tokens": 150, "thinking_token_budget": 9 * seed} for seed in range(12)]
+    asks = [{**CHAT, "seed": seed, "max_tokens": 90, "thinking_token_budget": 9 * seed} for seed in range(7)]
     asks[5] |= {"n": 2}
 
     async def one(client: openai.AsyncOpenAI, ask: dict[str, Any]) -> dict[int, list[int]]:
@@ -117,7 +117,7 @@ def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(thinker: Any) ->
         async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
             client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http)
             if num_kills:
-                server.gate.hold(30)  # steps of each process; the requests take 150
+                server.gate.hold(30)  # steps of each process; the requests take 90
             work = asyncio.gather(*(one(client, dict(ask)) for ask in asks))
             for _ in range(num_kills):
                 await asyncio.to_thread(server.kill_held)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import soundfile
 
 from albireo import LLM, TranscriptionParams
 from albireo.outputs import Transcript
-from server_process import Server, wait_until
+from server_process import Server, lasting, wait_until
 from tiny_speech import RATE, save, sound
 
 SETTINGS = ["--dtype", "float32", "--served-model-name", "ear", "--kv-cache-memory-bytes", str(1 << 24)]
+SETTINGS += ["--max-audio-seconds", "6"]
 #: Three windows, and one.
 LONG, SHORT = sound(2.6, 1), sound(0.6, 2)
 
@@ -43,10 +45,8 @@ def llm(folder: Path) -> Iterator[LLM]:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    found = Server(str(folder), *SETTINGS, is_poisoned=True).wait_until_ready()
-    yield found
-    found.stop()
+def server(ending: ExitStack, folder: Path) -> Iterator[Server]:
+    yield from lasting(ending, str(folder), *SETTINGS, is_poisoned=True)
 
 
 def told(llm: LLM, samples: np.ndarray, **asked: Any) -> Transcript:
@@ -171,15 +171,11 @@ def test_bodies_that_are_no_forms(server: Server) -> None:
     assert "last boundary" in post("/v1/audio/transcriptions", content=cut, headers=headers).text
 
 
-def test_sounds_that_are_too_long(folder: Path) -> None:
-    server = Server(str(folder), *SETTINGS, "--max-audio-seconds", "2").wait_until_ready()
-    try:
-        for kind in ("WAV", "FLAC", "OGG"):
-            got = server.http.post("/v1/audio/transcriptions", files={"file": file_of(LONG, kind)})
-            assert got.status_code == 400 and "at most 2 s" in got.json()["error"]["message"]
-        assert server.http.post("/v1/audio/transcriptions", files={"file": file_of(SHORT)}).status_code == 200
-    finally:
-        server.stop()
+def test_sounds_that_are_too_long(server: Server) -> None:
+    for kind in ("WAV", "FLAC", "OGG"):
+        got = server.http.post("/v1/audio/transcriptions", files={"file": file_of(sound(6.5, 3), kind)})
+        assert got.status_code == 400 and "at most 6 s" in got.json()["error"]["message"]
+    assert server.http.post("/v1/audio/transcriptions", files={"file": file_of(LONG)}).status_code == 200
 
 
 def test_other_routes_need_the_sound(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from albireo import LLM, SamplingParams
 from server.test_images import events
-from server_process import Server
+from server_process import Server, lasting
 from tiny_films import save_model, video, webp
 
 NUM_TOKENS = 10
@@ -34,11 +35,10 @@ def answer(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[Server]:
+def served(ending: ExitStack, folder: Path) -> Iterator[Server]:
     limits = ["--limit-mm-per-prompt", '{"video": 1}', "--max-model-len", "400"]
-    server = Server(str(folder), "--dtype", "float32", "--served-model-name", "film", *limits, is_poisoned=True)
-    yield server.wait_until_ready()
-    server.stop()
+    named = ["--dtype", "float32", "--served-model-name", "film"]
+    yield from lasting(ending, str(folder), *named, *limits, is_poisoned=True)
 
 
 def asked(*urls: str) -> list[dict[str, Any]]:

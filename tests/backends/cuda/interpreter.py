@@ -22,7 +22,7 @@ from triton.runtime import interpreter
 from backends.cuda.interpreter_launches import plan_launches
 from backends.cuda.interpreter_operations import tell_tapes, turns
 from backends.cuda.interpreter_plans import keep_plans, operators, tensors
-from backends.cuda.interpreter_tapes import whole
+from backends.cuda.interpreter_tapes import doubt, whole
 
 
 def hasten() -> None:
@@ -185,6 +185,7 @@ def _leave_tiles_to_numpy() -> None:
         """What makes a tensor of a result's type of such an operand."""
         if type(operand) is not tl.tensor:
             number = interpreter.TensorHandle(checked.handle.data.ravel()[:1].copy(), checked.handle.dtype)
+            number.data.flags.writeable = False
             constant = tl.tensor(number, checked.type)
             return lambda semantic, operand: constant
         if operand.dtype.name != checked.dtype.name:
@@ -197,6 +198,7 @@ def _leave_tiles_to_numpy() -> None:
         key = (describe(lhs), describe(rhs), flags, *named.items())
         found = known.get(key)
         if found is None:
+            doubt()
             left, right = check(self, lhs, rhs, *flags, **named)
             known[key] = turn_of(lhs, left), turn_of(rhs, right)
             return left, right

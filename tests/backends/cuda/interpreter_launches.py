@@ -12,7 +12,7 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
-from backends.cuda.interpreter_tapes import Tape
+from backends.cuda.interpreter_tapes import Tape, Trust
 
 
 def plan_launches() -> None:
@@ -88,6 +88,7 @@ def _plan_tapes() -> Callable[..., Callable[[int, int, int], None]]:
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     program_id, num_programs = builder.create_get_program_id, builder.create_get_num_programs
     tapes: dict[Any, Tape] = {}
+    trusts: dict[Any, Trust] = {}
     #: Of the program that is interpreted: its place, and how many there are.
     place: list[Any] = []
 
@@ -97,13 +98,16 @@ def _plan_tapes() -> Callable[..., Callable[[int, int, int], None]]:
     def create_get_num_programs(self: Any, axis: int) -> Any:
         return handle(place[3 + axis], tl.int32) if place else num_programs(self, axis)
 
-    def tape_of(*key: Any) -> Tape:
+    def tape_of(fn: Any, *key: Any) -> Tape:
         try:
-            return tapes.setdefault(key, Tape())
+            found = tapes.get((fn, *key))
         except TypeError:  # a descriptor of a tensor
-            tape = Tape()
-            tape.leave()
-            return tape
+            found = Tape()
+            found.leave()
+            return found
+        if found is None:
+            found = tapes[fn, *key] = Tape(trusts.setdefault(fn, Trust()))
+        return found
 
     def taped(fn: Any, told: Any, values: dict[str, Any]) -> Callable[[int, int, int], None]:
         tape = tape_of(fn, told, builder.create_dot, *[where.get(name) for where, name in _constants_of(fn)])

@@ -9,7 +9,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-from backends.cuda.interpreter_tapes import alone, whole
+from backends.cuda.interpreter_tapes import alone, filled, of_kept, whole
 
 
 def tell_tapes() -> None:
@@ -34,13 +34,34 @@ def tell_tapes() -> None:
         dtype = interpreter._get_np_dtype(arg.dtype)
         return interpreter.TensorHandle(_filled(arg.data, tuple(type.shape), dtype), arg.dtype.scalar)
 
+    def create_store(self: Any, ptrs: Any, value: Any, *rest: Any) -> Any:
+        everywhere = interpreter.TensorHandle(filled(ptrs.data.shape, np.dtype(bool), 1), tl.int1)
+        return self.create_masked_store(ptrs, value, everywhere, *rest)
+
     def made_tensor(self: Any, data: Any, dtype: Any) -> Any:
         if np.shape(data):
             return to_tensor(self, data, dtype)
         data = np.reshape(data, (1,)).astype(interpreter._get_np_dtype(dtype))
         return tl.tensor(interpreter.TensorHandle(data, dtype.scalar), dtype)
 
+    builder.create_store = create_store
     builder.create_splat, reduce.to_tensor = create_splat, made_tensor
+    for name in [each for each in vars(builder) if each.startswith(("get_int", "get_uint", "get_fp", "get_bf"))]:
+        setattr(builder, name, _kept(getattr(builder, name)))
+    for name in ("create_idiv", "create_sdiv", "create_udiv", "create_srem", "create_urem"):
+        setattr(builder, name, _kept(getattr(builder, name)))
+
+
+def _kept(method: Any) -> Any:
+    """What makes a constant of a number, or of constants."""
+
+    def constant(self: Any, *args: Any) -> Any:
+        made = method(self, *args)
+        if isinstance(made, interpreter.TensorHandle):
+            of_kept(made.data, *[each.data for each in args if isinstance(each, interpreter.TensorHandle)])
+        return made
+
+    return constant
 
 
 def turns(first: Any, end: Any = None, step: Any = 1) -> Any:

@@ -15,6 +15,8 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
+from backends.cuda.interpreter_tapes import doubt, filled, of_kept
+
 #: Of the language, those that numpy has too, and converts to each other as the interpreter does.
 _NATIVE = frozenset(
     [*(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), *(f"fp{bits}" for bits in (16, 32, 64))]
@@ -106,6 +108,7 @@ def _watched() -> _Watch:
 
     def told(self: Any, left: Any, right: Any, function: Any) -> Any:
         handle = binary_op(self, left, right, function)
+        of_kept(handle.data, left.data, right.data)
         if watch.is_on:
             watch.made.append((left, right, function, handle))
         return handle
@@ -135,6 +138,7 @@ def _planned(operation: Callable[[Any, Any], Any], watch: _Watch) -> Callable[[A
         plan = plans.get(key)
         if plan is not None:
             return plan(left, right)
+        doubt()
         watch.begin()
         try:
             result = operation(left, right)
@@ -166,7 +170,8 @@ def _plan(left: Any, right: Any, result: Any, watch: _Watch) -> Callable[[Any, A
         size = max(1, first.get_element_ty().primitive_bitwidth // 8)
 
         def function(pointer: Any, offset: Any) -> Any:
-            return pointer + (offset.astype(np.uint64) if size == 1 else offset.astype(np.uint64) * size)
+            wide = offset.astype(np.uint64)
+            return pointer + of_kept(wide if size == 1 else wide * size, offset)
 
     else:
         are_bools = first.data.dtype == np.bool_ and second.data.dtype == np.bool_
@@ -176,8 +181,9 @@ def _plan(left: Any, right: Any, result: Any, watch: _Watch) -> Callable[[Any, A
     finish, wanted = _tensors(handle.dtype, result.type), handle.data.dtype
 
     def plan(left: Any, right: Any) -> Any:
-        data = function(of_left(left), of_right(right))
-        return finish(data if data.dtype == wanted else data.astype(wanted))
+        first, second = of_left(left), of_right(right)
+        data = function(first, second)
+        return finish(of_kept(data if data.dtype == wanted else data.astype(wanted), first, second))
 
     return plan
 
@@ -187,6 +193,7 @@ def _data_of(operand: Any, checked: Any) -> Callable[[Any], Any]:
     have to be."""
     if type(operand) is not tl.tensor:
         constant = checked.handle.data.ravel()[:1].copy()
+        constant.flags.writeable = False
         return lambda operand: constant
     if operand.dtype.name == checked.dtype.name:
         return lambda operand: operand.handle.data
@@ -225,6 +232,7 @@ def _plan_casts() -> None:
         key = (operand.dtype.name, operand.type.dims, dtype.scalar.name, rounding)
         plan = plans.get(key)
         if plan is None:
+            doubt()
             plan = plans[key] = _plan_of_cast(operand, dtype.scalar, rounding) or (
                 lambda operand: cast(self, operand, dtype, *rounding)
             )
@@ -247,7 +255,7 @@ def _plan_of_cast(operand: Any, target: Any, rounding: tuple[Any, ...]) -> Calla
         return lambda operand: finish(convert(operand.handle.data, source, target, None).view(kept))
     if pair <= _NATIVE:
         number = interpreter._get_np_dtype(target)
-        return lambda operand: finish(operand.handle.data.astype(number))
+        return lambda operand: finish(of_kept(operand.handle.data.astype(number), operand.handle.data))
     return None
 
 
@@ -274,8 +282,8 @@ def _plan_loads() -> None:
         if key not in plans:
             plans[key] = interpreter._get_np_dtype(element), tensors(element, dims)
         dtype, finish = plans[key]
-        is_read = np.ones(data.shape, bool) if mask is None else spread(mask, dims, data)
-        others = np.zeros(data.shape, dtype) if other is None else spread(self.cast(other, element), dims, data)
+        is_read = filled(data.shape, np.dtype(bool), 1) if mask is None else spread(mask, dims, data)
+        others = filled(data.shape, dtype, 0) if other is None else spread(self.cast(other, element), dims, data)
         if is_read is None or others is None:
             return load(self, pointer, mask, other, *rest)
         return finish(native(data, is_read, others, dtype))

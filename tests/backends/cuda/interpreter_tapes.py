@@ -3,9 +3,11 @@
 Nearly all of the time of an interpreted program goes to Python between operations of numpy, and these are the same for
 each program that takes the same way through a kernel. Programs of a kernel that are told the same constants and types
 share a tape: a tree of parts, each a list of operations on registers, that ends where Python asks an array for a
-number, as branches and bounds of loops do; answers lead on. A part is trusted once two programs wrote the same. Where a
-program gets to what nobody has written yet, the kernel is interpreted from its beginning, with what was done already
-taken from registers, and writes on.
+number, as branches and bounds of loops do; answers lead on. Where a program gets to what nobody has written yet, the
+kernel is interpreted from its beginning, with what was done already taken from registers, and writes on.
+
+A part is trusted once two programs wrote the same: numbers that one read unseen would be taken for constants of all.
+Of a kernel of which that was seen, one is enough, unless it met an array that is neither watched nor kept for good.
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ _METHODS = ["astype", "view", "reshape", "ravel", "squeeze", "transpose", "flatt
 _METHODS += ["sum", "all", "any"]
 _WRITING = frozenset({np.copyto, np.put, np.place, np.putmask})
 _OF_SHAPES = frozenset({np.ones_like, np.zeros_like, np.empty_like, np.shape, np.ndim, np.size})
-#: Programs of a tape before any is written: writing costs as much as several, and by the first the interpreter makes
-#: plans of its own.
-_BEFORE = 3
+#: Programs of a tape before any is written: by the first the interpreter makes plans of its own.
+_BEFORE = 1
 #: Of a tape. Of a kernel whose programs take more ways, longer ones, or not the same twice, all are interpreted.
 _MOST_PARTS, _MOST_OPERATIONS, _MOST_CHANGES = 4000, 20000, 8
 #: So are those of a tape where, after so many were written, every second one still is.
@@ -106,12 +107,22 @@ class _Part:
     answers: dict[Any, _Part] = field(default_factory=dict)
     is_written: bool = False
     is_known: bool = False
+    #: An array came in that may be numbers which somebody read unseen; or others will do it another way (doubt).
+    is_doubted: bool = False
+
+
+@dataclass(slots=True)
+class Trust:
+    """Of all tapes of a kernel. is_earned: a program wrote from its beginning to its end what another one had."""
+
+    is_earned: bool = False
 
 
 class Tape:
     """Of programs that are told the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust | None = None) -> None:
+        self.trust = trust or Trust()
         self.first = _Part()
         self.constants: list[Any] = []
         self.size = self.num_parts = self.num_changes = self.num_programs = self.num_written = 0
@@ -155,6 +166,7 @@ class _Writer:
     def __init__(self, tape: Tape, registers: list[Any], num_done: int) -> None:
         self.tape, self.registers, self.num_done = tape, registers, num_done
         self.num_passed = self.next = 0
+        self.is_new = False
         self._begin(tape.first)
 
     def _begin(self, part: _Part) -> None:
@@ -162,6 +174,7 @@ class _Writer:
         if not part.is_written:  # by a program that failed, perhaps
             part.operations.clear()
             part.steps.clear()
+            part.is_doubted = False
 
     @property
     def is_behind(self) -> bool:
@@ -180,6 +193,7 @@ class _Writer:
             self._change()
         if not part.is_written:
             places = tuple([each.place if type(each) is Recorded else self.tape.place_of(each) for each in args])
+            part.is_doubted = part.is_doubted or any(_is_doubtful(each) for each in args)
             part.operations.append(_Operation(function, named, places))
             arguments = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
             part.steps.append((partial(function, **named) if named else function, arguments, out))
@@ -210,6 +224,7 @@ class _Writer:
     def end(self) -> None:
         self._close(None)
         tape = self.tape
+        tape.trust.is_earned = tape.trust.is_earned or not self.is_new
         tape.size, tape.num_written = max(tape.size, self.next), tape.num_written + 1
         if (
             tape.num_parts > _MOST_PARTS
@@ -227,12 +242,14 @@ class _Writer:
         if part.is_written:
             self._change()
         part.question, part.is_written = question, True
+        self.is_new = True
+        part.is_known = self.tape.trust.is_earned and not part.is_doubted
 
     def _change(self) -> None:
         """What was written here is not what is done now."""
-        assert not self.is_behind, "a program did something else than two did before it"
+        assert not self.is_behind, "a program did something else than was written before it"
         del self.part.operations[self.at :], self.part.steps[self.at :]
-        self.part.answers, self.part.is_written = {}, False
+        self.part.answers, self.part.is_written, self.part.is_known = {}, False, False
         self.tape.num_changes += 1
 
 
@@ -258,6 +275,12 @@ def _stop(why: str) -> None:
         assert not _writer.is_behind, why
         _writer.tape.leave()
         _writer = None
+
+
+def doubt() -> None:
+    """What is written now is found out for the first time, and is done in another way from then on."""
+    if _writer is not None:
+        _writer.part.is_doubted = True
 
 
 def do(function: Callable[..., Any], args: Iterable[Any], named: dict[str, Any]) -> Any:
@@ -286,9 +309,24 @@ def whole(function: Callable[..., Any], has_effect: bool = False) -> Callable[..
     def operation(*args: Any, **named: Any) -> Any:
         if (has_effect and _writer is not None) or any(type(each) is Recorded for each in args):
             return do(function, args, named)
-        return function(*args, **named)
+        return of_kept(function(*args, **named), *args)
 
     return operation
+
+
+def of_kept(made: Any, *operands: Any) -> Any:
+    """The same; what was made of nothing but arrays that are kept is a constant as they are."""
+    if type(made) is np.ndarray and not any(_is_doubtful(each) for each in operands):
+        made.flags.writeable = False
+    return made
+
+
+@cache
+def filled(shape: tuple[int, ...], dtype: Any, value: int) -> Any:
+    """Kept, so not to be written to."""
+    made = np.full(shape, value, dtype)
+    made.flags.writeable = False
+    return made
 
 
 def alone(method: Any) -> Any:
@@ -320,6 +358,13 @@ def _plain(value: Any) -> Any:
     if type(value) is not Recorded:
         return value
     return np.asarray(value) if value.plain is None else value.plain
+
+
+def _is_doubtful(value: Any) -> bool:
+    """Whether it may be numbers of this program that somebody read unseen. What is kept cannot be written to."""
+    if type(value) is np.ndarray:
+        return bool(value.flags.writeable)
+    return isinstance(value, np.generic)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backends.cuda import interpreter_tapes
-from backends.cuda.interpreter_tapes import _BEFORE, Tape, whole
+from backends.cuda.interpreter_tapes import _BEFORE, Tape, Trust, doubt, whole
 
 Program = Callable[[list[Any]], None]
 
@@ -67,7 +67,45 @@ def test_each_way_is_written_and_what_was_done_is_not_done_again() -> None:
     ways = [[(1, 2), (2, 2), (1, 2)], [(9, 2), (8, 2), (7, 2)], [(3, 0), (4, 0), (5, 0)]]
     for x, count in [(1, 2)] * _BEFORE + [each for way in ways for each in way] + [(2, 2), (7, 2), (8, 0)]:
         assert run(tape, kernel, x, count) == wanted(x, count)
-    assert kernel.num_interpreted == _BEFORE + 2 * len(ways)
+    assert kernel.num_interpreted == _BEFORE + 2 + len(ways) - 1, "the first twice"
+
+
+def test_one_writes_where_others_were_right_and_two_where_an_array_came_out_of_nowhere() -> None:
+    """Tapes of one kernel trust it together; what a program may have read unseen is not taken for a constant of all."""
+    kept, trust = np.array([3]), Trust()
+    kept.flags.writeable = False
+
+    def body(x: Any, put: Any) -> None:
+        put(x + kept)
+        put(x + (np.asarray(x) if x[0] > 3 else kept))
+
+    first, kernel = Tape(trust), Kernel(body)
+    for x in [1] * (_BEFORE + 2):
+        assert not trust.is_earned
+        assert run(first, kernel, x) == [x + 3, x + 3]
+    assert trust.is_earned
+    tape, kernel = Tape(trust), Kernel(body)
+    for x in [1] * (_BEFORE + 4):
+        assert run(tape, kernel, x) == [4, 4]
+    assert kernel.num_interpreted == _BEFORE + 1
+    for x in (4, 5, 6, 7):
+        assert run(tape, kernel, x) == [x + 3, 2 * x]
+    assert kernel.num_interpreted == _BEFORE + 1 + 4
+
+
+def test_what_is_found_out_once_is_written_until_two_agree() -> None:
+    """The first program that is written does it another way than all others."""
+
+    def body(x: Any, put: Any) -> None:
+        if kernel.num_interpreted == _BEFORE + 1:
+            doubt()
+            put(x + x)
+        put(2 * x)
+
+    tape, kernel = Tape(Trust(is_earned=True)), Kernel(body)
+    for turn in range(_BEFORE + 4):
+        assert run(tape, kernel, 3) == [6] * (2 if turn == _BEFORE else 1)
+    assert kernel.num_interpreted == _BEFORE + 3
 
 
 @pytest.mark.parametrize(

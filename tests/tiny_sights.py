@@ -130,6 +130,26 @@ def _llava(tokenizer: Any) -> Any:
     return transformers.LlavaProcessor(CLIPImageProcessorPil(**_CLIP), tokenizer, **_LLAVA)
 
 
+_NEXT = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+_NEXT_GRIDS = [[32, 64], [64, 32], [64, 64], [32, 96]]
+_NEXT_SIDE = {"height": 32, "width": 32}
+_NEXT_IMAGE = {"size": {"shortest_edge": 32}, "crop_size": _NEXT_SIDE, "image_grid_pinpoints": _NEXT_GRIDS}
+# the last pixels of a block fill no patch
+_GRANITE_GRIDS = [[36, 72], [72, 36], [72, 72], [36, 108]]
+_GRANITE_SIDE = {"height": 36, "width": 36}
+_GRANITE_IMAGE = {"size": _GRANITE_SIDE, "crop_size": _GRANITE_SIDE, "image_grid_pinpoints": _GRANITE_GRIDS}
+_GRANITE = {"patch_size": 8, "vision_feature_select_strategy": "full"}
+
+
+def _llava_next(image: Mapping[str, Any], whole: Mapping[str, Any]) -> Callable[[Any], Any]:
+    def made(tokenizer: Any) -> Any:
+        from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+        return transformers.LlavaNextProcessor(LlavaNextImageProcessorPil(**image), tokenizer, **whole)
+
+    return made
+
+
 _QWEN3_5_TEXT = _text_of("qwen3_5_text")
 _DEEP = {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1]}
 
@@ -304,6 +324,40 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"processor_class": "LlavaProcessor", **_LLAVA},
         },
         _llava,
+    ),
+    "llava_next": Family(
+        "LlavaNextForConditionalGeneration",
+        ("<image>",),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_LLAMA, "vocab_size": len(ids)},
+            "vision_config": {**_SIGLIP, "model_type": "clip_vision_model", "num_hidden_layers": 3},
+            "image_grid_pinpoints": _NEXT_GRIDS,
+            "image_token_index": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "LlavaNextImageProcessor", **_NEXT_IMAGE},
+            "processor_config.json": {"processor_class": "LlavaNextProcessor", **_NEXT},
+        },
+        _llava_next(_NEXT_IMAGE, _NEXT),
+    ),
+    "llava_next, granite": Family(
+        "LlavaNextForConditionalGeneration",
+        ("<image>",),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_text_of("granite"), "vocab_size": len(ids)},
+            "vision_config": {**_SIGLIP, "model_type": "siglip_vision_model", "image_size": 36},
+            "vision_feature_layer": [-2, 1, -1],
+            "vision_feature_select_strategy": "full",
+            "image_grid_pinpoints": _GRANITE_GRIDS,
+            "image_token_index": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "LlavaNextImageProcessor", **_GRANITE_IMAGE},
+            "processor_config.json": {"processor_class": "LlavaNextProcessor", **_GRANITE},
+        },
+        _llava_next(_GRANITE_IMAGE, _GRANITE),
     ),
     "mistral3": Family(
         "Mistral3ForConditionalGeneration",

@@ -22,6 +22,7 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.models import load_architecture
+from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.tower import open_tower, tower_tensors
 
 torch = pytest.importorskip("torch")
@@ -100,6 +101,14 @@ def _of_internvl(model: Any, tile: Any) -> Any:
 
 def _of_llava(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
+
+
+def _of_llava_next(model: Any, tile: Any) -> Any:
+    """Blocks of a mosaic, the whole picture first, and of what size it is that as much is left of them."""
+    mosaic = Mosaic.of(*tile.shape[:2], 32)
+    blocks = torch.stack([block.permute(2, 0, 1) for block in mosaic.blocks(tile, 32)])
+    high, wide = mosaic.grid(4)
+    return model.get_image_features(blocks[None], torch.tensor([[high * 8, wide * 8]])).pooler_output[0]
 
 
 def _of_lfm2_vl(model: Any, tile: Any) -> Any:
@@ -203,6 +212,14 @@ FAMILIES: dict[str, Family] = {
         "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
+    # two blocks side by side, two in a column, and four, of which some patches are left out
+    "llava_next": Family(
+        "LlavaNextModel",
+        tuple(mosaic.size(32) for mosaic in (Mosaic(1, 2), Mosaic(2, 1, 0, 1), Mosaic(2, 2, 1))),
+        _of_llava_next,
+        {**_SIGLIP, "image_size": 32},
+        whole={"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]},
+    ),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
     "paddleocr_vl": Family(
         "PaddleOCRVLModel",

@@ -31,6 +31,7 @@ from albireo.models.layers import embedding_factor
 from albireo.models.rope import rope_spec
 from albireo.models.text_part import (
     inner,
+    multiplies_images,
     rope_axes,
     sees_images_beyond_windows,
     sees_images_both_ways,
@@ -95,7 +96,8 @@ class Perception(ABC):
     """What reads pictures or hears sounds, before it is loaded.
 
     Fields: programs: of the tower and of its projector, then of its stem. axes, sees_both_ways: see text_part.py.
-    token: that those of a picture count as, where layers have an embedding of each token.
+    token: that those of a picture count as, where layers have an embedding of each token. is_multiplied: rows are, by
+    what embeddings are.
     """
 
     directory: Path
@@ -104,6 +106,7 @@ class Perception(ABC):
     axes: tuple[int, ...]
     sees_both_ways: bool
     token: int | None
+    is_multiplied: bool
 
     @abstractmethod
     def read(self, tile: Tile) -> F32:
@@ -148,8 +151,8 @@ class Perception(ABC):
         def rows(tile: Tile) -> F32:
             return runner.rows(self.read(tile))
 
-        axes = self._axes(model, max_model_len)
-        return ImageRows(rows, embedding_factor(model), axes, self.sees_both_ways, self.tower.num_deep, self.token)
+        axes, factor = self._axes(model, max_model_len), 1.0 if self.is_multiplied else embedding_factor(model)
+        return ImageRows(rows, factor, axes, self.sees_both_ways, self.tower.num_deep, self.token)
 
     def _axes(self, model: ModelConfig, max_model_len: int) -> RopeAxes | None:
         if not self.axes:
@@ -224,7 +227,8 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
         where = str(source.config_directory / "config.json")
         token = token_of_images(opened.config, where, source.model_config.vocab_size)
     both_ways = sees_images_both_ways(opened.config)
-    parts = opened.directory, opened.tower, programs, axes, both_ways, token
+    is_multiplied = multiplies_images(opened.config)
+    parts = opened.directory, opened.tower, programs, axes, both_ways, token, is_multiplied
     from albireo.sounds.prepared import SoundProcessor
 
     processor = opened.processor

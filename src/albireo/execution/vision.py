@@ -84,7 +84,8 @@ class VisionRunner:
         hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
         # of a sound silence may be seen that nobody is told of
         joined = self._tower.joined(hidden, inputs.grid)[: self._tower.rows(*tile.shape[:2])]
-        return self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
+        rows = self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
+        return self._tower.placed(rows, inputs.grid)
 
     def _behind_stem(self, tile: F32, num_patches: int) -> F32:
         """What the tower reads of a tile: the tile where there is no stem."""

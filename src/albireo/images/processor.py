@@ -27,6 +27,7 @@ _FAMILIES: Mapping[str, str] = {
     "idefics3": "idefics3.Idefics3",
     "internvl": "internvl.InternVL",
     "llava": "llava.Llava",
+    "llava_next": "llava_next.LlavaNext",
     "lfm2_vl": "lfm2_vl.Lfm2Vl",
     # as it was first published
     "lfm2-vl": "lfm2_vl.Lfm2Vl",

@@ -71,6 +71,7 @@ _ROOM = (
     "short_conv",
     "speech",
     "text_part",
+    "text_tensors",
     "vision",
     "weights",
 )

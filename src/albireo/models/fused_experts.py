@@ -26,7 +26,8 @@ from albireo.errors import WeightMismatch, short
 from albireo.models.interleaved_experts import INTERLEAVED
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors, text_type
+from albireo.models.text_part import text_type
+from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors
+from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.formats.mxfp4 import mxfp4_matrix
 

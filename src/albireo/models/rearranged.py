@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import TextTensors
+from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.

@@ -1,25 +1,18 @@
-"""The text part of a model that reads images too: its settings and its tensors, as those of a model of text alone. And
-the tensors of a model that was written without its head, whose names lack what they begin with; or as a part of
-another, whose names have more.
+"""The text part of a model that reads images too: its settings, as those of a model of text alone. Its tensors are
+text_tensors.py's.
 
-Called by opening.py and weights.py. Does not know what the other parts compute: they are left where they lie.
+Called by opening.py and whoever reads the other parts. Does not know what these compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, MAX_WIDTH
-from albireo.models.safetensors_file import RawTensor
-from albireo.models.safetensors_files import SafetensorsFiles
-
-#: What names begin with, and what they are to begin with: of several the first.
-Prefixes = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +31,7 @@ class _Whole:
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
         may_be_flat: the whole may have the keys of its text part among its own.
+        multiplies_images: rows of pictures are multiplied as embeddings are, where those are.
         cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
             model of text alone.
     """
@@ -55,6 +49,7 @@ class _Whole:
     takes_turns: bool = True
     may_be_flat: bool = False
     cuts_width: bool = False
+    multiplies_images: bool = False
 
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -90,6 +85,19 @@ _GLM4V = _Whole(
     takes_turns=False,
     may_be_flat=True,
     cuts_width=True,
+)
+_LLAVA = _Whole(
+    "LlavaForConditionalGeneration",
+    {"llama": "llama", "mistral": "mistral"},
+    # of Llama 1, which files of LLaVA 1.5 leave out
+    {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+    },
 )
 #: By the model_type of the whole.
 _WHOLES = {
@@ -139,18 +147,15 @@ _WHOLES = {
     "lfm2-vl": _LFM2,
     "lighton_ocr": _Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
     "llama4": _Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
-    "llava": _Whole(
-        "LlavaForConditionalGeneration",
-        {"llama": "llama", "mistral": "mistral"},
-        # of Llama 1, which files of LLaVA 1.5 leave out
-        {
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "max_position_embeddings": 2048,
-        },
+    "llava": _LLAVA,
+    "llava_next": replace(
+        _LLAVA,
+        class_name="LlavaNextForConditionalGeneration",
+        parts={kind: kind for kind in ("llama", "mistral", "qwen2", "granite")},
+        # the head of the whole divides nothing, where Granite's own does
+        ignored=keys("logits_scaling"),
+        beside=keys("image_grid_pinpoints use_image_newline_parameter"),
+        multiplies_images=True,
     ),
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
@@ -243,39 +248,6 @@ _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
 _OLD_TYPE = "mrope"
 #: Keys that the whole may have in place of its text part.
 _SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings")
-#: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
-#: them, and as it did before 4.52.
-_PREFIXES = (
-    ("model.language_model.", "model."),
-    ("model.text_model.", "model."),
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("thinker.model.", "model."),
-    ("thinker.lm_head.", "lm_head."),
-    ("lm_head.", "lm_head."),
-)
-#: Of a model whose text part has the names of one of text alone, beside its tower.
-_BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
-_TOWER = "visual."
-#: Of which a model with parts has some.
-_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
-#: A tensor of a model written without its head -> what names are to begin with.
-_HEADLESS = {
-    **dict.fromkeys(("wte.weight", "word_embeddings.weight"), (("lm_head.", "lm_head."), ("", "transformer."))),
-    "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
-    "embed_tokens.weight": (("lm_head.", "lm_head."), ("score.", "score."), ("", "model.")),
-    "embeddings.word_embeddings.weight": (("", ""),),
-    "bert.embeddings.word_embeddings.weight": (("bert.", ""), ("", "")),
-    "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
-    "mpnet.embeddings.word_embeddings.weight": (("mpnet.", ""), ("", "")),
-    "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
-    "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
-}
-#: Of a model that writes down what is said; its encoder's first tensor tells it.
-_DECODER = (("model.decoder.", "model.decoder."), ("proj_out.", "lm_head."))
-ENCODER = "model.encoder.conv1.weight"
-#: What norms were called in files that were converted long ago.
-_OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
 
 def is_whole(data: Mapping[str, Any]) -> bool:
@@ -369,6 +341,12 @@ def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
     return isinstance(text, Mapping) and text.get("use_bidirectional_attention") == whole.sees_images_both_ways
 
 
+def multiplies_images(data: Mapping[str, Any]) -> bool:
+    """Whether rows of pictures are multiplied as embeddings are. Args: data: what config.json holds."""
+    whole = _WHOLES.get(str(data.get("model_type")))
+    return whole is not None and whole.multiplies_images
+
+
 def sees_images_beyond_windows(data: Mapping[str, Any]) -> bool:
     """Whether tokens of an image see what is before them of it in layers with a window, too, however far it is."""
     return sees_images_both_ways(data) and not _WHOLES[str(data["model_type"])].are_windows_kept
@@ -406,79 +384,3 @@ def _without_places(value: Any) -> Any:
         return value
     left_out = (*_OF_PLACES, *(("interleaved",) if "mrope_section" in value else ()))
     return {key: each for key, each in value.items() if key not in left_out and each != _OLD_TYPE}
-
-
-def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
-    """The tensors of a directory, by the names of a model of text alone."""
-    files = SafetensorsFiles(directory)
-    if any(name.startswith(_WITH_PARTS) for name in files.names):
-        return TextTensors(files, _PREFIXES)
-    if any(name.startswith(_TOWER) for name in files.names):
-        return TextTensors(files, _BESIDE_A_TOWER)
-    if ENCODER in files:
-        return TextTensors(files, _DECODER)
-    prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
-    return files if prefixes is None else TextTensors(files, prefixes)
-
-
-class TextTensors:
-    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
-
-    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
-        self.directory = files.directory
-        self._files = files
-        self._stored: dict[str, str] = {}
-        for name in files.names:
-            found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
-            if found is None:
-                continue
-            renamed = found[1] + name.removeprefix(found[0])
-            for old, new in _OLD_NORMS.items():
-                renamed = renamed.removesuffix(old) + new if renamed.endswith(old) else renamed
-            if renamed in self._stored:
-                files.close()
-                raise ModelError(
-                    f"{files.directory}: {short(renamed)} is there twice, also as {short(name)}; one must go"
-                )
-            self._stored[renamed] = name
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._stored))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._stored
-
-    def stored(self) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
-        """Each as the files have it: its name there -> type as the format names it, shape, bytes."""
-        names, files = sorted(self._stored.values()), self._files
-        return {name: (files.type_name(name), files.shape(name), files.buffer(name)) for name in names}
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._files.shape(self._name(name))
-
-    def tensor(self, name: str) -> RawTensor:
-        return self._files.tensor(self._name(name))
-
-    def release(self, name: str) -> None:
-        self._files.release(self._name(name))
-
-    def dtype(self, name: str) -> str | None:
-        return self._files.dtype(self._name(name))
-
-    def type_name(self, name: str) -> str:
-        return self._files.type_name(self._name(name))
-
-    def buffer(self, name: str) -> memoryview:
-        return self._files.buffer(self._name(name))
-
-    @property
-    def settings(self) -> Mapping[str, str]:
-        return self._files.settings
-
-    def close(self) -> None:
-        self._files.close()
-
-    def _name(self, name: str) -> str:
-        """As stored; an unknown one stays, and is refused as such."""
-        return self._stored.get(name, name)

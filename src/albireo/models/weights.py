@@ -28,7 +28,8 @@ from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import Prefixes, TextTensors, open_tensors, text_type
+from albireo.models.text_part import text_type
+from albireo.models.text_tensors import Prefixes, TextTensors, open_tensors
 from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan

@@ -28,6 +28,7 @@ NAMES = (
     "idefics3",
     "internvl",
     "lfm2_vl",
+    "llava_next",
     "mistral3",
     "paddleocr_vl",
     "qwen2_5_vl",

@@ -62,6 +62,10 @@ PUBLISHED = [
         "lfm2_vl",
         {"model.vision_tower.vision_model.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
     ),
+    (
+        "llava_next",
+        {"vision_tower.vision_model.": "vision_tower.", "model.image_newline": "image_newline"},
+    ),
     ("lighton_ocr", {"model.vision_encoder.": "vision_encoder.", "model.vision_projection.": "vision_projection."}),
     ("llava", {"vision_tower.vision_model.": "vision_tower."}),
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
@@ -178,6 +182,8 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         ("internvl", {"use_absolute_position_embeddings": False}, "'use_absolute_position_embeddings': False"),
         ("internvl", {"num_registers": 4}, "'num_registers': 4"),
         ("llava", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
+        ("llava_next", {"model_type": "siglip2_vision_model"}, "model_type='siglip2_vision_model' is not supported"),
+        ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
 )
@@ -218,6 +224,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("qwen2_vl", {"hidden_size": 64}, "hidden_size=64 must be the text part's hidden_size=48"),
         ("lfm2_vl", {"num_patches": 50}, "num_patches=50 must be a square"),
         ("internvl", {"image_size": 80}, "image_size=80 must be blocks of 32 pixels: patch_size / downsample_ratio"),
+        ("llava_next", {"image_size": 7}, "image_size=7 must be a whole number from 8"),
         ("llava", {"image_size": 99}, "image_size=99 must be patches of 8 pixels"),
     ],
 )
@@ -232,6 +239,38 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
     open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+@pytest.mark.parametrize("layer", [0, 4, [], [1, 5], [1, "2"]])
+def test_layers_that_mosaics_have_not(layer: Any, tmp_path: Path) -> None:
+    data = {**change_vision(save(tmp_path, "llava_next")), "vision_feature_layer": layer}
+    with pytest.raises(UnsupportedModel, match=r"vision_feature_layer=.* supported: (one|some) of 3 layers"):
+        open_tower(data, "float32", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [((63, 32), "is not two blocks of 32 x 32"), ((64, 31), "two blocks"), ((64, 35), "is left")]
+)
+def test_mosaics_that_are_not_read(size: tuple[int, int], words: str, tmp_path: Path) -> None:
+    """Of one block, of none side by side, and of which more is left out than there is."""
+    tower = open_tower(change_vision(save(tmp_path, "llava_next")), "float32", "config.json")
+    newline, table, of_class = tower.host_tensors
+    fitting = {newline: np.zeros(48, np.float32), table: np.zeros((17, 144), np.float32)}
+    fitting |= {of_class: np.zeros(144, np.float32)}
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(np.zeros((64, 32, 3), np.float32))
+    for name, wrong in ((newline, (47,)), (table, (16, 144)), (of_class, (143,))):
+        with pytest.raises(WeightMismatch, match=rf"{name} is \[\d+, \d+\], config.json implies"):
+            tower.hold({**fitting, name: np.zeros(wrong, np.float32)})
+    tower.hold(fitting)
+    with pytest.raises(InvariantError, match=words):
+        tower.inputs(np.zeros((*size, 3), np.float32))
+
+
+def test_rows_of_mosaics_are_those_of_patches_alone(tmp_path: Path) -> None:
+    data = {**change_vision(save(tmp_path, "llava_next")), "vision_feature_select_strategy": "full"}
+    with pytest.raises(UnsupportedModel, match=r"vision_feature_select_strategy='full' is not supported; .* default"):
+        open_tower(data, "float32", "config.json")
 
 
 @pytest.mark.parametrize("layer", [0, 4, -4, [1, 2], "last"])
@@ -286,6 +325,13 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ("lighton_ocr", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {"spatial_merge_size": 1}),
         ("llava", {"hidden_act": "gelu"}, {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}),
         ("llava", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
+        ("llava_next", {"hidden_act": "gelu"}, {"vision_feature_layer": [-2, 1, 3, 1]}),
+        ("llava_next", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
+        (
+            "llava_next",
+            {"model_type": "siglip_vision_model", "hidden_act": "silu"},
+            {"vision_feature_layer": [-3, -1], "vision_feature_select_strategy": "full"},
+        ),
         ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),
         ("lfm2_vl", {"num_patches": 4}, {"downsample_factor": 1, "projector_hidden_act": "silu"}),
     ],

@@ -38,7 +38,7 @@ from albireo.models.layers import (
 from albireo.models.llama import CONFIG as LLAMA
 from albireo.models.rope import rope_spec
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import Prefixes
+from albireo.models.text_tensors import Prefixes
 from albireo.speculative_config import MAX_VOCAB
 
 #: Where the offsets from a head's own ids to the model's are.

@@ -20,7 +20,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.draft_input import FEW_LOGITS, JOINING
 from albireo.models.gguf.files import is_gguf
 from albireo.models.layers import LLAMA_ENDS, linear, pooled_states
-from albireo.models.text_part import Prefixes
+from albireo.models.text_tensors import Prefixes
 from albireo.models.weights import Checkpoint, check_weights, weight_files
 
 #: Of DraftHead.taps: what the model's last norm gave.

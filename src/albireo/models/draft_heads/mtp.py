@@ -17,7 +17,7 @@ from albireo.models import build_graph
 from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.head import ENDS, FINAL, DraftHead
 from albireo.models.draft_input import EMBEDDING_NORM, JOINING, STATE_NORM, DraftInput
-from albireo.models.text_part import Prefixes
+from albireo.models.text_tensors import Prefixes
 
 _LAYER, _NORM = "model.layers.0.", "model.norm."
 

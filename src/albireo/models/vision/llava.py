@@ -31,7 +31,8 @@ from albireo.models.vision.settings import (
 from albireo.models.vision.siglip import NAMES
 from albireo.models.vision.square import ClassTower
 
-_DEFAULTS = {
+#: Of CLIP: what absent keys mean, and keys of text beside it, and of what pairs them.
+CLIP = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,
@@ -40,6 +41,7 @@ _DEFAULTS = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
+CLIP_KEYS = keys("vocab_size projection_dim attention_dropout logit_scale_init_value")
 _CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embeddings.position_embedding.weight"
 
 
@@ -99,10 +101,9 @@ class LlavaTower(ClassTower):
 def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields, whole = vision_fields(data, where, ("clip_vision_model",)), Fields(data, where)
-    encoder = encoder_settings(fields, dtype, _DEFAULTS)
+    encoder = encoder_settings(fields, dtype, CLIP)
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 336)
-    # of text beside it, and of what pairs them
-    fields.refuse_unread(IGNORABLE | keys("vocab_size projection_dim attention_dropout logit_scale_init_value"), {})
+    fields.refuse_unread(IGNORABLE | CLIP_KEYS, {})
     if size % encoder.patch_size:
         fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
     at = feature_layer(whole, encoder.num_layers, -2)

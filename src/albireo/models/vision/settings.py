@@ -112,8 +112,26 @@ def feature_layer(whole: Fields, num_layers: int, default: int) -> int:
     """
     at = whole.raw("vision_feature_layer")
     at = default if at is None else at
-    if type(at) is not int or not -num_layers <= at <= num_layers or at == 0:
+    if not _is_layer(at, num_layers):
         whole.unsupported("vision_feature_layer", at, f"supported: one of {num_layers} layers")
+    return _number(at, num_layers)
+
+
+def feature_layers(whole: Fields, num_layers: int, default: int) -> tuple[int, ...]:
+    """Behind how many layers rows are taken, which stand side by side. Args, Raises: as feature_layer()."""
+    at = whole.raw("vision_feature_layer")
+    if not isinstance(at, list):
+        return (feature_layer(whole, num_layers, default),)
+    if not at or not all(_is_layer(each, num_layers) for each in at):
+        whole.unsupported("vision_feature_layer", at, f"supported: some of {num_layers} layers")
+    return tuple(_number(each, num_layers) for each in at)
+
+
+def _is_layer(at: Any, num_layers: int) -> bool:
+    return type(at) is int and -num_layers <= at <= num_layers and at != 0
+
+
+def _number(at: int, num_layers: int) -> int:
     return at if at > 0 else num_layers + 1 + at
 
 

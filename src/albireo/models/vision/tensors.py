@@ -16,7 +16,7 @@ import numpy as np
 from albireo.errors import WeightMismatch, short
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_part import ENCODER, TextTensors
+from albireo.models.text_tensors import ENCODER, TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
@@ -29,6 +29,8 @@ _PREFIXES = (
         # SigLIP was once a model within another
         for more in (("vision_model.", "") if part == "vision_tower." else ("",))
     ),
+    # of LLaVA-NeXT
+    *((f"{whole}image_newline", "image_newline") for whole in ("model.", "")),
     # of LightOnOCR, whose tower is a Pixtral
     *((f"{whole}vision_encoder.", "vision_tower.") for whole in ("model.", "")),
     *((f"{whole}vision_projection.", "multi_modal_projector.") for whole in ("model.", "")),

@@ -105,6 +105,10 @@ class VisionTower(Protocol):
         """Given rows [rows, K] -> output hidden [R, hidden_size of the text part, and as many for each of num_deep]."""
         ...
 
+    def placed(self, rows: F32, grid: Grid) -> F32:
+        """All rows of a tile, of those that the projector gives: others may stand between them."""
+        ...
+
 
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
@@ -119,10 +123,11 @@ _FAMILIES: Mapping[str, str] = {
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",
     "llava": "vision.llava.open_llava",
+    "llava_next": "vision.llava_next.open_llava_next",
     "lfm2_vl": "vision.lfm2_vl.open_lfm2_vl",
     # as it was first published
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
-    # the same, under other names
+    # a Mistral 3 under other names
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",

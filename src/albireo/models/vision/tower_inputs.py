@@ -17,7 +17,7 @@ class TowerInputs:
     """Fields:
     given: arrays [T, width]: patches (channel, row, column inside a patch, or as the family has them), then positions
         where the tower wants any.
-    grid: rows and columns of patches, of the tile.
+    grid: rows and columns of patches, of the tile; or other two numbers that the tower puts rows together by.
     rope_rows: [T, head_dim] cosines, then sines, of the pairs (i, i + D/2); None: nothing is rotated.
     """
 
@@ -27,9 +27,12 @@ class TowerInputs:
 
 
 class WithoutStem:
-    """Of a tower that reads tiles itself; see tower.VisionTower."""
+    """Of a tower that reads tiles itself, and has no rows but its projector's; see tower.VisionTower."""
 
     __slots__ = ()
+
+    def placed(self, rows: F32, grid: Grid) -> F32:
+        return rows
 
     @property
     def stem(self) -> Stem | None:

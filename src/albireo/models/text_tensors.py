@@ -1,0 +1,126 @@
+"""Tensors of the text part of a model, by the names of one of text alone. And those of a model that was written without
+its head, whose names lack what they begin with; or as a part of another, whose names have more.
+
+Called by weights.py. Does not know what the other parts compute: they are left where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from albireo.errors import ModelError, short
+from albireo.models.safetensors_file import RawTensor
+from albireo.models.safetensors_files import SafetensorsFiles
+
+#: What names begin with, and what they are to begin with: of several the first.
+Prefixes = Sequence[tuple[str, str]]
+#: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
+#: them, and as it did before 4.52.
+_PREFIXES = (
+    ("model.language_model.", "model."),
+    ("model.text_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("thinker.model.", "model."),
+    ("thinker.lm_head.", "lm_head."),
+    ("lm_head.", "lm_head."),
+)
+#: Of a model whose text part has the names of one of text alone, beside its tower.
+_BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
+_TOWER = "visual."
+#: Of which a model with parts has some.
+_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
+#: A tensor of a model written without its head -> what names are to begin with.
+_HEADLESS = {
+    **dict.fromkeys(("wte.weight", "word_embeddings.weight"), (("lm_head.", "lm_head."), ("", "transformer."))),
+    "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
+    "embed_tokens.weight": (("lm_head.", "lm_head."), ("score.", "score."), ("", "model.")),
+    "embeddings.word_embeddings.weight": (("", ""),),
+    "bert.embeddings.word_embeddings.weight": (("bert.", ""), ("", "")),
+    "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
+    "mpnet.embeddings.word_embeddings.weight": (("mpnet.", ""), ("", "")),
+    "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
+    "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
+}
+#: Of a model that writes down what is said; its encoder's first tensor tells it.
+_DECODER = (("model.decoder.", "model.decoder."), ("proj_out.", "lm_head."))
+ENCODER = "model.encoder.conv1.weight"
+#: What norms were called in files that were converted long ago.
+_OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
+
+
+def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
+    """The tensors of a directory, by the names of a model of text alone."""
+    files = SafetensorsFiles(directory)
+    if any(name.startswith(_WITH_PARTS) for name in files.names):
+        return TextTensors(files, _PREFIXES)
+    if any(name.startswith(_TOWER) for name in files.names):
+        return TextTensors(files, _BESIDE_A_TOWER)
+    if ENCODER in files:
+        return TextTensors(files, _DECODER)
+    prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
+    return files if prefixes is None else TextTensors(files, prefixes)
+
+
+class TextTensors:
+    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
+
+    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
+        self.directory = files.directory
+        self._files = files
+        self._stored: dict[str, str] = {}
+        for name in files.names:
+            found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
+            if found is None:
+                continue
+            renamed = found[1] + name.removeprefix(found[0])
+            for old, new in _OLD_NORMS.items():
+                renamed = renamed.removesuffix(old) + new if renamed.endswith(old) else renamed
+            if renamed in self._stored:
+                files.close()
+                raise ModelError(
+                    f"{files.directory}: {short(renamed)} is there twice, also as {short(name)}; one must go"
+                )
+            self._stored[renamed] = name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._stored))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def stored(self) -> dict[str, tuple[str, tuple[int, ...], memoryview]]:
+        """Each as the files have it: its name there -> type as the format names it, shape, bytes."""
+        names, files = sorted(self._stored.values()), self._files
+        return {name: (files.type_name(name), files.shape(name), files.buffer(name)) for name in names}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._files.shape(self._name(name))
+
+    def tensor(self, name: str) -> RawTensor:
+        return self._files.tensor(self._name(name))
+
+    def release(self, name: str) -> None:
+        self._files.release(self._name(name))
+
+    def dtype(self, name: str) -> str | None:
+        return self._files.dtype(self._name(name))
+
+    def type_name(self, name: str) -> str:
+        return self._files.type_name(self._name(name))
+
+    def buffer(self, name: str) -> memoryview:
+        return self._files.buffer(self._name(name))
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return self._files.settings
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _name(self, name: str) -> str:
+        """As stored; an unknown one stays, and is refused as such."""
+        return self._stored.get(name, name)

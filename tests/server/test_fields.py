@@ -227,6 +227,11 @@ def test_a_request_brings_a_template_and_documents_where_it_may(server: Any, sta
 
     assert text(chat_template=template) == "Once ball"
     assert text(chat_template=template, documents=[{"title": "The"}, {"title": "red"}]) == "The red Once ball"
+    ask["messages"] = [{"role": "developer", "content": "Be kind."}, *CHAT["messages"]]
+    roles = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    assert text(chat_template=roles) == "system: Be kind. user: Once"
+    knowing = "{% if messages[0].role == 'developer' %}The developer says {% endif %}" + roles
+    assert text(chat_template=knowing) == "The developer says developer: Be kind. user: Once"
     bad = trusting.http.post("/v1/chat/completions", json={**ask, "chat_template": "{% if"})
     assert bad.status_code == 400 and bad.json()["error"]["code"] == "invalid_chat"
     endless = "{% for i in range(10**9) %}x{% endfor %}"

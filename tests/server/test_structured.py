@@ -71,6 +71,16 @@ def test_any_object(client: Any) -> None:
         assert isinstance(json.loads(choice.text), dict)
 
 
+def test_an_object_of_a_schema_as_other_servers_have_it(client: Any) -> None:
+    form: Any = {"type": "json_object", "schema": SCHEMA}
+    made = client.chat.completions.create(**CHAT, seed=1, response_format=form)
+    same = client.chat.completions.create(**CHAT, seed=1, response_format=FORMAT)
+    assert made.choices[0].message.content == same.choices[0].message.content and fits(same.choices[0].message.content)
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.chat.completions.create(**CHAT, response_format={**form, "schema": 5})
+    assert raised.value.param == "response_format"
+
+
 @pytest.mark.parametrize(
     ("extra", "pattern"),
     [

@@ -1,4 +1,5 @@
-"""Messages as OpenAI's clients send them -> as chat templates read them: arguments of tool calls are objects there.
+"""Messages as OpenAI's clients send them -> as chat templates read them: arguments of tool calls are objects there, and
+the role developer is known to few.
 
 Used by intake.py. Shapes are checked where a chat is rendered; what is not understood passes through.
 """
@@ -9,9 +10,15 @@ from typing import Any
 
 import msgspec
 
+#: OpenAI's name of what its older models, and nearly all others, call system.
+_DEVELOPER = "developer"
 
-def readable(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, with the arguments of earlier calls as objects in place of their JSON."""
+
+def readable(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """The messages, with the arguments of earlier calls as objects in place of their JSON, and what a developer says
+    as the system's, unless the template tells the two apart: many leave out what has a role that they do not know."""
+    if _DEVELOPER not in template:
+        messages = [{**each, "role": "system"} if each.get("role") == _DEVELOPER else each for each in messages]
     return [_with_objects(message) if message.get("tool_calls") else message for message in messages]
 
 

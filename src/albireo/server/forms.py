@@ -112,7 +112,8 @@ def _response_format(value: Any) -> Fields | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return {"json_object": True}
+        schema = value.get("schema")  # as llama.cpp and others have it
+        return {"json_object": True} if schema is None else {"json": schema}
     if kind == "structural_tag":
         return {"structural_tag": {key: item for key, item in value.items() if key != "type"}}
     if kind != "json_schema":

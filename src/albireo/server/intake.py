@@ -111,7 +111,8 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     options = chat_options(serving, request)
 
     def prepare() -> list[Submission]:
-        made = serving.admission.chat(readable(request.messages), params, options)
+        messages = readable(request.messages, options["chat_template"] or serving.dialect.template)
+        made = serving.admission.chat(messages, params, options)
         form = plan.form(made.prompt or "")
         if form is not None and request.use_beam_search:
             raise _no_form()

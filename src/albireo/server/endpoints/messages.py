@@ -185,8 +185,9 @@ class TokenCounts:
         chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
         OutputPlan.of(serving.dialect, chat)  # what is wrong with the tools is said here, too
         options = intake.chat_options(serving, chat)
+        messages = readable(chat.messages, serving.dialect.template)
         try:
-            made = await serving.in_thread(lambda: admission.chat(readable(chat.messages), SamplingParams(), options))
+            made = await serving.in_thread(lambda: admission.chat(messages, SamplingParams(), options))
         except EngineError as error:
             raise refused(error, "messages") from None
         return Response(_ENCODER.encode(TokenCount(len(made.prompt_token_ids))), media_type="application/json")

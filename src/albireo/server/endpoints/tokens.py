@@ -53,16 +53,18 @@ class Tokens:
 
     def _chat(self, request: TokenizeRequest, admission: Admission) -> list[int]:
         opens = bool(request.continue_final_message)
+        template = template_of(self._serving, request.chat_template)
         options = {
             "add_generation_prompt": not opens
             if request.add_generation_prompt is None
             else request.add_generation_prompt,
             "continue_final_message": opens,
-            "chat_template": template_of(self._serving, request.chat_template),
+            "chat_template": template,
             "tools": request.tools or None,
             "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
         }
-        return admission.chat(readable(request.messages or []), SamplingParams(), options).prompt_token_ids
+        messages = readable(request.messages or [], template or self._serving.dialect.template)
+        return admission.chat(messages, SamplingParams(), options).prompt_token_ids
 
     async def info(self, http: Request) -> Response:
         """What chats are written with. Raises: HttpError 404 unless it is to be told."""

@@ -176,6 +176,21 @@ MORE: list[tuple[str, str, list[Event]]] = [
         "<|python_start|>[f(a='it\\'s', b=-1, c=(1, 2))]<|python_end|>",
         call(0, "f", '{"a": "it\'s", "b": -1, "c": [1, 2]}'),
     ),
+    (
+        "lfm2",
+        "<|tool_call_start|>[f(a='it's \"so\", yes', b='')]<|tool_call_end|>",
+        call(0, "f", '{"a": "it\'s \\"so\\", yes", "b": ""}'),
+    ),
+    (
+        "lfm2",
+        '<|tool_call_start|>[f(a="""x "y", z\n""", b="\\"")]<|tool_call_end|>',
+        call(0, "f", '{"a": "x \\"y\\", z\\n", "b": "\\""}'),
+    ),
+    (
+        "lfm2",
+        "<|tool_call_start|>[f(a={'b': 'c', 'd': [\"e\"]})]<|tool_call_end|>",
+        call(0, "f", '{"a": {"b": "c", "d": ["e"]}}'),
+    ),
     ("pythonic", "[f(a=[1)]", text("[f(a=[1)]")),
     ("pythonic", "[f(a=1, b=g())]", [*call(0, "f", '{"a": 1', is_complete=False), *text(")]")]),
     ("lfm2", '<|tool_call_start|>[f(a="x\ny")]<|tool_call_end|>', call(0, "f", '{"a": "x\\ny"}')),

@@ -60,6 +60,8 @@ TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
     "seed_oss": SeedOssParser,
     "glm45": Glm45Parser,
     "glm47": Glm45Parser,
+    "ling3": Glm45Parser,
+    "poolside_v1": Glm45Parser,
     "minimax_m2": MiniMaxM2Parser,
     "deepseek_v3": DeepSeekV3Parser,
     "deepseek_v31": DeepSeekV31Parser,

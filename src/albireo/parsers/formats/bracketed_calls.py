@@ -24,6 +24,9 @@ from albireo.parsers.written_calls import WrittenCalls
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]*")
 _KEY = re.compile(r"[\w\s.$-]*")
+#: What a string of Python may have to be looked at for, by the quote that it began with.
+_NEXT_IN_STRING = {quote: re.compile(rf"\\|{quote[0]}") for quote in ('"', "'", '"""', "'''")}
+_BEHIND_STRINGS = " \t\r\n,)]}:"
 #: Letters of a name or of a key; more are none.
 _MAX_NAME = 256
 
@@ -33,7 +36,9 @@ class BracketedParser(ToolParser):
 
     Attributes:
         prefix: in front of a name. opening, closing: round arguments. assign: between a key and its value.
-        quotes: what strings begin and end with. has_escapes: a backslash in a string takes the next character along.
+        quotes: what strings begin and end with.
+        is_python: a backslash in a string takes the next character along, three quotes are one, and a quote behind
+            which no value can end ends no string: models write 'it's'.
         is_list: calls stand in square brackets; they may be left out.
         end: what ends all calls; may be missing.
     """
@@ -43,7 +48,7 @@ class BracketedParser(ToolParser):
     closing: ClassVar[str] = ")"
     assign: ClassVar[str] = "="
     quotes: ClassVar[tuple[str, ...]] = ('"', "'")
-    has_escapes: ClassVar[bool] = True
+    is_python: ClassVar[bool] = True
     is_list: ClassVar[bool] = True
     end: ClassVar[str] = ""
 
@@ -145,6 +150,13 @@ class BracketedParser(ToolParser):
         if self._depth == 0 and stop in (",", self.closing):
             return self._end_argument(stop, match.start())
         if stop in self.quotes:
+            if self.is_python:
+                head = buffer[match.start() : match.start() + 3]
+                if len(head) < 3 and head == stop * len(head):
+                    self._waits = True  # one quote, two, or three
+                    return match.start()
+                stop = head if head == stop * 3 else stop
+                end = match.start() + len(stop)
             self._quote = stop
             self._state = self._in_string
         elif stop in "([{":
@@ -156,23 +168,37 @@ class BracketedParser(ToolParser):
         return self._take(stop, end)
 
     def _in_string(self, buffer: str, pos: int) -> int:
+        if self.is_python:
+            return self._in_python_string(buffer, pos)
         end = buffer.find(self._quote, pos)
-        if self.has_escapes:
-            escape = buffer.find("\\", pos, end if end >= 0 else len(buffer))
-            if escape >= 0:
-                if escape + 1 == len(buffer):
-                    self._waits = True
-                    return self._take(_one_line(buffer[pos:escape]), escape, buffer[pos:escape])
-                taken = buffer[pos : escape + 2]
-                return self._take(_one_line(taken), escape + 2, taken)
         if end < 0:
-            end = len(buffer) - could_begin(self._quote, buffer, pos)
             self._waits = True
-        else:
-            end += len(self._quote)
+            end = len(buffer) - could_begin(self._quote, buffer, pos)
+            return self._take(buffer[pos:end], end)
+        self._state = self._in_value
+        end += len(self._quote)
+        return self._take(buffer[pos:end], end)
+
+    def _in_python_string(self, buffer: str, pos: int) -> int:
+        quote = self._quote
+        match = _NEXT_IN_STRING[quote].search(buffer, pos)
+        end = len(buffer) if match is None else match.start()
+        self._take(_one_line(buffer[pos:end]), end, buffer[pos:end])
+        if match is None:
+            return end
+        behind = end + len(quote if buffer[end] != "\\" else "\\")
+        if behind >= len(buffer):  # what follows says what it is
+            self._waits = True
+            return end
+        if buffer[end] == "\\":
+            taken = buffer[end : behind + 1]
+            return self._take(_one_line(taken), behind + 1, taken)
+        if not buffer.startswith(quote, end):  # the first of three
+            return self._take("\\" + buffer[end], end + 1, buffer[end])
+        if len(quote) == 3 or buffer[behind] in _BEHIND_STRINGS:
             self._state = self._in_value
-        taken = buffer[pos:end]
-        return self._take(_one_line(taken) if self.has_escapes else taken, end, taken)
+            return self._take(quote, behind)
+        return self._take("\\" + quote, behind, quote)
 
     def _end_argument(self, stop: str, pos: int) -> int:
         value = self.as_json("".join(self._parts))
@@ -322,7 +348,7 @@ class Gemma4Parser(BracketedParser):
     end = "<tool_call|>"
     prefix, opening, closing, assign = "call:", "{", "}", ":"
     quotes: ClassVar[tuple[str, ...]] = ('<|"|>',)
-    has_escapes, is_list = False, False
+    is_python, is_list = False, False
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:

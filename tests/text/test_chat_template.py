@@ -13,6 +13,7 @@ from albireo.errors import RequestError, TemplateError
 from albireo.text.chat_template import MAX_TEMPLATE_CHARS, ChatTemplate
 from albireo.text.conversation import plain_conversation
 from text.chats import CHATS, TOOLS
+from tiny_models import shared_data
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 CHATML = (
@@ -264,3 +265,37 @@ def test_arguments_of_calls_are_json_whether_a_template_wants_objects_or_text(wr
 
     text = json.dumps(arguments, ensure_ascii=False)
     assert render(source, asked(arguments)) == f"f {text}" == reference(source, asked(text if is_text else arguments))
+
+
+@pytest.mark.parametrize(
+    ("written", "stands_for"),
+    [
+        ("{{ m.content.split('</think>')[-1] }}", ""),  # Qwen 3
+        ("{% if m.content is none %}null{% else %}{{ m.content + '' }}{% endif %}", None),  # DeepSeek R1
+        ("{{ m.content }}{% if 'a' in 'b' + m.content %}?{% endif %}", ""),
+    ],
+)
+def test_a_message_that_only_calls_tools_needs_no_content(written, stands_for):
+    """Clients hand back an answer as it came, with a null there: what transformers would refuse is rendered as if the
+    content were what the template asks for."""
+    source = (
+        f"{{% for m in messages %}}[{{{{ m.role }}}}:{written}{{{{ (m.tool_calls or []) | length }}}}]{{% endfor %}}"
+    )
+    calls = [{"function": {"name": "f", "arguments": {}}}]
+    asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": calls}]
+    with pytest.raises(Exception, match="content"):
+        reference(source, asked)
+    said = "null" if stands_for is None else ""
+    assert render(source, asked) == f"[user:Hi0][assistant:{said}1]"
+    assert render(source, [asked[0], {**asked[1], "content": None}]) == f"[user:Hi0][assistant:{said}1]"
+    with pytest.raises(TemplateError, match="content"):  # one that knows no calls would lose it
+        render(source.replace("{{ (m.tool_calls or []) | length }}", ""), asked)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "qwen3"])
+def test_real_templates_take_a_call_without_content(name):
+    source = json.loads(shared_data("tokenizers", name, "tokenizer_config.json").read_text())["chat_template"]
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    chat = [{"role": "user", "content": "Hi"}, call, {"role": "tool", "content": "2"}]
+    empty = [chat[0], {**call, "content": ""}, chat[2]]
+    assert render(source, chat, tools=TOOLS, add_generation_prompt=False) == reference(source, empty, tools=TOOLS)

@@ -58,6 +58,9 @@ class ChatTemplate:
             self.words, self.literals = _mentions(tree)
             self.needs_parts = _needs_parts(tree)
             self.needs_text_arguments = _needs_text_arguments(tree)
+            self._asks_for_none = any(
+                _is_content(test.node) and test.name == "none" for test in tree.find_all(nodes.Test)
+            )
             self._code = self._environment.compile_metered(tree)
         except jinja2.TemplateSyntaxError as error:
             where = f"line {error.lineno}: {error.message}"
@@ -90,8 +93,25 @@ class ChatTemplate:
             "documents": chat.documents,
             "add_generation_prompt": chat.add_generation_prompt,
         }
-        text = self._run(variables)
+        text = self._run_with_contents(variables)
         return text if chat.continue_field is None else _cut_at_open_end(text, chat)
+
+    def _run_with_contents(self, variables: dict[str, Any]) -> str:
+        """Rendered as it is; or else, by a template that knows tool calls, with a content in each message that does
+        nothing but call: many ask what is in it, or join it to text. A null, if the template asks for one."""
+        try:
+            return self._run(variables)
+        except TemplateError as error:
+            messages = variables["messages"]
+            if "tool_calls" not in self.words or not any(_only_calls(message) for message in messages):
+                raise
+            for content in (None, "") if self._asks_for_none else ("",):
+                whole = [{**each, "content": content} if _only_calls(each) else each for each in messages]
+                try:
+                    return self._run(variables | {"messages": whole})
+                except TemplateError:
+                    continue
+            raise error
 
     def _run(self, variables: dict[str, Any]) -> str:
         values, chars = _measure([value for value in variables.values() if not callable(value)])
@@ -175,6 +195,10 @@ def _cut_at_open_end(text: str, chat: Conversation) -> str:
         return text[:end]
     # The template trims messages: so the text before the mark is trimmed too.
     return text[:end].rstrip()
+
+
+def _only_calls(message: dict[str, Any]) -> bool:
+    return bool(message.get("tool_calls")) and "content" not in message
 
 
 def _needs_parts(tree: nodes.Template) -> bool:

@@ -299,3 +299,45 @@ def test_real_templates_take_a_call_without_content(name):
     chat = [{"role": "user", "content": "Hi"}, call, {"role": "tool", "content": "2"}]
     empty = [chat[0], {**call, "content": ""}, chat[2]]
     assert render(source, chat, tools=TOOLS, add_generation_prompt=False) == reference(source, empty, tools=TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("written", "content"),
+    [
+        ("{{ m.content }}", "c\nd"),  # prints lists as Python has them
+        ("{% for part in m.content %}{{ part }}{% endfor %}", "c\nd"),  # and their parts, as GLM 4.6 of tools
+        ("{{ m.content + '' }}", "c\nd"),
+        ("{% for part in m.content %}<{{ part.text }}>{% endfor %}", "<c><d>"),
+    ],
+)
+def test_lists_of_texts_are_read_whatever_a_template_makes_of_them(written, content):
+    """It understands them of users, so they are given to it; another role's it prints or joins to text."""
+    asks = f"{{% if m.content is string %}}{{{{ m.content }}}}{{% else %}}{written}{{% endif %}}"
+    users = "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}"
+    source = (
+        f"{{% for m in messages %}}[{{% if m.role == 'user' %}}{users}{{% else %}}{asks}{{% endif %}}]{{% endfor %}}"
+    )
+    first, second = ([{"type": "text", "text": each} for each in texts] for texts in ("ab", "cd"))
+    asked = plain_conversation(
+        [{"role": "user", "content": first}, {"role": "tool", "content": second}], reads_parts=True
+    )
+    assert ChatTemplate(source).render(asked) == f"[ab][{content}]"
+
+
+def test_a_function_needs_no_description_and_no_parameters():
+    """OpenAI lets one leave both out; templates join them to text, or make JSON of them."""
+    said = "{{ t.function.name + ': ' + t.function.description }} {{ t.function.parameters | tojson }};"
+    source = f"{{% for t in tools %}}{said}{{% endfor %}}"
+    bare = {"type": "function", "function": {"name": "ping"}}
+    with pytest.raises(Exception, match="description"):
+        reference(source, [{"role": "user", "content": "Hi"}], tools=[bare])
+    assert render(source, [{"role": "user", "content": "Hi"}], tools=[bare]) == (
+        'ping:  {"type": "object", "properties": {}};'
+    )
+
+
+def test_what_no_form_of_a_conversation_mends_is_told_as_it_came():
+    source = "{% for m in messages %}{{ raise_exception('not ' + m.role) }}{% endfor %}{{ tool_calls }}"
+    calls = [{"role": "tool", "tool_calls": [{}]}]
+    with pytest.raises(TemplateError, match="not tool"):
+        render(source, calls, tools=[{"type": "function", "function": {"name": "f"}}])

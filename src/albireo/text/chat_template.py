@@ -18,6 +18,7 @@ from albireo.errors import TemplateError
 from albireo.text.conversation import REASONING_FIELDS, Conversation
 from albireo.text.template_meter import LimitExceeded, Meter
 from albireo.text.template_sandbox import MeteredEnvironment
+from albireo.text.template_variants import shows_python, variants
 
 #: Largest template read; the largest published ones are about 30 KB.
 MAX_TEMPLATE_CHARS = 1_000_000
@@ -28,6 +29,10 @@ CHARS, CHARS_PER_CHAR = 16_000_000, 64
 
 # Private-use characters: no text has them, nothing strips them. The space shows whether the template trims.
 _OPEN_END = "\U0010fff0open end\U0010fff1 "
+
+
+class _TooMuch(TemplateError):
+    """A rendering went beyond its limits: it would again."""
 
 
 class ChatTemplate:
@@ -93,25 +98,33 @@ class ChatTemplate:
             "documents": chat.documents,
             "add_generation_prompt": chat.add_generation_prompt,
         }
-        text = self._run_with_contents(variables)
+        text = self._rendered(variables)
         return text if chat.continue_field is None else _cut_at_open_end(text, chat)
 
-    def _run_with_contents(self, variables: dict[str, Any]) -> str:
-        """Rendered as it is; or else, by a template that knows tool calls, with a content in each message that does
-        nothing but call: many ask what is in it, or join it to text. A null, if the template asks for one."""
+    def _rendered(self, variables: dict[str, Any]) -> str:
+        """As it is; or else in the nearest form that the template takes (template_variants.py)."""
+        failure: TemplateError | None = None
+        text: str | None = None
         try:
-            return self._run(variables)
+            text = self._run(variables)
+        except _TooMuch:
+            raise
         except TemplateError as error:
-            messages = variables["messages"]
-            if "tool_calls" not in self.words or not any(_only_calls(message) for message in messages):
-                raise
-            for content in (None, "") if self._asks_for_none else ("",):
-                whole = [{**each, "content": content} if _only_calls(each) else each for each in messages]
-                try:
-                    return self._run(variables | {"messages": whole})
-                except TemplateError:
-                    continue
-            raise error
+            failure = error
+        if text is not None and not shows_python(text, variables["messages"]):
+            return text
+        knows_calls = not self.words.isdisjoint(("tool_calls", "tool"))
+        for variant, kept in variants(variables, text, knows_calls=knows_calls, asks_for_none=self._asks_for_none):
+            try:
+                other = self._run(variant)
+            except TemplateError:
+                continue
+            if not shows_python(other, variant["messages"]) and all(each in other for each in kept):
+                return other
+        if text is None:
+            assert failure is not None, "one or the other"
+            raise failure
+        return text
 
     def _run(self, variables: dict[str, Any]) -> str:
         values, chars = _measure([value for value in variables.values() if not callable(value)])
@@ -119,14 +132,14 @@ class ChatTemplate:
         try:
             return self._environment.run(self._code, variables, meter)
         except LimitExceeded as error:
-            raise TemplateError(
+            raise _TooMuch(
                 f"the chat template exceeds its limits: {error}. Limits grow with the conversation and are far beyond "
                 "what real templates need; check the template, or pass another as chat_template"
             ) from None
         except jinja2.TemplateError as error:
             raise TemplateError(f"the chat template refused the messages: {error.message or error}") from None
         except (RecursionError, MemoryError) as error:
-            raise TemplateError(f"the chat template exceeds its limits ({type(error).__name__})") from None
+            raise _TooMuch(f"the chat template exceeds its limits ({type(error).__name__})") from None
         except Exception as error:
             # The template is a foreign program: whatever it runs into is the answer to this one request.
             raise TemplateError(
@@ -195,10 +208,6 @@ def _cut_at_open_end(text: str, chat: Conversation) -> str:
         return text[:end]
     # The template trims messages: so the text before the mark is trimmed too.
     return text[:end].rstrip()
-
-
-def _only_calls(message: dict[str, Any]) -> bool:
-    return bool(message.get("tool_calls")) and "content" not in message
 
 
 def _needs_parts(tree: nodes.Template) -> bool:

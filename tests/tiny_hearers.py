@@ -29,6 +29,7 @@ from albireo.models.text_part import inner
 from albireo.models.vision.tensors import tower_tensors
 from albireo.models.vision.tower import open_tower
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
+from made_once import made_once
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -209,6 +210,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+@made_once
 def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with_tekken: bool = False) -> Path:
     """A model of that family, whose every weight is drawn so that sounds are heard in what it answers. Args:
     with_tekken: its tokenizer is a tekken.json, as Voxtral was published, and it has no template."""

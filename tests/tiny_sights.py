@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 import sight_inputs
 from albireo.images.processor import open_processor
 from albireo.models import load_architecture
+from made_once import made_once
 from tiny_towers import BUFFERS
 from variants import VARIANTS
 
@@ -465,6 +466,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+@made_once
 def save(folder: Path, name: str, seed: int = 0) -> Path:
     """A model of that family, whose every weight is drawn so that pictures are seen in what it answers."""
     family = FAMILIES[name]

@@ -17,6 +17,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from made_once import made_once
+
 #: Samples a second, and of a window.
 RATE, SECONDS, POSITIONS = 16000, 1, 50
 LANGUAGES = ("en", "de", "yue")
@@ -38,6 +40,7 @@ TIMES = NUM_BYTES + len(SPECIALS)
 VOCAB = TIMES + POSITIONS + 1
 
 
+@made_once
 def save(folder: Path, *, dtype: str = "float32", seed: int = 3, **changes: Any) -> Path:
     """A model directory. Args: changes: of its config.json."""
     torch.manual_seed(seed)

@@ -24,6 +24,7 @@ from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.tower import open_tower, tower_tensors
+from made_once import made_once
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -260,6 +261,7 @@ BUFFERS = {
 }
 
 
+@made_once
 def save(
     folder: Path,
     name: str,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,12 @@ def make_checkpoint(
 
 def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
     """Every tensor of the model: norms around one, the rest such that activations stay near unit size."""
+    return {name: array.copy() for name, array in _drawn(json.dumps(config), seed).items()}
+
+
+@lru_cache(maxsize=64)
+def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
+    config = json.loads(said)
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in weight_shapes(config).items():

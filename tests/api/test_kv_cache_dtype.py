@@ -35,7 +35,7 @@ def test_perplexity_on_stories_never_trained_on() -> None:
     kept = {kv: load(_in_chunks(kv)) for kv in ("auto", "int8", "fp8")}
     tokenizer = kept["auto"].tokenizer
     assert tokenizer is not None
-    cut = [w for story in stories[:16] for w in windows([0, *tokenizer.encode(story)], 512)]
+    cut = [w for story in stories[:8] for w in windows([0, *tokenizer.encode(story)], 512)]
     for kv in ("int8", "fp8"):
         found = measure(
             NativeLogits(kept[kv].model, kept[kv].program),
@@ -43,7 +43,7 @@ def test_perplexity_on_stories_never_trained_on() -> None:
             cut,
             lambda done: None,
         )
-        assert found.num_predictions > 3000
+        assert found.num_predictions > 1500
         assert abs(math.log(found.perplexity / found.oracle_perplexity)) < 0.003, kv
         assert 0 < found.mean_kl < {"int8": 2e-4, "fp8": 2e-3}[kv]
 

@@ -69,9 +69,9 @@ def random_schema(chance: random.Random, depth: int = 2) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_fifty_outputs_of_random_schemas_validate(llm: LLM, backend: str) -> None:
+def test_outputs_of_random_schemas_validate(llm: LLM, backend: str) -> None:
     chance = random.Random(5)
-    schemas = [random_schema(chance) for _ in range(50)]
+    schemas = [random_schema(chance) for _ in range(20)]
     # Numbers may go on for ever: their digits end with the tokens.
     params = [form(seed, json=schema, max_tokens=400, backend=backend) for seed, schema in enumerate(schemas)]
     outputs = llm.generate([PROMPT] * len(schemas), params)
@@ -83,7 +83,7 @@ def test_fifty_outputs_of_random_schemas_validate(llm: LLM, backend: str) -> Non
             jsonschema.validate(json.loads(only.text), schema)
         else:
             assert only.finish_reason == "length", only.stop_reason
-    assert finished >= 45
+    assert finished >= 18
 
 
 REGEXES = [

@@ -15,6 +15,7 @@ from albireo.parsers.output_parser import output_parser
 from albireo.parsers.reasoning import REASONING_PARSERS, THINK
 from albireo.parsers.tool_form import after_reasoning, allowed_tools, read_tools, tool_call_form
 from albireo.structured_params import StructuredOutputsParams
+from in_turn import in_turn
 from parsers.cutting import fed, numbered
 from structured.vocabularies import allowed_ids, compiler, tokenizer
 
@@ -65,10 +66,12 @@ def calls(events: list[Event]) -> list[tuple[str, Any]]:
     return list(zip(names, arguments, strict=True))
 
 
-@pytest.mark.parametrize(("parser", "name", "template"), FORMATS)
-@pytest.mark.parametrize(
-    ("choice", "is_parallel"),
-    [("required", True), ("required", False), ({"type": "function", "function": {"name": "get_weather"}}, True)],
+@in_turn(
+    ("parser, name, template", FORMATS),
+    (
+        "choice, is_parallel",
+        [("required", True), ("required", False), ({"type": "function", "function": {"name": "get_weather"}}, True)],
+    ),
 )
 def test_a_required_call_is_read_back_and_fits_its_schema(
     parser: str, name: str, template: str, choice: Any, is_parallel: bool

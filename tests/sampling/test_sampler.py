@@ -13,6 +13,7 @@ from albireo.errors import InvalidParams, InvariantError
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampledToken, SampleTask
+from in_turn import in_turn
 
 
 def task(
@@ -104,19 +105,17 @@ def test_order_penalties_act_before_temperature() -> None:
     assert abs(sum(draws) - 1000) < 4 * (2000 / 4) ** 0.5
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"temperature": 1.0},
-        {"temperature": 0.6},
-        {"temperature": 1.0, "top_k": 7},
-        {"temperature": 1.5, "top_p": 0.8},
-        {"temperature": 1.0, "min_p": 0.1},
-        {"temperature": 1.2, "min_p": 0.02, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("along", ["positions", "seeds"])
+TRUNCATED: list[dict[str, Any]] = [
+    {"temperature": 1.0},
+    {"temperature": 0.6},
+    {"temperature": 1.0, "top_k": 7},
+    {"temperature": 1.5, "top_p": 0.8},
+    {"temperature": 1.0, "min_p": 0.1},
+    {"temperature": 1.2, "min_p": 0.02, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2},
+]
+
+
+@in_turn(("params", TRUNCATED), ("along", ["positions", "seeds"]), ids=str)
 def test_draws_follow_the_exact_probabilities(params: dict[str, Any], along: str) -> None:
     torch = pytest.importorskip("torch")
     processors = pytest.importorskip("transformers.generation.logits_process")

@@ -16,6 +16,7 @@ from albireo.errors import InvalidParams
 from albireo.sounds import decode
 from albireo.sounds.decode import as_sound, decoded
 from albireo.sounds.resample import resampled
+from in_turn import in_turn
 
 RATE = 16000
 TONE = (0.5 * np.sin(np.arange(4000) * 0.05)).astype(np.float32)
@@ -202,8 +203,7 @@ def _without_length(data: bytes) -> bytes:
     return data[data.index(data[:2], 4) :]
 
 
-@pytest.mark.parametrize("num_channels", [1, 2])
-@pytest.mark.parametrize("rate", [8000, 16000, 24000, 48000])
+@in_turn(("rate", [8000, 16000, 24000, 48000]), ("num_channels", [1, 2]))
 def test_an_mp3_is_read_to_its_end_whatever_it_says_of_its_length(rate: int, num_channels: int) -> None:
     noise = (np.random.default_rng(3).standard_normal((8 * rate, num_channels)) * 0.1).astype(np.float32)
     wide, narrow = (_mp3(noise, level, rate) for level in (0.0, 0.9))

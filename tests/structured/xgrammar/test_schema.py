@@ -73,7 +73,7 @@ KEPT: list[dict[str, Any]] = [
 def test_random_outputs_are_valid(backend: str, index: int) -> None:
     schema, chance = KEPT[index], random.Random(index)
     compiled = constraint(json=schema, backend=backend)
-    made = [random_output(compiled.matcher(), chance) for _ in range(5)]
+    made = [random_output(compiled.matcher(), chance) for _ in range(3)]
     checker = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker(["ipv4", "uuid"]))
     assert any(output is not None for output in made)
     for output in made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -19,12 +20,7 @@ NAMES = ("qwen2.5", "qwen3", "mistral-v1", "mistral-v3", "phi-3-mini")
 
 @pytest.fixture(scope="module")
 def encoder_of(tokenizer_of):
-    encoders = {}
-
-    def get(name):
-        return encoders.setdefault(name, ChatEncoder(tokenizer_of(name)))
-
-    return get
+    return cache(lambda name: ChatEncoder(tokenizer_of(name)))
 
 
 def specials(tokenizer, ids):
@@ -121,9 +117,8 @@ _TEXT = st.lists(_PIECES, max_size=6).map("".join)
 
 @settings(max_examples=60)
 @given(texts=st.lists(_TEXT, min_size=3, max_size=3), name=st.sampled_from(NAMES))
-def test_no_text_yields_special_ids(tokenizer_of, texts, name):
-    tokenizer = tokenizer_of(name)
-    encoder = ChatEncoder(tokenizer)
+def test_no_text_yields_special_ids(encoder_of, tokenizer_of, texts, name):
+    tokenizer, encoder = tokenizer_of(name), encoder_of(name)
     # All chats have this shape, so all have the same special tokens.
     ids = []
     for words in (["x", "y", "z"], texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 
@@ -67,12 +68,13 @@ CHATS = {
 }
 
 
-@pytest.fixture
-def encoder_of(tmp_path, tokenizer_directory):
+@pytest.fixture(scope="module")
+def encoder_of(tmp_path_factory, tokenizer_directory):
+    @cache
     def make(version: str) -> ChatEncoder:
         data = tekken_of(tokenizer_directory("gpt2"), num_ordinary=600, version=version)
         data["special_tokens"] = [{"rank": i, "token_str": text} for i, text in enumerate(SPECIALS)]
-        return ChatEncoder(Tokenizer.from_directory(write_tekken(tmp_path, data)))
+        return ChatEncoder(Tokenizer.from_directory(write_tekken(tmp_path_factory.mktemp(version), data)))
 
     return make
 

@@ -54,6 +54,7 @@ class CheckpointSource:
         self.vision_directory: Path | None = directory
         self.default_model_len = self.model_config.max_position_embeddings
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
+        self._last_graph: tuple[int, Graph] | None = None
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
         return config if self.pooling_rule.is_causal else with_whole_prompts(config, self.default_model_len)
@@ -62,10 +63,12 @@ class CheckpointSource:
         return read_pooled_head(self.pooling_rule, self.directory, self.model_config.hidden_size)
 
     def graph(self, model_len: int) -> Graph:
-        graph = build_graph(self.model_config, model_len)
-        if not self.precision.is_plain:
-            choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
-        return graph
+        if self._last_graph is None or self._last_graph[0] != model_len:
+            graph = build_graph(self.model_config, model_len)
+            if not self.precision.is_plain:
+                choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
+            self._last_graph = model_len, graph
+        return self._last_graph[1]
 
     def check(self, program: Program, rank: int = 0) -> None:
         """Nothing is stored, so everything fits."""

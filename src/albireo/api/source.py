@@ -65,7 +65,8 @@ class ModelSource(Protocol):
         ...
 
     def graph(self, model_len: int) -> Graph:
-        """The base graph for sequences of up to model_len tokens, of the whole model."""
+        """The base graph for sequences of up to model_len tokens, of the whole model. Others have it, too, so nobody
+        changes it."""
         ...
 
     def check(self, program: Program, rank: int = 0) -> None:

@@ -1,0 +1,20 @@
+"""A checkpoint as load() sees it."""
+
+from __future__ import annotations
+
+from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.locate import BUNDLED
+from albireo.api.programs import compile_program
+from albireo.config import EngineConfig
+from albireo.quantization.schemes import Precision
+
+
+def test_a_graph_is_built_once_for_a_length_and_compiling_leaves_it_as_it_is() -> None:
+    """Loading asks for it to compile it, and again to read the weights that it names."""
+    source = CheckpointSource(BUNDLED, "bfloat16", precision=Precision("int8"))
+    graph = source.graph(512)
+    nodes = [str(node) for node in graph.nodes]
+    compile_program(graph, EngineConfig(model=str(BUNDLED), device="cpu"), 512)
+    assert source.graph(512) is graph and [str(node) for node in graph.nodes] == nodes
+    shorter = source.graph(256)
+    assert shorter is not graph and source.graph(256) is shorter and len(shorter.nodes) == len(nodes)

@@ -30,6 +30,12 @@ def in_turn(*axes: tuple[str, Iterable[Any]], ids: Callable[[Any], str] | None =
     return pytest.mark.parametrize(names, cells, ids=ids)
 
 
+def meets(place: int, level: int) -> bool:
+    """Whether the place-th of many meets a level of instructions in each run: the first, the machine's best, all do; of
+    the others each meets every second."""
+    return level == 0 or (place + level) % 2 == 0
+
+
 def one_in(count: int, cells: Iterable[tuple[Any, ...]]) -> list[Any]:
     """Parameters of which each count-th is an ordinary test, and the others are `thorough` if they show nothing else.
 

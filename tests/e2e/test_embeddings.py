@@ -26,6 +26,7 @@ from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from compiler.ranks import wide_config
 from e2e.serving import spoil
+from in_turn import meets
 from representatives import REPRESENTATIVES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 
@@ -217,7 +218,11 @@ CASES: list[Any] = [
     for i, model in enumerate(MODELS)
     for j, scenario in enumerate(SCENARIOS)
 ]
-CASES += [(model, level, "preempted") for model in MODELS for level in isa_levels()[1:]]
+CASES += [
+    pytest.param(model, level, "preempted", marks=() if meets(i, j) else pytest.mark.thorough)
+    for i, model in enumerate(MODELS)
+    for j, level in enumerate(isa_levels()[1:], 1)
+]
 
 
 @pytest.mark.parametrize(("model", "level", "scenario"), CASES)

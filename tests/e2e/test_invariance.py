@@ -23,6 +23,7 @@ from albireo.engine.stats import EngineStats
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from in_turn import meets
 from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 from variants import VARIANTS, tiny_of
@@ -131,7 +132,7 @@ def type_of(model: int, level: str) -> str:
 
 def case(model: int, dtype: str, level: str, scenario: str, is_seen: bool) -> Any:
     """Every scenario meets four models or more, of every type; every model four scenarios. thorough: the others."""
-    is_seen = is_seen and dtype == type_of(model, level)
+    is_seen = is_seen and dtype == type_of(model, level) and meets(model // len(COMPUTE_DTYPES), LEVELS.index(level))
     return pytest.param(SERVED[model], dtype, level, scenario, marks=() if is_seen else pytest.mark.thorough)
 
 
@@ -215,7 +216,8 @@ KV_CASES = [
 #: Of models that meet all of them one meets the first and the fourth, one the second and the fifth, one the third.
 KV_CASES = [
     pytest.param(*each, marks=pytest.mark.thorough)
-    if each[4] != KV_SCENARIOS[-1] and KV_SCENARIOS.index(each[4]) % 3 != KV_MODELS.index(each[:3])
+    if (each[4] != KV_SCENARIOS[-1] and KV_SCENARIOS.index(each[4]) % 3 != KV_MODELS.index(each[:3]))
+    or not meets(KV_MODELS.index(each[:3]), LEVELS.index(each[3]))
     else pytest.param(*each)
     for each in KV_CASES
 ]

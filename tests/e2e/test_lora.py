@@ -25,6 +25,7 @@ from albireo.errors import ConfigError, InvalidParams, OutOfMemory
 from albireo.models import load_architecture
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from in_turn import meets
 from representatives import LATENT, REPRESENTATIVES
 from tiny_adapters import make_adapter
 from tiny_layer_norm import LAYER_NORMS
@@ -208,8 +209,16 @@ CASES = [
     *(("llama wide", "bfloat16", None, LEVELS[0], scenario) for scenario in SCENARIOS),
     *(("llama wide", "bfloat16", "int8", LEVELS[0], scenario) for scenario in ("batched", "preempted")),
     *((config, "float32", None, LEVELS[0], "slots change hands") for config in SERVED[::2]),
-    *(("llama wide", dtype, None, level, "two threads") for level in LEVELS for dtype in ("float16", "bfloat16")),
+    *(("llama wide", dtype, None, LEVELS[0], "two threads") for dtype in ("float16", "bfloat16")),
     *(("qwen3", "bfloat16", "int8", level, "two threads") for level in LEVELS),
+]
+CASES = [
+    *dict.fromkeys(CASES),
+    *(
+        pytest.param("llama wide", dtype, None, level, "two threads", marks=() if meets(i, j) else pytest.mark.thorough)
+        for j, level in enumerate(LEVELS[1:], 1)
+        for i, dtype in enumerate(("float16", "bfloat16"))
+    ),
 ]
 
 
@@ -234,7 +243,7 @@ def alone(made: Callable[[str, str], tuple[Path, list[Path]]]) -> Callable[..., 
     return answers
 
 
-@pytest.mark.parametrize(("config", "dtype", "quantization", "level", "scenario"), dict.fromkeys(CASES))
+@pytest.mark.parametrize(("config", "dtype", "quantization", "level", "scenario"), CASES)
 def test_served_as_if_alone(
     config: str,
     dtype: str,

@@ -16,6 +16,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
+from in_turn import meets
 from representatives import ALL_REPRESENTATIVES, LATENT, OF_WIRING, WITH_STATES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
@@ -129,8 +130,14 @@ def test_float32_logits_and_greedy_tokens(config: str, tmp_path: Path) -> None:
     assert_near(sequences, answers, np.concatenate(reference(directory, "float32", sequences)))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        pytest.param(name, level, marks=() if meets(i, j) else pytest.mark.thorough)
+        for i, name in enumerate(ALL_REPRESENTATIVES)
+        for j, level in enumerate(LEVELS)
+    ],
+)
 def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
     directory = make_checkpoint(tmp_path, CONFIGS[name], 3)
@@ -142,13 +149,14 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 IN_16_BITS = sorted(set(ALL_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(MIXED))
 
 
-@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    ("name", "dtype"),
+    ("name", "dtype", "level"),
     [
-        pytest.param(name, dtype, marks=() if (i + j) % 2 else pytest.mark.thorough)  # types in turn
+        # types in turn; // lets both meet each level
+        pytest.param(name, dtype, level, marks=() if (i + j) % 2 and meets(i // 2, k) else pytest.mark.thorough)
         for i, name in enumerate(IN_16_BITS)
         for j, dtype in enumerate(("bfloat16", "float16"))
+        for k, level in enumerate(LEVELS)
     ],
 )
 def test_16_bits_are_nearer_to_exact_than_transformers(

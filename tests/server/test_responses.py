@@ -11,7 +11,7 @@ import pytest
 from albireo.server.errors import HttpError
 from albireo.server.protocol.responses import ResponseAnswer
 from albireo.server.response_log import BYTES_PER_EVENT, Entry, ResponseLog
-from albireo.server.response_store import MAX_CHARS, MAX_KEPT, ResponseStore, Stored
+from albireo.server.response_store import MAX_KEPT, ResponseStore, Stored
 from server_process import wait_until
 
 ASK: dict[str, Any] = {"model": "story", "input": "Once upon a time", "temperature": 0, "max_output_tokens": 12}
@@ -203,7 +203,8 @@ def stored(name: str, text: str = "", is_running: bool = False, num_events: int 
     return Stored(writer, [{"role": "user", "content": text}], task)
 
 
-def test_the_store_is_bounded_in_number_and_size() -> None:
+def test_the_store_is_bounded_in_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albireo.server.response_store.MAX_CHARS", max_chars := 1_000_000)
     store = ResponseStore()
     store.put(stored("running", is_running=True))
     for i in range(MAX_KEPT):
@@ -211,7 +212,7 @@ def test_the_store_is_bounded_in_number_and_size() -> None:
     with pytest.raises(HttpError):
         store.get("r0")
     assert store.get("r1") and store.get("running")
-    big = "x" * (MAX_CHARS // 2)
+    big = "x" * (max_chars // 2)
     for i in range(3):
         store.put(stored(f"big{i}", big))
     assert store.get("big2") and store.get("running")
@@ -223,6 +224,6 @@ def test_the_store_is_bounded_in_number_and_size() -> None:
     assert store.get("big3")
     # Events are kept as well, and count.
     for i in range(3):
-        store.put(stored(f"long{i}", num_events=MAX_CHARS // BYTES_PER_EVENT // 2))
+        store.put(stored(f"long{i}", num_events=max_chars // BYTES_PER_EVENT // 2))
     with pytest.raises(HttpError):
         store.get("big3")

@@ -24,6 +24,7 @@ from backends.cpu.harness import Guarded, assert_same_bits, pool
 from backends.cpu.test_model import MAXIMA, NUM_BLOCKS, steps
 from backends.cpu.test_pack import Stored, Weights
 from compiler.ranks import STATES, wide_config, wide_graph, wide_hybrid
+from in_turn import in_turn
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -76,8 +77,7 @@ def results(model: CpuModel | TensorParallelModel, inputs: StepInputs) -> list[n
     return [array.copy() for array in (out.logits, out.top_ids, out.top_values)]
 
 
-@pytest.mark.parametrize(("size", "threads"), [(2, 2), (2, 5), (4, 4), (8, 8)])
-@pytest.mark.parametrize(("name", "dtype"), CASES)
+@in_turn(("name, dtype", CASES), ("size, threads", [(2, 2), (2, 5), (4, 4), (8, 8)]))
 def test_the_same_bits_as_one_rank(name: str, dtype: str, size: int, threads: int) -> None:
     """Prompts, a chunk, single tokens; logits and best few; threads that outnumber cores and are shared unevenly."""
     one, several = model_of(name, dtype, 1), model_of(name, dtype, size, threads)

@@ -21,6 +21,7 @@ from albireo.quantization.encoded import Encoded
 from albireo.quantization.rounding import round_weights
 from backends.cpu.harness import assert_same_bits, level_of, pool
 from backends.cpu.test_pack import Stored, Weights
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
@@ -95,8 +96,7 @@ def assert_same(got: Outputs, wanted: Outputs, what: str) -> None:
             assert_same_bits(a, b, what)
 
 
-@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@in_turn(("name", REPRESENTATIVES), ("dtype", COMPUTE_DTYPES))
 def test_each_fusion_left_out_changes_no_bit(name: str, dtype: str) -> None:
     levels = isa_levels()
     fused = model_of(name, dtype, (), levels)
@@ -121,9 +121,9 @@ def test_nothing_fused_at_every_level(name: str, level: str) -> None:
 KINDS = [("int4.g32", "int8"), ("int4.g32.affine", "int8.g16"), ("int8", "int4.g64"), ("int8", None), ("fp8", "int8")]
 
 
-@pytest.mark.parametrize("apart", ["q_proj", "k_proj", "v_proj"])
-@pytest.mark.parametrize("kinds", KINDS)
-@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+@in_turn(
+    ("name", ["qwen2", "qwen3"]), ("kinds, apart", [(k, p) for k in KINDS for p in ("q_proj", "k_proj", "v_proj")])
+)
 def test_one_of_q_k_and_v_in_another_encoding_changes_no_bit(
     name: str, apart: str, kinds: tuple[str, str | None]
 ) -> None:

@@ -10,6 +10,7 @@ from albireo import LLM, SamplingParams
 from albireo.graph import program
 from albireo.graph.program import row_stride
 from albireo.models import load_architecture
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 
@@ -28,8 +29,7 @@ def test_rows_a_multiple_of_4_kib_apart_get_a_cache_line_more(dtype: str, cols: 
     assert row_stride(dtype, cols) == stride
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("model_type", REPRESENTATIVES)
+@in_turn(("model_type", REPRESENTATIVES), ("dtype", ["float32", "bfloat16", "float16"]))
 def test_gaps_change_no_bit(model_type: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=3, dtype=dtype)
     prompts = [{"prompt_token_ids": [(7 * i + j) % 50 for j in range(5 + 9 * i)]} for i in range(4)]

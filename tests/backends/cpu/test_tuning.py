@@ -20,6 +20,7 @@ from albireo.graph.tuning import ALLOWED, BUCKETS, SHAPES, Tuning, bucket_of
 from backends.cpu.harness import F32, Guarded, assert_same_bits, normal, panels, pool, rows_step, variants
 from backends.cpu.test_model import graph_of, weights_of
 from backends.cpu.test_pack import Stored, Weights
+from in_turn import in_turn
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 
@@ -61,8 +62,7 @@ def walk(program: _native.Program, step: StepInputs) -> None:
     program.run(*step.arrays, np.zeros(shape, np.int32), np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@in_turn(("name", REPRESENTATIVES), ("dtype", COMPUTE_DTYPES))
 def test_a_model_keeps_its_bits(name: str, dtype: str) -> None:
     """Prompts, a mixed step, a batch of decoding sequences and a single token, through every family."""
     program = compile_graph(

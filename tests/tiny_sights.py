@@ -326,6 +326,24 @@ FAMILIES: dict[str, Family] = {
         },
         _llava,
     ),
+    "llava, pixtral": Family(
+        "LlavaForConditionalGeneration",
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+        "[IMG]",
+        lambda ids: {
+            "text_config": {**_LLAMA, "model_type": "mistral", "vocab_size": len(ids)},
+            "vision_config": {**_PIXTRAL, "image_size": 96},
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "image_seq_length": 1,
+            "image_token_index": ids["[IMG]"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "PixtralImageProcessor", "size": {"longest_edge": 48}},
+            "processor_config.json": {"patch_size": 8},
+        },
+        inputs=sight_inputs.of_mistral3,
+    ),
     "llava_next": Family(
         "LlavaNextForConditionalGeneration",
         ("<image>",),

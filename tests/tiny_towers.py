@@ -83,6 +83,11 @@ def _of_mistral3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
 
 
+def _of_pixtral(model: Any, tile: Any) -> Any:
+    sizes = torch.tensor([tile.shape[:2]])
+    return model.get_image_features(tile.permute(2, 0, 1)[None], image_sizes=sizes).pooler_output[0]
+
+
 def _of_gemma3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
@@ -213,6 +218,13 @@ FAMILIES: dict[str, Family] = {
         "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
+    "llava, pixtral": Family(
+        "LlavaModel",
+        ((48, 96), (112, 80), (8, 144)),
+        _of_pixtral,
+        {**_PIXTRAL, "model_type": "pixtral"},
+        whole={"vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
+    ),
     # two blocks side by side, two in a column, and four, of which some patches are left out
     "llava_next": Family(
         "LlavaNextModel",
@@ -279,7 +291,7 @@ def save(
     kind = getattr(transformers, family.class_name).config_class.sub_configs_defaults["vision_config"]
     of_vision = {"model_type": kind.model_type, **family.vision, **vision}
     parts = {"vision_config": of_vision, "text_config": dict(family.text)}
-    config = transformers.AutoConfig.for_model(name, **parts, **{**family.whole, **(whole or {})})
+    config = transformers.AutoConfig.for_model(name.partition(",")[0], **parts, **{**family.whole, **(whole or {})})
     model = getattr(transformers, family.class_name)(config).eval()
     with torch.no_grad():
         for of_weight, parameter in model.named_parameters():

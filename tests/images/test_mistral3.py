@@ -68,6 +68,14 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
     assert_prepared(ours, ours.prepare(image), [expected], text)
 
 
+def test_pictures_of_a_llava_with_that_tower_are_the_same(tmp_path: Path) -> None:
+    """Pixtral 12B in transformers' format, whose rows are patches."""
+    config = {"model_type": "llava", "vision_config": {"model_type": "pixtral", "patch_size": 16}}
+    ours, image = opened(tmp_path, config, {}, {"patch_size": 16, **TOKENS}), picture(90, 200)
+    expected, text = by_transformers(image, "defaults")
+    assert_prepared(ours, ours.prepare(image), [expected], text)
+
+
 def test_names_of_the_prompt(tmp_path: Path) -> None:
     ours = opened(tmp_path, {"model_type": "mistral3"}, {}, {"image_token": "<picture>"})
     assert (ours.image_token, ours.placeholder) == ("<picture>", "<picture>")

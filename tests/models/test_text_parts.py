@@ -136,6 +136,11 @@ WHOLES: dict[str, dict[str, Any]] = {
     },
     "llava_next of qwen2": {"text_config": text("qwen2", "qwen2"), **_CLIP, "tie_word_embeddings": True},
     "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
+    "llava of pixtral": {
+        "text_config": text("mistral", "mistral", is_composition=True),
+        "vision_config": _PIXTRAL,
+        "tie_word_embeddings": False,
+    },
     "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
     "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
     "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},

@@ -1,5 +1,5 @@
 """Llava: as CLIP reads pictures. The shorter side gets the tile's length, and what the other has more is cut off at
-both ends.
+both ends. Those of a Pixtral are read as Mistral 3 does.
 
 Called by processor.py.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError
+from albireo.images.mistral3 import Mistral3
 from albireo.images.pixels import Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_STEP, Settings
@@ -40,8 +41,10 @@ class Llava:
         return self.image_token
 
     @classmethod
-    def read(cls, settings: Settings) -> Llava:
+    def read(cls, settings: Settings) -> Llava | Mistral3:
         """Raises: ModelError, UnsupportedModel."""
+        if settings.tower.raw("model_type") == "pixtral":
+            return Mistral3.read(settings)
         image, processor, tower = settings.image, settings.processor, settings.tower
         (shorter,) = settings.size("shortest_edge", default=224)
         height, width = settings.size("height", "width", default=224, key="crop_size")

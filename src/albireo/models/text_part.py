@@ -98,6 +98,8 @@ _LLAVA = _Whole(
         "num_attention_heads": 32,
         "max_position_embeddings": 2048,
     },
+    # of Pixtral
+    ignored=keys("is_composition"),
 )
 #: By the model_type of the whole.
 _WHOLES = {
@@ -153,7 +155,7 @@ _WHOLES = {
         class_name="LlavaNextForConditionalGeneration",
         parts={kind: kind for kind in ("llama", "mistral", "qwen2", "granite")},
         # the head of the whole divides nothing, where Granite's own does
-        ignored=keys("logits_scaling"),
+        ignored=_LLAVA.ignored | keys("logits_scaling"),
         beside=keys("image_grid_pinpoints use_image_newline_parameter"),
         multiplies_images=True,
     ),

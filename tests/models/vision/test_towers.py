@@ -183,6 +183,7 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         ("internvl", {"num_registers": 4}, "'num_registers': 4"),
         ("llava", {"model_type": "siglip_vision_model"}, "model_type='siglip_vision_model' is not supported"),
         ("llava_next", {"model_type": "siglip2_vision_model"}, "model_type='siglip2_vision_model' is not supported"),
+        ("llava, pixtral", {"head_dim": 32}, "head_dim=32 is not supported"),
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
@@ -267,10 +268,11 @@ def test_mosaics_that_are_not_read(size: tuple[int, int], words: str, tmp_path: 
         tower.inputs(np.zeros((*size, 3), np.float32))
 
 
-def test_rows_of_mosaics_are_those_of_patches_alone(tmp_path: Path) -> None:
-    data = {**change_vision(save(tmp_path, "llava_next")), "vision_feature_select_strategy": "full"}
-    with pytest.raises(UnsupportedModel, match=r"vision_feature_select_strategy='full' is not supported; .* default"):
-        open_tower(data, "float32", "config.json")
+def test_rows_are_those_of_patches_alone(tmp_path: Path) -> None:
+    for name, other, own in (("llava_next", "full", "default"), ("llava, pixtral", "default", "full")):
+        data = {**change_vision(save(tmp_path / name, name)), "vision_feature_select_strategy": other}
+        with pytest.raises(UnsupportedModel, match=f"_select_strategy='{other}' is not supported; supported: {own}"):
+            open_tower(data, "float32", "config.json")
 
 
 @pytest.mark.parametrize("layer", [0, 4, -4, [1, 2], "last"])
@@ -324,6 +326,7 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ("internvl", {"use_mask_token": True}, {"downsample_ratio": 0.5, "projector_hidden_act": "gelu_pytorch_tanh"}),
         ("lighton_ocr", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {"spatial_merge_size": 1}),
         ("llava", {"hidden_act": "gelu"}, {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}),
+        ("llava, pixtral", {"hidden_act": "gelu"}, {"vision_feature_layer": -3, "multimodal_projector_bias": False}),
         ("llava", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
         ("llava_next", {"hidden_act": "gelu"}, {"vision_feature_layer": [-2, 1, 3, 1]}),
         ("llava_next", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),

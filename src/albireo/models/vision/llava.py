@@ -17,6 +17,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import activated, layer, linear, norm
+from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
@@ -98,8 +99,16 @@ class LlavaTower(ClassTower):
         return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down", self.has_bias))
 
 
-def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
+def is_pixtral(data: Mapping[str, Any]) -> bool:
+    """Whether the tower of a LLaVA is that of Pixtral 12B."""
+    tower = data.get("vision_config")
+    return isinstance(tower, Mapping) and tower.get("model_type") == "pixtral"
+
+
+def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower | Mistral3Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    if is_pixtral(data):
+        return open_pixtral(data, dtype, where)
     fields, whole = vision_fields(data, where, ("clip_vision_model",)), Fields(data, where)
     encoder = encoder_settings(fields, dtype, CLIP)
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 336)

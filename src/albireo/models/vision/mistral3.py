@@ -1,5 +1,5 @@
 """Mistral 3 and LightOnOCR: Pixtral, whose patches are rotated by row and column and have no other positions, and a
-merger.
+merger; and Pixtral 12B in transformers' format, a LLaVA whose rows are patches.
 
 Found by tower.py. Source: Agrawal et al. 2024, Pixtral 12B.
 """
@@ -20,7 +20,14 @@ from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
-from albireo.models.vision.settings import IGNORABLE, activation, encoder_settings, text_width, vision_fields
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    activation,
+    encoder_settings,
+    feature_layer,
+    text_width,
+    vision_fields,
+)
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
 _NAMES = Names(
@@ -48,19 +55,26 @@ _PROJECTOR = "multi_modal_projector"
 @dataclass(frozen=True, slots=True)
 class Mistral3Tower(HoldsNothing):
     """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. theta: base of
-    frequencies. eps, act, has_bias: of the projector's norm, activation and linears."""
+    frequencies. eps: of the projector's norm, before its merger; None: there are none. act, has_bias: of its activation
+    and linears. num_layers: that are computed."""
 
     encoder: EncoderSettings
     merge: int
     theta: float
     width: int
-    eps: float
+    eps: float | None
     act: str
     has_bias: bool
+    num_layers: int
 
     @property
     def dtype(self) -> str:
         return self.encoder.dtype
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        behind = range(self.num_layers, self.encoder.num_layers)
+        return tuple(f"vision_tower.transformer.layers.{number}.*" for number in behind)
 
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size, self.merge)
@@ -81,10 +95,11 @@ class Mistral3Tower(HoldsNothing):
         with b.part("embed"):
             x = linear(b, c, b.given(c.patch_width, 0), "vision_tower.patch_conv", c.hidden_size, "patches", False)
             x = norm(b, c, x, "vision_tower.ln_pre")
-        for number in range(c.num_layers):
+        for number in range(self.num_layers):
             x = layer(b, c, x, number, "vision_tower.transformer.layers", _NAMES)
-        with b.part("head"):
-            x = norm(b, c, x, f"{_PROJECTOR}.norm", self.eps)
+        if self.eps is not None:
+            with b.part("head"):
+                x = norm(b, c, x, f"{_PROJECTOR}.norm", self.eps)
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
@@ -95,7 +110,8 @@ class Mistral3Tower(HoldsNothing):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size * self.merge**2, 0)
-        x = linear(b, c, x, f"{_PROJECTOR}.patch_merger.merging_layer", c.hidden_size, "merger", False)
+        if self.eps is not None:
+            x = linear(b, c, x, f"{_PROJECTOR}.patch_merger.merging_layer", c.hidden_size, "merger", False)
         x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.width, "up", self.has_bias)
         with b.part("act"):
             x = b.unary(x, self.act)
@@ -104,14 +120,7 @@ class Mistral3Tower(HoldsNothing):
 
 def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields, whole = vision_fields(data, where, ("pixtral",)), Fields(data, where)
-    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-5, is_rms=True, has_bias=False)
-    if fields.integer("head_dim", 1, encoder.hidden_size, encoder.head_dim) != encoder.head_dim or encoder.head_dim % 4:
-        what = f"heads are hidden_size / num_attention_heads, here {encoder.head_dim}, and four equal parts"
-        fields.unsupported("head_dim", fields.raw("head_dim"), what)
-    theta = axial_theta(fields)
-    # the largest picture, which whoever makes tiles asks for; and what an old default config has by mistake
-    fields.refuse_unread(IGNORABLE | keys("image_size vocab_size"), {})
+    (encoder, theta), whole = _pixtral(data, dtype, where), Fields(data, where)
     last = whole.raw("vision_feature_layer")
     if last not in (None, -1) or isinstance(last, bool):
         whole.unsupported("vision_feature_layer", last, "supported: -1, the last")
@@ -125,4 +134,37 @@ def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3To
         text.number("rms_norm_eps", 1e-30, 1.0, 1e-5 if text.raw("model_type") == "ministral3" else 1e-6),
         activation(whole, "projector_hidden_act", "gelu"),
         whole.flag("multimodal_projector_bias", False),
+        encoder.num_layers,
     )
+
+
+def open_pixtral(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tower:
+    """Of a LLaVA. Raises: as open_mistral3()."""
+    (encoder, theta), whole = _pixtral(data, dtype, where), Fields(data, where)
+    strategy = whole.text("vision_feature_select_strategy", "default")
+    if strategy != "full":
+        whole.unsupported("vision_feature_select_strategy", strategy, "supported: full; no row of a Pixtral is a class")
+    return Mistral3Tower(
+        encoder,
+        1,
+        theta,
+        text_width(data, where, 4096),
+        None,
+        activation(whole, "projector_hidden_act", "gelu"),
+        whole.flag("multimodal_projector_bias", True),
+        feature_layer(whole, encoder.num_layers, -2),
+    )
+
+
+def _pixtral(data: Mapping[str, Any], dtype: str, where: str) -> tuple[EncoderSettings, float]:
+    """Its layers, and the base of frequencies."""
+    fields = vision_fields(data, where, ("pixtral",))
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-5, is_rms=True, has_bias=False)
+    if fields.integer("head_dim", 1, encoder.hidden_size, encoder.head_dim) != encoder.head_dim or encoder.head_dim % 4:
+        what = f"heads are hidden_size / num_attention_heads, here {encoder.head_dim}, and four equal parts"
+        fields.unsupported("head_dim", fields.raw("head_dim"), what)
+    theta = axial_theta(fields)
+    # the largest picture, which whoever makes tiles asks for; and what old default configs have by mistake
+    ignorable = keys("image_size vocab_size is_composition tie_word_embeddings")
+    fields.refuse_unread(IGNORABLE | ignorable, {})
+    return encoder, theta

@@ -27,6 +27,7 @@ Tensors = dict[str, NDArray[np.float32]]
 #: model_type -> where the layer is, what its parts are called: fc, norms of embeddings and states, last norm.
 MTP: dict[str, tuple[str, str, str, str, str]] = {
     "deepseek_v3": ("model.layers.{n}.", "eh_proj", "enorm", "hnorm", "shared_head.norm"),
+    "glm4": ("model.layers.{n}.", "eh_proj", "enorm", "hnorm", "shared_head.norm"),
     "glm4_moe": ("model.layers.{n}.", "eh_proj", "enorm", "hnorm", "shared_head.norm"),
     "glm4_moe_lite": ("model.layers.{n}.", "eh_proj", "enorm", "hnorm", "shared_head.norm"),
     "mimo": ("model.mtp_layers.0.", "input_proj", "token_layernorm", "hidden_layernorm", "final_layernorm"),
@@ -39,7 +40,7 @@ MTP: dict[str, tuple[str, str, str, str, str]] = {
 def config_with_mtp(model_type: str) -> dict[str, Any]:
     """A tiny config.json of a model that has such a layer."""
     config = dict(load_architecture(model_type).tiny)
-    if model_type in ("deepseek_v3", "glm4_moe", "glm4_moe_lite", "mimo"):
+    if model_type in ("deepseek_v3", "glm4", "glm4_moe", "glm4_moe_lite", "mimo"):
         config["num_nextn_predict_layers"] = 1
     return config
 

@@ -20,7 +20,7 @@ HEADS = ("mtp", "eagle", "eagle3")
 _OLD_NAMES = frozenset(
     f"{model}_mtp"
     for model in ("deepseek", "ernie", "exaone4", "glm4_moe", "glm4_moe_lite", "longcat_flash", "mimo", "nemotron_h")
-) | {"qwen3_next_mtp", "qwen3_5_mtp", "pangu_ultra_moe_mtp", "mimo_v2_flash_mtp"}
+) | {"qwen3_next_mtp", "qwen3_5_mtp", "pangu_ultra_moe_mtp", "mimo_v2_flash_mtp", "glm_ocr_mtp"}
 #: Drafts of one sequence in one step, and of a step in all: each takes a row of the step.
 MAX_DRAFTS = 64
 #: Longer n-grams than this tell nothing that it does not.

@@ -457,12 +457,30 @@ def test_guesses_among_few_tokens(
     assert has_row.sum() == 64 and np.array_equal(found[0][0, has_row], found[1][0, has_row])
 
 
-def test_pictures_in_prompts_change_nothing(eager: None, tmp_path: Path) -> None:
-    directory = save(tmp_path, "qwen3_5")
-    text = json.loads((directory / "config.json").read_text())["text_config"]
-    layer = {name: each for name, each in mtp_weights(text, 5).items() if name.startswith("mtp.")}
+@pytest.mark.parametrize(
+    ("name", "kind", "place", "published"),
+    [
+        ("qwen3_5", "qwen3_5_text", "mtp.", "mtp."),
+        ("glm_ocr", "glm4", "model.layers.3.", "model.language_model.layers.3."),
+    ],
+)
+def test_pictures_in_prompts_change_nothing(
+    name: str, kind: str, place: str, published: str, eager: None, tmp_path: Path
+) -> None:
+    directory = save(tmp_path, name)
+    config = json.loads((directory / "config.json").read_text())
+    text = {**config["text_config"], "model_type": kind, "attention_bias": False}
+    rope = text.pop("rope_parameters") if kind == "glm4" else {}
+    text |= {key: value for key, value in rope.items() if key == "rope_theta"}
+    layer = {
+        published + tensor.removeprefix(place): each
+        for tensor, each in mtp_weights(text, 5).items()
+        if tensor.startswith(place)
+    }
     path = directory / "model.safetensors"
     save_file({**load_file(path), **layer}, path)
+    config["text_config"] |= {"num_nextn_predict_layers": 1} if kind == "glm4" else {}
+    (directory / "config.json").write_text(json.dumps(config))
     parts = [{"type": "image", "image": picture(50, 30)}, {"type": "text", "text": "What is it?"}]
     found = []
     for asked in (None, {"method": "mtp"}):

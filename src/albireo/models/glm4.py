@@ -40,6 +40,7 @@ CONFIG = ConfigRules(
     head_dim=128,
     defaults={"attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
     has_pairs_side_by_side=True,
+    ignorable=frozenset({"num_nextn_predict_layers"}),
 )
 
 _ATTENTION = Norms("input_layernorm", "post_self_attn_layernorm")

@@ -129,8 +129,6 @@ _WHOLES = {
         class_name="GlmOcrForConditionalGeneration",
         parts={"glm_ocr_text": "glm4"},
         always={"attention_bias": False},
-        # a layer that guesses a further token lies behind the others
-        ignored=_GLM4V.ignored | keys("num_nextn_predict_layers"),
     ),
     "glmasr": _Whole(
         "GlmAsrForConditionalGeneration",

@@ -44,14 +44,17 @@ def _mimo(num_layers: int) -> Prefixes:
 
 
 def _deepseek(num_layers: int) -> Prefixes:
-    """What they hold of tables of tokens is the model's once more."""
-    place = f"model.layers.{num_layers}."
-    return (
-        (f"{place}eh_proj.", f"{JOINING}."),
-        (f"{place}enorm.", f"{EMBEDDING_NORM}."),
-        (f"{place}hnorm.", f"{STATE_NORM}."),
-        (f"{place}shared_head.norm.", _NORM),
-        (place, _LAYER),
+    """What they hold of tables of tokens is the model's once more. A model with other parts has its name before it."""
+    return tuple(
+        (f"{place}{named}", own)
+        for place in (f"model.layers.{num_layers}.", f"model.language_model.layers.{num_layers}.")
+        for named, own in (
+            ("eh_proj.", f"{JOINING}."),
+            ("enorm.", f"{EMBEDDING_NORM}."),
+            ("hnorm.", f"{STATE_NORM}."),
+            ("shared_head.norm.", _NORM),
+            ("", _LAYER),
+        )
     )
 
 
@@ -66,6 +69,8 @@ class _Family:
 _QWEN, _DEEPSEEK = _Family(_qwen, DraftInput()), _Family(_deepseek, DraftInput(leaves_normed=False))
 _FAMILIES = {
     "deepseek_v3": _DEEPSEEK,
+    # of GLM-OCR
+    "glm4": _DEEPSEEK,
     "glm4_moe": _DEEPSEEK,
     "glm4_moe_lite": _DEEPSEEK,
     "mimo": _Family(_mimo, DraftInput(is_state_first=True)),

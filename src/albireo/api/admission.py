@@ -32,6 +32,7 @@ from albireo.step import ThinkingBudget, TokenConstraint
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.encoded import Cut
+from albireo.text.infill import InfillMarks, infill_marks
 from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
@@ -293,6 +294,16 @@ class Admission:
             return self._encodes().encode(text, add_special_tokens=add_special_tokens)
         cut = Cut(most, from_start=params.truncation_side != "right")
         return self._encodes().encode_prompt(text, add_special_tokens=add_special_tokens, cut=cut).ids
+
+    def infill_marks(self) -> InfillMarks:
+        """How a gap in a text is filled. Raises: UnsupportedFeature where the model has no known marks for it."""
+        marks = infill_marks(self._encodes().added_tokens())
+        if marks is None:
+            raise UnsupportedFeature(
+                "suffix needs a model that was trained to fill a gap, and the tokenizer of this one has no known marks "
+                "for it; leave it out"
+            )
+        return marks
 
     def _check_length(self, text: str) -> None:
         """Refuse what cannot fit, before seconds are spent on it. Raises: PromptTooLong."""

@@ -24,6 +24,7 @@ from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRe
 from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
 from albireo.server.serving import INLINE_CHARS, Serving
 from albireo.text.conversation import has_media
+from albireo.text.infill import InfillMarks
 
 #: What OpenAI's completions produce when nothing is said.
 DEFAULT_MAX_TOKENS = 16
@@ -53,6 +54,11 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
     if echo and asked is not None:
         wants["prompt_logprobs"] = asked
     prompts = one_or_several(request.prompt, "prompt")
+    if request.suffix:
+        marks = _infill_marks(serving, request, prompts)
+        prompts = [marks.joined(str(prompt), request.suffix) for prompt in prompts]
+        if not request.ignore_eos:
+            wants["stop_token_ids"] = [*(request.stop_token_ids or ()), *marks.end_token_ids]
     if len(prompts) * (request.n or 1) > serving.settings.max_n:
         raise HttpError(
             400, f"{len(prompts)} prompts with n={request.n or 1} are more than {serving.settings.max_n}", param="n"
@@ -83,6 +89,19 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         )
     num_chars = sum(len(prompt) for prompt in prompts)
     return await _admitted(serving, request, prepare, num_chars, "prompt")
+
+
+def _infill_marks(serving: Serving, request: CompletionRequest, prompts: list[str | list[int]]) -> InfillMarks:
+    """How a gap before the suffix is filled. Raises: HttpError 400 where it cannot be."""
+    if any(not isinstance(prompt, str) for prompt in prompts):
+        raise HttpError(400, "suffix needs a prompt that is a text: what stands before the gap", param="suffix")
+    if request.echo or request.truncate_prompt_tokens is not None:
+        other = "echo" if request.echo else "truncate_prompt_tokens"
+        raise HttpError(400, f"suffix and {other} exclude each other: the prompt has marks in it", param="suffix")
+    try:
+        return serving.admission.infill_marks()
+    except EngineError as error:
+        raise HttpError(400, str(error), param="suffix") from None
 
 
 async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:

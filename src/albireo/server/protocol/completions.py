@@ -11,16 +11,16 @@ from albireo.server.protocol.fields import NEUTRAL, AllOrCount, Count, Generatio
 
 
 class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
-    """prompt: a text, several, token ids, or several lists of them."""
+    """prompt: a text, several, token ids, or several lists of them. suffix: what stands behind the gap to be filled."""
 
     prompt: str | list[str | Count | list[Count]]
     echo: bool | None = None
     logprobs: AllOrCount | None = None
-    suffix: Any = None
+    suffix: str | None = None
     prompt_embeds: Any = None
 
 
-COMPLETION_NEUTRAL = {**NEUTRAL, "suffix": ("",), "prompt_embeds": ()}
+COMPLETION_NEUTRAL = {**NEUTRAL, "prompt_embeds": ()}
 
 
 class CompletionLogprobs(msgspec.Struct):

@@ -210,6 +210,17 @@ def test_the_format_of_a_real_template_is_found(start: Any, tmp_path: Path) -> N
     assert re.fullmatch("[a-zA-Z0-9]{9}", whole.message.tool_calls[0].id)
 
 
+def test_a_map_as_zod_writes_it_is_among_the_arguments(caller: Any) -> None:
+    ages = {"type": "object", "propertyNames": {"enum": ["fox", "owl"]}, "additionalProperties": {"enum": [1, 2]}}
+    ages["required"] = ["fox", "owl"]
+    schema = {"type": "object", "properties": {"ages": ages}, "required": ["ages"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "note", "parameters": schema}}
+    made = caller.client().chat.completions.create(**{**ASK, "tools": [tool]}, tool_choice="required", seed=1)
+    arguments = json.loads(made.choices[0].message.tool_calls[0].function.arguments)
+    jsonschema.validate(arguments, schema)
+    assert set(arguments["ages"]) == {"fox", "owl"}
+
+
 @pytest.mark.parametrize("name", ["llama3_json", "qwen3_coder", "gemma4"])
 def test_a_format_that_is_named_wins_over_the_template(start: Any, name: str) -> None:
     server = start("--tool-call-parser", name, "--reasoning-parser", "none")

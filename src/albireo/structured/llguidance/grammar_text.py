@@ -16,15 +16,14 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from albireo.errors import InvalidParams
 from albireo.structured.llguidance.tag_rules import literal, regex_literal, tag_rules
+from albireo.structured.property_names import without_property_names
+from albireo.structured.subschemas import with_each
 from albireo.structured_params import StructuredOutputsParams
 
 #: White space between parts of JSON, at most so much: a model that hesitates would go on with it for ever. Patterns
 #: that say more about its shape cost a mask a hundred times the work.
 WHITESPACE = r"[ \t\n\r]{1,40}"
 _DIRECTIVE = "%llguidance"
-_SUBSCHEMAS = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")
-_SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 
 
 def grammar_text(params: StructuredOutputsParams, special: Mapping[str, int]) -> str:
@@ -49,6 +48,7 @@ def grammar_text(params: StructuredOutputsParams, special: Mapping[str, int]) ->
 def json_rule(schema: Mapping[str, Any], params: StructuredOutputsParams) -> str:
     """A JSON schema as Lark. Unknown formats are annotations, as JSON Schema has it; compiler.py refuses the rest of
     what lenient lets pass."""
+    schema = without_property_names(schema)
     if params.disable_additional_properties:
         schema = closed(schema)
     own = schema.get("x-guidance")
@@ -69,16 +69,7 @@ def closed(schema: Any) -> Any:
     """The schema with additionalProperties false in each object that names properties and says nothing about others."""
     if not isinstance(schema, Mapping):
         return schema
-    out = dict(schema)
-    for key in _SUBSCHEMAS:
-        if key in out:
-            out[key] = closed(out[key])
-    for key in _SUBSCHEMA_LISTS:
-        if isinstance(out.get(key), list):
-            out[key] = [closed(each) for each in out[key]]
-    for key in _SUBSCHEMA_MAPS:
-        if isinstance(out.get(key), Mapping):
-            out[key] = {name: closed(each) for name, each in out[key].items()}
+    out = with_each(schema, closed)
     if isinstance(out.get("properties"), Mapping):
         out.setdefault("additionalProperties", False)
     return out

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.structured.property_names import without_property_names
 from albireo.structured.xgrammar.keywords import BY_TYPE, Schema, kept_keywords
 
 _TYPES = ("object", "array", "string", "number", "boolean", "null")
@@ -44,6 +45,7 @@ def kept_schema(schema: Mapping[str, Any], *, is_closed: bool) -> Schema:
     Raises: UnsupportedFeature naming the keyword and where it stands; InvalidParams for a schema that is none, or
         that nothing fits.
     """
+    schema = without_property_names(schema)
     walk = _Walk(schema, is_closed)
     found = walk.schema(schema, "")
     if found is None:

@@ -65,9 +65,9 @@ class Setup:
         torch.cuda.synchronize()
 
     def release(self) -> None:
-        """Give back what nobody holds any more."""
-        gc.collect()
+        """Give back what nobody holds any more: the GPU's memory, of which a dry run has none."""
         if not self.is_dry:
+            gc.collect()
             torch.cuda.empty_cache()
 
     def random(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:

@@ -41,7 +41,7 @@ def tell_tapes() -> None:
     def made_tensor(self: Any, data: Any, dtype: Any) -> Any:
         if np.shape(data):
             return to_tensor(self, data, dtype)
-        data = np.reshape(data, (1,)).astype(interpreter._get_np_dtype(dtype))
+        data = _one(data, interpreter._get_np_dtype(dtype))
         return tl.tensor(interpreter.TensorHandle(data, dtype.scalar), dtype)
 
     builder.create_store = create_store
@@ -79,12 +79,18 @@ def turns(first: Any, end: Any = None, step: Any = 1) -> Any:
 
 @whole
 def _num_turns(start: Any, end: Any, step: Any) -> Any:
-    return np.array(len(range(*(int(np.squeeze(each)) for each in (start, end, step)))))
+    return np.array(len(range(*[each if type(each) is int else int(each.item()) for each in (start, end, step)])))
 
 
 @whole
 def _turn(start: Any, step: Any, i: int) -> Any:
-    return np.reshape(start + i * step, (1,)).astype(np.int32)
+    turn = start + i * step
+    return turn if type(turn) is np.ndarray and turn.dtype == np.int32 else np.reshape(turn, (1,)).astype(np.int32)
+
+
+@whole
+def _one(number: Any, dtype: Any) -> Any:
+    return np.asarray(number).reshape(1).astype(dtype)
 
 
 @whole

@@ -15,7 +15,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-from backends.cuda.interpreter_tapes import doubt, filled, of_kept
+from backends.cuda.interpreter_tapes import doubt, filled, of_kept, whole
 
 #: Of the language, those that numpy has too, and converts to each other as the interpreter does.
 _NATIVE = frozenset(
@@ -49,7 +49,7 @@ def _convert_by_tables() -> None:
     def converted(data: Any, source: Any, target: Any, rounding: Any) -> Any:
         bits = source.primitive_bitwidth
         if bits in _RAW:
-            return table(source, target, rounding)[data.view(_RAW[bits])]
+            return table(source, target, rounding).take(data.view(_RAW[bits]))
         if bits == 32 and target.name == "bf16" and rounding is None:
             raw = data.view(np.uint32)
             is_tiny = (raw & 0x7FFFFFFF) - 1 < 0x007FFFFF
@@ -259,6 +259,14 @@ def _plan_of_cast(operand: Any, target: Any, rounding: tuple[Any, ...]) -> Calla
     return None
 
 
+@whole
+def _spread(data: Any, shape: tuple[int, ...]) -> Any:
+    """As np.broadcast_to, which takes longer to look at them than to fill this many."""
+    made = np.empty(shape, data.dtype)
+    made[...] = data
+    return made
+
+
 def _plan_loads() -> None:
     """What a load says of caches is nothing to the interpreter."""
     load, native = interpreter.TritonSemantic.load, interpreter._interpreter.load
@@ -271,7 +279,7 @@ def _plan_loads() -> None:
         if len(tensor.type.dims) in (0, len(dims)) and all(
             a in (1, b) for a, b in zip(tensor.type.dims, dims, strict=False)
         ):
-            return np.broadcast_to(tensor.handle.data, data.shape)
+            return _spread(tensor.handle.data, data.shape)
         return None
 
     def loaded(self: Any, pointer: Any, mask: Any, other: Any, *rest: Any) -> Any:

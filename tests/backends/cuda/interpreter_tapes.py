@@ -24,6 +24,8 @@ import numpy as np
 _METHODS = ["astype", "view", "reshape", "ravel", "squeeze", "transpose", "flatten", "copy", "swapaxes", "__getitem__"]
 _METHODS += ["sum", "all", "any"]
 _WRITING = frozenset({np.copyto, np.put, np.place, np.putmask})
+#: What functions of numpy call for arrays, once they have looked at what they were given.
+_CALLED = {np.sum: np.add.reduce, np.nanmax: np.fmax.reduce, np.nanmin: np.fmin.reduce}
 _OF_SHAPES = frozenset({np.ones_like, np.zeros_like, np.empty_like, np.shape, np.ndim, np.size})
 #: Programs of a tape before any is written: by the first the interpreter makes plans of its own.
 _BEFORE = 1
@@ -48,7 +50,7 @@ class Recorded(np.ndarray):
             return [np.broadcast_to(each, shape) for each in args]
         if function in _OF_SHAPES:
             return function(*[_plain(each) for each in args], **named)
-        return do(function, args, named)
+        return do(_CALLED.get(function, function) if "axis" in named else function, args, named)
 
     def __bool__(self) -> bool:
         return bool(_ask(bool, self))

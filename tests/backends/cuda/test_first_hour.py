@@ -17,7 +17,7 @@ GPU = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu"
 #: What Python reads as it begins: kernels are interpreted as tests have it, in the script and in its server's engine,
 #: neither of which needs the native core.
 SITE = f"""
-import os, sys
+import gc, os, sys
 scripts = [word.rpartition("/")[2] for word in sys.orig_argv]
 if "first_hour.py" in scripts or "random_worker.py" in scripts:
     sys.path.insert(0, {str(GPU.parents[1] / "tests")!r})
@@ -25,6 +25,7 @@ if "first_hour.py" in scripts or "random_worker.py" in scripts:
     hasten()
     sys.modules["albireo._native"] = None
 if "first_hour.py" in scripts:
+    gc.disable()  # of tapes there are millions of objects, which stay until the end
     os.nice(10)
 """
 
@@ -73,8 +74,8 @@ def names() -> list[str]:
 
 
 def asked(config: pytest.Config) -> list[str]:
-    """All; what serves, in processes of its own, only where tests are thorough."""
-    return [name for name in names() if name != "busy" or config.getoption("--thorough")]
+    """All; what serves, in processes of its own, and what imports models of transformers only in a thorough run."""
+    return [name for name in names() if name not in ("busy", "transformers") or config.getoption("--thorough")]
 
 
 def test_every_part_runs(dry_run: tuple[subprocess.Popen[str], Path], pytestconfig: pytest.Config) -> None:

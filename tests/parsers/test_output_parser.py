@@ -8,7 +8,7 @@ import random
 import pytest
 
 from albireo.errors import ConfigError
-from albireo.parsers.events import ReasoningDelta, TextDelta, joined
+from albireo.parsers.events import Event, ReasoningDelta, TextDelta, joined
 from albireo.parsers.output_parser import (
     OutputParser,
     detect_reasoning_parser,
@@ -26,7 +26,7 @@ def parser(prompt: str = "") -> OutputParser:
     return output_parser(tool_call_parser="hermes", reasoning_parser="think", prompt=prompt, new_id=numbered)
 
 
-def test_what_is_thought_is_not_searched_for_calls() -> None:
+def test_talk_of_calls_amid_thoughts_is_thought() -> None:
     output = f"<think>\nI could {CALL}\n</think>\n\nLet me.\n{CALL}"
     expected = [ReasoningDelta(f"I could {CALL}"), TextDelta("Let me.\n"), *call(0, "f", '{"a": 1}')]
     chance = random.Random(1)
@@ -79,3 +79,32 @@ def test_templates_of_llama_3_1_and_of_xml_between_the_same_tags() -> None:
 def test_formats_whose_tags_are_special_tokens_say_so() -> None:
     assert needs_special_tokens("mistral", None) and needs_special_tokens(None, "mistral")
     assert not needs_special_tokens("hermes", "think")
+
+
+KIMI = "<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{}<|tool_call_end|>"
+AMID: list[tuple[str, str, list[Event]]] = [
+    # Models forget to close their thoughts: what follows a call is the answer.
+    ("hermes", f"<think>I call.\n{CALL}", [ReasoningDelta("I call.\n"), *call(0, "f", '{"a": 1}')]),
+    ("hermes", f"<think>{CALL}\nSo.</think>More.", [*call(0, "f", '{"a": 1}'), TextDelta("\nSo.More.")]),
+    (
+        "hermes",
+        f"<think>Hm.\n{CALL}\n{CALL}</think>\n\n{CALL}",
+        [ReasoningDelta("Hm.\n"), *(each for idx in range(3) for each in call(idx, "f", '{"a": 1}'))],
+    ),
+    # Amid a line text that looks like a mark is talk, and so is a tool that there is not.
+    ("hermes", f"<think>I could {CALL} or <tool_call>.", [ReasoningDelta(f"I could {CALL} or <tool_call>.")]),
+    ("hermes", "<think>\n<tool_call> it\n</think>So.", [ReasoningDelta("<tool_call> it"), TextDelta("So.")]),
+    ("kimi_k2", f"<think>Now.{KIMI}", [ReasoningDelta("Now."), *call(0, "f", "{}", "f")]),
+    ("kimi_k2", f"<think>Now.{KIMI.replace('>f<', '>g<')}", [ReasoningDelta(f"Now.{KIMI.replace('>f<', '>g<')}")]),
+    ("llama3_json", '<think>{"name": "f", "parameters": {}}</think>So.', []),
+]
+
+
+@pytest.mark.parametrize(("name", "output", "expected"), AMID)
+def test_a_call_amid_thoughts_ends_them(name: str, output: str, expected: list[Event]) -> None:
+    if not expected:
+        expected = [ReasoningDelta('{"name": "f", "parameters": {}}'), TextDelta("So.")]
+    chance = random.Random(output)
+    for pieces in ([output], list(output), *(cut(output, chance) for _ in range(9))):
+        made = output_parser(tool_call_parser=name, reasoning_parser="think", tool_names=["f"], new_id=numbered)
+        assert fed(made, pieces) == expected, pieces

@@ -1,17 +1,17 @@
 """The text of one output -> reasoning, answer and tool calls; chosen by name or found out from the chat template.
 
-Called by front doors, one parser an output. Does not know protocols, tokens or requests. What is thought is not
-searched for tool calls.
+Called by front doors, one parser an output. Does not know protocols, tokens or requests. A call amid what is thought
+ends the thoughts: models forget to close them. Where marks are plain text, they have to begin a line there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from albireo.errors import ConfigError
 from albireo.parsers.call_reader import NewId
-from albireo.parsers.events import Event, TextDelta
+from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallStart
 from albireo.parsers.formats.harmony import HarmonyParser
 from albireo.parsers.reasoning import REASONING_PARSERS, ReasoningParser, ReasoningTags, is_open
 from albireo.parsers.tool_formats import TOOL_CALL_PARSERS as TOOL_CALL_PARSERS
@@ -27,14 +27,22 @@ class OutputParser:
 
     Invariant: the events, joined (events.joined), do not depend on how the text was cut.
 
-    Args: reasoning: a HarmonyParser makes calls as well.
+    Args:
+        reasoning: a HarmonyParser makes calls as well.
+        amid: reads calls amid thoughts; None: they are thoughts.
     """
 
     def __init__(
-        self, *, reasoning: ReasoningParser | HarmonyParser | None = None, tools: ToolParser | None = None
+        self,
+        *,
+        reasoning: ReasoningParser | HarmonyParser | None = None,
+        tools: ToolParser | None = None,
+        amid: ToolParser | None = None,
     ) -> None:
         self._reasoning = reasoning
         self._tools = tools
+        self._amid = amid
+        self._has_called_amid = False
 
     def push(self, text: str) -> list[Event]:
         """Take the next piece of text. Returns: what it brings, often nothing."""
@@ -44,6 +52,7 @@ class OutputParser:
     def finish(self) -> list[Event]:
         """No more text comes. Returns: what was held back."""
         events = self._with_calls([] if self._reasoning is None else self._reasoning.finish())
+        events += self._behind_thoughts()
         return events if self._tools is None else [*events, *self._tools.finish()]
 
     def parse(self, text: str) -> list[Event]:
@@ -51,10 +60,30 @@ class OutputParser:
         return [*self.push(text), *self.finish()]
 
     def _with_calls(self, events: list[Event]) -> list[Event]:
-        if self._tools is None:
-            return events
-        push: Callable[[str], list[Event]] = self._tools.push
-        return [each for event in events for each in (push(event.text) if isinstance(event, TextDelta) else [event])]
+        found: list[Event] = []
+        for event in events:
+            if isinstance(event, ReasoningDelta) and self._amid is not None:
+                found += self._thought(self._amid, self._amid.push(event.text))
+            elif isinstance(event, (TextDelta, ReasoningDelta)) and self._tools is not None:
+                is_answer = isinstance(event, TextDelta) or self._has_called_amid
+                found += [*self._behind_thoughts(), *self._tools.push(event.text)] if is_answer else [event]
+            else:
+                found.append(event)
+        return found
+
+    def _thought(self, amid: ToolParser, events: list[Event]) -> list[Event]:
+        """What was read amid thoughts: text of theirs, until a call ends them."""
+        first = next((i for i, event in enumerate(events) if isinstance(event, ToolCallStart)), len(events))
+        if first < len(events):
+            self._tools, self._amid, self._has_called_amid = amid, None, True
+            amid.is_expected()
+        thoughts = [ReasoningDelta(event.text) for event in events[:first] if isinstance(event, TextDelta)]
+        return [*thoughts, *events[first:]]
+
+    def _behind_thoughts(self) -> list[Event]:
+        """The thoughts are over: what was held back of them."""
+        amid, self._amid = self._amid, None
+        return [] if amid is None else self._thought(amid, amid.finish())
 
 
 def output_parser(
@@ -89,7 +118,8 @@ def output_parser(
         return OutputParser(reasoning=reasoning, tools=MarkedText(left_out) if left_out else None)
     tools = TOOL_CALL_PARSERS[tool_call_parser]
     assert issubclass(tools, ToolParser)
-    return OutputParser(reasoning=reasoning, tools=tools(tool_names, new_id, schemas))
+    amid = tools(tool_names, new_id, schemas, is_amid=True) if reasoning is not None and tools.needs_mark else None
+    return OutputParser(reasoning=reasoning, tools=tools(tool_names, new_id, schemas), amid=amid)
 
 
 def reasoning_tags(name: str) -> ReasoningTags:

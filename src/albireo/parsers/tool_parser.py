@@ -38,6 +38,9 @@ class ToolParser(StateParser):
     Attributes:
         tags: what begins a call, or several; none begins another one.
         left_out: marks that are none of the text, of formats that enclose answers, too.
+        needs_line: amid text a mark is meant as one at the beginning of a line alone; of formats whose marks are text
+            that somebody may talk about.
+        needs_mark: without a mark nothing is a call.
         keeps_special_tokens: marks of the format are special tokens, at least of some of its models, so a text
             without special tokens has lost them.
         num_scanned: characters looked at so far; at most a constant times those pushed.
@@ -46,10 +49,13 @@ class ToolParser(StateParser):
         tool_names: of the request; a call of another is text. None: any name that could be one.
         new_id: index of a call -> its id.
         schemas: name of a tool -> the JSON schema of its arguments, for formats that do not write JSON.
+        is_amid: the text is one in which calls are not expected: see needs_line.
     """
 
     tags: ClassVar[tuple[str, ...]]
     left_out: tuple[str, ...] = ()
+    needs_line: ClassVar[bool] = False
+    needs_mark: ClassVar[bool] = True
     keeps_special_tokens: ClassVar[bool] = True
 
     def __init__(
@@ -57,8 +63,12 @@ class ToolParser(StateParser):
         tool_names: Collection[str] | None = None,
         new_id: NewId = random_id,
         schemas: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        is_amid: bool = False,
     ) -> None:
         super().__init__(self._text)
+        self._only_lines = is_amid and self.needs_line
+        self._last = "\n"
         self._schemas = schemas or {}
         self._tag = ""
         self.num_calls = 0
@@ -87,6 +97,10 @@ class ToolParser(StateParser):
         """How calls are written. Args: template: the chat template, where a format has several ways."""
         raise NotImplementedError
 
+    def is_expected(self) -> None:
+        """From here on calls are expected: see needs_line."""
+        self._only_lines = False
+
     # -- for the formats -----------------------------------------------------------------------------------------------
 
     def _behind_tag(self, buffer: str, pos: int) -> int:
@@ -102,6 +116,11 @@ class ToolParser(StateParser):
         found = [(start, mark) for mark in marks if (start := buffer.find(mark, pos)) >= 0]
         if found:
             start, mark = min(found)
+            before = self._last if start == pos else buffer[start - 1]
+            self._last = mark[-1]
+            if self._only_lines and before != "\n":
+                self._say(buffer[pos : start + len(mark)])
+                return start + len(mark)
             self._say(buffer[pos:start])
             if mark in self.tags:
                 self._tag, self._raw = mark, [mark]
@@ -109,6 +128,7 @@ class ToolParser(StateParser):
             return start + len(mark)
         end = len(buffer) - max(could_begin(mark, buffer, pos) for mark in marks)
         self._say(buffer[pos:end])
+        self._last = buffer[end - 1] if end > pos else self._last
         self._waits = True
         return end
 

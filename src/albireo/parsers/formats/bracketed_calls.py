@@ -292,6 +292,7 @@ class PythonicParser(BracketedParser):
     """Llama 3.2 and 4, as Python; see ToolParser. Without a mark calls stand at the beginning, in a list."""
 
     tags = ("<|python_start|>",)
+    needs_mark = False
     end = "<|python_end|>"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -330,6 +331,7 @@ class Olmo3Parser(BracketedParser):
 
     tags = ("<function_calls>",)
     end = "</function_calls>"
+    needs_line = True
     keeps_special_tokens = False
 
     @classmethod

@@ -12,6 +12,7 @@ class HermesParser(ToolParser):
     """See ToolParser. A tag without its object is text; a missing end tag is forgiven."""
 
     tags = (_OPEN,)
+    needs_line = True
     keeps_special_tokens = False
 
     @classmethod

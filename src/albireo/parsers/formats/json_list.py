@@ -112,6 +112,7 @@ class JambaParser(JsonListParser):
     """Jamba, Hunyuan A13B, Apriel, MiniMax M1."""
 
     tags = ("<tool_calls>",)
+    needs_line = True
     end = "</tool_calls>"
 
 
@@ -119,6 +120,7 @@ class NemotronParser(JsonListParser):
     """Nemotron H, Nano 2, Super 1.5."""
 
     tags = ("<TOOLCALL>",)
+    needs_line = True
     end = "</TOOLCALL>"
 
 

@@ -263,6 +263,7 @@ class Qwen3CoderParser(KeyedParser):
         closing=("</function>", "</tool_call>"),
         strips_lines=True,
     )
+    needs_line = True
     keeps_special_tokens = False
 
 
@@ -291,6 +292,7 @@ class Glm45Parser(KeyedParser):
         value_end="</arg_value>",
         closing=("</tool_call>",),
     )
+    needs_line = True
 
     @classmethod
     def _has_lines(cls, template: str) -> bool:

@@ -16,6 +16,7 @@ class Llama3JsonParser(ToolParser):
     """See ToolParser. Without a tag a call stands at the beginning and has parameters: an answer may be JSON too."""
 
     tags = (_TAG,)
+    needs_mark = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -296,4 +296,13 @@ def test_the_servers_own_variables_for_the_template(start: Any, tmp_path: Path) 
     assert told() == "False low red ball"
     assert told(chat_template_kwargs={"enable_thinking": True}) == "True low red ball"
     refusal = server.http.post("/tokenize", json={"messages": MESSAGES, "chat_template_kwargs": {"own": "x"}})
+    ask = {"messages": MESSAGES, "return_token_ids": True}
+    for fields, is_thinking in (
+        ({"reasoning_effort": "high"}, True),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}}, False),
+    ):
+        asked = server.http.post("/v1/chat/completions", json={**ask, **fields}).json()
+        text = server.http.post("/detokenize", json={"tokens": asked["prompt_token_ids"]}).json()["prompt"]
+        assert text.endswith(f"{is_thinking} {fields['reasoning_effort']} red ball")
     assert refusal.status_code == 400

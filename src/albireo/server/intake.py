@@ -23,6 +23,7 @@ from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
 from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRequest
 from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
 from albireo.server.serving import INLINE_CHARS, Serving
+from albireo.server.settings import SWITCHES
 from albireo.text.conversation import has_media
 from albireo.text.infill import InfillMarks
 
@@ -181,12 +182,15 @@ def _documents(serving: Serving, request: ChatRequest) -> list[dict[str, Any]] |
 def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:
     """Variables for the chat template: of a request those on the list, and plain values only, over the server's own.
 
+    Args: reasoning_effort: turns thinking off (none) or on, where the variables say neither.
     Raises: HttpError 400.
     """
     found = dict(given or {})
     if reasoning_effort is not None:
         found.setdefault("reasoning_effort", reasoning_effort)
     allowed = serving.settings.chat_template_kwarg
+    if reasoning_effort is not None and not any(name in found for name in SWITCHES):
+        found |= {name: reasoning_effort != "none" for name in SWITCHES if name in allowed}
     for name, value in found.items():
         if name not in allowed:
             raise HttpError(

@@ -19,6 +19,8 @@ from albireo.server.origins import LOOPBACK, parse_origins
 
 #: Names of variables that a caller may hand to a chat template.
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
+#: Those of them that turn thinking on and off.
+SWITCHES = TEMPLATE_KWARGS[:2]
 
 _HOST, _PORT = "127.0.0.1", 8000
 

@@ -14,11 +14,10 @@ from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.anthropic import COUNT_NEUTRAL, MESSAGES_NEUTRAL, CountTokensRequest, MessagesRequest
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
+from albireo.server.settings import SWITCHES
 
 #: What response_format is called here.
 FORM = "output_config.format"
-#: Variables by which chat templates turn thinking on and off.
-_SWITCHES = ("enable_thinking", "thinking")
 #: type of tool_choice -> tool_choice of a chat; "tool" names one.
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 #: What may be said of a tool beside its shape, and changes nothing here.
@@ -99,7 +98,7 @@ def _switches(request: CountTokensRequest, dialect: Dialect, variables: Collecti
             )
     elif budget is not None:
         raise HttpError(400, "thinking.budget_tokens goes with the type enabled", param="thinking")
-    switches = [name for name in _SWITCHES if name in variables]
+    switches = [name for name in SWITCHES if name in variables]
     return dict.fromkeys(switches, kind == "enabled") if kind != "adaptive" and switches else None
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+import albireo
 from albireo import LLM, AsyncLLM, SamplingParams
 from albireo.api.sleeping import give_back
 from albireo.errors import EngineError, InvalidParams
 from tiny_models import shared_data
 
+BUNDLED = Path(albireo.__file__).parent / "models" / "bundled" / "story"
 SETTINGS: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "num_threads": 1}
 GREEDY = SamplingParams(temperature=0, max_tokens=256)
 
@@ -152,6 +154,26 @@ def test_it_sleeps_and_the_next_call_has_the_same_bits(cases: list[dict[str, Any
         llm.sleep()
     with pytest.raises(EngineError, match="closed"):
         llm.wake_up()
+
+
+def test_weights_that_were_written_while_it_slept_are_those_that_wake(tmp_path: Path) -> None:
+    """As someone who trains a model and lets it write in between."""
+    torch, files = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    shutil.copytree(BUNDLED, tmp_path / "model")
+    path = next((tmp_path / "model").glob("*.safetensors"))
+    ask: dict[str, Any] = {"prompts": "Once upon a time", "sampling_params": GREEDY.clone(max_tokens=12, logprobs=2)}
+    with LLM(str(tmp_path / "model"), num_threads=1, prefix_cache_dir=str(tmp_path / "kept")) as llm:
+        before = llm.generate(**ask)[0].outputs
+        llm.sleep()
+        weights = files.load_file(path)
+        torch.manual_seed(0)
+        noisy = {
+            name: each + 0.02 * torch.randn_like(each) if "layers" in name else each for name, each in weights.items()
+        }
+        files.save_file(noisy, path, metadata={"format": "pt"})
+        after = llm.generate(**ask)[0].outputs
+    with LLM(str(tmp_path / "model"), num_threads=1) as fresh:
+        assert fresh.generate(**ask)[0].outputs == after != before
 
 
 def test_the_streaming_one_sleeps_and_the_next_request_wakes_it() -> None:

@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -328,10 +329,15 @@ class Theirs:
 
     def __init__(self, folder: Path, name: str, dtype: str = "float32") -> None:
         self.family = FAMILIES[name]
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.folder = folder
         kind = getattr(transformers, self.family.class_name)
         self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
         self.model.generation_config.eos_token_id = None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Of those alone who ask about text."""
+        return transformers.AutoTokenizer.from_pretrained(self.folder)
 
     def inputs(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """What the model is given of a chat whose parts are texts and sounds."""

@@ -22,8 +22,8 @@ def text_of(path: Path) -> str:
     return path.read_text()
 
 
-@cache
 def nodes_of(path: Path) -> list[ast.AST]:
+    """Not kept: garbage would be looked for among all nodes of all files until the end of the tests."""
     return list(ast.walk(ast.parse(text_of(path))))
 
 

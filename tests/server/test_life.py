@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
 
+from albireo.server import run
 from server_process import Server, has_ended, lasting, wait_until
 
 NARROW = ("--max-num-seqs", "1", "--max-num-queued-requests", "2", "--request-timeout", "60")
@@ -150,6 +154,40 @@ def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
     for connection in connections:  # what was said to them is in the sockets
         data = read(connection)
         assert data.count(b'"finish_reason":"length"') == 1 and b"data: [DONE]" in data
+
+
+@pytest.mark.parametrize(("given_s", "left_s"), [(30.0, 30), (0.0, 2)])
+def test_connections_have_what_is_left_of_the_time_to_close(given_s: float, left_s: int) -> None:
+    """An engine is done with an answer before who reads it slowly is."""
+
+    async def drain() -> None:
+        assert not server.should_exit
+
+    async def main() -> None:
+        stopping = asyncio.Event()
+        stopping.set()
+        settings = SimpleNamespace(shutdown_timeout=given_s)
+        served: Any = SimpleNamespace(settings=settings, servings=[], drain=drain)
+        await run._drain_when(stopping, served, None, server)
+
+    server: Any = SimpleNamespace(config=SimpleNamespace(timeout_graceful_shutdown=None), should_exit=False)
+    asyncio.run(main())
+    assert server.config.timeout_graceful_shutdown == left_s and server.should_exit
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_reads_slowly_gets_all_of_an_answer(start: Any, open_stream: Any, stream: bool) -> None:
+    """More than sockets hold, of which nothing is read before the server has begun to end."""
+    server = start()
+    ask = {**LONG, "n": 16, "logprobs": 20, "stream": stream}
+    connection = open_stream(server, ask, "connection: close")
+    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 16, server)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(run.CLOSING_S + 0.5)
+    data = read(connection)
+    assert data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}}")
+    assert server.wait_for_end() == 0
 
 
 def test_health_answers_while_the_model_loads_and_sigterm_waits_no_longer_than_told(

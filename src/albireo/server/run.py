@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import resource
 import signal
 import ssl
@@ -36,6 +37,8 @@ _LOG = logging.getLogger("albireo.server")
 MAX_OPEN_FILES = 65_536
 #: Seconds for answers to go out that say why a request ended, before the connections are closed.
 ANSWER_S = 0.2
+#: Least seconds for connections to close by themselves.
+CLOSING_S = 2
 
 
 def serve(
@@ -105,7 +108,7 @@ async def _serve(
             server_header=False,
             ssl_keyfile=settings.ssl_keyfile,
             ssl_certfile=settings.ssl_certfile,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=CLOSING_S,
             limit_concurrency=_max_connections(),
             # Longer than clients keep connections, so that they close them and never write to a closed one.
             timeout_keep_alive=75,
@@ -187,12 +190,16 @@ async def _drain_when(
     stopping: asyncio.Event, served: Serving | Models, batches: Batches | None, server: uvicorn.Server
 ) -> None:
     await stopping.wait()
+    began_s = time.monotonic()
     await served.drain()
     if batches is not None:
         await batches.stop()
     if busy := [serving.client for serving in served.servings if serving.client.requests]:
         await asyncio.gather(*(client.close() for client in busy))
         await asyncio.sleep(ANSWER_S)
+    # the engine is done before the last bytes are read: who reads slowly has what is left of the time
+    left_s = served.settings.shutdown_timeout - (time.monotonic() - began_s)
+    server.config.timeout_graceful_shutdown = max(CLOSING_S, math.ceil(left_s))
     _end(served, server)
 
 

@@ -45,7 +45,7 @@ class ServerSettings:
         max_num_queued_tokens: their prompt tokens; further requests are answered with 429.
         request_timeout: most seconds for one request, queueing included; 0: no limit. A request may ask for less with
             the header x-request-timeout.
-        shutdown_timeout: seconds that running requests are given after SIGTERM.
+        shutdown_timeout: seconds that running requests are given after SIGTERM, until their answers are read.
         health_timeout: seconds without a step, with work to do, after which /health says so.
         sleep_after: seconds without a request, after which the engine gives its memory back; the next request starts
             it again, and waits for it. 0: never.

@@ -19,7 +19,7 @@ import httpx2 as httpx
 
 from step_gate import VARIABLE, Gate
 
-_DEADLINE_S = 60.0
+_DEADLINE_S = 120.0
 #: What /health says of a process that is started.
 _ON_THE_WAY = {"loading", "waking", "restarting"}
 

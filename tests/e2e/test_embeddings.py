@@ -219,7 +219,7 @@ CASES: list[Any] = [
     for j, scenario in enumerate(SCENARIOS)
 ]
 CASES += [
-    pytest.param(model, level, "preempted", marks=() if meets(i, j) else pytest.mark.thorough)
+    pytest.param(model, level, "preempted", marks=() if meets(i + 1, j) else pytest.mark.thorough)
     for i, model in enumerate(MODELS)
     for j, level in enumerate(isa_levels()[1:], 1)
 ]

@@ -25,7 +25,7 @@ METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
 
 def status(server: Any, method: str, path: str, *headers: str) -> int:
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
+    with socket.create_connection((host, int(port)), 60) as connection:
         lines = [f"{method} {path} HTTP/1.1", "host: x", "connection: close", "content-length: 0", *headers, "", ""]
         connection.sendall("\r\n".join(lines).encode("latin-1"))
         return int(connection.recv(65536).split()[1])

@@ -140,7 +140,7 @@ def test_routes_there_are_not(server: Any, method: str, path: str, status: int) 
 
 def raw(server: Any, data: bytes) -> bytes:
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 30) as connection:
+    with socket.create_connection((host, int(port)), 60) as connection:
         with contextlib.suppress(OSError):  # it may be told to go away before all was sent
             connection.sendall(data)
         found = b""

@@ -67,7 +67,7 @@ def step() -> Stepped:
 
 
 async def settle(condition: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 

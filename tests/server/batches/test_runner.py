@@ -96,7 +96,7 @@ class House:
 
 
 async def until(found: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not found():
             await asyncio.sleep(0.002)
 

@@ -498,7 +498,7 @@ def test_fp8_is_the_same_where_it_is_taken_apart_by_hand(monkeypatch: pytest.Mon
 )
 def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
     """Heads of a token come from several programs and tiles, its context from several parts."""
-    world, order = World(shape, [150, 90, 21], [1, 40, 21]), [2, 0, 1]
+    world, order = World(shape, [130, 70, 17], [1, 20, 17]), [2, 0, 1]
     numbers = world.run(order, (3, 1)).float().numpy()
     cols = shape.num_heads * shape.head_dim
     for options in ({}, {"tile_rows": 64, "max_parts": 4}):

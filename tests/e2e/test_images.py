@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.errors import Corrupt, InvalidParams, TemplateError
 from e2e.test_speculative import Eager
 from engine.test_model_guesses import give_freely
+from published_internvl import publish
 from tiny_sights import FAMILIES, Theirs, picture, save
 
 NUM_TOKENS = 12
@@ -172,6 +174,37 @@ def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: 
     (out / "vision" / "model.safetensors").write_bytes(damaged)
     with pytest.raises(Corrupt, match=r"vision/model.safetensors: the hash is not the manifest's"):
         LLM(str(out), num_threads=1, verify_hashes=True)
+
+
+#: As InternVL's authors wrote it: contents are texts.
+_OF_TEXTS = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_internvl_as_its_authors_publish_it(tmp_path: Path) -> None:
+    """Other keys, names and files, and a template that knows no pictures: the same answers."""
+    theirs, own = (save(tmp_path / name, "internvl") for name in ("theirs", "own"))
+    publish(own)
+    (own / "processor_config.json").unlink()
+    (own / "chat_template.jinja").write_text(_OF_TEXTS)
+    of_pictures = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    path = theirs / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **of_pictures}))
+    found = []
+    for model in (theirs, own):
+        with LLM(str(model), dtype="float32", num_threads=1) as llm:
+            outputs = llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False)
+            found.append([(output.prompt_token_ids, output.outputs[0].token_ids) for output in outputs])
+    assert found[0] == found[1]
+    build(own, tmp_path / "engine", BuildConfig(dtype="float32"))
+    with LLM(str(tmp_path / "engine"), num_threads=1) as llm:
+        outputs = llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False)
+        assert [output.outputs[0].token_ids for output in outputs] == [answer for _, answer in found[0]]
+        (output,) = llm.chat([said("is <IMG_CONTEXT> a mark?", picture(40, 40))], GREEDY, use_tqdm=False)
+        assert len(output.outputs[0].token_ids) == NUM_TOKENS
 
 
 @of("idefics3", "internvl", "lfm2_vl")

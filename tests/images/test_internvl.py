@@ -120,3 +120,38 @@ def test_a_tower_of_another_checkpoint_is_refused(tmp_path: Path, config: dict[s
 def test_settings_that_are_not_computed_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises((ModelError, UnsupportedModel), match=told):
         read(tmp_path, _MANY, **changes)
+
+
+#: As InternVL's authors publish it, smaller: config.json says how pictures are cut.
+_CHAT = {"model_type": "internvl_chat", "vision_config": {"image_size": 56, "patch_size": 14}, "downsample_ratio": 0.5}
+_CHAT |= {"max_dynamic_patch": 12, "min_dynamic_patch": 1, "use_thumbnail": True, "dynamic_image_size": True}
+_CHAT |= {"force_image_size": 56, "pad2square": False, "ps_version": "v2"}
+#: What their code does not ask.
+_OF_CLIP = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 448, "crop_size": 448, "do_center_crop": True}
+
+
+@pytest.mark.parametrize("name", ["ordinary", "wide", "small"])
+def test_as_its_authors_publish_it(tmp_path: Path, name: str) -> None:
+    """The tiles that transformers makes of a checkpoint of the same."""
+    image = as_image(picture(*SIZES[name]))
+    ours, theirs = opened(tmp_path / "own", _CHAT, _OF_CLIP), read(tmp_path / "theirs", _PUBLISHED)
+    mine, wanted = ours.prepare(image), theirs.prepare(image)
+    assert mine.text == wanted.text and len(mine.tiles) == len(wanted.tiles)
+    for one, other in zip(mine.tiles, wanted.tiles, strict=True):
+        assert np.array_equal(ours.normalized(one), theirs.normalized(other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"use_thumbnail": False}, "use_thumbnail=False is not supported; supported: True"),
+        ({"dynamic_image_size": False}, "dynamic_image_size=False is not supported"),
+        ({"force_image_size": 448}, "force_image_size=448 is not supported; supported: 56"),
+        ({"ps_version": "v1"}, "ps_version='v1' is not supported"),
+        ({"pad2square": True}, "with pad2square=True"),
+        ({"min_dynamic_patch": 5, "max_dynamic_patch": 4}, "max_dynamic_patch=4 must be a whole number from 5"),
+    ],
+)
+def test_what_its_authors_may_say_and_is_not_computed(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises((ModelError, UnsupportedModel), match=told):
+        opened(tmp_path, {**_CHAT, **changes}, _OF_CLIP)

@@ -16,6 +16,7 @@ from albireo.models.text_part import inner, rope_axes, sees_images_beyond_window
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
+from published_internvl import publish
 from variants import VARIANTS
 
 pytest.importorskip("torch")
@@ -312,6 +313,35 @@ def test_files_of_lighton_ocr_as_they_were_published(tmp_path: Path) -> None:
     path.write_text(json.dumps({**config, **more, "architectures": [["LightOnOCRForConditionalGeneration"]]}))
     with pytest.raises(ModelError, match=r"architectures=.* must be a list of strings"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["internvl", "internvl of llama", "internvl of qwen3_moe"])
+def test_files_of_internvl_as_they_were_published(name: str, tmp_path: Path) -> None:
+    save(name, tmp_path)
+    tokens = prompt(WHOLES[name]["text_config"], 20, 6)
+    wanted = Model(tmp_path).logits(tokens)
+    published = publish(tmp_path)
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert published["model_type"] == "internvl_chat" and "text_config" not in published
+    for changes, words in (
+        (
+            {"llm_config": {**published["llm_config"], "model_type": "internlm2"}},
+            "its model_type must be qwen2 or llama",
+        ),
+        ({"mlp_checkpoint": 3}, "'mlp_checkpoint': 3"),
+        ({"architectures": ["InternVLChat2"]}, "of a model_type 'internvl_chat': InternVLChatModel"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**published, **changes}))
+        with pytest.raises(UnsupportedModel, match=words):
+            load_config(tmp_path)
+
+
+def test_experts_that_a_tower_would_have_are_refused(tmp_path: Path) -> None:
+    save("internvl", tmp_path)
+    published = publish(tmp_path)
+    published["vision_config"] |= {"use_moe": True}
+    with pytest.raises(UnsupportedModel, match=r"vision_config: .*'use_moe': True"):
+        open_tower(inner(published), "float32", "config.json")
 
 
 def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) -> None:

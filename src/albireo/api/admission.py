@@ -94,8 +94,8 @@ class Admission:
         self._defaults = defaults
         self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
-        self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._reasoning, self._media = reasoning, media
+        self._chats = None if tokenizer is None else ChatEncoder(tokenizer, self.mark("image"))
         self._transcriber: Transcriber | UnsupportedFeature
         try:
             self._transcriber = open_transcriber(media, tokenizer, self._chats, settings)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, Settings
 from albireo.json_file import Fields
@@ -22,6 +22,7 @@ from albireo.json_file import Fields
 if TYPE_CHECKING:
     from PIL import Image
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _START, _END = "<img>", "</img>"
 _CLASSES = ("GotOcr2ImageProcessor",)
 
@@ -83,6 +84,29 @@ class InternVL:
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InternVLChat(InternVL):
+    """As its authors publish it: config.json says how pictures are cut, and their code which colours there are."""
+
+    @classmethod
+    def read(cls, settings: Settings) -> InternVLChat:
+        """Raises: ModelError, UnsupportedModel."""
+        model = settings.model
+        side = _one_of(settings.tower, "image_size", 448)
+        for key, only in (("force_image_size", side), ("dynamic_image_size", True), ("use_thumbnail", True)):
+            if model.raw(key) not in (None, only):
+                model.unsupported(key, model.raw(key), f"supported: {only}")
+        if model.flag("pad2square", False) or model.text("ps_version", "v2") != "v2":
+            told = f"with pad2square={model.raw('pad2square')}: supported are v2, and pictures that are not padded"
+            model.unsupported("ps_version", model.raw("ps_version"), told)
+        fewest = model.integer("min_dynamic_patch", 1, MAX_TILES, 1)
+        most = model.integer("max_dynamic_patch", fewest, MAX_TILES, 12)
+        ratio = model.number("downsample_ratio", 1 / 16, 1.0, 0.5)
+        num_rows = int(side // _one_of(settings.tower, "patch_size", 14) * ratio) ** 2
+        colours = Pixels(BICUBIC, scaled_first(1 / 255, IMAGENET_MEAN, IMAGENET_STD))
+        return cls(colours, side, num_rows, grids(fewest, most) if most > 1 else ())
 
 
 def _one_of(tower: Fields, key: str, default: int) -> int:

@@ -26,6 +26,8 @@ _FAMILIES: Mapping[str, str] = {
     "glm_ocr": "glm4v.Glm4v",
     "idefics3": "idefics3.Idefics3",
     "internvl": "internvl.InternVL",
+    # as it was first published
+    "internvl_chat": "internvl.InternVLChat",
     "llava": "llava.Llava",
     "llava_next": "llava_next.LlavaNext",
     "lfm2_vl": "lfm2_vl.Lfm2Vl",

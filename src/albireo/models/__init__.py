@@ -44,6 +44,7 @@ _ROOM = (
     "head_rows",
     "hearing",
     "interleaved_experts",
+    "internvl_chat",
     "latent_attention",
     "latent_weights",
     "layer_inputs",

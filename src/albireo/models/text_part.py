@@ -13,6 +13,7 @@ from typing import Any
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, MAX_WIDTH
+from albireo.models.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS, as_transformers_has_it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ _LLAVA = _Whole(
     # of Pixtral
     ignored=keys("is_composition"),
 )
+_INTERNVL = _Whole(
+    "InternVLForConditionalGeneration",
+    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
+)
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
@@ -138,10 +143,8 @@ _WHOLES = {
     ),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
-    "internvl": _Whole(
-        "InternVLForConditionalGeneration",
-        {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
-    ),
+    "internvl": _INTERNVL,
+    INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,
@@ -302,6 +305,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
     part = data.get(_INNER)
     if isinstance(part, Mapping):
         data = {**part, **{key: value for key, value in data.items() if key != _INNER}}
+    if data.get("model_type") == INTERNVL_CHAT:
+        return as_transformers_has_it(data)
     classes = data.get("architectures")
     for name in classes if isinstance(classes, list) else ():
         published, own = _BELIED.get(str(name), (None, None))

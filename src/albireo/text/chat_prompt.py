@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from albireo.errors import TemplateError, short
 from albireo.image_input import GivenImage, GivenSound, GivenVideo
 from albireo.text.conversation import Conversation, plain_conversation
+from albireo.text.marked_template import with_marks
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.shield import Shield
 from albireo.text.tokenizer import Tokenizer
@@ -55,8 +56,10 @@ class _Prepared:
 class ChatEncoder:
     """Turns chats into prompts for one tokenizer; each template is compiled once. Threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, image_mark: str | None = None) -> None:
+        """Args: image_mark: the token that a prompt has where a picture is; a template that takes contents as texts
+        writes it, too. None: there are no pictures."""
+        self._tokenizer, self._image_mark = tokenizer, image_mark
         self._prepared: dict[str, _Prepared] = {}
 
     def encode(
@@ -172,6 +175,8 @@ class ChatEncoder:
             from albireo.text.chat_template import ChatTemplate
 
             template = ChatTemplate(source)
+            if self._image_mark is not None and not template.reads_parts:
+                template = ChatTemplate(with_marks(source, self._image_mark))
             tokens = self._control_tokens(template)
             prepared = _Prepared(
                 template,

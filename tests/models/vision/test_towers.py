@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
-from albireo.models.vision.tower import has_tower, open_tower
+from albireo.models.text_part import inner
+from albireo.models.vision.tower import check_tensors, has_tower, open_tower, tower_tensors
 from in_turn import in_turn
+from published_internvl import publish
 from tiny_towers import FAMILIES, change_vision, farthest, opened, save, tiles, transformers_rows
 
 
@@ -90,6 +94,43 @@ def test_published_names(name: str, prefixes: dict[str, str], tmp_path: Path) ->
         renamed[found[0] + own.removeprefix(found[1])] = tensor
     save_file(renamed, tmp_path / "model.safetensors")
     assert np.array_equal(opened(tmp_path).rows(tile), wanted)
+
+
+@pytest.mark.parametrize("vision", [{}, {"use_qk_norm": True, "norm_type": "rms_norm", "attention_bias": True}])
+def test_internvl_as_its_authors_publish_it(vision: dict[str, Any], tmp_path: Path) -> None:
+    """Other keys and names, and queries, keys and values in one tensor: the same rows."""
+    tile = tiles("internvl")[0]
+    wanted = opened(save(tmp_path, "internvl", **vision)).rows(tile)
+    publish(tmp_path)
+    tower = open_tower(inner(json.loads((tmp_path / "config.json").read_text())), "float32", "config.json")
+    tensors = tower_tensors(tmp_path)
+    check_tensors(tower, tensors)
+    assert tensors.kind("vision_tower.encoder.layer.0.attention.k_proj.weight") == "float32"
+    data = inner(json.loads((tmp_path / "config.json").read_text()))
+    assert np.array_equal(opened(tmp_path, **data).rows(tile), wanted)
+
+
+def test_names_of_internvl_are_those_that_transformers_knows(tmp_path: Path) -> None:
+    """It reads and writes Qianfan-OCR, which has InternVL's tower, by the names of InternVL's authors."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tiny = FAMILIES["internvl"]
+    text = {**tiny.text, "model_type": "qwen3", "head_dim": 24, "num_key_value_heads": 2}
+    parts = {"vision_config": {**tiny.vision, "attention_bias": True}, "text_config": text, **tiny.whole}
+    config = transformers.AutoConfig.for_model("qianfan_ocr", **parts)
+    theirs = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
+    for name, weight in theirs.named_parameters():
+        weight.data.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+    theirs.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        assert {"mlp1.3.bias", "vision_model.encoder.layers.2.attn.qkv.bias"} <= set(file.keys())
+    data = json.loads((tmp_path / "config.json").read_text())
+    data["vision_config"]["model_type"], data["model_type"] = "internvl_vision", "internvl"
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    given = tiles("internvl")
+    ours = [opened(tmp_path).rows(tile) for tile in given]
+    with torch.no_grad():
+        wanted = [tiny.rows(theirs.double().model, torch.tensor(tile).double()).numpy() for tile in given]
+    assert farthest(ours, wanted) < 1e-5
 
 
 @pytest.mark.parametrize(

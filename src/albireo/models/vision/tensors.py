@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.internvl_chat import names_of_tower
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_tensors import ENCODER, TextTensors
@@ -60,18 +61,29 @@ _CHANNEL_LAST = ("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight")
 _OF_ONE_ROW = (".lambda_1", ".lambda_2")
 
 
+#: What has the rows of queries, of keys and of values, one third each, where others have a tensor of each.
+_JOINED = ".attention.qkv."
+
+
 class TowerTensors:
     """Implements backends.weights.Weights."""
 
     def __init__(self, stored: TextTensors) -> None:
         self.directory = stored.directory
         self._stored = stored
+        #: name -> that it is a third of, and which
+        self._thirds = {
+            name.replace(_JOINED, f".attention.{part}_proj."): (name, place)
+            for name in stored.names
+            if _JOINED in name
+            for place, part in enumerate("qkv")
+        }
         #: what is read otherwise than it lies, until release(): whoever packs it knows no more than its address
         self._turned: dict[str, RawTensor] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self._stored.names
+        return tuple(sorted({*self._thirds, *(name for name in self._stored.names if _JOINED not in name)}))
 
     @property
     def encodings(self) -> Mapping[str, str]:
@@ -79,15 +91,18 @@ class TowerTensors:
         return {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._stored
+        return name in self._thirds or name in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises: WeightMismatch for an unknown name."""
+        if name in self._thirds:
+            return self.tensor(name).shape
         shape = _flat(name, self._stored.shape(name))
         return shape[::-1] if name in _TRANSPOSED else shape
 
     def kind(self, name: str) -> str:
         """Element type of a weight. Raises: WeightMismatch for an unknown name."""
+        name, _ = self._thirds.get(name, (name, 0))
         return self._stored.dtype(name) or self._stored.type_name(name)
 
     def check_readable(self, name: str) -> None:
@@ -96,6 +111,8 @@ class TowerTensors:
 
     def tensor(self, name: str) -> RawTensor:
         """Raises: WeightMismatch for an unknown name or an element type not read."""
+        if name in self._thirds:
+            return self._third(*self._thirds[name])
         found = self._stored.tensor(name)
         if name in (*_TRANSPOSED, *_CHANNEL_LAST):
             if name not in self._turned:
@@ -105,12 +122,21 @@ class TowerTensors:
             return self._turned[name]
         return replace(found, shape=_flat(name, found.shape))
 
+    def _third(self, name: str, place: int) -> RawTensor:
+        found = self._stored.tensor(name)
+        rows, *others = found.shape
+        if rows % 3:
+            raise WeightMismatch(f"{self.directory}: {short(name)} has {rows} rows; wanted three parts of one size")
+        size = found.num_bytes // 3
+        part, address = found.buffer[place * size : (place + 1) * size], found.address + place * size
+        return replace(found, shape=(rows // 3, *others), buffer=part, address=address)
+
     def encoded(self, name: str) -> Encoded:
         raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
 
     def release(self, name: str) -> None:
         self._turned.pop(name, None)
-        self._stored.release(name)
+        self._stored.release(self._thirds.get(name, (name, 0))[0])
 
     def close(self) -> None:
         """Give the mappings up; tensors still held stay valid."""
@@ -134,6 +160,8 @@ def tower_file(directory: Path) -> bytearray:
 
 def _stored(directory: Path) -> TextTensors:
     files = SafetensorsFiles(directory)
+    if published := names_of_tower(files.names):
+        return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:
         sees = any(name.startswith(_VISION) for name in files.names)
         hears = any(_AUDIO_TOWER in name for name in files.names)

@@ -122,6 +122,8 @@ _FAMILIES: Mapping[str, str] = {
     "glmasr": "hearing.glmasr.open_glmasr",
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",
+    # as it was first published
+    "internvl_chat": "vision.internvl.open_internvl",
     "llava": "vision.llava.open_llava",
     "llava_next": "vision.llava_next.open_llava_next",
     "lfm2_vl": "vision.lfm2_vl.open_lfm2_vl",

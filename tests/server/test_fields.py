@@ -103,6 +103,24 @@ def test_defaults_of_vllms_requests(server: Any, path: str) -> None:
     post(server, path, {**BOTH[path], **VLLM_OF[path]})
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "advice"),
+    [
+        ("completions", "repeat_penalty", "use repetition_penalty"),
+        ("completions", "n_predict", "use max_tokens"),
+        ("chat/completions", "num_ctx", "use --max-model-len where the server is started"),
+        ("chat/completions", "enable_thinking", 'use chat_template_kwargs, as {"enable_thinking": false}'),
+        ("completions", "enable_thinking", "leave it out"),
+        ("chat/completions", "regex", "use structured_outputs.regex"),
+        ("chat/completions", "mirostat", "leave it out"),
+    ],
+)
+def test_what_other_servers_call_otherwise_is_told(server: Any, path: str, field: str, advice: str) -> None:
+    got = server.http.post(f"/v1/{path}", json={**BOTH[path], field: 1})
+    expected = f"'{field}' is not a field that is known here; {advice}"
+    assert (got.status_code, got.json()["error"]["message"]) == (400, expected)
+
+
 @pytest.mark.parametrize("path", BOTH)
 def test_fields_that_ask_for_something(server: Any, path: str) -> None:
     for name, value in ASKING.items():

@@ -28,6 +28,24 @@ WAITED = "albireo.waited_s"
 #: What some editors and PowerShell write in front of UTF-8.
 _BOM = b"\xef\xbb\xbf"
 _PATH = re.compile(r" - at `\$\.([^`\[.]+)")
+#: What other servers call it (llama.cpp, Ollama, SGLang, hosts of Qwen's models) -> what says the same here.
+_CALLED = {
+    "repeat_penalty": "repetition_penalty",
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "n_probs": "logprobs",
+    "num_ctx": "--max-model-len where the server is started",
+    "think": 'chat_template_kwargs, as {"enable_thinking": false}',
+    "enable_thinking": 'chat_template_kwargs, as {"enable_thinking": false}',
+    "json_schema": "response_format",
+    "regex": "structured_outputs.regex",
+    "grammar": "structured_outputs.grammar",
+    "ebnf": "structured_outputs.grammar",
+    "no_stop_trim": "include_stop_str_in_output",
+    "separate_reasoning": "include_reasoning",
+}
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 
@@ -124,7 +142,7 @@ def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         if _UNKNOWN.search(str(error)):
             return _without_nulls(data, decoder)
-        raise _invalid(error) from None
+        raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from None
 
@@ -134,7 +152,7 @@ def converted(fields: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
 def _without_nulls(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -143,17 +161,20 @@ def _without_nulls(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         known = {name: value for name, value in fields.items() if value is not None}
         return msgspec.convert(known, decoder.type)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(error) from None
 
 
-def _invalid(error: msgspec.ValidationError) -> HttpError:
+def _invalid(error: msgspec.ValidationError, kind: Any) -> HttpError:
     message = str(error)
     unknown = _UNKNOWN.search(message)
     if unknown:
         name = unknown.group(1)
-        return HttpError(400, f"{name!r:.80} is not a field that is known here; leave it out", param=name[:80])
+        other = _CALLED.get(name, "")
+        is_there = other.startswith("--") or re.split("[., ]", other)[0] in getattr(kind, "__struct_fields__", ())
+        advice = f"use {other}" if is_there else "leave it out"
+        return HttpError(400, f"{name!r:.80} is not a field that is known here; {advice}", param=name[:80])
     path = _PATH.search(message)
     return HttpError(400, f"the request is not valid: {message:.300}", param=path.group(1)[:80] if path else None)
 

@@ -66,6 +66,23 @@ def test_a_system_prompt_blocks_and_turns(server: Any) -> None:
     assert got["content"][0]["text"] == wanted["choices"][0]["message"]["content"]
 
 
+def test_the_system_may_speak_between_turns(server: Any) -> None:
+    blocks = [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}]
+    turns = [
+        {"role": "user", "content": "Once"},
+        {"role": "assistant", "content": "upon"},
+        {"role": "system", "content": blocks},
+        {"role": "user", "content": "a time"},
+    ]
+    got = server.http.post("/v1/messages", json={**ASK, "system": "A story.", "messages": turns}).json()
+    messages = [{"role": "system", "content": "A story."}, *turns]
+    messages[3] = {"role": "system", "content": "Be\nkind."}
+    assert got["content"][0]["text"] == chat(server, messages=messages)["choices"][0]["message"]["content"]
+    image = [{"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}]
+    bad = server.http.post("/v1/messages", json={**ASK, "messages": [{"role": "system", "content": image}]})
+    assert bad.status_code == 400 and "of system this model takes text" in bad.text
+
+
 def test_thoughts_that_nobody_can_read_are_left_out(server: Any) -> None:
     said = {"type": "text", "text": "Hello."}
     turns = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": [said]}, ASK["messages"][0]]
@@ -141,7 +158,7 @@ def test_an_answer_of_a_form(server: Any, name: str) -> None:
         ({"max_tokens": 2**63}, 400, "invalid_request_error", "max_tokens"),
         ({"max_tokens": None}, 400, "invalid_request_error", "max_tokens"),
         ({"temperature": -1}, 400, "invalid_request_error", "temperature"),
-        ({"messages": [{"role": "system", "content": "x"}]}, 400, "invalid_request_error", "system"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_request_error", "tool"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, 400, "invalid_request_error", "image"),
         ({"model": "other"}, 404, "not_found_error", "other"),
     ],

@@ -36,6 +36,18 @@ def test_it_answers_as_a_chat_does(client: Any) -> None:
     assert got.usage.total_tokens == wanted.usage.total_tokens
 
 
+def test_penalties_are_those_of_a_chat(client: Any) -> None:
+    penalties = {"presence_penalty": 1.5, "frequency_penalty": 1.0}
+    got = client.responses.create(**{**ASK, "max_output_tokens": 40}, extra_body=penalties, max_tool_calls=3)
+    wanted = chat(client, ("user", ASK["input"]), extra_body={"max_tokens": 40}, **penalties)
+    plain = client.responses.create(**{**ASK, "max_output_tokens": 40})
+    assert got.output_text == wanted.choices[0].message.content != plain.output_text
+    for field, value in (("frequency_penalty", 3), ("max_tool_calls", 0)):
+        with pytest.raises(openai.BadRequestError) as raised:
+            client.responses.create(**ASK, extra_body={field: value})
+        assert raised.value.param == field
+
+
 def test_instructions_and_messages(client: Any) -> None:
     parts = [{"type": "input_text", "text": "Once"}, {"type": "input_text", "text": "upon"}]
     items = [

@@ -39,6 +39,7 @@ _CALLED = {
     "num_ctx": "--max-model-len where the server is started",
     "think": 'chat_template_kwargs, as {"enable_thinking": false}',
     "enable_thinking": 'chat_template_kwargs, as {"enable_thinking": false}',
+    "reasoning": "reasoning_effort",
     "json_schema": "response_format",
     "regex": "structured_outputs.regex",
     "grammar": "structured_outputs.grammar",

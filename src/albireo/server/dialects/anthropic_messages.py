@@ -24,7 +24,8 @@ def messages_of(request: CountTokensRequest) -> list[dict[str, Any]]:
     for index, message in enumerate(request.messages):
         where = f"messages[{index}]"
         if message.role not in _BLOCKS:
-            raise HttpError(400, f"{where} has role {message.role!r:.40}; it is user or assistant", param="messages")
+            roles = "user, assistant or system"
+            raise HttpError(400, f"{where} has role {message.role!r:.40}; it is {roles}", param="messages")
         if isinstance(message.content, str):
             found.append({"role": message.role, "content": message.content})
             continue
@@ -96,6 +97,7 @@ def _result(block: Block, where: str) -> dict[str, Any]:
 #: Role -> type of a block -> what it is in a chat.
 _BLOCKS: dict[str, dict[str, Callable[[Block, str], dict[str, Any]]]] = {
     "user": {"text": _said, "image": _image, "tool_result": _result},
+    "system": {"text": _said},
     "assistant": {"text": _said, "thinking": _thought, "redacted_thinking": _redacted, "tool_use": _call},
 }
 

@@ -38,6 +38,8 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         top_p=request.top_p,
         top_k=request.top_k,
         min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
         repetition_penalty=request.repetition_penalty,
         seed=request.seed,
         stop=request.stop,

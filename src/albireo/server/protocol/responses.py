@@ -57,6 +57,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     # beyond OpenAI's
     top_k: AllOrCount | None = None
     min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     seed: Int64 | None = None
     stop: Text | list[Text] | None = None
@@ -65,6 +67,9 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
     cache_salt: CacheSalt | None = None
+
+    # at most so many calls of a server's own tools, of which there are none
+    max_tool_calls: AtLeastOne | None = None
 
     # about the caller; they change nothing
     user: Any = None
@@ -75,7 +80,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     client_metadata: Any = None
 
     # there is no such thing here: neutral values only
-    max_tool_calls: Any = None
     include: Any = None
     top_logprobs: Any = None
     service_tier: Any = None
@@ -86,7 +90,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "max_tool_calls": (),
     # what was thought comes in the clear, and can be handed back so
     "include": ([], ["reasoning.encrypted_content"]),
     "top_logprobs": (0,),

@@ -91,7 +91,7 @@ class ProgramRunner:
         return {"out": self._with_residual(call, step, y)}
 
     def gate_rows(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        y = _op("gate_rows", step, x=self._arg(call, "x", step), gate=self._arg(call, "gate", step))
+        y = _op("gate_rows", step, call.attrs, x=self._arg(call, "x", step), gate=self._arg(call, "gate", step))
         return {"out": self._with_residual(call, step, y)}
 
     def qkv_rope_kv(self, call: Call, step: StepInputs) -> dict[str, Array]:

@@ -151,3 +151,14 @@ def test_combine_and_gate_rows() -> None:
     node, found = run(lambda b, v: (b.gate_rows(v["x"], v["gate"]),), "gate_rows", x=(rows, "T"), gate=(gate, "T"))
     assert is_right(node, found, rows / (1 + np.exp(-gate)))
     assert not is_right(node, found, rows / (1 + np.exp(gate)))
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softplus"])
+def test_gates_of_heads(kind: str) -> None:
+    gate, rows = normal(TOKENS, 5, seed=3), normal(TOKENS, 40, seed=4)
+    node, found = run(
+        lambda b, v: (b.gate_rows(v["x"], v["gate"], kind),), "gate_rows", x=(rows, "T"), gate=(gate, "T")
+    )
+    by = 1 / (1 + np.exp(-gate)) if kind == "sigmoid" else np.log1p(np.exp(gate))
+    assert is_right(node, found, rows * np.repeat(by, 8, axis=1))
+    assert not is_right(node, found, rows * np.tile(by, 8)), "gates of other heads"

@@ -1,6 +1,7 @@
-// out[t] = x[t] / (1 + exp(-gate[t])) + residual[t]
-// x, residual, out [T, N] float32, residual and out may be the same; gate [T, 1] float32, rows without a gap. N = n.
-// Row by row: bitwise independent of the batch. Reads: x y (the gate) residual out n rows x_stride out_stride.
+// out[t, h] = x[t, h] / (1 + exp(-gate[t, h])) + residual[t, h], of parts h of k columns; act 1: softplus(gate) x +
+// residual. x, residual, out [T, N] float32, residual and out may be the same; gate [T, N / k] float32, rows without a
+// gap. N = n. Row by row: bitwise independent of the batch. Reads: x y (the gate) residual out n k act rows x_stride
+// out_stride.
 #pragma once
 #include "albireo/kernel.h"
 

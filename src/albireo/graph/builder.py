@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import CONV_ACTIVATIONS, RopeSpec, infer
+from albireo.graph.ops import CONV_ACTIVATIONS, GATES, RopeSpec, infer
 
 
 class GraphBuilder:
@@ -153,8 +153,10 @@ class GraphBuilder:
     def combine(self, x: Value, weights: Value) -> Value:
         return self._node("combine", {"x": x, "weights": weights})[0]
 
-    def gate_rows(self, x: Value, gate: Value) -> Value:
-        return self._node("gate_rows", {"x": x, "gate": gate})[0]
+    def gate_rows(self, x: Value, gate: Value, kind: str = GATES[0]) -> Value:
+        """gate: [T, parts] float32. kind: one of ops.GATES."""
+        said = {} if kind == GATES[0] else {"kind": kind}
+        return self._node("gate_rows", {"x": x, "gate": gate}, **said)[0]
 
     def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
         return self._node("split", {"x": x}, sizes=sizes)

@@ -175,10 +175,13 @@ def _combine(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("T", *x["x"].dims[1:])),)
 
 
-def _gate_rows(x: Types, _: Attrs) -> tuple[TensorType, ...]:
-    if x["gate"] != TensorType("float32", (x["x"].dims[0], 1)):
-        raise InvariantError(f"gate_rows of {x['x']} by {x['gate']}: wanted one float32 a row")
-    return (x["x"],)
+def _gate_rows(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    rows, gate = x["x"], x["gate"]
+    if gate.dtype != "float32" or gate.dims[:-1] != rows.dims[:-1] or int(rows.dims[-1]) % int(gate.dims[-1]):
+        raise InvariantError(f"gate_rows of {rows} by {gate}: wanted float32 numbers, one for each of equal parts")
+    if a.get("kind", GATES[0]) not in GATES:
+        raise InvariantError(f"gate_rows of kind {a['kind']!r}: wanted one of {', '.join(GATES)}")
+    return (rows,)
 
 
 def _low(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -371,6 +374,8 @@ MAX_GIVEN = 4
 MAX_CONV_WIDTH = 8
 #: What a causal_conv makes of its sums, in the native core's order; the first where nothing is said.
 CONV_ACTIVATIONS = ("silu", "none")
+#: What gate_rows makes of its gates, in the native core's order; the first where nothing is said.
+GATES = ("sigmoid", "softplus")
 #: Under the root by which gated_delta_rule divides queries and keys.
 L2_EPS = 1e-6
 #: Ops that keep a state of each sequence from step to step; see attribute state.
@@ -455,8 +460,8 @@ OPS: dict[str, Op] = {
     # y[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... in float32: each product is rounded,
     # then added, in this order
     "combine": Op(("x", "weights"), (), _combine),
-    # y[t] = sigmoid(gate[t]) * x[t]
-    "gate_rows": Op(("x", "gate"), (), _gate_rows),
+    # y[t, h] = sigmoid(gate[t, h]) * x[t, h], of as many equal parts h of a row as it has gates. kind: one of GATES
+    "gate_rows": Op(("x", "gate"), (), _gate_rows, optional_attrs=("kind",)),
     # the x of all ranks, which run the same graph on their parts of the weights, added as a binary tree: neighbours
     # first, then their sums; then (+ bias)
     "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),

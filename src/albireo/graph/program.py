@@ -41,7 +41,8 @@ Call families and their roles (a backend implements these):
     combine      x, weights [, residual] -> out             rows T: each token's P rows, weighed and added in order
     combine_norm x, weights, residual, gain                 a combine, and what linear_norm gives beside out
                  -> out, scaled, squares
-    gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
+    gate_rows    x, gate [, residual] -> out                rows of x, or parts of them, times the sigmoid of one
+                                                            number each; attr kind, see graph.ops
     output_gate  x, gate [, weight] -> out                  rows times silus or sigmoids (attr kind) of others; weight,
                                                             eps, num_heads: of a norm of heads of x, before that
     causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see

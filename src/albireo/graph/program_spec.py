@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, MAX_CONV_WIDTH, MAX_GIVEN, RECURRENT, SCORES, are_groups
+from albireo.graph.ops import (
+    CONV_ACTIVATIONS,
+    GATES,
+    GROUPS,
+    MAX_CONV_WIDTH,
+    MAX_GIVEN,
+    RECURRENT,
+    SCORES,
+    are_groups,
+)
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -158,7 +167,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
-    "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
+    "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",), optional_attrs=("kind",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
     "add_parts": Family(("x", "y"), ("out",), ("num_parts", "first", "plus"), optional=("coefs",)),
@@ -400,7 +409,9 @@ def _experts_fit(program: Program, call: Call) -> bool:
         # of one expert a token there are as many pairs as tokens
         of_pairs = rows["x"] == "P" or (rows["x"] == "T" and program.top_k == 1)
         return of_pairs and rows["weights"] == "T" and cols["weights"] == program.top_k
-    return call.family != "gate_rows" or cols["gate"] == 1
+    if call.family != "gate_rows":
+        return True
+    return cols["x"] == cols["out"] and cols["x"] % cols["gate"] == 0 and a.get("kind", GATES[0]) in GATES
 
 
 def _recurrence_fits(program: Program, call: Call) -> bool:

@@ -261,10 +261,12 @@ def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 
 def _gate_rows(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    gate = np.abs(op["gate"].astype(np.float64))
-    off = _SLOPES["sigmoid"] * as_rows(op.errors["gate"], gate) + (16 + 4 * np.minimum(gate, 90)) * U
+    gate, is_softplus = np.abs(op["gate"].astype(np.float64)), op.call.attrs.get("kind") == "softplus"
+    slope, most = (1.0, gate + 1) if is_softplus else (_SLOPES["sigmoid"], np.ones_like(gate))
+    off = slope * as_rows(op.errors["gate"], gate) + (16 + 4 * np.minimum(gate, 90)) * U * most
     x, error = np.abs(op["x"]), as_rows(op.errors["x"], op["x"])
-    return [error + (x + error) * off + 2 * U * np.abs(values[0]) + FLUSHED * np.maximum(x, 1)]
+    off, most = (np.repeat(each, x.shape[-1] // gate.shape[-1], axis=-1) for each in (off, most))
+    return [error * most + (x + error) * off + 2 * U * np.abs(values[0]) + FLUSHED * np.maximum(x, 1)]
 
 
 def _scale(op: _Given, values: tuple[Array, ...]) -> list[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.reference import experts
 from albireo.backends.reference.call import OpCall
-from albireo.graph.ops import GROUPS
+from albireo.graph.ops import GATES, GROUPS
 from backends.cpu.harness import assert_same_bits, normal, pool, rows_step, variants
 
 F32 = NDArray[np.float32]
@@ -210,10 +210,29 @@ def test_gate_rows(level: str, n: int) -> None:
     gate[:2, 0] = -100, 100
     (wanted,) = experts.gate_rows(OpCall({"x": x, "gate": gate}, {}, rows_step(7)))
     off = (20 + 4 * np.minimum(np.abs(gate), 90)) * U
-    args = {"x": x, "y": gate, "n": n, "x_stride": n, "out_stride": n}
+    args = {"x": x, "y": gate, "n": n, "k": n, "x_stride": n, "out_stride": n}
     out = np.full((7, n), np.nan, np.float32)
     run("gate_rows", level, 7, out=out, **args)
     assert (np.abs(out - wanted.astype(np.float64)) <= np.abs(x) * off * np.abs(wanted / x) + 2.0**-120).all()
+    gated, out = out, residual.copy()
+    run("gate_rows", level, 7, 2, out=out, residual=out, **args)
+    assert_same_bits(out, gated + residual, "in place")
+
+
+@pytest.mark.parametrize("level", [level for dtype, level in variants("gate_rows") if dtype == "float32"])
+@pytest.mark.parametrize(("parts", "width"), [(5, 1), (3, 40), (6, 128)])
+@pytest.mark.parametrize("kind", GATES)
+def test_gates_of_parts(level: str, parts: int, width: int, kind: str) -> None:
+    n = parts * width
+    x, gate, residual = normal(7, n), 3 * normal(7, parts, seed=1), normal(7, n, seed=2)
+    gate[0, 0], gate[1, 1] = -80, 80
+    (wanted,) = experts.gate_rows(OpCall({"x": x, "gate": gate}, {"kind": kind}, rows_step(7)))
+    args = {"x": x, "y": gate, "n": n, "k": width, "act": GATES.index(kind), "x_stride": n, "out_stride": n}
+    out = np.full((7, n), np.nan, np.float32)
+    run("gate_rows", level, 7, out=out, **args)
+    off = (20 + 4 * np.minimum(np.abs(gate), 90)) * U
+    off = np.repeat(off, width, axis=1) * np.abs(wanted) + 2.0**-100
+    assert (np.abs(out - wanted.astype(np.float64)) <= off).all()
     gated, out = out, residual.copy()
     run("gate_rows", level, 7, 2, out=out, residual=out, **args)
     assert_same_bits(out, gated + residual, "in place")

@@ -463,3 +463,13 @@ def test_rows_times_the_sigmoid_of_their_gates(has_residual: bool) -> None:
     gate_rows(x, gate, out, out if has_residual else None)
     assert ((out - wanted).abs() <= 2.0**-21 * (x.abs() + residual.abs())).all()
     assert torch.equal(out[2], x[2] + residual[2] if has_residual else x[2])
+
+
+@pytest.mark.parametrize("is_softplus", [False, True])
+def test_parts_of_rows_times_gates_of_their_own(is_softplus: bool) -> None:
+    x, gate = random(3, 5 * 112, seed=1), 4 * random(3, 5, seed=3)
+    by = torch.nn.functional.softplus(gate.double()) if is_softplus else torch.sigmoid(gate.double())
+    wanted = by.repeat_interleave(112, 1) * x
+    out = torch.full_like(x, torch.nan)
+    gate_rows(x, gate, out, None, is_softplus)
+    assert ((out - wanted).abs() <= 2.0**-19 * wanted.abs() + 2.0**-24 * x.abs()).all()

@@ -29,7 +29,7 @@ from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, RowSegment
-from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, TOP_LOGITS
+from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout
@@ -436,8 +436,11 @@ class CpuModel:
         elif call.family == "row_map":
             args |= {"k": program.buffers[call.args["x"]].cols, "scale": attrs["number"]}
             args |= {"y_stride": program.buffers[call.args["y"]].stride} if "y" in call.args else {}
-        elif call.family in ("combine", "gate_rows"):
+        elif call.family == "combine":
             args["n"] = program.buffers[call.args["out"]].cols
+        elif call.family == "gate_rows":
+            width, gates = program.buffers[call.args["out"]].cols, program.buffers[call.args["gate"]].cols
+            args |= {"n": width, "k": width // gates, "act": GATES.index(attrs.get("kind", GATES[0]))}
         elif call.family == "expert_linear":
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]

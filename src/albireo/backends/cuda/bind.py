@@ -309,7 +309,8 @@ def _combine_norm(args: CallArgs) -> Launch:
 def _gate_rows(args: CallArgs) -> Launch:
     x, gate, out = args.buffer("x"), args.buffer("gate"), args.buffer("out")
     residual = args.optional_buffer("residual")
-    return lambda step: gate_rows(x(step), gate(step), out(step), residual(step))
+    is_softplus = args.call.attrs.get("kind") == "softplus"
+    return lambda step: gate_rows(x(step), gate(step), out(step), residual(step), is_softplus)
 
 
 def _top(args: CallArgs) -> Launch:

@@ -81,6 +81,11 @@ def sigmoid(x: F64) -> F64:
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
+def softplus(x: F64) -> F64:
+    """log(1 + e^x) in float64."""
+    return np.logaddexp(0.0, x)
+
+
 def _silu(x: F64) -> F64:
     return x * sigmoid(x)
 

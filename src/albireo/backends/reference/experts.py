@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
-from albireo.backends.reference.elementwise import sigmoid
+from albireo.backends.reference.elementwise import sigmoid, softplus
 from albireo.errors import InvariantError
 from albireo.graph.ops import LEAST_SCORES
 
@@ -119,4 +119,6 @@ def combine(call: OpCall) -> tuple[Array, ...]:
 
 
 def gate_rows(call: OpCall) -> tuple[Array, ...]:
-    return ((sigmoid(call["gate"].astype(np.float64)) * call["x"]).astype(np.float32),)
+    x, gate = call["x"], call["gate"].astype(np.float64)
+    by = softplus(gate) if call.attrs.get("kind") == "softplus" else sigmoid(gate)
+    return ((by[..., None] * x.reshape(*gate.shape, -1)).reshape(x.shape).astype(np.float32),)

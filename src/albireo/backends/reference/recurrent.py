@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
-from albireo.backends.reference.elementwise import sigmoid
+from albireo.backends.reference.elementwise import sigmoid, softplus
 from albireo.errors import InvariantError
 from albireo.graph.ops import L2_EPS
 
@@ -52,7 +52,7 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
     gates = call["gates"].astype(np.float64)
     learned = sigmoid(gates[:, :v_heads]) * (2 if attrs.get("learns_twice") else 1)
     time = call["dt"].astype(np.float64) if "dt" in call.inputs else gates[:, v_heads:]
-    time = _softplus(time + call["dt_bias"]).reshape(len(x), v_heads, -1)
+    time = softplus(time + call["dt_bias"]).reshape(len(x), v_heads, -1)
     kept = np.exp(-np.exp(call["a_log"].astype(np.float64))[:, None] * time)[..., None]  # of a head, or its channels
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for b in range(call.step.num_sequences):
@@ -75,7 +75,7 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
     k_heads, v_heads, k_dim, v_dim = (attrs[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
     values, of_b, of_c = np.split(x, [v_heads * v_dim, v_heads * v_dim + k_heads * k_dim], axis=1)
     b, c = (part.reshape(-1, k_heads, k_dim).repeat(v_heads // k_heads, axis=1) for part in (of_b, of_c))
-    v, time = values.reshape(-1, v_heads, v_dim), _softplus(call["dt"].astype(np.float64) + call["dt_bias"])
+    v, time = values.reshape(-1, v_heads, v_dim), softplus(call["dt"].astype(np.float64) + call["dt_bias"])
     time = np.clip(time, attrs.get("dt_least", 0.0), attrs.get("dt_most", math.inf))
     kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * time)
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
@@ -96,7 +96,7 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
 def selective_scan(call: OpCall) -> tuple[Array, ...]:
     x, speed = call["x"].astype(np.float64), np.exp(call["a_log"].astype(np.float64)).T
     b, c = np.split(call["bc"].astype(np.float64), 2, axis=1)
-    time = _softplus(call["dt"].astype(np.float64) + call["dt_bias"])
+    time = softplus(call["dt"].astype(np.float64) + call["dt_bias"])
     out = np.zeros(x.shape, np.float32)
     for sequence in range(call.step.num_sequences):
         state = _state(call, sequence, speed.shape)
@@ -113,10 +113,6 @@ def selective_scan(call: OpCall) -> tuple[Array, ...]:
 
 def _unit(x: F64) -> F64:
     return np.asarray(x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + L2_EPS))
-
-
-def _softplus(x: F64) -> F64:
-    return np.logaddexp(0.0, x)
 
 
 def _state(call: OpCall, b: int, shape: tuple[int, ...]) -> Array:

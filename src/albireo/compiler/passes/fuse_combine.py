@@ -26,4 +26,4 @@ def _fuse(rw: Rewriter, node: Node) -> None:
     if x is y:
         raise NotFired(f"{x} is added to itself")
     roles: dict[str, Value | None] = {**node.inputs, "residual": x if y is node.output else y}
-    rw.fuse((node, add), node.op, {}, roles, add.outputs)
+    rw.fuse((node, add), node.op, dict(node.attrs), roles, add.outputs)

@@ -32,7 +32,7 @@ SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
 _CHANNEL_WISE = ("cast", "unary", "xielu", "clip", "scale", "add", "mul", "clamped_swiglu", "gather_rows")
 #: Of what is cut as the heads of a state are.
 _STATE = "state"
-_OF_HEADS = ("rope", "head_linear", "join_heads", "kv_write", "attention")
+_OF_HEADS = ("rope", "head_linear", "join_heads", "kv_write", "attention", "gate_rows")
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _route(node: Node) -> Single:
 def _of_rows(node: Node) -> Single:
     for role in node.inputs:
         _require_float32(node, role)
-    return node.op, {}, dict(node.inputs)
+    return node.op, dict(node.attrs), dict(node.inputs)
 
 
 def _recurrent(node: Node) -> Single:

@@ -1,4 +1,4 @@
-"""Tensor names and shapes of LFM2's checkpoints, as they are published.
+"""Tensor names and shapes of checkpoints of LFM2 and LFM3, as they are published.
 
 Used by tiny_models.py. Written out here, independently of albireo.models.
 """
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 Shapes = dict[str, tuple[int, ...]]
 
 #: Architectures whose layers have short convolutions.
-SHORT_CONVS = ("lfm2", "lfm2_moe")
+SHORT_CONVS = ("lfm2", "lfm2_moe", "lfm3")
 
 
 def attends(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has attention."""
     if config.get("layer_types"):
-        return bool(config["layer_types"][layer] == "full_attention")
+        return bool(config["layer_types"][layer] != "conv")
+    if config["model_type"] == "lfm3":
+        return layer > 0 and layer % 2 == 0
     return layer in config["full_attn_idxs"]
 
 
@@ -31,6 +33,8 @@ def short_conv_shapes(config: Mapping[str, Any]) -> Shapes:
     for i in range(layers):
         layer = _attention(config) if attends(config, i) else _convolution(config)
         layer |= {"operator_norm.weight": (hidden,), "ffn_norm.weight": (hidden,)}
+        if config.get("use_sandwich_norm"):
+            layer |= {"post_operator_norm.weight": (hidden,), "post_ffn_norm.weight": (hidden,)}
         has_experts = "num_experts" in config and i >= config["num_dense_layers"]
         layer |= _experts(config) if has_experts else _ffn("feed_forward", hidden, _width(config))
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
@@ -49,9 +53,14 @@ def _attention(config: Mapping[str, Any]) -> Shapes:
     hidden, heads, kv_heads = (config[f"{k}"] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     dim = config.get("head_dim") or hidden // heads
     matrices = {"q_proj": (heads * dim, hidden), "k_proj": (kv_heads * dim, hidden), "v_proj": (kv_heads * dim, hidden)}
-    matrices |= {"out_proj": (hidden, heads * dim)}
+    is_lfm3 = config["model_type"] == "lfm3"
+    matrices |= {"o_proj" if is_lfm3 else "out_proj": (hidden, heads * dim)}
     shapes: Shapes = {f"self_attn.{name}.weight": shape for name, shape in matrices.items()}
-    return shapes | {f"self_attn.{p}_layernorm.weight": (dim,) for p in "qk"}
+    if config.get("attention_bias"):
+        shapes |= {f"self_attn.{name}.bias": shape[:1] for name, shape in matrices.items()}
+    if config.get("use_attention_gate"):
+        shapes["self_attn.gate_proj.weight"] = (heads, hidden)
+    return shapes | {f"self_attn.{p}_{'norm' if is_lfm3 else 'layernorm'}.weight": (dim,) for p in "qk"}
 
 
 def _convolution(config: Mapping[str, Any]) -> Shapes:

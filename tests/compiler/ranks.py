@@ -66,6 +66,7 @@ STATES: dict[str, dict[str, Any]] = {
     "olmo_hybrid": {"linear_num_key_heads": 8, "linear_num_value_heads": 8, "linear_value_head_dim": 12},
     "lfm2": {"conv_dim": 96, "conv_dim_out": 96, "block_dim": 96, "num_heads": 8, "block_ff_dim": 168},
     "lfm2_moe": {},
+    "lfm3": {},
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 20, "n_groups": 4},
     "falcon_h1": {"mamba_d_ssm": 96, "mamba_n_heads": 8, "mamba_d_head": 12, "mamba_n_groups": 2},
     "zamba2": {"attention_head_dim": 24, "attention_hidden_size": 192, "kv_channels": 12, "num_query_groups": 8}

@@ -180,7 +180,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         "flex_olmo",
     ):  # whose blocks read the residual stream as it is; rounded, in 16 bits
         attn, mlp = attn[1:], mlp[1:]
-    attn += [o for o in ("layers.0.attn.behind",) if o in origins]
+    attn += [o for o in ("layers.0.attn.behind", "layers.0.conv.behind") if o in origins]
     mlp += [o for o in ("layers.0.mlp.behind",) if o in origins]
     if blocks.streams is not None:  # around attention and FFN, and beside the former
         attn[:0] = [f"layers.0.predict.{p}" for p in ("norm", "router", "coefs")]

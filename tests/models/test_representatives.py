@@ -29,6 +29,7 @@ _PLAIN_FAMILIES = (
     "add_parts",
     "row_map",
     "output_gate",
+    "gate_rows",
 )
 _PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
 _PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(", "gated_delta_rule(", "call gated_delta_rule(")

@@ -116,6 +116,39 @@ def test_short_convolutions_that_are_not_computed_are_refused(changes: dict[str,
         parse_tiny("lfm2", **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": ["conv", "linear_attention"]}, "'linear_attention' is not supported; supported: conv, full_"),
+        ({"layer_types": ["conv"]}, "layer_types=.* has 1 entries for num_hidden_layers=4"),
+        ({"sliding_window": None}, "names sliding_attention but no sliding window is in use"),
+        ({"full_attn_idxs": [1]}, r"'full_attn_idxs': \[1\]"),
+        ({"block_auto_adjust_ff_dim": True}, "'block_auto_adjust_ff_dim': True"),
+        ({"conv_L_cache": 9}, "conv_L_cache=9 must be a whole number from 2 to 8"),
+    ],
+)
+def test_what_lfm3_does_not_compute_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("lfm3", **changes)
+
+
+def test_lfm3_is_as_transformers_reads_it_where_it_says_little() -> None:
+    pytest.importorskip("transformers")
+    from transformers import Lfm3Config
+
+    little = {"layer_types": ..., "rope_parameters": ..., "head_dim": ..., "sliding_window": ..., "conv_L_cache": ...}
+    ours = parse_tiny("lfm3", **little, num_hidden_layers=9)
+    said = {key: value for key, value in load_architecture("lfm3").tiny.items() if key not in little}
+    theirs = Lfm3Config(**{**said, "num_hidden_layers": 9})
+    kinds = theirs.layer_types
+    assert ours.recurrent == ShortConvSettings(tuple(kind == "conv" for kind in kinds), 40, theirs.conv_L_cache, False)
+    assert ours.windows == tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in kinds)
+    full, local = (theirs.rope_parameters[f"{kind}_attention"] for kind in ("full", "sliding"))
+    assert ours.local_rope is not None and ours.head_dim == theirs.head_dim
+    assert (ours.local_rope.theta, ours.rope.theta) == (local["rope_theta"], full["rope_theta"])
+    assert (ours.rope.rope_type, ours.rope.turning_part) == (full["rope_type"], full["partial_rotary_factor"])
+
+
 def test_lfm2_of_attention_alone_keeps_no_states() -> None:
     """As transformers has it where nothing says which layers have attention."""
     config = parse_tiny("lfm2", full_attn_idxs=...)

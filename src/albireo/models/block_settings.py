@@ -80,6 +80,8 @@ class BlockSettings:
         joined: where rows of q, k and v lie.
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
+        gates_heads: a gate of what attention gives that is a linear of its own has one number for each head, not for
+            each channel. gate_kind: what is made of such a gate, one of ops.GATES.
         num_kv_heads, ffn_width: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
@@ -114,6 +116,8 @@ class BlockSettings:
     has_norm_behind: bool = False
     joined: Joined = "no"
     has_output_gate: bool = False
+    gates_heads: bool = False
+    gate_kind: str = "sigmoid"
     num_kv_heads: int | None = None
     ffn_width: int | None = None
     full_num_kv_heads: int | None = None

@@ -292,7 +292,9 @@ def parse_config(
     """
     data = _without_tables(data, rules.tables, where)
     older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
-    newer = {key: value for key, value in data.items() if key not in rules.older_names}
+    # rotations that are null are those that the class has, as where they are not there
+    absent = {"rope_parameters"} if rules.has_local_rope and data.get("rope_parameters") is None else set()
+    newer = {key: value for key, value in data.items() if key not in {*rules.older_names, *absent}}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     pooling = _class_of(fields, model_type, rules)
@@ -316,7 +318,7 @@ def parse_config(
     if rules.mamba is not None:
         recurrent = rules.mamba(fields)
     windows: tuple[int | None, ...] = (None,) * layers
-    if recurrent is None and rules.mamba is None:
+    if (recurrent is None and rules.mamba is None) or rules.windows == "beside_convolutions":
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     if blocks.sees_both_ways and rules.windows == "periodic":  # the whole of it is said, as for flash attention
         windows = tuple(window and window // 2 + 1 for window in windows)

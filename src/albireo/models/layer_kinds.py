@@ -19,7 +19,7 @@ DEFAULT_WINDOW = 4096
 #: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
 #: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
 #: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
-#: Or layers that layer_types names, and no other (said).
+#: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
@@ -37,8 +37,10 @@ WindowRule = Literal[
     "local",
     "seeing_all",
     "said",
+    "beside_convolutions",
 ]
 
+_OF_ATTENTION = ("full_attention", "sliding_attention")
 _OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention", "chunked_attention"}
 
 
@@ -94,7 +96,10 @@ def parse_windows(
     Raises: ModelError, UnsupportedModel.
     """
     layers = len(rotates)
-    kinds = () if rule == "seeing_all" else _layer_kinds(fields, layers)
+    if rule == "beside_convolutions":
+        kinds = kinds_beside_convolutions(fields, layers)
+    else:
+        kinds = () if rule == "seeing_all" else layer_kinds(fields, layers, _OF_ATTENTION)
     if rule == "seeing_all":
         said = fields.texts("layer_types")
         if not set(said) <= _OF_LONG_TEXTS or len(said) not in (0, layers):
@@ -119,7 +124,7 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
-    elif rule == "said":
+    elif rule in ("said", "beside_convolutions"):
         window, default = _window_length(fields, absent), ("full_attention",) * layers
     elif rule == "local":
         window = _window_length(fields, absent)
@@ -168,11 +173,22 @@ def _window_length(fields: Fields, absent: int | None) -> int | None:
     return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
 
 
-def _layer_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
+def kinds_beside_convolutions(fields: Fields, layers: int) -> tuple[str, ...]:
+    """What each layer is: as layer_types says, else as LFM3's class does: attention to all in one of four, to a window
+    in another, a convolution in all others."""
+    default = ["sliding_attention", "conv", "full_attention", "conv"] * layers
+    return layer_kinds(fields, layers, ("conv", *_OF_ATTENTION)) or ("conv", *default[1:layers])
+
+
+def layer_kinds(fields: Fields, layers: int, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of layer_types, of which all must be known; empty where it is not there.
+
+    Raises: UnsupportedModel, ModelError.
+    """
     kinds = fields.texts("layer_types")
     for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            fields.unsupported("layer_types", kind, "supported: full_attention, sliding_attention")
+        if kind not in known:
+            fields.unsupported("layer_types", kind, f"supported: {', '.join(known)}")
     if kinds and len(kinds) != layers:
         fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
     return kinds

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
-from albireo.graph.ops import RopeSpec
+from albireo.graph.ops import GATES, RopeSpec
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP
 from albireo.models.config import ModelConfig
 from albireo.models.draft_input import EMBEDDING_NORM, FEW_LOGITS, JOINING, STATE_NORM, DraftInput
@@ -218,7 +218,8 @@ def attention(
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
 
-    Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
+    Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], or [T, heads] where config.blocks says so, by
+        whose sigmoid, or what else config.blocks says, the result is multiplied.
         distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated.
     """
     with b.part("rope"):
@@ -235,7 +236,8 @@ def attention(
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool, own: str) -> Value | None:
     """Called as a module of its own, though its rows are those of q_proj. Args: own: the module that it is, if any."""
     if own:
-        return linear(b, c, h, f"{name}.{own}", c.num_heads * c.head_dim, "q_gate", False, "heads")
+        width = c.num_heads * (1 if c.blocks.gates_heads else c.head_dim)
+        return linear(b, c, h, f"{name}.{own}", width, "q_gate", False, "heads")
     if not c.blocks.has_output_gate:
         return None
     rows = rows_of_gate(c, f"{name}.q_proj")
@@ -478,6 +480,8 @@ def _attention(
             softcap=c.multipliers.attention_cap,
             **ways,
         )
-        if gate is not None:
+        if gate is not None and (c.blocks.gates_heads or c.blocks.gate_kind != GATES[0]):
+            a = b.gate_rows(a, gate, c.blocks.gate_kind)
+        elif gate is not None:
             a = b.mul(a, b.unary(gate, "sigmoid"))
         return b.cast(a, c.dtype)

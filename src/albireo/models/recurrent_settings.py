@@ -10,13 +10,13 @@ from typing import Literal
 
 from albireo.graph.ops import MAX_CONV_WIDTH
 from albireo.json_file import Fields
+from albireo.models.layer_kinds import kinds_beside_convolutions, layer_kinds
 
 _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
-#: short convolution.
-RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "short_conv"]
-_ATTENTION = "full_attention"
+#: short convolution, beside attention that has a window in some layers, too.
+RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "short_conv", "short_conv_windows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ RecurrentSettings = GatedDeltaSettings | ShortConvSettings
 
 
 def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: int) -> RecurrentSettings | None:
-    """Read the keys of Qwen 3 Next and 3.5, of OLMo Hybrid, of Kimi Linear, or of LFM2. Args: hidden: hidden_size.
+    """Read the keys of Qwen 3 Next and 3.5, of OLMo Hybrid, of Kimi Linear, of LFM2, or of LFM3.
+
+    Args: hidden: hidden_size.
 
     Returns: None where every layer has attention.
     Raises: ModelError for a bad value, UnsupportedModel for a kind of layer that is not computed.
@@ -88,6 +90,9 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return None
     if rule == "short_conv":
         return _short_conv(fields, layers, hidden)
+    if rule == "short_conv_windows":
+        found = tuple(kind == "conv" for kind in kinds_beside_convolutions(fields, layers))
+        return _convolutions(fields, found, hidden, 7)
     if rule == "apart":
         return _olmo(fields, layers, hidden)
     if rule == "kimi":
@@ -184,7 +189,12 @@ def _short_conv(fields: Fields, layers: int, hidden: int) -> ShortConvSettings |
     if not isinstance(attending, list) or not all(type(i) is int and 0 <= i < layers for i in attending):
         fields.fail("full_attn_idxs", attending, f"must be a list of layers, from 0 to {layers - 1}")
     found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)))
-    width = fields.integer("conv_L_cache", 2, MAX_CONV_WIDTH, default=3)
+    return _convolutions(fields, found, hidden, 3)
+
+
+def _convolutions(fields: Fields, found: tuple[bool, ...], hidden: int, width: int) -> ShortConvSettings | None:
+    """Args: found: of each layer, whether it has one. width: where the file does not say."""
+    width = fields.integer("conv_L_cache", 2, MAX_CONV_WIDTH, default=width)
     has_bias = fields.flag("conv_bias", False)
     return ShortConvSettings(found, hidden, width, has_bias) if any(found) else None
 
@@ -194,11 +204,5 @@ def _layers(fields: Fields, kind: str, default: tuple[bool, ...]) -> tuple[bool,
 
     Args: kind: what such a layer is called there.
     """
-    layers, kinds = len(default), fields.texts("layer_types")
-    for each in kinds:
-        if each not in (kind, _ATTENTION):
-            fields.unsupported("layer_types", each, f"supported: {kind}, {_ATTENTION}")
-    if kinds and len(kinds) != layers:
-        fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
-    found = tuple(each == kind for each in kinds) or default
-    return found
+    kinds = layer_kinds(fields, len(default), (kind, "full_attention"))
+    return tuple(each == kind for each in kinds) or default

@@ -1,4 +1,4 @@
-"""Layers with a gated short convolution, beside layers with attention, as graph-building functions: LFM2.
+"""Layers with a gated short convolution, beside layers with attention, as graph-building functions: LFM2, LFM3.
 
 Called by the architecture files. Uses the parts of layers.py. Everything between the two linears of a convolution is
 float32, and is rounded once, before the second; of the rows that it keeps nothing is rounded.
@@ -15,6 +15,7 @@ from albireo.models.layers import (
     Ends,
     FFNNames,
     Norms,
+    added,
     attention_block,
     embedding,
     head,
@@ -25,9 +26,9 @@ from albireo.models.layers import (
 from albireo.models.recurrent_settings import ShortConvSettings
 from albireo.models.rope import rope_spec
 
-_ATTENTION, _ENDS = AttentionNames("out_proj", "q_layernorm", "k_layernorm"), Ends(norm="model.embedding_norm")
-_OPERATOR, _FFN = Norms("operator_norm"), FFNNames("feed_forward", "w1", "w3", "w2")
-_EXPERTS = Names(*_FFN, bias="expert_bias", norm="ffn_norm")
+_ATTENTION, ENDS = AttentionNames("out_proj", "q_layernorm", "k_layernorm"), Ends(norm="model.embedding_norm")
+_OPERATOR, FFN = Norms("operator_norm"), FFNNames("feed_forward", "w1", "w3", "w2")
+_EXPERTS = Names(*FFN, bias="expert_bias", norm="ffn_norm")
 
 
 def short_conv_decoder(c: ModelConfig, max_model_len: int) -> Graph:
@@ -41,24 +42,26 @@ def short_conv_decoder(c: ModelConfig, max_model_len: int) -> Graph:
         else:
             x = short_conv_block(b, c, x, layer)
         if c.experts is None:
-            x = mlp_block(b, c, x, layer, norms=Norms(_EXPERTS.norm), names=_FFN)
+            x = mlp_block(b, c, x, layer, norms=Norms(_EXPERTS.norm), names=FFN)
         else:
             x = moe_block(b, c, x, layer, _EXPERTS)
-    return head(b, c, x, _ENDS)
+    return head(b, c, x, ENDS)
 
 
-def short_conv_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    """x + out_proj(C * conv(B * h)) with B, C, h = in_proj(norm(x)), of one layer, [T, E] float32."""
+def short_conv_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, norms: Norms = _OPERATOR) -> Value:
+    """x + out_proj(C * conv(B * h)) with B, C, h = in_proj(norm(x)), of one layer, [T, E] float32.
+
+    Args: norms: the one behind is of what is added.
+    """
     s = c.recurrent
     assert isinstance(s, ShortConvSettings), "the architecture's rules name its keys"
     name = f"model.layers.{layer}.conv"
     with b.part(f"layers.{layer}.conv"):
-        h = norm(b, c, x, f"model.layers.{layer}.{_OPERATOR.before}.weight", "norm")
+        h = norm(b, c, x, f"model.layers.{layer}.{norms.before}.weight", "norm")
         parts = linear(b, c, h, f"{name}.in_proj", 3 * s.channels, "in", s.has_bias, None)
         with b.part("conv"):
             weight = b.weight(f"{name}.conv.weight", (s.channels, s.width), "float32")
             bias = b.weight(f"{name}.conv.bias", (s.channels,), "float32") if s.has_bias else None
             y = b.cast(b.causal_conv(parts, weight, bias, activation="none", gated=True), c.dtype)
         out = linear(b, c, y, f"{name}.out_proj", c.hidden_size, "out", s.has_bias, None)
-        with b.part("out"):
-            return b.add(x, out)
+        return added(b, c, x, out, layer, "out", norms.behind)

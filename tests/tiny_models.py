@@ -25,6 +25,7 @@ from tiny_latent import as_kimi_publishes, latent_shapes, value_width, with_up_p
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
+from tiny_windows import WITH_WINDOWS
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
@@ -47,6 +48,7 @@ MIXTURES = (
     "glm_moe_dsa",
     "gpt_oss",
     "granitemoe",
+    "granitemoe_swa",
     "granitemoehybrid",
     "granitemoeshared",
     "hunyuan_v1_moe",
@@ -202,6 +204,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in DECODERS:
         return DECODERS[config["model_type"]](config)
+    if config["model_type"] in WITH_WINDOWS:
+        return WITH_WINDOWS[config["model_type"]](config)
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
     if config["model_type"] in SHORT_CONVS:
@@ -471,7 +475,7 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         found = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
         turned = (".experts.gate_up_proj", ".experts.down_proj")
         return {name: t.swapaxes(1, 2).copy() if name.endswith(turned) else t for name, t in found.items()}
-    if config.get("enable_moe_block"):
+    if config.get("enable_moe_block") or config["model_type"] == "granitemoe_swa":
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors
 

@@ -29,6 +29,7 @@ _OTHERWISE = (
     "sarvam_moe",
     "gpt_oss",
     "granitemoe",
+    "granitemoe_swa",
     "granitemoehybrid",
     "granitemoeshared",
     "hy_v3",

@@ -109,15 +109,15 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     return head(b, config, x)
 
 
-def ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, width: int) -> Value:
+def ffn_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, width: int, names: Names = _NAMES) -> Value:
     """x + what a token's experts make of norm(x), where there are any, + what an FFN of so many channels does; 0: there
     is none."""
     name = f"model.layers.{layer}"
     with b.part(f"layers.{layer}.{'mlp' if c.experts is None else 'moe'}"):
         h = norm(b, c, x, f"{name}.post_attention_layernorm.weight", "norm")
         if c.experts is not None:
-            ids, weights = route(b, c, h, f"{name}.{_NAMES.block}", _NAMES)
-            pairs = experts(b, c, h, ids, f"{name}.{_NAMES.block}.experts", _NAMES)
+            ids, weights = route(b, c, h, f"{name}.{names.block}", names)
+            pairs = experts(b, c, h, ids, f"{name}.{names.block}.experts", names)
             with b.part("combine"):
                 x = b.add(x, b.combine(pairs, weights))
         if width == 0:

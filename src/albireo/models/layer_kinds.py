@@ -16,7 +16,8 @@ MAX_LAYERS = 2**12
 DEFAULT_WINDOW = 4096
 #: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
 #: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
-#: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
+#: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (first_of_period),
+#: or all but the first of each so many (both_sides, whose
 #: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
 #: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
 #: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
@@ -33,6 +34,7 @@ WindowRule = Literal[
     "by_layer",
     "by_list",
     "periodic",
+    "first_of_period",
     "both_sides",
     "local",
     "seeing_all",
@@ -115,13 +117,14 @@ def parse_windows(
         default = ("full_attention" if window is None else "sliding_attention",) * layers
         if kinds and kinds != default:
             fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
-    elif rule == "periodic":
+    elif rule in ("periodic", "first_of_period"):
         window = _window_length(fields, absent)
         if kinds or window is None:
             fields.raw("sliding_window_pattern")  # says nothing then; some write it in letters
         else:
             period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
-        default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
+        behind = 0 if rule == "first_of_period" else 1
+        default = tuple("sliding_attention" if (i + behind) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
     elif rule in ("said", "beside_convolutions"):

@@ -7,6 +7,7 @@ transformers, so that the numbers are the ones the checkpoints are published wit
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,16 @@ def _refuse_growth(rope: RopeSettings, max_model_len: int) -> None:
 def no_rotation(config: ModelConfig) -> RopeSpec:
     """Of layers that do not rotate: every frequency is 0."""
     return RopeSpec((0.0,) * (config.head_dim // 2))
+
+
+def layer_ropes(config: ModelConfig, max_model_len: int) -> tuple[RopeSpec, ...]:
+    """That of each layer, where bases are said layer by layer, else the model's. Raises: as rope_spec()."""
+    thetas = config.blocks.layer_thetas or (config.rope.theta,) * config.num_layers
+    found = {
+        theta: rope_spec(replace(config, rope=replace(config.rope, theta=theta)), max_model_len)
+        for theta in {*thetas} - {0.0}
+    }
+    return tuple(found[theta] if theta else no_rotation(config) for theta in thetas)
 
 
 def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:

@@ -129,6 +129,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
     "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
     "lfm2-bias": tiny("lfm2", conv_bias=True, conv_L_cache=4, tie_embedding=False, block_auto_adjust_ff_dim=False),
+    "granite_swa-plain": tiny("granite_swa", layer_types=..., layer_rope_theta=..., sliding_window=5, mlp_bias=False),
+    "granitemoe_swa-plain": tiny("granitemoe_swa", shared_intermediate_size=0, attention_bias=False)
+    | {"rope_scaling": {"rope_type": "linear", "factor": 3.0}},
     "lfm3-plain": tiny("lfm3", use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True)
     | {"layer_types": None, "rope_parameters": None, "num_hidden_layers": 5},
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),

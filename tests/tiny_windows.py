@@ -1,0 +1,57 @@
+"""Tensor names and shapes of checkpoints of decoders of which some layers have a window: one short function a family.
+
+Used by tiny_models.py. Written out here, independently of albireo.models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _attention(c: Mapping[str, Any], name: str, bias: bool) -> Shapes:
+    e, d = c["hidden_size"], c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    matrices: Shapes = {"q": (q, e), "k": (kv, e), "v": (kv, e), "o": (e, q)}
+    shapes = {f"{name}.{p}_proj.weight": shape for p, shape in matrices.items()}
+    return shapes | ({f"{name}.{p}_proj.bias": shape[:1] for p, shape in matrices.items()} if bias else {})
+
+
+def _ffn(c: Mapping[str, Any], name: str, width: int) -> Shapes:
+    e = c["hidden_size"]
+    return {f"{name}.{p}_proj.weight": (e, width) if p == "down" else (width, e) for p in ("gate", "up", "down")}
+
+
+def _whole(c: Mapping[str, Any], layers: Shapes) -> Shapes:
+    """With the ends of a model."""
+    e = c["hidden_size"]
+    ends: Shapes = {} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)}
+    return {"model.embed_tokens.weight": (c["vocab_size"], e), **layers, "model.norm.weight": (e,), **ends}
+
+
+def _granites(c: Mapping[str, Any]) -> Shapes:
+    """granite_swa, granitemoe_swa."""
+    e, layers = c["hidden_size"], Shapes()
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
+        layers[f"{h}.self_attn.sinks"] = (c["num_attention_heads"],)
+        if c["model_type"] == "granite_swa":
+            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        layers[f"{h}.block_sparse_moe.router.weight"] = (c["num_local_experts"], e)
+        for expert in range(c["num_local_experts"]):
+            layers |= _ffn(c, f"{h}.block_sparse_moe.experts.{expert}", c["intermediate_size"])
+        if shared := c["shared_intermediate_size"]:
+            layers[f"{h}.shared_mlp.input_linear.weight"] = (2 * shared, e)
+            layers[f"{h}.shared_mlp.output_linear.weight"] = (e, shared)
+    return _whole(c, layers)
+
+
+#: model_type -> every tensor of a checkpoint, as it is read.
+WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
+}

@@ -89,6 +89,12 @@ FORMATS = [
         '<invoke name="f">\n</invoke>\n</minimax:tool_call>',
         "<minimax:tool_call>",
     ),
+    Written(
+        "minicpm5",
+        f'<function name="get.time"><param name="city"><![CDATA[{CITY}]]></param><param name="n">{LIST}</param>'
+        '<param name="days">3</param></function><function name="f"></function>',
+        "<function name=\"' ~ n ~ '\"><param name=\"' ~ k ~ '\">",
+    ),
     Written("deepseek_v32", _dsml("function_calls"), "<｜DSML｜function_calls>"),
     Written("deepseek_v4", _dsml("tool_calls"), "<｜DSML｜tool_calls>"),
     Written(

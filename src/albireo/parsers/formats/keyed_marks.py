@@ -42,6 +42,7 @@ class KeyedMarks:
     value_end: behind it.
     closing: what ends a call; all but one may be missing.
     section_end: what ends all calls.
+    quotes: round a value, where the model chose to; a mark between them is none.
     strips_lines: a value stands on lines of its own, whose ends are none of it.
     """
 
@@ -54,6 +55,7 @@ class KeyedMarks:
     value: tuple[tuple[str, bool | None], ...] = ()
     section: str = ""
     section_end: str = ""
+    quotes: tuple[str, str] | None = None
     strips_lines: bool = False
 
     @property

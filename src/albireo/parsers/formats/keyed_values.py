@@ -48,6 +48,7 @@ class KeyedParser(ToolParser):
         self._kinds: frozenset[str] = frozenset()
         self._streams = False
         self._parts: list[str] = []
+        self._value_end = ""
         self._newline = ""
 
     @classmethod
@@ -179,14 +180,29 @@ class KeyedParser(ToolParser):
         head = f"{', ' if self._has_arguments else ''}{json.dumps(self._word, ensure_ascii=False)}: "
         self._has_arguments = True
         self._out.append(self._more(head + ('"' if self._streams else "")))
-        self._state = self._first_line if self.marks.strips_lines else self._value
+        self._value_end = self.marks.value_end
+        if self.marks.quotes is not None:
+            self._state = self._quote
+        else:
+            self._state = self._first_line if self.marks.strips_lines else self._value
+
+    def _quote(self, buffer: str, pos: int) -> int:
+        assert self.marks.quotes is not None, "asked for"
+        opening, closing = self.marks.quotes
+        found = self._expect(opening, buffer, pos)
+        if found is None:
+            return pos
+        if found:
+            self._value_end = closing + self.marks.value_end
+        self._state = self._value
+        return pos + len(opening) * found
 
     def _first_line(self, buffer: str, pos: int) -> int:
         self._state = self._value
         return pos + (buffer[pos] == "\n")
 
     def _value(self, buffer: str, pos: int) -> int:
-        mark = self.marks.value_end
+        mark = self._value_end
         start = buffer.find(mark, pos)
         end = len(buffer) - could_begin(mark, buffer, pos) if start < 0 else start
         self._take(buffer[pos:end])
@@ -334,6 +350,26 @@ class DeepSeekV4Parser(KeyedParser):
     """DeepSeek V4: as V3.2, but for the name of the section."""
 
     marks = replace(DeepSeekV32Parser.marks, section="<｜DSML｜tool_calls>", section_end="</｜DSML｜tool_calls>")
+
+
+class MiniCpm5Parser(KeyedParser):
+    """MiniCPM 5; strings with angle brackets or line ends stand in CDATA."""
+
+    marks = KeyedMarks(
+        opening=('<function name="',),
+        name_end='">',
+        key='<param name="',
+        key_end='">',
+        quotes=("<![CDATA[", "]]>"),
+        value_end="</param>",
+        closing=("</function>",),
+    )
+    needs_line = True
+    keeps_special_tokens = False
+
+    @classmethod
+    def _has_lines(cls, template: str) -> bool:
+        return False
 
 
 class HunyuanV3Parser(KeyedParser):

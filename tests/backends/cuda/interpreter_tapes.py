@@ -194,13 +194,21 @@ class _Writer:
         ):
             self._change()
         if not part.is_written:
-            places = tuple([each.place if type(each) is Recorded else self.tape.place_of(each) for each in args])
-            part.is_doubted = part.is_doubted or any(_is_doubtful(each) for each in args)
-            part.operations.append(_Operation(function, named, places))
+            places = []
+            for each in args:
+                if type(each) is Recorded:
+                    places.append(each.place)
+                else:
+                    places.append(self.tape.place_of(each))
+                    part.is_doubted = part.is_doubted or _is_doubtful(each)
+            part.operations.append(_Operation(function, named, tuple(places)))
             arguments = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
             part.steps.append((partial(function, **named) if named else function, arguments, out))
         self.at, self.next = self.at + 1, out + 1
-        result = self.registers[out] if self.is_behind else function(*[_plain(each) for each in args], **named)
+        if self.is_behind:
+            result = self.registers[out]
+        else:
+            result = function(*[each.plain if type(each) is Recorded else each for each in args], **named)
         return None if result is None else _recorded(result, out)
 
     def _is(self, operation: _Operation, function: Any, args: list[Any], named: dict[str, Any]) -> bool:
@@ -293,8 +301,10 @@ def do(function: Callable[..., Any], args: Iterable[Any], named: dict[str, Any])
     if _writer is not None:
         if function in _WRITING or "out" in named:
             _stop("an array is written to")
-        elif any(type(each) is Recorded and each.place is None for each in args):
-            _stop("nobody saw how an array was made")
+        else:
+            for each in args:
+                if type(each) is Recorded and each.place is None:
+                    _stop("nobody saw how an array was made")
     if _writer is None:
         return function(*[_plain(each) for each in args], **named)
     return _writer.do(function, args, named)
@@ -317,8 +327,11 @@ def whole(function: Callable[..., Any], has_effect: bool = False) -> Callable[..
 
 
 def of_kept(made: Any, *operands: Any) -> Any:
-    """The same; what was made of nothing but arrays that are kept is a constant as they are."""
-    if type(made) is np.ndarray and not any(_is_doubtful(each) for each in operands):
+    """The same; while a program is written, what is made of arrays that are kept alone is a constant as they are."""
+    if _writer is not None and type(made) is np.ndarray:
+        for each in operands:
+            if _is_doubtful(each):
+                return made
         made.flags.writeable = False
     return made
 

@@ -141,6 +141,24 @@ def test_reasoning_is_told_apart(thinker: Any) -> None:
     assert getattr(hidden.choices[0].message, "reasoning", None) is None
 
 
+def test_thoughts_are_counted_told_or_not(thinker: Any) -> None:
+    client = thinker.client()
+    body: dict[str, Any] = {"chat_template_kwargs": {"think": True}, "thinking_token_budget": 8}
+    ask: dict[str, Any] = {"model": "story", "messages": MESSAGES, "max_tokens": 20, "temperature": 0}
+    made = client.chat.completions.create(**ask, extra_body=body)
+    thought = {"prompt": made.choices[0].message.reasoning, "add_special_tokens": False}
+    count = thinker.http.post("/tokenize", json=thought).json()["count"]
+    assert made.usage.completion_tokens_details.reasoning_tokens == count > 0
+    for more in ({}, {"include_reasoning": False}):
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        *_, last = client.chat.completions.create(**ask, **options, extra_body={**body, **more})
+        assert last.usage == made.usage
+    plain = client.chat.completions.create(**ask, extra_body={"chat_template_kwargs": {"think": False}})
+    assert plain.usage.completion_tokens_details.reasoning_tokens == 0
+    two = client.chat.completions.create(**{**ask, "temperature": 1}, n=2, extra_body=body).usage
+    assert count < two.completion_tokens_details.reasoning_tokens < two.completion_tokens == 40
+
+
 def bias(server: Any, text: str) -> dict[str, float]:
     """Makes a model that never learnt to think come to the end of it."""
     ids = server.http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]

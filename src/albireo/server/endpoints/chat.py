@@ -7,6 +7,7 @@ import time
 import msgspec
 
 from albireo.api.continuation import Continuation
+from albireo.parsers.events import Event, ReasoningDelta
 from albireo.parsers.output_parser import OutputParser
 from albireo.server import intake
 from albireo.server.assembly import delta, message
@@ -50,6 +51,8 @@ class Answer:
         self._plan = OutputPlan.of(serving.dialect, request)
         self._parsers: dict[int, OutputParser | None] = {}
         self._callers: set[int] = set()
+        self._thoughts: list[str] = []
+        self._tokenizer = serving.tokenizer
         self._echo = _last_words(request) if request.echo else ""
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
@@ -77,7 +80,7 @@ class Answer:
         reason: str | None = continuation.finish_reason
         said = ChatMessage(continuation.text())
         if parser is not None:
-            said = message(parser.parse(continuation.text()), **self._tells)
+            said = message(self._noted(parser.parse(continuation.text())), **self._tells)
             if said.tool_calls and reason == "stop":
                 reason = "tool_calls"
         said.content = self._echo + (said.content or "") or said.content
@@ -85,6 +88,11 @@ class Answer:
         if self._request.return_token_ids:
             choice.token_ids = continuation.token_ids
         return choice
+
+    def _noted(self, events: list[Event]) -> list[Event]:
+        """The same; what was thought is kept, to be counted."""
+        self._thoughts += [event.text for event in events if isinstance(event, ReasoningDelta)]
+        return events
 
     def _parser(self) -> OutputParser | None:
         return self._plan.parser(self._tracked.submission.prompt or "")
@@ -106,6 +114,10 @@ class Answer:
         tracked = self._tracked
         num_prompt = len(tracked.submission.prompt_token_ids)
         counts = usage(num_prompt, tracked.num_output_tokens, tracked.num_cached_tokens)
+        if is_last and self._plan.dialect.reasoning_parser is not None:
+            thought = "".join(self._thoughts)
+            num_thought = len(self._tokenizer.encode(thought, add_special_tokens=False)) if thought else 0
+            counts.completion_tokens_details = {"reasoning_tokens": min(num_thought, tracked.num_output_tokens)}
         if is_last and self._request.return_timings:
             counts.timings = self._account.timings()
         return counts
@@ -142,7 +154,8 @@ class Answer:
         parser = self._parsers[piece.index]
         if parser is None:
             return Delta(piece.text) if piece.text or not piece.finish_reason else Delta()
-        new = delta([*parser.push(piece.text), *(parser.finish() if piece.finish_reason else ())], **self._tells)
+        events = [*parser.push(piece.text), *(parser.finish() if piece.finish_reason else ())]
+        new = delta(self._noted(events), **self._tells)
         if new.tool_calls:
             self._callers.add(piece.index)
         return new

@@ -153,12 +153,18 @@ def unneutral(fields: msgspec.Struct, table: dict[str, tuple[Any, ...]]) -> tupl
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens of an answer. timings: seconds of each part of its account, when asked for."""
+    """Tokens of an answer.
+
+    Fields:
+        completion_tokens_details: reasoning_tokens: of them, those of thoughts, of a model that thinks.
+        timings: seconds of each part of its account, when asked for.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
+    completion_tokens_details: dict[str, int] | None = None
     timings: dict[str, float] | None = None
 
 

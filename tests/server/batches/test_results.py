@@ -54,7 +54,8 @@ def ids(path: Path) -> list[str]:
 
 
 def test_lines_are_there_before_they_count(tmp_path: Path) -> None:
-    usage = b'{"usage":{"prompt_tokens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2}}}'
+    details = b'"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":3}'
+    usage = b'{"usage":{"prompt_tokens":3,"completion_tokens":4,' + details + b"}}"
     response = b'{"usage":{"input_tokens":1,"output_tokens":2,"output_tokens_details":{"reasoning_tokens":1}}}'
 
     async def run() -> None:
@@ -69,7 +70,7 @@ def test_lines_are_there_before_they_count(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert again.done == {"a", "b", "c", "d"}
     assert again.counts == RequestCounts(total=9, completed=2, failed=2)
-    assert again.usage == BatchUsage(4, 6, 10, {"cached_tokens": 2}, {"reasoning_tokens": 1})
+    assert again.usage == BatchUsage(4, 6, 10, {"cached_tokens": 2}, {"reasoning_tokens": 4})
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class _Tokens(msgspec.Struct):
     output_tokens: int = 0
     prompt_tokens_details: dict[str, int] | None = None
     input_tokens_details: dict[str, int] | None = None
+    completion_tokens_details: dict[str, int] | None = None
     output_tokens_details: dict[str, int] | None = None
 
 
@@ -124,7 +125,7 @@ class Results:
         usage.total_tokens = usage.input_tokens + usage.output_tokens
         read = tokens.prompt_tokens_details or tokens.input_tokens_details or {}
         usage.input_tokens_details["cached_tokens"] += read.get("cached_tokens", 0)
-        thought = tokens.output_tokens_details or {}
+        thought = tokens.completion_tokens_details or tokens.output_tokens_details or {}
         usage.output_tokens_details["reasoning_tokens"] += thought.get("reasoning_tokens", 0)
 
     # -- adding --------------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ MIXTURES = (
     "jamba",
     "kimi_k2",
     "kimi_linear",
+    "laguna",
     "lfm2_moe",
     "llama4_text",
     "mellum",

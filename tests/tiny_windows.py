@@ -51,7 +51,27 @@ def _granites(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _laguna(c: Mapping[str, Any]) -> Shapes:
+    e, d, layers = c["hidden_size"], c["head_dim"], Shapes()
+    for i, heads in enumerate(c["num_attention_heads_per_layer"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        layers |= _attention({**c, "num_attention_heads": heads}, f"{h}.self_attn", c["attention_bias"])
+        layers |= {f"{h}.self_attn.{p}_norm.weight": (d,) for p in "qk"}
+        layers[f"{h}.self_attn.g_proj.weight"] = (heads * (d if c["gating"] == "per-element" else 1), e)
+        if c["mlp_layer_types"][i] == "dense":
+            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
+        layers[f"{h}.mlp.experts.e_score_correction_bias"] = (c["num_experts"],)
+        for expert in range(c["num_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        layers |= _ffn(c, f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"])
+    return _whole(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
+    "laguna": _laguna,
 }

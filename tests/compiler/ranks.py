@@ -43,10 +43,13 @@ _BESIDE = ("hidden_size", "num_attention_heads", "intermediate_size")
 
 def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     """config.json of an architecture's tiny model, made to be shared."""
-    tiny, wide = load_architecture(model_type).tiny, dict(WIDE)
+    tiny, wide = load_architecture(model_type).tiny, dict[str, Any](WIDE)
     if "kv_lora_rank" in tiny:  # whose heads all have keys, as wide as latents and rotated channels say
         del wide["head_dim"]
         wide["num_key_value_heads"] = WIDE["num_attention_heads"]
+    if "num_attention_heads_per_layer" in tiny:
+        wide["num_attention_heads_per_layer"] = [2 * WIDE["num_attention_heads"], WIDE["num_attention_heads"]] * 8
+        del wide["num_attention_heads_per_layer"][tiny["num_hidden_layers"] :]
     return with_changes(tiny, {**wide, **changes})
 
 

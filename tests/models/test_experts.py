@@ -34,6 +34,7 @@ _OTHERWISE = (
     "granitemoeshared",
     "hy_v3",
     "kimi_linear",
+    "laguna",
     "llama4_text",
     "nemotron_h",
 )

@@ -32,7 +32,15 @@ _PLAIN_FAMILIES = (
     "gate_rows",
 )
 _PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
-_PLAIN_OPS = ("add_parts(", "match_length(", "cut(", "gain(", "gated_delta_rule(", "call gated_delta_rule(")
+_PLAIN_OPS = (
+    "add_parts(",
+    "match_length(",
+    "cut(",
+    "gain(",
+    "gate_rows(",
+    "gated_delta_rule(",
+    "call gated_delta_rule(",
+)
 
 
 @pytest.mark.parametrize("name", sorted({*architectures(), *VARIANTS} - set(OF_WIRING)))

@@ -14,6 +14,7 @@ from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
 from albireo.graph.ops import (
     CONV_ACTIVATIONS,
+    GATES,
     GROUPS,
     LINEAR_ROLES,
     MAX_RANKS,
@@ -174,7 +175,8 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
     if name == "sizes":
         return "" if all(_is_count(n, 1) for n in value) else "must be whole numbers of at least 1"
     if name == "kind":
-        return "" if value in UNARY_KINDS else f"must be one of {', '.join(UNARY_KINDS)}"
+        kinds = GATES if node.op == "gate_rows" else UNARY_KINDS
+        return "" if value in kinds else f"must be one of {', '.join(kinds)}"
     if name == "dtype":
         known = (*COMPUTE_DTYPES, *ROW_CODES)
         return "" if value in known else f"must be one of {', '.join(known)}"

@@ -86,6 +86,7 @@ class BlockSettings:
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
+        layer_heads: query heads of each layer; empty: all have as many.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
         has_rotation: queries and keys are rotated. slopes: of each head, what scores fall by from a position to the
             one before it; empty: they do not.
@@ -125,6 +126,7 @@ class BlockSettings:
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
     latent: Latent | None = None
+    layer_heads: tuple[int, ...] = ()
     layer_thetas: tuple[float, ...] = ()
     has_rotation: bool = True
     slopes: tuple[float, ...] = ()

@@ -24,7 +24,7 @@ _MAX_WIDTH = 2**20
 #: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
-#: Mellum's, as Qwen's, in layers that are named;
+#: Mellum's, as Qwen's, in layers that are named; Laguna's, as V3's without groups, under names of Qwen's;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
@@ -45,6 +45,7 @@ Keys = Literal[
     "granite_shared",
     "hunyuan",
     "jamba",
+    "laguna",
     "llama4",
     "mellum",
     "mistral4",
@@ -72,6 +73,7 @@ class ExpertSettings:
         factor: on weights. eps: added to the sum they are divided by, where they are sigmoids. has_gain: weights of
             each expert are multiplied by a number of its own, too.
         margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
+        logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
@@ -90,6 +92,7 @@ class ExpertSettings:
     eps: float = 0.0
     latent: int = 0
     margin: float = 0.0
+    logits_cap: float = 0.0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -132,6 +135,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         count_key = "num_experts"
     count = fields.integer(count_key, 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    if keys == "laguna":
+        return _laguna(fields, count, top_k, layers)
     if keys == "minimax":
         return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, scores="sigmoid", has_bias=True)
     if keys == "phimoe":
@@ -169,6 +174,23 @@ def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> 
     # noise in training, and how near an expert must be at all times
     noise = fields.number("router_jitter_noise", 1e-6, 1.0, default=0.01)
     return ExpertSettings(count, top_k, width, False, 0, (True,) * layers, margin=2 * noise)
+
+
+def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:
+    sparse = (False,) + (True,) * (layers - 1)
+    return ExpertSettings(
+        count,
+        top_k,
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=512),
+        True,
+        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH, default=512),
+        _layers_behind_dense_ones(fields, layers) if fields.raw("mlp_layer_types") is not None else sparse,
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        factor=fields.number("moe_routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        logits_cap=fields.number("moe_router_logit_softcapping", 0.0, 1e6, default=0.0),
+    )
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:

@@ -84,6 +84,7 @@ def route(
     assert settings is not None
     logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
     with b.part("route"):
+        logits = b.softcap(logits, settings.logits_cap) if settings.logits_cap else logits
         added, gain = (
             b.weight(f"{name}.{vector}", (settings.count,), "float32") if has_vector else None
             for vector, has_vector in ((names.bias, settings.has_bias), (names.gain, settings.has_gain))

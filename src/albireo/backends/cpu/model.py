@@ -57,6 +57,8 @@ _NATIVE_ROLES = {
     ("selective_scan", "dt"): "y",
     ("selective_scan", "bc"): "gates",
 }
+#: Of families whose kinds are not those of elementwise.
+_KINDS_OF = {"row_map": ROW_KINDS, "gate_rows": GATES}
 #: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
 _GAPLESS = {
     "route": ("ids", "weights"),
@@ -440,7 +442,7 @@ class CpuModel:
             args["n"] = program.buffers[call.args["out"]].cols
         elif call.family == "gate_rows":
             width, gates = program.buffers[call.args["out"]].cols, program.buffers[call.args["gate"]].cols
-            args |= {"n": width, "k": width // gates, "act": GATES.index(attrs.get("kind", GATES[0]))}
+            args |= {"n": width, "k": width // gates}
         elif call.family == "expert_linear":
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]
@@ -485,7 +487,7 @@ class CpuModel:
         if "act" in attrs:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:
-            args["act"] = (ROW_KINDS if call.family == "row_map" else KINDS).index(attrs["kind"])
+            args["act"] = _KINDS_OF.get(call.family, KINDS).index(attrs["kind"])
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
         if "distances" in call.args:

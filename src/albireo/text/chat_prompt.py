@@ -3,7 +3,8 @@
 Called by api. Does not know requests. Rendering is chat_template.py, imported with jinja2 when there is a template to
 compile; keeping texts apart is shield.py.
 
-An ordinary chat is rendered to one string and encoded in one piece, as transformers does, so its ids are the same. To
+An ordinary chat is rendered to one string and encoded as one, as transformers does, so its ids are the same; parts
+that were there before are remembered (segments.py). To
 see that it is ordinary, the chat is rendered a second time with what came from the caller disguised, character for
 character (shield.py): special tokens that are still there were written by the template. Only when the first rendering
 has more of them, the text is encoded so that just the template's count.
@@ -22,6 +23,7 @@ from albireo.image_input import GivenImage, GivenSound, GivenVideo
 from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.marked_template import with_marks
 from albireo.text.plain_encoder import PlainEncoder
+from albireo.text.segments import Segments
 from albireo.text.shield import Shield
 from albireo.text.tokenizer import Tokenizer
 
@@ -60,6 +62,7 @@ class ChatEncoder:
         """Args: image_mark: the token that a prompt has where a picture is; a template that takes contents as texts
         writes it, too. None: there are no pictures."""
         self._tokenizer, self._image_mark = tokenizer, image_mark
+        self._segments = Segments(tokenizer)
         self._prepared: dict[str, _Prepared] = {}
 
     def encode(
@@ -115,7 +118,7 @@ class ChatEncoder:
         named = self._tokenizer.named_tokens
         text = prepared.template.render(_with_tokens(chat, named), moment)
         marked, num_marks = self._marked(prepared, chat, text, moment)
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = self._segments.encode(text)
         if prepared.encoder.count(ids) != num_marks:
             # Some of them came from the messages: encode anew with the template's own only.
             ids = prepared.encoder.encode(marked, num_marks)

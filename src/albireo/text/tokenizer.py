@@ -168,6 +168,15 @@ class Tokenizer:
         """Text -> id of the tokens that are found in a text before it is split."""
         return dict(self._added)
 
+    def cutting_tokens(self) -> dict[str, int]:
+        """Text -> id of the added tokens that cut a text before anything else is done to it; none where some of them
+        take blanks along, or are found between other letters alone."""
+        added = self._backend.get_added_tokens_decoder().items()
+        first = {token.content: (token_id, token) for token_id, token in added if not token.normalized}
+        if any(token.lstrip or token.rstrip or token.single_word for _, token in first.values()):
+            return {}
+        return {text: token_id for text, (token_id, _) in first.items()}
+
     def serialized(self) -> str:
         """The tokenizer as the text of a tokenizer.json, with the added tokens as they are here. Cost: 0.1 s."""
         return str(self._backend.to_str())

@@ -68,6 +68,11 @@ def health_of(server: Server, model: str) -> dict[str, Any]:
     return dict(found)
 
 
+def wait_for_pause(server: Server) -> None:
+    """Until who asks for the damaged one has it tried again, and is not refused at once."""
+    wait_until(lambda: not health_of(server, "damaged").get("retry_s"), server)
+
+
 def waiting(server: Server) -> dict[str, int]:
     return {each["name"]: each["num_waiting"] for each in server.http.get("/health").json()["models"]}
 
@@ -105,6 +110,7 @@ def test_each_answers_by_its_name_and_the_other_gives_its_memory_back(both: Serv
 def test_who_streams_is_waited_for_and_who_keeps_asking_gives_way(
     both: Server, alone: dict[str, str], open_stream: Any
 ) -> None:
+    wait_for_pause(both)
     assert texts(both, "long") == alone["long"]
     both.gate.hold(1)
     open_stream(both, {**ASK, "model": "long", "stream": True})
@@ -159,7 +165,7 @@ def test_one_that_cannot_be_loaded_fails_alone(both: Server, alone: dict[str, st
     def num_tries() -> int:
         return len([line for line in list(both.lines) if "damaged cannot be started" in line])
 
-    wait_until(lambda: not health_of(both, "damaged").get("retry_s"), both)
+    wait_for_pause(both)
     before = num_tries()
     assert texts(both, "long") == alone["long"]
     awake = both.workers()

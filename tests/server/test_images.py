@@ -133,6 +133,48 @@ def test_responses_and_messages_have_pictures(served: Served) -> None:
         assert message["content"][0]["text"] == served.answer, message
 
 
+def test_what_a_tool_gives_may_be_a_picture(served: Served) -> None:
+    """As agents look at files and at screens."""
+    client = served.server.client()
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    parts = [{"type": "text", "text": "Look:"}, {"type": "image_url", "image_url": {"url": DATA_URL}}]
+    told = {"role": "tool", "tool_call_id": "c", "content": parts}
+    asking = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    wanted = chat(client, [*asking, told])
+    assert wanted.usage.prompt_tokens > 60
+    items: list[Any] = [
+        asking[0],
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+        {
+            "type": "function_call_output",
+            "call_id": "c",
+            "output": [{"type": "input_text", "text": "Look:"}, {"type": "input_image", "image_url": DATA_URL}],
+        },
+    ]
+    options = {"model": "sight", "temperature": 0, "max_output_tokens": NUM_TOKENS, "extra_body": {"ignore_eos": True}}
+    got = client.responses.create(input=items, **options)
+    assert got.output_text == wanted.choices[0].message.content
+    assert got.usage.input_tokens == wanted.usage.prompt_tokens
+    data = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png()).decode()}
+    blocks = [{"type": "text", "text": "Look:"}, {"type": "image", "source": data}]
+    result = {"type": "tool_result", "tool_use_id": "c", "content": blocks}
+    messages = [
+        asking[0],
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "look", "input": {}}]},
+        {"role": "user", "content": [result]},
+    ]
+    body: dict[str, Any] = {"model": "sight", "max_tokens": NUM_TOKENS, "temperature": 0, "messages": messages}
+    message = served.server.http.post("/v1/messages", json=body).json()
+    assert message["content"][0]["text"] == wanted.choices[0].message.content, message
+    result["is_error"] = True
+    failed = served.server.http.post("/v1/messages", json=body).json()
+    assert failed["usage"]["input_tokens"] + failed["usage"]["cache_read_input_tokens"] > wanted.usage.prompt_tokens
+    blocks.append({"type": "document", "source": {}})
+    bad = served.server.http.post("/v1/messages", json=body)
+    assert bad.status_code == 400
+    assert "messages[2].content[0].content[2] is a block of type 'document'" in bad.text
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [

@@ -88,10 +88,28 @@ def _call(block: Block, where: str) -> dict[str, Any]:
 
 def _result(block: Block, where: str) -> dict[str, Any]:
     """Templates have no place for is_error, so the text says it."""
-    text = _text(block.get("content") or "", f"{where}.content")
+    content: Any = _result_content(block.get("content") or "", f"{where}.content")
     if block.get("is_error") is True:
-        text = f"Error: {text}"
-    return {"role": "tool", "tool_call_id": _string(block, "tool_use_id", where), "content": text}
+        is_text = isinstance(content, str)
+        content = f"Error: {content}" if is_text else [{"type": "text", "text": "Error: "}, *content]
+    return {"role": "tool", "tool_call_id": _string(block, "tool_use_id", where), "content": content}
+
+
+def _result_content(content: Any, where: str) -> str | list[dict[str, Any]]:
+    """The texts of a result as one, or its parts where some are images."""
+    blocks = content if isinstance(content, list) else []
+    if not any(isinstance(block, dict) and block.get("type") == "image" for block in blocks):
+        return _text(content, where)
+    parts: list[dict[str, Any]] = []
+    for index, block in enumerate(blocks):
+        place, kind = f"{where}[{index}]", block.get("type") if isinstance(block, dict) else type(block).__name__
+        if kind == "image":
+            parts += _image(block, place)["content"]
+        elif kind == "text":
+            parts.append({"type": "text", "text": _string(block, "text", place)})
+        else:
+            raise _wrong(place, f"is a block of type {kind!r:.40}; here it must be text or image")
+    return parts
 
 
 #: Role -> type of a block -> what it is in a chat.

@@ -177,8 +177,8 @@ def _content(where: str, item: dict[str, Any], name: str) -> str | list[dict[str
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise HttpError(400, f"{where} needs {name}: a text, or a list of texts", param="input")
-    if name == "content" and any(_is_image(part) for part in content):
+        raise HttpError(400, f"{where} needs {name}: a text, or a list of texts and images", param="input")
+    if any(_is_image(part) for part in content):
         return [_image(where, part) if _is_image(part) else _text_part(where, part) for part in content]
     return "\n".join(_text(where, part) for part in content)
 

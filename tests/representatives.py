@@ -77,6 +77,7 @@ IN_ANOTHER_ORDER = {
     "afmoe": "an FFN's and experts' sum before it is normed",
     "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
     "mpt": "a norm that subtracts the mean and adds nothing, in front of each block",
+    "cohere2_moe": "half of what a shared expert gives",
     "dbrx": "queries, keys and values within a limit",
     "hunyuan_v1_dense": "norms of each head of q and k behind their rotation",
 }

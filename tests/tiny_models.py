@@ -35,6 +35,7 @@ MIXTURES = (
     "afmoe",
     "axk1",
     "bailing_moe",
+    "cohere2_moe",
     "dbrx",
     "deepseek_v2",
     "deepseek_v3",

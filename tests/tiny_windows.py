@@ -70,8 +70,26 @@ def _laguna(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _cohere2_moe(c: Mapping[str, Any]) -> Shapes:
+    e, f, layers = c["hidden_size"], c["intermediate_size"], Shapes()
+    for i, kind in enumerate(c["mlp_layer_types"]):
+        h = f"model.layers.{i}"
+        layers[f"{h}.input_layernorm.weight"] = (e,)
+        layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
+        if kind == "dense":
+            layers |= _ffn(c, f"{h}.mlp", c["prefix_dense_intermediate_size"])
+            continue
+        layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
+        for expert in range(c["num_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", f)
+        if c["num_shared_experts"]:
+            layers |= _ffn(c, f"{h}.mlp.shared_experts", c["num_shared_experts"] * f)
+    return _whole(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
+    "cohere2_moe": _cohere2_moe,
     "laguna": _laguna,
 }

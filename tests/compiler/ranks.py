@@ -35,6 +35,7 @@ _WHOLE = (
     "shared_expert_intermediate_size",
     "shared_intermediate_size",
     "intermediate_size_mlp",
+    "prefix_dense_intermediate_size",
 )
 
 #: Of experts beside an FFN.

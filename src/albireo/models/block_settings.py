@@ -82,12 +82,13 @@ class BlockSettings:
             each head's query.
         gates_heads: a gate of what attention gives that is a linear of its own has one number for each head, not for
             each channel. gate_kind: what is made of such a gate, one of ops.GATES.
-        num_kv_heads, ffn_width: where no key says it by itself; None: a key does.
+        num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         layer_heads: query heads of each layer; empty: all have as many.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
+        rotates_dense: layers without experts rotate, whatever they see.
         has_rotation: queries and keys are rotated. slopes: of each head, what scores fall by from a position to the
             one before it; empty: they do not.
         shared: what layers share that have attention beside a state; None: there is no such thing.
@@ -122,12 +123,14 @@ class BlockSettings:
     gate_kind: str = "sigmoid"
     num_kv_heads: int | None = None
     ffn_width: int | None = None
+    norm_eps: float | None = None
     full_num_kv_heads: int | None = None
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
     latent: Latent | None = None
     layer_heads: tuple[int, ...] = ()
     layer_thetas: tuple[float, ...] = ()
+    rotates_dense: bool = False
     has_rotation: bool = True
     slopes: tuple[float, ...] = ()
     shared: SharedBlocks | None = None

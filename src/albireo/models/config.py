@@ -352,7 +352,7 @@ def parse_config(
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         max_position_embeddings=positions,
-        rms_norm_eps=fields.number("rms_norm_eps", 1e-30, 1.0, default=1e-6),
+        rms_norm_eps=blocks.norm_eps or fields.number("rms_norm_eps", 1e-30, 1.0, default=1e-6),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         dtype=dtype,
         rope=rope,

@@ -25,10 +25,12 @@ _MAX_WIDTH = 2**20
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
 #: Mellum's, as Qwen's, in layers that are named; Laguna's, as V3's without groups, under names of Qwen's;
+#: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
     "none",
+    "cohere2",
     "mixtral",
     "olmoe",
     "qwen",
@@ -65,6 +67,7 @@ class ExpertSettings:
         count: of one layer; top_k: of one token; width: channels of one.
         renormalize: weights of a token's experts are divided by their sum.
         shared_width: channels of an expert that every token has; 0: there is none. is_shared_gated: by a sigmoid.
+            shared_factor: on what it gives.
         layers: of each layer, whether it has experts; the others have an ordinary MLP.
         scores: what is made of a router's logits, one of ops.SCORES.
         has_bias: a bias of each expert is added to scores where experts are chosen, not where they are weighed.
@@ -93,6 +96,7 @@ class ExpertSettings:
     latent: int = 0
     margin: float = 0.0
     logits_cap: float = 0.0
+    shared_factor: float = 1.0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -135,6 +139,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         count_key = "num_experts"
     count = fields.integer(count_key, 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    if keys == "cohere2":
+        return _cohere2(fields, count, top_k, layers)
     if keys == "laguna":
         return _laguna(fields, count, top_k, layers)
     if keys == "minimax":
@@ -174,6 +180,30 @@ def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> 
     # noise in training, and how near an expert must be at all times
     noise = fields.number("router_jitter_noise", 1e-6, 1.0, default=0.01)
     return ExpertSettings(count, top_k, width, False, 0, (True,) * layers, margin=2 * noise)
+
+
+def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:
+    width = fields.integer("intermediate_size", 1, _MAX_WIDTH)  # of a dense layer another is said
+    shared = fields.integer("num_shared_experts", 0, _MAX_WIDTH // width, default=0)
+    method = fields.text("expert_selection_fn", "softmax")
+    if method not in SCORES:
+        fields.unsupported("expert_selection_fn", method, f"supported: {', '.join(SCORES)}")
+    made = fields.text("shared_expert_combination_strategy", "average")
+    if made not in ("average", "sum"):
+        fields.unsupported("shared_expert_combination_strategy", made, "supported: average, sum")
+    factor = 0.5 if shared and made == "average" else 1.0
+    return ExpertSettings(
+        count,
+        top_k,
+        width,
+        fields.flag("norm_topk_prob", True) or method == "softmax",
+        shared * width,
+        _layers_behind_dense_ones(fields, layers),
+        is_shared_gated=False,
+        scores=method,
+        factor=factor,
+        shared_factor=factor,
+    )
 
 
 def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:

@@ -51,11 +51,19 @@ def moe_block(
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
         h = norm(b, c, x, f"model.layers.{layer}.{names.norm}.weight", "norm")
-        ids, weights = route(b, c, h, name, names, bias=bias)
-        pairs = experts(b, c, h, ids, f"{name}.experts", names, bias=bias)
-        with b.part("combine"):
-            x = b.add(x, b.combine(pairs, weights))
-        return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if settings.shared_width else x
+        return with_experts(b, c, x, h, name, names, bias=bias)
+
+
+def with_experts(
+    b: GraphBuilder, c: ModelConfig, x: Value, h: Value, name: str, names: Names, *, bias: bool = False
+) -> Value:
+    """x + what a token's experts, and the shared one, make of h. Args: name: of the block."""
+    ids, weights = route(b, c, h, name, names, bias=bias)
+    pairs = experts(b, c, h, ids, f"{name}.experts", names, bias=bias)
+    with b.part("combine"):
+        x = b.add(x, b.combine(pairs, weights))
+    has_shared = c.experts is not None and c.experts.shared_width
+    return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if has_shared else x
 
 
 def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names, norms: Norms) -> Value:
@@ -144,6 +152,8 @@ def _with_shared_expert(b: GraphBuilder, c: ModelConfig, x: Value, h: Value, nam
     assert c.experts is not None
     with b.part("shared"):
         shared = gated_mlp(b, c, h, name, c.experts.shared_width)
+        if c.experts.shared_factor != 1.0:
+            shared = b.scale(shared, c.experts.shared_factor)
         if not c.experts.is_shared_gated:
             return b.add(x, shared)
         gate = linear(b, c, h, f"{name}_gate", 1, "weight", False, "router")

@@ -20,6 +20,7 @@ DEFAULT_WINDOW = 4096
 #: or all but the first of each so many (both_sides, whose
 #: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
 #: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
+#: Or the same of dense layers and of those behind them, each counted by themselves (behind_dense).
 #: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
@@ -35,6 +36,7 @@ WindowRule = Literal[
     "by_list",
     "periodic",
     "first_of_period",
+    "behind_dense",
     "both_sides",
     "local",
     "seeing_all",
@@ -127,6 +129,13 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + behind) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
+    elif rule == "behind_dense":
+        window = _window_length(fields, absent)
+        of_dense = fields.integer("prefix_dense_sliding_window_pattern", 1, MAX_LAYERS, default=1)
+        of_others = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
+        dense = fields.integer("first_k_dense_replace", 0, layers, default=0)
+        places = ((i, of_dense) if i < dense else (i - dense, of_others) for i in range(layers))
+        default = tuple("sliding_attention" if (i + 1) % each else "full_attention" for i, each in places)
     elif rule in ("said", "beside_convolutions"):
         window, default = _window_length(fields, absent), ("full_attention",) * layers
     elif rule == "local":

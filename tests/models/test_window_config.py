@@ -1,0 +1,52 @@
+"""config.json of models of which some layers have a window: which do, how they rotate, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.errors import ModelError
+from albireo.models import load_architecture
+from tiny_models import parse_tiny
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        (
+            "cohere2_moe",
+            {"expert_selection_fn": "best"},
+            "expert_selection_fn='best' is not supported; supported: soft",
+        ),
+        ("cohere2_moe", {"shared_expert_combination_strategy": "max"}, "combination_strategy='max' is not supported"),
+        ("cohere2_moe", {"sliding_window": None}, "sliding_window=None is not supported"),
+        ("cohere2_moe", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
+        ("granite_swa", {"layer_rope_theta": [1e4]}, "layer_rope_theta=.* must be, for each of 5 layers, 0 or a numb"),
+        ("granite_swa", {"layer_rope_theta": [1.5] * 5}, "layer_rope_theta=.* must be, for each of 5 layers"),
+        ("granite_swa", {"sliding_window": None}, "names sliding_attention but no sliding window is in use"),
+        ("granitemoe_swa", {"layer_rope_theta": [0, True]}, "layer_rope_theta=.* must be, for each of 2 layers"),
+        ("laguna", {"gating": False}, "gating=False is not supported; supported: true, per-head, per-element"),
+        ("laguna", {"num_attention_heads_per_layer": [4, 5, 4]}, "for each of 3 layers, a multiple of num_key_value_h"),
+        ("laguna", {"num_attention_heads_per_layer": [4]}, "num_attention_heads_per_layer=.* must be, for each of 3"),
+        ("laguna", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported; it is said of each"),
+        ("laguna", {"moe_apply_router_weight_on_input": True}, "'moe_apply_router_weight_on_input': True"),
+    ],
+)
+def test_what_is_not_computed_is_refused(model_type: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny(model_type, **changes)
+
+
+@pytest.mark.parametrize(("first", "pattern"), [(0, 4), (3, 2), (2, 1)])
+def test_windows_behind_dense_layers_are_those_of_transformers(first: int, pattern: int) -> None:
+    pytest.importorskip("transformers")
+    from transformers import Cohere2MoeConfig
+
+    said = {"first_k_dense_replace": first, "prefix_dense_sliding_window_pattern": pattern, "num_hidden_layers": 9}
+    ours = parse_tiny("cohere2_moe", layer_types=..., mlp_layer_types=..., **said)
+    tiny = load_architecture("cohere2_moe").tiny
+    theirs = Cohere2MoeConfig(**{**tiny, "layer_types": None, "mlp_layer_types": None, **said})
+    assert ours.windows == tuple(15 if kind == "sliding_attention" else None for kind in theirs.layer_types)
+    assert ours.experts is not None
+    assert ours.experts.layers == tuple(kind == "sparse" for kind in theirs.mlp_layer_types)

@@ -87,6 +87,8 @@ def test_pictures_that_transformers_refuses_are_refused(tmp_path: Path, width: i
         ({"image_processor_type": "Qwen2VLImageProcessor"}, "for this model: Glm4vImageProcessor, Glm46VImage"),
         ({"size": {"height": 9, "width": 9}}, "size: shortest_edge is missing"),
         ({"do_rescale": False}, "'do_rescale': False"),
+        # which transformers' class does not ask
+        ({"max_pixels": 3136}, "'max_pixels': 3136"),
         ({"patch_expand_factor": 2}, "'patch_expand_factor': 2"),
         ({"merge_size": 3}, "merge_size is 3, but .*spatial_merge_size=2"),
     ],

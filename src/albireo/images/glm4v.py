@@ -19,6 +19,7 @@ class Glm4v(Qwen2VL):
     image_token = placeholder = "<|image|>"
     classes: ClassVar[tuple[str, ...]] = ("Glm4vImageProcessor", "Glm46VImageProcessor")
     default_pixels: ClassVar[tuple[int, int]] = (112 * 112, 28 * 28 * 15000)
+    may_say_pixels: ClassVar[bool] = False
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Of a picture smaller than a step, it is made as large first. Raises: InvalidParams, as Qwen2VL."""

@@ -46,9 +46,10 @@ class Qwen2VL:
     frames: int
 
     image_token = placeholder = "<|image_pad|>"
-    #: What a processor's class may be, and what its pixels are where nothing is said.
+    #: What a processor's class may be, and what its pixels are where nothing is said; whether they may be beside size.
     classes: ClassVar[tuple[str, ...]] = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
     default_pixels: ClassVar[tuple[int, int]] = (56 * 56, 28 * 28 * 1280)
+    may_say_pixels: ClassVar[bool] = True
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
@@ -57,8 +58,10 @@ class Qwen2VL:
         defaults = dict(zip(("shortest_edge", "longest_edge"), cls.default_pixels, strict=True))
         # both are numbers of pixels, whatever their names; older files have them beside size, where they come first
         size = Fields(image.table("size") or defaults, f"{image.where}: size")
-        fewest = image.optional_integer("min_pixels", 1, _MAX_PIXELS)
-        most = image.optional_integer("max_pixels", 1, _MAX_PIXELS)
+        fewest, most = (
+            image.optional_integer(key, 1, _MAX_PIXELS) if cls.may_say_pixels else None
+            for key in ("min_pixels", "max_pixels")
+        )
         found = cls(
             settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD),
             patch=image.integer("patch_size", 1, MAX_STEP, 14),

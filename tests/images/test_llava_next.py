@@ -31,7 +31,11 @@ _MANY = [[48, 48 * n] for n in range(2, 11)] + [[96, 48 * n] for n in range(1, 6
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     # as LLaVA 1.6 has it
     "published": (
-        {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+        {
+            "size": {"shortest_edge": 336},
+            "crop_size": {"height": 336, "width": 336},
+            "aspect_ratio_setting": "anyres",
+        },
         {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
         {"vision_config": {"image_size": 336, "patch_size": 14}},
     ),
@@ -107,6 +111,8 @@ def test_the_largest_tile_is_that_of_the_largest_grid(tmp_path: Path) -> None:
     ours = read(tmp_path, "many grids")
     largest = Mosaic.of(*ours.largest_tile(), 48).num_blocks
     assert largest == 1 + max(high * wide for high, wide in _MANY) // 48**2
+    rows = ours.rows(*ours.largest_tile())
+    assert rows == max(ours.rows(high + 48, wide) for high, wide in _MANY if high * wide == 48**2 * (largest - 1))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +126,7 @@ def test_the_largest_tile_is_that_of_the_largest_grid(tmp_path: Path) -> None:
         ({"image_grid_pinpoints": []}, {}, "must be a list of heights and widths"),
         ({"image_grid_pinpoints": [[48, 96]]}, {}, "image_grid_pinpoints are not those of"),
         ({"do_center_crop": False}, {}, "'do_center_crop': False"),
+        ({"aspect_ratio_setting": "pad"}, {}, "'aspect_ratio_setting': 'pad'"),
         ({"do_normalize": False}, {}, "'do_normalize': False"),
         ({"image_processor_type": "CLIPImageProcessor"}, {}, "for this model: LlavaNextImageProcessor"),
         ({}, {"patch_size": 8}, "patch_size is 8, but .*vision_config has patch_size=7"),

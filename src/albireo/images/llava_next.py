@@ -76,7 +76,8 @@ class LlavaNext:
             sizes,
             processor.text("image_token", "<image>"),
         )
-        settings.refuse_unread((), {"do_center_crop": (True,), "do_pad": (True,)})
+        always = {"do_center_crop": (True,), "do_pad": (True,), "aspect_ratio_setting": ("anyres",)}
+        settings.refuse_unread((), always)
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:
@@ -97,7 +98,8 @@ class LlavaNext:
         return self.side**2 + lines * (columns + 1)
 
     def largest_tile(self) -> tuple[int, int]:
-        high, wide = max(self.sizes, key=math.prod)
+        # of as many blocks the highest has the most lines, behind each of which stands a row more
+        high, wide = max(self.sizes, key=lambda size: (math.prod(size), size[0]))
         return high + self.block, wide
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:

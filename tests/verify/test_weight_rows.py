@@ -13,6 +13,7 @@ from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import InvariantError
 from albireo.graph.node import TensorType, Value
 from albireo.models import load_architecture, open_checkpoint
+from albireo.verify import weight_rows
 from albireo.verify.weight_rows import WeightRows
 from tiny_models import make_checkpoint, random_weights
 from verify.models import graph_of
@@ -38,6 +39,20 @@ def test_parts_are_of_the_whole(stored: str, dtype: str, tmp_path: Path) -> None
             picked = np.array([len(whole) - 1, 0, 0], np.int32)
             assert np.array_equal(rows[picked], whole[picked])
     assert any(len(value.constant.segments) > 1 for value in fused.constants.values() if value.constant)
+
+
+def test_small_constants_are_widened_once_and_large_ones_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_checkpoint(tmp_path, LLAMA, seed=3, dtype="float16")
+    graph = graph_of(checkpoint, "bfloat16")
+    with open_checkpoint(checkpoint, graph) as weights:
+        value = graph.constants["model.embed_tokens.weight"]
+        kept = WeightRows(value, weights)
+        assert kept[2:9] is kept[2:9] and not kept[2:9].flags.writeable
+        monkeypatch.setattr(weight_rows, "KEPT_BYTES", 4 * value.type.dims[0] * value.type.dims[1] - 1)
+        read = WeightRows(value, weights)
+        assert read[2:9] is not read[2:9] and np.array_equal(read[2:9], kept[2:9])
 
 
 def test_a_value_that_is_computed_has_no_rows(built: tuple[Path, Path]) -> None:

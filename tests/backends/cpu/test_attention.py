@@ -512,8 +512,10 @@ def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int, 
     ids=str,
 )
 def test_texts_of_every_length_both_ways(types: Types, level: str, window: int) -> None:
-    """The last rows of each, to which all of it is behind or near, and of which one sees another that is ahead."""
-    case = Case(2, 1, 8, tuple((length, min(length, 2)) for length in range(1, 301)), window=window, both_ways=True)
+    """The last rows of each, to which all of it is behind or near, and of which one sees another that is ahead. Of more
+    than two tiles of 64 keys lengths around their ends."""
+    lengths = (*range(1, 131), 191, 192, 193, 255, 256, 257, 299, 300)
+    case = Case(2, 1, 8, tuple((length, min(length, 2)) for length in lengths), window=window, both_ways=True)
     drawn = text(case, 600, types, 0)
     texts = [Text(*(a[length : 2 * length] for a in (drawn.q, drawn.k, drawn.v))) for length, _ in case.spans]
     ours = attend(case, texts, case.spans, types, level, Placement())

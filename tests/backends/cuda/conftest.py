@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # tiles are small: threads that share one wait for each other, and spin, for longer than it takes
@@ -51,11 +52,15 @@ def _turn(item: pytest.Item) -> int:
     return 2 if item.name in _LAST or item.path.name == "test_aot.py" else 1
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Tapes stay until the end, objects by the million: none is looked through for garbage more than once."""
-    if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+@pytest.fixture(autouse=True, scope="module")
+def _tapes_are_kept() -> Iterator[None]:
+    """Tapes stay until the end, objects by the million: each is looked at for garbage once, behind a file's tests."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, 1 << 30)
+    yield
+    gc.set_threshold(young, middle, old)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

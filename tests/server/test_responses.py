@@ -48,6 +48,30 @@ def test_penalties_are_those_of_a_chat(client: Any) -> None:
         assert raised.value.param == field
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"structured_outputs": {"regex": "[a-d]{4}"}},
+        {"logit_bias": {"50": 100}},
+        {"bad_words": ["a"]},
+        {"stop": ["girl"], "include_stop_str_in_output": True},
+        {"stop_token_ids": [50], "logit_bias": {"50": 100}, "min_tokens": 5},
+    ],
+    ids=str,
+)
+def test_what_shapes_the_text_is_as_in_chats(client: Any, fields: dict[str, Any]) -> None:
+    got = client.responses.create(**ASK, extra_body=fields)
+    wanted = chat(client, ("user", ASK["input"]), extra_body=fields)
+    assert got.output_text == wanted.choices[0].message.content != client.responses.create(**ASK).output_text
+    assert got.usage.output_tokens == wanted.usage.completion_tokens
+
+
+def test_a_form_is_asked_for_once(client: Any) -> None:
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "boolean"}}
+    with pytest.raises(openai.BadRequestError, match="ask for a form each"):
+        client.responses.create(**ASK, text={"format": form}, extra_body={"structured_outputs": {"regex": "a"}})
+
+
 def test_instructions_and_messages(client: Any) -> None:
     parts = [{"type": "input_text", "text": "Once"}, {"type": "input_text", "text": "upon"}]
     items = [

@@ -17,7 +17,7 @@ from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.responses import RESPONSE_NEUTRAL, OutputItem, ResponseAnswer, ResponseRequest
+from albireo.server.protocol.responses import AS_IN_CHATS, RESPONSE_NEUTRAL, OutputItem, ResponseAnswer, ResponseRequest
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -29,30 +29,15 @@ _FIELDS |= {"response_format": "text", "reasoning_effort": "reasoning"}
 def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatRequest:
     """What is asked, as a chat. Args: messages: of the conversation."""
     reasoning, options = request.reasoning, request.stream_options
+    shared: dict[str, Any] = {name: getattr(request, name) for name in AS_IN_CHATS}
     return ChatRequest(
-        model=request.model,
+        **shared,
         messages=merged(_instructed(request, messages)),
         max_completion_tokens=request.max_output_tokens,
-        stream=request.stream,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        stop=request.stop,
-        ignore_eos=request.ignore_eos,
-        thinking_token_budget=request.thinking_token_budget,
-        chat_template_kwargs=request.chat_template_kwargs,
         reasoning_effort=None if reasoning is None else reasoning.effort,
-        priority=request.priority,
-        cache_salt=request.cache_salt,
         response_format=_response_format(request),
         tools=tools_of(request),
         tool_choice=choice_of(request),
-        parallel_tool_calls=request.parallel_tool_calls,
         stream_options=options if request.stream else None,
     )
 

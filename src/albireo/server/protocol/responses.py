@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from albireo.server.protocol.fields import AllOrCount, AtLeastOne, CacheSalt, Id, Int64, Priority, StreamOptions, Text
+from albireo.server.protocol.fields import (
+    AllOrCount,
+    AtLeastOne,
+    CacheSalt,
+    Count,
+    Id,
+    Int64,
+    Priority,
+    StreamOptions,
+    Text,
+)
 
 
 class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,7 +72,13 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repetition_penalty: float | None = None
     seed: Int64 | None = None
     stop: Text | list[Text] | None = None
+    stop_token_ids: list[Count] | None = None
+    include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
+    min_tokens: Count | None = None
+    logit_bias: dict[str, float] | None = None
+    bad_words: list[Text] | None = None
+    structured_outputs: Any = None
     thinking_token_budget: AllOrCount | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
@@ -99,6 +115,14 @@ RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "moderation": (),
     "prompt": (),
 }
+
+#: Fields that a chat has by the same name, with the same meaning.
+AS_IN_CHATS = (
+    "model", "stream", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens",
+    "logit_bias", "bad_words", "structured_outputs", "thinking_token_budget", "chat_template_kwargs", "priority",
+    "cache_salt", "parallel_tool_calls",
+)  # fmt: skip
 
 
 class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):

@@ -83,6 +83,23 @@ def test_the_system_may_speak_between_turns(server: Any) -> None:
     assert bad.status_code == 400 and "of system this model takes text" in bad.text
 
 
+def test_a_document_of_text_is_what_it_says(server: Any) -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "Once upon a time"}
+    document = {"type": "document", "source": source, "title": "A story", "context": "For children.", "citations": None}
+    ask = {**ASK, "messages": [{"role": "user", "content": [document, {"type": "text", "text": "there was"}]}]}
+    got = server.http.post("/v1/messages", json=ask).json()
+    messages = [{"role": "user", "content": "A story\nFor children.\nOnce upon a time\nthere was"}]
+    assert got["content"][0]["text"] == chat(server, messages=messages)["choices"][0]["message"]["content"]
+    for change, words in (
+        ({"source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}, "source is of type 'base64'"),
+        ({"citations": {"enabled": True}}, "to be cited"),
+        ({"source": None}, "source is of type None"),
+    ):
+        ask["messages"][0]["content"][0] = {**document, **change}
+        bad = server.http.post("/v1/messages", json=ask)
+        assert bad.status_code == 400 and words in bad.json()["error"]["message"], bad.text
+
+
 def test_thoughts_that_nobody_can_read_are_left_out(server: Any) -> None:
     said = {"type": "text", "text": "Hello."}
     turns = [{"role": "user", "content": "Once"}, {"role": "assistant", "content": [said]}, ASK["messages"][0]]

@@ -70,6 +70,18 @@ def _image(block: Block, where: str) -> dict[str, Any]:
     return {"content": [image(f"data:{media};base64,{data}")]}
 
 
+def _document(block: Block, where: str) -> dict[str, Any]:
+    """One of plain text, which is what it says, behind its title and what is said of it."""
+    source = block.get("source")
+    if not isinstance(source, dict) or source.get("type") != "text":
+        kind = source.get("type") if isinstance(source, dict) else source
+        raise _wrong(where, f"is a document whose source is of type {kind!r:.40}; only those of type text are read")
+    if isinstance(block.get("citations"), dict) and block["citations"].get("enabled"):
+        raise _wrong(where, "is a document to be cited, which is not supported; leave citations out")
+    said = [_string(block, name, where) for name in ("title", "context") if block.get(name) is not None]
+    return {"content": "\n".join([*said, _string(source, "data", f"{where}.source")])}
+
+
 def _thought(block: Block, where: str) -> dict[str, Any]:
     return {"reasoning_content": _string(block, "thinking", where)}
 
@@ -114,7 +126,7 @@ def _result_content(content: Any, where: str) -> str | list[dict[str, Any]]:
 
 #: Role -> type of a block -> what it is in a chat.
 _BLOCKS: dict[str, dict[str, Callable[[Block, str], dict[str, Any]]]] = {
-    "user": {"text": _said, "image": _image, "tool_result": _result},
+    "user": {"text": _said, "image": _image, "document": _document, "tool_result": _result},
     "system": {"text": _said},
     "assistant": {"text": _said, "thinking": _thought, "redacted_thinking": _redacted, "tool_use": _call},
 }

@@ -13,8 +13,8 @@ Blocks = Annotated[list[dict[str, Any]], Meta(max_length=4096)]
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """content: a text, or blocks: text, image and tool_result of the user, text, thinking and tool_use of the
-    assistant, text of the system, which may say something anywhere."""
+    """content: a text, or blocks: text, image, document (of plain text) and tool_result of the user, text,
+    thinking and tool_use of the assistant, text of the system, which may say something anywhere."""
 
     role: str
     content: str | Blocks

@@ -105,6 +105,7 @@ _SIZES = frozenset(
         "k",
         "width",
         "scores",
+        "by_logits",
     }
 )
 

@@ -91,7 +91,8 @@ def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         found.pop("num_key_value_heads", None)
     if kind == "opt" and "hidden_size" in found:
         found["word_embed_proj_dim"] = found["hidden_size"]
-    if kind in ("bloom", "dbrx", "mpt"):  # whose FFNs are four times as wide as they are, or said in ffn_config
+    # whose FFNs are four times as wide as they are, or said in ffn_config, or not there
+    if kind in ("bloom", "dbrx", "kolibri1", "mpt"):
         found.pop("intermediate_size", None)
     if kind in NOT_ROTATING:
         found.pop("rope_scaling", None)

@@ -44,6 +44,7 @@ MIXTURES = (
     "ernie4_5_moe",
     "exaone_moe",
     "flex_olmo",
+    "flint",
     "glm4_moe",
     "glm4_moe_lite",
     "glm_moe_dsa",
@@ -57,6 +58,7 @@ MIXTURES = (
     "jamba",
     "kimi_k2",
     "kimi_linear",
+    "kolibri1",
     "laguna",
     "lfm2_moe",
     "llama4_text",
@@ -181,7 +183,7 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             tensors[name] = noise * np.float32(0.7)
         elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
             tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
-        elif name.endswith((".bias", "_bias", ".sinks")):
+        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width

@@ -87,9 +87,34 @@ def _cohere2_moe(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _flint(c: Mapping[str, Any]) -> Shapes:
+    """kolibri1, too."""
+    e, layers, is_flint = c["hidden_size"], Shapes(), c["model_type"] == "flint"
+    norms = ("input_layernorm", "post_attention_layernorm")
+    norms += () if is_flint else ("post_attn_norm", "post_ffn_norm")
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{norm}.weight": (e,) for norm in norms}
+        layers |= _attention(c, f"{h}.self_attn", bool(c.get("attention_bias")))
+        layers |= {f"{h}.self_attn.{p}_norm.weight": (c["head_dim"],) for p in "qk"}
+        if is_flint:
+            layers[f"{h}.self_attn.softmax_offset"] = (c["num_attention_heads"],)
+            if i in (c["mlp_only_layers"] or (0, 1)):
+                layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+                continue
+        else:
+            layers[f"{h}.moe.router.expert_bias"] = (c["num_experts"],)
+        layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
+        for expert in range(c["num_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        layers |= _ffn(c, f"{h}.mlp.shared_expert{'' if is_flint else 's'}", c["shared_expert_intermediate_size"])
+    return _whole(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
     "cohere2_moe": _cohere2_moe,
     "laguna": _laguna,
+    **dict.fromkeys(("flint", "kolibri1"), _flint),
 }

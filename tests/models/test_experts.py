@@ -26,6 +26,8 @@ IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 _OTHERWISE = (
     "bailing_moe",
     "dbrx",
+    "flint",
+    "kolibri1",
     "sarvam_moe",
     "gpt_oss",
     "granitemoe",

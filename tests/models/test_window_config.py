@@ -22,6 +22,9 @@ from tiny_models import parse_tiny
         ("cohere2_moe", {"shared_expert_combination_strategy": "max"}, "combination_strategy='max' is not supported"),
         ("cohere2_moe", {"sliding_window": None}, "sliding_window=None is not supported"),
         ("cohere2_moe", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
+        ("flint", {"mlp_only_layers": [0, 1, 2]}, "no layer has experts"),
+        ("kolibri1", {"sliding_window": None}, "sliding_window=None is not supported"),
+        ("kolibri1", {"intermediate_size": 64}, "'intermediate_size': 64"),
         ("granite_swa", {"layer_rope_theta": [1e4]}, "layer_rope_theta=.* must be, for each of 5 layers, 0 or a numb"),
         ("granite_swa", {"layer_rope_theta": [1.5] * 5}, "layer_rope_theta=.* must be, for each of 5 layers"),
         ("granite_swa", {"sliding_window": None}, "names sliding_attention but no sliding window is in use"),
@@ -36,6 +39,17 @@ from tiny_models import parse_tiny
 def test_what_is_not_computed_is_refused(model_type: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parse_tiny(model_type, **changes)
+
+
+@pytest.mark.parametrize("model_type", ["flint", "kolibri1", "granite_swa"])
+def test_windows_that_are_not_said_are_those_of_transformers(model_type: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    said = {"num_hidden_layers": 11, "layer_types": ..., "sliding_window": ..., "layer_rope_theta": ...}
+    ours, tiny = parse_tiny(model_type, **said), load_architecture(model_type).tiny
+    kept = {key: value for key, value in tiny.items() if key not in said}
+    theirs = transformers.AutoConfig.for_model(**kept, num_hidden_layers=11)
+    wanted = tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types)
+    assert ours.windows == wanted and len(set(wanted)) == 2
 
 
 @pytest.mark.parametrize(("first", "pattern"), [(0, 4), (3, 2), (2, 1)])

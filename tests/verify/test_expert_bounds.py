@@ -64,6 +64,19 @@ def test_a_softmax_over_what_is_near() -> None:
     assert not is_right(node, found, ids, all_of_it[1].value), "of a softmax over all"
 
 
+def test_choices_by_logits_and_a_bias() -> None:
+    x, bias = 3 * normal(TOKENS, 6, seed=3), 2 * normal(1, 6, seed=4)[0]
+    rules = {"scores": "sigmoid", "by_logits": True}
+    node, found = run(lambda b, v: b.route(v["x"], 2, True, v["bias"], **rules), "route", x=(x, "T"), bias=(bias, ""))
+    ids = np.argsort(-(x + bias), axis=1)[:, :2]
+    weights = 1 / (1 + np.exp(-np.take_along_axis(x, ids, axis=1)))
+    np.testing.assert_array_equal(found[0].value, ids)
+    call: Any = type("Call", (), {"origin": "", "family": "route", "kernel": ""})()
+    results = (ids.astype(np.int32), (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    assert check_call(Seen(0, 0, STEP, call, node, {"x": x, "bias": bias}, results), found).is_right
+    assert (np.argsort(-(1 / (1 + np.exp(-x)) + bias), axis=1)[:, :2] != ids).any(), "nothing would show the difference"
+
+
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
 def test_choices_that_are_nearly_equal_are_both_right(scores: str) -> None:
     """With a bias what is compared is rounded: experts 3 and 4 differ by less than that, the others by more; so do

@@ -44,7 +44,8 @@ struct Args {
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
   int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu,
-                                  // 6 clamped_swiglu(gate, up); elementwise: a Map; causal_conv: 0 silu, 1 none
+                                  // 6 clamped_swiglu(gate, up); elementwise: a Map; causal_conv: 0 silu, 1 none;
+                                  // gate_rows, route: see there
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
   IdsOf ids_of = IdsOf::kTokens;  // embed only: what rows of the table are of

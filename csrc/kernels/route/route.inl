@@ -76,7 +76,9 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
     const float* merit = x;
     if (a.bias) {
       for (int64_t e = 0; e < a.k; e += 16)
-        store(merits + e, add(div(load(scores + e), set1(whole)), load(a.bias + e)));
+        store(merits + e,
+              add(a.act ? (a.k - e >= 16 ? load(x + e) : load_n(x + e, a.k - e)) : div(load(scores + e), set1(whole)),
+                  load(a.bias + e)));
       merit = merits;
     }
     if (a.num_groups) choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);

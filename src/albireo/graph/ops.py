@@ -115,6 +115,8 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
         )
     apart = [name for name in ("scores", *GROUPS) if name in a] + [name for name in ("bias",) if name in x]
+    if "by_logits" in a and "bias" not in x:
+        raise InvariantError(f"route of {logits} by_logits: there is no bias that would be added to them")
     if "margin" in a and (apart or a["renormalize"]):
         raise InvariantError(f"route of {logits} with margin: weights are of a softmax, as they are chosen")
     dims = ("T", a["top_k"])
@@ -434,19 +436,20 @@ OPS: dict[str, Op] = {
         ("x", "slots"), ("modules", "max_rank"), _low, optional_attrs=("chunks", "module_rows", "module_inputs")
     ),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
-    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
-    # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
-    # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
-    # the kept_groups best alone; a group's worth is the sum of its group_best best. eps: added to the sum that
-    # sigmoids are divided by. margin: the j-th weight is of a softmax over those experts alone that are not chosen
-    # before it and whose logit x is near the chosen one's, m: m - x <= margin * max(|x|, m), each rounded to float32
-    # (source: Liu et al. 2024, GRIN). factor: on all weights; gain: of each expert, on its weights, last
+    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by
+    # rank. scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias:
+    # what is compared is score + bias, or, by_logits, logit + bias; weights know nothing of it. num_groups: experts
+    # are so many groups, and are chosen from the kept_groups best alone; a group's worth is the sum of its group_best
+    # best. eps: added to the sum that sigmoids are divided by. margin: the j-th weight is of a softmax over those
+    # experts alone that are not chosen before it and whose logit x is near the chosen one's, m: m - x <= margin *
+    # max(|x|, m), each rounded to float32 (source: Liu et al. 2024, GRIN). factor: on all weights; gain: of each
+    # expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it

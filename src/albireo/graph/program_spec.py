@@ -155,7 +155,7 @@ FAMILIES: dict[str, Family] = {
         ("ids", "weights"),
         ("top_k", "renormalize"),
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),

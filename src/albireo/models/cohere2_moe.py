@@ -12,6 +12,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import DEEPSEEK, with_experts
+from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import attention, embedding, gated_mlp, head, linear, norm, queries_keys_values, windows
 from albireo.models.rope import no_rotation, rope_spec
 
@@ -67,8 +68,17 @@ def _blocks(fields: Fields) -> BlockSettings:
         is_parallel=True,
         has_ffn_norm=False,
         ffn_width=fields.optional_integer("prefix_dense_intermediate_size", 1, MAX_WIDTH),
-        rotates_dense=fields.integer("prefix_dense_sliding_window_pattern", 1, 2**12, default=1) == 1,
+        rotates_dense=fields.integer("prefix_dense_sliding_window_pattern", 1, MAX_LAYERS, default=1) == 1,
     )
+
+
+def _windows(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """In all but each so many-th layer, the dense ones and those behind them counted by themselves."""
+    of_dense = fields.integer("prefix_dense_sliding_window_pattern", 1, MAX_LAYERS, default=1)
+    of_others = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=4)
+    dense = fields.integer("first_k_dense_replace", 0, layers, default=0)
+    places = ((i, of_dense) if i < dense else (i - dense, of_others) for i in range(layers))
+    return tuple(bool((i + 1) % each) for i, each in places)
 
 
 CONFIG = ConfigRules(
@@ -76,13 +86,11 @@ CONFIG = ConfigRules(
     blocks=_blocks,
     experts="cohere2",
     has_pairs_side_by_side=True,
-    windows="behind_dense",
-    period=4,
+    windows=_windows,
     head_dim=128,
     defaults={
         "logit_scale": 0.0625,
         "max_position_embeddings": 8192,
-        "num_experts": 8,
         "num_experts_per_tok": 2,
         "tie_word_embeddings": True,
     },

@@ -16,7 +16,7 @@ from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.draft_input import DraftInput
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
-from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
+from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, OwnWindows, WindowRule, parse_rotates, parse_windows
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
@@ -145,7 +145,7 @@ class ConfigRules:
     """
 
     keys: frozenset[str] = frozenset()
-    windows: WindowRule = "none"
+    windows: WindowRule | OwnWindows = "none"
     default_window: int | None = DEFAULT_WINDOW
     period: int = 0
     head_dim: int | None = None

@@ -25,6 +25,7 @@ _MAX_WIDTH = 2**20
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
 #: Mellum's, as Qwen's, in layers that are named; Laguna's, as V3's without groups, under names of Qwen's;
+#: Flint's, as Qwen's with a shared one, by sigmoids; Kolibri's, in every layer, chosen by a bias on logits;
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
@@ -40,6 +41,7 @@ Keys = Literal[
     "deepseek_v2",
     "minimax",
     "ernie",
+    "flint",
     "gemma4",
     "lfm2",
     "nemotron_h",
@@ -47,6 +49,7 @@ Keys = Literal[
     "granite_shared",
     "hunyuan",
     "jamba",
+    "kolibri",
     "laguna",
     "llama4",
     "mellum",
@@ -55,6 +58,8 @@ Keys = Literal[
 ]
 
 
+#: Experts where no key says how many.
+_COUNTS: Mapping[str, int] = {"cohere2": 8, "flint": 256, "kolibri": 384, "laguna": 256}
 #: What some files of such models say, and what they do anyway.
 SIGMOIDS: Mapping[str, Any] = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 
@@ -76,6 +81,7 @@ class ExpertSettings:
         factor: on weights. eps: added to the sum they are divided by, where they are sigmoids. has_gain: weights of
             each expert are multiplied by a number of its own, too.
         margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
+        by_logits: a bias is added to a router's logits, not to what is made of them.
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
@@ -97,6 +103,7 @@ class ExpertSettings:
     margin: float = 0.0
     logits_cap: float = 0.0
     shared_factor: float = 1.0
+    by_logits: bool = False
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -106,7 +113,7 @@ class ExpertSettings:
         numbers = {"factor": self.factor} if self.factor != 1.0 else {}
         numbers |= {"eps": self.eps} if self.eps and self.renormalize else {}
         numbers |= {"margin": self.margin} if self.margin else {}
-        return scores | groups | numbers
+        return scores | groups | numbers | ({"by_logits": True} if self.by_logits else {})
 
 
 def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> ExpertSettings | None:
@@ -137,7 +144,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
-    count = fields.integer(count_key, 1, MAX_EXPERTS)
+    count = fields.integer(count_key, 1, MAX_EXPERTS, default=_COUNTS.get(keys))
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     if keys == "cohere2":
         return _cohere2(fields, count, top_k, layers)
@@ -152,6 +159,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         is_beside = keys == "granite_shared"
         shared = fields.integer("shared_intermediate_size", 0, _MAX_WIDTH, default=0) if is_beside else 0
         return ExpertSettings(count, top_k, width, renormalize, shared, (True,) * layers, is_shared_gated=not is_beside)
+    if keys in ("flint", "kolibri"):
+        return _ungated(fields, count, top_k, layers, keys)
     settings = ExpertSettings(
         count,
         top_k,
@@ -203,6 +212,28 @@ def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSetti
         scores=method,
         factor=factor,
         shared_factor=factor,
+    )
+
+
+def _ungated(fields: Fields, count: int, top_k: int, layers: int, keys: Keys) -> ExpertSettings:
+    """Flint's and Kolibri's: sigmoids, and a shared expert without a gate."""
+    is_flint = keys == "flint"
+    sparse = _sparse_layers(fields, layers, (0, 1)) if is_flint else (True,) * layers
+    if not any(sparse):
+        fields.unsupported(
+            "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
+        )
+    return ExpertSettings(
+        count,
+        top_k,
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=512),
+        fields.flag("norm_topk_prob", is_flint),
+        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH, default=1024 if is_flint else 512),
+        sparse,
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=not is_flint,
+        by_logits=not is_flint,
     )
 
 
@@ -415,10 +446,11 @@ def _hunyuan(fields: Fields, layers: int, width: int) -> ExpertSettings:
     return ExpertSettings(count, top_k, width, True, width, (True,) * layers, is_shared_gated=False)
 
 
-def _sparse_layers(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Every decoder_sparse_step-th layer but those of mlp_only_layers."""
+def _sparse_layers(fields: Fields, layers: int, absent: tuple[int, ...] = ()) -> tuple[bool, ...]:
+    """Every decoder_sparse_step-th layer but those of mlp_only_layers. Args: absent: what null means."""
     step = fields.integer("decoder_sparse_step", 1, 2**20, default=1)
-    dense = fields.raw("mlp_only_layers") or []
+    dense = fields.raw("mlp_only_layers")
+    dense = [layer for layer in absent if layer < layers] if dense is None else dense
     if not isinstance(dense, list) or not all(type(i) is int and 0 <= i < layers for i in dense):
         fields.fail("mlp_only_layers", dense, f"must be a list of layers, from 0 to {layers - 1}")
     return tuple(i not in dense and (i + 1) % step == 0 for i in range(layers))

@@ -18,7 +18,7 @@ from albireo.models.layers import FFNNames, Norms, added, block_input, gated_mlp
 class Names:
     """What an architecture calls its parts: the block within a layer, gate (empty: there is none), up and down of an
     expert (and of an FFN in place of experts), the router, the bias of a choice, the gain of weights, the expert that
-    every token has; and the norm of what the block reads."""
+    every token has; the norm of what the block reads; and what the bias lies in, if not in the block."""
 
     block: str
     gate: str
@@ -29,6 +29,7 @@ class Names:
     gain: str = ""
     shared: str = "shared_expert"
     norm: str = "post_attention_layernorm"
+    bias_block: str = ""
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
@@ -93,9 +94,13 @@ def route(
     logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
     with b.part("route"):
         logits = b.softcap(logits, settings.logits_cap) if settings.logits_cap else logits
+        of_bias = f"{name.removesuffix(names.block)}{names.bias_block}" if names.bias_block else name
         added, gain = (
-            b.weight(f"{name}.{vector}", (settings.count,), "float32") if has_vector else None
-            for vector, has_vector in ((names.bias, settings.has_bias), (names.gain, settings.has_gain))
+            b.weight(vector, (settings.count,), "float32") if has_vector else None
+            for vector, has_vector in (
+                (f"{of_bias}.{names.bias}", settings.has_bias),
+                (f"{name}.{names.gain}", settings.has_gain),
+            )
         )
         return b.route(logits, settings.top_k, settings.renormalize, added, gain, **settings.rules)
 

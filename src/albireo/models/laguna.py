@@ -97,7 +97,6 @@ CONFIG = ConfigRules(
     defaults={
         "num_key_value_heads": 8,
         "max_position_embeddings": 131072,
-        "num_experts": 256,
         "num_experts_per_tok": 8,
         "rope_parameters": {
             "full_attention": {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5},

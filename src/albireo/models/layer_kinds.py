@@ -6,6 +6,7 @@ Called by config.py. Does not know what windows and rotations are made of.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from albireo.json_file import Fields
@@ -20,7 +21,6 @@ DEFAULT_WINDOW = 4096
 #: or all but the first of each so many (both_sides, whose
 #: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
 #: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
-#: Or the same of dense layers and of those behind them, each counted by themselves (behind_dense).
 #: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
@@ -36,7 +36,6 @@ WindowRule = Literal[
     "by_list",
     "periodic",
     "first_of_period",
-    "behind_dense",
     "both_sides",
     "local",
     "seeing_all",
@@ -44,6 +43,8 @@ WindowRule = Literal[
     "beside_convolutions",
 ]
 
+#: Of an architecture of its own: whether each of so many layers has a window.
+OwnWindows = Callable[[Fields, int], tuple[bool, ...]]
 _OF_ATTENTION = ("full_attention", "sliding_attention")
 _OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention", "chunked_attention"}
 
@@ -90,11 +91,12 @@ def parse_sharing(fields: Fields, kinds: tuple[str, ...], default: int = 0) -> i
 
 
 def parse_windows(
-    fields: Fields, rule: WindowRule, period: int, rotates: tuple[bool, ...], absent: int | None
+    fields: Fields, rule: WindowRule | OwnWindows, period: int, rotates: tuple[bool, ...], absent: int | None
 ) -> tuple[int | None, ...]:
     """One window a layer, as the architecture's rule says; see WindowRule.
 
     Args:
+        rule: or what says it where layer_types does not.
         rotates: of each layer; where some do not, these are the ones that a window by layer is for.
         absent: the window where sliding_window is not there.
     Raises: ModelError, UnsupportedModel.
@@ -109,7 +111,10 @@ def parse_windows(
         if not set(said) <= _OF_LONG_TEXTS or len(said) not in (0, layers):
             fields.unsupported("layer_types", list(said), f"one of {', '.join(_OF_LONG_TEXTS)} for each layer")
         rule = "none"
-    if rule == "none":
+    if callable(rule):
+        window = _window_length(fields, absent)
+        default = tuple("sliding_attention" if has_window else "full_attention" for has_window in rule(fields, layers))
+    elif rule == "none":
         default, window = ("full_attention",) * layers, None
     elif rule in ("every_layer", "every_layer_if_used"):
         window = _window_length(fields, absent)
@@ -129,13 +134,6 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + behind) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
-    elif rule == "behind_dense":
-        window = _window_length(fields, absent)
-        of_dense = fields.integer("prefix_dense_sliding_window_pattern", 1, MAX_LAYERS, default=1)
-        of_others = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
-        dense = fields.integer("first_k_dense_replace", 0, layers, default=0)
-        places = ((i, of_dense) if i < dense else (i - dense, of_others) for i in range(layers))
-        default = tuple("sliding_attention" if (i + 1) % each else "full_attention" for i, each in places)
     elif rule in ("said", "beside_convolutions"):
         window, default = _window_length(fields, absent), ("full_attention",) * layers
     elif rule == "local":

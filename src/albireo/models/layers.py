@@ -46,13 +46,14 @@ BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(No
 
 class AttentionNames(NamedTuple):
     """What an architecture calls the output projection, the norms of q and k (empty: they have no weight), and what
-    gives the gate of the output, where that is a linear of its own; and attention within its layer."""
+    gives the gate of the output, where that is a linear of its own; attention within its layer; and its sinks."""
 
     out: str = "o_proj"
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"
     gate: str = ""
     block: str = "self_attn"
+    sinks: str = "sinks"
 
 
 class FFNNames(NamedTuple):
@@ -162,7 +163,7 @@ def attention_block(
             parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
         parts = limited(b, c, parts)
         behind = normed if qk_norm and is_norm_behind else None
-        sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
+        sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if sinks else None
         gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
         place = layer if cache is None else cache
         a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind)

@@ -42,6 +42,7 @@ def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any)
     """
     merits = route_merits(x, attrs, bias).astype(np.float64)
     off = _score_error(x, attrs) + (0.0 if attrs.get("scores") == "sigmoid" else x.shape[1] * _U)
+    off = np.zeros_like(off) if attrs.get("by_logits", False) else off
     error = off * np.abs(merits - bias) + 2 * _U * np.abs(merits) + FLUSHED
     found = right.copy()
     for row in np.flatnonzero((right != ids).any(axis=1)):

@@ -203,6 +203,31 @@ def test_combine_is_exact(level: str, top_k: int, n: int) -> None:
         assert_same_bits(out, wanted + residual, "in place")
 
 
+@pytest.mark.parametrize("level", ROUTERS)
+def test_a_bias_may_be_added_to_logits(level: str) -> None:
+    """As the router of kolibri1 has it in transformers; with sigmoids in their place others would be chosen."""
+    modeling = pytest.importorskip("transformers.models.kolibri1.modeling_kolibri1")
+    from transformers import Kolibri1Config
+
+    torch, count = pytest.importorskip("torch"), 37
+    config = Kolibri1Config(hidden_size=count, num_experts=count, num_experts_per_tok=4, norm_topk_prob=True)
+    router = modeling.Kolibri1TopKRouter(config)
+    x, bias = 3 * normal(50, count), 2 * normal(1, count, seed=1)[0]
+    with torch.no_grad():
+        router.weight.copy_(torch.eye(count))
+        router.e_score_correction_bias.copy_(torch.tensor(bias))
+        _, wanted, wanted_ids = router(torch.tensor(x))
+    padded = np.zeros(48, np.float32)
+    padded[:count] = bias
+    ids, weights = route(x, 4, True, level, sigmoid=1, act=1, bias=padded)
+    np.testing.assert_array_equal(ids, wanted_ids.numpy())
+    np.testing.assert_allclose(weights, wanted.numpy(), rtol=1e-5)
+    attrs = {"scores": "sigmoid", "top_k": 4, "renormalize": True, "by_logits": True}
+    by_reference = experts.route(OpCall({"x": x, "bias": bias}, attrs, rows_step(50)))
+    np.testing.assert_array_equal(ids, by_reference[0])
+    assert (route(x, 4, True, level, sigmoid=1, bias=padded)[0] != ids).any()
+
+
 @pytest.mark.parametrize("level", [level for dtype, level in variants("gate_rows") if dtype == "float32"])
 @pytest.mark.parametrize("n", [1, 40, 700])
 def test_gate_rows(level: str, n: int) -> None:

@@ -99,6 +99,7 @@ def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k
         (12, 3, Rules(True, True, Groups(4, 2, 2), 2.5), True, False),
         (33, 4, Rules(False, True), False, False),
         (33, 4, Rules(True, True, eps=0.5), True, False),
+        (33, 4, Rules(True, True, by_logits=True), True, False),
         (40, 6, Rules(True), True, False),
         (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False, False),
         (33, 6, Rules(True), False, True),
@@ -115,6 +116,7 @@ def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
     ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias, gain=gain)
     attrs: dict[str, Any] = {"top_k": top_k, "renormalize": rules.renormalize, "factor": rules.factor or 1.0}
     attrs |= {name: each for name in ("eps", "margin") if (each := getattr(rules, name)) is not None}
+    attrs |= {"by_logits": True} if rules.by_logits else {}
     attrs["scores"] = "sigmoid" if rules.is_sigmoid else "softmax"
     if rules.groups is not None:
         attrs |= {"num_groups": rules.groups.count, "kept_groups": rules.groups.kept, "group_best": rules.groups.best}

@@ -135,6 +135,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "cohere2_moe-sigmoids": tiny("cohere2_moe", expert_selection_fn="sigmoid", rms_norm_eps=1e-6, attention_bias=True)
     | {"shared_expert_combination_strategy": "sum", "prefix_dense_sliding_window_pattern": 2},
     "cohere2_moe-plain": tiny("cohere2_moe", expert_selection_fn="sigmoid", norm_topk_prob=False, num_shared_experts=0),
+    "flint-plain": tiny("flint", norm_topk_prob=False, mlp_only_layers=None, layer_types=None, attention_bias=True)
+    | {"num_hidden_layers": 4},
+    "kolibri1-plain": tiny("kolibri1", norm_topk_prob=False, tie_word_embeddings=True),
     "laguna-plain": tiny("laguna", gating="per-element", attention_bias=True, moe_router_logit_softcapping=1.5)
     | {"num_attention_heads_per_layer": [4, 4, 4], "rope_parameters": None, "moe_routed_scaling_factor": 1.0},
     "lfm3-plain": tiny("lfm3", use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True)

@@ -425,7 +425,7 @@ class CpuModel:
             args |= {"k": attrs["width"], "ids_of": _OF_TOKENS_ALONE if is_alone else _IDS.index(call.args["ids"])}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
-            args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
+            args |= {"sigmoid": int(attrs.get("scores") == "sigmoid"), "act": int(attrs.get("by_logits", False))}
             args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
         elif call.family == "join_heads":
             x, y = (program.buffers[call.args[role]] for role in ("x", "y"))

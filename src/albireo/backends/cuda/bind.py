@@ -271,8 +271,15 @@ def _route(args: CallArgs) -> Launch:
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
-    numbers = (attrs.get(name) for name in ("factor", "eps", "margin"))
-    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, *numbers)
+    rules = Rules(
+        bool(attrs["renormalize"]),
+        attrs.get("scores") == "sigmoid",
+        groups,
+        attrs.get("factor"),
+        attrs.get("eps"),
+        attrs.get("margin"),
+        bool(attrs.get("by_logits", False)),
+    )
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 

@@ -34,7 +34,8 @@ def route(call: OpCall) -> tuple[Array, ...]:
 
 def route_merits(logits: Array, attrs: Mapping[str, Any], bias: Array) -> Array:
     """[T, E] float32 what a choice with a bias compares."""
-    return np.asarray(_scores(logits, attrs) + bias.astype(np.float64), np.float32)
+    compared = logits.astype(np.float64) if attrs.get("by_logits", False) else _scores(logits, attrs)
+    return np.asarray(compared + bias.astype(np.float64), np.float32)
 
 
 def group_worths(merits: Array, attrs: Mapping[str, Any]) -> Array:

@@ -4,13 +4,14 @@ logits: [T, E] float32; bias, gain: [E] float32 or none; ids: [T, k] int32, weig
 int32, tokens that are no padding; lists: an ExpertList (../expert_list.py), all of it written, counters set to zero.
 
 A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
-spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias; of equals the lowest
-expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a score divided by whole,
-or, renormalized, by the sum of the k of them, best first, plus eps; or, with a margin, of a softmax over those near it
-and not chosen before (graph/ops.py), summed as a tree; then times a factor, then times the gain of its
-expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its
-expert's list, so the order there may differ from run to run, and nothing depends on it. The program that comes last
-cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
+spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias, or logit + bias; of
+equals the lowest expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a
+score divided by whole, or, renormalized, by the sum of the k of them, best first, plus eps; or, with a margin, of a
+softmax over those near it and not chosen before (graph/ops.py), summed as a tree; then times a factor, then times the
+gain of its expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next
+place in its expert's list, so the order there may differ from run to run, and nothing depends on it. The program that
+comes last cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no
+pair.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Groups:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What is made of logits. factor: on weights; eps: added to what they are divided by; margin: how near another
-    expert must be to count in a choice's softmax; None: there is none."""
+    expert must be to count in a choice's softmax; None: there is none. by_logits: a bias is added to logits, not to
+    scores."""
 
     renormalize: bool
     is_sigmoid: bool = False
@@ -55,6 +57,7 @@ class Rules:
     factor: float | None = None
     eps: float | None = None
     margin: float | None = None
+    by_logits: bool = False
 
 
 @triton.jit
@@ -121,6 +124,7 @@ def moe_route_kernel(
     FACTOR: tl.constexpr,
     EPS: tl.constexpr,
     MARGIN: tl.constexpr,
+    BY_LOGITS: tl.constexpr,
     GROUPS: tl.constexpr,
     KEPT: tl.constexpr,
     BEST: tl.constexpr,
@@ -142,8 +146,8 @@ def moe_route_kernel(
     peak = number_of((best >> 32).to(tl.int32))
     scores = _score(x, peak[:, None], IS_SIGMOID)
     if bias is not None:
-        merits = scores
-        if not IS_SIGMOID:
+        merits = x if BY_LOGITS else scores
+        if not IS_SIGMOID and not BY_LOGITS:
             whole = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
             merits = tl.div_rn(scores, whole[:, None])
         merits += tl.load(bias + expert, mask=is_expert, other=0.0)[None, :]
@@ -253,6 +257,7 @@ def _constants(rules: Rules) -> dict[str, object]:
         "FACTOR": rules.factor,
         "EPS": rules.eps,
         "MARGIN": rules.margin,
+        "BY_LOGITS": rules.by_logits,
         "GROUPS": groups.count,
         "KEPT": groups.kept,
         "BEST": groups.best,

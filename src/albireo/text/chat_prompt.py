@@ -3,11 +3,10 @@
 Called by api. Does not know requests. Rendering is chat_template.py, imported with jinja2 when there is a template to
 compile; keeping texts apart is shield.py.
 
-An ordinary chat is rendered to one string and encoded as one, as transformers does, so its ids are the same; parts
-that were there before are remembered (segments.py). To
-see that it is ordinary, the chat is rendered a second time with what came from the caller disguised, character for
-character (shield.py): special tokens that are still there were written by the template. Only when the first rendering
-has more of them, the text is encoded so that just the template's count.
+An ordinary chat is rendered to one string and encoded as one, as transformers does, so its ids are the same; parts that
+were there before are remembered (segments.py). To see that it is ordinary, the chat is rendered a second time with what
+came from the caller disguised, character for character (shield.py): special tokens that are still there were written by
+the template. Only when the first rendering has more of them, the text is encoded so that just the template's count.
 """
 
 from __future__ import annotations

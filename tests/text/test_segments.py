@@ -53,7 +53,7 @@ def test_parts_have_the_ids_of_the_whole(name: str) -> None:
 
 def test_tokenizers_whose_tokens_cut_a_text_remember_its_parts() -> None:
     """Phi-3's tokens take blanks along, GPT-2's one is found when a text was normalized."""
-    for name in ("bundled", "tekken", *REAL):
+    for name in ("bundled", "tekken", *(each for each in REAL if isinstance(each, str))):
         assert (Segments(tokenizer(name)).pattern is None) is (name in ("gpt2", "phi-3-mini")), name
 
 

@@ -59,6 +59,7 @@ OF_WIRING = {
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
+    "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",
     "laguna": "a gate of each head, by softplus; more query heads in some layers than in others",
     "lfm3": "a gate of each head; convolutions of seven rows, and a norm of what they give; windows beside them",
     "olmo_hybrid": "a state that is taught twice what a sigmoid says, beside attention of OLMo 2",

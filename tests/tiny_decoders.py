@@ -137,6 +137,8 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
         vectors = {"attention_layernorm": e, "feedforward_layernorm": e, "self_attn.q_norm": d, "self_attn.k_norm": d}
     if kind.startswith("hunyuan"):
         vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
+    if kind == "bitnet":
+        vectors |= {"self_attn.attn_sub_norm": e, "mlp.ffn_sub_norm": c["intermediate_size"]}
     if kind == "hyperclovax" and c["use_post_norm"]:
         vectors |= {"post_norm1": e, "post_norm2": e}
     layers: Shapes = {}
@@ -302,6 +304,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
         (
             "apertus",
             "arcee",
+            "bitnet",
             "helium",
             "hunyuan_v1_dense",
             "hyperclovax",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from albireo.backends.cpu.machine import isa_levels
+from albireo.models import load_architecture
 from albireo.models.weights import Checkpoint
 from albireo.params import SamplingParams
 from e2e.serving import Ask, Server
@@ -21,6 +22,7 @@ from models.gguf.writer import CONFIGS as GGUF_CONFIGS
 from models.gguf.writer import LLAMA, PRESETS, write_gguf
 from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.writers import TINY, WRITERS, write_model
+from tiny_models import make_checkpoint, random_weights
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -42,6 +44,25 @@ def test_logits_of_every_format(name: str, tmp_path: Path) -> None:
     off = distance(ours(tmp_path), theirs(TINY, numbers))
     # numbers in float32 are exact; the rounding of activations is about 1 % a linear
     assert off < (1e-5 if (WRITERS[name].encoding or "fp8").startswith("fp8") else 0.025), off
+
+
+def test_bitnet_rounds_as_its_own_layers_do(tmp_path: Path) -> None:
+    """Weights and activations: nothing is left but the order of sums, and what that rounds the other way."""
+    config = dict(load_architecture("bitnet").tiny)
+    settings = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    make_checkpoint(tmp_path, config | {"quantization_config": settings}, seed=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function: function)
+        from transformers.integrations.bitnet import replace_with_bitnet_linear
+    whole = transformers.AutoConfig.for_model(**config)
+    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
+    replace_with_bitnet_linear(model, ["lm_head"], transformers.BitNetQuantConfig(**settings))
+    numbers = {name: torch.tensor(array) for name, array in random_weights(config, 4).items()}
+    model.load_state_dict(numbers | {"lm_head.weight": numbers["model.embed_tokens.weight"]})
+    with torch.no_grad():
+        wanted = model.eval()(torch.tensor([ASK.prompt])).logits[0].numpy()
+    assert distance(ours(tmp_path), wanted) < 2e-3
+    assert distance(logits_by_transformers(config, random_weights(config, 4), ASK.prompt), wanted) > 0.1
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors W8A8 channel", "awq", "compressed-tensors fp8 block"])

@@ -214,6 +214,8 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         "flex_olmo",
     ):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
+    if name == "bitnet":  # each rank needs what all heads and all channels give, which is normed at once
+        roles |= dict.fromkeys((*"qkvo", "gate", "up", "down"))
     if config_of(name).blocks.latent is not None:  # latents are those of all heads
         roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]

@@ -46,7 +46,8 @@ BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(No
 
 class AttentionNames(NamedTuple):
     """What an architecture calls the output projection, the norms of q and k (empty: they have no weight), and what
-    gives the gate of the output, where that is a linear of its own; attention within its layer; and its sinks."""
+    gives the gate of the output, where that is a linear of its own; attention within its layer; its sinks;
+    and the norm of what all heads give together, for which every rank needs all of them (empty: there is none)."""
 
     out: str = "o_proj"
     q_norm: str = "q_norm"
@@ -54,6 +55,7 @@ class AttentionNames(NamedTuple):
     gate: str = ""
     block: str = "self_attn"
     sinks: str = "sinks"
+    inner_norm: str = ""
 
 
 class FFNNames(NamedTuple):
@@ -144,7 +146,7 @@ def attention_block(
         is_causal: tokens of images see nothing behind them, whatever the step says.
     """
     name = f"model.layers.{layer}.{names.block}"
-    roles = (None, None) if is_norm_wide else ("heads", "row")
+    roles = (None, None) if is_norm_wide or names.inner_norm else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
         h = block_input(b, c, x, layer, norms.before)
         parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
@@ -166,7 +168,8 @@ def attention_block(
         sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if sinks else None
         gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
         place = layer if cache is None else cache
-        a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind)
+        inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
+        a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind, inner=inner)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
         return added(b, c, x, o, layer, "o", norms.behind)
 
@@ -215,13 +218,15 @@ def attention(
     distances: Value | None = None,
     is_causal: bool = False,
     behind: Callable[[str, Value], Value] | None = None,
+    inner: str = "",
 ) -> Value:
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], or [T, heads] where config.blocks says so, by
         whose sigmoid, or what else config.blocks says, the result is multiplied.
-        distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated.
+        distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated. inner:
+        the weight by which what all heads give is normed; empty: it is not.
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
@@ -231,7 +236,7 @@ def attention(
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal)
+    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal, inner)
 
 
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool, own: str) -> Value | None:
@@ -464,6 +469,7 @@ def _attention(
     gate: Value | None,
     distances: Value | None,
     is_causal: bool,
+    inner: str,
 ) -> Value:
     ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
     ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
@@ -485,4 +491,6 @@ def _attention(
             a = b.gate_rows(a, gate, c.blocks.gate_kind)
         elif gate is not None:
             a = b.mul(a, b.unary(gate, "sigmoid"))
+        if inner:
+            a = b.rms_norm(a, _norm_weight(b, c, inner, c.num_heads * c.head_dim), c.rms_norm_eps)
         return b.cast(a, c.dtype)

@@ -340,6 +340,28 @@ _MODELOPT = {
     "activation_scheme": "static",
     "kv_cache_quant_algo": "FP8",
 }
+
+
+def bitnet(linear_class: str, mode: str = "offline") -> Writer:
+    """By transformers: packed, or rounded from numbers as its layers do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function: function)  # which would be dearer than what it compiles
+        from transformers.integrations.bitnet import WeightQuant, pack_weights, unpack_weights
+
+    def write(weight: Array) -> Written:
+        rounded = WeightQuant.forward(None, torch.tensor(weight))
+        if mode == "online":
+            return {"weight": torch.tensor(weight)}, rounded.numpy()
+        scale = rounded.abs().max().reshape(1)
+        packed = pack_weights(torch.round(rounded / scale))
+        ones = unpack_weights(packed, torch.float32)
+        stored = scale if linear_class == "autobitlinear" else 1 / scale
+        found = ones * stored if linear_class == "autobitlinear" else ones / stored
+        return {"weight": packed, "weight_scale": stored}, found.numpy()
+
+    return Writer({"quant_method": "bitnet", "linear_class": linear_class, "quantization_mode": mode}, write, "int8")
+
+
 WRITERS: dict[str, Writer] = {
     "compressed-tensors W8A8 channel": compressed("int-quantized", num_bits=8, strategy="channel"),
     "compressed-tensors W8A8 tensor": compressed("int-quantized", num_bits=8, strategy="tensor"),
@@ -384,6 +406,9 @@ WRITERS: dict[str, Writer] = {
     "bitsandbytes nf4": bitsandbytes_nf4(False),
     "bitsandbytes nf4 nested": bitsandbytes_nf4(True),
     "mxfp4": mxfp4(),
+    "bitnet": bitnet("autobitlinear"),
+    "bitnet divided": bitnet("bitlinear"),
+    "bitnet online": bitnet("autobitlinear", "online"),
 }
 
 

@@ -24,6 +24,7 @@ _FORMATS = {
     "modelopt": "modelopt",
     "bitsandbytes": "bitsandbytes",
     "mxfp4": "mxfp4",
+    "bitnet": "bitnet",
 }
 
 

@@ -80,6 +80,10 @@ def test_memory_is_bounded_and_the_oldest_goes() -> None:
         found = list(pool.map(segments.encode, texts))
     assert found == [known.encode(text, add_special_tokens=False) for text in texts]
     assert 0 < segments.num_kept_chars <= 10_000
+    with_salt = Segments(known)
+    for salt, num_kept in (("a", 1), ("a", 1), ("b", 2), (None, 3)):
+        assert with_salt.encode("word " * 400, salt) == known.encode("word " * 400, add_special_tokens=False)
+        assert with_salt.num_kept_chars == num_kept * 2_000
     long = "a " * 10_000
     assert segments.encode(long) == known.encode(long, add_special_tokens=False)
     assert segments.num_kept_chars <= 10_000

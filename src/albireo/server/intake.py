@@ -149,6 +149,7 @@ def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
     options = {
         "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
         "continue_final_message": bool(request.continue_final_message),
+        "cache_salt": request.cache_salt,
         "chat_template": template_of(serving, request.chat_template),
         "tools": request.tools or None,
         "documents": _documents(serving, request),

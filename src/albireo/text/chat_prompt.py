@@ -75,6 +75,7 @@ class ChatEncoder:
         documents: Sequence[Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         now: datetime | None = None,
+        cache_salt: str | None = None,
         image_problem: str = "this model reads text only",
         sound_problem: str = "this model reads text only",
         video_problem: str = "this model reads text only",
@@ -92,6 +93,7 @@ class ChatEncoder:
                 the field that stays open.
             chat_template_kwargs: further variables ("enable_thinking": False).
             now: what strftime_now() tells a template; the present when None.
+            cache_salt: see Segments.encode().
             image_problem, sound_problem, video_problem: why there may be no images, sounds, videos; empty: there may
                 be.
 
@@ -117,7 +119,7 @@ class ChatEncoder:
         named = self._tokenizer.named_tokens
         text = prepared.template.render(_with_tokens(chat, named), moment)
         marked, num_marks = self._marked(prepared, chat, text, moment)
-        ids = self._segments.encode(text)
+        ids = self._segments.encode(text, cache_salt)
         if prepared.encoder.count(ids) != num_marks:
             # Some of them came from the messages: encode anew with the template's own only.
             ids = prepared.encoder.encode(marked, num_marks)

@@ -34,7 +34,7 @@ class Segments:
     def __init__(self, tokenizer: Tokenizer, max_kept_chars: int = MAX_KEPT_CHARS) -> None:
         self._tokenizer = tokenizer
         self._max_kept_chars = max_kept_chars
-        self._kept: OrderedDict[str, array[int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str | None, str], array[int]] = OrderedDict()
         self._lock = threading.Lock()
         self.num_kept_chars = 0
 
@@ -51,8 +51,13 @@ class Segments:
         names = sorted(map(re.escape, self._ids), key=len, reverse=True)
         return re.compile(f"({'|'.join(names)})")
 
-    def encode(self, text: str) -> list[int]:
-        """Raises: InvalidParams for text that is not Unicode."""
+    def encode(self, text: str, salt: str | None = None) -> list[int]:
+        """Ids of a text.
+
+        Args: salt: what is remembered is found with the same one alone, so that nobody learns from how long it takes
+            what others have asked.
+        Raises: InvalidParams for text that is not Unicode.
+        """
         if len(text) < MIN_CHARS or self.pattern is None:
             return self._plain(text)
         found: list[int] = []
@@ -60,22 +65,23 @@ class Segments:
             if idx % 2:
                 found.append(self._ids[part])
             elif part:
-                found.extend(self._segment(part))
+                found.extend(self._segment(salt, part))
         return found
 
-    def _segment(self, part: str) -> array[int]:
+    def _segment(self, salt: str | None, part: str) -> array[int]:
+        key = salt, part
         with self._lock:
-            kept = self._kept.get(part)
+            kept = self._kept.get(key)
             if kept is not None:
-                self._kept.move_to_end(part)
+                self._kept.move_to_end(key)
                 return kept
         made = array("i", self._plain(part))
         with self._lock:
-            if part not in self._kept and len(part) <= self._max_kept_chars:
-                self._kept[part] = made
+            if key not in self._kept and len(part) <= self._max_kept_chars:
+                self._kept[key] = made
                 self.num_kept_chars += len(part)
             while self.num_kept_chars > self._max_kept_chars:
-                gone, _ = self._kept.popitem(last=False)
+                (_, gone), _ = self._kept.popitem(last=False)
                 self.num_kept_chars -= len(gone)
         return made
 

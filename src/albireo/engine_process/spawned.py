@@ -53,9 +53,9 @@ class Spawned:
 
     def end(self) -> None:
         """End a process that nobody took over."""
-        self.listening.close()
-        self.process.kill()
+        self.process.kill()  # first: it would take a closed socket for an error, and say so
         self.process.wait()
+        self.listening.close()
         self.clear()
 
 

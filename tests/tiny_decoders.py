@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tiny_latent import kimi_shapes
+from tiny_latent import bailing_hybrid_shapes, kimi_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -318,6 +318,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     ),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
+    "bailing_hybrid": bailing_hybrid_shapes,
     "biogpt": _biogpt,
     "dbrx": _dbrx,
     "exaone": _exaone,

@@ -72,6 +72,33 @@ def kimi_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
+def bailing_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint of Ling 3."""
+    hidden, heads, dim, count = (config[k] for k in ("hidden_size", "num_attention_heads", "head_dim", "num_experts"))
+    of_rule: dict[str, tuple[int, ...]] = {f"{p}_proj.weight": (heads * dim, hidden) for p in "qkvfg"}
+    of_rule |= {f"{p}_conv1d.weight": (heads * dim, config["short_conv_kernel_size"]) for p in "qkv"}
+    of_rule |= {"b_proj.weight": (heads, hidden), "dense.weight": (hidden, heads * dim), "o_norm.weight": (dim,)}
+    of_rule |= {"A_log": (heads,), "dt_bias": (heads * dim,)}
+    of_attention = {name.removeprefix("self_attn."): shape for name, shape in latent_shapes(config).items()}
+    of_attention |= {"g_proj.weight": (heads, hidden), "dense.weight": (hidden, heads * value_width(config))}
+    shapes: dict[str, tuple[int, ...]] = {"model.word_embeddings.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        layer: dict[str, tuple[int, ...]] = {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+        found = of_rule if (i + 1) % config["layer_group_size"] else of_attention
+        layer |= {f"attention.{name}": shape for name, shape in found.items()}
+        blocks = {"mlp": config["intermediate_size"]}
+        if i >= config["first_k_dense_replace"]:
+            width = config["moe_intermediate_size"]
+            blocks = {"mlp.shared_experts": config["num_shared_experts"] * width}
+            blocks |= {f"mlp.experts.{e}": width for e in range(count)}
+            layer |= {"mlp.gate.weight": (count, hidden), "mlp.gate.expert_bias": (count,)}
+        for block, width in blocks.items():
+            layer |= {f"{block}.{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
+            layer[f"{block}.down_proj.weight"] = (hidden, width)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
+
+
 def as_kimi_publishes(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Convolutions as [channels, 1, rows], rates of heads as [1, 1, heads, 1]; what others have as it is."""
     found = dict(tensors)

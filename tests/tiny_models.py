@@ -34,6 +34,7 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 MIXTURES = (
     "afmoe",
     "axk1",
+    "bailing_hybrid",
     "bailing_moe",
     "cohere2_moe",
     "dbrx",

@@ -82,6 +82,7 @@ STATES: dict[str, dict[str, Any]] = {
     "jamba": {},
     # rates of channels are made in two steps: likewise
     "kimi_linear": {},
+    "bailing_hybrid": {},
 }
 
 

@@ -34,6 +34,7 @@ CUT = {name: (2, 4, 8) for name in STATES} | {
     "granitemoehybrid": (),
     "jamba": (),
     "kimi_linear": (),
+    "bailing_hybrid": (),
 }
 
 

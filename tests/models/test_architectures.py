@@ -167,6 +167,9 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if name == "kimi_linear":  # whose first layer has none
         parts = ["norm", "qkv", "dt_low", "dt", "gates", "z_low", "z", "conv", "delta_rule", "out_norm", "out"]
         attn = [f"layers.0.attn.{p}" for p in parts]
+    if name == "bailing_hybrid":
+        parts = ["norm", "qkv", "dt", "gates", "z", "conv", "delta_rule", "out_norm", "out"]
+        attn = [f"layers.0.attn.{p}" for p in parts]
     has_gate = name not in WITHOUT_GATE and (name not in LAYER_NORMS or name in GATED)
     if not has_gate:
         mlp.remove("layers.0.mlp.gate")

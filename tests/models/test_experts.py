@@ -24,6 +24,7 @@ IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
 #: Those that are published with a matrix for each expert, by names that end as in transformers.
 _OTHERWISE = (
+    "bailing_hybrid",
     "bailing_moe",
     "dbrx",
     "flint",

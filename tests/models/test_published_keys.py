@@ -123,6 +123,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **{"use_grouped_topk": True, "layer_types": ["linear_attention", "full_attention"] * 2, "linear_head_dim": 12},
         **{"linear_num_heads": 3, "linear_conv_kernel_dim": 4, "max_position_embeddings": 128},
     },
+    "bailing_hybrid": {
+        "auto_map": {"AutoModelForCausalLM": "modeling_bailing_hybrid.BailingHybridForCausalLM"},
+        **{"num_nextn_predict_layers": 1, "mtp_loss_scaling_factor": 0.3, "router_dtype": "fp32", "use_rmsnorm": True},
+        **{"moe_router_enable_expert_bias": True, "score_function": "sigmoid", "use_qkv_bias": False},
+        **{"use_bias": False, "linear_head_dim": 12, "linear_num_heads": 4, "linear_conv_kernel_dim": 4},
+    },
     "bailing_moe": {
         "auto_map": {"AutoModelForCausalLM": "modeling_bailing_moe_v2.BailingMoeV2ForCausalLM"},
         **{"embedding_dropout": 0.0, "output_dropout": 0.0, "max_window_layers": 20, "router_dtype": "fp32"},

@@ -5,9 +5,10 @@
 namespace {
 using namespace albireo;
 
-// What is left of head h's state when so much time went by, before its softplus.
+// What is left of head h's state when so much time went by, before its softplus, or its sigmoid.
 ALBIREO_INLINE V left_of(const Args& a, int64_t h, V time) {
   const V speed = exp2_v(mul(set1(a.a_log[h]), set1(kLog2e)));
+  if (a.scale > 0.0f) return exp2_v(mul(sigmoid(mul(speed, time)), set1(-kLog2e * a.scale)));
   return exp2_v(mul(mul(speed, softplus(time)), set1(-kLog2e)));
 }
 

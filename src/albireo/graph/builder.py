@@ -188,7 +188,10 @@ class GraphBuilder:
     def gated_delta_rule(
         self, x: Value, gates: Value, a_log: Value, dt_bias: Value, dt: Value | None = None, **attrs: Any
     ) -> Value:
-        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; learns_twice where it does. dt: of rates of channels."""
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; learns_twice and most_decay where they say something.
+
+        dt: of rates of channels.
+        """
         inputs = {"x": x, "gates": gates} | ({} if dt is None else {"dt": dt}) | {"a_log": a_log, "dt_bias": dt_bias}
         return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
 

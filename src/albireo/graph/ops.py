@@ -504,14 +504,15 @@ OPS: dict[str, Op] = {
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
     #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
     # learns_twice: 2 * sigmoid(b) in its place. dt [T, num_v_heads * k_dim]: in the place of a, for each row of S by
-    # itself; gates are b alone then, and dt_bias is as long
+    # itself; gates are b alone then, and dt_bias is as long. most_decay: the state is multiplied by
+    # exp(-most_decay * sigmoid(exp(a_log) * (a + dt_bias))) instead, which is above exp(-most_decay)
     # Sources: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks; Kimi Team 2025, Kimi Linear
     "gated_delta_rule": Op(
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
         optional=("dt",),
-        optional_attrs=("learns_twice",),
+        optional_attrs=("learns_twice", "most_decay"),
     ),
     # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,
     # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.

@@ -196,7 +196,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         optional=("dt",),
-        optional_attrs=("learns_twice",),
+        optional_attrs=("learns_twice", "most_decay"),
     ),
     "selective_state": Family(
         ("x", "dt", "a_log", "dt_bias", "skip"),

@@ -165,7 +165,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("eps", "margin"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
-    if name == "most":
+    if name in ("most", "most_decay"):
         return "" if _is_number(value) and value > 0 else "must be a number above 0"
     if name in ("scale", "factor", "plus", "least", "deviations"):
         return "" if _is_number(value) else "must be a finite number"

@@ -34,7 +34,7 @@ _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
-_CONVS += tuple(f".self_attn.{part}_conv1d.weight" for part in "qkv")
+_CONVS += tuple(f".{block}.{part}_conv1d.weight" for block in ("self_attn", "attention") for part in "qkv")
 #: FFNs of Kimi Linear's dense layers, as transformers saves them; they are published as those of others.
 _DENSE = tuple(f".block_sparse_moe.{part}_proj.weight" for part in ("gate", "up", "down"))
 _OF_HEADS = (".self_attn.q_norm.weight", ".self_attn.k_norm.weight")

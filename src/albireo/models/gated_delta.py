@@ -18,6 +18,19 @@ from albireo.models.recurrent_settings import GatedDeltaSettings
 from albireo.models.rope import rope_spec
 
 
+class ChannelNames(NamedTuple):
+    """What an architecture with rates of channels calls the block within its layer, and the linear behind the
+    recurrence; what gives rates and gates of values: two linears each, or one."""
+
+    block: str
+    out: str
+    rates: tuple[str, ...]
+    gates: tuple[str, ...]
+
+
+KIMI = ChannelNames("self_attn", "o_proj", ("f_a_proj", "f_b_proj"), ("g_a_proj", "g_b_proj"))
+
+
 class DeltaNames(NamedTuple):
     """What an architecture calls linears of gates, the norm behind the recurrence and the linear behind that."""
 
@@ -80,22 +93,24 @@ def gated_delta_block(
             return b.add(x, out)
 
 
-def channel_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
-    """The same of Kimi Linear: a rate of each channel of a key, made in two steps, as the gate of values is, which is a
-    sigmoid."""
+def channel_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: ChannelNames = KIMI) -> Value:
+    """The same of Kimi Linear and Ling 3: a rate of each channel of a key; a gate of values that is a sigmoid."""
     r = c.recurrent
     assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
-    name, width = f"model.layers.{layer}.self_attn", r.v_heads * r.v_dim
+    name, width = f"model.layers.{layer}.{names.block}", r.v_heads * r.v_dim
     rates = r.v_heads * r.k_dim
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
         qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", QWEN))
         # rates stay numbers, as those of heads do
-        low = linear(b, c, h, f"{name}.f_a_proj", r.k_dim, "dt_low", False, "router")
-        dt = linear(b, c, b.cast(low, c.dtype), f"{name}.f_b_proj", rates, "dt", False, "router")
+        of_rates, of_gates = h, h
+        if len(names.rates) == 2:
+            of_rates = b.cast(linear(b, c, h, f"{name}.{names.rates[0]}", r.k_dim, "dt_low", False, "router"), c.dtype)
+        dt = linear(b, c, of_rates, f"{name}.{names.rates[-1]}", rates, "dt", False, "router")
         gates = linear(b, c, h, f"{name}.b_proj", r.v_heads, "gates", False, "router")
-        low = linear(b, c, h, f"{name}.g_a_proj", r.v_dim, "z_low", False, None)
-        z = linear(b, c, b.cast(low, c.dtype), f"{name}.g_b_proj", width, "z", False, None)
+        if len(names.gates) == 2:
+            of_gates = b.cast(linear(b, c, h, f"{name}.{names.gates[0]}", r.v_dim, "z_low", False, None), c.dtype)
+        z = linear(b, c, of_gates, f"{name}.{names.gates[-1]}", width, "z", False, None)
         with b.part("conv"):
             each = {"q": rates, "k": rates, "v": width}
             rows = RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_conv1d", ((0, n),)) for p, n in each.items()))
@@ -106,12 +121,13 @@ def channel_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -
             a_log = b.weight(f"{name}.A_log", (r.v_heads,), "float32")
             dt_bias = b.weight(f"{name}.dt_bias", (rates,), "float32")
             heads: dict[str, Any] = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads}
+            heads |= {"most_decay": r.most_decay} if r.most_decay else {}
             y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, dt, **heads, k_dim=r.k_dim, v_dim=r.v_dim)
         with b.part("out_norm"):
             weight = b.weight(f"{name}.o_norm.weight", (r.v_dim,), "float32")
             y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
             y = b.cast(b.mul(y, b.unary(z, "sigmoid")), c.dtype)
-        out = linear(b, c, y, f"{name}.o_proj", c.hidden_size, "out", False, None)
+        out = linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
         with b.part("out"):
             return b.add(x, out)
 

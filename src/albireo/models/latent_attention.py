@@ -9,6 +9,7 @@ has one KV head, whose values are the first channels of its keys. Source: DeepSe
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
@@ -55,8 +56,27 @@ def unrotated_latent_blocks(fields: Fields) -> BlockSettings:
     return replace(latent_blocks(fields), has_rotation=False)
 
 
+class LatentNames(NamedTuple):
+    """What an architecture calls attention within its layer, the output projection, and what gives a gate of each head
+    (empty: there is none)."""
+
+    block: str = "self_attn"
+    out: str = "o_proj"
+    gate: str = ""
+
+
+DEEPSEEK = LatentNames()
+
+
 def latent_attention_block(
-    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec | None, *, cache: int | None = None
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    layer: int,
+    rope: RopeSpec | None,
+    *,
+    cache: int | None = None,
+    names: LatentNames = DEEPSEEK,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
@@ -64,7 +84,7 @@ def latent_attention_block(
     """
     latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
     assert latent is not None
-    name, bias = f"model.layers.{layer}.self_attn", c.attention_bias
+    name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
         plain, rotated = _queries(b, c, latent, h, name)
@@ -91,7 +111,11 @@ def latent_attention_block(
                 value_dim=latent.rank,
             )
         values = _of_heads(b, c, seen, f"{name}.{OF_VALUES}", latent.value, "v_up")
-        o = linear(b, c, b.cast(values, c.dtype), f"{name}.o_proj", c.hidden_size, "o", bias, "row")
+        if names.gate:
+            gate = linear(b, c, h, f"{name}.{names.gate}", heads, "q_gate", False, "heads")
+            with b.part("v_up"):
+                values = b.gate_rows(values, gate)
+        o = linear(b, c, b.cast(values, c.dtype), f"{name}.{names.out}", c.hidden_size, "o", bias, "row")
         with b.part("o"):
             return b.add(x, o)
 

@@ -20,7 +20,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors
 
 #: Modules that graphs read, [heads * rank, plain] and [heads * value, rank]; and the one that checkpoints have.
 OF_KEYS, OF_VALUES = "k_up_proj", "v_up_proj"
-JOINED = ".self_attn.kv_b_proj.weight"
+JOINED = (".self_attn.kv_b_proj.weight", ".attention.kv_b_proj.weight")
 _NUMBERS = {"F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2")}
 
 

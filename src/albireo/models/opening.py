@@ -150,7 +150,8 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     if isinstance(kind, str) and kind in architectures():
         behind_layers += load_architecture(kind).unused
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
-    guessing = data.get("num_nextn_predict_layers") or data.get("num_mtp_modules") or 0
+    keys = ("num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers")
+    guessing = next((data[key] for key in keys if data.get(key)), 0)
     if not isinstance(layers, int) or not isinstance(sharing, int) or not isinstance(guessing, int):
         return behind_layers
     behind = (f"model.layers.{layers + i}.*" for i in range(min(guessing, MAX_LAYERS)))

@@ -16,7 +16,7 @@ _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
-RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "short_conv", "short_conv_windows"]
+RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "bailing", "short_conv", "short_conv_windows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class GatedDeltaSettings:
         lies_by_head: queries, keys, values and gates of values lie in one tensor, head of keys by head of keys (its
             query, its key, its values, their gates), and so do b and a. lies_apart: queries, keys and values lie in
             tensors of their own.
-        learns_twice: what is learned is twice the sigmoid of b.
+        learns_twice: what is learned is twice the sigmoid of b. most_decay: see ops.gated_delta_rule; 0: none.
     """
 
     layers: tuple[bool, ...]
@@ -42,6 +42,7 @@ class GatedDeltaSettings:
     lies_by_head: bool
     lies_apart: bool = False
     learns_twice: bool = False
+    most_decay: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -97,6 +98,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return _olmo(fields, layers, hidden)
     if rule == "kimi":
         return _kimi(fields, layers)
+    if rule == "bailing":
+        return _bailing(fields, layers)
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
@@ -167,6 +170,27 @@ def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
         conv,
         lies_by_head=False,
         lies_apart=True,
+    )
+
+
+def _bailing(fields: Fields, layers: int) -> GatedDeltaSettings:
+    """Of Ling 3: sizes as published, or, first, as transformers saves them, where head_dim is another one."""
+
+    def said(key: str, other: str, low: int, high: int, default: int | None = None) -> int:
+        return fields.integer(key, low, high, default=fields.integer(other, low, high, default=default))
+
+    heads = said("linear_num_heads", "num_attention_heads", 1, _MAX_HEADS)
+    size = said("linear_head_dim", "head_dim", 1, _MAX_DIM, 128)
+    conv = said("linear_conv_kernel_dim", "short_conv_kernel_size", 2, MAX_CONV_WIDTH, 4)
+    group = fields.integer("layer_group_size", 1, 2**12, default=6)
+    found = _layers(fields, "linear_attention", tuple(bool((i + 1) % group) for i in range(layers)))
+    is_bounded = fields.flag("kda_safe_gate", True)
+    most = -fields.number("kda_lower_bound", -1e3, -1e-3, default=-5.0)
+    return GatedDeltaSettings(
+        *(found, heads, heads, size, size, conv),
+        lies_by_head=False,
+        lies_apart=True,
+        most_decay=most if is_bounded else 0.0,
     )
 
 

@@ -23,8 +23,9 @@ SLOTS = 5
 #: Queries and keys of two heads of 12, values of four of 40: neither fills a vector, nor the columns of an item.
 SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 40}
 WIDE = {"num_k_heads": 1, "num_v_heads": 3, "k_dim": 128, "v_dim": 64}
-#: Rates of channels of keys, in place of those of heads.
+#: Rates of channels of keys, in place of those of heads; and the same above a bound.
 CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 20, "v_dim": 20}
+BOUNDED = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 12, "v_dim": 20}
 #: Channels of values by themselves: the same of selective_scan.
 SCANNED = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 11, "v_dim": 70}
 #: Tokens of the sequences, each in its slot.
@@ -65,13 +66,16 @@ class Layer:
             if family == "selective_state":
                 name, width, self.weights["skip"] = "dt", heads, normal(heads, seed=7)
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
-            if shape == CHANNELS:
+            if shape in (CHANNELS, BOUNDED):
+                self.attrs = shape | ({"most_decay": 3.5} if shape == BOUNDED else {})
                 rates, width = heads * shape["k_dim"], heads
                 self.weights["dt_bias"] = normal(rates, seed=8)
                 self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in LENGTHS.items()}
             self.rows[name] = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
-            self.numbers = {key: n for key, n in self.attrs.items() if key not in ("num_v_heads", "learns_twice")}
+            self.numbers = {key: n for key, n in self.attrs.items() if key in (*shape, "dt_least", "dt_most")}
             self.numbers |= {"num_heads": heads, "act": int(self.attrs.get("learns_twice", False))}
+            self.numbers |= {"scale": self.attrs["most_decay"]} if "most_decay" in self.attrs else {}
+            del self.numbers["num_v_heads"]
         self.state = Guarded.poisoned((SLOTS, self.size))
         self.states: dict[tuple[int, int], Any] = {}
         #: By slot of a sequence in the next step: where a snapshot goes, and behind how many rows.
@@ -114,7 +118,7 @@ CASES = [
         (family, level, shape, 4, SILU)
         for family in ("gated_delta_rule", "selective_state")
         for _, level in variants(family)
-        for shape in (SHAPE, WIDE, *([CHANNELS] if family == "gated_delta_rule" else []))
+        for shape in (SHAPE, WIDE, *([CHANNELS, BOUNDED] if family == "gated_delta_rule" else []))
     ),
     *(
         ("selective_scan", level, shape, 4, SILU)

@@ -31,6 +31,8 @@ SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 20}
 WIDE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 256, "v_dim": 16}
 #: Rates of channels of keys, in place of those of heads.
 CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 12, "v_dim": 20}
+#: The same above a bound.
+BOUNDED = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 12}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 19, 0: 5, 4: 1}
 
@@ -70,7 +72,8 @@ class Layer:
             if family == "selective_state":
                 self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
                 self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
-            if shape == CHANNELS:
+            if shape in (CHANNELS, BOUNDED):
+                self.attrs = shape | ({"most_decay": 3.5} if shape == BOUNDED else {})
                 rates, per_head = heads * shape["k_dim"], 1
                 self.weights["dt_bias"] = normal(rates, seed=8)
                 self.rows["dt"] = {slot: 2 * normal(n, rates, seed=slot + 90) for slot, n in lengths.items()}
@@ -138,6 +141,7 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("gated_delta_rule", SHAPE, 4, SILU),
     ("gated_delta_rule", WIDE, 4, SILU),
     ("gated_delta_rule", CHANNELS, 4, SILU),
+    ("gated_delta_rule", BOUNDED, 4, SILU),
     ("selective_state", SHAPE, 4, SILU),
     ("selective_state", WIDE, 4, SILU),
     ("selective_scan", SHAPE, 4, SILU),

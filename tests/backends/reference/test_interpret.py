@@ -138,6 +138,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "flint-plain": tiny("flint", norm_topk_prob=False, mlp_only_layers=None, layer_types=None, attention_bias=True)
     | {"num_hidden_layers": 4},
     "kolibri1-plain": tiny("kolibri1", norm_topk_prob=False, tie_word_embeddings=True),
+    "bailing_hybrid-plain": tiny("bailing_hybrid", kda_safe_gate=False, q_lora_rank=16, n_group=1, topk_group=1),
     "laguna-plain": tiny("laguna", gating="per-element", attention_bias=True, moe_router_logit_softcapping=1.5)
     | {"num_attention_heads_per_layer": [4, 4, 4], "rope_parameters": None, "moe_routed_scaling_factor": 1.0},
     "lfm3-plain": tiny("lfm3", use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True)

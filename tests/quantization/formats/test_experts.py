@@ -47,7 +47,16 @@ GEMMA4: dict[str, Any] = tiny_of("gemma4_text, experts") | {
     "layer_types": ["sliding_attention", "full_attention"],
 }
 #: Calls of models that keep states are not judged one by one.
-KEEP_STATES = {"jamba", "granitemoehybrid", "kimi_linear", "lfm2_moe", "nemotron_h", "qwen3_5_moe_text", "qwen3_next"}
+KEEP_STATES = {
+    "bailing_hybrid",
+    "jamba",
+    "granitemoehybrid",
+    "kimi_linear",
+    "lfm2_moe",
+    "nemotron_h",
+    "qwen3_5_moe_text",
+    "qwen3_next",
+}
 JUDGED = sorted({*MIXTURES, *MIXED} - KEEP_STATES)
 FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")
 

@@ -406,7 +406,7 @@ class CpuModel:
         elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
-            args["act"] = int(attrs.get("learns_twice", False))
+            args |= {"act": int(attrs.get("learns_twice", False)), "scale": attrs.get("most_decay", 0.0)}
             if call.family == "gated_delta_rule" and "dt" in call.args:
                 args["y_stride"] = program.buffers[call.args["dt"]].stride
         elif call.family == "selective_scan":

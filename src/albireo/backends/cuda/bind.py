@@ -408,6 +408,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
         k_dim=k_dim,
         v_dim=v_dim,
         learns_twice=learns_twice,
+        most_decay=args.call.attrs.get("most_decay"),
         times=None if times is None else times(step),
     )
 

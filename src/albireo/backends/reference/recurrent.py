@@ -52,8 +52,12 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
     gates = call["gates"].astype(np.float64)
     learned = sigmoid(gates[:, :v_heads]) * (2 if attrs.get("learns_twice") else 1)
     time = call["dt"].astype(np.float64) if "dt" in call.inputs else gates[:, v_heads:]
-    time = softplus(time + call["dt_bias"]).reshape(len(x), v_heads, -1)
-    kept = np.exp(-np.exp(call["a_log"].astype(np.float64))[:, None] * time)[..., None]  # of a head, or its channels
+    time, speed = (time + call["dt_bias"]).reshape(len(x), v_heads, -1), np.exp(call["a_log"].astype(np.float64))
+    if "most_decay" in attrs:
+        decay = attrs["most_decay"] * sigmoid(speed[:, None] * time)
+    else:
+        decay = speed[:, None] * softplus(time)
+    kept = np.exp(-decay)[..., None]  # of a head, or its channels
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for b in range(call.step.num_sequences):
         state = _state(call, b, (v_heads, k_dim, v_dim))

@@ -3,6 +3,7 @@
     S = g S;  S = S + k (b (v - k^T S))^T;  out = q^T S
     g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h]), or twice that
     k, q: of the head's key and query divided by sqrt(sum of squares + 1e-6), q also by sqrt(K)
+    most_decay: g = exp(-most_decay sigmoid(exp(a_log) t)) of the t whose softplus is taken else
     times: g is a number of each row of S, exp(-exp(a_log) softplus(times[h K + i] + dt_bias[h K + i]))
 
 x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
@@ -64,6 +65,7 @@ def gated_delta_rule_kernel(
     EPS: tl.constexpr,
     TWICE: tl.constexpr,
     OF_CHANNELS: tl.constexpr,
+    MOST: tl.constexpr,
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
@@ -99,7 +101,11 @@ def gated_delta_rule_kernel(
             next_rate = tl.load(of_gates + row * gates_stride)
             next_decay = _load_time(of_times, row, gates_stride, times_stride, is_channel, OF_CHANNELS)
 
-            kept, learned = tl.exp(-speed * softplus(decay + bias)), sigmoid(rate)
+            learned = sigmoid(rate)
+            if MOST is None:
+                kept = tl.exp(-speed * softplus(decay + bias))
+            else:
+                kept = tl.exp(-MOST * sigmoid(speed * (decay + bias)))
             if TWICE:
                 learned *= 2
             k = _unit(k, 1.0, EPS)[:, None]
@@ -151,6 +157,7 @@ def gated_delta_rule(
     k_dim: int,
     v_dim: int,
     learns_twice: bool = False,
+    most_decay: float | None = None,
     times: torch.Tensor | None = None,
 ) -> None:
     """states: of the layer, rows as far apart as slots are. times: where rates are of channels."""
@@ -182,6 +189,7 @@ def gated_delta_rule(
         EPS=L2_EPS,
         TWICE=learns_twice,
         OF_CHANNELS=times is not None,
+        MOST=most_decay,
         num_warps=max(1, channels // _CHANNELS),
         enable_fp_fusion=True,
     )
@@ -194,8 +202,16 @@ def aot_cases() -> list[AotCase]:
         ("x_stride", "gates_stride", "times_stride", "out_stride", "slot_stride"),
     )
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
-    shape = {"K_HEADS": 16, "V_HEADS": 32, "K": 128, "V": 128, "CHANNELS": 128, "COLUMNS": _COLUMNS, "EPS": L2_EPS}
-    shape |= {"TWICE": False}
+    shape: dict[str, object] = {
+        "K_HEADS": 16,
+        "V_HEADS": 32,
+        "K": 128,
+        "V": 128,
+        "CHANNELS": 128,
+        "COLUMNS": _COLUMNS,
+        "EPS": L2_EPS,
+    }
+    shape |= {"TWICE": False, "MOST": None}
     return [
         AotCase(
             f"gated_delta_rule.{name}128x128",

@@ -14,7 +14,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 #: Those whose FFN is two matrices, without a gate.
 WITHOUT_GATE = (
-    *("apertus", "arcee", "biogpt", "codegen", "gpt_bigcode", "gpt_neo", "gptj", "jais2", "nanochat", "nemotron"),
+    *(
+        "apertus",
+        "apertus1p5_text",
+        "arcee",
+        "biogpt",
+        "codegen",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gptj",
+        "jais2",
+        "nanochat",
+        "nemotron",
+    ),
 )
 #: Those that add a table of positions.
 WITH_POSITIONS = ("biogpt", "gpt_bigcode", "gpt_neo")
@@ -133,7 +145,7 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
     vectors = {"input_layernorm": e, "post_attention_layernorm": e}
     if kind == "vaultgemma":
         vectors = {"input_layernorm": e, "pre_feedforward_layernorm": e}
-    if kind == "apertus":
+    if kind.startswith("apertus"):
         vectors = {"attention_layernorm": e, "feedforward_layernorm": e, "self_attn.q_norm": d, "self_attn.k_norm": d}
     if kind.startswith("hunyuan"):
         vectors |= {"self_attn.query_layernorm": d, "self_attn.key_layernorm": d}
@@ -147,9 +159,10 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
         layers |= _attention(c, f"{h}.self_attn", bias, bias and kind != "helium")
         layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"], bool(c.get("mlp_bias") or c.get("bias")))
         layers |= {f"{h}.{name}.weight": (width,) for name, width in vectors.items()}
-        if kind == "apertus":
+        if kind.startswith("apertus"):
             layers |= {f"{h}.mlp.act_fn.{name}": (1,) for name in ("alpha_p", "alpha_n")}
-    return _ends(c, layers)
+    shapes = _ends(c, layers)
+    return shapes | ({"lm_head.weight": (c["output_vocab_size"], e)} if c.get("output_vocab_size") else {})
 
 
 def _mixtures(c: Mapping[str, Any]) -> Shapes:
@@ -303,6 +316,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(
         (
             "apertus",
+            "apertus1p5_text",
             "arcee",
             "bitnet",
             "helium",

@@ -458,7 +458,7 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return as_kimi_publishes(with_up_projections_joined(config, tensors))
     if config["model_type"] in SHORT_CONVS:
         return convolutions_as_stored(tensors)
-    if config["model_type"] == "apertus":  # numbers that are the same in every model
+    if config["model_type"].startswith("apertus"):  # numbers that are the same in every model
         of_layers = range(config["num_hidden_layers"])
         fixed = {f"model.layers.{i}.mlp.act_fn.{n}": np.float32(v) for i in of_layers for n, v in XIELU.items()}
         return {**tensors, **{name: np.asarray(value) for name, value in fixed.items()}}

@@ -117,6 +117,8 @@ def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
         table = "model.embed_tokens_per_layer.weight"
         assert read[table][-8:] == [0] * 8
         del read[table][-8:]
+    if name == "apertus1p5_text":  # the last rows are of pictures and sounds
+        read["model.embed_tokens.weight"] += range(121, 141)
     if name in ("biogpt", "opt"):  # the first rows are those of padding
         read[f"{'biogpt' if name == 'biogpt' else 'model.decoder'}.embed_positions.weight"] += [0, 1]
     assert {n: sorted(rows) for n, rows in read.items()} == {n: list(range(s[0])) for n, s in shapes.items()}

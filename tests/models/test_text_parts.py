@@ -149,6 +149,18 @@ WHOLES: dict[str, dict[str, Any]] = {
     "internvl of gpt_oss": {"text_config": text("gpt_oss", "gpt_oss"), **_INTERNVL, "tie_word_embeddings": False},
     "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
     "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
+    "apertus1p5": {
+        "text_config": text("apertus1p5_text", "apertus1p5_text"),
+        "vision_config": {
+            **{"codebook_size": 8, "embed_dim": 8, "latent_channels": 8, "base_channels": 32, "num_res_blocks": 1},
+            **{"channel_multiplier": [1, 1], "attn_resolutions": []},
+        },
+        "audio_config": {
+            **{"model_type": "wavtokenizer_encoder", "codebook_size": 12, "codebook_dim": 16, "hidden_size": 16},
+            **{"num_filters": 2, "num_lstm_layers": 1, "upsampling_ratios": [2, 2]},
+        },
+        **{"image_token_id": 7, "audio_token_id": 9, "image_token_offset": 121, "audio_token_offset": 129},
+    },
     "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
     "llama4": {
         "text_config": text("llama4_text", "llama4_text"),

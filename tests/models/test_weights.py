@@ -248,6 +248,25 @@ def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
         checkpoint.tensor("x")
 
 
+def test_rows_behind_those_that_a_head_knows_are_left(tmp_path: Path) -> None:
+    config = load_architecture("apertus1p5_text").tiny
+    make_checkpoint(tmp_path, config)
+    graph = build_graph(load_config(tmp_path), 64)
+    with open_checkpoint(tmp_path, graph) as checkpoint:
+        assert checkpoint.shape("model.embed_tokens.weight") == (141, 48)
+    for wrong in (np.ones((120, 48), np.float32), np.ones((141, 46), np.float32)):
+        weights = random_weights(config, 0) | {"model.embed_tokens.weight": wrong}
+        write_safetensors(tmp_path / "model.safetensors", weights, "float32")
+        with pytest.raises(
+            WeightMismatch, match=r"embed_tokens.weight is \[1.., 4.\], config.json implies \[121, 48\]"
+        ):
+            open_checkpoint(tmp_path, graph)
+    longer = random_weights(config, 0) | {"lm_head.weight": np.ones((141, 48), np.float32)}
+    write_safetensors(tmp_path / "model.safetensors", longer, "float32")
+    with pytest.raises(WeightMismatch, match=r"lm_head.weight is \[141, 48\], config.json implies \[121, 48\]"):
+        open_checkpoint(tmp_path, graph)
+
+
 def test_a_number_that_is_computed_whatever_a_file_says_is_checked(tmp_path: Path) -> None:
     """Of xIELU, whose slope at 0 lies in checkpoints and is the same in all of them."""
     config = load_architecture("apertus").tiny

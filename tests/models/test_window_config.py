@@ -19,6 +19,8 @@ from tiny_models import parse_tiny
             {"expert_selection_fn": "best"},
             "expert_selection_fn='best' is not supported; supported: soft",
         ),
+        ("apertus1p5_text", {"rope_parameters": None}, "rope_scaling=None is not supported; said, as published files"),
+        ("apertus1p5_text", {"output_vocab_size": 0}, "vocab_size=0 must be a whole number"),
         ("cohere2_moe", {"shared_expert_combination_strategy": "max"}, "combination_strategy='max' is not supported"),
         ("cohere2_moe", {"sliding_window": None}, "sliding_window=None is not supported"),
         ("cohere2_moe", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),

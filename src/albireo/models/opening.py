@@ -32,7 +32,8 @@ from albireo.models.weights import Checkpoint, check_weights
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """One architecture file: a tiny config.json for tests, its reading of keys, its graph; and patterns of tensors that
-    its classes keep beside what the graph reads; and of these, numbers that must be what the graph has anyway.
+    its classes keep beside what the graph reads; and of these, numbers that must be what the graph has anyway; and
+    tensors of which the first rows alone may be read.
     """
 
     model_type: str
@@ -41,6 +42,7 @@ class Architecture:
     build: Callable[[ModelConfig, int], Graph]
     unused: tuple[str, ...] = ()
     fixed: Mapping[str, float] = field(default_factory=dict)
+    longer: tuple[str, ...] = ()
 
 
 def load_architecture(model_type: str) -> Architecture:
@@ -53,7 +55,8 @@ def load_architecture(model_type: str) -> Architecture:
     module = importlib.import_module(f"{__package__}.{folders.get(name, '')}{name}")
     unused = getattr(module, "IGNORABLE_WEIGHTS", ())
     fixed = getattr(module, "FIXED", {})
-    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused, fixed)
+    longer = getattr(module, "LONGER_WEIGHTS", ())
+    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused, fixed, longer)
 
 
 def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
@@ -118,19 +121,27 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
     """
     checkpoint = Checkpoint(directory)
     try:
-        check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint)), TIED_WEIGHTS)
-        _check_fixed(checkpoint)
+        own = _own(checkpoint)
+        ignorable = (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint))
+        check_weights(graph, checkpoint, ignorable, TIED_WEIGHTS, () if own is None else own.longer)
+        _check_fixed(checkpoint, {} if own is None else own.fixed)
     except ModelError:
         checkpoint.close()
         raise
     return checkpoint
 
 
-def _check_fixed(checkpoint: Checkpoint) -> None:
-    """Raises: WeightMismatch for a number that the graph does not read and would have to."""
+def _own(checkpoint: Checkpoint) -> Architecture | None:
+    """The architecture that config.json names, or that of its text part."""
     path = checkpoint.directory / "config.json"
-    kind = read_json(path).get("model_type") if path.exists() else None
-    fixed = load_architecture(kind).fixed if isinstance(kind, str) and kind in architectures() else {}
+    data = read_json(path) if path.exists() else {}
+    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    kind = data.get("model_type")
+    return load_architecture(kind) if isinstance(kind, str) and kind in architectures() else None
+
+
+def _check_fixed(checkpoint: Checkpoint, fixed: Mapping[str, float]) -> None:
+    """Raises: WeightMismatch for a number that the graph does not read and would have to."""
     for pattern, wanted in fixed.items():
         for name in fnmatch.filter(checkpoint.names, pattern):
             found = checkpoint.tensor(name).to_float32()

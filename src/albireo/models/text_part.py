@@ -108,6 +108,11 @@ _INTERNVL = _Whole(
 )
 #: By the model_type of the whole.
 _WHOLES = {
+    "apertus1p5": _Whole(
+        "Apertus1p5ForConditionalGeneration",
+        {"apertus1p5_text": "apertus1p5_text"},
+        beside=keys("image_token_offset audio_token_offset"),
+    ),
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": _Whole(
         "Gemma4ForConditionalGeneration",

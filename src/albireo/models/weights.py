@@ -283,12 +283,14 @@ def check_weights(
     checkpoint: Checkpoint | TowerTensors,
     ignorable: Iterable[str] = (),
     aliases: Mapping[str, str] | None = None,
+    longer: Iterable[str] = (),
 ) -> None:
     """Compare the weights a graph reads with those there are.
 
     Args:
         ignorable: shell-style patterns of tensor names that may be there unread.
         aliases: tensor -> one that may be there unread when it is a copy of it, such as a tied lm_head.
+        longer: tensors that may have rows behind those that are read.
     Raises: WeightMismatch naming what is missing, misshapen or extra (ten of each, and the counts).
     """
     wanted = _wanted_shapes(graph)
@@ -305,6 +307,7 @@ def check_weights(
         f"{name} is {list(checkpoint.shape(name))}, config.json implies {list(shape)}"
         for name, shape in wanted.items()
         if name in checkpoint and checkpoint.shape(name) != shape
+        if name not in longer or checkpoint.shape(name)[1:] != shape[1:] or checkpoint.shape(name)[0] < shape[0]
     ]
     kinds = {"missing": missing, "misshapen": misshapen, "extra": extra}
     parts = [_listed(kind, names) for kind, names in kinds.items() if names]

@@ -139,6 +139,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     | {"num_hidden_layers": 4},
     "kolibri1-plain": tiny("kolibri1", norm_topk_prob=False, tie_word_embeddings=True),
     "bailing_hybrid-plain": tiny("bailing_hybrid", kda_safe_gate=False, q_lora_rank=16, n_group=1, topk_group=1),
+    "apertus1p5_text-whole": tiny("apertus1p5_text", output_vocab_size=None, rope_parameters=...),
     "laguna-plain": tiny("laguna", gating="per-element", attention_bias=True, moe_router_logit_softcapping=1.5)
     | {"num_attention_heads_per_layer": [4, 4, 4], "rope_parameters": None, "moe_routed_scaling_factor": 1.0},
     "lfm3-plain": tiny("lfm3", use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, conv_bias=True)
@@ -173,7 +174,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
 
 
 def prompt(config: Mapping[str, Any], length: int, seed: int) -> list[int]:
-    return np.random.default_rng(seed).integers(0, config["vocab_size"], length).tolist()
+    most = config.get("output_vocab_size") or config["vocab_size"]  # a head may know fewer than there are embeddings
+    return np.random.default_rng(seed).integers(0, most, length).tolist()
 
 
 def load_torch_model(directory: Path) -> Any:

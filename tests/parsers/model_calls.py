@@ -22,7 +22,7 @@ TOOLS = [{"type": "function", "function": {"name": name, "parameters": each}} fo
 
 class Written(NamedTuple):
     """name: of the parser. text: calls of get.time with ARGUMENTS, and of f; the first alone where num_calls is 1.
-    template: marks of a chat template that has the format. end: how long a beginning of text is no call."""
+    template: marks of a chat template that has the format."""
 
     name: str
     text: str

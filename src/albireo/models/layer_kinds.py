@@ -15,19 +15,18 @@ from albireo.models.rope_settings import MAX_POSITIONS
 MAX_LAYERS = 2**12
 #: transformers' meaning of an absent sliding_window (null means none) in most architectures that have one.
 DEFAULT_WINDOW = 4096
-#: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
-#: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
-#: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (first_of_period),
-#: or all but the first of each so many (both_sides, whose
-#: window is said as a whole, and counted here from its middle); or those that attention_types calls local; or
-#: none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
-#: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
 #: In words of today, and of before.
 _WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
 _WORDS |= {"mamba": "state", "attention": "attention"}
+#: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
+#: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
+#: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (first_of_period;
+#: both_sides, whose window is said as a whole, and counted here from its middle); or those that attention_types calls
+#: local; or none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
+#: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
 WindowRule = Literal[
     "none",
     "every_layer",

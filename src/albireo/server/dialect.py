@@ -17,19 +17,19 @@ class Dialect:
     """Fields:
     template: source of the chat template that renders tools; empty when there is none.
     tool_call_parser, reasoning_parser: names in parsers.output_parser; None: the model has no such format.
-    enforced_parser: how a call is written that the model is held to; where it has no format, as an object with a name
-        and parameters. None: tool calls are turned off.
+    is_off: tool calls are turned off.
     """
 
     template: str
     tool_call_parser: str | None
     reasoning_parser: str | None
-    enforced_parser: str | None = None
+    is_off: bool = False
 
     @property
-    def is_off(self) -> bool:
-        """Whether tool calls are turned off."""
-        return self.enforced_parser is None
+    def enforced_parser(self) -> str | None:
+        """How a call is written that the model is held to: where it has no format, as an object with a name and
+        parameters. None: tool calls are turned off."""
+        return None if self.is_off else self.tool_call_parser or "llama3_json"
 
     @classmethod
     def of(cls, settings: ServerSettings, tokenizer: Tokenizer, chat_template: str | None) -> Dialect:
@@ -38,8 +38,7 @@ class Dialect:
         template = chat_template or templates.get("tool_use") or templates.get("default") or ""
         calls = _chosen(settings.tool_call_parser, detect_tool_call_parser(template))
         reasoning = _chosen(settings.reasoning_parser, detect_reasoning_parser(template))
-        is_off = settings.tool_call_parser == "none"
-        return cls(template, calls, reasoning, None if is_off else calls or "llama3_json")
+        return cls(template, calls, reasoning, is_off=settings.tool_call_parser == "none")
 
 
 def _chosen(given: str, detected: str | None) -> str | None:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.json_scanner import JsonScanner, Status
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.named_json import NamedJsonParser
 from albireo.parsers.written_calls import (
     Node,
     Tool,
@@ -30,7 +28,7 @@ from albireo.parsers.written_calls import (
 _MAX_HEAD = 512
 
 
-class HeadedJsonParser(ToolParser):
+class HeadedJsonParser(NamedJsonParser):
     """See ToolParser.
 
     Attributes:
@@ -50,15 +48,7 @@ class HeadedJsonParser(ToolParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head: list[str] = []
-        self._scanner: JsonScanner | None = None
         self._tail: list[str] = []
-
-    def finish(self) -> list[Event]:
-        """See ToolParser."""
-        if self._scanner is not None:
-            self._out.append(ToolCallEnd(self.num_calls - 1, False))
-            self._scanner = None
-        return super().finish()
 
     def _behind_tag(self, buffer: str, pos: int) -> int:
         """What begins a call, in front of the first one."""
@@ -89,28 +79,12 @@ class HeadedJsonParser(ToolParser):
         if match is None or not self._is_name(match["name"]):
             self._give_back()
             return end
-        call_id = match.groupdict().get("id") or self._new_id(self.num_calls)
-        self._scanner = JsonScanner()
-        self._note([ToolCallStart(self.num_calls, call_id, match["name"])])
-        self._state = self._arguments
+        self._begin_arguments(match["name"], match.groupdict().get("id"))
         return end
 
-    def _arguments(self, buffer: str, pos: int) -> int:
-        scanner = self._scanner
-        assert scanner is not None, "begun"
-        before = scanner.num_scanned
-        end = scanner.scan(buffer, pos)
-        self.num_scanned += scanner.num_scanned - before
-        index = self.num_calls - 1
-        self._out.append(ToolCallArguments(index, buffer[pos:end]))
-        if scanner.status is not Status.OPEN:
-            self._out.append(ToolCallEnd(index, scanner.status is Status.DONE))
-            self._scanner = None
-            self._tail = list(self.tail)
-            self._state = self._behind_call
-            if scanner.status is Status.FAILED:
-                self._end_call()
-        return end
+    def _behind_arguments(self) -> None:
+        self._tail = list(self.tail)
+        self._state = self._behind_call
 
     def _behind_call(self, buffer: str, pos: int) -> int:
         """What ends a call, then another one, or the end of all."""

@@ -88,9 +88,10 @@ def _arguments(tool: Tool, marks: KeyedMarks, line: str) -> Node:
         inner = [name, text_node(_behind_key(marks, line, None)), tag_node("", ANY_TEXT, _value_end(marks) + line)]
         return repeated([tag_node(marks.key, sequence(inner), "")])
     required = schema.get("required")
-    tags = [(name, _argument(tool, name, marks, line)) for name in known]
-    has_to = [isinstance(required, list) and name in required for name in known]
-    nodes = [tag if must else optional(tag) for (_, tag), must in zip(tags, has_to, strict=True)]
+    nodes = []
+    for name in known:
+        tag = _argument(tool, name, marks, line)
+        nodes.append(tag if isinstance(required, list) and name in required else optional(tag))
     return sequence(nodes) if nodes else text_node("")
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.json_scanner import JsonScanner, Status
-from albireo.parsers.tool_parser import ToolParser
+from albireo.parsers.named_json import NamedJsonParser
 from albireo.parsers.written_calls import (
     Node,
     Tool,
@@ -27,7 +25,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.:/-]*")
 _MAX_WORD = 256
 
 
-class MistralParser(ToolParser):
+class MistralParser(NamedJsonParser):
     """See ToolParser; reads both formats."""
 
     tags = (_TAG,)
@@ -38,7 +36,6 @@ class MistralParser(ToolParser):
         self._word = ""
         self._name = ""
         self._id = ""
-        self._scanner: JsonScanner | None = None
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
@@ -130,31 +127,8 @@ class MistralParser(ToolParser):
         if buffer[pos] != "{":
             self._give_back()
             return pos
-        self._scanner = JsonScanner()
-        self._note([ToolCallStart(self.num_calls, self._id or self._new_id(self.num_calls), self._name)])
-        self._state = self._arguments
+        self._begin_arguments(self._name, self._id)
         return pos
-
-    def _arguments(self, buffer: str, pos: int) -> int:
-        scanner = self._scanner
-        assert scanner is not None, "begun"
-        before = scanner.num_scanned
-        end = scanner.scan(buffer, pos)
-        self.num_scanned += scanner.num_scanned - before
-        index = self.num_calls - 1
-        self._out.append(ToolCallArguments(index, buffer[pos:end]))
-        if scanner.status is not Status.OPEN:
-            self._out.append(ToolCallEnd(index, scanner.status is Status.DONE))
-            self._scanner = None
-            self._end_call()
-        return end
-
-    def finish(self) -> list[Event]:
-        """See ToolParser."""
-        if self._scanner is not None:
-            self._out.append(ToolCallEnd(self.num_calls - 1, False))
-            self._scanner = None
-        return super().finish()
 
 
 def _object(tool: Tool) -> Node:

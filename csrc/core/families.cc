@@ -6,6 +6,7 @@
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
 #include "kernels/causal_conv/causal_conv.h"
+#include "kernels/choose_keys/choose_keys.h"
 #include "kernels/combine/combine.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
@@ -36,8 +37,8 @@ const Family* const kFamilies[] = {
     &kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce, &kHeadTop,
     // layers with experts, or that keep a state
     &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kSelectiveScan,
-    // linears with adapters, and layers whose heads share a latent
-    &kAdapter, &kHeadLinear, &kJoinHeads,
+    // linears with adapters, and layers whose heads share a latent, or choose what they see
+    &kAdapter, &kHeadLinear, &kJoinHeads, &kChooseKeys,
     // residual streams side by side, and rows looked at as a whole
     &kAddParts, &kRowMap,
     // rows that come with the step

@@ -113,7 +113,13 @@ def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any
     assert (ours.tie_word_embeddings, ours.attention_bias) == (theirs.tie_word_embeddings, theirs.attention_bias)
     assert ours.head_dim == sum(widths)
     assert ours.blocks.latent == Latent(*widths, theirs.qk_nope_head_dim, theirs.v_head_dim, theirs.q_lora_rank)
-    assert ours.blocks.most_positions == getattr(theirs, "index_topk", 0)
+    index = ours.blocks.index
+    assert (index is not None) == hasattr(theirs, "index_topk")
+    if index is not None:
+        wanted = (theirs.index_n_heads, theirs.index_head_dim, theirs.index_topk)
+        assert (index.num_heads, index.head_dim, index.count) == wanted
+        kinds = getattr(theirs, "indexer_types", ["full"] * theirs.num_hidden_layers)
+        assert [*index.own] == [kind == "full" for kind in kinds]
     assert (ours.rope.theta, ours.rope.rope_type) == (rope["rope_theta"], rope["rope_type"])
     growth = 1.0
     if rope["rope_type"] == "yarn":
@@ -611,8 +617,6 @@ def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -
 @pytest.mark.parametrize(
     ("name", "changes", "longest"),
     [
-        ("deepseek_v32", {"index_topk": 50}, 50),
-        ("glm_moe_dsa", {"index_topk": 40}, 40),
         ("mistral4", {}, 128),
         ("llama4_text", {"floor_scale": 64}, 63),
         ("llama4_text", {"attention_chunk_size": 60}, 60),

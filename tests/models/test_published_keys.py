@@ -88,7 +88,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_layers": ["global", "local"], "resid_dropout": 0, "summary_first_dropout": 0.1},
     "glm_moe_dsa": {
         **{"indexer_rope_interleave": True, "index_topk_freq": 4, "index_skip_topk_offset": 3, "ep_size": 1},
-        **{"indexer_types": ["full", "shared"], "index_share_for_mtp_iteration": True, "moe_router_dtype": "float32"},
+        **{
+            "indexer_types": ["full", "shared", "full"],
+            "index_share_for_mtp_iteration": True,
+            "moe_router_dtype": "float32",
+        },
     },
     "minicpm3": _CODE,
     "internlm3": _CODE,

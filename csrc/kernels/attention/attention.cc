@@ -3,10 +3,9 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) {
-  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
-  int64_t blocks = 0;
-  for (int64_t g = 0; g < s.num_groups; g++) blocks += attention_blocks(s.groups[g].tokens * per_token);
-  return blocks * a.kv_shape.num_kv_heads;
+  int64_t items = 0;
+  for (int64_t g = 0; g < s.num_groups; g++) items += group_items(a, s, s.groups[g]);
+  return items * a.kv_shape.num_kv_heads;
 }
 
 int64_t scratch_bytes(const Args& a) {

@@ -8,7 +8,9 @@
 // leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
 // more score in the softmax of its rows, for which there is no v. distances: [num_distances, H], odd many: what is
 // added to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the
-// ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t).
+// ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t). ids: of each of T
+// rows, y_stride apart, n positions in ascending order, -1 behind the last: the row sees these alone. Where a sequence
+// has no more than n, it sees all, with the same bits: a list is walked in the same tiles.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that
@@ -18,13 +20,25 @@
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
 // kv_shape out sinks distances num_distances slopes num_heads window both_ways first_key num_keys scale softcap
-// value_dim x_dtype out_dtype rows gather.
+// value_dim ids n y_stride x_dtype out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 
 namespace albireo {
 constexpr int64_t kAttentionRows = 48;
 constexpr int64_t attention_blocks(int64_t rows) { return ceil_div(rows, kAttentionRows); }
+// static: no ISA level may end up with the code of another. How many positions a row has chosen, which are all where
+// there are no more.
+static constexpr int64_t chosen_of(const Args& a, int64_t position) { return position < a.n ? position + 1 : a.n; }
+// Whether rows of a group see chosen positions: else they see all, and a list would say so.
+static constexpr bool sees_chosen(const Args& a, const Step& s, const SharingGroup& g) {
+  return a.ids && s.context_len[s.order[g.first]] > a.n;
+}
+// Items of a group for each KV head.
+static constexpr int64_t group_items(const Args& a, const Step& s, const SharingGroup& g) {
+  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
+  return sees_chosen(a, s, g) ? g.tokens * attention_blocks(per_token) : attention_blocks(g.tokens * per_token);
+}
 void attention_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -1,6 +1,7 @@
 // Body of attention for one ISA level.
 #include "kernels/attention/attention.h"
-#include "kernels/attention/tile.inl"
+#include "kernels/attention/chosen.inl"
+#include "kernels/attention/scores.inl"
 #include "simd/row_scale.inl"
 
 #include <cmath>
@@ -8,12 +9,8 @@
 
 namespace {
 
-// Functions around a register tile stay apart: the variables of a caller would take its registers.
-#define ALBIREO_APART __attribute__((noinline))
-
 // The running maximum before anything is seen: finite, so that no difference is NaN, and below every score.
 constexpr float kNothingSeen = -1e30f;
-constexpr int kLineBytes = 64;
 
 ALBIREO_INLINE V load_up_to(const float* p, int64_t n) { return n >= 16 ? load(p) : load_n(p, n); }
 ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v) : store_n(p, v, n); }
@@ -25,33 +22,31 @@ constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim 
 
 // The rows of one work item and their state, in scratch.
 template <class W>
-struct RowBlock {
+struct RowBlock : ScoreRows<W> {
   using A = typename W::A;
-  int64_t rows, Dp, Wp;     // channels of keys and of values, padded
-  bool has_maxima = false;  // of the scores of a tile, of which every row sees all: made where the scores are
-  A* q;                     // [rows][Dp]
-  float* scores;            // [rows][kAttentionTile]
-  A* p;                     // [rows][kAttentionTile]
-  float* out;               // [rows][Wp] of the open segment, not yet divided by l
-  float* total;             // [rows][Wp] of the closed segments
-  float* lanes;             // [rows][16] partial sums of p of the open segment
-  float* m;                 // [rows] running maximum of the open segment
-  float* total_m;           // [rows]
-  float* total_l;           // [rows]
-  float* fix;               // [rows] factor that out needs before the next tile is added
-  float* q_scale;           // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
-  float* p_scale;           // [rows] likewise of p, in this tile
-  float* sink;              // [rows] of the row's head, where there are any, as m is
-  float* slope;             // [rows] of the row's head, where there are any
-  char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
-  int64_t* first;           // [rows] position that each row sees first, where that may not be 0
-  int64_t* last;            // [rows] and last
-  int64_t* own;             // [rows] its own, where there are slopes
-  const float** near;       // [rows] what the row's head adds to its own position, and beside it to others
-  float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
-  int64_t* out_at;   // [rows] element of a.out
+  using ScoreRows<W>::rows, ScoreRows<W>::Dp, ScoreRows<W>::q, ScoreRows<W>::scores, ScoreRows<W>::fix;
+  int64_t Wp;          // channels of values, padded
+  A* p;                // [rows][kAttentionTile]
+  float* out;          // [rows][Wp] of the open segment, not yet divided by l
+  float* total;        // [rows][Wp] of the closed segments
+  float* lanes;        // [rows][16] partial sums of p of the open segment
+  float* m;            // [rows] running maximum of the open segment
+  float* total_m;      // [rows]
+  float* total_l;      // [rows]
+  float* q_scale;      // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
+  float* p_scale;      // [rows] likewise of p, in this tile
+  float* sink;         // [rows] of the row's head, where there are any, as m is
+  float* slope;        // [rows] of the row's head, where there are any
+  char* joined;        // K and V of a tile, when blocks are smaller than a sub-panel
+  int64_t* first;      // [rows] position that each row sees first, where that may not be 0
+  int64_t* last;       // [rows] and last
+  int64_t* own;        // [rows] its own, where there are slopes
+  const float** near;  // [rows] what the row's head adds to its own position, and beside it to others
+  float* distances;    // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
+  int64_t* out_at;     // [rows] element of a.out
 
-  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances) : rows(rows_), Dp(Dp_), Wp(Wp_) {
+  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances)
+      : ScoreRows<W>{rows_, Dp_}, Wp(Wp_) {
     auto take = [&base](int64_t bytes) {
       char* at = base;
       base += round_up(bytes, 64);
@@ -92,57 +87,6 @@ struct RowBlock {
     return r;
   }
 };
-
-// What dots with sub-panel j mean.
-template <class W>
-ALBIREO_INLINE V finished_score(const Tile<W>& t, V dots, int64_t j) {
-  if constexpr (kIsWhole<W>) dots = from_whole(dots);  // q_scale is left to softmax_rows
-  if constexpr (Tile<W>::kScaled) dots = mul(dots, load(t.scales.k + 16 * j));
-  return dots;
-}
-
-template <class W, int MR, int NV>
-ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t j0) {
-  V acc[MR][NV];
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) acc[i][j] = zero();
-  const typename W::B* k[NV];
-#pragma GCC unroll 8
-  for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
-  const typename W::A* q = r.q + row * r.Dp;
-  const int64_t steps = r.Dp / W::kStep;
-  const char* ahead = (const char*)k[0];
-  if constexpr (Tile<W>::kStreams)
-    if (row == 0) ahead = (const char*)t.next_k[j0];
-  for (int64_t s = paired_steps<W, MR, NV>(acc, q, r.Dp, k[0], 16 * W::kStep, steps, ahead); s < steps; s++) {
-    if constexpr (Tile<W>::kStreams) {  // a step of so many sub-panels is a line
-      constexpr int kInLine = NV > 1 ? kLineBytes / (16 * W::kStep * sizeof(typename W::B)) : 1;
-      if (row == 0)
-        for (int j = 0; j < NV; j += kInLine)
-          prefetch_l2((const char*)(t.next_k[j0 + j + s % kInLine] + s / kInLine * kInLine * 16 * W::kStep));
-    }
-    W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) acc[i][j] = finished_score(t, acc[i][j], j0 + j);
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; i++)
-#pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) store(r.scores + (row + i) * kAttentionTile + 16 * (j0 + j), acc[i][j]);
-  if constexpr (NV == 4) {
-    if (r.has_maxima) {
-#pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) {
-        const float most = hmax(max(max(acc[i][0], acc[i][1]), max(acc[i][2], acc[i][3])));
-        r.fix[row + i] = j0 > 0 && r.fix[row + i] > most ? r.fix[row + i] : most;
-      }
-    }
-  }
-}
 
 // As paired_steps, of values.
 template <class W, int MR, int NV>
@@ -203,22 +147,6 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
         acc[i][j] = fma(from_whole(acc[i][j]), set1(r.p_scale[row + i]), mul(load(out), set1(r.fix[row + i])));
       store(out, acc[i][j]);
     }
-}
-
-template <class W, int NV>
-ALBIREO_APART void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t j0) {
-  switch (count) {
-    case 1: score_tile<W, 1, NV>(r, t, row, j0); break;
-    case 2: score_tile<W, 2, NV>(r, t, row, j0); break;
-    case 3: score_tile<W, 3, NV>(r, t, row, j0); break;
-    case 4: score_tile<W, 4, NV>(r, t, row, j0); break;
-    case 5:
-      if constexpr (kTileRows >= 5) score_tile<W, 5, NV>(r, t, row, j0);
-      break;
-    case 6:
-      if constexpr (kTileRows >= 6) score_tile<W, 6, NV>(r, t, row, j0);
-      break;
-  }
 }
 
 template <class W, int NV>
@@ -419,11 +347,7 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   r.has_maxima =
       kTileVectors == 4 && !has_scaled(a) && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
   t.widen_keys();
-  for (int64_t i = 0, row = 0; i < tiles; i++) {
-    const int64_t h = height + (i < taller);
-    for (int64_t j = 0; 16 * j < positions; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
-    row += h;
-  }
+  score_all(r, t, positions);
   softmax_rows(a, r, t, start);
   t.widen_values();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
@@ -439,12 +363,11 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   }
 }
 
-// Rows of one sequence, or of several where they read the same blocks, over positions from .. stop. is_open: they have
-// seen positions before these; is_first: no segment of theirs is closed. Returns whether that still holds.
-template <class W>
-bool walk(const Args& a, RowBlock<W>& r, const int32_t* blocks, int64_t kv_head, int64_t from, int64_t stop,
-          bool is_open, bool is_first) {
-  Tile<W> tile(a, blocks, kv_head, r.joined);
+// Rows of one sequence, or of several where they read the same blocks, over positions from .. stop of what tile is of.
+// is_open: they have seen positions before these; is_first: no segment of theirs is closed. Returns whether that still
+// holds.
+template <class W, class T>
+bool walk(const Args& a, RowBlock<W>& r, T tile, int64_t from, int64_t stop, bool is_open, bool is_first) {
   for (int64_t start = from; start < stop; start += kAttentionTile) {
     if (start % kAttentionSegment == 0 && (start != from || is_open)) {
       close_segment(r, is_first);
@@ -468,10 +391,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   const int64_t D = a.kv_shape.head_dim, width = value_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
-  if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
-  if (!kIsWhole<W> && source.is_direct()) memcpy(q, (const char*)source.x + from * sizeof(*q), D * sizeof(*q));
-  else source.fill(q, from);
-  if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
+  take_query(q, D, r.Dp, source, from, !kIsWhole<W>);
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
     r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : has_scaled(a) ? a.scale : a.scale * kLog2e);
@@ -508,6 +428,26 @@ ALBIREO_INLINE int64_t shared_positions(const Args& a, const SharingGroup& g) {
   const int64_t same = g.shared_blocks * a.kv_shape.block_size;
   const int64_t seen = a.num_keys > 0 ? a.num_keys : g.computed + 1;
   return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;
+}
+
+// What rows summed, divided, to where they go.
+template <class W>
+void put_rows(const Args& a, RowBlock<W>& r) {
+  const int64_t rows = r.rows;
+  for (int64_t i = 0; i < rows; i += 16) {
+    const int64_t n = rows - i < 16 ? rows - i : 16;
+    V factor = set1(1.0f), l = load_up_to(r.total_l + i, n);
+    if (a.sinks) {  // one score more, of no value: last, so that it is once in a row however the row was cut
+      const V m = load_up_to(r.total_m + i, n), sink = load_up_to(r.sink + i, n), most = max(m, sink);
+      factor = exp2_below_126(sub(m, most)), l = add(mul(l, factor), exp2_below_126(sub(sink, most)));
+    }
+    store_up_to(r.fix + i, div(factor, l), n);
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    const V inverse = set1(r.fix[i]);
+    for (int64_t e = 0; e < value_width(a); e += 16)
+      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), value_width(a) - e);
+  }
 }
 
 template <class W>
@@ -549,40 +489,57 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   open_rows(r);
   const int64_t shared = shared_positions(a, g);
   const int32_t* common = table_of(step, step.order[g.first]);
-  const bool is_first = shared == 0 || walk(a, r, common, kv_head, 0, shared, false, true);
+  const auto tile = [&](const int32_t* table) { return Tile<W>(a, table, kv_head, r.joined); };
+  const bool is_first = shared == 0 || walk(a, r, tile(common), 0, shared, false, true);
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t) {
     RowBlock<W> own = r.part(begin, end);
     const int64_t stop = own.last[own.rows - 1] + 1;  // rows are in order of position
     const int64_t low = has_first(a) && own.first[0] > 0 ? own.first[0] : 0;
     const int64_t from = shared > 0 ? shared : low - low % kAttentionTile;
-    close_segment(own, walk(a, own, table_of(step, b), kv_head, from, stop, shared > 0, is_first));
+    close_segment(own, walk(a, own, tile(table_of(step, b)), from, stop, shared > 0, is_first));
   });
+  put_rows(a, r);
+}
 
-  for (int64_t i = 0; i < rows; i += 16) {
-    const int64_t n = rows - i < 16 ? rows - i : 16;
-    V factor = set1(1.0f), l = load_up_to(r.total_l + i, n);
-    if (a.sinks) {  // one score more, of no value: last, so that it is once in a row however the row was cut
-      const V m = load_up_to(r.total_m + i, n), sink = load_up_to(r.sink + i, n), most = max(m, sink);
-      factor = exp2_below_126(sub(m, most)), l = add(mul(l, factor), exp2_below_126(sub(sink, most)));
-    }
-    store_up_to(r.fix + i, div(factor, l), n);
-  }
+// Heads of one token, which see what it has chosen.
+template <class W>
+void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t item,
+                   Scratch& scratch) {
+  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, blocks = attention_blocks(per_token);
+  const int64_t b = step.order[g.first], token = step.query_start[b] + item / blocks;
+  const int64_t first_row = item % blocks * kAttentionRows, D = a.kv_shape.head_dim;
+  const int64_t rows = per_token - first_row < kAttentionRows ? per_token - first_row : kAttentionRows;
+  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16), 0);
+  Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
+  const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token);
+  const int64_t seen = chosen_of(a, step.positions[of_step]);
   for (int64_t i = 0; i < rows; i++) {
-    const V inverse = set1(r.fix[i]);
-    for (int64_t e = 0; e < value_width(a); e += 16)
-      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), value_width(a) - e);
+    load_row(a, step, r, i, token, kv_head * per_token + first_row + i, 0, source);
+    r.last[i] = seen - 1;
   }
+  open_rows(r);
+  ChosenTile<W> tile(a, table_of(step, b), kv_head, r.joined, a.ids + of_step * (a.y_stride ? a.y_stride : a.n));
+  close_segment(r, walk(a, r, tile, 0, seen, false, true));
+  put_rows(a, r);
 }
 
 template <class W>
 void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  const int64_t K = a.kv_shape.num_kv_heads, per_token = a.num_heads / K;
+  const int64_t K = a.kv_shape.num_kv_heads;
   int64_t item = 0;
   for (int64_t g = 0; g < step.num_groups && item < end; g++) {
-    const int64_t blocks = attention_blocks(step.groups[g].tokens * per_token);
-    const int64_t first = begin > item ? begin - item : 0, last = end - item < blocks * K ? end - item : blocks * K;
-    for (int64_t i = first; i < last; i++) attend<W>(a, step, step.groups[g], i / blocks, i % blocks, scratch);
-    item += blocks * K;
+    const SharingGroup& group = step.groups[g];
+    const int64_t items = group_items(a, step, group);
+    const int64_t first = begin > item ? begin - item : 0, last = end - item < items * K ? end - item : items * K;
+    for (int64_t i = first; i < last; i++) {
+      if constexpr (!Tile<W>::kScaled)
+        if (sees_chosen(a, step, group)) {
+          attend_chosen<W>(a, step, group, i / items, i % items, scratch);
+          continue;
+        }
+      attend<W>(a, step, group, i / items, i % items, scratch);
+    }
+    item += items * K;
   }
 }
 

@@ -36,13 +36,15 @@ void SequenceGroups::plan(Step& step, const Args& a, int64_t threads) {
   groups_.clear();
   for (int64_t i = 0; i < step.B; i++) {
     const int64_t b = order_[i], tokens = tokens_of(step, b), computed = step.context_len[b] - tokens;
-    if (!groups_.empty() && tokens <= kFewTokens && a.window == 0) {
+    const bool sees_all = a.window == 0 && (!a.ids || step.context_len[b] <= a.n);
+    if (!groups_.empty() && tokens <= kFewTokens && sees_all) {
       SharingGroup& g = groups_.back();
       const int64_t first = order_[g.first], blocks = blocks_of(step, b, size);
       const int64_t most = std::min({g.count == 1 ? blocks_of(step, first, size) : g.shared_blocks, blocks});
       const int64_t shared = common_blocks(step, first, b, most);
       const int64_t usable = std::min(shared * size, std::min(g.computed, computed) + 1) / kAttentionTile;
-      if (tokens_of(step, first) <= kFewTokens && usable > 0 && shared * 4 >= blocks &&
+      const bool first_sees_all = !a.ids || step.context_len[first] <= a.n;
+      if (first_sees_all && tokens_of(step, first) <= kFewTokens && usable > 0 && shared * 4 >= blocks &&
           shared * 2 >= (g.count == 1 ? shared : g.shared_blocks) && g.tokens + tokens <= most_tokens) {
         g.count++, g.tokens += tokens, g.shared_blocks = shared, g.computed = std::min(g.computed, computed);
         continue;

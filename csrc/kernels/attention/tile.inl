@@ -14,12 +14,13 @@ struct HeadBlocks {
   const char* head;       // the KV head's part of block 0
   const int32_t* blocks;  // of the sequence
   int64_t S, Dp, size, sub_size, in_block_mask;
-  int64_t Wp = 0;        // channels of values that are channels of keys, padded; 0: values are stored
+  int64_t Wp = 0;        // channels of values that are channels of keys, padded; 0: there are none
+  bool has_values;       // values are stored
   int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
 
   HeadBlocks(const Args& a, const int32_t* table, int64_t kv_head) : blocks(table) {
     const KVShape& s = a.kv_shape;
-    head = a.kv + kv_head * block_head_bytes(s);
+    head = a.kv + kv_head * block_head_bytes(s), has_values = s.has_values;
     if (!s.has_values) Wp = round_up(a.value_dim, 16);
     S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
     in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
@@ -38,7 +39,7 @@ struct HeadBlocks {
       if (second) memcpy(to + (2 * d + 1) * half, second + d * half, half);
       else memset(to + (2 * d + 1) * half, 0, half);
     }
-    if (Wp) return;
+    if (!has_values) return;
     const int64_t bytes = 8 * Dp * element;
     memcpy(to + 2 * bytes, first + bytes, bytes);
     if (second) memcpy(to + 3 * bytes, second + bytes, bytes);

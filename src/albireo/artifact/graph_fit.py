@@ -13,7 +13,13 @@ from albireo.graph.ops import RECURRENT, TOP_LOGITS
 from albireo.models.config import ModelConfig
 
 #: Ops whose kernels look their rows up in the step: op -> a role, and the symbol its rows are counted by.
-_ROWS = {"rope": ("x", "T"), "kv_write": ("k", "T"), "attention": ("q", "T"), "top_logits": ("logits", "G")}
+_ROWS = {
+    "rope": ("x", "T"),
+    "kv_write": ("k", "T"),
+    "attention": ("q", "T"),
+    "choose_keys": ("q", "T"),
+    "top_logits": ("logits", "G"),
+}
 _ACTIVATIONS = ("x", "gates", "dt", "bc")
 _ROWS |= {op: ("x", "T") for op in RECURRENT}
 
@@ -83,13 +89,17 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
         role, symbol = _ROWS[node.op]
         if node.inputs[role].type.dims[0] != symbol:
             return f"{role} is {node.inputs[role].type}, wanted {symbol} rows, which the kernel reads the step for"
-    if node.op in ("kv_write", "attention"):
-        shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
+    if node.op in ("kv_write", "attention", "choose_keys"):
+        shape = (node.attrs.get("num_kv_heads", 1), node.attrs["head_dim"])
         if not config.kv_shapes:
             return "it has attention, config.json says that no layer does"
         wanted = config.kv_shapes[min(node.attrs["layer"], len(config.kv_shapes) - 1)]
         if shape != wanted:
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {wanted[0]} of {wanted[1]}"
+    if "chosen" in node.inputs:
+        source = node.inputs["chosen"].producer
+        if source is None or source.op != "choose_keys":
+            return f"{node.inputs['chosen']} is no choice of positions"
     if node.op in RECURRENT and not all(v.is_constant for role, v in node.inputs.items() if role not in _ACTIVATIONS):
         return "its weights are no constants"
     if node.op in ("linear", "expert_linear") and not node.inputs["weight"].is_constant:

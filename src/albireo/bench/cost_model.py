@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from albireo.bench.roofline import (
     BFLOAT16_LEVELS,
+    OVER_POSITIONS,
     AttentionWork,
     Limits,
     Roofline,
@@ -142,7 +143,7 @@ class CostModel:
             for call in each.calls:
                 if "state" in call.attrs:
                     self._state_bytes[call.family] += each.states.sizes[call.attrs["state"]]
-                if call.family == "attention":
+                if call.family in OVER_POSITIONS:
                     self._attention[attention_of(each, call)] += 1
                 else:
                     self._kinds[_kind(each, call)] += 1

@@ -145,7 +145,7 @@ class Roofline:
         return Work(num_bytes + states_moved(shape) * self._state_bytes, flops)
 
     def _add(self, program: Program, call: Call) -> None:
-        if call.family == "attention":
+        if call.family in OVER_POSITIONS:
             self._attention[attention_of(program, call)] += 1
             return
         work = call_work(program, call)
@@ -218,14 +218,19 @@ def experts_of(call: Call) -> tuple[int, int]:
     return int(call.attrs["num_experts"]), int(call.attrs["top_k"])
 
 
+#: Families whose work is for each position that a row sees, or chooses among.
+OVER_POSITIONS = ("attention", "choose_keys")
+
+
 class AttentionWork(NamedTuple):
-    """What an attention call does for each position it sees.
+    """What an attention call does for each position it sees, or a choose_keys for each that it chooses among.
 
     Fields:
-        window: None: all positions.
+        window: None: all positions. So many that are chosen are counted as so many that are near.
         flops: a product with a key and one with a value for each head, two an element.
         kv_bytes: of the keys and values of a position, padding left out.
         both_ways: what is behind a row is seen, too. first_key, num_keys: see graph.ops; 0: nothing is said.
+        enough: that a choose_keys chooses: of no more it takes all, whatever they are; 0: it is an attention.
     """
 
     rows: str
@@ -235,26 +240,35 @@ class AttentionWork(NamedTuple):
     both_ways: bool = False
     first_key: int = 0
     num_keys: int = 0
+    enough: int = 0
 
     def seen(self, num_new: int, length: int) -> int:
         """Positions that num_new tokens at the end of a sequence look at, added up."""
+        if length <= self.enough:
+            return 0
         if self.num_keys:
             return num_new * self.num_keys
         return positions_seen(num_new, length - self.first_key, self.window, self.both_ways)
 
     def moved(self, num_new: int, length: int) -> int:
         """Positions that are read for them, once each, and written."""
+        if length <= self.enough:
+            return 0
         return self.num_keys or positions_moved(num_new, length - self.first_key, self.window)
 
 
 def attention_of(program: Program, call: Call) -> AttentionWork:
     """See AttentionWork; in a program, window 0 is none."""
     kv, a = program.kv, call.attrs
+    if call.family == "choose_keys":
+        of_key = a["head_dim"] * itemsize(kv.dtype)
+        return AttentionWork(call.rows, None, 2 * a["num_heads"] * a["head_dim"], of_key, enough=a["count"])
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
     seen = {key: a[key] for key in ("first_key", "num_keys") if key in a}
-    return AttentionWork(call.rows, a["window"] or None, flops, kv_bytes, both_ways, **seen)
+    chosen = program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0
+    return AttentionWork(call.rows, a["window"] or chosen or None, flops, kv_bytes, both_ways, **seen)
 
 
 def positions_seen(num_new: int, length: int, window: int | None, both_ways: bool = False) -> int:

@@ -37,7 +37,9 @@ def _windows(graph: Graph, max_positions: int) -> list[Window]:
     """Of each layer of the cache, positions that those who read it see; None: somebody sees as many as there are."""
     seen: dict[int, list[Window]] = {}
     for node in graph.nodes:
-        if node.family == "attention":
+        if node.family == "choose_keys":
+            seen.setdefault(int(node.attrs["layer"]), []).append(None)
+        elif node.family == "attention":
             # what sees both ways is computed in one step, behind which nobody asks for it
             window = None if node.attrs.get("both_ways") else node.attrs["window"]
             seen.setdefault(int(node.attrs["layer"]), []).append(window if window and window < max_positions else None)

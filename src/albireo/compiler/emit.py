@@ -35,7 +35,7 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
         another type before.
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
-    dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
+    dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family in ("choose_keys", "attention")}
     token_ids = graph.inputs.get("token_ids")
     reads_tokens = any(value is token_ids for node in graph.nodes for value in node.inputs.values())
     if not dtypes and not writers and (graph.recurrent or not reads_tokens):
@@ -59,6 +59,11 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
         raise UnsupportedModel(
             f"a KV cache of {kv_dtype}: values of this model are channels of its keys, which are not kept as codes; "
             "leave kv_cache_dtype out"
+        )
+    if any("chosen" in node.inputs for node in graph.nodes) and kv_dtype in KV_CODES:
+        raise UnsupportedModel(
+            f"a KV cache of {kv_dtype}: positions of this model choose which others they see, and codes are not chosen "
+            "from; leave kv_cache_dtype out"
         )
     for node in writers:
         rounded = _rounded_before(node)

@@ -22,7 +22,15 @@ WHY = "activations that never live at the same time share bytes, and a step allo
 #: What a buffer is called, after the family that writes it first; the letters models are written with.
 _NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m", "linear_norm": "h"}
 _NAMES |= {"causal_conv": "c", "gated_delta_rule": "d", "selective_state": "s", "selective_scan": "s"}
-_NAMES |= {"add_parts": "x", "expert_linear": "e", "route": "r", "combine": "x", "gate_rows": "x", "adapter": "low"}
+_NAMES |= {
+    "choose_keys": "c",
+    "add_parts": "x",
+    "expert_linear": "e",
+    "route": "r",
+    "combine": "x",
+    "gate_rows": "x",
+    "adapter": "low",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _BY_OUTPUT = (
     "output_gate",
 )
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
-_BY_INPUT |= {"all_reduce_norm": "x"}
+_BY_INPUT |= {"all_reduce_norm": "x", "choose_keys": "q"}
 _BY_INPUT |= {
     "add_given_norm": "x",
     "adapter": "x",

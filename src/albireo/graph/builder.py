@@ -171,9 +171,21 @@ class GraphBuilder:
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 
-    def attention(self, q: Value, sinks: Value | None = None, distances: Value | None = None, **attrs: Any) -> Value:
-        inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
-        inputs |= {} if distances is None else {"distances": distances}
+    def choose_keys(self, q: Value, weights: Value, **attrs: Any) -> Value:
+        """attrs: layer, num_heads, head_dim, count. weights: [T, num_heads] float32."""
+        return self._node("choose_keys", {"q": q, "weights": weights, "kv": self.kv}, **attrs)[0]
+
+    def attention(
+        self,
+        q: Value,
+        sinks: Value | None = None,
+        distances: Value | None = None,
+        chosen: Value | None = None,
+        **attrs: Any,
+    ) -> Value:
+        """chosen: positions that rows see, of choose_keys(); None: all that attrs leave."""
+        given = {"sinks": sinks, "distances": distances, "chosen": chosen}
+        inputs = {"q": q, "kv": self.kv} | {role: value for role, value in given.items() if value is not None}
         return self._node("attention", inputs, **attrs)[0]
 
     def causal_conv(

@@ -224,6 +224,8 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(
                 f"attention distances {table}: wanted an odd number for each head, and scores not capped"
             )
+    if "chosen" in x:
+        _check_chosen(x["chosen"], a)
     apart = [name for name in ("window", "both_ways", "causal", "first_key") if a.get(name)]
     if "num_keys" in a and apart:
         raise InvariantError(
@@ -243,6 +245,26 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     if not 0 < width <= a["head_dim"]:
         raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
     return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+
+
+def _check_chosen(chosen: TensorType, a: Attrs) -> None:
+    """Positions that rows of an attention see, and nothing else that says which those are."""
+    if chosen.dtype != "int32" or len(chosen.dims) != 2 or chosen.dims[0] != "T":
+        raise InvariantError(f"attention of chosen positions {chosen}: wanted int32, as many for each of T rows")
+    apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
+    if apart:
+        raise InvariantError(f"attention of chosen positions has {', '.join(apart)}, too, which says what rows see")
+
+
+def _choose_keys(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    q, heads = x["q"], a["num_heads"]
+    if q.dims != ("T", heads * a["head_dim"]) or x["weights"] != TensorType("float32", ("T", heads)):
+        raise InvariantError(
+            f"choose_keys of {q} weighed by {x['weights']}: wanted {heads} heads of {a['head_dim']}, and a weight each"
+        )
+    if a["count"] < 1:
+        raise InvariantError(f"choose_keys of {a['count']} positions: wanted at least one")
+    return (TensorType("int32", ("T", a["count"])),)
 
 
 def _causal_conv(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -476,6 +498,10 @@ OPS: dict[str, Op] = {
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
     # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was there
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
+    # of each row the count positions, its own and those before it, of highest score, in ascending order; of equals the
+    # first. Of fewer, all; -1 behind them. score[s] = weights[t, 0] * max(q[t, 0] . k[s], 0) + weights[t, 1] * ... in
+    # float32, k being the keys of a layer of one head. Source: DeepSeek-AI 2025, DeepSeek-V3.2
+    "choose_keys": Op(("q", "weights", "kv"), ("layer", "num_heads", "head_dim", "count"), _choose_keys),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
     # the step says where a row's positions end (step input row_ends), which causal ones do not ask; unless both_ways:
     # rows see all positions, or those less than window away, and a step has all of a sequence. sinks: of each head one
@@ -483,12 +509,13 @@ OPS: dict[str, Op] = {
     # alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step. distances:
     # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond. first_key:
     # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves. slopes: of
-    # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi)
+    # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi).
+    # chosen: [T, n] positions that each row sees, those of choose_keys; no others
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
-        optional=("sinks", "rows", "distances"),
+        optional=("sinks", "rows", "distances", "chosen"),
         optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +

@@ -32,7 +32,9 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    attention    q [, rows] [, sinks] [, distances] -> out  rows: out has these only; attrs: see graph.ops
+    choose_keys  q, weights -> ids                          rows of T: the positions that attention is to see
+    attention    q [, rows] [, sinks] [, distances]         rows: out has these only; attrs, and chosen: see graph.ops
+        [, chosen] -> out
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
     route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,

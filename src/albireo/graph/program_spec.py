@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from albireo.dtypes import itemsize
+from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
 from albireo.graph.ops import (
@@ -142,11 +142,12 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("norm_eps", *_OF_MODULES),
         writes_kv=True,
     ),
+    "choose_keys": Family(("q", "weights"), ("ids",), ("layer", "num_heads", "head_dim", "count")),
     "attention": Family(
         ("q",),
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
-        optional=("rows", "sinks", "distances"),
+        optional=("rows", "sinks", "distances", "chosen"),
         optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
@@ -370,6 +371,11 @@ def _check_attention(program: Program, call: Call) -> None:
         raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
     if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
         raise InvariantError(f"{call}: q and out are not {a['num_heads']} heads wide")
+    if "chosen" in call.args:
+        chosen = program.buffers[call.args["chosen"]]
+        apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
+        if (chosen.rows, chosen.dtype) != ("T", "int32") or apart or program.kv.dtype in KV_CODES:
+            raise InvariantError(f"{call}: {chosen} does not say of T rows what they see, or something else does, too")
 
 
 def _check_qkv(program: Program, call: Call) -> None:
@@ -479,6 +485,10 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
+    if call.family == "choose_keys":
+        fits = (cols["q"], cols["weights"]) == (int(a["num_heads"]) * int(a["head_dim"]), int(a["num_heads"]))
+        fits = fits and cols["ids"] == int(a["count"]) > 0
+        return fits and program.kv.dtype not in KV_CODES and call.rows == "T"
     if call.family == "kv_write":
         widths = {cols[role] for role in ("k", "v") if role in cols}
         return ("v" in cols) == program.kv.has_values and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}

@@ -161,7 +161,8 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    if name in ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys", *GROUPS):
+    counts = ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys")
+    if name in (*counts, "count", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("eps", "margin"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
@@ -270,7 +271,8 @@ def _check_kv(graph: Graph, is_body: bool) -> None:
                 raise InvariantError(f"{_at(node)}: layer {layer} is read before it is written")
             if newest is not None and states[newest].get(layer) is not states[before].get(layer):
                 raise InvariantError(f"{_at(node)}: layer {layer} is read behind another write of it")
-            if has_values.get(layer, "value_dim" not in node.attrs) == ("value_dim" in node.attrs):
+            has_own = "value_dim" not in node.attrs
+            if "choose_keys" not in (node.op, node.family) and has_values.get(layer, has_own) != has_own:
                 raise InvariantError(f"{_at(node)}: values are channels of keys where none are written, and only there")
             continue
         if before is not newest:

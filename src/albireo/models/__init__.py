@@ -43,6 +43,7 @@ _ROOM = (
     "gguf",
     "head_rows",
     "hearing",
+    "indexer",
     "interleaved_experts",
     "internvl_chat",
     "latent_attention",

@@ -35,6 +35,26 @@ class Latent:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """What chooses the positions that rows of attention see.
+
+    Fields:
+        num_heads, head_dim: of what scores positions. count: that a row sees.
+        own: of each layer whether it chooses for itself; else it sees what the layer before it does.
+        has_pairs_side_by_side: pairs that are rotated are neighbours. rotates_first: they come before what is not.
+        eps: under the root by which keys are normed.
+    """
+
+    num_heads: int
+    head_dim: int
+    count: int
+    own: tuple[bool, ...]
+    has_pairs_side_by_side: bool = False
+    rotates_first: bool = True
+    eps: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """Several residual streams, of which a layer computes the first and guesses the others (AltUp).
 
@@ -86,6 +106,7 @@ class BlockSettings:
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
+        index: what chooses the positions that attention sees; None: it sees all.
         layer_heads: query heads of each layer; empty: all have as many.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
         rotates_dense: layers without experts rotate, whatever they see.
@@ -128,6 +149,7 @@ class BlockSettings:
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
     latent: Latent | None = None
+    index: Index | None = None
     layer_heads: tuple[int, ...] = ()
     layer_thetas: tuple[float, ...] = ()
     rotates_dense: bool = False

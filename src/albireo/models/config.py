@@ -277,9 +277,13 @@ class ModelConfig:
 
     @property
     def kv_shapes(self) -> tuple[tuple[int, int], ...]:
-        """KV heads and head_dim of each layer that has a KV cache."""
+        """KV heads and head_dim of each KV cache: of layers that have one, then of what chooses positions, where there
+        are longer sequences than it lets see."""
         kinds = (self.without_windows if self.windows[layer] is None else self for layer in self.cached_layers)
-        return tuple((kind.num_kv_heads, kind.head_dim) for kind in kinds)
+        index = self.blocks.index
+        is_choosing = index is not None and index.count < self.max_position_embeddings
+        chosen_by = () if index is None or not is_choosing else ((1, index.head_dim),) * sum(index.own)
+        return (*((kind.num_kv_heads, kind.head_dim) for kind in kinds), *chosen_by)
 
 
 def parse_config(

@@ -8,6 +8,7 @@ has one KV head, whose values are the first channels of its keys. Source: DeepSe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -77,17 +78,21 @@ def latent_attention_block(
     *,
     cache: int | None = None,
     names: LatentNames = DEEPSEEK,
+    choose: Callable[[Value, Value, int], Value | None] | None = None,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
-    Args: rope: None: nothing is rotated. cache: place of the layer's KV cache; None: that of the layer.
+    Args:
+        rope: None: nothing is rotated. cache: place of the layer's KV cache; None: that of the layer.
+        choose: of norm(x), the latent of queries and the layer, positions that rows see; see indexer.py.
     """
     latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
     assert latent is not None
     name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        plain, rotated = _queries(b, c, latent, h, name)
+        source = _source_of_queries(b, c, latent, h, name)
+        plain, rotated = _queries(b, c, latent, source, name)
         low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
         turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
         if rope is not None:
@@ -97,10 +102,12 @@ def latent_attention_block(
         with b.part("kv"):
             key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
             b.kv_write(key, None, cache, 1, c.head_dim)
+        chosen = None if choose is None else choose(h, source, layer)
         met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
         with b.part("attention"):
             seen = b.attention(
                 b.cast(b.join_heads(met, rotated, heads), c.dtype),
+                chosen=chosen,
                 layer=cache,
                 num_heads=heads,
                 num_kv_heads=1,
@@ -120,14 +127,18 @@ def latent_attention_block(
             return b.add(x, o)
 
 
+def _source_of_queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> Value:
+    """What queries are a linear function of: h, or a latent of their own."""
+    if latent.query_rank is None:
+        return h
+    low = linear(b, c, h, f"{name}.q_a_proj", latent.query_rank, "q_a", c.attention_bias, None)
+    with b.part("q_a_norm"):
+        return b.cast(_normed(b, low, f"{name}.q_a_layernorm"), c.dtype)
+
+
 def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
     """The channels of all heads that are not rotated, and those that are to be, [T, heads * channels] float32."""
-    module = f"{name}.q_proj"
-    if latent.query_rank is not None:
-        low = linear(b, c, h, f"{name}.q_a_proj", latent.query_rank, "q_a", c.attention_bias, None)
-        with b.part("q_a_norm"):
-            h = b.cast(_normed(b, low, f"{name}.q_a_layernorm"), c.dtype)
-        module = f"{name}.q_b_proj"
+    module = f"{name}.q_proj" if latent.query_rank is None else f"{name}.q_b_proj"
     width = latent.plain + latent.rotary
     starts = [head * width for head in range(c.num_heads)]
     plain = RowsOf(module, tuple((start, start + latent.plain) for start in starts))

@@ -44,17 +44,9 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
 
 
 def latent_rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
-    """That of latent attention: of the channels that are rotated alone. Raises: as rope_spec(); UnsupportedModel where
-    positions of longer sequences would choose which others they see."""
+    """That of latent attention: of the channels that are rotated alone. Raises: as rope_spec()."""
     latent = config.blocks.latent
     assert latent is not None, "the architecture's rules read its keys"
-    most = config.blocks.most_positions
-    if 0 < most < max_model_len:
-        raise UnsupportedModel(
-            f"max_model_len={max_model_len} with index_topk={most}: each position of a longer "
-            f"sequence would see so many others alone, those that an indexer chooses, which is not computed; choose "
-            f"max_model_len={most} or less"
-        )
     _refuse_growth(config.rope, max_model_len)
     return _rotation(config.rope, latent.rotary, max_model_len)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.attention import by_distance, by_slope, of_rows, visible
+from albireo.backends.reference.attention import among, by_distance, by_slope, of_rows, visible
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -58,6 +58,8 @@ def attention_error(call: OpCall) -> F64:
         context = int(step.context_len[b])
         k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context))
         seen = visible(step.positions[rows], context, attrs)
+        if "chosen" in call.inputs:
+            seen = among(np.asarray(call["chosen"])[rows], context)
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf

@@ -1,4 +1,5 @@
-"""How far a route may be from the reference: what weights are off by, and which experts rounding may have chosen.
+"""How far a choice may be from the reference: which experts a route, and which keys a choose_keys, may have chosen by
+rounding; and what weights of experts are off by.
 
 Called by bounds.py and ops.py. Logits alone are compared as they are, so that one choice is right; scores with a bias
 are rounded before they are compared, and of two that are nearly equal either may be taken. Does not know kernels.
@@ -6,12 +7,15 @@ are rounded before they are compared, and of two that are nearly equal either ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.backends.reference.attention import key_scores
+from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.experts import group_worths, route_merits
 from albireo.verify.rounding_bound import FLUSHED
 
@@ -49,6 +53,48 @@ def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any)
         if _may_be(merits[row], error[row], ids[row], attrs):
             found[row] = ids[row]
     return found
+
+
+def keys_chosen(call: OpCall, ids: Any) -> tuple[F64, F64, F64]:
+    """[T] each: of a row the lowest score among the keys it chose, the highest among those it did not, and what the
+    first may be below the second. NaN where ids are no list of as many positions as there are, or as can be chosen.
+
+    Args: call: a choose_keys. ids: [T, count] that a kernel chose.
+    """
+    low, high, allowed = (np.zeros(len(ids)) for _ in range(3))
+    for row, (scores, error) in enumerate(zip(key_scores(call), _key_errors(call), strict=True)):
+        chosen, rest = ids[row][: len(scores)], ids[row][len(scores) :]
+        is_list = (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < len(scores) and (rest == -1).all()
+        others = np.delete(np.arange(len(scores)), chosen) if is_list else ()
+        low[row] = np.nan if not is_list else scores[chosen].min()
+        if len(others):
+            worst, best = chosen[np.argmin(scores[chosen])], others[np.argmax(scores[others])]
+            high[row], allowed[row] = scores[best], error[worst] + error[best]
+            low[row] = min(low[row], high[row])
+        else:
+            high[row] = low[row] if is_list else 0.0
+    return low, high, allowed
+
+
+def _key_errors(call: OpCall) -> Iterator[F64]:
+    """Of each row what scores may be off by: sums over channels, then over heads."""
+    sizes = {role: np.abs(np.asarray(call[role])) for role in ("q", "weights")}
+    whole = replace(call, inputs={**call.inputs, **sizes, "kv": _Sizes(call["kv"])})
+    heads, channels = call.attrs["num_heads"], call.attrs["head_dim"]
+    for scores in key_scores(whole):  # of sizes alone
+        yield (4 * np.sqrt(channels + 4) + 4 * np.sqrt(heads + 4)) * _U * scores + FLUSHED
+
+
+class _Sizes:
+    """A KV cache of the sizes of what is in another."""
+
+    def __init__(self, kv: Any) -> None:
+        self._kv = kv
+
+    def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Any, Any]:
+        """See ReferenceKV."""
+        k, v = self._kv.read(layer, blocks, length)
+        return np.abs(k), np.abs(v)
 
 
 def _score_error(logits: Any, attrs: Mapping[str, Any]) -> F64:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference.call import Array
+from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.experts import route_weights
 from albireo.verify.bounds import Bounded
-from albireo.verify.choices import as_chosen, weight_error
+from albireo.verify.choices import as_chosen, keys_chosen, weight_error
 from albireo.verify.walk import Seen
 
 
@@ -70,6 +70,9 @@ def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
         elif each.behind:
             ids = seen.results[0]
             parts.append((value.name, *_top(ids, result, seen.step.top_counts, each)))
+        elif seen.node.family == "choose_keys":
+            call = OpCall(seen.roles, seen.node.attrs, seen.step)
+            parts.append((value.name, *keys_chosen(call, result)))
         elif value.type.dtype != "int32" or seen.node.family == "route":
             parts.append((value.name, result, each.value, each.error))
     checks = [_compare(*part) for part in parts]

@@ -25,6 +25,7 @@ SPLITS = {
     "gather": "rows",
     "all_reduce": "rows",
     "qkv_rope_kv": "panels",
+    "choose_keys": "rows",
     "attention": "heads",
     "linear": "panels",
     "head_top": "panels",

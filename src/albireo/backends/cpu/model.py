@@ -41,6 +41,7 @@ _SIDES = {
     ("", "out"): "out",
     ("qkv_rope_kv", "q"): "out",
     ("attention", "q"): "x",
+    ("choose_keys", "q"): "x",
     ("kv_write", "k"): "x",
 }
 #: Roles whose name in the native core differs.
@@ -48,6 +49,9 @@ _NATIVE_ROLES = {
     ("embed", "table"): "weight",
     ("qkv_rope_kv", "q"): "out",
     ("attention", "q"): "x",
+    ("attention", "chosen"): "ids",
+    ("choose_keys", "q"): "x",
+    ("choose_keys", "weights"): "gates",
     ("kv_write", "k"): "x",
     ("kv_write", "v"): "y",
     ("gate_rows", "gate"): "y",
@@ -69,6 +73,7 @@ _GAPLESS = {
     "gated_delta_rule": ("gates",),
     "selective_state": ("dt",),
     "selective_scan": ("bc",),
+    "choose_keys": ("weights",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -446,6 +451,13 @@ class CpuModel:
         elif call.family == "expert_linear":
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]
+        elif call.family == "choose_keys":
+            # no sequence has more positions than the cache
+            args |= {"n": attrs["count"], "num_keys": self.num_blocks * program.kv.block_size}
+            args["y_stride"] = program.buffers[call.args["ids"]].stride
+        elif "chosen" in call.args:
+            chosen = program.buffers[call.args["chosen"]]
+            args |= {"n": chosen.cols, "y_stride": chosen.stride}
         elif call.family == "qkv_rope_kv":
             args["k"] = program.buffers[call.args["x"]].cols
             if "v_weight" in call.args:
@@ -499,7 +511,8 @@ class CpuModel:
                 "kv_group": program.kv.place(layer)[0],
                 "kv_dtype": program.kv.dtype,
             }
-            args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
+            args |= {"num_kv_heads": attrs.get("num_kv_heads", 1), "head_dim": attrs["head_dim"]}
+            args["block_size"] = program.kv.block_size
             args["has_values"] = program.kv.has_values
         return args
 

@@ -28,6 +28,27 @@ def kv_write(call: OpCall) -> tuple[ReferenceKV]:
     return (kv,)
 
 
+def choose_keys(call: OpCall) -> tuple[Array, ...]:
+    attrs, step = call.attrs, call.step
+    found = np.full((step.num_tokens, attrs["count"]), -1, np.int32)
+    for row, scores in enumerate(key_scores(call)):
+        best = np.sort(np.argsort(-scores, kind="stable")[: attrs["count"]])
+        found[row, : len(best)] = best
+    return (found,)
+
+
+def key_scores(call: OpCall) -> list[F64]:
+    """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last."""
+    attrs, step, kv, found = call.attrs, call.step, call["kv"], []
+    q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
+    for b in range(step.num_sequences):
+        k, _ = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
+        for row in range(int(step.query_start[b]), int(step.query_start[b + 1])):
+            keys = k[: int(step.positions[row]) + 1, 0].astype(np.float64)
+            found.append(call["weights"][row].astype(np.float64) @ np.maximum(q[row] @ keys.T, 0.0))
+    return found
+
+
 def attention(call: OpCall) -> tuple[Array, ...]:
     attrs, step, kv = call.attrs, call.step, call["kv"]
     if "rows" in call.inputs:
@@ -40,7 +61,8 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
         ends = None if step.row_ends is None or attrs.get("causal", False) else step.row_ends[rows]
-        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends)
+        chosen = call["chosen"][rows] if "chosen" in call.inputs else None
+        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
 
@@ -62,10 +84,12 @@ def one_sequence(
     sinks: F32 | None = None,
     distances: F32 | None = None,
     ends: NDArray[np.int32] | None = None,
+    chosen: NDArray[np.int32] | None = None,
 ) -> F32:
-    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n] -> [n, H, W]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count]
+    -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
-    seen = visible(positions, len(k), attrs)
+    seen = visible(positions, len(k), attrs) if chosen is None else among(chosen, len(k))
     if ends is not None and "num_keys" not in attrs:
         places = np.arange(len(k))[None, :]
         seen |= (places > positions[:, None]) & (places < ends[:, None])
@@ -107,6 +131,13 @@ def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any])
     if "num_keys" in attrs:
         return np.asarray(np.broadcast_to(places < attrs["num_keys"], seen.shape))
     return np.asarray(seen & (places >= attrs.get("first_key", 0)))
+
+
+def among(chosen: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
+    """[n, C]: which cache positions each row has chosen."""
+    seen = np.zeros((len(chosen), length + 1), np.bool_)
+    np.put_along_axis(seen, np.where(chosen < 0, length, chosen).astype(np.int64), True, axis=1)
+    return seen[:, :length]
 
 
 def _softmax(scores: F64, sink: float) -> F64:

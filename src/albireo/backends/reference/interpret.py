@@ -57,6 +57,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "split": rows.split,
     "rope": rope.rope,
     "kv_write": attention.kv_write,
+    "choose_keys": attention.choose_keys,
     "attention": attention.attention,
     "causal_conv": recurrent.causal_conv,
     "gated_delta_rule": recurrent.gated_delta_rule,

@@ -109,6 +109,10 @@ def _kv_write(node: Node) -> Single:
     return "kv_write", dict(node.attrs), dict(node.inputs)
 
 
+def _choose_keys(node: Node) -> Single:
+    return "choose_keys", dict(node.attrs), dict(node.inputs)
+
+
 def _attention(node: Node) -> Single:
     _require_rows(node, "q", "S" if "rows" in node.inputs else "T")
     # in a program, 0 stands for no window and no cap
@@ -181,6 +185,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,
+    "choose_keys": _choose_keys,
     "attention": _attention,
     "cast": _elementwise,
     "unary": _elementwise,

@@ -1,0 +1,20 @@
+// Which positions attention is to see: of each row the n of highest score, its own and those before it, ascending.
+//   score[s] = sum over h of gates[t, h] * max(x[t, h] . k[s], 0)
+// x: [T, H * D] x_dtype; gates: [T, H] float32 without a gap; k: one head of D, the KV cache's, which is of no codes;
+// ids: [T, n] int32, y_stride apart, -1 behind the last where there are fewer. num_keys: most positions of a sequence.
+//
+// A score is one chain over D for each head and one over heads, in float32, and of equals the first are taken: neither
+// the batch nor how a prompt is cut changes a choice. A work item is one row. Source: DeepSeek-AI 2025, DeepSeek-V3.2
+// (lightning indexer). Reads: x gates kv kv_shape ids n num_heads num_keys x_dtype x_stride y_stride.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+void choose_keys_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void choose_keys_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void choose_keys_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void choose_keys_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void choose_keys_neon(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void choose_keys_neonmm(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kChooseKeys;
+}  // namespace albireo

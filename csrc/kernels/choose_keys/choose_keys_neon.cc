@@ -1,0 +1,11 @@
+#include "simd/vec_neon.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/math.inl"
+#include "kernels/gemm/gemm.inl"
+#include "kernels/choose_keys/choose_keys.inl"
+
+namespace albireo {
+void choose_keys_neon(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_choose_keys(args, step, begin, end, scratch);
+}
+}  // namespace albireo

@@ -36,6 +36,8 @@ ITEM_FIELDS = 10
 #: Parts that a workspace has room for at most: 4096 of 32 heads of 128 numbers take 68 MB.
 MAX_PARTS = 4096
 _HEADER = 16
+#: Rows of a tile of a token that sees what it has chosen.
+_LIST_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class AttentionShape:
         value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
         block_group: whose block tables they read.
         first_key, num_keys: see graph.ops; 0: nothing is said.
+        chosen: positions that each row has chosen and sees, at most; 0: it sees all.
     """
 
     num_heads: int
@@ -90,6 +93,7 @@ class AttentionShape:
     block_group: int = 0
     first_key: int = 0
     num_keys: int = 0
+    chosen: int = 0
 
     def __post_init__(self) -> None:
         most = 1024 if self.value_dim else MAX_HEAD_DIM
@@ -141,6 +145,11 @@ class AttentionShape:
             return 32
         return 128 if self.chip.has_wgmma and self.head_dim <= 128 else 64
 
+    @property
+    def list_splits(self) -> int:
+        """Splits of what a row has chosen, at most."""
+        return -(-min(self.chosen, self.max_context) // self.split)
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
@@ -160,6 +169,8 @@ class AttentionPlan:
 
 @lru_cache(maxsize=1024)
 def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -> AttentionPlan:
+    if shape.chosen:
+        return _plan_of_lists(shape, num_tokens)
     rows = shape.tile_rows or _tile_rows(shape, num_tokens, num_sequences)
     splits = -(-(shape.num_keys or shape.max_context) // shape.split) - shape.first_key // shape.split
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
@@ -167,6 +178,17 @@ def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -
     launch = launch_of(shape, rows)
     programs = min(shape.chip.multiprocessors * launch.programs, items * shape.num_kv_heads)
     return AttentionPlan(rows, max(1, programs), items, parts, launch)
+
+
+def _plan_of_lists(shape: AttentionShape, num_tokens: int) -> AttentionPlan:
+    """Each token by itself, since it sees what no other does: its list as a whole, or where there are fewer tiles than
+    programs, an item a split."""
+    launch, tiles, splits = launch_of(shape, _LIST_ROWS), -(-shape.group // _LIST_ROWS), shape.list_splits
+    programs, units = shape.chip.multiprocessors * launch.programs, num_tokens * tiles * shape.num_kv_heads
+    is_split = splits > 1 and units < programs and num_tokens * splits <= shape.max_parts
+    items = num_tokens * tiles * (splits if is_split else 1)
+    programs = min(programs, items * shape.num_kv_heads)
+    return AttentionPlan(_LIST_ROWS, max(1, programs), items, num_tokens * splits if is_split else 0, launch)
 
 
 def _tile_rows(shape: AttentionShape, num_tokens: int, num_sequences: int) -> int:
@@ -240,18 +262,26 @@ class WorkList:
 
 def work_list(shape: AttentionShape, max_tokens: int, max_sequences: int, device: torch.device) -> WorkList:
     """Memory for steps of up to so many tokens and sequences."""
-    parts = plan_attention(shape, max_tokens, max_sequences).max_parts
+    parts = most_parts(shape, max_tokens, max_sequences)
     # small tiles are the most; padding is one sequence more
     rows = shape.tile_rows or 16
     items = max_tokens * shape.group // rows + max_sequences + 1 + parts * -(-shape.group // rows)
+    if shape.chosen:
+        items = max_tokens * -(-shape.group // _LIST_ROWS) + parts * -(-shape.group // _LIST_ROWS)
     sizes = (_HEADER, items * ITEM_FIELDS, items * shape.num_kv_heads, max_tokens)
     count, listed, arrived, finished = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
     return WorkList(shape, count[:2], listed.view(items, ITEM_FIELDS), arrived, finished)
 
 
+def most_parts(shape: AttentionShape, max_tokens: int, max_sequences: int) -> int:
+    """Of any step of up to so many tokens and sequences: of lists it is small ones that are cut."""
+    sizes = range(1, max_tokens + 1) if shape.chosen else (max_tokens,)
+    return max(plan_attention(shape, tokens, max_sequences).max_parts for tokens in sizes)
+
+
 def workspace_size(shape: AttentionShape, max_tokens: int) -> int:
     """float32 numbers of the workspace of attention; layers that follow each other share it."""
-    return plan_attention(shape, max_tokens, max_tokens).max_parts * shape.num_heads * (shape.width + 2)
+    return most_parts(shape, max_tokens, max_tokens) * shape.num_heads * (shape.width + 2)
 
 
 def parts_of(shape: AttentionShape, plan: AttentionPlan, workspace: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,7 @@ from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
+from albireo.backends.cuda.kernels.choose_keys import choose_keys
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
@@ -228,7 +229,13 @@ def _attention(args: CallArgs) -> Launch:
     sinks, slopes = args.optional_vector("sinks"), None
     if "slopes" in attrs:
         slopes = torch.tensor(attrs["slopes"], dtype=torch.float32, device=args.memory.kv.device)
-    work, is_coded = scratch.work_of(args.call, group), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
+    chosen, count = None, 0
+    if "chosen" in args.call.args:
+        chosen, count = args.buffer("chosen"), args.columns("chosen")
+    work, is_coded = (
+        scratch.work_of(args.call, group, count),
+        args.memory.specs[args.call.args["out"]].dtype in ROW_CODES,
+    )
     return lambda step: attention(
         q(step),
         layer,
@@ -248,6 +255,15 @@ def _attention(args: CallArgs) -> Launch:
         value_dim=attrs.get("value_dim", 0),
         both_ways=bool(attrs.get("both_ways", False)),
         row_ends=None if attrs.get("causal", False) else step.row_ends,
+        chosen=None if chosen is None else chosen(step),
+    )
+
+
+def _choose_keys(args: CallArgs) -> Launch:
+    q, weights, ids, attrs = args.buffer("q"), args.buffer("weights"), args.buffer("ids"), args.call.attrs
+    layer, group, scores = args.memory.kv.layers[args.number("layer")], args.block_group, args.memory.scratch.scores
+    return lambda step: choose_keys(
+        q(step), weights(step), layer, ids(step), step, group, scores, attrs["num_heads"], attrs["head_dim"]
     )
 
 
@@ -464,6 +480,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "all_reduce": _all_reduce,
     "all_reduce_norm": _all_reduce,
     "qkv_rope_kv": _qkv_rope_kv,
+    "choose_keys": _choose_keys,
     "attention": _attention,
     "head_top": _head_top,
     "route": _route,

@@ -46,6 +46,7 @@ _OTHERS = (
     "given",
     "add_given",
     "add_given_norm",
+    "choose_keys",
     "attention",
     "head_norm",
     "rope",

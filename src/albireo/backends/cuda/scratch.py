@@ -47,6 +47,7 @@ class Scratch:
         attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
         factors: of norms inside linears, one for each row of T, or of S where those may be more.
         experts: the list that layers of experts share; None: there are none.
+        scores: [any, most positions] float32 of choose_keys.
         work: the list of work items of a step, for each shape of attention.
         parts: of sums over leaves and ranks, and of what ranks have of the head.
     """
@@ -59,6 +60,7 @@ class Scratch:
     rows: torch.Tensor
     factors: torch.Tensor
     experts: ExpertList | None
+    scores: torch.Tensor
     work: Mapping[AttentionShape, WorkList]
     parts: GatherSpace
 
@@ -90,6 +92,7 @@ class Scratch:
             factors=zeros(max(maxima["T"], maxima["S"]), torch.float32),
             experts=_expert_list(program, maxima["T"], device),
             rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
+            scores=_scores(calls["choose_keys"], maxima["T"], max_positions, device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
             parts=GatherSpace(
                 zeros(_most_parts(program, maxima, seat), torch.float32), None if seat is None else seat.peers
@@ -110,18 +113,15 @@ class Scratch:
             raise InvariantError("a call of experts in a program that has none")
         return self.experts
 
-    def work_of(self, call: Call, block_group: int) -> WorkList:
-        """The list that an attention call reads."""
-        wanted = *_heads_and_keys(call), block_group
-        return next(
-            work
-            for s, work in self.work.items()
-            if (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim, s.window, s.first_key, s.num_keys, s.block_group)
-            == wanted
-        )
+    def work_of(self, call: Call, block_group: int, count: int = 0) -> WorkList:
+        """The list that an attention call reads. Args: count: of positions that its rows choose; 0: they see all."""
+        wanted = *_heads_and_keys(call), block_group, count
+        return next(work for s, work in self.work.items() if _told_apart_by(s) == wanted)
 
 
-_FAMILIES = ("qkv_rope_kv", "head_top", "top", "attention")
+_FAMILIES = ("qkv_rope_kv", "head_top", "top", "attention", "choose_keys")
+#: Scores that are there at once, at most: of more tokens they are computed in turns.
+_MOST_SCORES = 1 << 24
 
 
 def qkv_columns(call: Call) -> int:
@@ -136,6 +136,18 @@ def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int]:
     heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
     keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0)
     return *heads, attrs.get("value_dim", 0), *keys
+
+
+def _told_apart_by(s: AttentionShape) -> tuple[int, ...]:
+    """What _heads_and_keys() says of a call, the block group, and what is chosen."""
+    heads, keys = (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim), (s.window, s.first_key, s.num_keys)
+    return *heads, *keys, s.block_group, s.chosen
+
+
+def _scores(calls: list[Call], tokens: int, max_positions: int, device: torch.device) -> torch.Tensor:
+    """Room for the scores of as many tokens as there is reason for."""
+    rows = max(1, min(tokens, _MOST_SCORES // max_positions)) if calls else 0
+    return torch.zeros((rows, max_positions), dtype=torch.float32, device=device)
 
 
 def _width(call: Call) -> int:
@@ -172,6 +184,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         block_group=program.kv.place(call.attrs["layer"])[0],
         first_key=first_key,
         num_keys=num_keys,
+        chosen=program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0,
     )
 
 

@@ -12,11 +12,12 @@ that end, too.
 
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
 those less than window away. With the work list's num_keys it sees the first so many, wherever it is, and with its
-first_key none before that. With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
-Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); out is the mean of v by their softmax, in
-which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is written; a padding
-row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not
-read.
+first_key none before that. With chosen, [T, count] int32 as choose_keys leaves them, it sees these alone: a place in a
+list is what a position is elsewhere, and items are of one token (list_tokens.py). With row_ends it sees those behind
+its own up to row_ends[t] - 1, too, whatever the window. Scores are q.k * scale, scale > 0, capped as softcap *
+tanh(score / softcap); out is the mean of v by their softmax, in which sinks[h] is one score more, of no value: it is
+added last, when a row is whole. All of out is written; a padding row, which belongs to no sequence, is zeros. Blocks
+beyond a context, and positions of its last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -60,7 +61,7 @@ from albireo.backends.cuda.kernels.parts.attention_rows import (
     merge_parts,
     store_rows,
 )
-from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
+from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend, chosen_places
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.row_codes import row_block
 from albireo.backends.cuda.kernels.parts.softmax import merge
@@ -83,6 +84,7 @@ def attention_kernel(
     sinks,
     slopes,
     row_ends,
+    chosen,
     out,
     rows_out,
     items,
@@ -97,6 +99,7 @@ def attention_kernel(
     window,
     q_stride,
     out_stride,
+    chosen_stride,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -203,21 +206,39 @@ def attention_kernel(
             full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
         last = tl.maximum(full_end - BN, begin)
         entries = block_table + table + lanes // PAGE
-        pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
+        offsets = lanes % PAGE
+        if chosen is None:
+            pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
+        else:
+            pages, offsets = chosen_places(
+                chosen, chosen_stride, first_token, block_table + table, begin + lanes, full_end, PAGE
+            )
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
-            next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
+            next_offsets = offsets
+            if chosen is None:
+                next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
+            else:
+                next_pages, next_offsets = chosen_places(
+                    chosen, chosen_stride, first_token, block_table + table, start + BN + lanes, full_end, PAGE
+                )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, positions, dims,
-                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
+                start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
+                positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False, FIRST_KEY,
             )  # fmt: skip
             pages = next_pages
+            offsets = next_offsets
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
-            pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
+            if chosen is None:
+                pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
+            else:
+                pages, offsets = chosen_places(
+                    chosen, chosen_stride, first_token, block_table + table, start + lanes, context, PAGE
+                )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, last_seen, dims,
-                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
+                start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
+                last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True, FIRST_KEY,
             )  # fmt: skip
@@ -296,6 +317,7 @@ def attention(
     value_dim: int = 0,
     both_ways: bool = False,
     row_ends: torch.Tensor | None = None,
+    chosen: torch.Tensor | None = None,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -318,7 +340,8 @@ def attention(
         kv.v_scale,
         sinks,
         slopes,
-        None if shape.num_keys else row_ends,
+        None if shape.num_keys or shape.chosen else row_ends,
+        chosen,
         out,
         rows if is_coded else out,
         work.items,
@@ -333,6 +356,7 @@ def attention(
         window,
         q.stride(0),
         out.stride(0),
+        0 if chosen is None else chosen.stride(0),
         KV_HEADS=num_kv_heads,
         GROUP=shape.group,
         HEAD_DIM=head_dim,

@@ -12,6 +12,8 @@ combining, and keep their loads running from one split to the next. They come fi
 others, so that what is left for the end is small. Where more parts are wanted than the workspace holds, the later
 sequences stay whole. Bits of results do not depend on any of this.
 
+Where rows see what they have chosen, each token is by itself: list_tokens.py.
+
 Each program knows every sequence (B numbers, a few additions) and writes the items of its own, so nothing waits.
 """
 
@@ -22,6 +24,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, WorkList
+from albireo.backends.cuda.kernels.list_tokens import list_tokens
 from albireo.backends.cuda.step import DeviceStep
 
 _BLOCK = 64
@@ -134,6 +137,9 @@ def _store_item(item, mask, a, b, c, d, e, f, g, h, i, j):
 
 
 def build_work_list(step: DeviceStep, work: WorkList) -> None:
+    if work.shape.chosen:
+        list_tokens(step, work)
+        return
     shape, plan = work.shape, work.plan(step)
     num_sequences = step.sizes["B"]
     build_work_list_kernel[(num_sequences + 1,)](

@@ -32,6 +32,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         both_ways: bool = False,
         row_ends: bool = False,
         first_key: int = 0,
+        chosen: bool = False,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -48,6 +49,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
             f"{'.slopes' * slopes}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
+            f"{'.chosen' * chosen}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
@@ -55,13 +57,15 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
             | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
-            | dict.fromkeys(("window", "q_stride", "out_stride"), "i32")
+            | dict.fromkeys(("window", "q_stride", "out_stride", "chosen_stride"), "i32")
             | ({"sinks": "*fp32"} if sinks else {})
             | ({"slopes": "*fp32"} if slopes else {})
-            | ({"row_ends": "*i32"} if row_ends else {}),
+            | ({"row_ends": "*i32"} if row_ends else {})
+            | ({"chosen": "*i32"} if chosen else {}),
             ({} if sinks else {"sinks": None})
             | ({} if slopes else {"slopes": None})
             | ({} if row_ends else {"row_ends": None})
+            | ({} if chosen else {"chosen": None})
             | {
                 "KV_HEADS": 8,
                 "GROUP": 4,
@@ -121,6 +125,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(64, "bf16", 256, {89: ("HMMA", loads)}),
         case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
         case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
+        case(16, "bf16", 576, {90: ("HMMA", loads), 100: ("HMMA", loads)}, value_dim=512, chosen=True, **latent),
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),

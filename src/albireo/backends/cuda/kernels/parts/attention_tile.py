@@ -18,7 +18,7 @@ ONES = tl.constexpr(16)
 
 @triton.jit
 def attend(
-    start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
+    start, pages, offsets, m, l, acc, total_m, total_l, total,  # noqa: E741
     tile_q, turned_q, ones, positions, last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap,
     window, row_slopes,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
@@ -28,11 +28,12 @@ def attend(
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
-    pages: [BN] the block of each position. MASKED: rows see a part of the positions, up to last_seen of each where rows
-    are causal, or the context ends among them; else loads need no masks, and scores only those of a window. ENDS: the
-    last position that a causal row sees may be behind its own. VALUE_DIM: values are so many first channels of keys,
-    which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v. FIRST_KEY: rows see none before it.
-    row_slopes: [BM] added to scores that are not scaled yet, for each position behind the row's own; None: nothing is.
+    pages, offsets: [BN] the block of each position, and where in it that is. MASKED: rows see a part of the positions,
+    up to last_seen of each where rows are causal, or the context ends among them; else loads need no masks, and scores
+    only those of a window. ENDS: the last position that a causal row sees may be behind its own. VALUE_DIM: values are
+    so many first channels of keys, which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
+    FIRST_KEY: rows see none before it. row_slopes: [BM] added to scores that are not scaled yet, for each position
+    behind the row's own; None: nothing is.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -44,10 +45,10 @@ def attend(
         acc = tl.zeros(acc.shape, tl.float32)
     at = start + lanes
     is_there = at < context
-    row = (pages * KV_HEADS + kv_head) * PAGE + lanes % PAGE
+    row = (pages * KV_HEADS + kv_head) * PAGE + offsets
     # what does not depend on the tile apart, so that it is computed once
     numbers = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
-        (lanes % PAGE * STORED_DIM + kv_head * (PAGE * STORED_DIM))[:, None] + dims[None, :]
+        (offsets * STORED_DIM + kv_head * (PAGE * STORED_DIM))[:, None] + dims[None, :]
     )
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else STORED_DIM
     there = is_there[:, None] & (dims < WIDTH)[None, :]
@@ -58,7 +59,7 @@ def attend(
     if VALUE_DIM > 0:
         turned = tl.arange(0, turned_q.shape[1])
         behind = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
-            (lanes % PAGE * STORED_DIM + kv_head * (PAGE * STORED_DIM) + VALUE_DIM)[:, None] + turned[None, :]
+            (offsets * STORED_DIM + kv_head * (PAGE * STORED_DIM) + VALUE_DIM)[:, None] + turned[None, :]
         )
         is_turned = tl.broadcast_to((turned < TURNED_DIM)[None, :], behind.shape)
         if MASKED:
@@ -106,6 +107,14 @@ def attend(
             tile_v = where_it_is(tile_v)
         acc = mma(round_to(weights, PV_TYPE), tile_v, acc * keep[:, None])
     return new_m, l, acc, total_m, total_l, total
+
+
+@triton.jit
+def chosen_places(chosen, stride, token, table, places, end, PAGE: tl.constexpr):
+    """Of places of a token's list, up to end, which blocks the positions there are in, and where in them."""
+    is_there = places < end
+    at = tl.load(chosen + token.to(tl.int64) * stride + places, mask=is_there, other=0)
+    return tl.load(table + at // PAGE, mask=is_there, other=0), at % PAGE
 
 
 @triton.jit

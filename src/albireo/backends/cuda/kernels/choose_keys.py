@@ -1,0 +1,226 @@
+"""choose_keys: which positions attention is to see: of each token the best by score, its own and those before it.
+
+q: [T, H * D] float32, bfloat16 or float16, weights: [T, H] float32, rows any distance apart. kv: a LayerKV [N, 1, P, D
+rounded up to 16] of numbers, in which this step's keys are written. ids: [T, count] int32, rows any distance apart.
+scores: [any, L] float32, L at least the positions of the longest sequence: a step of more tokens takes turns at it.
+
+score[s] = sum over h of weights[t, h] * max(q[t, h] . k[s], 0), in float32; of equals the first are chosen. ids are
+ascending; behind the last, where a token has fewer positions than count, -1. What is done for a token depends on its
+sequence only. NaN comes before all numbers.
+
+Two launches a turn. The first scores 64 positions a program. The second, one program a token, finds the bound that as
+many scores reach by halving the range between the lowest and the highest that are left, each round a pass over the
+token's scores, which stay in L2; a last pass notes what is above. Tokens that see all they could choose are scored by
+nobody. Source: DeepSeek-AI 2025, DeepSeek-V3.2 (lightning indexer).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
+from albireo.backends.cuda.kernels.parts.ordering import NOTHING, order_of
+from albireo.backends.cuda.kv import LayerKV
+from albireo.backends.cuda.step import DeviceStep
+
+#: Positions that are scored together, and those that a pass looks at together.
+_SCORED, _TILE = 64, 1024
+_LEAST_HEADS = 16  # of a product
+
+
+@triton.jit(do_not_specialize=["first", "num_sequences"])
+def score_keys_kernel(
+    q,
+    weights,
+    k,
+    positions,
+    query_start,
+    table_start,
+    block_table,
+    scores,
+    first,
+    num_sequences,
+    q_stride,
+    weights_stride,
+    scores_stride,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    STORED_DIM: tl.constexpr,
+    COUNT: tl.constexpr,
+    PAGE: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+    SEQUENCES: tl.constexpr,
+    BN: tl.constexpr,
+):
+    place = tl.program_id(0)
+    token = first + place
+    start = tl.program_id(1) * BN
+    seen = tl.load(positions + token) + 1
+    if (seen > COUNT) & (start < seen):
+        each = tl.arange(0, SEQUENCES)
+        ends = tl.load(query_start + 1 + each, mask=each < num_sequences, other=0x7FFFFFFF)
+        sequence = tl.sum((ends <= token).to(tl.int32), axis=0)
+        at = start + tl.arange(0, BN)
+        is_there = at < seen
+        pages = tl.load(block_table + tl.load(table_start + sequence) + at // PAGE, mask=is_there, other=0)
+        heads = tl.arange(0, HEAD_BLOCK)
+        dims = tl.arange(0, DIM_BLOCK)
+        tile_q = tl.load(
+            q + token.to(tl.int64) * q_stride + heads[:, None] * HEAD_DIM + dims[None, :],
+            mask=(heads < HEADS)[:, None] & (dims < HEAD_DIM)[None, :],
+            other=0.0,
+        )
+        tile_k = tl.load(
+            k + (pages.to(tl.int64) * PAGE + at % PAGE)[:, None] * STORED_DIM + dims[None, :],
+            mask=is_there[:, None] & (dims < STORED_DIM)[None, :],
+            other=0.0,
+        )
+        met = mma(tile_q, tl.trans(numbers_of(tile_k, tile_q.dtype)), tl.zeros((HEAD_BLOCK, BN), tl.float32))
+        weight = tl.load(weights + token.to(tl.int64) * weights_stride + heads, mask=heads < HEADS, other=0.0)
+        total = tl.sum(weight[:, None] * tl.maximum(met, 0.0), axis=0)
+        tl.store(scores + place.to(tl.int64) * scores_stride + at, total, mask=is_there)
+
+
+@triton.jit(do_not_specialize=["first"])
+def best_keys_kernel(scores, positions, ids, first, scores_stride, ids_stride, COUNT: tl.constexpr, TILE: tl.constexpr):
+    place = tl.program_id(0)
+    token = first + place
+    seen = tl.load(positions + token) + 1
+    row = scores + place.to(tl.int64) * scores_stride
+    to = ids + token.to(tl.int64) * ids_stride
+    lanes = tl.arange(0, TILE)
+    if seen <= COUNT:
+        for start in range(0, COUNT, TILE):
+            at = start + lanes
+            tl.store(to + at, tl.where(at < seen, at, -1), mask=at < COUNT)
+    else:
+        high = tl.full((), NOTHING, tl.int32)
+        low = tl.full((), 0x7FFFFFFF, tl.int32)
+        for start in range(0, seen, TILE):
+            order = order_of(tl.load(row + start + lanes, mask=start + lanes < seen, other=float("-inf")))
+            high = tl.maximum(high, tl.max(order, axis=0))
+            low = tl.minimum(low, tl.min(tl.where(start + lanes < seen, order, 0x7FFFFFFF), axis=0))
+        # at least COUNT lie at low or above it; each round ends at an order that is there
+        while low < high:
+            middle = (low | high) - ((low ^ high) >> 1)
+            found = tl.zeros((TILE,), tl.int32)
+            least, most = tl.full((TILE,), high, tl.int32), tl.full((TILE,), low, tl.int32)
+            for start in range(0, seen, TILE):
+                is_there = start + lanes < seen
+                order = order_of(tl.load(row + start + lanes, mask=is_there, other=0.0))
+                is_above = is_there & (order >= middle)
+                found += is_above.to(tl.int32)
+                least = tl.minimum(least, tl.where(is_above, order, high))
+                most = tl.maximum(most, tl.where(is_there & (order < middle), order, low))
+            if tl.sum(found, axis=0) >= COUNT:
+                low = tl.min(least, axis=0)
+            else:
+                high = tl.max(most, axis=0)
+        above = tl.zeros((TILE,), tl.int32)
+        for start in range(0, seen, TILE):
+            is_there = start + lanes < seen
+            above += (is_there & (order_of(tl.load(row + start + lanes, mask=is_there, other=0.0)) > low)).to(tl.int32)
+        left = COUNT - tl.sum(above, axis=0)
+        taken = tl.zeros((), tl.int32)
+        for start in range(0, seen, TILE):
+            at = start + lanes
+            is_there = at < seen
+            order = order_of(tl.load(row + at, mask=is_there, other=0.0))
+            is_equal = is_there & (order == low)
+            nth = tl.cumsum(is_equal.to(tl.int32), axis=0)
+            is_taken = (is_there & (order > low)) | (is_equal & (nth <= left))
+            slot = taken + tl.cumsum(is_taken.to(tl.int32), axis=0) - 1
+            tl.store(to + slot, at, mask=is_taken)
+            taken += tl.sum(is_taken.to(tl.int32), axis=0)
+            left -= tl.sum(is_equal.to(tl.int32), axis=0)
+
+
+def choose_keys(
+    q: torch.Tensor,
+    weights: torch.Tensor,
+    kv: LayerKV,
+    ids: torch.Tensor,
+    step: DeviceStep,
+    block_group: int,
+    scores: torch.Tensor,
+    num_heads: int,
+    head_dim: int,
+) -> None:
+    num_tokens, num_sequences, count = len(q), step.sizes["B"], ids.shape[1]
+    turns = len(scores)
+    tiles = triton.cdiv(scores.shape[1], _SCORED)
+    for first in range(0, num_tokens, turns):
+        rows = min(turns, num_tokens - first)
+        score_keys_kernel[(rows, tiles)](
+            q,
+            weights,
+            kv.k,
+            step.positions,
+            step.query_start,
+            step.table_start[block_group],
+            step.block_table,
+            scores,
+            first,
+            num_sequences,
+            q.stride(0),
+            weights.stride(0),
+            scores.stride(0),
+            HEADS=num_heads,
+            HEAD_DIM=head_dim,
+            STORED_DIM=kv.k.shape[3],
+            COUNT=count,
+            PAGE=kv.k.shape[2],
+            HEAD_BLOCK=max(_LEAST_HEADS, triton.next_power_of_2(num_heads)),
+            DIM_BLOCK=triton.next_power_of_2(kv.k.shape[3]),
+            SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
+            BN=_SCORED,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+        best_keys_kernel[(rows,)](
+            scores,
+            step.positions,
+            ids,
+            first,
+            scores.stride(0),
+            ids.stride(0),
+            COUNT=count,
+            TILE=_TILE,
+            num_warps=8,
+            enable_fp_fusion=False,
+        )
+
+
+def aot_cases() -> list[AotCase]:
+    of_step = {name: "*i32" for name in ("positions", "query_start", "table_start", "block_table")}
+    strides = {name: "i32" for name in ("q_stride", "weights_stride", "scores_stride")}
+    scoring = {"q": "*bf16", "weights": "*fp32", "k": "*bf16", **of_step, "scores": "*fp32", "first": "i32"}
+    constants = {"HEADS": 64, "HEAD_DIM": 128, "STORED_DIM": 128, "COUNT": 2048, "PAGE": 16, "HEAD_BLOCK": 64}
+    return [
+        AotCase(
+            "choose_keys.scores",
+            score_keys_kernel,
+            scoring | {"num_sequences": "i32"} | strides,
+            constants | {"DIM_BLOCK": 128, "SEQUENCES": 16, "BN": _SCORED},
+            num_warps=4,
+            aligned=("q", "k", "scores", "q_stride", "scores_stride"),
+            max_registers=168,
+            max_shared=64 << 10,
+        ),
+        AotCase(
+            "choose_keys.best",
+            best_keys_kernel,
+            {"scores": "*fp32", "positions": "*i32", "ids": "*i32", "first": "i32"}
+            | {"scores_stride": "i32", "ids_stride": "i32"},
+            {"COUNT": 2048, "TILE": _TILE},
+            num_warps=8,
+            aligned=("scores", "ids", "scores_stride", "ids_stride"),
+            max_registers=64,
+            max_shared=4 << 10,
+        ),
+    ]

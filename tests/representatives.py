@@ -59,6 +59,8 @@ OF_WIRING = {
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "bailing_hybrid": "a state whose rates of channels are bounded; latents whose values have a gate of each head",
+    "deepseek_v32": "positions that are chosen by score; backends/cpu/test_chosen_keys.py",
+    "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",
     "laguna": "a gate of each head, by softplus; more query heads in some layers than in others",

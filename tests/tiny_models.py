@@ -246,6 +246,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if "kv_lora_rank" in config:
             of_qkv, q = (), heads * value_width(config)
             layer |= latent_shapes(config)
+            if config.get("indexer_types", ["full"] * (i + 1))[i] == "shared":
+                layer = {name: shape for name, shape in layer.items() if ".indexer." not in name}
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             rows = 2 * rows if p == "q" and is_hybrid(config) else rows
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)

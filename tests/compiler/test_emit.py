@@ -39,7 +39,7 @@ def test_roles_are_the_contracts() -> None:
     calls |= {c.family: c for c in mixture.calls if c.family not in calls}
     of_towers = {"given", "add_given"}
     of_single_ops = {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
-    of_latents = {"head_linear", "join_heads"}
+    of_latents = {"head_linear", "join_heads", "choose_keys"}
     assert set(FAMILIES) - set(calls) == of_single_ops | of_latents | of_towers | set(ABLE_FAMILIES)
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]

@@ -164,6 +164,10 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
         attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
+    if blocks.index is not None:  # between its keys and attention
+        parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
+        at = attn.index("layers.0.attn.k_up")
+        attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]
     if name == "kimi_linear":  # whose first layer has none
         parts = ["norm", "qkv", "dt_low", "dt", "gates", "z_low", "z", "conv", "delta_rule", "out_norm", "out"]
         attn = [f"layers.0.attn.{p}" for p in parts]
@@ -222,7 +226,13 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     if config_of(name).blocks.latent is not None:  # latents are those of all heads
         roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
-    wanted = [None if ".given.gate" in n.origin else roles[n.origin.rpartition(".")[2]] for n in linears]
+    # what chooses positions is whole on each rank, and its weights are as a router's
+    apart = {"given.gate": None, "indexer.q": None, "indexer.k": None, "indexer.weights": "router"}
+    ends = [n.origin.rpartition(".")[2] for n in linears]
+    wanted = [
+        next((apart[key] for key in apart if n.origin.endswith(f".{key}")), roles.get(end, "no role"))
+        for n, end in zip(linears, ends, strict=True)
+    ]
     assert [n.attrs.get("role") for n in linears] == wanted
 
 

@@ -40,6 +40,10 @@ _PLAIN_OPS = (
     "gate_rows(",
     "gated_delta_rule(",
     "call gated_delta_rule(",
+    "choose_keys(",
+    "call choose_keys(",
+    "attention(q, kv, chosen, ",
+    "call attention(chosen, ",
 )
 
 

@@ -60,9 +60,9 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         if value.type != wanted[name] or (value.producer is None and not is_unwritten):
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
     writers = sum(node.op == "kv_write" for node in graph.nodes)
-    cached = len(config.cached_layers)
+    cached = len(config.kv_shapes)
     if writers != cached:
-        raise Corrupt(f"{where}: {writers} layers write the KV cache, config.json says {cached}")
+        raise Corrupt(f"{where}: {writers} ops write KV caches, config.json says {cached}")
 
 
 def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:

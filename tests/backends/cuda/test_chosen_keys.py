@@ -17,9 +17,13 @@ from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.reference.attention import one_sequence
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
 from albireo.dtypes import FP8_TOKEN, TOKEN
 from backends.cuda.tensors import room
 from backends.cuda.test_attention import Shape, World
+from backends.cuda.test_model import NUM_BLOCKS, graph_of, model_of, weights_of
+from step_batches import Work, make_step
 
 pytestmark = pytest.mark.usefixtures("ordered_dot")
 
@@ -32,7 +36,7 @@ def scorer(heads: int, dim: int, dtype: str, block_size: int = 16) -> Shape:
     return Shape(heads, 1, dim, block_size, dtype, dtype, value_dim=dim)
 
 
-def weights_of(world: World, i: int) -> np.ndarray:
+def drawn_weights(world: World, i: int) -> np.ndarray:
     """[rows, heads] of a sequence."""
     shape = len(world.sequences[i].q), world.shape.num_heads
     return np.random.default_rng(i).standard_normal(shape, np.float32)
@@ -53,7 +57,7 @@ def chosen(world: World, order: list[int], *, turns: int = 64, padding: tuple[in
     weights = torch.zeros((tokens, shape.num_heads + 3))[:, :-3]
     filled = np.concatenate([each.q for each in parts])
     q[: len(filled)] = torch.from_numpy(filled.reshape(len(filled), -1)).to(q.dtype)
-    weights[: len(filled)] = torch.from_numpy(np.concatenate([weights_of(world, i) for i in order]))
+    weights[: len(filled)] = torch.from_numpy(np.concatenate([drawn_weights(world, i) for i in order]))
     whole = torch.full((tokens, COUNT + 4), -7, dtype=torch.int32)
     scores = torch.full((turns, int(step.context_len.max()) + 5), float("nan"))
     choose_keys(q, weights, world.layer, whole[:, :COUNT], step, 0, scores, shape.num_heads, shape.head_dim)
@@ -70,7 +74,7 @@ def test_the_best_are_chosen(shape: Shape) -> None:
     world = World(shape, CONTEXTS, ROWS)
     for i, lists in enumerate(chosen(world, [*range(5)], turns=7, padding=(3, 2))):
         each = world.sequences[i]
-        q, keys, weights = each.q.astype(np.float64), each.k[:, 0].astype(np.float64), weights_of(world, i)
+        q, keys, weights = each.q.astype(np.float64), each.k[:, 0].astype(np.float64), drawn_weights(world, i)
         scores = np.einsum("th,ths->ts", weights, np.maximum(np.einsum("thd,sd->ths", q, keys), 0))
         sizes = np.einsum("th,ths->ts", np.abs(weights), np.einsum("thd,sd->ths", np.abs(q), np.abs(keys)))
         for row, (found, score) in enumerate(zip(lists, scores, strict=True)):
@@ -92,7 +96,7 @@ def test_of_equals_the_first() -> None:
         world._write(each.blocks, each.k, each.k)
     weights = [np.float32([[1, -1, 2, 0]] * 4), np.float32([[-1, -1, 0, 1]] * 40)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(globals(), "weights_of", lambda _, i: weights[i])
+        patch.setitem(globals(), "drawn_weights", lambda _, i: weights[i])
         lists = chosen(world, [0, 1])
     for each, weight, found in zip(world.sequences, weights, lists, strict=True):
         scores = np.einsum("th,ths->ts", weight, np.maximum(np.einsum("thd,sd->ths", each.q, each.k[:, 0]), 0))
@@ -206,3 +210,21 @@ def test_results_as_codes(coded: str) -> None:
         found = numbers_of(codes, numbers.shape[1]).float()
         step = numbers.abs().amax(dim=1, keepdim=True) * (2**-4 if coded == FP8_TOKEN else 1 / 127)
         assert ((found - numbers).abs() <= step).all()
+
+
+def test_a_model_computes_what_its_graph_says() -> None:
+    """Two prompts in pieces, then a token of each; layers that choose, and one that sees what another has chosen."""
+    model, weights = model_of("glm_moe_dsa", "float32"), weights_of("glm_moe_dsa", "float32")
+    graph, kv = graph_of("glm_moe_dsa", "float32"), ReferenceKV(NUM_BLOCKS, 8)
+    tokens = [int(t) for t in np.random.default_rng(1).integers(3, 90, 48)]
+    first, second = [7, 2, 9, 5], [4, 1, 3]
+    plans = [
+        [Work(tokens[:16], 0, first)],
+        [Work(tokens[16:24], 16, first), Work(tokens[24:32], 0, second)],
+        [Work(tokens[32:46], 8, second)],
+        [Work(tokens[46:47], 22, second), Work(tokens[47:], 24, first)],
+    ]
+    for plan in plans:
+        step = make_step(plan, 8)
+        got, wanted = model.run(step).logits, interpret(graph, step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= 3e-6 * np.linalg.norm(wanted)

@@ -79,7 +79,8 @@ OF_VARIANTS = {
 IN_ANOTHER_ORDER = {
     "apertus": "xIELU, whose numbers are of a layer",
     "afmoe": "an FFN's and experts' sum before it is normed",
-    "llama4_text": "a norm times a token's weight, before it is rounded and its expert reads it",
+    "llama4_text": "a norm times a token's weight, for its expert; chunks (tests/backends/*/test_attention.py); "
+    "rotations of queries that are not those of keys",
     "mpt": "a norm that subtracts the mean and adds nothing, in front of each block",
     "cohere2_moe": "half of what a shared expert gives",
     "dbrx": "queries, keys and values within a limit",

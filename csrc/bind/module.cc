@@ -67,7 +67,7 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "has_values",  "y_stride",   "kv_group",      "gated",
                                        "dt",          "skip",       "dt_least",      "dt_most",
                                        "both_ways",   "distances",  "num_distances", "first_key",
-                                       "num_keys",    "margin",     "slopes"};
+                                       "num_keys",    "margin",     "slopes",        "in_chunks"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -145,6 +145,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k = get<int64_t>(d, "k", 0);
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
+  a.in_chunks = get<int32_t>(d, "in_chunks", 0);
+  if (a.in_chunks && (a.window <= 0 || a.distances || a.slopes || a.both_ways > 0 || get<int64_t>(d, "first_key", 0)))
+    throw std::invalid_argument("attention in chunks needs their length, and nothing else that rows see by");
   a.first_key = get<int64_t>(d, "first_key", 0);
   a.num_keys = get<int64_t>(d, "num_keys", 0);
   a.x_stride = get<int64_t>(d, "x_stride", 0);

@@ -77,8 +77,8 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.23, this albireo reads 2.0 to 2.23"),
-    ("a newer minor", put("format", "minor", value=24), VersionMismatch, "version 2.24"),
+    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.24, this albireo reads 2.0 to 2.24"),
+    ("a newer minor", put("format", "minor", value=25), VersionMismatch, "version 2.25"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
@@ -133,6 +133,9 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a rope of nowhere", on("rope", ("attrs", "rope"), {"rope": 7}), Corrupt, "rope=7"),
     ("a short rope", drop("ropes", 0, "inv_freq", -1), Corrupt, "pairs"),
     ("an infinite frequency", put("ropes", 0, "inv_freq", 0, value=1e300), Corrupt, "outside what float32 holds"),
+    ("growth of no period", put("ropes", 0, "growth", value=[0.1, 0, 0]), Corrupt, "a period of at least 1"),
+    ("growth that shrinks", put("ropes", 0, "growth", value=[-0.1, 8, 0]), Corrupt, "must be a number of at least 0"),
+    ("chunks of no length", on("attention", ("attrs", "in_chunks"), True), Corrupt, "in chunks of window=None"),
     ("positions for ids", on("embed", ("inputs", "ids"), "positions"), Corrupt, "a table of"),
     ("ids for positions", on("rope", ("inputs", "positions"), "token_ids"), Corrupt, "positions are"),
     ("ids for rows", on("gather_rows", ("inputs", "rows"), "token_ids"), Corrupt, ""),
@@ -151,6 +154,9 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
 
 PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
     ("slopes of no head", on_call("attention", ("attrs", "slopes"), [0.5]), Corrupt, "one of each of num_heads="),
+    ("chunks of no length", on_call("attention", ("attrs", "in_chunks"), True), Corrupt, "chunks need a length"),
+    ("chunks of no group", put("kv", "in_chunks", value=[0]), Corrupt, "groups \\(0,\\) see chunks"),
+    ("a group for groups", put("kv", "in_chunks", value=["0"]), Corrupt, "must be the number of a block group"),
     ("a slope for slopes", on_call("attention", ("attrs", "slopes"), 0.5), Corrupt, "must be a list of at most 4096"),
     ("an offset behind the end", put("constants", -1, "offset", value=4096 * 10**9), Corrupt, "the file at"),
     ("a negative offset", put("constants", 1, "offset", value=-4096), Corrupt, "offset=-4096"),

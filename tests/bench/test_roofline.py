@@ -197,6 +197,16 @@ def test_positions(window):
         assert positions_moved(num_new, length, window) == len(set(itertools.chain(*seen)))
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_positions_of_rows_that_see_chunks(size):
+    work = AttentionWork("T", size, 1, 1, in_chunks=True)
+    for num_new, past in itertools.product(range(1, 8), range(8)):
+        length = past + num_new
+        seen = [range(p - p % size, p + 1) for p in range(past, length)]
+        assert work.seen(num_new, length) == sum(map(len, seen))
+        assert work.moved(num_new, length) == len(set(itertools.chain(*seen)))
+
+
 def test_positions_of_rows_that_see_both_ways():
     assert positions_seen(7, 7, None, both_ways=True) == 49
     assert positions_seen(7, 7, 2, both_ways=True) == 7 * 3

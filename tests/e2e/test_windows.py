@@ -26,8 +26,8 @@ from e2e.serving import Ask, Server, assert_same_answers
 from tiny_models import make_checkpoint
 from variants import tiny_of
 
-#: Layers that see all and others; both, of two shapes; all with one window; last layers that share caches.
-MODELS = ("gpt_oss", "gemma4_text", "mistral", "gemma4_text, shared caches")
+#: Layers that see all and others; both, of two shapes; all with one window; last layers that share caches; chunks.
+MODELS = ("gpt_oss", "gemma4_text", "mistral", "gemma4_text, shared caches", "llama4_text")
 LONG = {"max_num_batched_tokens": 24, "block_size": 8}
 
 
@@ -42,7 +42,8 @@ def test_bits_are_those_of_one_group_of_blocks(
     name: str, kv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Far behind every window, in a cache with room for hardly more than one request; three of them, and again."""
-    directory = make_checkpoint(tmp_path, tiny_of(name) | {"sliding_window": 11}, seed=3)
+    key = "attention_chunk_size" if name == "llama4_text" else "sliding_window"
+    directory = make_checkpoint(tmp_path, tiny_of(name) | {key: 11}, seed=3)
     asks = [ask(50, 1, 70), ask(3, 2, 30), ask(70, 3, 20)]
     with monkeypatch.context() as patch:
         patch.setattr(CpuCatalog, "abilities", CpuCatalog.abilities - {BLOCK_GROUPS})
@@ -54,6 +55,7 @@ def test_bits_are_those_of_one_group_of_blocks(
     if settings.windows == (None,):
         assert kv == "int8" and name.startswith("gemma4_text")  # codes are not handed to layers of another shape
         return
+    assert len(settings.groups_in_chunks) == (name == "llama4_text")
     room = blocks_needed(120, 8, settings.windows, 24)
     assert room < blocks_needed(120, 8, tuple(None for _ in settings.windows), 24)
     server.loaded = replace(server.loaded, settings=replace(settings, num_blocks=1 + room))

@@ -94,6 +94,19 @@ def test_what_no_token_looks_into_is_let_go(window: int, position: int, num_empt
     assert position - window + 1 < 8 * (num_empty + 1)
 
 
+@pytest.mark.parametrize(("position", "num_empty"), [(19, 0), (20, 2), (39, 2), (40, 5)])
+def test_chunks_are_let_go_as_a_whole(position: int, num_empty: int) -> None:
+    """A chunk of 20 positions ends within a block, which the next one begins in."""
+    tables = BlockTables(13, 8, (None, 20), (1,))
+    own: tuple[list[int], ...] = ([], [])
+    tables.grow(own, 0, 48)
+    held = list(own[1])
+    tables.let_go(own, position)
+    assert own[1] == [NULL_BLOCK] * num_empty + held[num_empty:] and NULL_BLOCK not in own[0]
+    assert tables.first_seen(0, position) == 0 and tables.first_seen(1, position) == num_empty
+    tables.check_invariants([own])
+
+
 def test_places_that_nobody_looks_into_are_left_empty() -> None:
     tables = BlockTables(12, 8, (None, 10))
     own: tuple[list[int], ...] = ([], [])

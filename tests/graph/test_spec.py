@@ -274,6 +274,20 @@ def test_rows_that_see_so_many_keys_have_no_other_bounds(said: dict[str, object]
         check_graph(b.finish())
 
 
+@pytest.mark.parametrize(
+    "said", [{"window": None}, {"both_ways": True}, {"first_key": 2}, {"slopes": (0.5,) * K}], ids=str
+)
+def test_rows_that_see_chunks_have_no_other_bounds(said: dict[str, object]) -> None:
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("table", (8, K * D), "float32"))
+    b.kv_write(x, x, 0, K, D)
+    attrs = {"layer": 0, "num_heads": K, "num_kv_heads": K, "head_dim": D, "scale": 1.0, "window": 4, "softcap": None}
+    attrs |= {"in_chunks": True}
+    check_graph(b.finish(y=b.attention(x, **attrs)))
+    with pytest.raises(InvariantError, match="attention in chunks of window="):
+        b.attention(x, **attrs | said)
+
+
 def test_symbol_rows() -> None:
     assert symbol_rows(Value("x", TensorType("float32", ("G", 2)))) == "G"
     for dims in ((), (4, 2)):

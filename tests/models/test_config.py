@@ -167,7 +167,10 @@ def assert_llama4_is_as_transformers_reads_it(ours: ModelConfig, theirs: Any) ->
     assert (ours.intermediate_size, ours.rms_norm_eps) == (theirs.intermediate_size_mlp, theirs.rms_norm_eps)
     assert ours.rotates == tuple(map(bool, theirs.no_rope_layers))
     assert ours.blocks.has_qk_norm == theirs.use_qk_norm
-    assert ours.blocks.most_positions == min(theirs.attention_chunk_size, theirs.floor_scale - 1)
+    kinds = {"chunked_attention": theirs.attention_chunk_size, "full_attention": None}
+    assert ours.windows == tuple(kinds[kind] for kind in theirs.layer_types) and ours.blocks.sees_chunks
+    assert ours.blocks.still_growth == (theirs.attn_scale if theirs.attn_temperature_tuning else 0)
+    assert ours.blocks.still_period == theirs.floor_scale
     assert (ours.rope.theta, ours.rope.rope_type) == tuple(map(theirs.rope_parameters.get, ("rope_theta", "rope_type")))
     experts = ours.experts
     assert experts is not None and experts.top_k == theirs.num_experts_per_tok
@@ -615,21 +618,30 @@ def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "longest"),
+    ("changes", "windows", "grows"),
     [
-        ("mistral4", {}, 128),
-        ("llama4_text", {"floor_scale": 64}, 63),
-        ("llama4_text", {"attention_chunk_size": 60}, 60),
-        ("llama4_text", {"attn_temperature_tuning": False, "floor_scale": 2}, 512),
+        ({"attention_chunk_size": 60}, (60, None), True),
+        ({"attention_chunk_size": None}, (None, None), True),
+        ({"attn_temperature_tuning": False}, (20, None), False),
+        ({"no_rope_layers": [0, 1]}, (None, 20), True),
+        ({"layer_types": ["chunked_attention"] * 2}, (20, 20), True),
     ],
 )
-def test_contexts_that_would_be_seen_in_part_are_refused(name: str, changes: dict[str, Any], longest: int) -> None:
-    config = parse_tiny(name, **changes)
-    build_graph(config, longest)
-    with pytest.raises(
-        UnsupportedModel, match=rf"max_model_len={longest + 1}.* choose max_model_len={longest} or less"
-    ):
-        build_graph(config, longest + 1)
+def test_which_layers_of_llama4_see_chunks(
+    changes: dict[str, Any], windows: tuple[int | None, ...], grows: bool
+) -> None:
+    config = parse_tiny("llama4_text", **changes)
+    assert config.windows == windows
+    for length, expected in ((512, grows), (15, False)):  # queries of no position of a short text are longer
+        ropes = [node.attrs["rope"] for node in build_graph(config, length).nodes if node.op == "rope"]
+        assert [rope.growth is not None for rope in ropes].count(True) == expected
+    seen = [node.attrs.get("in_chunks", False) for node in build_graph(config, 512).nodes if node.op == "attention"]
+    assert seen == [window is not None for window in windows]
+
+
+def test_chunks_of_no_length_are_refused() -> None:
+    with pytest.raises(ModelError, match="names chunked_attention but attention_chunk_size says of no chunks"):
+        parse_tiny("llama4_text", attention_chunk_size=None, layer_types=["chunked_attention"] * 2)
 
 
 def test_the_base_of_hunyuans_rotation() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
+from albireo.graph.ops import Growth
 from albireo.json_file import read_json
-from albireo.models import load_architecture, load_config
+from albireo.models import build_graph, load_architecture, load_config
 from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
@@ -411,11 +412,11 @@ def test_what_a_text_part_does_not_do(name: str, changes: dict[str, Any], messag
         load_config(tmp_path)
 
 
-def test_queries_that_would_have_to_grow_are_refused(tmp_path: Path) -> None:
+def test_queries_grow_behind_the_context_of_pretraining(tmp_path: Path) -> None:
     save("mistral3 of ministral3", tmp_path)
-    Model(tmp_path, max_model_len=128)
-    with pytest.raises(UnsupportedModel, match=r"max_model_len=129 with llama_4_scaling_beta=0.1: .*len=128 or less"):
-        Model(tmp_path, max_model_len=129)
+    for length, growth in ((128, None), (129, Growth(0.1, 128))):
+        ropes = {node.attrs["rope"] for node in build_graph(load_config(tmp_path), length).nodes if node.op == "rope"}
+        assert {rope.growth for rope in ropes} == {None, growth}
 
 
 def test_which_tokens_of_images_see_each_other() -> None:

@@ -50,6 +50,7 @@ struct Args {
   int32_t packed = 0;             // embed only: 1 = table is in panels
   IdsOf ids_of = IdsOf::kTokens;  // embed only: what rows of the table are of
   int32_t both_ways = 0;          // attention: rows see what comes behind them, too
+  int32_t in_chunks = 0;          // attention: 1 = window is the length of chunks, and rows see their own alone
   int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
   int32_t gated = 0;              // causal_conv only: 1 = rows of x have what gates it and what gates out beside it
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk

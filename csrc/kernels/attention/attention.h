@@ -3,6 +3,7 @@
 // window w > 0, s > position - w; where row_ends says so, up to there); h' = h / (H / K). both_ways: of all positions
 // of the sequence, all of which the step has (with a window, |s - position| < w); -1: of none behind, whatever row_ends
 // says. first_key: s >= first_key, too. num_keys: s < num_keys, wherever the row is, and nothing else is asked.
+// in_chunks: instead of s > position - w, s >= the last multiple of w that is not behind position.
 //   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
 // rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of
 // leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
@@ -19,8 +20,8 @@
 // head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
-// kv_shape out sinks distances num_distances slopes num_heads window both_ways first_key num_keys scale softcap
-// value_dim ids n y_stride x_dtype out_dtype rows gather.
+// kv_shape out sinks distances num_distances slopes num_heads window in_chunks both_ways first_key num_keys scale
+// softcap value_dim ids n y_stride x_dtype out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -405,7 +405,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   }
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
   if (a.slopes) r.slope[i] = a.slopes[head], r.own[i] = position;
-  r.first[i] = position - a.window + 1;
+  r.first[i] = position - (a.in_chunks ? position % a.window : a.window - 1);
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
   r.last[i] = a.num_keys > 0 ? a.num_keys - 1 : position;
   if (step.row_ends && !a.both_ways && a.num_keys == 0 && step.row_ends[of_step] > position)

@@ -234,6 +234,7 @@ def load(
             config,
             num_blocks=memory.num_blocks,
             windows=memory.windows,
+            groups_in_chunks=programs[0].kv.in_chunks,
             max_model_len=memory.max_model_len,
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),

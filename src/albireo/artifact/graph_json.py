@@ -13,7 +13,7 @@ from albireo.dtypes import SIZES
 from albireo.encodings import is_encoding
 from albireo.errors import Corrupt, InvariantError, short
 from albireo.graph.node import SYMBOLS, ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import OPS, Op, RopeSpec, infer
+from albireo.graph.ops import OPS, Growth, Op, RopeSpec, infer
 from albireo.graph.program_spec import Family
 from albireo.graph.spec import check_graph
 
@@ -60,17 +60,31 @@ def graph_from_json(data: Any, where: str) -> Graph:
 
 
 def rope_to_json(rope: RopeSpec) -> dict[str, Any]:
-    return {"attention_factor": rope.attention_factor, "inv_freq": list(rope.inv_freq)}
+    growth = rope.growth
+    grows = {} if growth is None else {"growth": [growth.by, growth.period, growth.ahead]}
+    return {"attention_factor": rope.attention_factor, "inv_freq": list(rope.inv_freq), **grows}
 
 
 def rope_from_json(record: Record) -> RopeSpec:
     """Raises: Corrupt."""
     inv_freq = tuple(float(number(item, record.where)) for item in record.items("inv_freq"))
     factor = float(number(record.raw("attention_factor"), record.where))
+    growth = _read_growth(record) if record.has("growth") else None
     record.done()
     if any(abs(item) > 1e30 for item in (*inv_freq, factor)):
         raise Corrupt(f"{record.where}: a frequency is outside what float32 holds")
-    return RopeSpec(inv_freq, factor)
+    return RopeSpec(inv_freq, factor, growth)
+
+
+def _read_growth(record: Record) -> Growth:
+    """Not written where queries do not grow, nor before 2.24."""
+    by, *whole = record.items("growth") or [None]
+    if len(whole) != 2 or any(type(n) is not int or not 0 <= n <= MAX_COUNT for n in whole) or not whole[0]:
+        record.fail("growth", record.items("growth"), "must be a number, a period of at least 1, and a number ahead")
+    found = float(number(by, record.where))
+    if not 0 <= found <= 1e30:
+        record.fail("growth", by, "must be a number of at least 0 that float32 holds")
+    return Growth(found, *whole)
 
 
 def _typed(value: Value) -> dict[str, Any]:

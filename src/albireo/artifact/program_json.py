@@ -157,6 +157,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         **({"shapes": [list(shape) for shape in kv.shapes]} if kv.shapes else {}),
         **({"groups": [list(group) for group in kv.groups]} if kv.groups else {}),
         **({"windows": list(kv.windows)} if kv.windows != (None,) else {}),
+        **({"in_chunks": list(kv.in_chunks)} if kv.in_chunks else {}),
     }
 
 
@@ -261,6 +262,7 @@ def _read_kv(record: Record) -> KVLayout:
         shapes=_read_shapes(record) if record.has("shapes") else (),
         groups=_read_groups(record) if record.has("groups") else (),
         windows=_read_windows(record) if record.has("windows") else (None,),
+        in_chunks=_read_in_chunks(record) if record.has("in_chunks") else (),
     )
     if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):
         record.fail("shapes", kv.shapes, f"must be one of each of {kv.num_layers} layers, first that of num_kv_heads")
@@ -286,6 +288,14 @@ def _read_windows(record: Record) -> tuple[int | None, ...]:
         if window is not None and (type(window) is not int or not 0 < window <= MAX_COUNT):
             record.fail("windows", window, "must be a whole number of at least 1, or null")
     return tuple(record.items("windows"))
+
+
+def _read_in_chunks(record: Record) -> tuple[int, ...]:
+    """Numbers of block groups; not written where there are none, nor before 2.24."""
+    for group in record.items("in_chunks"):
+        if type(group) is not int or not 0 <= group < MAX_COUNT:
+            record.fail("in_chunks", group, "must be the number of a block group")
+    return tuple(record.items("in_chunks"))
 
 
 def _read_shapes(record: Record) -> tuple[tuple[int, int], ...]:

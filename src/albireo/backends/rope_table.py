@@ -12,7 +12,8 @@ from albireo.graph.ops import RopeSpec
 
 
 def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float32]:
-    """[len(positions), D/2, 2] float32: cos and sin of position * inv_freq, times the attention factor where it turns.
+    """[len(positions), D/2, 2] float32: cos and sin of position * inv_freq, times the attention factor where it turns,
+    and all of a position times what its queries have grown by.
 
     The angle is rounded to float32 before the exact cosine, as transformers does: models are trained and published
     with that rounding, and at position 100,000 it moves an angle by 4e-3.
@@ -22,4 +23,9 @@ def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float
     table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
     # a pair that does not turn is of channels that are not rotated at all
     factors = np.where(inv_freq == 0, np.float32(1.0), np.float32(rope.attention_factor))
-    return np.asarray(table * factors[None, :, None], np.float32)
+    table = table * factors[None, :, None]
+    if rope.growth is not None:
+        periods = (positions + rope.growth.ahead) // rope.growth.period
+        grown = 1.0 + rope.growth.by * np.log1p(periods.astype(np.float64))
+        table = table * grown.astype(np.float32)[:, None, None]
+    return np.asarray(table, np.float32)

@@ -229,7 +229,8 @@ class AttentionWork(NamedTuple):
         window: None: all positions. So many that are chosen are counted as so many that are near.
         flops: a product with a key and one with a value for each head, two an element.
         kv_bytes: of the keys and values of a position, padding left out.
-        both_ways: what is behind a row is seen, too. first_key, num_keys: see graph.ops; 0: nothing is said.
+        both_ways: what is behind a row is seen, too. first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing
+            is said.
         enough: that a choose_keys chooses: of no more it takes all, whatever they are; 0: it is an attention.
     """
 
@@ -240,6 +241,7 @@ class AttentionWork(NamedTuple):
     both_ways: bool = False
     first_key: int = 0
     num_keys: int = 0
+    in_chunks: bool = False
     enough: int = 0
 
     def seen(self, num_new: int, length: int) -> int:
@@ -248,12 +250,16 @@ class AttentionWork(NamedTuple):
             return 0
         if self.num_keys:
             return num_new * self.num_keys
+        if self.window is not None and self.in_chunks:
+            return _seen_in_chunks(length, self.window) - _seen_in_chunks(length - num_new, self.window)
         return positions_seen(num_new, length - self.first_key, self.window, self.both_ways)
 
     def moved(self, num_new: int, length: int) -> int:
         """Positions that are read for them, once each, and written."""
         if length <= self.enough:
             return 0
+        if self.window is not None and self.in_chunks:
+            return length - (length - num_new) // self.window * self.window
         return self.num_keys or positions_moved(num_new, length - self.first_key, self.window)
 
 
@@ -266,9 +272,15 @@ def attention_of(program: Program, call: Call) -> AttentionWork:
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
-    seen = {key: a[key] for key in ("first_key", "num_keys") if key in a}
+    seen = {key: a[key] for key in ("first_key", "num_keys", "in_chunks") if key in a}
     chosen = program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0
     return AttentionWork(call.rows, a["window"] or chosen or None, flops, kv_bytes, both_ways, **seen)
+
+
+def _seen_in_chunks(length: int, size: int) -> int:
+    """Positions that all tokens of a sequence look at, added up, where each looks at its own chunk alone."""
+    whole, rest = divmod(length, size)
+    return whole * (size * (size + 1) // 2) + rest * (rest + 1) // 2
 
 
 def positions_seen(num_new: int, length: int, window: int | None, both_ways: bool = False) -> int:

@@ -29,6 +29,7 @@ def group_blocks(graph: Graph, layout: KVLayout, max_positions: int) -> tuple[KV
     """The layout with its layers in groups, where that is of use. Args: max_positions: of the longest sequence."""
     record = PassRecord("block_groups", WHY, "exact", len(graph.nodes), len(graph.nodes))
     layout, note = with_groups(layout, _windows(graph, max_positions))
+    layout = replace(layout, in_chunks=_in_chunks(graph, layout))
     record.notes.append(note)
     return layout, record
 
@@ -44,6 +45,14 @@ def _windows(graph: Graph, max_positions: int) -> list[Window]:
             window = None if node.attrs.get("both_ways") else node.attrs["window"]
             seen.setdefault(int(node.attrs["layer"]), []).append(window if window and window < max_positions else None)
     return [None if None in seen[layer] else max(w or 0 for w in seen[layer]) for layer in sorted(seen)]
+
+
+def _in_chunks(graph: Graph, layout: KVLayout) -> tuple[int, ...]:
+    """Numbers of the groups with a window of which all who read them see chunks."""
+    readers = [node for node in graph.nodes if node.family == "attention"]
+    others = {layout.place(int(node.attrs["layer"]))[0] for node in readers if not node.attrs.get("in_chunks", False)}
+    groups = range(layout.num_groups)
+    return tuple(group for group in groups if layout.windows[group] is not None and group not in others)
 
 
 def with_groups(layout: KVLayout, windows: Sequence[Window]) -> tuple[KVLayout, str]:

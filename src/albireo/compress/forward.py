@@ -139,7 +139,7 @@ def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[i
         scores = (queries @ keys) * np.float32(attrs["scale"])
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / np.float32(attrs["softcap"]))
-        scores[..., ~_visible(length, attrs["window"])] = -np.inf
+        scores[..., ~_visible(length, attrs["window"], attrs.get("in_chunks", False))] = -np.inf
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
@@ -148,6 +148,9 @@ def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[i
     return out
 
 
-def _visible(length: int, window: int | None) -> NDArray[np.bool_]:
+def _visible(length: int, window: int | None, in_chunks: bool) -> NDArray[np.bool_]:
     seen = np.tri(length, dtype=np.bool_)
+    if window is not None and in_chunks:
+        chunks = np.arange(length) // window
+        return np.asarray(seen & (chunks[:, None] == chunks[None, :]))
     return seen if window is None else seen & ~np.tri(length, k=-window, dtype=np.bool_)

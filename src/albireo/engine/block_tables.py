@@ -4,7 +4,8 @@ Called by scheduler.py and drafting.py, and by whoever shares out memory. Does n
 
 Layers of one group write the same positions to the same blocks, each to a part of its own; all blocks are of one size.
 A layer with a sliding window looks at the newest positions alone, so the blocks of its group that every token from now
-on looks past are let go: their places in a table hold the null block.
+on looks past are let go: their places in a table hold the null block. Where a layer sees chunks, a token looks into no
+block before its own chunk's; as a window of a chunk's length it keeps at most as many.
 """
 
 from __future__ import annotations
@@ -58,16 +59,23 @@ class BlockTables:
     2. a group without a window has no null block in its tables; one with a window has them in front alone.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, windows: Windows = (None,)) -> None:
+    def __init__(
+        self, num_blocks: int, block_size: int, windows: Windows = (None,), in_chunks: Sequence[int] = ()
+    ) -> None:
+        """Args: in_chunks: groups whose window is the length of chunks."""
         self.pool = BlockPool(num_blocks)
         self.block_size = block_size
         self.windows = windows
+        self._in_chunks = frozenset(in_chunks)
         self._has_windows = any(window is not None for window in windows)
 
     def first_seen(self, group: int, position: int) -> int:
         """Place of the first block that the token at a position looks into."""
         window = self.windows[group]
-        return 0 if window is None else max(0, position - window + 1) // self.block_size
+        if window is None:
+            return 0
+        seen = position - position % window if group in self._in_chunks else position - window + 1
+        return max(0, seen) // self.block_size
 
     def grow(self, tables: Tables, start: int, end: int) -> list[tuple[int, int]] | None:
         """Make positions start .. end-1 writable by the tables' owner alone; those before start exist already.

@@ -72,7 +72,7 @@ class Scheduler:
         """Args: files: where blocks of sequences that are over are kept; None: nowhere."""
         self.waiting = Line()
         self.running = Line()
-        self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows)
+        self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows, settings.groups_in_chunks)
         self.states = StateSlots(
             settings.num_state_slots,
             settings.max_num_seqs,

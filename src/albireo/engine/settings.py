@@ -24,7 +24,8 @@ class EngineSettings:
 
     Fields:
         num_blocks: of the KV cache, the null block included.
-        windows: of each block group: positions that a token sees; None: all. See block_tables.py.
+        windows: of each block group: positions that a token sees; None: all. groups_in_chunks: those
+            that see chunks, as long as their window. See block_tables.py.
         max_model_len: longest sequence in tokens, prompt and output together.
         vocab_size: token ids are below it.
         eos_token_ids: ids that end a sequence unless ignore_eos.
@@ -57,6 +58,7 @@ class EngineSettings:
     max_model_len: int
     vocab_size: int
     windows: Windows = (None,)
+    groups_in_chunks: tuple[int, ...] = ()
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
@@ -133,6 +135,7 @@ class EngineSettings:
         swap_cost_tokens: float = 0.0,
         num_state_slots: int = 0,
         windows: Windows = (None,),
+        groups_in_chunks: tuple[int, ...] = (),
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow.
 
@@ -168,6 +171,7 @@ class EngineSettings:
             num_adapter_slots=config.max_loras if config.enable_lora else 0,
             num_state_slots=num_state_slots,
             windows=windows,
+            groups_in_chunks=groups_in_chunks,
             speculative=config.speculative_config,
         )
 

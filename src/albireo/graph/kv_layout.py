@@ -26,6 +26,7 @@ class KVLayout:
     groups: layers of each block group, where there are several: a sequence has a block table for each, and all blocks
         are of one size. Layers of a group are of one shape and lie in a block one behind the other, as many as have
         room; whole layers of each group's shape fill it. windows: of each group.
+    in_chunks: numbers of the groups whose tokens see chunks, as long as their window, from the beginning of their own.
     """
 
     num_layers: int
@@ -37,6 +38,7 @@ class KVLayout:
     shapes: tuple[tuple[int, int], ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
     windows: tuple[Window, ...] = (None,)
+    in_chunks: tuple[int, ...] = ()
 
     @property
     def layers(self) -> tuple[KVLayout, ...]:
@@ -102,6 +104,8 @@ class KVLayout:
 
     def check(self) -> None:
         """Raises: InvariantError saying which of the promises about groups does not hold."""
+        if any(not 0 <= group < self.num_groups or self.windows[group] is None for group in self.in_chunks):
+            raise InvariantError(f"groups {self.in_chunks} see chunks; windows are {self.windows}")
         if not self.groups:
             if self.num_groups != 1:
                 raise InvariantError(f"windows {self.windows} of one group of layers")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from albireo.errors import InvariantError
@@ -23,19 +23,39 @@ Attrs = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """Queries that are longer the farther behind they are: times 1 + by * ln(1 + floor((position + ahead) / period)).
+
+    Source: Nakanishi 2025, Scalable-Softmax; as Llama 4 and Ministral 3 have it.
+    """
+
+    by: float
+    period: int
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RopeSpec:
     """Rotary position embedding as numbers: any scaling scheme ends here.
 
     Fields:
         inv_freq: [D/2] radians per position; pair i is channels (i, i + D/2). A pair of 0 never turns.
         attention_factor: multiplies both cos and sin of pairs that turn (yarn, longrope); 1.0 otherwise.
+        growth: multiplies both of all pairs; None: nothing does.
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
+    growth: Growth | None = None
+
+    @property
+    def of_keys(self) -> RopeSpec:
+        """That of keys, where this is that of queries."""
+        return replace(self, growth=None)
 
     def __str__(self) -> str:
-        return f"rope[{len(self.inv_freq)} pairs, factor {self.attention_factor:g}]"
+        grows = "" if self.growth is None else f", growing by {self.growth.by:g}"
+        return f"rope[{len(self.inv_freq)} pairs, factor {self.attention_factor:g}{grows}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +246,14 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             )
     if "chosen" in x:
         _check_chosen(x["chosen"], a)
+    if "in_chunks" in a:
+        apart = [name for name in ("both_ways", "first_key", "slopes") if a.get(name)]
+        apart += [role for role in ("distances",) if role in x]
+        if not a["window"] or apart:
+            raise InvariantError(
+                f"attention in chunks of window={a['window']}: wanted how long they are, and nothing else that says "
+                f"what rows see or adds to scores; there is {', '.join(apart) or 'nothing'}"
+            )
     apart = [name for name in ("window", "both_ways", "causal", "first_key") if a.get(name)]
     if "num_keys" in a and apart:
         raise InvariantError(
@@ -511,12 +539,13 @@ OPS: dict[str, Op] = {
     # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves. slopes: of
     # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi).
     # chosen: [T, n] positions that each row sees, those of choose_keys; no others
+    # in_chunks: window is the length of chunks, which begin at its multiples; rows see their own alone
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows", "distances", "chosen"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

@@ -148,7 +148,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks", "distances", "chosen"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -376,6 +376,8 @@ def _check_attention(program: Program, call: Call) -> None:
         apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
         if (chosen.rows, chosen.dtype) != ("T", "int32") or apart or program.kv.dtype in KV_CODES:
             raise InvariantError(f"{call}: {chosen} does not say of T rows what they see, or something else does, too")
+    if a.get("in_chunks") and (not a["window"] or a.get("both_ways") or "distances" in call.args):
+        raise InvariantError(f"{call}: chunks need a length, and rows that see what is before them")
 
 
 def _check_qkv(program: Program, call: Call) -> None:

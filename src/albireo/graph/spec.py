@@ -140,6 +140,19 @@ def _check_attrs(node: Node) -> None:
             raise InvariantError(f"{_at(node)}: {name}={value!r} {problem}")
 
 
+_FLAGS = (
+    "renormalize",
+    "centered",
+    "gated",
+    "both_ways",
+    "causal",
+    "in_chunks",
+    "never_given",
+    "learns_twice",
+    "by_logits",
+)
+
+
 def _attr_problem(node: Node, name: str, value: Any) -> str:
     if name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
@@ -155,7 +168,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
-    if name in ("renormalize", "centered", "gated", "both_ways", "causal", "never_given", "learns_twice", "by_logits"):
+    if name in _FLAGS:
         return "" if isinstance(value, bool) else "must be true or false"
     if name == "activation":
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"

@@ -84,7 +84,8 @@ def kernel_lines(program: Program, catalog: ExplainedCatalog) -> list[str]:
 def _shape(program: Program, call: Call) -> str:
     if call.family == "attention":
         a = call.attrs
-        window = f", window {a['window']}" if a["window"] else ""
+        said = "chunks of" if a.get("in_chunks", False) else "window"
+        window = f", {said} {a['window']}" if a["window"] else ""
         return f"attention {a['num_heads']} heads of {a['head_dim']}, {a['num_kv_heads']} KV{window}"
     constant = program.constants.get(call.args.get("weight", call.args.get("table", "")))
     if constant is None:

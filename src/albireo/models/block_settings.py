@@ -121,9 +121,11 @@ class BlockSettings:
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
+        sees_chunks: windows are chunks of a sequence, each of a window's length: positions see their own alone.
+        still_growth, still_period: queries of layers that do not rotate are multiplied by 1 + still_growth * ln(1 +
+            floor((position + 1) / still_period)); 0: by nothing.
         num_token_types: rows of the table of token types; 0: there is none.
         first_position: rows of the table of positions before that of position 0.
-        most_positions: of a sequence, where what those of longer ones see is not computed; 0: any number.
         sound_positions: so many first positions of a sequence are those of a sound, see speech/.
     """
 
@@ -164,7 +166,9 @@ class BlockSettings:
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False
+    sees_chunks: bool = False
+    still_growth: float = 0.0
+    still_period: int = 0
     num_token_types: int = 0
     first_position: int = 0
-    most_positions: int = 0
     sound_positions: int = 0

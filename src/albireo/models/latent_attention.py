@@ -98,7 +98,10 @@ def latent_attention_block(
         if rope is not None:
             with b.part("rope"):
                 rotated = b.rope(rotated, rope, heads, latent.rotary)
-                turned = b.rope(turned, rope, 1, latent.rotary)
+                turned = b.rope(turned, rope.of_keys, 1, latent.rotary)
+                if rope.growth is not None:
+                    still = RopeSpec((0.0,) * (latent.plain // 2), growth=rope.growth)
+                    plain = b.rope(plain, still, heads, latent.plain)
         with b.part("kv"):
             key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
             b.kv_write(key, None, cache, 1, c.head_dim)

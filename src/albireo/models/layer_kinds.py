@@ -26,7 +26,8 @@ _WORDS |= {"mamba": "state", "attention": "attention"}
 #: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (first_of_period;
 #: both_sides, whose window is said as a whole, and counted here from its middle); or those that attention_types calls
 #: local; or none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
-#: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution.
+#: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution. Or layers as
+#: layer_types says, else those that rotate, whose window is a chunk (chunked).
 WindowRule = Literal[
     "none",
     "every_layer",
@@ -40,12 +41,13 @@ WindowRule = Literal[
     "seeing_all",
     "said",
     "beside_convolutions",
+    "chunked",
 ]
 
 #: Of an architecture of its own: whether each of so many layers has a window.
 OwnWindows = Callable[[Fields, int], tuple[bool, ...]]
 _OF_ATTENTION = ("full_attention", "sliding_attention")
-_OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention", "chunked_attention"}
+_OF_LONG_TEXTS = {"full_attention", "indexed_attention", "deepseek_sparse_attention"}
 
 
 def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
@@ -101,6 +103,8 @@ def parse_windows(
     Raises: ModelError, UnsupportedModel.
     """
     layers = len(rotates)
+    if rule == "chunked":
+        return _chunks(fields, rotates)
     if rule == "beside_convolutions":
         kinds = kinds_beside_convolutions(fields, layers)
     else:
@@ -158,6 +162,15 @@ def parse_windows(
     if window is None and "sliding_attention" in kinds:
         fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _chunks(fields: Fields, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
+    size = fields.optional_integer("attention_chunk_size", 1, MAX_POSITIONS)
+    kinds = layer_kinds(fields, len(rotates), ("full_attention", "chunked_attention"))
+    if size is None and "chunked_attention" in kinds:
+        fields.fail("layer_types", list(kinds), "names chunked_attention but attention_chunk_size says of no chunks")
+    default = tuple("chunked_attention" if turns else "full_attention" for turns in rotates)
+    return tuple(size if kind == "chunked_attention" else None for kind in kinds or default)
 
 
 def _locals(fields: Fields, layers: int) -> tuple[bool, ...]:

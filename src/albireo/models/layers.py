@@ -230,7 +230,7 @@ def attention(
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
-        k = b.rope(parts["k"], rope, c.num_kv_heads, c.head_dim) if "k" in parts else None
+        k = b.rope(parts["k"], rope.of_keys, c.num_kv_heads, c.head_dim) if "k" in parts else None
     if behind is not None:
         q, k = behind("q", q), None if k is None else behind("k", k)
     if k is not None:
@@ -473,6 +473,7 @@ def _attention(
 ) -> Value:
     ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
     ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
+    ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),

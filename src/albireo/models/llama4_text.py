@@ -1,13 +1,11 @@
 """Llama 4 Scout and Maverick, text: one expert of each token, whose input is weighed, beside a shared one; layers that
 rotate see chunks of a text, the others grow their queries.
 
-Neither is seen in a short text, which is what is computed here; longer contexts are refused. Found by
-models/__init__.py by file name. Does not know devices.
+Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.errors import UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
@@ -24,11 +22,12 @@ from albireo.models.layers import (
     linear,
     mlp_block,
     unrounded_norm,
+    windows,
 )
 from albireo.models.rope import no_rotation, rope_spec
 from albireo.models.rope_settings import MAX_POSITIONS
 
-#: Five experts of 40 channels in the second layer, which does not rotate.
+#: Five experts of 40 channels in the second layer, which does not rotate. Both chunks and growing begin early.
 TINY = {
     "architectures": ["Llama4ForCausalLM"],
     "model_type": "llama4_text",
@@ -48,9 +47,9 @@ TINY = {
     "rope_theta": 500000.0,
     "use_qk_norm": True,
     "no_rope_layers": [1, 0],
-    "attention_chunk_size": 512,
+    "attention_chunk_size": 20,
     "attn_temperature_tuning": True,
-    "floor_scale": 1024,
+    "floor_scale": 16,
     "attn_scale": 0.1,
     "num_local_experts": 5,
     "num_experts_per_tok": 1,
@@ -62,16 +61,14 @@ TINY = {
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    most = fields.optional_integer("attention_chunk_size", 1, MAX_POSITIONS) or MAX_POSITIONS
-    # from this position on, counted from 1, queries of layers that do not rotate are longer
-    growing = fields.integer("floor_scale", 2, MAX_POSITIONS, default=8192)
-    fields.number("attn_scale", 0.0, 1e3, default=0.1)
-    if fields.flag("attn_temperature_tuning", True):
-        most = min(most, growing - 1)
+    period = fields.integer("floor_scale", 1, MAX_POSITIONS, default=8192)
+    growth = fields.number("attn_scale", 0.0, 1e3, default=0.1)
     return BlockSettings(
         has_qk_norm=fields.flag("use_qk_norm", True),
         ffn_width=fields.integer("intermediate_size_mlp", 1, MAX_WIDTH, default=16384),
-        most_positions=most,
+        sees_chunks=True,
+        still_growth=growth if fields.flag("attn_temperature_tuning", True) else 0.0,
+        still_period=period,
     )
 
 
@@ -79,7 +76,7 @@ CONFIG = ConfigRules(
     keys=keys("attention_bias"),
     blocks=_blocks,
     experts="llama4",
-    windows="seeing_all",
+    windows="chunked",
     has_layers_without_rope=True,
     has_pairs_side_by_side=True,
     head_dim=128,
@@ -89,7 +86,7 @@ CONFIG = ConfigRules(
         "attention_chunk_size": 8192,
         "rope_theta": 500000.0,
     },
-    # chunks are what is computed of layers that say nothing else; images are no part of it
+    # images are no part of it
     ignorable=keys("for_llm_compressor"),
     class_names=("Llama4ForCausalLM",),
 )
@@ -99,24 +96,24 @@ _NAMES = Names("feed_forward", "gate_proj", "up_proj", "down_proj")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens.
-
-    Raises: UnsupportedModel for sequences longer than what all layers see as a whole.
-    """
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
     b, c, bias = GraphBuilder(), config, config.attention_bias
-    if max_model_len > c.blocks.most_positions:
-        raise UnsupportedModel(
-            f"max_model_len={max_model_len}: attention of layers that rotate is to chunks of a text, and queries of "
-            "the others grow (attention_chunk_size, floor_scale), which is not computed; choose "
-            f"max_model_len={c.blocks.most_positions} or less"
-        )
-    ropes = {True: rope_spec(c, max_model_len), False: no_rotation(c)}
+    ropes, seen = {True: rope_spec(c, max_model_len), False: no_rotation(c, max_model_len)}, windows(c, max_model_len)
     assert c.experts is not None
     x = embedding(b, c)
     for layer, rotates in enumerate(c.rotates):
         normed = c.blocks.has_qk_norm and rotates
         x = attention_block(
-            b, c, x, layer, ropes[rotates], qkv_bias=bias, o_bias=bias, qk_norm=normed, names=_UNWEIGHED
+            b,
+            c,
+            x,
+            layer,
+            ropes[rotates],
+            qkv_bias=bias,
+            o_bias=bias,
+            qk_norm=normed,
+            window=seen[layer],
+            names=_UNWEIGHED,
         )
         x = _moe_block(b, c, x, layer) if c.experts.layers[layer] else mlp_block(b, c, x, layer, names=_FFN)
     return head(b, c, x)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError, UnsupportedModel
-from albireo.graph.ops import RopeSpec
+from albireo.graph.ops import Growth, RopeSpec
 from albireo.models.config import ModelConfig
 from albireo.models.rope_settings import RopeSettings
 
@@ -33,36 +33,37 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
     frequency that followed the longest sequence of a batch would make one request's tokens depend on the others.
     For the same reason longrope takes its long factors wherever max_model_len is above the original context.
 
-    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined, and for
-    positions from which on queries grow; ModelError for too many or too few factors.
+    It is that of queries; keys rotate by its of_keys.
+
+    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined; ModelError for
+    too many or too few factors.
     """
     rope = config.local_rope if is_local and config.local_rope is not None else config.rope
-    _refuse_growth(rope, max_model_len)
     spec = _rotation(rope, config.rotary_dim, max_model_len)
     still = (config.head_dim - config.rotary_dim) // 2
-    return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor)
+    return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor, _growth(rope, max_model_len))
 
 
 def latent_rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
     """That of latent attention: of the channels that are rotated alone. Raises: as rope_spec()."""
     latent = config.blocks.latent
     assert latent is not None, "the architecture's rules read its keys"
-    _refuse_growth(config.rope, max_model_len)
-    return _rotation(config.rope, latent.rotary, max_model_len)
+    spec = _rotation(config.rope, latent.rotary, max_model_len)
+    return replace(spec, growth=_growth(config.rope, max_model_len))
 
 
-def _refuse_growth(rope: RopeSettings, max_model_len: int) -> None:
-    if rope.query_growth and max_model_len > rope.original_max_position_embeddings:
-        raise UnsupportedModel(
-            f"max_model_len={max_model_len} with llama_4_scaling_beta={rope.query_growth:g}: queries from position "
-            f"{rope.original_max_position_embeddings} on would have to grow, which is not computed; choose "
-            f"max_model_len={rope.original_max_position_embeddings} or less"
-        )
+def _growth(rope: RopeSettings, max_model_len: int) -> Growth | None:
+    """None, too, where no position is so far behind."""
+    period = rope.original_max_position_embeddings
+    return Growth(rope.query_growth, period) if rope.query_growth and max_model_len > period else None
 
 
-def no_rotation(config: ModelConfig) -> RopeSpec:
-    """Of layers that do not rotate: every frequency is 0."""
-    return RopeSpec((0.0,) * (config.head_dim // 2))
+def no_rotation(config: ModelConfig, max_model_len: int = 0) -> RopeSpec:
+    """Of layers that do not rotate: every frequency is 0. Args: max_model_len: where their queries may grow."""
+    blocks, growth = config.blocks, None
+    if blocks.still_growth and max_model_len >= blocks.still_period:
+        growth = Growth(blocks.still_growth, blocks.still_period, 1)
+    return RopeSpec((0.0,) * (config.head_dim // 2), growth=growth)
 
 
 def layer_ropes(config: ModelConfig, max_model_len: int) -> tuple[RopeSpec, ...]:

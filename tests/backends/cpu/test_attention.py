@@ -87,6 +87,7 @@ class Case:
     reach: int = 0  # what is added to scores depends on distances of less than so many
     first_key: int = 0  # no row sees a position before it
     num_keys: int = 0  # all rows see the first so many, and no other
+    in_chunks: bool = False  # rows see the chunk of window positions that they are in
     falls: bool = False  # scores fall with distance, of each head by its own slope
 
     @property
@@ -122,7 +123,7 @@ class Case:
         numbers += (f" from{self.first_key}" if self.first_key else "") + (
             f" k{self.num_keys}" if self.num_keys else ""
         )
-        numbers += " falls" * self.falls
+        numbers += " falls" * self.falls + " chunks" * self.in_chunks
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
@@ -159,6 +160,8 @@ FAST_CASES = [
     Case(4, 2, 8, MIXED, 16, window=1),
     Case(4, 2, 20, MIXED, 8, window=9),
     Case(4, 2, 64, MIXED, 32, window=65),
+    Case(4, 2, 20, MIXED, 8, window=33, in_chunks=True),
+    Case(2, 1, 16, ((1100, 100), (2049, 3), (40, 40), (1024, 1)), 16, window=1024, has_sinks=True, in_chunks=True),
     Case(2, 1, 8, LONG, 16, window=1000),
     Case(2, 1, 8, ((1100, 100), (2100, 60)), 8, window=1030),
     Case(2, 1, 16, ((1100, 100), (1025, 1)), 16, window=40),
@@ -333,6 +336,7 @@ def attend(
         "both_ways": -1 if is_causal else int(case.both_ways),
         "first_key": case.first_key,
         "num_keys": case.num_keys,
+        "in_chunks": int(case.in_chunks),
     }
     args |= {
         "window": case.window,
@@ -380,6 +384,8 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     if case.slopes is not None:
         scores = scores + case.slopes.astype(np.float64)[:, None, None] * (at - now)
     seen = (case.both_ways or at <= now) & ((at > now - case.window) if case.window else True)
+    if case.in_chunks:
+        seen = (at <= now) & (at // case.window == now // case.window)
     if case.both_ways and case.window:
         seen = seen & (at < now + case.window)
     seen = at < case.num_keys if case.num_keys else seen & (at >= case.first_key)
@@ -426,6 +432,7 @@ def test_attention(types: Types, level: str, case: Case) -> None:
 INVARIANT = [
     Case(4, 2, 20, ((150, 150),)),
     Case(3, 1, 64, ((150, 150),), window=50),
+    Case(3, 1, 20, ((150, 150),), window=70, in_chunks=True),
     Case(2, 1, 16, ((1100, 100),), softcap=2.0),
     Case(2, 2, 8, ((2100, 80),), window=1050, has_sinks=True),
     Case(20, 1, 40, ((150, 150),), value_dim=34),

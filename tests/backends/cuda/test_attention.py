@@ -50,6 +50,7 @@ class Shape:
     first_key: int = 0
     num_keys: int = 0
     falls: bool = False
+    in_chunks: bool = False
 
     @property
     def slopes(self) -> torch.Tensor | None:
@@ -72,8 +73,8 @@ class Shape:
 
     @property
     def keys(self) -> dict[str, int]:
-        """Of those that rows see, what is said of layers beside sounds."""
-        return {name: getattr(self, name) for name in ("first_key", "num_keys") if getattr(self, name)}
+        """Of those that rows see, what is said of layers beside sounds, or that see chunks."""
+        return {name: getattr(self, name) for name in ("first_key", "num_keys", "in_chunks") if getattr(self, name)}
 
 
 @dataclass
@@ -265,6 +266,8 @@ class World:
         Shape(dtype="float32", kv="bfloat16", window=3),
         Shape(window=64, softcap=2.0, block_size=8),
         Shape(window=20, has_sinks=True),
+        Shape(window=50, in_chunks=True),
+        Shape(window=64, in_chunks=True, kv="int8", num_kv_heads=1, has_sinks=True, softcap=5.0),
         Shape(kv="int8", has_sinks=True, num_kv_heads=1),
         Shape(head_dim=40, value_dim=32, num_kv_heads=1, num_heads=5),
         Shape(dtype="float32", kv="float32", head_dim=24, value_dim=16, num_kv_heads=1, window=30, has_sinks=True),
@@ -434,6 +437,7 @@ def test_wide_heads(head_dim: int, kv: str, largest: int) -> None:
     "shape",
     [
         Shape(window=40),
+        Shape(window=70, in_chunks=True),
         Shape(kv="int8", softcap=4.0, num_heads=6),
         Shape(head_dim=48, value_dim=32, num_kv_heads=1),
     ],

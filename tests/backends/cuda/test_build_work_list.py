@@ -51,12 +51,17 @@ def built(step: DeviceStep, **options: Any) -> tuple[WorkList, np.ndarray]:
     return work, work.items[: int(work.count[0])].numpy()
 
 
-@pytest.mark.parametrize("window", [0, 1, 100])
+@pytest.mark.parametrize(("window", "in_chunks"), [(0, False), (1, False), (100, False), (100, True)])
 @pytest.mark.parametrize("options", [{}, {"chip": Chip(1)}, {"max_parts": 0}, {"max_parts": 30}, {"tile_rows": 64}])
-def test_items_cover_what_rows_see_once(window: int, options: dict[str, Any]) -> None:
+def test_items_cover_what_rows_see_once(window: int, in_chunks: bool, options: dict[str, Any]) -> None:
+    def first_seen(position: int) -> int:
+        if in_chunks:
+            return position // window * window
+        return max(0, position - window + 1) if window else 0
+
     rows, contexts = [1, 70, 0, 3, 1, 20, 0], [900, 130, 0, 64, 1, 300, 0]
     step = step_of(rows, contexts, 4)
-    work, items = built(step, window=window, **options)
+    work, items = built(step, window=window, in_chunks=in_chunks, **options)
     plan = work.plan(step)
     assert len(items) <= plan.max_items
     starts = step.query_start.numpy()
@@ -74,7 +79,7 @@ def test_items_cover_what_rows_see_once(window: int, options: dict[str, Any]) ->
             assert end == first + 1 and splits == -(-contexts[b] // SPLIT) - before
         for row in range(first_row, min(first_row + plan.tile_rows, num_rows)):
             position = base + row // 3
-            lowest = max(0, position - window + 1) if window else 0
+            lowest = first_seen(position)
             seen[b, row] += [at for at in range(first * SPLIT, end * SPLIT) if lowest <= at <= position]
             if part >= 0:
                 place = part + row // 3
@@ -84,7 +89,7 @@ def test_items_cover_what_rows_see_once(window: int, options: dict[str, Any]) ->
                 )
     for (b, row), positions in seen.items():
         position = contexts[b] - rows[b] + row // 3
-        assert positions == list(range(max(0, position - window + 1) if window else 0, position + 1))
+        assert positions == list(range(first_seen(position), position + 1))
     for first_item, found in tiles.items():
         assert found == list(range(items[first_item, 9])), "the parts of a tile follow each other"
 

@@ -71,6 +71,11 @@ def heads(head_dim: int, num_heads: int = 2, num_kv_heads: int = 1) -> dict[str,
     return {"head_dim": head_dim, "num_attention_heads": num_heads, "num_key_value_heads": num_kv_heads}
 
 
+def _grows(config: Mapping[str, Any], period: int) -> dict[str, Any]:
+    """Its rotation, with queries that grow within a short text."""
+    return {**config["rope_parameters"], "original_max_position_embeddings": period}
+
+
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 MODELS: dict[str, Mapping[str, Any]] = {
     **{name: load_architecture(name).tiny for name in architectures()},
@@ -170,6 +175,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "gemma4-all": tiny("gemma4_text", **VARIANTS["gemma4_text, experts"])
     | VARIANTS["gemma4_text, embeddings of layers"]
     | {"attention_k_eq_v": True, "num_kv_shared_layers": 2},
+    "ministral3-growing": tiny("ministral3", rope_parameters=_grows(tiny("ministral3"), 10)),
+    "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),
 }
 
 

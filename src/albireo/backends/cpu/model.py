@@ -486,7 +486,7 @@ class CpuModel:
         ):
             if key in attrs:
                 args[key] = attrs[key]
-        for key in ("centered", "both_ways"):
+        for key in ("centered", "both_ways", "in_chunks"):
             if key in attrs:
                 args[key] = int(attrs[key])
         if "clip" in attrs:

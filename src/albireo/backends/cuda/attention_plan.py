@@ -73,7 +73,7 @@ class AttentionShape:
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
         value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
         block_group: whose block tables they read.
-        first_key, num_keys: see graph.ops; 0: nothing is said.
+        first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing is said.
         chosen: positions that each row has chosen and sees, at most; 0: it sees all.
     """
 
@@ -93,6 +93,7 @@ class AttentionShape:
     block_group: int = 0
     first_key: int = 0
     num_keys: int = 0
+    in_chunks: bool = False
     chosen: int = 0
 
     def __post_init__(self) -> None:

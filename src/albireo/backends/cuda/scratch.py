@@ -130,17 +130,20 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int]:
+def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, bool]:
     """What it computes, and which keys its rows see."""
     attrs = call.attrs
     heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
-    keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0)
+    keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0), attrs.get("in_chunks", False)
     return *heads, attrs.get("value_dim", 0), *keys
 
 
 def _told_apart_by(s: AttentionShape) -> tuple[int, ...]:
     """What _heads_and_keys() says of a call, the block group, and what is chosen."""
-    heads, keys = (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim), (s.window, s.first_key, s.num_keys)
+    heads, keys = (
+        (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim),
+        (s.window, s.first_key, s.num_keys, s.in_chunks),
+    )
     return *heads, *keys, s.block_group, s.chosen
 
 
@@ -170,7 +173,7 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
-    heads, kv_heads, head_dim, value_dim, window, first_key, num_keys = _heads_and_keys(call)
+    heads, kv_heads, head_dim, value_dim, window, first_key, num_keys, in_chunks = _heads_and_keys(call)
     return AttentionShape(
         heads,
         kv_heads,
@@ -185,6 +188,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         first_key=first_key,
         num_keys=num_keys,
         chosen=program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0,
+        in_chunks=in_chunks,
     )
 
 

@@ -125,6 +125,8 @@ def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any])
     """[n, C]: which cache positions each row sees; a window, None or 0 for none, counts the row's own position; see
     graph.ops."""
     back = positions[:, None] - np.arange(length)[None, :]
+    if attrs.get("in_chunks", False):
+        return np.asarray((back >= 0) & (back <= positions[:, None] % attrs["window"]))
     window, both_ways = attrs["window"] or length, attrs.get("both_ways", False)
     seen: NDArray[np.bool_] = (back < window) & (back > -window if both_ways else back >= 0)
     places = np.arange(length)[None, :]

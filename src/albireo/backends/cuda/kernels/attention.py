@@ -11,10 +11,11 @@ or None, of causal rows: behind the last position that a row sees, where that is
 that end, too.
 
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
-those less than window away. With the work list's num_keys it sees the first so many, wherever it is, and with its
-first_key none before that. With chosen, [T, count] int32 as choose_keys leaves them, it sees these alone: a place in a
-list is what a position is elsewhere, and items are of one token (list_tokens.py). With row_ends it sees those behind
-its own up to row_ends[t] - 1, too, whatever the window. Scores are q.k * scale, scale > 0, capped as softcap *
+those less than window away. With the work list's num_keys it sees the first so many, wherever it is; with its first_key
+none before that; with its in_chunks those from the last multiple of window on. With chosen, [T, count] int32 as
+choose_keys leaves them, it sees these alone: a place in a list is what a position is elsewhere, and items are of one
+token (list_tokens.py). With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
+Scores are q.k * scale, scale > 0, capped as softcap *
 tanh(score / softcap); out is the mean of v by their softmax, in which sinks[h] is one score more, of no value: it is
 added last, when a row is whole. All of out is written; a padding row, which belongs to no sequence, is zeros. Blocks
 beyond a context, and positions of its last block behind it, are not read.
@@ -121,6 +122,7 @@ def attention_kernel(
     TOKEN_BLOCK: tl.constexpr,
     BOTH_WAYS: tl.constexpr,
     FIRST_KEY: tl.constexpr,
+    IN_CHUNKS: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
@@ -170,7 +172,10 @@ def attention_kernel(
 
         begin = first_split * SPLIT
         if WINDOW:
-            begin = tl.maximum(begin, (base + first_row // GROUP - window + 1) // BN * BN)
+            first_seen = base + first_row // GROUP - window + 1
+            if IN_CHUNKS:
+                first_seen = (base + first_row // GROUP) // window * window
+            begin = tl.maximum(begin, first_seen // BN * BN)
         if FIRST_KEY > 0:
             begin = tl.maximum(begin, FIRST_KEY // BN * BN)
         last_token = tl.minimum(first_row + BM, num_rows) - 1
@@ -193,6 +198,8 @@ def attention_kernel(
         last_seen = positions
         if row_ends is not None:
             last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
+        if IN_CHUNKS:  # of a window, a row sees as far back as the last one of its chunk
+            positions = positions // window * window + window - 1
         m = tl.full((BM,), float("-inf"), tl.float32)
         l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
         acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
@@ -283,7 +290,7 @@ def attention_kernel(
                 for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
                     merged_m, merged_l, merged = merge_parts(
                         partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, row, num_rows,
-                        kv_head, window, KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS,
+                        kv_head, window, KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS, IN_CHUNKS,
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
@@ -378,6 +385,7 @@ def attention(
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
         BOTH_WAYS=both_ways or shape.num_keys > 0,  # the list ends contexts there
         FIRST_KEY=shape.first_key,
+        IN_CHUNKS=shape.in_chunks,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,

@@ -4,7 +4,8 @@ query_start: [B + 1], context_len and table_start: [B] int32 of a DeviceStep; wo
 all of it written but its counters. One launch a step and window, before the first attention. A padding sequence has no
 items; tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing. Where rows see
 the first num_keys positions, wherever they are themselves, a context ends there, and its tokens are taken for its last,
-which see all of it, both ways. Where they see none before first_key, it begins with the split of that.
+which see all of it, both ways. Where they see none before first_key, or before the chunk of the first token, it begins
+with the split of that.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
@@ -31,8 +32,10 @@ _BLOCK = 64
 
 
 @triton.jit(
-    do_not_specialize=["num_sequences", "num_tokens", "window", "first_key", "num_keys", "programs", "max_parts"]
-)
+    do_not_specialize=[
+        "num_sequences", "num_tokens", "window", "in_chunks", "first_key", "num_keys", "programs", "max_parts",
+    ]
+)  # fmt: skip
 def build_work_list_kernel(
     query_start,
     context_len,
@@ -42,6 +45,7 @@ def build_work_list_kernel(
     num_sequences,
     num_tokens,
     window,
+    in_chunks,
     first_key,
     num_keys,
     programs,
@@ -62,7 +66,8 @@ def build_work_list_kernel(
     context = tl.load(context_len + each, mask=is_there, other=0)
     context = tl.where(num_keys > 0, tl.minimum(context, num_keys), context)
     base = context - n
-    first = tl.maximum(tl.where(window > 0, base - window + 1, 0), first_key) // SPLIT
+    seen = tl.where(in_chunks > 0, base // tl.maximum(window, 1) * window, base - window + 1)
+    first = tl.maximum(tl.where(window > 0, seen, 0), first_key) // SPLIT
     tiles = (n * GROUP + TILE_ROWS - 1) // TILE_ROWS
     splits = (context + SPLIT - 1) // SPLIT - first
     length = (context - first * SPLIT).to(tl.int64)
@@ -151,6 +156,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         num_sequences,
         step.sizes["T"],
         shape.window,
+        int(shape.in_chunks),
         shape.first_key,
         shape.num_keys,
         plan.programs,
@@ -169,7 +175,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
 
 def aot_cases() -> list[AotCase]:
     names = ["query_start", "context_len", "table_start", "count", "items"]
-    numbers = ["num_sequences", "num_tokens", "window", "first_key", "num_keys", "programs", "max_parts"]
+    numbers = ["num_sequences", "num_tokens", "window", "in_chunks", "first_key", "num_keys", "programs", "max_parts"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in numbers}
     constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS}
     return [

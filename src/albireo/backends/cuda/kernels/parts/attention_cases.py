@@ -33,6 +33,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         row_ends: bool = False,
         first_key: int = 0,
         chosen: bool = False,
+        in_chunks: bool = False,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -50,6 +51,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             f"{'.slopes' * slopes}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
             f"{'.chosen' * chosen}"
+            f"{'.in_chunks' * in_chunks}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
@@ -88,6 +90,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
                 "TOKEN_BLOCK": 0,
                 "BOTH_WAYS": both_ways,
                 "FIRST_KEY": first_key,
+                "IN_CHUNKS": in_chunks,
             }
             | options,
             num_warps=launch.warps,
@@ -129,6 +132,8 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(16, "bf16", 128, {90: ("HMMA", loads)}, in_chunks=True, SOFTCAP=False),
+        case(64, "bf16", 128, {90: ("HGMMA", loads)}, in_chunks=True, SOFTCAP=False),
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
         case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),

@@ -26,7 +26,7 @@ def last_positions(row_ends, first_token, rows, num_rows, base, GROUP: tl.conste
 def merge_parts(
     partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLIT: tl.constexpr,
-    ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr,
+    ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr, IN_CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of a tile, their parts merged in order, of each row those it sees anything of.
 
@@ -40,6 +40,8 @@ def merge_parts(
     step = num_rows // GROUP
     positions = base + rows // GROUP
     first_seen = (tl.maximum(positions - window + 1, 0) if WINDOW else positions * 0) // SPLIT - before
+    if IN_CHUNKS:
+        first_seen = positions // window * window // SPLIT - before
     last_seen = positions
     if BOTH_WAYS:
         last_seen = positions * 0 + (base + num_rows // GROUP - 1)

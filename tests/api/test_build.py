@@ -118,7 +118,8 @@ def test_a_model_that_cannot_be_cut_is_not_built(tmp_path: Path) -> None:
 
 @in_turn(("model_len", [40, 64, 200]), ("model_type", architectures()))
 def test_the_graph_does_not_depend_on_the_context(model_type: str, model_len: int) -> None:
-    """Were it otherwise, graph.json could not serve another context than it was built for."""
+    """But for contexts that are shorter than a window: were it otherwise, graph.json could serve no other than it was
+    built for."""
     architecture = load_architecture(model_type)
     scalings = [None, {"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}]
     # of these rope_scaling would contradict what is there by default
@@ -144,6 +145,42 @@ def test_the_context_is_the_built_one_unless_asked_for(tmp_path: Path) -> None:
     assert load(EngineConfig(max_model_len=100, **settings)).settings.max_model_len == 100
     with pytest.raises(ConfigError, match="max_position_embeddings=128"):
         load(EngineConfig(max_model_len=129, **settings))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "built", "longest"),
+    [
+        ("mistral", {"sliding_window": 16}, 16, 16),
+        ("mistral", {"sliding_window": 16}, 17, 128),
+        ("llama4_text", {"attention_chunk_size": 40, "floor_scale": 50}, 30, 40),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 128}, 20, 128),
+    ],
+)
+def test_a_context_that_is_computed_otherwise_is_refused_with_the_command(
+    model_type: str, changes: dict[str, Any], built: int, longest: int, tmp_path: Path
+) -> None:
+    """Windows that no text of the build was long enough to notice are not in its graph."""
+    checkpoint, engine = make_engine(tmp_path, model_type, "float32", changes, max_model_len=built)
+    prompts = [[3, 4, 5], list(range(2, min(longest, 60) - 5))]
+    settings = {"prompts": prompts, "max_model_len": longest}
+    assert run(engine, **settings) == run(checkpoint, **settings)
+    if longest < 128:
+        with pytest.raises(TargetMismatch, match=rf"up to {built} tokens.*max_model_len={longest + 1} is .*--force"):
+            run(engine, prompts=prompts, max_model_len=longest + 1)
+
+
+def test_a_shorter_context_that_would_rotate_otherwise_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 32}
+    changes = {"rope_scaling": {"type": "longrope", **factors}, "head_dim": 16, "max_position_embeddings": 128}
+    _, engine = make_engine(tmp_path, "llama", "float32", changes, max_model_len=100)
+    with caplog.at_level(logging.WARNING, logger="albireo"):
+        run(engine, [[3, 4]], max_model_len=64)
+        assert not [each for each in caplog.messages if "rotates positions" in each]
+        run(engine, [[3, 4]], max_model_len=30)
+    told = [each for each in caplog.messages if "rotates positions as for sequences of up to 100 tokens" in each]
+    assert len(told) == 1 and "max_model_len=30" in told[0]
 
 
 def test_another_dtype_is_refused_with_the_command(tmp_path: Path) -> None:

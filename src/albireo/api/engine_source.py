@@ -16,6 +16,7 @@ import albireo
 from albireo.api.checkpoint_source import with_whole_prompts
 from albireo.api.pooled_head import read_pooled_head
 from albireo.artifact.graph_fit import check_fit
+from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, open_engine, tokenizer_directory
@@ -29,7 +30,7 @@ from albireo.errors import ConfigError, Corrupt, TargetMismatch
 from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
-from albireo.models import load_config
+from albireo.models import build_graph, load_config
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.sentence_transformers import with_modules
 
@@ -54,6 +55,8 @@ class EngineSource:
         shares_weights: bool = False,
     ) -> None:
         self.shares_weights = shares_weights
+        #: Lengths of sequences that graph.json is right for.
+        self._fitting: set[int] = set()
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
             self.directory, self.vision_directory = directory, self.files.vision
@@ -105,8 +108,30 @@ class EngineSource:
         return built
 
     def graph(self, model_len: int) -> Graph:
-        """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""
+        """The graph of graph.json. Raises: TargetMismatch where one of longer sequences than it was built for is
+        another: of a window, or of positions that rotate otherwise, that no shorter one notices."""
+        if model_len not in self._fitting:
+            self._check_length(model_len)
+            self._fitting.add(model_len)
         return self.files.graph
+
+    def _check_length(self, model_len: int) -> None:
+        built = self.files.manifest.options.max_model_len
+        here, there = (build_graph(self.model_config, length) for length in (model_len, built))
+        if model_len > built and graph_to_json(here) != graph_to_json(there):
+            raise TargetMismatch(
+                f"{self.directory}: is built for sequences of up to {built} tokens, and max_model_len={model_len} is "
+                f"asked for, which this model computes otherwise; choose max_model_len={built} or less, or "
+                f"{rebuild_hint(self.directory)} --max-model-len {model_len}"
+            )
+        if _rotations(here) != _rotations(there):
+            _LOG.warning(
+                "%s: rotates positions as for sequences of up to %d tokens, as it was built; the checkpoint with "
+                "max_model_len=%d rotates them otherwise",
+                self.directory,
+                built,
+                model_len,
+            )
 
     def check(self, program: Program, rank: int = 0) -> None:
         """Every constant must be stored as the kernels chosen here want it; other kernels than at the build are fine,
@@ -235,3 +260,9 @@ def _kernels(program: Program) -> set[tuple[str, str]]:
 def _levels(kernels: set[tuple[str, str]]) -> str:
     """The instruction-set levels among them."""
     return ", ".join(sorted({level for _, level in kernels}))
+
+
+def _rotations(graph: Graph) -> list[tuple[tuple[float, ...], float]]:
+    """How far positions are rotated, of each rotation."""
+    ropes = [node.attrs["rope"] for node in graph.nodes if node.op == "rope"]
+    return [(rope.inv_freq, rope.attention_factor) for rope in ropes]

@@ -91,16 +91,18 @@ def _launches(setup: Setup, logits: torch.Tensor, name: str, params: dict[str, A
         sample_settle,
         sample_whole,
     )
+    from albireo.backends.cuda.sample_call import SampleCall
 
     tensors, _, space, out = _staged(setup, logits, params)
+    call = SampleCall.of(logits, tensors, space, out)
     launches: dict[str, Callable[[], None]] = {
-        "peak": lambda: sample_peak.sample_peak(logits, tensors, space, out),
-        "gather": lambda: sample_gather.sample_gather(logits, tensors, space),
-        "whole": lambda: sample_whole.sample_whole(logits, tensors, space),
-        "settle": lambda: sample_settle.sample_settle(tensors, space, out, logits.shape[1]),
-        "bracket": lambda: sample_bracket.sample_bracket(logits, tensors, space),
-        "search": lambda: sample_search.sample_search(logits, tensors, space),
-        "draw": lambda: sample_draw.sample_draw(logits, tensors, space, out),
+        "peak": lambda: sample_peak.sample_peak(call),
+        "gather": lambda: sample_gather.sample_gather(call),
+        "whole": lambda: sample_whole.sample_whole(call),
+        "settle": lambda: sample_settle.sample_settle(call),
+        "bracket": lambda: sample_bracket.sample_bracket(call),
+        "search": lambda: sample_search.sample_search(call),
+        "draw": lambda: sample_draw.sample_draw(call),
     }
     before = 0.0
     for count, launch in enumerate(launches, start=1):

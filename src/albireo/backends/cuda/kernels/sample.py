@@ -13,14 +13,15 @@ from __future__ import annotations
 import torch
 
 from albireo.backends.cuda.kernels.parts.weights import FIELDS
-from albireo.backends.cuda.kernels.sample_adjust import sample_adjust, tile_of
+from albireo.backends.cuda.kernels.sample_adjust import sample_adjust
 from albireo.backends.cuda.kernels.sample_bracket import SPLITS, sample_bracket
 from albireo.backends.cuda.kernels.sample_draw import sample_draw
 from albireo.backends.cuda.kernels.sample_gather import MOST, sample_gather
-from albireo.backends.cuda.kernels.sample_peak import CRESTS, sample_peak
+from albireo.backends.cuda.kernels.sample_peak import sample_peak
 from albireo.backends.cuda.kernels.sample_search import ROOM, sample_search
 from albireo.backends.cuda.kernels.sample_settle import sample_settle
 from albireo.backends.cuda.kernels.sample_whole import sample_whole
+from albireo.backends.cuda.sample_call import CRESTS, SampleCall, tiles_of
 from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 
@@ -32,21 +33,22 @@ def sample(
     changes: bool,
     truncates: bool,
 ) -> None:
+    call = SampleCall.of(logits, tasks, space, out)
     if changes:
-        sample_adjust(logits, tasks, space)
-    sample_peak(logits, tasks, space, out)
+        sample_adjust(call)
+    sample_peak(call)
     if truncates:
-        sample_gather(logits, tasks, space)
-        sample_whole(logits, tasks, space)
-        sample_settle(tasks, space, out, logits.shape[1])
-        sample_bracket(logits, tasks, space)
-        sample_search(logits, tasks, space)
-    sample_draw(logits, tasks, space, out)
+        sample_gather(call)
+        sample_whole(call)
+        sample_settle(call)
+        sample_bracket(call)
+        sample_search(call)
+    sample_draw(call)
 
 
 def sample_workspace(num_tasks: int, vocab: int, device: torch.device) -> SampleWorkspace:
     """Scratch for at most num_tasks tasks over rows of vocab logits."""
-    tiles = -(-vocab // tile_of(vocab))
+    tiles = tiles_of(vocab)
 
     def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)

@@ -13,27 +13,20 @@ scratch. Two launches: masks by tile, then edits by task.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 #: Bits of flags.
 CHANGES, MASKED, KEEPS_END = 1, 2, 4
 #: Bits of kinds: in prompt or output; a bad word's end; an early end; has a bias. Counts are multiples of COUNT.
 SEEN, BANNED, END, BIASED, COUNT = 1, 2, 4, 8, 16
-_TILE = 4096
 _EDITS = 1024
 
 _CHANGES, _MASKED, _KEEPS_END = tl.constexpr(CHANGES), tl.constexpr(MASKED), tl.constexpr(KEEPS_END)
 _SEEN, _BANNED, _END, _BIASED, _COUNT = (tl.constexpr(bit) for bit in (SEEN, BANNED, END, BIASED, COUNT))
-
-
-def tile_of(vocab: int) -> int:
-    """Entries of a row that one program of a sample_* kernel sees."""
-    return min(_TILE, max(128, int(triton.next_power_of_2(vocab))))
 
 
 @triton.jit
@@ -98,68 +91,17 @@ def sample_edit_kernel(
             tl.store(work + token, x, mask=at < last)
 
 
-def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
-    vocab, num_tasks = logits.shape[1], space.num_tasks
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_mask_kernel[(num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.words,
-        tasks.mask_start,
-        space.work,
-        space.alive,
-        logits.stride(0),
-        vocab,
-        TILE=tile,
-        num_warps=8,
-        enable_fp_fusion=False,
+def sample_adjust(call: SampleCall) -> None:
+    sample_mask_kernel[(call.num_tasks, call.tiles)](
+        **call.arguments(sample_mask_kernel), num_warps=8, enable_fp_fusion=False
     )
-    sample_edit_kernel[(num_tasks,)](
-        tasks.flags,
-        tasks.first_edit,
-        tasks.num_edits,
-        tasks.words,
-        tasks.repetition,
-        tasks.frequency,
-        tasks.presence,
-        space.work,
-        space.alive,
-        vocab,
-        tiles,
-        TILES=triton.next_power_of_2(tiles),
-        EDITS=_EDITS,
-        num_warps=8,
-        enable_fp_fusion=False,
+    sample_edit_kernel[(call.num_tasks,)](
+        **call.arguments(sample_edit_kernel), EDITS=_EDITS, num_warps=8, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    mask = {name: "*i32" for name in ("rows", "flags", "words", "mask_start", "alive")}
-    mask |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32"}
-    edit = {name: "*i32" for name in ("flags", "first_edit", "num_edits", "words", "alive")}
-    edit |= {name: "*fp32" for name in ("repetition", "frequency", "presence", "work")}
-    edit |= {"vocab": "i32", "tiles": "i32"}
     return [
-        AotCase(
-            "sample_adjust.mask",
-            sample_mask_kernel,
-            mask,
-            {"TILE": _TILE},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=96,
-            max_shared=1 << 10,
-            words={90: ("LDG.E.128", "STG.E.128")},
-        ),
-        AotCase(
-            "sample_adjust.edit",
-            sample_edit_kernel,
-            edit,
-            {"TILES": 32, "EDITS": _EDITS},
-            num_warps=8,
-            max_registers=96,
-            max_shared=1 << 10,
-        ),
+        sample_case("sample_adjust.mask", sample_mask_kernel, 96, 1 << 10, ("LDG.E.128", "STG.E.128")),
+        sample_case("sample_adjust.edit", sample_edit_kernel, 96, 1 << 10, aligned=(), EDITS=_EDITS),
     ]

@@ -8,13 +8,12 @@ TARGET in state, 0 in num_found. One launch.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import LOWEST, key_of, number_of, order_of
-from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_and_tile, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, task_and_tile, waiting
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     FIELDS,
@@ -26,10 +25,8 @@ from albireo.backends.cuda.kernels.parts.weights import (
     part_of,
     row_tile,
     weigh,
-    weight_bits,
 )
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 SPLITS = 16
 #: Logits of the sample, evenly spread over the row; split number j is the one behind the j * (j + 1) / 2 best of it.
@@ -112,54 +109,12 @@ def sample_bracket_kernel(
             tl.store(num_found + task, 0)
 
 
-def sample_bracket(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_bracket_kernel[programs_of(space.num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.temperature,
-        tasks.top_p,
-        tasks.min_p,
-        space.work,
-        space.partial,
-        space.num_found,
-        space.state,
-        space.draws,
-        space.arrived,
-        logits.stride(0),
-        vocab,
-        tiles,
-        space.num_tasks,
-        BITS=weight_bits(vocab),
-        TASKS=width_of(space.draws),
-        TILES=triton.next_power_of_2(tiles),
-        TILE=tile,
-        SAMPLE=_SAMPLE,
-        SPLITS=SPLITS,
-        num_warps=8,
-        enable_fp_fusion=False,
+def sample_bracket(call: SampleCall) -> None:
+    sample_bracket_kernel[call.programs](
+        **call.arguments(sample_bracket_kernel), SAMPLE=_SAMPLE, SPLITS=SPLITS, num_warps=8, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "num_found", "draws", "arrived")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "partial": "*i64", "state": "*i64"}
-    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
-    sizes = {"TILES": 32, "TILE": tile_of(128_256), "SAMPLE": _SAMPLE, "SPLITS": SPLITS}
-    return [
-        AotCase(
-            "sample_bracket",
-            sample_bracket_kernel,
-            signature,
-            {"BITS": weight_bits(128_256), "TASKS": 256, **sizes},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=240,
-            max_shared=20 << 10,
-            words={90: ("LDG.E.128", "DFMA")},
-        )
-    ]
+    words = ("LDG.E.128", "DFMA")
+    return [sample_case("sample_bracket", sample_bracket_kernel, 240, 20 << 10, words, SAMPLE=_SAMPLE, SPLITS=SPLITS)]

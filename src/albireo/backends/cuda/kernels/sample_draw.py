@@ -13,14 +13,13 @@ weights would make it 2e-4 to 6e-4). Tokens of less than 2^-46 of the best one's
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
 from albireo.backends.cuda.kernels.parts.philox import uniform
-from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, programs_of, task_and_tile, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, task_and_tile, waiting
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
@@ -31,10 +30,8 @@ from albireo.backends.cuda.kernels.parts.weights import (
     arrives_last,
     row_tile,
     weigh,
-    weight_bits,
 )
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 _FIELDS = tl.constexpr(FIELDS)
 
@@ -108,55 +105,9 @@ def sample_draw_kernel(
             tl.store(out + task, chosen * TILE + place)
 
 
-def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_draw_kernel[programs_of(space.num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.temperature,
-        tasks.top_p,
-        tasks.min_p,
-        tasks.seed,
-        tasks.position,
-        space.work,
-        space.strict,
-        space.ties,
-        space.state,
-        space.draws,
-        space.arrived,
-        out,
-        logits.stride(0),
-        vocab,
-        tiles,
-        space.num_tasks,
-        BITS=weight_bits(vocab),
-        TASKS=width_of(space.draws),
-        TILES=triton.next_power_of_2(tiles),
-        TILE=tile,
-        num_warps=8,
-        enable_fp_fusion=False,
-    )
+def sample_draw(call: SampleCall) -> None:
+    sample_draw_kernel[call.programs](**call.arguments(sample_draw_kernel), num_warps=8, enable_fp_fusion=False)
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "ties", "draws", "arrived", "out")}
-    signature |= {name: "*i64" for name in ("seed", "position", "strict", "state")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32"}
-    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
-    return [
-        AotCase(
-            "sample_draw",
-            sample_draw_kernel,
-            signature,
-            {"BITS": weight_bits(128_256), "TASKS": 256, "TILES": 32, "TILE": tile_of(128_256)},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=200,
-            max_shared=20 << 10,
-            words={90: ("LDG.E.128", "DFMA")},
-        )
-    ]
+    return [sample_case("sample_draw", sample_draw_kernel, 200, 20 << 10, ("LDG.E.128", "DFMA"))]

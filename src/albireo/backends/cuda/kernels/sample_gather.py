@@ -7,7 +7,6 @@ scratch. One launch, PARTS programs a task: only the stretches that have a candi
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -15,9 +14,7 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import NOTHING, key_of, order_of
 from albireo.backends.cuda.kernels.parts.waiting import OF_ALL
 from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, row_tile
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.kernels.sample_peak import CRESTS
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import ALIGNED, SampleCall, sample_case
 
 #: Candidates that a task has room for.
 MOST = 2048
@@ -76,49 +73,13 @@ def sample_gather_kernel(
                 tl.store(keys + task.to(tl.int64) * MOST + into, key, mask=(kept != 0) & (into < MOST))
 
 
-def sample_gather(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_gather_kernel[(space.num_tasks, _PARTS)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        space.work,
-        space.crests,
-        space.stretches,
-        space.num_found,
-        space.keys,
-        space.state,
-        space.draws,
-        logits.stride(0),
-        vocab,
-        tiles,
-        TILES=triton.next_power_of_2(tiles),
-        CRESTS=CRESTS,
-        WIDTH=tile // CRESTS,
-        BATCH=_BATCH,
-        MOST=MOST,
-        num_warps=4,
-        enable_fp_fusion=False,
+def sample_gather(call: SampleCall) -> None:
+    sample_gather_kernel[(call.num_tasks, _PARTS)](
+        **call.arguments(sample_gather_kernel), BATCH=_BATCH, MOST=MOST, num_warps=4, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    names = ("rows", "flags", "crests", "stretches", "num_found", "draws")
-    signature = {name: "*i32" for name in names}
-    signature |= {"logits": "*fp32", "work": "*fp32", "keys": "*i64", "state": "*i64"}
-    signature |= {"stride": "i32", "vocab": "i32", "tiles": "i32"}
-    sizes = {"TILES": 32, "CRESTS": CRESTS, "WIDTH": tile_of(128_256) // CRESTS, "BATCH": _BATCH, "MOST": MOST}
-    return [
-        AotCase(
-            "sample_gather",
-            sample_gather_kernel,
-            signature,
-            sizes,
-            aligned=("logits", "work", "crests", "stretches", "stride", "vocab"),
-            max_registers=128,
-            max_shared=10 << 10,
-            words={90: ("LDG.E.128",)},
-        )
-    ]
+    how = {"BATCH": _BATCH, "MOST": MOST}
+    aligned = (*ALIGNED, "crests", "stretches")
+    return [sample_case("sample_gather", sample_gather_kernel, 128, 10 << 10, ("LDG.E.128",), aligned, 4, **how)]

@@ -13,7 +13,6 @@ with top_p alone it is the RANK-th. num_found: [S] int32 becomes 0.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -30,11 +29,8 @@ from albireo.backends.cuda.kernels.parts.ordering import (
 )
 from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL, OF_SOME, PLAIN
 from albireo.backends.cuda.kernels.parts.weights import BOUND, CUT, FIELDS, PEAK, arrives_last, row_tile
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
-#: Stretches of a tile whose best is noted.
-CRESTS = 64
 #: Candidates, about, of a task with top_p alone.
 _RANK = 1024
 _FIELDS = tl.constexpr(FIELDS)
@@ -102,51 +98,11 @@ def sample_peak_kernel(
             tl.store(num_found + task, 0)
 
 
-def sample_peak(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_peak_kernel[(space.num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.temperature,
-        tasks.top_k,
-        tasks.top_p,
-        space.work,
-        space.best,
-        space.crests,
-        space.num_found,
-        out,
-        space.state,
-        space.draws,
-        space.arrived,
-        logits.stride(0),
-        vocab,
-        TILES=triton.next_power_of_2(tiles),
-        TILE=tile,
-        CRESTS=CRESTS,
-        RANK=_RANK,
-        num_warps=8,
-        enable_fp_fusion=False,
+def sample_peak(call: SampleCall) -> None:
+    sample_peak_kernel[(call.num_tasks, call.tiles)](
+        **call.arguments(sample_peak_kernel), RANK=_RANK, num_warps=8, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "crests", "num_found", "out", "draws", "arrived")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "best": "*i64", "state": "*i64"}
-    signature |= {"stride": "i32", "vocab": "i32"}
-    return [
-        AotCase(
-            "sample_peak",
-            sample_peak_kernel,
-            signature,
-            {"TILES": 32, "TILE": tile_of(128_256), "CRESTS": CRESTS, "RANK": _RANK},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=64,
-            max_shared=1 << 10,
-            words={90: ("LDG.E.128",)},
-        )
-    ]
+    return [sample_case("sample_peak", sample_peak_kernel, 64, 1 << 10, ("LDG.E.128",), RANK=_RANK)]

@@ -8,13 +8,12 @@ they are more than ROOM (many equal ones), and for top-k, it searches the whole 
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import LOWEST, NOTHING, number_of, order_of
-from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, OF_SOME, programs_of, task_and_tile, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, OF_SOME, task_and_tile, waiting
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
@@ -27,10 +26,8 @@ from albireo.backends.cuda.kernels.parts.weights import (
     part_of,
     row_tile,
     weigh,
-    weight_bits,
 )
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 #: Orders that a task has room for: twice what a sample of 128 leaves between two splits, and more.
 ROOM = 16384
@@ -169,52 +166,11 @@ def sample_search_kernel(
                 tl.store(own + TARGET, target)
 
 
-def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_search_kernel[programs_of(space.num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.temperature,
-        tasks.top_k,
-        tasks.top_p,
-        tasks.min_p,
-        space.work,
-        space.inside,
-        space.num_found,
-        space.state,
-        space.draws,
-        space.arrived,
-        logits.stride(0),
-        vocab,
-        tiles,
-        space.num_tasks,
-        BITS=weight_bits(vocab),
-        TASKS=width_of(space.draws),
-        ROOM=ROOM,
-        TILE=tile,
-        num_warps=8,
-        enable_fp_fusion=False,
+def sample_search(call: SampleCall) -> None:
+    sample_search_kernel[call.programs](
+        **call.arguments(sample_search_kernel), ROOM=ROOM, num_warps=8, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "inside", "num_found", "draws", "arrived")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "state": "*i64"}
-    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
-    return [
-        AotCase(
-            "sample_search",
-            sample_search_kernel,
-            signature,
-            {"BITS": weight_bits(128_256), "TASKS": 256, "ROOM": ROOM, "TILE": tile_of(128_256)},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=255,
-            max_shared=20 << 10,
-            words={90: ("LDG.E.128", "DFMA")},
-        )
-    ]
+    return [sample_case("sample_search", sample_search_kernel, 255, 20 << 10, ("LDG.E.128", "DFMA"), ROOM=ROOM)]

@@ -9,7 +9,6 @@ not matter how candidates lie.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -17,10 +16,9 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, number_of, place_of, reaching
 from albireo.backends.cuda.kernels.parts.philox import uniform
 from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL
-from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, PEAK, part_of, weigh, weight_bits
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
+from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, PEAK, part_of, weigh
 from albireo.backends.cuda.kernels.sample_gather import MOST
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 _FIELDS = tl.constexpr(FIELDS)
 
@@ -102,42 +100,13 @@ def sample_settle_kernel(
                 tl.store(draws + task, NOTHING_TO_DRAW)
 
 
-def sample_settle(tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor, vocab: int) -> None:
-    tiles = triton.cdiv(vocab, tile_of(vocab))
-    sample_settle_kernel[(space.num_tasks,)](
-        tasks.temperature,
-        tasks.top_k,
-        tasks.top_p,
-        tasks.min_p,
-        tasks.seed,
-        tasks.position,
-        space.num_found,
-        space.keys,
-        space.strict,
-        space.state,
-        space.draws,
-        out,
-        tiles,
-        BITS=weight_bits(vocab),
-        TILES=triton.next_power_of_2(tiles),
-        MOST=MOST,
-        num_warps=4,
-        enable_fp_fusion=False,
+def sample_settle(call: SampleCall) -> None:
+    sample_settle_kernel[(call.num_tasks,)](
+        **call.arguments(sample_settle_kernel), MOST=MOST, num_warps=4, enable_fp_fusion=False
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("top_k", "num_found", "draws", "out")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {name: "*i64" for name in ("seed", "position", "keys", "strict", "state")}
     return [
-        AotCase(
-            "sample_settle",
-            sample_settle_kernel,
-            {**signature, "tiles": "i32"},
-            {"BITS": weight_bits(128_256), "TILES": 32, "MOST": MOST},
-            max_registers=255,
-            max_shared=4 << 10,
-            words={90: ("DFMA",)},
-        )
+        sample_case("sample_settle", sample_settle_kernel, 255, 4 << 10, ("DFMA",), aligned=(), num_warps=4, MOST=MOST)
     ]

@@ -5,16 +5,14 @@ Arrays as sample_peak.py left them; temperature, min_p: [S] float64. strict: [S,
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import number_of
-from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_and_tile, waiting, width_of
-from albireo.backends.cuda.kernels.parts.weights import FIELDS, PEAK, row_tile, weigh, weight_bits
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, task_and_tile, waiting
+from albireo.backends.cuda.kernels.parts.weights import FIELDS, PEAK, row_tile, weigh
+from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 _FIELDS = tl.constexpr(FIELDS)
 
@@ -48,47 +46,9 @@ def sample_whole_kernel(
         tl.store(strict + task * tiles + tile, tl.sum(weight, 0))
 
 
-def sample_whole(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
-    vocab = logits.shape[1]
-    tile = tile_of(vocab)
-    tiles = triton.cdiv(vocab, tile)
-    sample_whole_kernel[programs_of(space.num_tasks, tiles)](
-        logits,
-        tasks.rows,
-        tasks.flags,
-        tasks.temperature,
-        tasks.min_p,
-        space.work,
-        space.strict,
-        space.state,
-        space.draws,
-        logits.stride(0),
-        vocab,
-        tiles,
-        space.num_tasks,
-        BITS=weight_bits(vocab),
-        TASKS=width_of(space.draws),
-        TILE=tile,
-        num_warps=8,
-        enable_fp_fusion=False,
-    )
+def sample_whole(call: SampleCall) -> None:
+    sample_whole_kernel[call.programs](**call.arguments(sample_whole_kernel), num_warps=8, enable_fp_fusion=False)
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "draws")}
-    signature |= {"temperature": "*fp64", "min_p": "*fp64", "logits": "*fp32", "work": "*fp32"}
-    signature |= {"strict": "*i64", "state": "*i64"}
-    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
-    return [
-        AotCase(
-            "sample_whole",
-            sample_whole_kernel,
-            signature,
-            {"BITS": weight_bits(128_256), "TASKS": 256, "TILE": tile_of(128_256)},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
-            max_registers=128,
-            max_shared=1 << 10,
-            words={90: ("LDG.E.128", "DFMA")},
-        )
-    ]
+    return [sample_case("sample_whole", sample_whole_kernel, 128, 1 << 10, ("LDG.E.128", "DFMA"))]

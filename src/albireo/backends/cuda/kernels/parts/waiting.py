@@ -8,7 +8,6 @@ does not depend on who does it.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -21,11 +20,6 @@ PROGRAMS = 264
 def programs_of(num_tasks: int, tiles: int) -> tuple[int]:
     """The grid of a launch over tiles."""
     return (min(PROGRAMS, num_tasks * tiles),)
-
-
-def width_of(draws: torch.Tensor) -> int:
-    """TASKS of waiting()."""
-    return int(triton.next_power_of_2(draws.shape[0]))
 
 
 @triton.jit

@@ -56,7 +56,7 @@ def _variants(setup: Setup, layer: ExpertLayer, name: str, count: int) -> Iterat
     """The cut that is taken, then others: width of the list, plan, programs."""
     from albireo.backends.cuda.expert_list import most_items
     from albireo.backends.cuda.expert_plan import plan_for
-    from albireo.backends.cuda.kernels.matmul_smallm import num_parts
+    from albireo.backends.cuda.sum_parts import num_parts
     from albireo.backends.cuda.workspace import workspace_bytes
 
     matrix = layer.down if name == "down" else layer.gate_up

@@ -109,9 +109,9 @@ def _variants(
     taken: Plan, dtype: str, is_e4m3: bool, name: str, rows: int, cols: int, tokens: int
 ) -> Iterator[tuple[Plan, bool]]:
     """The one that is taken first, then what could be better."""
-    from albireo.backends.cuda.kernels.matmul_smallm import num_parts
     from albireo.backends.cuda.kernels.parts.tiles import Tile
     from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan
+    from albireo.backends.cuda.sum_parts import num_parts
 
     yield taken, True
     if not is_e4m3:  # there TMA is taken wherever the GPU has it

@@ -7,11 +7,12 @@ import torch
 
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.matmul import matmul
-from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, linear_of_leaves, workspace_size
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, num_part_elements, plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.turns import GatherSpace
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.errors import InvariantError

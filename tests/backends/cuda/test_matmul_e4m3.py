@@ -11,7 +11,6 @@ from albireo.backends.cuda.kernels import matmul_e4m3 as many
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
-from albireo.backends.cuda.kernels.matmul_smallm import num_parts
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.kernels.row_factors import row_factors
@@ -25,6 +24,7 @@ from albireo.backends.cuda.matmul_plan import (
     num_part_elements,
 )
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN

@@ -9,11 +9,12 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.matmul import matmul
-from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.chain import e4m3_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matmul_plan import Plan
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.encodings import encoding
 from backends.cuda.encoded import decoded, device_matrix, random_encoded
 from backends.cuda.linears import EPS, random

@@ -9,12 +9,13 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.matmul import matmul
-from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts, part_length
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
 from albireo.backends.cuda.kernels.parts.chain_fp4 import fp4_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matmul_plan import Plan
+from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.encodings import encoding
 from albireo.quantization.encoded import E2M1_VALUES, Encoded, e4m3_values
 from backends.cuda.encoded import decoded, device_matrix, random_encoded

@@ -18,13 +18,14 @@ from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
-from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.tokens import e4m3_rows, numbers_of, token_rows
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.experts import route

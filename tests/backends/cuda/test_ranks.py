@@ -11,11 +11,11 @@ import torch
 
 from albireo.backends.cuda.buckets import DRAWS, Bucket
 from albireo.backends.cuda.catalog import CudaCatalog
-from albireo.backends.cuda.kernels.matmul_smallm import num_parts
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
 from albireo.backends.cuda.recordings import Recordings
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_outputs import StepOutputs

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
 from albireo.backends.cuda.kernels import matmul_e4m3_smallm, matmul_int8, matmul_smallm
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES, is_of_4_bits, num_parts
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, is_of_4_bits
 from albireo.backends.cuda.matmul_plan import e4m3_tile_for, tile_for
+from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.workspace import MAX_COUNTERS
 
 #: Most tokens whose experts' sums may be split over programs; more make tiles enough.

@@ -20,8 +20,10 @@ from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import TILE_ROWS
 from albireo.backends.cuda.turns import GatherSpace
 from albireo.backends.cuda.workspace import MAX_COUNTERS, workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
@@ -34,7 +36,7 @@ def workspace_size(dtype: str, rows: int, cols: int, to_codes: bool = False) -> 
 
     to_codes: whether what they write is rows of e4m3.
     """
-    if dtype in (*COMPUTE_DTYPES, *few.SCALES):
+    if dtype in (*COMPUTE_DTYPES, *SCALES):
         modules = (few, matmul_plan, *((few_e4m3,) if to_codes else ()))
         return workspace_bytes(max(module.num_part_elements(rows, cols, dtype) for module in modules))
     return 0
@@ -97,7 +99,7 @@ def linear_of_leaves(
     k = weight.cols // chunks
     columns = [slice(i * k, (i + 1) * k) for i in range(chunks)]
     leaves = [DeviceMatrix(weight.dtype, weight.rows, k, weight.codes[:, at]) for at in columns]
-    is_one_launch = chunks * -(-weight.rows // few.TILE_ROWS) <= MAX_COUNTERS
+    is_one_launch = chunks * -(-weight.rows // TILE_ROWS) <= MAX_COUNTERS
     for rows, sums in space.turns(chunks, len(x), weight.rows):
         if len(sums[0]) <= FEW_TOKENS and is_one_launch:
             few.matmul_smallm(
@@ -158,7 +160,7 @@ def _product(
     squares: RowSquares | None,
     parts_out: RowParts | None,
 ) -> None:
-    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
+    if weight.dtype not in (*COMPUTE_DTYPES, *SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
         return
     is_e4m3 = x.dtype == torch.float8_e4m3fn

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albireo.backends.cuda.chip import Chip
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES, is_of_4_bits, num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain import GROUP
 from albireo.backends.cuda.kernels.parts.tiles import Tile
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, is_of_4_bits
+from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.backends.cuda.workspace import MAX_COUNTERS
 
 #: Where the parts of a sum are added: in registers, beside the part that is computed; in memory, each program its own

@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.matmul_smallm import NORM_POINTERS
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
 
 _TOKENS, _WARPS = 16, 8
 #: Rows of the weight of a tile, and registers of a thread, with which none is kept in memory: of codes, of whose groups
@@ -139,33 +139,21 @@ def adapter_add(
     written = out if parts_out is None else parts_out.scaled
     rows, registers = _OF_CODES if written.dtype == torch.float8_e4m3fn else _OF_NUMBERS
     adapter_add_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(len(sums), _TOKENS))](
-        sums,
-        added.low,
-        added.b,
-        added.ranks,
-        added.module_of,
-        added.slots,
-        factors,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        len(sums),
-        n,
-        num_rows,
-        added.ranks.shape[1],
-        added.b.shape[1],
-        sums.stride(0),
-        added.low.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        sums=sums,
+        low=added.low,
+        b=added.b,
+        ranks=added.ranks,
+        module_of=added.module_of,
+        slots=added.slots,
+        factors=factors,
+        num_tokens=len(sums),
+        num_rows=num_rows,
+        num_modules=added.ranks.shape[1],
+        max_rank=added.b.shape[1],
+        sums_stride=sums.stride(0),
+        low_stride=added.low.stride(0),
+        **finish_arguments(out, n, bias, residual, act),
+        **parts_arguments(parts_out),
         TOKENS=_TOKENS,
         ROWS=rows,
         RANKS=_RANKS,

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
 
 _BLOCK = 512
 
@@ -61,19 +61,15 @@ def add_given(
 ) -> None:
     num_tokens, cols = out.shape
     add_given_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
-        x,
-        given,
-        of_token,
-        out,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        x.stride(0),
-        given.stride(0),
-        out.stride(0),
-        cols,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
+        x=x,
+        given=given,
+        of_token=of_token,
+        out=out,
+        x_stride=x.stride(0),
+        given_stride=given.stride(0),
+        out_stride=out.stride(0),
+        cols=cols,
+        **parts_arguments(parts_out),
         BLOCK=_BLOCK,
         num_warps=4,
         enable_fp_fusion=False,

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
 
 _BLOCK = 512
 
@@ -76,20 +76,16 @@ def add_parts(
 ) -> None:
     num_tokens, cols = out.shape
     add_parts_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
-        parts,
-        bias,
-        residual,
-        out,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        parts.stride(0),
-        parts.stride(1),
-        0 if residual is None else residual.stride(0),
-        out.stride(0),
-        cols,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
+        parts=parts,
+        bias=bias,
+        residual=residual,
+        out=out,
+        part_stride=parts.stride(0),
+        row_stride=parts.stride(1),
+        residual_stride=0 if residual is None else residual.stride(0),
+        out_stride=out.stride(0),
+        cols=cols,
+        **parts_arguments(parts_out),
         PARTS=len(parts),
         BLOCK=_BLOCK,
         num_warps=4,

@@ -20,23 +20,16 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
-from albireo.backends.cuda.kernels.matmul_smallm import (
-    NORM_POINTERS,
-    SCALES,
-    group_of,
-    num_parts,
-    operands,
-    part_length,
-    pointer_types,
-    zeros_of,
-)
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, MICROSCALED, UNSCALED, chain, width_of
-from albireo.backends.cuda.kernels.parts.epilogue import finish
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of, operands, zeros_of
 from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Plan, plan_for
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
+from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.backends.cuda.workspace import counters_and_parts
 
 _CHANNELS, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(MICROSCALED)
@@ -220,34 +213,23 @@ def matmul(
     programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
     by_tma = use_tma and chip.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
     width = _width(codes.dtype == torch.int32, tile)
+    block = [tile.rows, width]
     matmul_kernel[(programs,)](
-        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
-        TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], [tile.rows, width]) if by_tma else codes,
-        out if weight.scale is None else weight.scale,
-        out if zeros is None else zeros,
-        factors,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        space,
-        counters,
-        len(x),
-        n,
-        k,
-        rows,
-        codes.stride(0),
-        x.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        part_k,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        x=TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
+        weight=TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
+        scale=out if weight.scale is None else weight.scale,
+        zero=out if zeros is None else zeros,
+        factors=factors,
+        space=space,
+        counters=counters,
+        num_tokens=len(x),
+        k=k,
+        num_rows=rows,
+        weight_stride=codes.stride(0),
+        x_stride=x.stride(0),
+        part_k=part_k,
+        **finish_arguments(out, n, bias, residual, act),
+        **parts_arguments(parts_out),
         PARTS=parts,
         MODE=mode,
         SCALED=scaled,

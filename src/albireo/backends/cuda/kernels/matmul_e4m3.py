@@ -21,15 +21,15 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.matmul import programs_and_space
-from albireo.backends.cuda.kernels.matmul_e4m3_smallm import pointer_types
-from albireo.backends.cuda.kernels.matmul_smallm import num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, HALF, chain_of_many
-from albireo.backends.cuda.kernels.parts.epilogue import finish
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.linear_cases import e4m3_pointer_types
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
 from albireo.backends.cuda.kernels.parts.sum_space import keep, piece
 from albireo.backends.cuda.kernels.parts.tiles import place
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, e4m3_plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.backends.cuda.tokens import e4m3_rows
 
 _GROUP, _HALF = tl.constexpr(GROUP), tl.constexpr(HALF)
@@ -194,34 +194,22 @@ def matmul_e4m3(
     programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
     of_rows = [min(tile.rows, HALF), GROUP]
     matmul_e4m3_kernel[(programs,)](
-        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, GROUP]) if chip.has_tma else x,
-        x_scales,
-        TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], of_rows) if chip.has_tma else codes,
-        weight.scale,
-        factors,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        space,
-        counters,
-        len(x),
-        n,
-        k,
-        rows,
-        codes.stride(0),
-        x.stride(0),
-        x_scales.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        part_k,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        x=TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, GROUP]) if chip.has_tma else x,
+        x_scales=x_scales,
+        weight=TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], of_rows) if chip.has_tma else codes,
+        scale=weight.scale,
+        factors=factors,
+        space=space,
+        counters=counters,
+        num_tokens=len(x),
+        k=k,
+        num_rows=rows,
+        weight_stride=codes.stride(0),
+        x_stride=x.stride(0),
+        x_scales_stride=x_scales.stride(0),
+        part_k=part_k,
+        **finish_arguments(out, n, bias, residual, act),
+        **parts_arguments(parts_out),
         PARTS=parts,
         MODE=mode,
         GROUPED=dtype == "fp8.g128",
@@ -248,7 +236,7 @@ def aot_cases() -> list[AotCase]:
         (rows, k), chip = shape, Chip(132, next(iter(words)))
         plan = e4m3_plan_for(tokens, rows, k, dtype, act > 0, True, chip)
         tile = plan.tile
-        pointers = pointer_types(act, levels, True) | {"space": "*fp32"}
+        pointers = e4m3_pointer_types(act, levels) | {"space": "*fp32"}
         if act or not levels:
             pointers["factors"] = "*fp32"
         aligned = (*pointers, *_NUMBERS[1:], "residual_stride", "part_k", "scaled_stride")

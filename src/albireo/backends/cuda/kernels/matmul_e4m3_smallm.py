@@ -21,13 +21,20 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.matmul_smallm import NORM_POINTERS, TILE_ROWS, num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, chain_of_few
-from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, e4m3_pointer_types
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
+from albireo.backends.cuda.kernels.parts.row_squares import (
+    RowParts,
+    RowSquares,
+    parts_arguments,
+    row_factor,
+    squares_arguments,
+)
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import TILE_ROWS, num_parts, part_length
 from albireo.backends.cuda.tokens import e4m3_rows
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 
@@ -206,42 +213,25 @@ def matmul_e4m3_smallm(
         assert groups <= MAX_COUNTERS
         counters, waiting = counters_and_parts(workspace, groups * together * parts * TILE_ROWS * tile.tokens)
     matmul_e4m3_smallm_kernel[(tiles, parts)](
-        x,
-        x_scales,
-        codes,
-        weight.scale,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        waiting,
-        counters,
-        None if squares is None else squares.squares,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        len(x),
-        n,
-        k,
-        rows,
-        codes.stride(0),
-        x.stride(0),
-        x_scales.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        part_length(k, parts),
-        0 if squares is None else squares.squares.stride(0),
-        0 if squares is None else squares.squares.shape[1],
-        1 if squares is None else squares.width,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
-        0.0 if squares is None else squares.eps,
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        x=x,
+        x_scales=x_scales,
+        weight=codes,
+        scale=weight.scale,
+        parts=waiting,
+        counters=counters,
+        num_tokens=len(x),
+        k=k,
+        num_rows=rows,
+        weight_stride=codes.stride(0),
+        x_stride=x.stride(0),
+        x_scales_stride=x_scales.stride(0),
+        part_k=part_length(k, parts),
+        **finish_arguments(out, n, bias, residual, act),
+        **squares_arguments(squares),
+        **parts_arguments(parts_out),
         PARTS=parts,
         GROUPED=weight.dtype == "fp8.g128",
         TOGETHER=together,
-        NORM_LEVELS=0 if squares is None else squares.levels,
         LINES_AHEAD=ahead,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -257,21 +247,11 @@ _MORE_NUMBERS = ("residual_stride", "part_k", "row_squares_stride", "num_row_squ
 _OF_NORMS = ("norm_width", "num_row_squares")
 
 
-def pointer_types(act: int, levels: int, is_coded: bool) -> dict[str, str]:
-    """Of arguments that both kernels have. levels: of a norm of x; without an activation one of out instead, too."""
-    codes = "*fp8e4nv" if is_coded else "*bf16"
-    types = {"x": "*fp8e4nv", "x_scales": "*fp32", "weight": "*fp8e4nv", "scale": "*fp32"}
-    types |= {"out": codes if act else "*fp32", "bias": "*fp32", "residual": "*fp32", "counters": "*i32"}
-    if levels and not act:
-        types |= {"gain": "*fp32", "scaled": codes, "squares": "*fp32"}
-    return types
-
-
 def aot_cases() -> list[AotCase]:
     def case(name: str, tokens: int, parts: int, act: int, is_early: bool = False, levels: int = 6) -> AotCase:
         """Of production: gate and up to codes, what leaves a norm in codes, and q, k and v (no levels of out)."""
         tile = tile_for(tokens)
-        pointers = pointer_types(act, levels, True) | {"parts": "*fp32"}
+        pointers = e4m3_pointer_types(act, levels) | {"parts": "*fp32"}
         if act or not levels:
             pointers["row_squares"] = "*fp32"
         together = 4 if act else 2 if levels else 1

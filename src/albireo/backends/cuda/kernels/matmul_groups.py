@@ -22,7 +22,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.microscaled import from_gamma, twice_e2m1
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
@@ -242,33 +242,25 @@ def matmul_groups(
 
     codes = weight.codes.view(torch.int32) if e.bits == 4 else weight.codes
     matmul_groups_kernel[grid](
-        tokens.codes,
-        tokens.floats,
-        codes,
-        weight.scale,
-        or_out(weight.zero),
-        or_out(weight.offset),
-        or_out(weight.gamma),
-        out,
-        or_out(bias),
-        or_out(residual),
-        len(x),
-        n,
-        weight.cols,
-        weight.rows,
-        tokens.codes.stride(0),
-        tokens.floats.stride(0),
-        tokens.first,
-        codes.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
+        x=tokens.codes,
+        floats=tokens.floats,
+        codes=codes,
+        scale=weight.scale,
+        zero=or_out(weight.zero),
+        offset=or_out(weight.offset),
+        gamma=or_out(weight.gamma),
+        num_tokens=len(x),
+        k=weight.cols,
+        num_rows=weight.rows,
+        x_stride=tokens.codes.stride(0),
+        floats_stride=tokens.floats.stride(0),
+        first_float=tokens.first,
+        codes_stride=codes.stride(0),
+        **finish_arguments(out, n, bias, residual, act),
         KIND=_KINDS[e.kind],
         NIBBLES=e.bits == 4,
         GROUP=group,
         EVEN_K=weight.cols % tile.k == 0,
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         STEP=tile.k,

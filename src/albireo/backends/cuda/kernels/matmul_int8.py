@@ -17,7 +17,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.tokens import token_rows
 
@@ -101,25 +101,17 @@ def matmul_int8(
     tokens = token_rows(x, k)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_int8_kernel[grid](
-        tokens.codes,
-        tokens.floats,
-        weight,
-        scale,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        len(x),
-        n,
-        k,
-        rows,
-        tokens.codes.stride(0),
-        tokens.floats.stride(0),
-        tokens.first,
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        x=tokens.codes,
+        floats=tokens.floats,
+        weight=weight,
+        scale=scale,
+        num_tokens=len(x),
+        k=k,
+        num_rows=rows,
+        x_stride=tokens.codes.stride(0),
+        floats_stride=tokens.floats.stride(0),
+        first_float=tokens.first,
+        **finish_arguments(out, n, bias, residual, act),
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,

@@ -22,70 +22,24 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, NIBBLES, UNSCALED, chain, width_of
-from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, MICROSCALED, NIBBLES, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
-from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, MULTIPROCESSORS, Tile, tokens_of
+from albireo.backends.cuda.kernels.parts.row_squares import (
+    RowParts,
+    RowSquares,
+    parts_arguments,
+    row_factor,
+    squares_arguments,
+)
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS, Tile, tokens_of
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of, is_of_4_bits, operands, zeros_of
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.sum_parts import TILE_ROWS, num_parts, part_length
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
-from albireo.encodings import encoding
 
-#: Encodings that are multiplied as bfloat16.
-SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
-SCALES |= dict.fromkeys(("fp4.g32", "fp4.g16"), MICROSCALED)
 _CHANNELS, _NIBBLES, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES), tl.constexpr(MICROSCALED)
-#: Weight rows of a tile.
-TILE_ROWS = 64
-#: The least k worth a part of its own.
-_LEAST_PART = 512
-_MOST_PARTS = 8
-#: Every part but the last is a whole number of these long: of what a step of 4 bits takes.
-PART_STEP = 256
-
-
-def num_parts(rows: int, k: int, dtype: str) -> int:
-    """Chains that each sum of a matrix [rows, k] is made of: a constant of the shape, a power of two.
-
-    float32 is one chain always: the native kernels' bits.
-    """
-    tiles = -(-rows // TILE_ROWS)
-    most = 1 if dtype == "float32" or tiles >= BUSY_TILES else min(_MOST_PARTS, max(k // _LEAST_PART, 1))
-    counts = [1 << i for i in range(most.bit_length())]
-
-    def busy(parts: int) -> float:
-        """Part of the multiprocessors that have work while the last of them has."""
-        rounds = -(-tiles * parts // MULTIPROCESSORS)
-        return tiles * parts / (MULTIPROCESSORS * rounds) if rounds > 1 else tiles * parts / (2 * MULTIPROCESSORS)
-
-    return next((parts for parts in counts if busy(parts) >= 0.9), max(counts, key=busy))
-
-
-def part_length(k: int, parts: int) -> int:
-    """k of every part but the last."""
-    return -(-k // (parts * PART_STEP)) * PART_STEP
-
-
-def operands(weight: DeviceMatrix) -> tuple[torch.Tensor, int]:
-    """What the kernels read of a weight, and how it is scaled. Codes are read as words."""
-    if weight.dtype not in SCALES:
-        return weight.codes, UNSCALED
-    return weight.codes.view(torch.int32), SCALES[weight.dtype]
-
-
-def zeros_of(weight: DeviceMatrix) -> torch.Tensor | None:
-    """What the kernels read of each group beside its scale, or for it: see chain()."""
-    return weight.gamma if SCALES.get(weight.dtype) == MICROSCALED else weight.zero
-
-
-def is_of_4_bits(dtype: str) -> bool:
-    """Whether a word has eight codes."""
-    return SCALES.get(dtype) in (NIBBLES, MICROSCALED)
-
-
-def group_of(dtype: str) -> int:
-    """Inputs of a group of 4 bits; of others 0."""
-    return (encoding(dtype).group or 0) if is_of_4_bits(dtype) else 0
 
 
 def tile_for(num_tokens: int, dtype: str) -> Tile:
@@ -243,41 +197,24 @@ def matmul_smallm(
         assert leaves * tiles <= MAX_COUNTERS
         counters, waiting = counters_and_parts(workspace, leaves * parts * tiles * tile.rows * tile.tokens)
     matmul_smallm_kernel[(tiles, parts) if leaves == 1 else (tiles, parts, leaves)](
-        x,
-        codes,
-        out if weight.scale is None else weight.scale,
-        out if zeros is None else zeros,
-        out,
-        out if bias is None else bias,
-        out if residual is None else residual,
-        waiting,
-        counters,
-        None if squares is None else squares.squares,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        len(x),
-        n,
-        k,
-        rows,
-        codes.stride(0),
-        x.stride(0),
-        out.stride(0),
-        0 if residual is None else residual.stride(0),
-        part_length(k, parts),
-        0 if squares is None else squares.squares.stride(0),
-        0 if squares is None else squares.squares.shape[1],
-        1 if squares is None else squares.width,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
-        0.0 if squares is None else squares.eps,
-        ACT=act,
-        HAS_BIAS=bias is not None,
-        HAS_RESIDUAL=residual is not None,
+        x=x,
+        weight=codes,
+        scale=out if weight.scale is None else weight.scale,
+        zero=out if zeros is None else zeros,
+        parts=waiting,
+        counters=counters,
+        num_tokens=len(x),
+        k=k,
+        num_rows=rows,
+        weight_stride=codes.stride(0),
+        x_stride=x.stride(0),
+        part_k=part_length(k, parts),
+        **finish_arguments(out, n, bias, residual, act),
+        **squares_arguments(squares),
+        **parts_arguments(parts_out),
         PARTS=parts,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
-        NORM_LEVELS=0 if squares is None else squares.levels,
         EVEN_K=k % tile.k == 0,
         LINES_AHEAD=ahead,
         LEAVES=leaves,
@@ -293,18 +230,6 @@ def matmul_smallm(
 
 _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
 _OF_NORMS = ("row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
-#: Pointers of norms inside linears, None where there is none.
-NORM_POINTERS = ("row_squares", "gain", "scaled", "squares")
-_SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-
-
-def pointer_types(dtype: str, act: int, levels: int) -> dict[str, str]:
-    """Of the arguments of both kernels. levels: of a norm of x; without an activation one of out too."""
-    types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'i32')}", "scale": "*fp32"}
-    types["zero"] = "*u8" if is_of_4_bits(dtype) else "*fp32"
-    if levels:
-        types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
-    return types | {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:

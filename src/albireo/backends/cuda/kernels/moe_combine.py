@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
 
 _BLOCK = 512
 
@@ -67,20 +67,16 @@ def moe_combine(
 ) -> None:
     num_tokens, cols = out.shape
     moe_combine_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
-        x,
-        weights,
-        residual,
-        out,
-        num_real,
-        None if parts_out is None else parts_out.gain,
-        None if parts_out is None else parts_out.scaled,
-        None if parts_out is None else parts_out.squares,
-        x.stride(0),
-        0 if residual is None else residual.stride(0),
-        out.stride(0),
-        cols,
-        0 if parts_out is None else parts_out.scaled.stride(0),
-        0 if parts_out is None else parts_out.squares.stride(0),
+        x=x,
+        weights=weights,
+        residual=residual,
+        out=out,
+        num_real=num_real,
+        x_stride=x.stride(0),
+        residual_stride=0 if residual is None else residual.stride(0),
+        out_stride=out.stride(0),
+        cols=cols,
+        **parts_arguments(parts_out),
         TOP_K=weights.shape[1],
         BLOCK=_BLOCK,
         num_warps=4,

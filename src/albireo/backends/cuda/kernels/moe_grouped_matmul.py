@@ -28,23 +28,16 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, most_items, tile_width
 from albireo.backends.cuda.expert_plan import ExpertPlan
-from albireo.backends.cuda.kernels.matmul_smallm import (
-    SCALES,
-    TILE_ROWS,
-    group_of,
-    num_parts,
-    operands,
-    part_length,
-    pointer_types,
-    zeros_of,
-)
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import chain_of_few, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish
-from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
+from albireo.backends.cuda.kernels.parts.linear_cases import pointer_types
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor, squares_arguments
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
+from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of, operands, zeros_of
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
+from albireo.backends.cuda.sum_parts import TILE_ROWS, num_parts, part_length
 from albireo.backends.cuda.workspace import counters_and_parts
 from albireo.errors import InvariantError
 
@@ -262,41 +255,36 @@ def moe_grouped_matmul(
     block = [tile.rows, PLANE if codes.dtype == torch.int32 else tile.k]
     programs = min(tiles * count, programs or expert_plan.PROGRAMS or tiles * count)
     moe_grouped_matmul_kernel[(programs,)](
-        x,
-        TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
-        out if weight.scale is None else weight.scale,
-        out if zeros is None else zeros,
-        x_scales,
-        factors,
-        bias,
-        out,
-        lists.pairs,
-        lists.items,
-        space,
-        counters,
-        None if squares is None else squares.squares,
-        n,
-        k,
-        weight.rows,
-        rows,
-        codes.stride(0),
-        x.stride(0),
-        out.stride(0),
-        part_k,
-        0 if x_scales is None else x_scales.stride(0),
-        0 if factors is None else factors.stride(0),
-        lists.pairs.stride(0),
-        0 if squares is None else squares.squares.stride(0),
-        0 if squares is None else squares.squares.shape[1],
-        1 if squares is None else squares.width,
-        0.0 if squares is None else squares.eps,
+        x=x,
+        weight=TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
+        scale=out if weight.scale is None else weight.scale,
+        zero=out if zeros is None else zeros,
+        x_scales=x_scales,
+        factors=factors,
+        bias=bias,
+        out=out,
+        pairs=lists.pairs,
+        items=lists.items,
+        space=space,
+        counters=counters,
+        n=n,
+        k=k,
+        num_rows=weight.rows,
+        expert_rows=rows,
+        weight_stride=codes.stride(0),
+        x_stride=x.stride(0),
+        out_stride=out.stride(0),
+        part_k=part_k,
+        x_scales_stride=0 if x_scales is None else x_scales.stride(0),
+        factors_stride=0 if factors is None else factors.stride(0),
+        pairs_stride=lists.pairs.stride(0),
+        **squares_arguments(squares),
         PAIRS_OF_ROW=len(out) // len(x),
         ACT=act,
         PARTS=parts,
         SPLIT=plan.is_split,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
-        NORM_LEVELS=0 if squares is None else squares.levels,
         TMA=by_tma,
         EVEN_K=k % tile.k == 0,
         EVEN_ROWS=rows % tile.rows == 0,

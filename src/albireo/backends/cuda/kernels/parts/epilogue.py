@@ -5,6 +5,9 @@ Used inside the kernels of linears. The order of roundings is csrc/kernels/linea
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
@@ -23,6 +26,26 @@ def act_code(act: str) -> int:
     if act not in ACTS:
         raise InvariantError(f"linear has no activation {act!r}; there are {', '.join(ACTS)}")
     return ACTS[act]
+
+
+def finish_arguments(
+    out: torch.Tensor, n: int, bias: torch.Tensor | None, residual: torch.Tensor | None, act: int
+) -> dict[str, Any]:
+    """What a kernel tells finish(), by name, beside the norm's (row_squares.parts_arguments).
+
+    Args: n: outputs of a row. act: one of ACTS.
+    """
+    return {
+        "out": out,
+        "bias": out if bias is None else bias,
+        "residual": out if residual is None else residual,
+        "n": n,
+        "out_stride": out.stride(0),
+        "residual_stride": 0 if residual is None else residual.stride(0),
+        "ACT": act,
+        "HAS_BIAS": bias is not None,
+        "HAS_RESIDUAL": residual is not None,
+    }
 
 
 @triton.jit

@@ -1,12 +1,13 @@
 """Norms inside linears: sums of squares of a row where it is made, and what a row is divided by where it is read.
 
-Used inside the kernels of linears; RowParts and RowSquares are what their launchers are told. Sums are trees that are
-spelled out, so no layout of a tile has a say in their bits. Does not know weights.
+Used inside the kernels of linears; RowParts and RowSquares are what their launchers are told, and what these tell
+them. Sums are trees that are spelled out, so no layout of a tile has a say in their bits. Does not know weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -52,6 +53,34 @@ class RowParts:
     def turn(self, rows: slice) -> RowParts:
         """Of some of the rows."""
         return RowParts(self.gain, self.scaled[rows], self.squares[rows])
+
+
+def squares_arguments(squares: RowSquares | None) -> dict[str, Any]:
+    """What a kernel tells row_factor(), by name; where rows are not divided row_squares is None."""
+    if squares is None:
+        numbers = {"row_squares_stride": 0, "num_row_squares": 0, "norm_width": 1, "norm_eps": 0.0}
+        return {"row_squares": None, **numbers, "NORM_LEVELS": 0}
+    return {
+        "row_squares": squares.squares,
+        "row_squares_stride": squares.squares.stride(0),
+        "num_row_squares": squares.squares.shape[1],
+        "norm_width": squares.width,
+        "norm_eps": squares.eps,
+        "NORM_LEVELS": squares.levels,
+    }
+
+
+def parts_arguments(parts_out: RowParts | None) -> dict[str, Any]:
+    """What a kernel tells store_parts(), by name; where no norm is made of its rows gain is None."""
+    if parts_out is None:
+        return {"gain": None, "scaled": None, "squares": None, "scaled_stride": 0, "squares_stride": 0}
+    return {
+        "gain": parts_out.gain,
+        "scaled": parts_out.scaled,
+        "squares": parts_out.squares,
+        "scaled_stride": parts_out.scaled.stride(0),
+        "squares_stride": parts_out.squares.stride(0),
+    }
 
 
 @triton.jit

@@ -12,6 +12,8 @@ import torch
 from checks import Finding, worst
 from setup import Setup
 
+from albireo.backends.cuda.step import StateSlots
+
 #: Tokens of a step, by sequence: whole prompts and tokens behind them; the same in pieces.
 Steps = tuple[tuple[int, ...], ...]
 
@@ -22,8 +24,8 @@ def causal_conv(setup: Setup) -> Iterator[Finding]:
     channels, width = setup.pick((8192, 4), (70, 4))
     weight = setup.random(channels, width, seed=1)
 
-    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
-        causal_conv(rows, weight, states, out, *step)
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
+        causal_conv(rows, weight, states, out, step)
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         padded = torch.cat((rows.new_zeros(width - 1, channels), rows))
@@ -40,8 +42,8 @@ def short_conv(setup: Setup) -> Iterator[Finding]:
     channels, width = setup.pick((2048, 3), (70, 3))
     weight, bias = setup.random(channels, width, seed=1), setup.random(channels, seed=2)
 
-    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
-        causal_conv(rows, weight, states, out, *step, bias=bias, activation="none", gated=True)
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
+        causal_conv(rows, weight, states, out, step, bias=bias, activation="none", gated=True)
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         before, behind, x = rows.split(channels, 1)
@@ -59,9 +61,9 @@ def gated_delta_rule(setup: Setup) -> Iterator[Finding]:
     of_keys, columns = k_heads * k_dim, 2 * k_heads * k_dim + heads * v_dim
     a_log, dt_bias = torch.linspace(-3, 2, heads, device=setup.device), setup.random(heads, seed=2)
 
-    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
         x, gates = rows[:, :columns], rows[:, columns:]
-        gated_delta_rule(x, gates, a_log, dt_bias, states, out, *step, k_heads, k_dim, v_dim)
+        gated_delta_rule(x, gates, a_log, dt_bias, states, out, step, k_heads, k_dim, v_dim)
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         q, k = rows[:, :of_keys], rows[:, of_keys : 2 * of_keys]
@@ -90,9 +92,9 @@ def selective_state(setup: Setup) -> Iterator[Finding]:
     a_log, dt_bias = torch.linspace(-3, 2, heads, device=setup.device), setup.random(heads, seed=2)
     skip = setup.random(heads, seed=4)
 
-    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
         x, dt = rows[:, :columns], rows[:, columns:]
-        selective_state(x, dt, a_log, dt_bias, skip, states, out, *step, groups, k_dim, v_dim)
+        selective_state(x, dt, a_log, dt_bias, skip, states, out, step, groups, k_dim, v_dim)
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         v, b, c, dt = rows.split((of_values, of_keys, of_keys, heads), 1)
@@ -119,8 +121,8 @@ def selective_scan(setup: Setup) -> Iterator[Finding]:
     a_log = torch.linspace(-3, 2, v_dim * k_dim, device=setup.device).view(k_dim, v_dim).T.contiguous()
     dt_bias, skip = setup.random(v_dim, seed=2), setup.random(v_dim, seed=4)
 
-    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
-        selective_scan(*rows.split(sizes, 1), a_log, dt_bias, skip, states, out, *step)
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots) -> None:
+        selective_scan(*rows.split(sizes, 1), a_log, dt_bias, skip, states, out, step)
 
     def wanted(rows: torch.Tensor) -> torch.Tensor:
         v, dt, bc = rows.split(sizes, 1)
@@ -145,7 +147,7 @@ def _compared(
     columns: int,
     size: int,
     out_columns: int,
-    launch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]], None],
+    launch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, StateSlots], None],
     wanted: Callable[[torch.Tensor], torch.Tensor],
 ) -> Iterator[Finding]:
     """columns: of a row; size: numbers of a state; wanted: of all rows of a sequence. Slot 0 is for the snapshot."""
@@ -168,7 +170,7 @@ def _compared(
             starts = [0, *torch.tensor([step[i] for i in there]).cumsum(0).tolist()]
             slots, of_snapshots = [i + 1 for i in there], [num_before[i] for i in there]
             arrays = (slots, starts, [done[i] for i in there], [0] * len(there), of_snapshots)
-            on_device = tuple(torch.tensor(each, dtype=torch.int32, device=setup.device) for each in arrays)
+            on_device = StateSlots(*(torch.tensor(each, dtype=torch.int32, device=setup.device) for each in arrays))
             out = torch.empty((len(x), out_columns), device=setup.device)
             launch(x, states, out, on_device)
             if step[0] == done[0] < long:  # the first piece, which ends where the snapshot is

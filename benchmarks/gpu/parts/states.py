@@ -27,6 +27,7 @@ def run(setup: Setup) -> Iterator[Row]:
 def _step(setup: Setup, sequences: int, tokens: int, what: str) -> Iterator[Row]:
     from albireo.backends.cuda.kernels import gated_delta_rule as rule
     from albireo.backends.cuda.kernels.causal_conv import causal_conv
+    from albireo.backends.cuda.step import StateSlots
 
     k_heads, heads, dim = setup.pick((K_HEADS, HEADS, DIM), (1, 2, 16))
     channels, rows = (2 * k_heads + heads) * dim, sequences * tokens
@@ -35,7 +36,7 @@ def _step(setup: Setup, sequences: int, tokens: int, what: str) -> Iterator[Row]
         return values.to(torch.int32).to(setup.device)
 
     # all go on: states are read, too
-    step = (
+    step = StateSlots(
         ints(torch.arange(sequences)),
         ints(torch.arange(sequences + 1) * tokens),
         ints(torch.arange(sequences) + 9999),
@@ -51,7 +52,7 @@ def _step(setup: Setup, sequences: int, tokens: int, what: str) -> Iterator[Row]
     def launch(columns: int) -> Callable[[], None]:
         def recurrence() -> None:
             kept, rule._COLUMNS = rule._COLUMNS, columns
-            rule.gated_delta_rule(x, gates, *of_heads, states, out, *step, k_heads, dim, dim)
+            rule.gated_delta_rule(x, gates, *of_heads, states, out, step, k_heads, dim, dim)
             rule._COLUMNS = kept
 
         return recurrence
@@ -68,7 +69,7 @@ def _step(setup: Setup, sequences: int, tokens: int, what: str) -> Iterator[Row]
     launches = {str(columns): launch(columns) for columns in choices}
     for each in launches.values():  # each sets what the others read: not at once
         each()
-    yield row("causal_conv", setup.seconds(lambda: causal_conv(x, weight, conv, mixed, *step)), sizes[0])
+    yield row("causal_conv", setup.seconds(lambda: causal_conv(x, weight, conv, mixed, step)), sizes[0])
     found = {name: setup.seconds(each) for name, each in launches.items()}
     yield row("gated_delta_rule", found[str(now)], sizes[1])
     yield verdict(f"columns of gated_delta_rule, {what}", "kernels/gated_delta_rule._COLUMNS", str(now), found)

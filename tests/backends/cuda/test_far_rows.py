@@ -34,6 +34,7 @@ from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top, top_workspace
 from albireo.backends.cuda.kv import LayerKV
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.step import StateSlots
 from albireo.graph.ops import TOP_LOGITS
 from backends.cuda.draws import drawn
 from backends.cuda.linears import random
@@ -83,9 +84,9 @@ CODES = torch.arange(-32, 32, dtype=torch.int8).repeat(33, 1)
 TABLE = random(9, 16, seed=7)
 CONV = random(16, 4, seed=8)
 #: Slots, rows and contexts of sequences that have a token each, behind others, and snapshots: none.
-GO_ON = NAMES, ids([0, 1, 2, 3]), ids([9, 9, 9]), NAMES, ids([0, 0, 0])
+GO_ON = StateSlots(NAMES, ids([0, 1, 2, 3]), ids([9, 9, 9]), NAMES, ids([0, 0, 0]))
 #: Two sequences; the last slot is for a snapshot of the second, behind its first row.
-LEAVE = ids([1, 0]), ids([0, 1, 3]), ids([9, 9]), ids([0, 2]), ids([0, 1])
+LEAVE = StateSlots(ids([1, 0]), ids([0, 1, 3]), ids([9, 9]), ids([0, 2]), ids([0, 1]))
 #: Name -> rows of which each is read or written once, and what does both.
 CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
     "norm": ([x(64), room(64, BF16)], lambda a, out: norm(a, VECTOR, out, 1e-5, 64, NAMES)),
@@ -96,18 +97,18 @@ CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
     "embed": ([x(64), room(64)], lambda a, out: embed(NAMES, replace(MATRIX, dtype="float32", rows=3, codes=a), out)),
     "head norm": ([x(64), room(64)], lambda a, out: head_norm(a, VECTOR[:16], out, 1e-5, 4)),
     "output gate": ([x(64), x(64), room(64)], lambda a, b, out: output_gate("silu", a, b, VECTOR[:16], out, 4, 1e-5)),
-    "convolution": ([x(16), x(48), room(16)], lambda a, kept, out: causal_conv(a, CONV, kept, out, *GO_ON)),
+    "convolution": ([x(16), x(48), room(16)], lambda a, kept, out: causal_conv(a, CONV, kept, out, GO_ON)),
     "recurrence": (
         [x(64), x(4), x(512), room(32)],
-        lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, *GO_ON, 1, 16, 16),
+        lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, GO_ON, 1, 16, 16),
     ),
     "snapshot of a convolution": (
         [x(16), x(48), room(16)],
-        lambda a, kept, out: causal_conv(a, CONV, kept, out, *LEAVE),
+        lambda a, kept, out: causal_conv(a, CONV, kept, out, LEAVE),
     ),
     "snapshot of a recurrence": (
         [x(64), x(4), x(512), room(32)],
-        lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, *LEAVE, 1, 16, 16),
+        lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, LEAVE, 1, 16, 16),
     ),
     "rope": ([x(64), room(64)], lambda a, out: rope(a, TABLE, NAMES, out, 4, 16)),
     "few tokens": ([x(64), room(64)], lambda r, out: matmul_smallm(x(64, BF16), MATRIX, out, 64, residual=r)),

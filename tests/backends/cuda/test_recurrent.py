@@ -16,6 +16,7 @@ from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 from albireo.backends.cuda.kernels.selective_scan import selective_scan
 from albireo.backends.cuda.kernels.selective_state import selective_state
+from albireo.backends.cuda.step import StateSlots
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
@@ -107,15 +108,15 @@ class Layer:
         places = [slot if slots is None else slots[slot] for slot, _, _ in parts]
         # of those without one, and of padding, the slot is somebody's
         orders = [*(self.snapshots.get(slot, (slot, 0)) for slot, _, _ in parts), *[(3, 0)] * sequences]
-        where = {
-            "state_slots": ids([*places, *[3] * sequences]),
-            "query_start": ids([*step.query_start.tolist(), *[count] * sequences]),
-            "context_len": ids([*step.context_len.tolist(), *[0] * sequences]),
-            "snapshot_slots": ids([slot for slot, _ in orders]),
-            "snapshot_rows": ids([rows for _, rows in orders]),
-        }
+        where = StateSlots(
+            state_slots=ids([*places, *[3] * sequences]),
+            query_start=ids([*step.query_start.tolist(), *[count] * sequences]),
+            context_len=ids([*step.context_len.tolist(), *[0] * sequences]),
+            snapshot_slots=ids([slot for slot, _ in orders]),
+            snapshot_rows=ids([rows for _, rows in orders]),
+        )
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
-        given = {**x, **weights, **where, "states": self.state, "out": out}
+        given: dict[str, Any] = {**x, **weights, "slots": where, "states": self.state, "out": out}
         if self.family == "gated_delta_rule" and "dt" in given:
             given["times"] = given.pop("dt")
         if self.family == "causal_conv":

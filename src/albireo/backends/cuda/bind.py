@@ -399,7 +399,7 @@ def _causal_conv(args: CallArgs) -> Launch:
         weight,
         states,
         out(step),
-        *step.for_states,
+        step.for_states,
         bias=bias,
         activation=activation,
         gated=gated,
@@ -419,7 +419,7 @@ def _gated_delta_rule(args: CallArgs) -> Launch:
         dt_bias,
         states,
         out(step),
-        *step.for_states,
+        step.for_states,
         num_k_heads=heads,
         k_dim=k_dim,
         v_dim=v_dim,
@@ -445,7 +445,7 @@ def _selective_state(args: CallArgs) -> Launch:
         skip,
         states,
         out(step),
-        *step.for_states,
+        step.for_states,
         num_k_heads=heads,
         k_dim=k_dim,
         v_dim=v_dim,
@@ -459,7 +459,7 @@ def _selective_scan(args: CallArgs) -> Launch:
     a_log, dt_bias, skip = args.matrix("a_log").codes, args.vector("dt_bias"), args.vector("skip")
     states = args.memory.states.of(args.number("state"))
     return lambda step: selective_scan(
-        x(step), dt(step), bc(step), a_log, dt_bias, skip, states, out(step), *step.for_states
+        x(step), dt(step), bc(step), a_log, dt_bias, skip, states, out(step), step.for_states
     )
 
 

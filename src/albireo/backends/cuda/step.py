@@ -7,9 +7,24 @@ slot 0 (the null block); a padding sequence has no rows and context 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StateSlots:
+    """Which rows are a sequence's, and where it keeps its states. Fields: those of DeviceStep."""
+
+    state_slots: torch.Tensor
+    query_start: torch.Tensor
+    context_len: torch.Tensor
+    snapshot_slots: torch.Tensor
+    snapshot_rows: torch.Tensor
+
+    def arguments(self) -> dict[str, torch.Tensor]:
+        """Of kernels that go on with states (kernels/parts/recurrence.py), by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,9 @@ class DeviceStep:
         return table, self.positions if self.rope_positions is None else self.rope_positions
 
     @property
-    def for_states(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What kernels that keep states read of sequences, in their order."""
-        return self.state_slots, self.query_start, self.context_len, self.snapshot_slots, self.snapshot_rows
+    def for_states(self) -> StateSlots:
+        """What kernels that keep states read of sequences."""
+        return StateSlots(self.state_slots, self.query_start, self.context_len, self.snapshot_slots, self.snapshot_rows)
 
     @property
     def num_real(self) -> torch.Tensor:

@@ -3,13 +3,10 @@ rows of each sequence of a step, which its state goes on with; act is silu or no
 of C columns: what x is multiplied by before, what out is multiplied by at the end, and x.
 
 x: [T, C] or [T, 3 * C] float32, out: [T, C] of any compute type, apart, rows any distance apart; weight: [C, W] and
-bias: [C] float32, contiguous. states: [slots, any] float32, of whose rows the first (W - 1) * C numbers are rows
-x[t - W + 1] to x[t - 1] of one sequence. state_slots, context_len, snapshot_slots, snapshot_rows: [B], query_start:
-[B + 1] int32. A sequence whose first token is in the step begins with zeros; what it keeps behind its first
-snapshot_rows rows of the step goes to another slot, too, which nobody has (0: to none). A program has all rows of one
-sequence, of some channels, which nobody else reads or writes; where there is at most a token a sequence, more channels.
-A padding sequence has no rows, and nothing of its slot is touched; padding rows of out are not written. Sums are from
-the oldest row on: a row's bits do not depend on the step that it is computed in.
+bias: [C] float32, contiguous. states: see parts/recurrence.py; a sequence's is rows x[t - W + 1] to x[t - 1], (W - 1) *
+C numbers. A program has all rows of one sequence, of some channels, which nobody else reads or writes; where there is
+at most a token a sequence, more channels. Padding rows of out are not written. Sums are from the oldest row on: a row's
+bits do not depend on the step that it is computed in.
 """
 
 from __future__ import annotations
@@ -21,6 +18,8 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import silu
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.recurrence import SLOT_ARRAYS, rows_and_slot
+from albireo.backends.cuda.step import StateSlots
 
 #: Rows and channels of a tile, where sequences have one token each and where they have more.
 _ONE, _MANY = (1, 512), (32, 64)
@@ -49,9 +48,9 @@ def causal_conv_kernel(
     BLOCK: tl.constexpr,
 ):
     sequence = tl.program_id(1)
-    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
-    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
-    num_before = tl.load(snapshot_rows + sequence)
+    begin, end, context, slot, num_before = rows_and_slot(
+        sequence, query_start, context_len, state_slots, snapshot_rows
+    )
     if begin < end:
         kept: tl.constexpr = WIDTH - 1
         # rows before this are zeros, which is all of them where the first token is here
@@ -131,33 +130,25 @@ def causal_conv(
     weight: torch.Tensor,
     states: torch.Tensor,
     out: torch.Tensor,
-    state_slots: torch.Tensor,
-    query_start: torch.Tensor,
-    context_len: torch.Tensor,
-    snapshot_slots: torch.Tensor,
-    snapshot_rows: torch.Tensor,
+    slots: StateSlots,
     bias: torch.Tensor | None = None,
     activation: str = "silu",
     gated: bool = False,
 ) -> None:
     """states: of the layer, rows as far apart as slots are. activation: one of graph.ops.CONV_ACTIVATIONS."""
     channels, width = weight.shape
-    num_sequences = len(context_len)
+    num_sequences = len(slots.context_len)
     rows, block = _ONE if len(x) <= num_sequences else _MANY
     causal_conv_kernel[(triton.cdiv(channels, block), num_sequences)](
-        x,
-        weight,
-        bias,
-        states,
-        state_slots,
-        query_start,
-        context_len,
-        snapshot_slots,
-        snapshot_rows,
-        out,
-        x.stride(0),
-        out.stride(0),
-        states.stride(0),
+        x=x,
+        weight=weight,
+        bias=bias,
+        states=states,
+        **slots.arguments(),
+        out=out,
+        x_stride=x.stride(0),
+        out_stride=out.stride(0),
+        slot_stride=states.stride(0),
         CHANNELS=channels,
         WIDTH=width,
         SILU=activation == "silu",
@@ -171,8 +162,7 @@ def causal_conv(
 
 def aot_cases() -> list[AotCase]:
     floats, strides = ("x", "weight", "states", "out"), ("x_stride", "out_stride", "slot_stride")
-    ints = ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows")
-    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(SLOT_ARRAYS, "*i32") | dict.fromkeys(strides, "i32")
 
     def case(tile: tuple[int, int], architectures: tuple[int, ...], is_gated: bool = False) -> AotCase:
         """is_gated: LFM2's, of 2048 channels."""

@@ -8,16 +8,12 @@
 
 x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
 runs; gates: [T, 2 H]; a_log, dt_bias: [H], or gates: [T, H], times: [T, H K], dt_bias: [H K]; out: [T, H V], apart from
-x; all float32, rows any distance apart. states: [slots, any] float32, of whose rows the first H * K * V numbers are S
-[H, K, V] of one sequence; state_slots, context_len, snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A
-sequence whose first token is in the step begins with zeros; its S behind its first snapshot_rows rows of the step goes
-to another slot, too, which nobody has (0: to none).
+x; all float32, rows any distance apart. states: see parts/recurrence.py; a sequence's is S [H, K, V].
 
 A program has one head of one sequence, and COLUMNS of V, which do not depend on others: they stay in registers from its
 first row to its last, and are read and written once. What a row needs beside is loaded while those before it are
 computed. One shape of tile for one token and for many, so that a sum over K is one tree: a row's bits do not depend on
-the step that it is computed in. A padding sequence has no rows, and nothing of its slot is touched; padding rows of out
-are not written.
+the step that it is computed in. Padding rows of out are not written.
 """
 
 from __future__ import annotations
@@ -28,7 +24,14 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import sigmoid, softplus
-from albireo.backends.cuda.kernels.parts.recurrence import load_row
+from albireo.backends.cuda.kernels.parts.recurrence import (
+    SLOT_ARRAYS,
+    keep_snapshot,
+    load_row,
+    load_state,
+    rows_and_slot,
+)
+from albireo.backends.cuda.step import StateSlots
 from albireo.graph.ops import L2_EPS
 
 #: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
@@ -68,16 +71,16 @@ def gated_delta_rule_kernel(
     MOST: tl.constexpr,
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
-    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
-    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
-    snapshot = begin + tl.load(snapshot_rows + sequence)  # of 0 rows it is where t + 1 never is
+    begin, end, context, slot, num_before = rows_and_slot(
+        sequence, query_start, context_len, state_slots, snapshot_rows
+    )
+    snapshot = begin + num_before  # of 0 rows it is where t + 1 never is
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
-        num_kept = tl.where(end - begin < context, K, 0)
-        at = states + slot.to(tl.int64) * slot_stride + head * (K * V)
-        at = at + channel[:, None] * V + column[None, :]
-        state = tl.load(at, mask=(channel < num_kept)[:, None] & is_column[None, :], other=0.0)
+        is_state = is_channel[:, None] & is_column[None, :]
+        of_head = states + slot.to(tl.int64) * slot_stride + head * (K * V)
+        at, state = load_state(of_head, end - begin < context, channel, column, K, V)
 
         queries = x + head // (V_HEADS // K_HEADS) * K + channel
         values = x + 2 * K_HEADS * K + head * V + column
@@ -120,10 +123,9 @@ def gated_delta_rule_kernel(
             tl.store(to, tl.sum(q * state, axis=0), mask=is_column)
             to += out_stride
             if t + 1 == snapshot:
-                other = tl.load(snapshot_slots + sequence) - slot
-                tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_channel[:, None] & is_column[None, :])
+                keep_snapshot(at, state, is_state, slot, snapshot_slots + sequence, slot_stride)
             q, k, v, rate, decay = next_q, next_k, next_v, next_rate, next_decay
-        tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
+        tl.store(at, state, mask=is_state)
 
 
 @triton.jit
@@ -148,11 +150,7 @@ def gated_delta_rule(
     dt_bias: torch.Tensor,
     states: torch.Tensor,
     out: torch.Tensor,
-    state_slots: torch.Tensor,
-    query_start: torch.Tensor,
-    context_len: torch.Tensor,
-    snapshot_slots: torch.Tensor,
-    snapshot_rows: torch.Tensor,
+    slots: StateSlots,
     num_k_heads: int,
     k_dim: int,
     v_dim: int,
@@ -162,24 +160,20 @@ def gated_delta_rule(
 ) -> None:
     """states: of the layer, rows as far apart as slots are. times: where rates are of channels."""
     num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
-    gated_delta_rule_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(context_len))](
-        x,
-        gates,
-        gates if times is None else times,
-        a_log,
-        dt_bias,
-        states,
-        state_slots,
-        query_start,
-        context_len,
-        snapshot_slots,
-        snapshot_rows,
-        out,
-        x.stride(0),
-        gates.stride(0),
-        gates.stride(0) if times is None else times.stride(0),
-        out.stride(0),
-        states.stride(0),
+    gated_delta_rule_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(slots.context_len))](
+        x=x,
+        gates=gates,
+        times=gates if times is None else times,
+        a_log=a_log,
+        dt_bias=dt_bias,
+        states=states,
+        **slots.arguments(),
+        out=out,
+        x_stride=x.stride(0),
+        gates_stride=gates.stride(0),
+        times_stride=gates.stride(0) if times is None else times.stride(0),
+        out_stride=out.stride(0),
+        slot_stride=states.stride(0),
         K_HEADS=num_k_heads,
         V_HEADS=num_v_heads,
         K=k_dim,
@@ -197,11 +191,8 @@ def gated_delta_rule(
 
 def aot_cases() -> list[AotCase]:
     floats = ("x", "gates", "times", "a_log", "dt_bias", "states", "out")
-    ints, strides = (
-        ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows"),
-        ("x_stride", "gates_stride", "times_stride", "out_stride", "slot_stride"),
-    )
-    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+    strides = ("x_stride", "gates_stride", "times_stride", "out_stride", "slot_stride")
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(SLOT_ARRAYS, "*i32") | dict.fromkeys(strides, "i32")
     shape: dict[str, object] = {
         "K_HEADS": 16,
         "V_HEADS": 32,

@@ -3,14 +3,10 @@
     S[k] = exp(-exp(a_log[k]) t) S[k] + b[k] t x;  out = sum over k of c[k] S[k], + skip x;  t = softplus(dt + dt_bias)
 
 x, dt: [T, V] float32; bc: [T, 2 K], b, then c; a_log: [V, K] without a gap; dt_bias, skip: [V]; out: [T, V], apart from
-x; all float32, rows any distance apart. states: [slots, any] float32, of whose rows the first K * V numbers are
-S [K, V] of one sequence; state_slots, context_len, snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A
-sequence whose first token is in the step begins with zeros, and may leave a snapshot behind a row, as in
-gated_delta_rule.py.
+x; all float32, rows any distance apart. states: see parts/recurrence.py; a sequence's is S [K, V].
 
 A program has COLUMNS channels of one sequence, from its first row to its last: one shape of tile for one token and for
-many, so that a row's bits do not depend on the step that it is computed in. A padding sequence has no rows, and nothing
-of its slot is touched; padding rows of out are not written.
+many, so that a row's bits do not depend on the step that it is computed in. Padding rows of out are not written.
 """
 
 from __future__ import annotations
@@ -21,6 +17,8 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import softplus
+from albireo.backends.cuda.kernels.parts.recurrence import SLOT_ARRAYS, keep_snapshot, load_state, rows_and_slot
+from albireo.backends.cuda.step import StateSlots
 
 #: Numbers of a tile, states and how fast they are left: of K = 16 64 channels, of whose states a thread has 32.
 _TILE = 1024
@@ -59,16 +57,16 @@ def selective_scan_kernel(
     COLUMNS: tl.constexpr,
 ):
     sequence = tl.program_id(1)
-    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
-    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
-    snapshot = begin + tl.load(snapshot_rows + sequence)  # of 0 rows it is where t + 1 never is
+    begin, end, context, slot, num_before = rows_and_slot(
+        sequence, query_start, context_len, state_slots, snapshot_rows
+    )
+    snapshot = begin + num_before  # of 0 rows it is where t + 1 never is
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
         is_state = is_channel[:, None] & is_column[None, :]
-        num_kept = tl.where(end - begin < context, K, 0)
-        at = states + slot.to(tl.int64) * slot_stride + channel[:, None] * V + column[None, :]
-        state = tl.load(at, mask=(channel < num_kept)[:, None] & is_column[None, :], other=0.0)
+        of_slot = states + slot.to(tl.int64) * slot_stride
+        at, state = load_state(of_slot, end - begin < context, channel, column, K, V)
         speed = tl.exp(tl.load(a_log + column[None, :] * K + channel[:, None], mask=is_state, other=0.0))
         bias = tl.load(dt_bias + column, mask=is_column, other=0.0)
         straight = tl.load(skip + column, mask=is_column, other=0.0)
@@ -90,8 +88,7 @@ def selective_scan_kernel(
             tl.store(to, tl.sum(c[:, None] * state, axis=0) + straight * v, mask=is_column)
             to += out_stride
             if t + 1 == snapshot:
-                other = tl.load(snapshot_slots + sequence) - slot
-                tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_state)
+                keep_snapshot(at, state, is_state, slot, snapshot_slots + sequence, slot_stride)
             b, c, v, time = next_b, next_c, next_v, next_time
         tl.store(at, state, mask=is_state)
 
@@ -105,35 +102,27 @@ def selective_scan(
     skip: torch.Tensor,
     states: torch.Tensor,
     out: torch.Tensor,
-    state_slots: torch.Tensor,
-    query_start: torch.Tensor,
-    context_len: torch.Tensor,
-    snapshot_slots: torch.Tensor,
-    snapshot_rows: torch.Tensor,
+    slots: StateSlots,
 ) -> None:
     """states: of the layer, rows as far apart as slots are."""
     v_dim, k_dim = a_log.shape
     channels = triton.next_power_of_2(k_dim)
     columns = max(16, min(_MOST_COLUMNS, _TILE // channels))
-    selective_scan_kernel[(triton.cdiv(v_dim, columns), len(context_len))](
-        x,
-        dt,
-        bc,
-        a_log,
-        dt_bias,
-        skip,
-        states,
-        state_slots,
-        query_start,
-        context_len,
-        snapshot_slots,
-        snapshot_rows,
-        out,
-        x.stride(0),
-        dt.stride(0),
-        bc.stride(0),
-        out.stride(0),
-        states.stride(0),
+    selective_scan_kernel[(triton.cdiv(v_dim, columns), len(slots.context_len))](
+        x=x,
+        dt=dt,
+        bc=bc,
+        a_log=a_log,
+        dt_bias=dt_bias,
+        skip=skip,
+        states=states,
+        **slots.arguments(),
+        out=out,
+        x_stride=x.stride(0),
+        dt_stride=dt.stride(0),
+        bc_stride=bc.stride(0),
+        out_stride=out.stride(0),
+        slot_stride=states.stride(0),
         K=k_dim,
         V=v_dim,
         CHANNELS=channels,
@@ -145,9 +134,8 @@ def selective_scan(
 
 def aot_cases() -> list[AotCase]:
     floats = ("x", "dt", "bc", "a_log", "dt_bias", "skip", "states", "out")
-    ints = ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows")
     strides = ("x_stride", "dt_stride", "bc_stride", "out_stride", "slot_stride")
-    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(SLOT_ARRAYS, "*i32") | dict.fromkeys(strides, "i32")
     return [
         AotCase(
             "selective_scan.16x64",

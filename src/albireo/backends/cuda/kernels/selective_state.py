@@ -4,14 +4,12 @@
     t = softplus(dt + dt_bias), held between dt_least and dt_most;  g = exp(-exp(a_log) t)
 
 x: [T, H V + 2 G K] float32: v of H heads of V channels, then b, then c of G heads of K, which heads share in runs; dt:
-[T, H]; a_log, dt_bias, skip: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states: [slots,
-any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots, context_len,
-snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with
-zeros, and may leave a snapshot behind a row, as in gated_delta_rule.py.
+[T, H]; a_log, dt_bias, skip: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states: see
+parts/recurrence.py; a sequence's is S [H, K, V].
 
 A program has one head of one sequence, and COLUMNS of V, from its first row to its last, as in gated_delta_rule.py: one
-shape of tile for one token and for many, so that a row's bits do not depend on the step that it is computed in. A
-padding sequence has no rows, and nothing of its slot is touched; padding rows of out are not written.
+shape of tile for one token and for many, so that a row's bits do not depend on the step that it is computed in. Padding
+rows of out are not written.
 """
 
 from __future__ import annotations
@@ -22,7 +20,14 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import softplus
-from albireo.backends.cuda.kernels.parts.recurrence import load_row
+from albireo.backends.cuda.kernels.parts.recurrence import (
+    SLOT_ARRAYS,
+    keep_snapshot,
+    load_row,
+    load_state,
+    rows_and_slot,
+)
+from albireo.backends.cuda.step import StateSlots
 
 #: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
 _COLUMNS = 16
@@ -58,16 +63,16 @@ def selective_state_kernel(
     COLUMNS: tl.constexpr,
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
-    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
-    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
-    snapshot = begin + tl.load(snapshot_rows + sequence)  # of 0 rows it is where t + 1 never is
+    begin, end, context, slot, num_before = rows_and_slot(
+        sequence, query_start, context_len, state_slots, snapshot_rows
+    )
+    snapshot = begin + num_before  # of 0 rows it is where t + 1 never is
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
-        num_kept = tl.where(end - begin < context, K, 0)
-        at = states + slot.to(tl.int64) * slot_stride + head * (K * V)
-        at = at + channel[:, None] * V + column[None, :]
-        state = tl.load(at, mask=(channel < num_kept)[:, None] & is_column[None, :], other=0.0)
+        is_state = is_channel[:, None] & is_column[None, :]
+        of_head = states + slot.to(tl.int64) * slot_stride + head * (K * V)
+        at, state = load_state(of_head, end - begin < context, channel, column, K, V)
 
         keys = x + V_HEADS * V + head // (V_HEADS // K_HEADS) * K + channel
         values, times = x + head * V + column, dt + head
@@ -87,10 +92,9 @@ def selective_state_kernel(
             tl.store(to, tl.sum(c[:, None] * state, axis=0) + straight * v, mask=is_column)
             to += out_stride
             if t + 1 == snapshot:
-                other = tl.load(snapshot_slots + sequence) - slot
-                tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_channel[:, None] & is_column[None, :])
+                keep_snapshot(at, state, is_state, slot, snapshot_slots + sequence, slot_stride)
             b, c, v, time = next_b, next_c, next_v, next_time
-        tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
+        tl.store(at, state, mask=is_state)
 
 
 def selective_state(
@@ -101,11 +105,7 @@ def selective_state(
     skip: torch.Tensor,
     states: torch.Tensor,
     out: torch.Tensor,
-    state_slots: torch.Tensor,
-    query_start: torch.Tensor,
-    context_len: torch.Tensor,
-    snapshot_slots: torch.Tensor,
-    snapshot_rows: torch.Tensor,
+    slots: StateSlots,
     num_k_heads: int,
     k_dim: int,
     v_dim: int,
@@ -114,25 +114,21 @@ def selective_state(
 ) -> None:
     """states: of the layer, rows as far apart as slots are."""
     num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
-    selective_state_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(context_len))](
-        x,
-        dt,
-        a_log,
-        dt_bias,
-        skip,
-        states,
-        state_slots,
-        query_start,
-        context_len,
-        snapshot_slots,
-        snapshot_rows,
-        out,
-        x.stride(0),
-        dt.stride(0),
-        out.stride(0),
-        states.stride(0),
-        dt_least,
-        dt_most,
+    selective_state_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(slots.context_len))](
+        x=x,
+        dt=dt,
+        a_log=a_log,
+        dt_bias=dt_bias,
+        skip=skip,
+        states=states,
+        **slots.arguments(),
+        out=out,
+        x_stride=x.stride(0),
+        dt_stride=dt.stride(0),
+        out_stride=out.stride(0),
+        slot_stride=states.stride(0),
+        dt_least=dt_least,
+        dt_most=dt_most,
         K_HEADS=num_k_heads,
         V_HEADS=num_v_heads,
         K=k_dim,
@@ -146,11 +142,8 @@ def selective_state(
 
 def aot_cases() -> list[AotCase]:
     floats = ("x", "dt", "a_log", "dt_bias", "skip", "states", "out")
-    ints, strides = (
-        ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows"),
-        ("x_stride", "dt_stride", "out_stride", "slot_stride"),
-    )
-    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+    strides = ("x_stride", "dt_stride", "out_stride", "slot_stride")
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(SLOT_ARRAYS, "*i32") | dict.fromkeys(strides, "i32")
     signature |= dict.fromkeys(("dt_least", "dt_most"), "fp32")
     shape = {"K_HEADS": 8, "V_HEADS": 64, "K": 128, "V": 64, "CHANNELS": 128, "COLUMNS": _COLUMNS}
     return [

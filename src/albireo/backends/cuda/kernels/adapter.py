@@ -17,6 +17,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.tokens import FLOAT_LINE, e4m3_rows, token_rows
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 
@@ -113,13 +114,12 @@ def adapter_kernel(
         place = tl.arange(0, TOKENS)[:, None] * RANKS + tl.arange(0, RANKS)[None, :]
         of_tile = parts + counter * count * (TOKENS * RANKS) + place
         tl.store(of_tile + part * (TOKENS * RANKS), total)
-        tl.debug_barrier()  # every thread's stores are released by the one that counts
-        is_last = tl.atomic_add(counters + counter, 1, sem="acq_rel", scope="gpu") == count - 1
+        is_last = is_last_of(counters + counter, count)
         if is_last:
             total = tl.zeros((TOKENS, RANKS), tl.float32)
             for i in range(count):
                 total += tl.load(of_tile + i * (TOKENS * RANKS), cache_modifier=".cg")
-            tl.atomic_xchg(counters + counter, 0, sem="relaxed", scope="gpu")
+            set_back(counters + counter)
     if is_last:
         if KIND == _ROW_SCALED:
             total *= tl.load(scale_at, mask=slot >= 0, other=0.0)[:, None]

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
 
@@ -45,11 +45,7 @@ def add_given_kernel(
     value = tl.where(is_given, value + more, value)
     tl.store(out + row * out_stride + at, value, mask=mask)
     if gain is not None:
-        token = tl.program_id(0) + tl.arange(0, 1)
-        store_parts(
-            tl.reshape(value, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
-            scaled_stride, squares, squares_stride,
-        )  # fmt: skip
+        store_parts_of_piece(value, cols, gain, scaled, scaled_stride, squares, squares_stride)
 
 
 def add_given(

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
 
@@ -60,11 +60,7 @@ def add_parts_kernel(
         total = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + total
     tl.store(out + row * out_stride + at, round_to(total, out.dtype.element_ty), mask=mask)
     if gain is not None:
-        token = tl.program_id(0) + tl.arange(0, 1)
-        store_parts(
-            tl.reshape(total, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
-            scaled_stride, squares, squares_stride,
-        )  # fmt: skip
+        store_parts_of_piece(total, cols, gain, scaled, scaled_stride, squares, squares_stride)
 
 
 def add_parts(

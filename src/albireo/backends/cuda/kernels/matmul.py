@@ -20,7 +20,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, MICROSCALED, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
+from albireo.backends.cuda.kernels.parts.chain import UNSCALED, chain, times_channels, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
@@ -32,7 +33,6 @@ from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.backends.cuda.workspace import counters_and_parts
 
-_CHANNELS, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(MICROSCALED)
 _REGISTERS, _MEMORY, _SPLIT = tl.constexpr(REGISTERS), tl.constexpr(MEMORY), tl.constexpr(SPLIT)
 
 
@@ -117,11 +117,10 @@ def matmul_kernel(
         elif MODE == _SPLIT:
             own = space + turn * COUNT * SIZE
             keep(own + part * SIZE, sums, PIECES)
-            tl.debug_barrier()  # every thread's stores are released by the one that counts
-            is_last = tl.atomic_add(counters + turn, 1, sem="acq_rel", scope="gpu") == COUNT - 1
+            is_last = is_last_of(counters + turn, COUNT)
         if is_last:
             if MODE == _SPLIT:
-                tl.atomic_xchg(counters + turn, 0, sem="relaxed", scope="gpu")
+                set_back(counters + turn)
             if MODE == _REGISTERS:
                 for i in tl.static_range(PIECES):
                     first_token = slab * TOKENS + i * (TOKENS // PIECES)
@@ -149,8 +148,7 @@ def _finish_piece(
     ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
     gain, scaled, scaled_stride, squares, squares_stride,
 ):  # fmt: skip
-    if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
-        sums *= tl.load(scale + row)[:, None]
+    sums = times_channels(sums, scale, row, SCALED)
     if factors is not None:
         sums *= tl.load(factors + tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1))[None, :]
     finish(

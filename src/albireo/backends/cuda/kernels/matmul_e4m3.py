@@ -21,6 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.matmul import programs_and_space
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, HALF, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.linear_cases import e4m3_pointer_types
@@ -120,11 +121,10 @@ def matmul_e4m3_kernel(
         elif MODE == _SPLIT:
             own = space + turn * COUNT * SIZE
             keep(own + part * SIZE, sums, ROWS // _KEPT)
-            tl.debug_barrier()  # every thread's stores are released by the one that counts
-            is_last = tl.atomic_add(counters + turn, 1, sem="acq_rel", scope="gpu") == COUNT - 1
+            is_last = is_last_of(counters + turn, COUNT)
         if is_last:
             if MODE == _SPLIT:
-                tl.atomic_xchg(counters + turn, 0, sem="relaxed", scope="gpu")
+                set_back(counters + turn)
             if MODE == _REGISTERS:
                 for i in tl.static_range(PIECES):
                     _finish(

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, chain_of_few
 from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, e4m3_pointer_types
@@ -138,10 +139,8 @@ def matmul_e4m3_smallm_kernel(
         own = of_group + (tile % TOGETHER * PARTS + part) * SIZE
         place = tl.arange(0, TOKENS)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
         tl.store(own + place, tl.trans(acc), mask=(tl.arange(0, TOKENS) < num_tokens)[:, None])
-        tl.debug_barrier()  # every thread's stores are released by the one that counts
-        arrived = tl.atomic_add(counters + group, 1, sem="acq_rel", scope="gpu")
-        if arrived == tl.minimum(TOGETHER, tl.num_programs(0) - group * TOGETHER) * PARTS - 1:
-            tl.atomic_xchg(counters + group, 0, sem="relaxed", scope="gpu")
+        if is_last_of(counters + group, tl.minimum(TOGETHER, tl.num_programs(0) - group * TOGETHER) * PARTS):
+            set_back(counters + group)
             at_row = tl.arange(0, WIDTH)
             of_row = of_group + at_row // ROWS * (PARTS * SIZE) + at_row % ROWS
             is_row = group * WIDTH + at_row < num_rows

@@ -22,7 +22,8 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, MICROSCALED, NIBBLES, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
+from albireo.backends.cuda.kernels.parts.chain import UNSCALED, chain, times_channels, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
@@ -38,8 +39,6 @@ from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.sum_parts import TILE_ROWS, num_parts, part_length
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
-
-_CHANNELS, _NIBBLES, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES), tl.constexpr(MICROSCALED)
 
 
 def tile_for(num_tokens: int, dtype: str) -> Tile:
@@ -134,37 +133,44 @@ def matmul_smallm_kernel(
         TOKENS, BLOCK_K,
     )  # fmt: skip
     if PARTS == 1:
-        if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
-            acc *= tl.load(scale + row)[:, None]
-        if row_squares is not None:
-            acc *= row_factor(
-                row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
-            )[None, :]
-        finish(
-            tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-            ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
+        _finish(
+            acc, token, row, tile * ROWS, scale, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+            row_squares, row_squares_stride, num_row_squares, norm_eps, norm_width,
+            ACT, HAS_BIAS, HAS_RESIDUAL, SCALED, NORM_LEVELS, gain, scaled, scaled_stride, squares, squares_stride,
         )  # fmt: skip
     else:
         place = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
         of_tile = parts + tile * (PARTS * ROWS * TOKENS) + place
         tl.store(of_tile + part * (ROWS * TOKENS), acc)
-        tl.debug_barrier()  # every thread's stores are released by the one that counts
-        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
-        if arrived == PARTS - 1:
+        if is_last_of(counters + tile, PARTS):
             total = tl.load(of_tile, cache_modifier=".cg")
             for i in tl.static_range(1, PARTS):
                 total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
-            if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
-                total *= tl.load(scale + row)[:, None]
-            if row_squares is not None:
-                total *= row_factor(
-                    row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
-                )[None, :]
-            tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
-            finish(
-                tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-                ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
+            set_back(counters + tile)
+            _finish(
+                total, token, row, tile * ROWS, scale, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+                row_squares, row_squares_stride, num_row_squares, norm_eps, norm_width,
+                ACT, HAS_BIAS, HAS_RESIDUAL, SCALED, NORM_LEVELS, gain, scaled, scaled_stride, squares, squares_stride,
             )  # fmt: skip
+
+
+@triton.jit
+def _finish(
+    sums, token, row, first_row, scale, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+    row_squares, row_squares_stride, num_row_squares, norm_eps, norm_width,
+    ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
+    NORM_LEVELS: tl.constexpr,
+    gain, scaled, scaled_stride, squares, squares_stride,
+):  # fmt: skip
+    sums = times_channels(sums, scale, row, SCALED)
+    if row_squares is not None:
+        sums *= row_factor(
+            row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
+        )[None, :]  # fmt: skip
+    finish(
+        tl.trans(sums), 0, first_row, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+        ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
+    )  # fmt: skip
 
 
 def matmul_smallm(

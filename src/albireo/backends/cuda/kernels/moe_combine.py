@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
 
@@ -50,11 +50,7 @@ def moe_combine_kernel(
         total = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + total
     tl.store(out + row * out_stride + at, total, mask=mask)
     if gain is not None:
-        token = tl.program_id(0) + tl.arange(0, 1)
-        store_parts(
-            tl.reshape(total, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
-            scaled_stride, squares, squares_stride,
-        )  # fmt: skip
+        store_parts_of_piece(total, cols, gain, scaled, scaled_stride, squares, squares_stride)
 
 
 def moe_combine(

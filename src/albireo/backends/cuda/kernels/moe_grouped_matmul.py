@@ -29,7 +29,8 @@ from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, most_items, tile_width
 from albireo.backends.cuda.expert_plan import ExpertPlan
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, UNSCALED, chain, times_channels
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import chain_of_few, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.linear_cases import pointer_types
@@ -146,11 +147,10 @@ def moe_grouped_matmul_kernel(
         if COUNT > 1:
             own = space + (turn - part) * SIZE
             keep(own + part * SIZE, sums, PIECES)
-            tl.debug_barrier()  # every thread's stores are released by the one that counts
-            is_last = tl.atomic_add(counters + turn // COUNT, 1, sem="acq_rel", scope="gpu") == COUNT - 1
+            is_last = is_last_of(counters + turn // COUNT, COUNT)
         if is_last:
             if COUNT > 1:
-                tl.atomic_xchg(counters + turn // COUNT, 0, sem="relaxed", scope="gpu")
+                set_back(counters + turn // COUNT)
             for i in tl.static_range(PIECES):
                 if COUNT > 1:
                     some = kept(own + i * (ROWS * WIDTH), ROWS, WIDTH)
@@ -160,8 +160,7 @@ def moe_grouped_matmul_kernel(
                     some = piece(sums, i, PIECES)
                 place = i * WIDTH + tl.arange(0, WIDTH)
                 pair = tl.load(listed + tl.minimum(place, num_pairs - 1))
-                if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
-                    some *= tl.load(scale + row)[:, None]
+                some = times_channels(some, scale, row, SCALED)
                 if factors is not None:
                     some *= tl.load(factors + (pair // PAIRS_OF_ROW).to(tl.int64) * factors_stride)[None, :]
                 if row_squares is not None:

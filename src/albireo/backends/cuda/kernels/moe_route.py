@@ -24,10 +24,10 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList
+from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
-from albireo.backends.cuda.kernels.parts.weights import arrives_last
 from albireo.graph.ops import LEAST_SCORES
 
 _ITEM = tl.constexpr(ITEM_FIELDS)

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
 from albireo.backends.cuda.kernels.parts.philox import uniform
 from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, task_and_tile, waiting
@@ -27,7 +28,6 @@ from albireo.backends.cuda.kernels.parts.weights import (
     LOW,
     PEAK,
     TARGET,
-    arrives_last,
     row_tile,
     weigh,
 )

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import (
     LOWEST,
     NO_KEY,
@@ -28,7 +29,7 @@ from albireo.backends.cuda.kernels.parts.ordering import (
     place_of,
 )
 from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL, OF_SOME, PLAIN
-from albireo.backends.cuda.kernels.parts.weights import BOUND, CUT, FIELDS, PEAK, arrives_last, row_tile
+from albireo.backends.cuda.kernels.parts.weights import BOUND, CUT, FIELDS, PEAK, row_tile
 from albireo.backends.cuda.sample_call import SampleCall, sample_case
 
 #: Candidates, about, of a task with top_p alone.

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import LOWEST, NOTHING, number_of, order_of
 from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, OF_SOME, task_and_tile, waiting
 from albireo.backends.cuda.kernels.parts.weights import (
@@ -22,7 +23,6 @@ from albireo.backends.cuda.kernels.parts.weights import (
     LOW,
     PEAK,
     TARGET,
-    arrives_last,
     part_of,
     row_tile,
     weigh,

@@ -22,7 +22,8 @@ from albireo.backends.cuda.matrix import PLANE
 UNSCALED, CHANNELS, GROUPS, NIBBLES, MICROSCALED = 0, 1, 2, 3, 4
 #: Inputs that share a scale, of e4m3.
 GROUP = 128
-_GROUPS, _NIBBLES, _MICROSCALED, _GROUP, _PLANE = (
+_CHANNELS, _GROUPS, _NIBBLES, _MICROSCALED, _GROUP, _PLANE = (
+    tl.constexpr(CHANNELS),
     tl.constexpr(GROUPS),
     tl.constexpr(NIBBLES),
     tl.constexpr(MICROSCALED),
@@ -80,6 +81,14 @@ def chain(
             weight_at, x_at, at_k, is_token, first, end, k, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, first_token, TMA,
             X_TMA,
         )  # fmt: skip
+
+
+@triton.jit
+def times_channels(sums, scale, row, SCALED: tl.constexpr):
+    """[ROWS, TOKENS] whole sums of chain(), times the scales of channels where these are behind it."""
+    if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
+        sums *= tl.load(scale + row)[:, None]
+    return sums
 
 
 @triton.jit

@@ -121,3 +121,14 @@ def store_parts(sums, token, num_tokens, first_column, n, gain, scaled, scaled_s
         found,
         mask=is_token[:, None] & (part * _SQUARES < n)[None, :],
     )
+
+
+@triton.jit
+def store_parts_of_piece(values, n, gain, scaled, scaled_stride, squares, squares_stride):
+    """store_parts() of [columns] of a row, by the program of that row (axis 0) and of these columns (axis 1)."""
+    BLOCK: tl.constexpr = values.shape[0]
+    token = tl.program_id(0) + tl.arange(0, 1)
+    store_parts(
+        tl.reshape(values, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, n, gain, scaled,
+        scaled_stride, squares, squares_stride,
+    )  # fmt: skip

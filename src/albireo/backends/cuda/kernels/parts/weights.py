@@ -79,16 +79,3 @@ def part_of(whole, top_p):
     target = part.to(tl.int64)
     target += (target.to(tl.float64) < part).to(tl.int64)
     return tl.minimum(target, whole)
-
-
-@triton.jit
-def arrives_last(arrived, count):
-    """Whether the other programs of the count that share this counter are done, so that what they stored can be read.
-
-    The last one sets it to 0 again.
-    """
-    tl.debug_barrier()
-    is_last = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == count - 1
-    if is_last:
-        tl.store(arrived, 0)
-    return is_last

@@ -203,7 +203,7 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
     ("change", "param"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"include": ["web_search_call.action.sources"]}, "include"),
         ({"truncation": "middle"}, "truncation"),
         ({"truncation": "auto", "input": "very " * 600}, "input"),
         ({"top_logprobs": 2}, "top_logprobs"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -16,9 +18,11 @@ from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.blocks import Block, BlockReader, Change
 from albireo.server.dialects.response_tools import names_of
+from albireo.server.dialects.responses import includes_logprobs
 from albireo.server.errors import HttpError
+from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
-from albireo.server.protocol.chat import ChatRequest
+from albireo.server.protocol.chat import ChatRequest, TokenLogprob
 from albireo.server.protocol.responses import (
     FunctionCallItem,
     OutputItem,
@@ -33,6 +37,9 @@ from albireo.server.protocol.responses import (
 from albireo.server.response_log import Entry, ResponseLog
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece, named_event
+from albireo.server.text_tokens import TextTokens
+from albireo.step import TokenLogprobs
+from albireo.text.places import TextPlaces
 
 #: What is told of a function though nothing was said of it.
 _UNSAID: dict[str, Any] = {"parameters": None, "strict": None}
@@ -56,6 +63,7 @@ class ResponseWriter:
         self._ids: dict[int, str] = {}
         self._num_parts: dict[int, int] = {}  # of the last block that has any, those noted
         params = submission.params
+        self._logprobs = _BlockLogprobs(serving, request, submission) if includes_logprobs(request) else None
         options, reasoning = request.text, request.reasoning
         self.answer = ResponseAnswer(
             id=name,
@@ -76,6 +84,7 @@ class ResponseWriter:
             tool_choice=request.tool_choice or "auto",
             tools=[{**_UNSAID, **tool} if tool["type"] == "function" else tool for tool in request.tools or ()],
             truncation=request.truncation or "disabled",
+            top_logprobs=request.top_logprobs or 0,
             user=request.user if isinstance(request.user, str) else None,
         )
 
@@ -94,7 +103,7 @@ class ResponseWriter:
         start = len(self.log)
         if start == 0:
             self.begin()
-        self._note(self._reader.push(piece.text, piece.finish_reason))
+        self._read(piece.text, piece.finish_reason, piece.token_ids, piece.logprobs)
         return range(start, len(self.log))
 
     def finish(self, tracked: Tracked) -> range:
@@ -104,7 +113,8 @@ class ResponseWriter:
             self.begin()
         (continuation,) = tracked.continuations
         if not reader.has_ended:
-            self._note(reader.push(continuation.text(), continuation.finish_reason))
+            text, ended = continuation.text(), continuation.finish_reason
+            self._read(text, ended, continuation.token_ids, continuation.logprobs)
         is_cut = continuation.finish_reason == "length"
         answer.status = "incomplete" if is_cut else "completed"
         answer.incomplete_details = {"reason": "max_output_tokens"} if is_cut else None
@@ -158,9 +168,28 @@ class ResponseWriter:
         }
         return {"type": f"response.{entry.what}", "response": replace(self.answer, status=status, **empty)}
 
+    def _read(
+        self,
+        text: str,
+        finish_reason: str | None,
+        token_ids: Sequence[int],
+        entries: Sequence[TokenLogprobs] | None,
+    ) -> None:
+        """What is new of the output."""
+        if self._logprobs is None or entries is None:
+            self._note(self._reader.push(text, finish_reason))
+            return
+        self._logprobs.tokens.take(token_ids, entries)
+        for piece in self._logprobs.tokens.pieces(text):
+            self._note(self._reader.push(piece, None))
+        if finish_reason is not None:
+            self._note(self._reader.push("", finish_reason))
+
     def _note(self, changes: list[Change]) -> None:
         for change in changes:
             block = change.block
+            if self._logprobs is not None:
+                self._logprobs.note(change)
             if change.what == "more":
                 self.log.add(Entry("more", block.index, self._num_parts.get(block.index, 0)))
                 self._num_parts = {block.index: self._num_parts.get(block.index, 0) + 1}
@@ -171,13 +200,17 @@ class ResponseWriter:
 
     def _begin(self, block: Block, part: int) -> dict[str, Any]:
         if part:
-            return {"type": "response.content_part.added", **self._place(block), "part": _part(block, "")}
+            return {
+                "type": "response.content_part.added",
+                **self._place(block),
+                "part": self._part(block, is_empty=True),
+            }
         item = self._item(block, "in_progress", "", has_parts=False)
         return {"type": "response.output_item.added", "output_index": block.index, "item": item}
 
     def _more(self, block: Block, part: int) -> dict[str, Any]:
         more = {"type": f"response.{_names(block)[0]}.delta", **self._place(block), "delta": block.parts[part]}
-        return more | {"logprobs": []} if block.kind == "text" else more
+        return more | {"logprobs": self._told(block, part)} if block.kind == "text" else more
 
     def _end(self, block: Block, part: int) -> dict[str, Any]:
         kind, field = _names(block)
@@ -186,10 +219,10 @@ class ResponseWriter:
             if block.kind == "call":
                 done["name"] = self._called(block)[1]
             elif block.kind == "text":
-                done["logprobs"] = []
+                done["logprobs"] = self._told(block)
             return done
         if part == 1 and block.kind != "call":
-            return {"type": "response.content_part.done", **self._place(block), "part": _part(block, block.text)}
+            return {"type": "response.content_part.done", **self._place(block), "part": self._part(block)}
         return {"type": "response.output_item.done", "output_index": block.index, "item": self._whole(block)}
 
     # -- items ---------------------------------------------------------------------------------------------------------
@@ -204,7 +237,28 @@ class ResponseWriter:
             return FunctionCallItem(name, status, block.call_id, function, text, namespace)
         if block.kind == "thought":
             return ReasoningItem(name, status, [ReasoningText(text)] if has_parts else [])
-        return OutputMessage(name, status, [OutputText(text)] if has_parts else [])
+        return OutputMessage(name, status, [OutputText(text, logprobs=self._of(block))] if has_parts else [])
+
+    def _part(self, block: Block, *, is_empty: bool = False) -> OutputText | ReasoningText:
+        text = "" if is_empty else block.text
+        if block.kind != "text":
+            return ReasoningText(text)
+        return OutputText(text, logprobs=[] if is_empty else self._of(block))
+
+    def _of(self, block: Block) -> list[TokenLogprob]:
+        return [] if self._logprobs is None else self._logprobs.of(block)
+
+    def _told(self, block: Block, part: int | None = None) -> list[dict[str, Any]]:
+        """Of a part of a block, or of all of it, as events tell them: without bytes."""
+        found = [] if self._logprobs is None else self._logprobs.of(block, part)
+        return [
+            {
+                "token": each.token,
+                "logprob": each.logprob,
+                "top_logprobs": [{"token": top.token, "logprob": top.logprob} for top in each.top_logprobs],
+            }
+            for each in found
+        ]
 
     def _called(self, block: Block) -> tuple[str | UnsetType, str]:
         """Namespace and name of the function that a call names as the model was shown it."""
@@ -235,5 +289,30 @@ def _names(block: Block) -> tuple[str, str]:
     return names[block.kind]
 
 
-def _part(block: Block, text: str) -> OutputText | ReasoningText:
-    return OutputText(text) if block.kind == "text" else ReasoningText(text)
+class _BlockLogprobs:
+    """Log-probabilities of the tokens that an answer's texts are made of. Attributes: tokens: finds them."""
+
+    def __init__(self, serving: Serving, request: ResponseRequest, submission: Submission) -> None:
+        shown = not submission.params.skip_special_tokens
+        places = TextPlaces(serving.tokenizer, lambda text, place: shown, prompt_token_ids=submission.prompt_token_ids)
+        self.tokens = TextTokens(places)
+        self._writer = LogprobWriter(serving.tokenizer, as_ids=False)
+        self._num = request.top_logprobs or 0
+        self._told: dict[int, list[TokenLogprob]] = {}  # by the block's index
+        self._ends: dict[int, array[int]] = {}  # of each of its parts, how many there are up to its end
+
+    def note(self, change: Change) -> None:
+        """What happened to a block."""
+        entries = self.tokens.of(change)
+        if change.what == "more" and change.block.kind == "text":
+            told = self._told.setdefault(change.block.index, [])
+            told += self._writer.chat(entries, self._num).content
+            self._ends.setdefault(change.block.index, array("I")).append(len(told))
+
+    def of(self, block: Block, part: int | None = None) -> list[TokenLogprob]:
+        """Those of a block, or of one part of its text."""
+        told = self._told.get(block.index, [])
+        if part is None:
+            return told
+        ends = self._ends[block.index]
+        return told[ends[part - 1] if part else 0 : ends[part]]

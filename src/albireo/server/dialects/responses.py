@@ -17,7 +17,15 @@ from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.responses import AS_IN_CHATS, RESPONSE_NEUTRAL, OutputItem, ResponseAnswer, ResponseRequest
+from albireo.server.protocol.responses import (
+    AS_IN_CHATS,
+    INCLUDABLE,
+    LOGPROBS,
+    RESPONSE_NEUTRAL,
+    OutputItem,
+    ResponseAnswer,
+    ResponseRequest,
+)
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -39,7 +47,13 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         tools=tools_of(request),
         tool_choice=choice_of(request),
         stream_options=options if request.stream else None,
+        logprobs=includes_logprobs(request),
     )
+
+
+def includes_logprobs(request: ResponseRequest) -> bool:
+    """Whether each token of the answer's texts is to be told with its log-probability."""
+    return LOGPROBS in (request.include or ())
 
 
 def check(request: ResponseRequest) -> None:
@@ -47,6 +61,12 @@ def check(request: ResponseRequest) -> None:
     asked = unneutral(request, RESPONSE_NEUTRAL)
     if asked is not None:
         raise unsupported(*asked)
+    for name in request.include or ():
+        if name not in INCLUDABLE:
+            advice = f"it may hold {', '.join(INCLUDABLE)}"
+            raise HttpError(400, f"include={name!r:.60} is not supported; {advice}", param="include")
+    if request.top_logprobs and not includes_logprobs(request):
+        raise HttpError(400, f"top_logprobs needs include to hold {LOGPROBS!r}", param="top_logprobs")
     if request.truncation not in (None, "disabled", "auto"):
         raise HttpError(400, f"truncation={request.truncation!r:.40} must be auto or disabled", param="truncation")
     if request.background and request.store is False:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from albireo.server.protocol.chat import TokenLogprob
 from albireo.server.protocol.fields import (
     AllOrCount,
     AtLeastOne,
@@ -42,6 +43,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         input: a text, or a list of messages, calls, results of calls, and thoughts.
         tools: functions, and namespaces of them.
         store: keep the answer, so that it can be asked for; by default on.
+        include: what else is told: message.output_text.logprobs, with the top_logprobs best at each place.
         truncation: auto: of a conversation that does not fit the oldest turns are left out; disabled: none are.
     """
 
@@ -63,6 +65,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     truncation: str | None = None
+    include: list[str] | None = None
+    top_logprobs: AllOrCount | None = None
 
     # beyond OpenAI's
     top_k: AllOrCount | None = None
@@ -96,8 +100,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     client_metadata: Any = None
 
     # there is no such thing here: neutral values only
-    include: Any = None
-    top_logprobs: Any = None
     service_tier: Any = None
     conversation: Any = None
     context_management: Any = None
@@ -106,9 +108,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    # what was thought comes in the clear, and can be handed back so
-    "include": ([], ["reasoning.encrypted_content"]),
-    "top_logprobs": (0,),
     "service_tier": ("auto", "default"),
     "conversation": (),
     "context_management": ([],),
@@ -116,21 +115,25 @@ RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt": (),
 }
 
+#: What an answer may include. What was thought comes in the clear, and can be handed back so.
+LOGPROBS = "message.output_text.logprobs"
+INCLUDABLE = (LOGPROBS, "reasoning.encrypted_content")
+
 #: Fields that a chat has by the same name, with the same meaning.
 AS_IN_CHATS = (
     "model", "stream", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens",
     "logit_bias", "bad_words", "structured_outputs", "thinking_token_budget", "chat_template_kwargs", "priority",
-    "cache_salt", "parallel_tool_calls",
+    "cache_salt", "parallel_tool_calls", "top_logprobs",
 )  # fmt: skip
 
 
 class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
-    """What the model says."""
+    """What the model says. logprobs: one entry a token of it, where they were asked for."""
 
     text: str
     annotations: list[Any] = msgspec.field(default_factory=list)
-    logprobs: list[Any] = msgspec.field(default_factory=list)
+    logprobs: list[TokenLogprob] = msgspec.field(default_factory=list)
 
 
 class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):

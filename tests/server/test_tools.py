@@ -11,6 +11,7 @@ import jsonschema
 import openai
 import pytest
 
+from albireo.server.endpoints.generating import INLINE_TOKENS
 from tiny_models import shared_data
 from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TOOLS
 
@@ -158,6 +159,21 @@ def test_thoughts_are_counted_told_or_not(thinker: Any) -> None:
     free = {**ask, "temperature": 1, "seed": 5}
     two = client.chat.completions.create(**free, n=2, extra_body={**body, "ignore_eos": True}).usage
     assert count < two.completion_tokens_details.reasoning_tokens < two.completion_tokens == 40
+
+
+def test_thoughts_of_long_answers_are_counted_one_by_one(thinker: Any) -> None:
+    """Streamed, the thoughts of several come mixed; whole, so many tokens are read in a thread."""
+    body: dict[str, Any] = {"chat_template_kwargs": {"think": True}, "ignore_eos": True}
+    ask: dict[str, Any] = {"model": "story", "messages": MESSAGES, "max_tokens": 260, "n": 8, "seed": 5}
+    made = thinker.client().chat.completions.create(**ask, extra_body=body)
+    thoughts = [choice.message.reasoning for choice in made.choices]
+    asked = [{"prompt": thought, "add_special_tokens": False} for thought in thoughts if thought]
+    count = sum(thinker.http.post("/tokenize", json=each).json()["count"] for each in asked)
+    assert made.usage.completion_tokens == 8 * 260 > INLINE_TOKENS
+    assert made.usage.completion_tokens_details.reasoning_tokens == count > 1000
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    *_, last = thinker.client().chat.completions.create(**ask, **options, extra_body=body)
+    assert last.usage == made.usage
 
 
 def bias(server: Any, text: str) -> dict[str, float]:

@@ -40,6 +40,7 @@ from albireo.server.streaming import Piece, named_event
 from albireo.server.text_tokens import TextTokens
 from albireo.step import TokenLogprobs
 from albireo.text.places import TextPlaces
+from albireo.text.token_count import TokenCount
 
 #: What is told of a function though nothing was said of it.
 _UNSAID: dict[str, Any] = {"parameters": None, "strict": None}
@@ -56,7 +57,7 @@ class ResponseWriter:
         """Args: chat: the same request as a chat."""
         self.request = request
         self.log = ResponseLog()
-        self._tokenizer = serving.tokenizer
+        self._thoughts = TokenCount(serving.tokenizer)
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
         self._names = names_of(request)
         self._reader = BlockReader(parser, is_one_call=request.parallel_tool_calls is False)
@@ -121,14 +122,12 @@ class ResponseWriter:
         answer.completed_at = None if is_cut else int(time.time())
         answer.output = [self._whole(block) for block in reader.blocks]
         num_prompt, num_output = len(tracked.submission.prompt_token_ids), tracked.num_output_tokens
-        thought = reader.text_of("thought")
-        num_thought = len(self._tokenizer.encode(thought, add_special_tokens=False)) if thought else 0
         answer.usage = ResponseUsage(
             num_prompt,
             num_output,
             num_prompt + num_output,
             {"cached_tokens": tracked.num_cached_tokens, "cache_write_tokens": 0},
-            {"reasoning_tokens": min(num_thought, num_output)},
+            {"reasoning_tokens": min(self._thoughts.num_tokens(), num_output)},
         )
         self.log.add(Entry("over"))
         return range(start, len(self.log))
@@ -191,6 +190,8 @@ class ResponseWriter:
             if self._logprobs is not None:
                 self._logprobs.note(change)
             if change.what == "more":
+                if block.kind == "thought":
+                    self._thoughts.push(change.text)
                 self.log.add(Entry("more", block.index, self._num_parts.get(block.index, 0)))
                 self._num_parts = {block.index: self._num_parts.get(block.index, 0) + 1}
                 continue

@@ -29,6 +29,7 @@ from albireo.server.protocol.fields import Usage, usage
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece
 from albireo.step import TokenLogprobs
+from albireo.text.token_count import TokenCount
 
 _DECODER = msgspec.json.Decoder(ChatRequest)
 
@@ -51,8 +52,7 @@ class Answer:
         self._plan = OutputPlan.of(serving.dialect, request)
         self._parsers: dict[int, OutputParser | None] = {}
         self._callers: set[int] = set()
-        self._thoughts: list[str] = []
-        self._tokenizer = serving.tokenizer
+        self._thoughts = [TokenCount(serving.tokenizer) for _ in self._tracked.continuations]
         self._echo = _last_words(request) if request.echo else ""
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
@@ -80,7 +80,7 @@ class Answer:
         reason: str | None = continuation.finish_reason
         said = ChatMessage(continuation.text())
         if parser is not None:
-            said = message(self._noted(parser.parse(continuation.text())), **self._tells)
+            said = message(self._noted(index, parser.parse(continuation.text())), **self._tells)
             if said.tool_calls and reason == "stop":
                 reason = "tool_calls"
         said.content = self._echo + (said.content or "") or said.content
@@ -89,9 +89,11 @@ class Answer:
             choice.token_ids = continuation.token_ids
         return choice
 
-    def _noted(self, events: list[Event]) -> list[Event]:
-        """The same; what was thought is kept, to be counted."""
-        self._thoughts += [event.text for event in events if isinstance(event, ReasoningDelta)]
+    def _noted(self, index: int, events: list[Event]) -> list[Event]:
+        """The same; what was thought is counted. Args: index: of the continuation."""
+        for event in events:
+            if isinstance(event, ReasoningDelta):
+                self._thoughts[index].push(event.text)
         return events
 
     def _parser(self) -> OutputParser | None:
@@ -115,8 +117,7 @@ class Answer:
         num_prompt = len(tracked.submission.prompt_token_ids)
         counts = usage(num_prompt, tracked.num_output_tokens, tracked.num_cached_tokens)
         if is_last and self._plan.dialect.reasoning_parser is not None:
-            thought = "".join(self._thoughts)
-            num_thought = len(self._tokenizer.encode(thought, add_special_tokens=False)) if thought else 0
+            num_thought = sum(each.num_tokens() for each in self._thoughts)
             counts.completion_tokens_details = {"reasoning_tokens": min(num_thought, tracked.num_output_tokens)}
         if is_last and self._request.return_timings:
             counts.timings = self._account.timings()
@@ -155,7 +156,7 @@ class Answer:
         if parser is None:
             return Delta(piece.text) if piece.text or not piece.finish_reason else Delta()
         events = [*parser.push(piece.text), *(parser.finish() if piece.finish_reason else ())]
-        new = delta(self._noted(events), **self._tells)
+        new = delta(self._noted(piece.index, events), **self._tells)
         if new.tool_calls:
             self._callers.add(piece.index)
         return new

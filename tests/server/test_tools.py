@@ -12,8 +12,9 @@ import openai
 import pytest
 
 from albireo.server.endpoints.generating import INLINE_TOKENS
+from server_process import wait_until
 from tiny_models import shared_data
-from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TOOLS
+from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TEMPLATE, TOOLS
 
 
 def check_calls(calls: Any) -> None:
@@ -276,3 +277,29 @@ def test_a_model_without_a_format_calls_what_it_has_to(server: Any, start: Any) 
     off = start("--tool-call-parser", "none").client()
     with pytest.raises(openai.BadRequestError, match="started with --tool-call-parser none"):
         off.chat.completions.create(**ASK, tool_choice="required")
+
+
+def test_a_template_that_shows_no_tools_is_told_of_once(start: Any, tmp_path: Path) -> None:
+    """By all protocols; with one that shows them there is nothing to tell."""
+    silent = tmp_path / "silent.jinja"
+    silent.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    args = ("--tool-call-parser", "hermes", "--trust-request-chat-template")
+    server = start("--chat-template", str(silent), *args)
+    ask = {**ASK, "max_tokens": 4}
+
+    def warned() -> list[str]:
+        return [line for line in list(server.lines) if "shows no tools" in line]
+
+    for more in ({"tools": []}, {"tool_choice": "none"}, {"chat_template": TEMPLATE}):
+        assert server.http.post("/v1/chat/completions", json={**ask, **more}).status_code == 200
+    assert not warned()
+    for _ in range(2):
+        assert server.http.post("/v1/chat/completions", json=ask).status_code == 200
+    tools = [{"name": "clock", "input_schema": CLOCK}]
+    message = {"model": "story", "messages": MESSAGES, "max_tokens": 4, "tools": tools}
+    assert server.http.post("/v1/messages", json=message).status_code == 200
+    (line,) = wait_until(warned)
+    assert "silent.jinja" in line and "--chat-template FILE" in line and "weather" in line
+    given = {**ask, "chat_template": "{{ messages[0].content }}"}
+    assert server.http.post("/v1/chat/completions", json=given).status_code == 200
+    assert "chat_template of a request" in wait_until(lambda: warned()[1:])[0]

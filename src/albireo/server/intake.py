@@ -133,6 +133,8 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     def prepare() -> list[Submission]:
         messages = readable(request.messages, options["chat_template"] or serving.dialect.template)
         made = serving.admission.chat(messages, params, options)
+        template, name = _template(serving, request)
+        serving.unshown_tools.look(plan.tools, made.prompt or "", template, name)
         form = plan.form(made.prompt or "")
         if form is not None and request.use_beam_search:
             raise _no_form()
@@ -170,6 +172,15 @@ def template_of(serving: Serving, given: str | None) -> str | None:
         advice = "leave it out, or start the server with --trust-request-chat-template"
         raise unsupported("chat_template", given, advice)
     return given
+
+
+def _template(serving: Serving, request: ChatRequest) -> tuple[str, str]:
+    """What renders a chat, and what it is called."""
+    if request.chat_template is not None:
+        return request.chat_template, "the chat_template of a request"
+    if serving.chat_template is not None:
+        return serving.chat_template, f"the chat template {serving.settings.chat_template}"
+    return serving.dialect.template, f"the chat template of {serving.names[0]}"
 
 
 def _documents(serving: Serving, request: ChatRequest) -> list[dict[str, Any]] | None:

@@ -33,6 +33,7 @@ from albireo.server.live import Live
 from albireo.server.metrics import Metrics
 from albireo.server.settings import ServerSettings
 from albireo.server.tracing import Tracing
+from albireo.server.unshown_tools import UnshownTools
 from albireo.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Serving:
     is_draining: no new requests; those that run are finished.
     adapters: those that are served beside the model.
     streams: answers that are being sent.
+    unshown_tools: told of each chat that may call some.
     tracing: told of each request that is over; None: nobody collects traces.
     chat_template: source of the template in place of the model's, or None. template_defaults: variables for it.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
@@ -68,6 +70,7 @@ class Serving:
         self.max_prompt_chars = 0
         self.template_defaults = settings.template_defaults
         self.chat_template = None if settings.chat_template is None else _template(settings.chat_template)
+        self.unshown_tools = UnshownTools()
         self.accounts = Accounts()
         self.bodies = Bodies(settings.max_body_bytes)
         self.streams: set[EventStream] = set()

@@ -7,7 +7,7 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients lint versions format bench page prometheus clean
+.PHONY: demo serve test test-all test-levels fuzz aot clients load-clients fuzz-routes lint versions format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -50,6 +50,10 @@ clients: $(VENV)/.installed
 # 6 GB; VLLM_PYTHON=interpreter and the like take what is installed elsewhere.
 load-clients: $(VENV)/.tested
 	$(BIN)/python tools/clients/load.py
+
+# Ten minutes of requests that schemathesis makes of the server's own document, in an environment of its own: 100 MB.
+fuzz-routes: $(VENV)/.installed
+	$(BIN)/python tools/clients/fuzz.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

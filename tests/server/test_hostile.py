@@ -138,6 +138,13 @@ def test_routes_there_are_not(server: Any, method: str, path: str, status: int) 
     assert set(got.json()["error"]) == {"message", "type", "param", "code"}
 
 
+def test_a_wrong_method_is_told_all_that_there_are(server: Any) -> None:
+    """Also where they are those of several routes."""
+    for path, allowed in (("/v1/files", "GET, HEAD, POST"), ("/v1/completions", "POST"), ("/v1/models", "GET, HEAD")):
+        got = server.http.request("PATCH", path)
+        assert (got.status_code, got.headers["allow"]) == (405, allowed)
+
+
 def raw(server: Any, data: bytes) -> bytes:
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 60) as connection:

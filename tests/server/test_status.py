@@ -192,6 +192,16 @@ def test_the_page_of_routes_fetches_nothing(server: Any) -> None:
     for methods in schema["paths"].values():
         for operation in methods.values():
             assert operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
+    for method, path, media in (
+        ("post", "/v1/chat/completions", {"application/json", "text/event-stream"}),
+        ("get", "/v1/responses/{name}", {"application/json", "text/event-stream"}),
+        ("get", "/metrics", {"text/plain"}),
+        ("get", "/v1/models", {"application/json"}),
+        ("post", "/sleep", set()),
+    ):
+        assert set(schema["paths"][path][method]["responses"]["200"].get("content", ())) == media
+    queries = {each["name"]: each["schema"] for each in schema["paths"]["/v1/batches"]["get"]["parameters"]}
+    assert queries["limit"] == {"type": "integer", "minimum": 1, "maximum": 100}
     assert schema["openapi"].startswith("3.1") and "/v1/chat/completions" in schema["paths"]
     names = schema["components"]["schemas"]
     references = set(json.dumps(schema).split("#/components/schemas/")[1:])

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from albireo.server.batches.runner import Batches
@@ -125,7 +125,11 @@ def guarded(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
 async def _no_route(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
     what = {404: "there is no such route", 405: "this route has no such method"}.get(error.status_code, error.detail)
-    return HttpError(error.status_code, what, headers=dict(error.headers or {})).response(http.url.path)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # several routes may have the path, each with some of its methods
+        fitting = [each for each in http.app.routes if each.matches(http.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for each in fitting for method in each.methods or ()}))
+    return HttpError(error.status_code, what, headers=headers).response(http.url.path)
 
 
 async def _http_error(http: Request, error: Exception) -> Response:

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from albireo import __version__
 from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
-from albireo.server.protocol.batches import Batch, BatchRequest
+from albireo.server.protocol.batches import Batch, BatchList, BatchRequest, FileList, FileObject
+from albireo.server.protocol.batches import Deleted as DeletedFile
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.pooled import PooledList, PoolingRequest
-from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
+from albireo.server.protocol.responses import Deleted, ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from albireo.server.protocol.transcriptions import TranscriptionRequest
@@ -43,6 +44,9 @@ _POSTS = (
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
+#: Of them, those that answer with events where `stream` is true.
+_STREAMING = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
+_JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
 #: (method, path, what it does), of those without a body of JSON.
 _OTHERS = (
     ("post", "/v1/audio/transcriptions", "Write down what is said in a sound."),
@@ -75,31 +79,62 @@ _OTHERS = (
     ("get", "/version", "The version."),
     ("get", "/metrics", "For Prometheus."),
 )
+#: (method, path) -> what comes, of those of _OTHERS whose answer is not any JSON: a type, or media; None: nothing.
+_ANSWERS: dict[tuple[str, str], Any] = {
+    ("post", "/v1/audio/transcriptions"): (_JSON, _TEXT, _EVENTS),
+    ("post", "/v1/audio/translations"): (_JSON, _TEXT, _EVENTS),
+    ("post", "/invocations"): (_JSON, _EVENTS),
+    ("post", "/sleep"): None,
+    ("post", "/wake_up"): None,
+    ("post", "/reset_prefix_cache"): None,
+    ("get", "/v1/responses/{name}"): ResponseAnswer,
+    ("delete", "/v1/responses/{name}"): Deleted,
+    ("post", "/v1/responses/{name}/cancel"): ResponseAnswer,
+    ("post", "/v1/files"): FileObject,
+    ("get", "/v1/files"): FileList,
+    ("get", "/v1/files/{name}"): FileObject,
+    ("delete", "/v1/files/{name}"): DeletedFile,
+    ("get", "/v1/files/{name}/content"): ("application/octet-stream",),
+    ("get", "/v1/batches"): BatchList,
+    ("get", "/v1/batches/{name}"): Batch,
+    ("post", "/v1/batches/{name}/cancel"): Batch,
+    ("get", "/v1/stats"): (_EVENTS,),
+    ("get", "/metrics"): (_TEXT,),
+}
+_ID = {"type": "string"}
+_FLAG = {"type": "boolean"}
 #: A server of several models takes it where no body names one.
-_MODEL = ("model", "string", "Of several models which; by default all, or the first that is awake.")
-_PAGE = (("limit", "integer", "At most so many."), ("after", "string", "Only those behind this id."))
-#: Path -> what may stand behind its question mark: name, type, what it does.
-_QUERIES = {
-    "/sleep": (("level", "integer", "1 or 2, which are the same here."), _MODEL),
-    "/wake_up": (("tags", "string", "weights or kv_cache; either wakes all."), _MODEL),
-    "/is_sleeping": (_MODEL,),
-    "/reset_prefix_cache": (
-        ("reset_external", "boolean", "What is kept in files, too."),
-        ("reset_running_requests", "boolean", "Changes nothing."),
+_MODEL = ("model", _ID, "Of several models which; by default all, or the first that is awake.")
+_AFTER = ("after", _ID, "Only those behind this id.")
+
+
+def _limit(most: int) -> tuple[str, dict[str, Any], str]:
+    return "limit", {"type": "integer", "minimum": 1, "maximum": most}, "At most so many."
+
+
+#: (method, path) -> what may stand behind its question mark: name, schema, what it does.
+_QUERIES: dict[tuple[str, str], tuple[tuple[str, dict[str, Any], str], ...]] = {
+    ("post", "/sleep"): (("level", {"enum": ["1", "2"]}, "They are the same here."), _MODEL),
+    ("post", "/wake_up"): (("tags", {"enum": ["weights", "kv_cache"]}, "Either wakes all."), _MODEL),
+    ("get", "/is_sleeping"): (_MODEL,),
+    ("post", "/reset_prefix_cache"): (
+        ("reset_external", _FLAG, "What is kept in files, too."),
+        ("reset_running_requests", _FLAG, "Changes nothing."),
         _MODEL,
     ),
-    "/v1/stats": (_MODEL,),
-    "/tokenizer_info": (_MODEL,),
-    "/v1/responses/{name}": (
-        ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
-        ("starting_after", "integer", "Only those behind the one with this sequence_number."),
+    ("get", "/v1/stats"): (_MODEL,),
+    ("get", "/tokenizer_info"): (_MODEL,),
+    ("get", "/v1/responses/{name}"): (
+        ("stream", _FLAG, "Its events, as server-sent events; those to come, too."),
+        ("starting_after", {"type": "integer", "minimum": 0}, "Only those behind the one with this sequence_number."),
     ),
-    "/v1/files": (
-        *_PAGE,
-        ("order", "string", "desc: the newest first; asc."),
-        ("purpose", "string", "Only those of this purpose."),
+    ("get", "/v1/files"): (
+        _limit(10_000),
+        _AFTER,
+        ("order", {"enum": ["asc", "desc"]}, "desc: the newest first."),
+        ("purpose", _ID, "Only those of this purpose."),
     ),
-    "/v1/batches": _PAGE,
+    ("get", "/v1/batches"): (_limit(100), _AFTER),
 }
 _FILE = {"type": "string", "format": "binary"}
 _OF_SOUNDS = msgspec.json.schema(TranscriptionRequest)["$defs"]["TranscriptionRequest"]["properties"]
@@ -129,22 +164,31 @@ _STYLE = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:
 def openapi() -> dict[str, Any]:
     """The schema, OpenAPI 3.1."""
     types = [kind for post in _POSTS for kind in post[2:]]
-    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    told_types = [kind for kind in _ANSWERS.values() if isinstance(kind, type)]
+    schemas, components = msgspec.json.schema_components(
+        [*types, *told_types], ref_template="#/components/schemas/{name}"
+    )
     paths: dict[str, Any] = {}
-    for (path, words, _, told), request, answer in zip(_POSTS, schemas[::2], schemas[1::2], strict=True):
-        media = "text/plain" if told is str else "application/json"
+    for (path, words, _, told), request, answer in zip(
+        _POSTS, schemas[: len(types) : 2], schemas[1 : len(types) : 2], strict=True
+    ):
+        content: dict[str, Any] = {_TEXT if told is str else _JSON: {"schema": answer}}
+        if path in _STREAMING:
+            content[_EVENTS] = {"schema": {}}
         paths[path] = {
             "post": {
                 "summary": words,
-                "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
-                "responses": {"200": {"description": "OK", "content": {media: {"schema": answer}}}},
+                "requestBody": {"required": True, "content": {_JSON: {"schema": request}}},
+                "responses": {"200": {"description": "OK", "content": content}},
             }
         }
+    shapes = dict(zip(told_types, schemas[len(types) :], strict=True))
     for method, path, words in _OTHERS:
-        operation: dict[str, Any] = {"summary": words, "responses": {"200": {"description": "OK"}}}
+        responses = {"200": _ok(_ANSWERS.get((method, path), (_JSON,)), shapes)}
+        operation: dict[str, Any] = {"summary": words, "responses": responses}
         if "{name}" in path:
-            operation["parameters"] = [_parameter("name", "path", "string", "Of which.")]
-        for name, kind, what in _QUERIES.get(path, ()) if method == "get" else ():
+            operation["parameters"] = [_parameter("name", "path", _ID, "Of which.")]
+        for name, kind, what in _QUERIES.get((method, path), ()):
             operation.setdefault("parameters", []).append(_parameter(name, "query", kind, what))
         if method == "post" and path in _FORMS:
             properties, required = _FORMS[path]
@@ -168,13 +212,25 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _parameter(name: str, place: str, kind: str, what: str) -> dict[str, Any]:
+def _ok(told: Any, shapes: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    """What comes with a 200. Args: told: see _ANSWERS. shapes: of its types."""
+    if told is None:
+        return {"description": "OK"}
+    if not isinstance(told, type):
+        return {"description": "OK", "content": {media: {"schema": {}} for media in told}}
+    content = {_JSON: {"schema": shapes[told]}}
+    if told is ResponseAnswer:
+        content[_EVENTS] = {"schema": {}}
+    return {"description": "OK", "content": content}
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], what: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": place,
         "required": place == "path",
         "description": what,
-        "schema": {"type": kind},
+        "schema": schema,
     }
 
 

@@ -20,6 +20,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": each}} for name, each in SCHEMAS.items()]
 
 
+#: What each mark of MiniMax M3 begins with.
+M3 = "]<]minimax[>["
+
+
 class Written(NamedTuple):
     """name: of the parser. text: calls of get.time with ARGUMENTS, and of f; the first alone where num_calls is 1.
     template: marks of a chat template that has the format."""
@@ -116,6 +120,38 @@ FORMATS = [
         f"{JSON}<|tool_call_end|><|tool_call_begin|>functions.f:1<|tool_call_argument_begin|>{{}}<|tool_call_end|>"
         "<|tool_calls_section_end|>",
         "<|tool_calls_section_begin|>",
+    ),
+    Written(
+        "kimi_k3",
+        '<|open|>tools<|sep|><|open|>call tool="get.time" index="1"<|sep|>'
+        + "".join(
+            f'<|open|>argument key="{name}" type="{kind}"<|sep|>{value}<|close|>argument<|sep|>'
+            for name, kind, value in (("city", "string", CITY), ("n", "array", LIST), ("days", "number", "3"))
+        )
+        + '<|close|>call<|sep|><|open|>call tool="f" index="2"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>',
+        "{{ '<|open|>' }}{{ '<|close|>' }}{{ '<|sep|>' }}",
+    ),
+    Written(
+        "minimax_m3",
+        f'{M3}<tool_call>\n{M3}<invoke name="get.time">{M3}<city>{CITY}{M3}</city>'
+        f"{M3}<n>{M3}<item>1{M3}</item>{M3}<item>-2.5{M3}</item>{M3}<item>{M3}<x>null{M3}</x>{M3}</item>{M3}</n>"
+        f'{M3}<days>3{M3}</days>{M3}</invoke>\n{M3}<invoke name="f">{M3}</invoke>\n{M3}</tool_call>',
+        "{% set ns = ']<]minimax[>[' %}",
+    ),
+    Written(
+        "step3",
+        '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="get.time">'
+        f'<steptml:parameter name="city">{CITY}</steptml:parameter>'
+        f'<steptml:parameter name="n">{LIST}</steptml:parameter>'
+        '<steptml:parameter name="days">3</steptml:parameter></steptml:invoke><｜tool_call_end｜>'
+        '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="f"></steptml:invoke><｜tool_call_end｜>'
+        "<｜tool_calls_end｜>",
+        "<｜tool_calls_begin｜><steptml:invoke",
+    ),
+    Written(
+        "functionary_v3_1",
+        f"<function=get.time>{JSON}</function><function=f>{{}}</function>",
+        "<|start_header_id|>{{ '<function=' }}</function>",
     ),
     Written(
         "solar_open",

@@ -138,6 +138,8 @@ def detect_reasoning_parser(template: str) -> str | None:
         ("<|START_THINKING|>", "cohere_command3"),
         ("<seed:think>", "seed_oss"),
         ("<|inner_prefix|>", "apertus"),
+        ("<|open|>", "kimi_k3"),
+        ("</mm:think>", "minimax_m3"),
         (":opensource", "hy_v3"),
         ("</think>", "think"),
     )

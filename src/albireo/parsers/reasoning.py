@@ -67,6 +67,15 @@ REASONING_PARSERS = {
     ),
     "seed_oss": ReasoningTags("<seed:think>", "</seed:think>", keeps_special_tokens=True),
     "apertus": ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", keeps_special_tokens=True),
+    "minimax_m3": ReasoningTags("<mm:think>", "</mm:think>", left_out=("</mm:think>",), keeps_special_tokens=True),
+    "kimi_k3": ReasoningTags(
+        "<|open|>think<|sep|>",
+        "<|close|>think<|sep|>",
+        then="<|open|>response<|sep|>",
+        left_out=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+        keeps_special_tokens=True,
+    ),
+    "step3": ReasoningTags("<think>", "</think>", is_implied=True),
     "hy_v3": ReasoningTags("<think:opensource>", "</think:opensource>", keeps_special_tokens=True),
 }
 

@@ -17,6 +17,7 @@ from albireo.parsers.formats.headed_json import (
     ApertusParser,
     DeepSeekV3Parser,
     DeepSeekV31Parser,
+    FunctionaryParser,
     KimiK2Parser,
     SolarOpenParser,
 )
@@ -40,8 +41,11 @@ from albireo.parsers.formats.keyed_values import (
     MiniMaxM2Parser,
     Qwen3CoderParser,
     SeedOssParser,
+    Step3Parser,
 )
+from albireo.parsers.formats.kimi_k3 import KimiK3Parser
 from albireo.parsers.formats.llama3_json import Llama3JsonParser
+from albireo.parsers.formats.minimax_m3 import MiniMaxM3Parser
 from albireo.parsers.formats.mistral import MistralParser
 from albireo.parsers.tool_parser import ToolParser
 
@@ -64,6 +68,7 @@ TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
     "ling3": Glm45Parser,
     "poolside_v1": Glm45Parser,
     "minimax_m2": MiniMaxM2Parser,
+    "minimax_m3": MiniMaxM3Parser,
     "minicpm5": MiniCpm5Parser,
     "deepseek_v3": DeepSeekV3Parser,
     "deepseek_v31": DeepSeekV31Parser,
@@ -71,6 +76,9 @@ TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
     "deepseek_v4": DeepSeekV4Parser,
     "hy_v3": HunyuanV3Parser,
     "kimi_k2": KimiK2Parser,
+    "kimi_k3": KimiK3Parser,
+    "step3": Step3Parser,
+    "functionary_v3_1": FunctionaryParser,
     "solar_open": SolarOpenParser,
     "apertus": ApertusParser,
     "granite": GraniteParser,
@@ -98,9 +106,10 @@ def detect_tool_call_parser(template: str) -> str | None:
 
 #: What a chat template holds, and the format that it then has; the first that fits.
 _MARKS: tuple[tuple[tuple[str, ...], str | None], ...] = (
-    # MiniMax M3 and Functionary write what is not read here between marks that others use, too.
-    (("]<]minimax[>[",), None),
-    (("</function>", "<|start_header_id|>"), None),
+    (("]<]minimax[>[",), "minimax_m3"),
+    (("</function>", "<|start_header_id|>"), "functionary_v3_1"),
+    (("<|open|>", "<|close|>", "<|sep|>"), "kimi_k3"),
+    (("<｜tool_calls_begin｜>", "steptml"), "step3"),
     (("[TOOL_CALLS]",), "mistral"),
     (("<|channel|>",), "openai"),
     (("｜DSML｜", "function_calls"), "deepseek_v32"),

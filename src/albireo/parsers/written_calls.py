@@ -32,6 +32,7 @@ class WrittenCalls:
     begin, end: texts round all calls; empty where calls stand by themselves. opening: what comes behind begin.
     trigger: what tells calls from text, and each call, or all of them together, begins with; empty: nothing does.
     is_single: a call ends the output.
+    before: what may end an answer in front of calls.
     """
 
     call: Callable[[Tool], Node]
@@ -41,13 +42,15 @@ class WrittenCalls:
     opening: Node | None = None
     trigger: str = ""
     is_single: bool = False
+    before: str = ""
 
     def calls(self, tools: Sequence[Tool], *, is_one: bool) -> Node:
         """One call or several, and nothing else."""
         inner = self._inner(tools, is_one)
         if not self.begin:
             return inner
-        return sequence([text_node(self.begin), inner, *([text_node(self.end)] if self.end else [])])
+        before = [optional(text_node(self.before))] if self.before else []
+        return sequence([*before, text_node(self.begin), inner, *([text_node(self.end)] if self.end else [])])
 
     def amid_text(self, tools: Sequence[Tool], *, is_one: bool) -> Node | None:
         """Free text, in which a call, once begun, is one of these; None where nothing tells a call from text."""

@@ -3,6 +3,7 @@
     <｜tool▁call▁begin｜>f<｜tool▁sep｜>{…}<｜tool▁call▁end｜>                                   DeepSeek V3.1
     <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{…}<|tool_call_end|>           Kimi K2
     [{"f": {…}}, {"g": {…}}]                                                                   Apertus
+    <function=f>{…}</function>                                                                 Functionary 3.1
 
 Sources: the chat templates the models are published with.
 """
@@ -173,6 +174,31 @@ class SolarOpenParser(HeadedJsonParser):
             return tag_node(cls.call, inner, "<|tool_call:end|>")
 
         return WrittenCalls(call, begin=cls.section, end=cls.section_end, trigger=cls.section)
+
+
+class FunctionaryParser(HeadedJsonParser):
+    """Functionary 3.1: calls stand by themselves. (3.2 writes to whom each message goes, and is not read.)"""
+
+    section = call = "<function="
+    section_end = "</function>"
+    tags = (call,)
+    head = re.compile(r"(?P<name>[^\s<>]+)>\s*")
+    tail = ()
+    needs_line = True
+    keeps_special_tokens = False
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        self._raw = []
+        return self._begin_call(pos - len(self.call))
+
+    @classmethod
+    def written(cls, template: str) -> WrittenCalls:
+        """See ToolParser."""
+
+        def call(tool: Tool) -> Node:
+            return tag_node(f"{cls.call}{tool.name}>", schema_node(tool.parameters), cls.section_end)
+
+        return WrittenCalls(call, trigger=cls.call)
 
 
 class ApertusParser(HeadedJsonParser):

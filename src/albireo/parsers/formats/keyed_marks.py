@@ -101,6 +101,11 @@ def _argument(tool: Tool, name: str, marks: KeyedMarks, line: str) -> Node:
     end = _value_end(marks) + line
     if not is_text(kinds):
         return tag_node(begin, ANY_TEXT if "string" in kinds else schema_node(property_schema(tool, name)), end)
+    return text_value(tool, name, begin, end)
+
+
+def text_value(tool: Tool, name: str, begin: str, end: str) -> Node:
+    """A string without quotes between what begins and ends it, as its schema has it."""
     schema = tool.parameters["properties"][name]
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if choices:
@@ -109,7 +114,12 @@ def _argument(tool: Tool, name: str, marks: KeyedMarks, line: str) -> Node:
     if not limited:
         return tag_node(begin, ANY_TEXT, end)
     # One expression with its end: of two, the first would take the end for more of the text.
-    return tag_node(begin, regex_node(limited + end.replace("\n", r"\n")), "")
+    return tag_node(begin, regex_node(limited + _literal(end)), "")
+
+
+def _literal(text: str) -> str:
+    """An expression for it."""
+    return "".join(rf"\{char}" if char in "|[]()." else r"\n" if char == "\n" else char for char in text)
 
 
 def _value_end(marks: KeyedMarks) -> str:

@@ -115,8 +115,13 @@ class KeyedParser(ToolParser):
         self._is_open, self._has_arguments = True, False
         self._index = self.num_calls
         self._note([ToolCallStart(self._index, self._new_id(self._index), self._word), self._more("{")])
-        self._state = self._between
+        self._state = self._behind_name
         return end + len(self.marks.name_end)
+
+    def _behind_name(self, buffer: str, pos: int) -> int:
+        """What a format has between a name and its arguments."""
+        self._state = self._between
+        return pos
 
     # -- arguments -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +130,7 @@ class KeyedParser(ToolParser):
         pos = behind_blanks(buffer, pos)
         if pos == len(buffer):
             return pos
-        mark = self._first_of((self.marks.key, *self.marks.closing), buffer, pos)
+        mark = self._first_of(self._argument_marks(), buffer, pos)
         if mark is None:
             return pos
         if mark == self.marks.key:
@@ -141,6 +146,10 @@ class KeyedParser(ToolParser):
         else:
             self._fail()
         return pos + len(mark)
+
+    def _argument_marks(self) -> tuple[str, ...]:
+        """What may come where an argument is over, or none was."""
+        return (self.marks.key, *self.marks.closing)
 
     def _key(self, buffer: str, pos: int) -> int:
         mark = self.marks.key_end
@@ -350,6 +359,25 @@ class DeepSeekV4Parser(KeyedParser):
     """DeepSeek V4: as V3.2, but for the name of the section."""
 
     marks = replace(DeepSeekV32Parser.marks, section="<｜DSML｜tool_calls>", section_end="</｜DSML｜tool_calls>")
+
+
+class Step3Parser(KeyedParser):
+    """Step 3, as vLLM reads it: no template of it was seen. (Step 3.5 writes as Qwen does.)"""
+
+    marks = KeyedMarks(
+        section="<｜tool_calls_begin｜>",
+        opening=("<｜tool_call_begin｜>", "function<｜tool_sep｜>", '<steptml:invoke name="'),
+        name_end='">',
+        key='<steptml:parameter name="',
+        key_end='">',
+        value_end="</steptml:parameter>",
+        closing=("</steptml:invoke>", "<｜tool_call_end｜>"),
+        section_end="<｜tool_calls_end｜>",
+    )
+
+    @classmethod
+    def _has_lines(cls, template: str) -> bool:
+        return False
 
 
 class MiniCpm5Parser(KeyedParser):

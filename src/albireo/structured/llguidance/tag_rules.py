@@ -92,12 +92,13 @@ class _Writer:
         return f"{head} {self.node(content)} {tail}".strip()
 
     def _until(self, end: str) -> str:
-        """Free text up to and with an end."""
-        if end in self._special:
+        """Free text up to and with an end; of one that holds special tokens, up to its first part, which no text is."""
+        first, *_ = (part for part in (self._tokens.split(end) if self._tokens else [end]) if part)
+        if first in self._special:
             return f"TEXT {self._text(end)}"
         name = f"until_{len(self.rules)}"
-        self.rules.append(f"{name}[lazy]: TEXT {literal(end)}")
-        return name
+        self.rules.append(f"{name}[lazy]: TEXT {literal(first)}")
+        return f"{name} {self._text(end[len(first) :])}" if len(first) < len(end) else name
 
     def _triggered(self, node: Node) -> str:
         """Free text; what follows a trigger is the rest of a tag that begins with it."""

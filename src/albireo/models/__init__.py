@@ -37,6 +37,7 @@ _ROOM = (
     "encoders",
     "expert_settings",
     "experts",
+    "first_names",
     "fused_experts",
     "gated_delta",
     "generation",

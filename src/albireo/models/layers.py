@@ -286,11 +286,14 @@ def gated_mlp(
     width: int,
     *,
     bias: bool = False,
+    down_bias: bool = False,
     joined: str | None = None,
     names: FFNNames = LLAMA_FFN,
     cut: float | None = None,
 ) -> Value:
-    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined, cut: see mlp_block()."""
+    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32.
+
+    Args: bias: of all three; down_bias: of the last alone. joined, cut: see mlp_block()."""
     parts = {}
     for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
@@ -298,7 +301,7 @@ def gated_mlp(
     with b.part("act"):
         gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
         m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
-    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")
+    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias or down_bias, "row")
 
 
 def plain_mlp(

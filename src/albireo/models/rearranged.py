@@ -1,6 +1,6 @@
 """Matrices that some checkpoints hold otherwise than graphs read them: those of GPT-2's layers are [in, out]; of OLMo
 Hybrid's the convolutions of queries, keys and values lie in three tensors, one below the other whatever rows each has,
-and norms have other names.
+and norms have other names; of some encoders linears lie in one tensor, see first_names.py.
 
 Called by weights.py. Does not know graphs.
 """
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.models.first_names import apart
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
 REARRANGED = ("gpt2", "olmo_hybrid")
+_FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3")
 _TRANSPOSED = tuple(f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
@@ -36,6 +38,8 @@ _Tensors = SafetensorsFiles | TextTensors
 def rearranged(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
     """The matrices of a checkpoint that are to be read otherwise. Args: config: what config.json holds."""
     plan = Plan()
+    if config.get("model_type") in _FIRST_NAMED:
+        return apart(stored, {name: stored.dtype(name) for name in stored.names})
     if config.get("model_type") not in REARRANGED:
         return plan
     if config["model_type"] == "olmo_hybrid":

@@ -98,7 +98,7 @@ def parse_ropes(
         keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta, alpha and long_mscale (with short_mscale)
             those that are honoured; and
             qk_rope_head_dim, where a factor may repeat it. alpha, of a type called dynamic: a fixed base instead,
-            larger by its power.
+            larger by its power. ntk: there is a type called so.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
             not say; None: that of the others.
         head_dim: of which rotary_dim is a part.
@@ -134,6 +134,8 @@ def _parse_rope(
     """Args: partial: the part of a head that is rotated, where no factor says it."""
     inner = Fields(table, f"{where}: rope settings")
     beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
+    if "ntk" in keys and inner.raw("type") == "ntk":
+        return _ntk(inner, theta, head_dim)
     rope_type = _rope_type(inner)
     if "alpha" in keys and rope_type == "dynamic" and inner.raw("alpha"):
         return _with_larger_base(inner, theta, head_dim)
@@ -186,6 +188,13 @@ def _with_larger_base(inner: Fields, theta: float, head_dim: int) -> RopeSetting
     said = "factor beta_fast beta_slow mscale mscale_all_dim original_max_position_embeddings max_position_embeddings"
     inner.refuse_unread((*_IGNORABLE, *said.split()), {})
     return RopeSettings(theta=theta * alpha ** (head_dim / (head_dim - 2)))
+
+
+def _ntk(inner: Fields, theta: float, head_dim: int) -> RopeSettings:
+    """A base larger by the factor, and frequencies smaller by its power. Source: the code of gte-multilingual-base."""
+    factor = inner.number("factor", 1.0, MAX_FACTOR)
+    inner.refuse_unread(_IGNORABLE, {})
+    return RopeSettings("linear", theta=theta * factor, factor=factor ** (2 / head_dim))
 
 
 def _one_table(fields: Fields) -> dict[str, Any]:

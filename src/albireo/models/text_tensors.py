@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from albireo.errors import ModelError, short
+from albireo.models.first_names import renames
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 
@@ -41,6 +42,9 @@ _HEADLESS = {
     "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
     "mpnet.embeddings.word_embeddings.weight": (("mpnet.", ""), ("", "")),
     "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
+    "nomic_bert.embeddings.word_embeddings.weight": (("nomic_bert.", ""), ("", "")),
+    "gte.embeddings.word_embeddings.weight": (("gte.", ""), ("", "")),
+    "new.embeddings.word_embeddings.weight": (("new.", ""), ("", "")),
     "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
 }
 #: Of a model that writes down what is said; its encoder's first tensor tells it.
@@ -70,6 +74,7 @@ class TextTensors:
         self.directory = files.directory
         self._files = files
         self._stored: dict[str, str] = {}
+        first = renames(files.names)
         for name in files.names:
             found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
             if found is None:
@@ -77,6 +82,8 @@ class TextTensors:
             renamed = found[1] + name.removeprefix(found[0])
             for old, new in _OLD_NORMS.items():
                 renamed = renamed.removesuffix(old) + new if renamed.endswith(old) else renamed
+            for old, new in first.items():
+                renamed = renamed.replace(old, new)
             if renamed in self._stored:
                 files.close()
                 raise ModelError(

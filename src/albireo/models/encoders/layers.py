@@ -1,4 +1,4 @@
-"""Layers that norm what they have added up, as BERT's and RoBERTa's do, and what stands at their ends.
+"""Layers that norm what they have added up, as BERT's, RoBERTa's and Nomic's do, and what stands at their ends.
 
 Called by the architecture files beside it. What is added is not rounded: x is float32, and what matrices read is x
 rounded, so that a norm's result is both.
@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
-from albireo.models.layers import attention, linear, pooled_states, unrounded_norm
+from albireo.models.layers import FFNNames, attention, gated_mlp, linear, plain_mlp, pooled_states, unrounded_norm
 from albireo.models.rope import no_rotation
 
 
 class Names(NamedTuple):
-    """What a checkpoint calls the parts of a layer, behind its number."""
+    """What a checkpoint calls the parts of a layer, behind its number; gate empty: the FFN has none."""
 
     layers: str
     q: str
@@ -28,24 +29,30 @@ class Names(NamedTuple):
     up: str
     down: str
     ffn_norm: str
+    gate: str = ""
 
 
 def encoder(
-    c: ModelConfig, prefix: str, names: Names, distances: Callable[[GraphBuilder, ModelConfig], Value] | None = None
+    c: ModelConfig,
+    prefix: str,
+    names: Names,
+    distances: Callable[[GraphBuilder, ModelConfig], Value] | None = None,
+    rope: RopeSpec | None = None,
 ) -> Graph:
     """The graph of such a model; its hidden states are those behind its last layer.
 
-    Args: prefix: of embeddings. distances: makes what scores of all layers have added, see graph.ops.
+    Args: prefix: of embeddings. distances: makes what scores of all layers have added, see graph.ops. rope: what
+        queries and keys are rotated by; None: positions are rows of a table.
     """
     b = GraphBuilder()
-    x = _embeddings(b, c, prefix)
+    x = _embeddings(b, c, prefix, rope is None)
     near = None if distances is None else distances(b, c)
     for layer in range(c.num_layers):
-        x = _layer(b, c, x, layer, f"{names.layers}.{layer}", names, near)
+        x = _layer(b, c, x, layer, f"{names.layers}.{layer}", names, near, rope or no_rotation(c))
     return pooled_states(b, x)
 
 
-def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str) -> Value:
+def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str, has_positions: bool) -> Value:
     with b.part("embed"):
         x = b.embed(b.token_ids, b.weight(f"{prefix}.word_embeddings.weight", (c.vocab_size, c.hidden_size), c.dtype))
         if c.blocks.num_token_types:
@@ -53,36 +60,49 @@ def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str) -> Value:
             with b.part("types"):
                 table = b.weight(name, (c.blocks.num_token_types, c.hidden_size), c.dtype)
                 x = b.add(x, b.embed(b.token_types, table))
-        with b.part("positions"):
-            name, first = f"{prefix}.position_embeddings.weight", c.blocks.first_position
-            rows = c.max_position_embeddings
-            table = b.weight(name, (rows, c.hidden_size), c.dtype, segments=(RowSegment(name, first, first + rows),))
-            x = b.add(x, b.embed(b.positions, table))
+        if has_positions:
+            with b.part("positions"):
+                name, first = f"{prefix}.position_embeddings.weight", c.blocks.first_position
+                rows = c.max_position_embeddings
+                of_text = (RowSegment(name, first, first + rows),)
+                x = b.add(x, b.embed(b.positions, b.weight(name, (rows, c.hidden_size), c.dtype, segments=of_text)))
         return unrounded_norm(b, c, x, f"{prefix}.LayerNorm.weight")
 
 
 def _layer(
-    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name: str, names: Names, distances: Value | None
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    layer: int,
+    name: str,
+    names: Names,
+    distances: Value | None,
+    rope: RopeSpec,
 ) -> Value:
     with b.part(f"layers.{layer}.attn"):
         h = b.cast(x, c.dtype)
         width = c.num_heads * c.head_dim
         parts = {
-            p: linear(b, c, h, f"{name}.{called}", width, p, True, "heads")
+            p: linear(b, c, h, f"{name}.{called}", width, p, c.blocks.qkv_bias, "heads")
             for p, called in (("q", names.q), ("k", names.k), ("v", names.v))
         }
-        a = attention(b, c, parts, layer, no_rotation(c), None, distances=distances)
-        o = linear(b, c, a, f"{name}.{names.o}", c.hidden_size, "o", True, "row")
+        a = attention(b, c, parts, layer, rope, None, distances=distances)
+        o = linear(b, c, a, f"{name}.{names.o}", c.hidden_size, "o", c.blocks.o_bias, "row")
         with b.part("o"):
             x = b.add(x, o)
         with b.part("norm"):
             x = unrounded_norm(b, c, x, f"{name}.{names.attention_norm}.weight")
     with b.part(f"layers.{layer}.mlp"):
-        m = linear(b, c, b.cast(x, c.dtype), f"{name}.{names.up}", c.intermediate_size, "up", True, "ffn")
-        with b.part("act"):
-            m = b.cast(b.unary(m, c.hidden_act), c.dtype)
-        down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", True, "row")
+        down = _ffn(b, c, b.cast(x, c.dtype), name, names)
         with b.part("down"):
             x = b.add(x, down)
         with b.part("norm"):
             return unrounded_norm(b, c, x, f"{name}.{names.ffn_norm}.weight")
+
+
+def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:
+    """Of one with a gate the last linear alone may have a bias."""
+    if not names.gate:
+        return plain_mlp(b, c, h, name, c.intermediate_size, bias=c.blocks.ffn_bias, up=names.up, down=names.down)
+    called = FFNNames(gate=names.gate, up=names.up, down=names.down)
+    return gated_mlp(b, c, h, name, c.intermediate_size, names=called, down_bias=c.blocks.ffn_bias)

@@ -1,0 +1,91 @@
+"""EuroBERT: llama whose tokens see what comes behind them, too.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.layers import attention_block, embedding, linear, mlp_block, pooled_states, unrounded_norm
+from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.rope import rope_spec
+
+TINY = {
+    "architectures": ["EuroBertModel"],
+    "model_type": "eurobert",
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 250000.0},
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "mask_token_id": 3,
+    "torch_dtype": "float32",
+}
+IGNORABLE_WEIGHTS = ("lm_head.*", "dense.*", "classifier.*")
+_DENSE, _SCORES = HeadStep("dense", "gelu"), HeadStep("classifier")
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(sees_both_ways=True)
+
+
+def _pooled(fields: Fields, name: str) -> PoolingRule:
+    """Late: what a classifier makes of each token is pooled; its last linear is behind the mean, which is the same."""
+    kind = fields.text("classifier_pooling", "late")
+    if name != "EuroBertForSequenceClassification":
+        return PoolingRule(pooling_type="cls")
+    if kind not in ("bos", "mean", "late"):
+        fields.fail("classifier_pooling", kind, "must be bos, mean or late")
+    steps = (_SCORES,) if kind == "late" else (_DENSE, _SCORES)
+    return classifier(fields, "cls" if kind == "bos" else "mean", steps)
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias"}),
+    blocks=_blocks,
+    pooled=_pooled,
+    older_names={"clf_pooling": "classifier_pooling"},
+    defaults={
+        "vocab_size": 128256,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+    },
+    # code of the directory, which is never run
+    ignorable=keys("auto_map"),
+    class_names=("EuroBertModel", "EuroBertForSequenceClassification", "EuroBertForMaskedLM"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that embeds texts of up to max_model_len tokens."""
+    b, c, bias = GraphBuilder(), config, config.attention_bias
+    rope = rope_spec(c, max_model_len)
+    x = embedding(b, c)
+    for layer in range(c.num_layers):
+        x = attention_block(b, c, x, layer, rope, qkv_bias=bias, o_bias=bias)
+        x = mlp_block(b, c, x, layer, bias=c.mlp_bias)
+    with b.part("head"):
+        x = unrounded_norm(b, c, x, "model.norm.weight")
+        if c.pooling is not None and c.pooling.head == (_SCORES,):
+            y = linear(b, c, b.cast(x, c.dtype), _DENSE.name, c.hidden_size, "dense", True, None)
+            x = b.unary(y, "gelu")
+    return pooled_states(b, x)

@@ -1,0 +1,67 @@
+"""GTE: BERT that rotates, with a gate in its FFN; gte-multilingual, gte-en-v1.5 and arctic-embed-m-v2, and rerankers.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.encoders import bert, nomic_bert
+from albireo.models.encoders.layers import encoder
+from albireo.models.pooling_rule import PoolingRule
+from albireo.models.rope import rope_spec
+
+TINY = nomic_bert.TINY | {
+    "architectures": ["GteModel"],
+    "model_type": "gte",
+    "type_vocab_size": 1,
+    "hidden_act": "gelu",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 160000.0},
+    "pad_token_id": 1,
+}
+#: Of those published with code of their own, some have what gives a weight to each token.
+IGNORABLE_WEIGHTS = ("pooler.*", "lm_head.*", "classifier.*")
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(
+        is_layer_norm=True,
+        qkv_bias=True,
+        o_bias=True,
+        ffn_bias=True,
+        sees_both_ways=True,
+        num_token_types=fields.integer("type_vocab_size", 0, 2**16, default=1),
+    )
+
+
+def _pooled(fields: Fields, name: str) -> PoolingRule:
+    return bert.pooled(fields, "Bert" + name.removeprefix("Gte").removeprefix("New"))
+
+
+CONFIG = ConfigRules(
+    keys=frozenset(["ntk"]),
+    names=bert.CONFIG.names,
+    blocks=_blocks,
+    pooled=_pooled,
+    activation="exact_gate",
+    built_in={"layer_norm_type": "layer_norm", "position_embedding_type": "rope", "pack_qkv": True},
+    defaults={
+        **nomic_bert.CONFIG.defaults,
+        "vocab_size": 250048,
+        "max_position_embeddings": 8192,
+        "hidden_act": "gelu",
+        "rope_theta": 160000.0,
+        "pad_token_id": 1,
+    },
+    # code of the directory, which is never run, and how that code runs
+    ignorable=bert.IGNORED | keys("auto_map unpad_inputs use_memory_efficient_attention"),
+    class_names=("GteModel", "GteForSequenceClassification", "GteForMaskedLM"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that embeds texts of up to max_model_len tokens."""
+    return encoder(config, "embeddings", nomic_bert.NAMES, rope=rope_spec(config, max_model_len))

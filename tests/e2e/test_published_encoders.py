@@ -1,0 +1,165 @@
+"""Encoders as they were published with code of their own, before transformers had their classes: the same bits as from
+what transformers writes today, whose numbers test_encoders.py holds to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo.errors import UnsupportedModel
+from e2e.test_encoders import CONFIGS, classified, embedded, farthest, opened, pooled, prompts, saved
+from tiny_encoders import hidden_states, logits, save_encoder, torch, transformers
+
+#: Of nomic-embed-text-v1.5, as its config.json has them; what is of the tiny model comes beside.
+NOMIC = {
+    "activation_function": "swiglu",
+    "architectures": ["NomicBertModel"],
+    "attn_pdrop": 0.0,
+    "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"},
+    "causal": False,
+    "dense_seq_output": True,
+    "fused_bias_fc": True,
+    "fused_dropout_add_ln": True,
+    "layer_norm_epsilon": 1e-12,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "model_type": "nomic_bert",
+    "pad_vocab_size_multiple": 64,
+    "parallel_block": False,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True,
+    "summary_type": "cls_index",
+    "torch_dtype": "float32",
+    "type_vocab_size": 2,
+    "use_cache": True,
+    "use_flash_attn": True,
+    "use_rms_norm": False,
+    "use_xentropy": True,
+    "vocab_size": 131,
+    "n_embd": 48,
+    "n_head": 3,
+    "n_inner": 80,
+    "n_layer": 2,
+    "n_positions": 8192,
+    "max_trained_positions": 96,
+}
+#: Of gte-multilingual-base, likewise.
+NEW = {
+    "architectures": ["NewModel", "NewForTokenClassification"],
+    "attention_probs_dropout_prob": 0.0,
+    "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"},
+    "classifier_dropout": 0.0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 48,
+    "id2label": {"0": "LABEL_0"},
+    "intermediate_size": 80,
+    "label2id": {"LABEL_0": 0},
+    "layer_norm_eps": 1e-12,
+    "layer_norm_type": "layer_norm",
+    "logn_attention_clip1": False,
+    "logn_attention_scale": False,
+    "max_position_embeddings": 96,
+    "model_type": "new",
+    "num_attention_heads": 3,
+    "num_hidden_layers": 2,
+    "pack_qkv": True,
+    "pad_token_id": 1,
+    "position_embedding_type": "rope",
+    "rope_scaling": {"factor": 8.0, "type": "ntk"},
+    "rope_theta": 20000,
+    "torch_dtype": "float32",
+    "type_vocab_size": 1,
+    "unpad_inputs": False,
+    "use_memory_efficient_attention": False,
+    "vocab_size": 131,
+}
+
+
+def written(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def as_transformers_has_it(folder: Path, target: Path) -> Path:
+    """The same model under the names of tensors that its class has."""
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    model.save_pretrained(target, save_original_format=False)
+    return target
+
+
+@pytest.mark.parametrize("name", ["nomic_bert", "gte", "jina_embeddings_v3"])
+def test_names_of_tensors(name: str, tmp_path: Path) -> None:
+    """transformers saves such models as they were published, and reads both."""
+    from safetensors import safe_open
+
+    folder = saved(tmp_path / "first", name)
+    own = as_transformers_has_it(folder, tmp_path / "own")
+    found = []
+    for each in (folder, own):
+        with safe_open(each / "model.safetensors", "pt") as file:
+            found.append(set(file.keys()))
+    assert len(found[0]) < len(found[1])
+    assert embedded(opened(folder), "mean", prompts()) == embedded(opened(own), "mean", prompts())
+
+
+def test_nomic_by_the_keys_of_its_first_config(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "nomic_bert")
+    wanted = embedded(opened(folder), "mean", prompts())
+    assert embedded(opened(written(folder, NOMIC)), "mean", prompts()) == wanted
+    with pytest.raises(UnsupportedModel, match="'moe_every_n_layers': 2"):
+        opened(written(folder, NOMIC | {"moe_every_n_layers": 2}))
+    with pytest.raises(UnsupportedModel, match="'rotary_emb_interleaved': True"):
+        opened(written(folder, NOMIC | {"rotary_emb_interleaved": True}))
+    with pytest.raises(UnsupportedModel, match="activation_function='gelu'"):
+        opened(written(folder, NOMIC | {"activation_function": "gelu"}))
+
+
+def test_gte_by_its_first_name_and_with_its_own_rotation(tmp_path: Path) -> None:
+    """Its code multiplies the base by the factor and divides frequencies by the factor's power of 2 / head_dim, which
+    transformers can be told in other words."""
+    rope = {"rope_type": "linear", "rope_theta": 160000.0, "factor": 8.0 ** (2 / 16)}
+    folder = saved(tmp_path, "gte", rope_parameters=rope)
+    exact = pooled(hidden_states(folder, prompts(), "float64"), "mean")
+    ours = embedded(opened(written(folder, NEW)), "mean", prompts(), use_activation=False)
+    assert farthest(ours, exact) < 5e-6
+    other = written(folder, NEW | {"rope_scaling": None})
+    assert farthest(embedded(opened(other), "mean", prompts(), use_activation=False), exact) > 0.01
+    with pytest.raises(UnsupportedModel, match="mixed_b"):
+        opened(written(folder, NEW | {"rope_scaling": {"factor": 8.0, "type": "ntk", "mixed_b": 0.5}}))
+    with pytest.raises(UnsupportedModel, match="logn_attention_scale"):
+        opened(written(folder, NEW | {"logn_attention_scale": True}))
+
+
+def test_a_reranker_by_its_first_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config = CONFIGS["gte"] | {"architectures": ["GteForSequenceClassification"], "num_labels": 1, "type_vocab_size": 0}
+    folder = save_encoder(tmp_path, config, 5)
+    exact = logits(folder, prompts(), "float64")
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name.replace("gte.", "new."): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors")
+    own = {"architectures": ["NewForSequenceClassification"], "rope_scaling": None, "rope_theta": 160000}
+    written(folder, NEW | own | {"type_vocab_size": 0})
+    assert farthest(classified(opened(folder), prompts(), use_activation=False), exact) < 5e-6
+
+
+@pytest.mark.parametrize("kind", ["bos", "mean"])
+def test_what_eurobert_pools_before_its_classifier(kind: str, tmp_path: Path) -> None:
+    config = CONFIGS["eurobert"] | {"architectures": ["EuroBertForSequenceClassification"]}
+    folder = save_encoder(tmp_path, {**config, "classifier_pooling": kind, "num_labels": 3}, 5)
+    exact = logits(folder, prompts(), "float64")
+    data = json.loads((folder / "config.json").read_text())
+    data["clf_pooling"] = data.pop("classifier_pooling")  # as its own code calls it
+    assert farthest(classified(opened(written(folder, data)), prompts(), use_activation=False), exact) < 5e-6

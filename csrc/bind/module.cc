@@ -67,7 +67,9 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "has_values",  "y_stride",   "kv_group",      "gated",
                                        "dt",          "skip",       "dt_least",      "dt_most",
                                        "both_ways",   "distances",  "num_distances", "first_key",
-                                       "num_keys",    "margin",     "slopes",        "in_chunks"};
+                                       "num_keys",    "margin",     "slopes",        "from_rows",
+                                       "from_keys",   "columns",    "num_columns",   "reach",
+                                       "row_stride",  "key_stride", "in_chunks"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -94,6 +96,19 @@ Args args_of(const nb::dict& d, Program& program) {
   a.slopes = address<const float>(d, "slopes");
   if (a.slopes && (a.distances || get<float>(d, "softcap", 0.0f) > 0 || get<int32_t>(d, "both_ways", 0) > 0))
     throw std::invalid_argument("slopes are of causal rows, whose scores are not capped and have nothing else added");
+  a.from_rows = address<const float>(d, "from_rows");
+  a.from_keys = address<const float>(d, "from_keys");
+  a.columns = address<const int32_t>(d, "columns");
+  a.num_columns = get<int64_t>(d, "num_columns", 0);
+  a.reach = get<int64_t>(d, "reach", 0);
+  a.row_stride = get<int64_t>(d, "row_stride", a.num_columns * get<int64_t>(d, "num_heads", 0));
+  a.key_stride = get<int64_t>(d, "key_stride", a.num_columns * get<int64_t>(d, "num_heads", 0));
+  const bool is_by_columns = a.columns && a.from_rows && a.from_keys && a.num_columns > 0 && a.reach > 0;
+  if (!is_by_columns && (a.columns || a.from_rows || a.from_keys))
+    throw std::invalid_argument("what rows and positions add by distance comes together, with its columns");
+  if (a.columns &&
+      (a.distances || a.slopes || get<float>(d, "softcap", 0.0f) > 0 || get<int32_t>(d, "both_ways", 0) < 1))
+    throw std::invalid_argument("columns are added in rows that see both ways, whose scores are not capped");
   a.state = address<float>(d, "state");
   a.gates = address<const float>(d, "gates");
   a.a_log = address<const float>(d, "a_log");

@@ -121,7 +121,7 @@ def test_a_prompt_waits_until_a_step_has_room_for_all_of_it(tmp_path: Path) -> N
     assert sizes == [41, 90, 81]
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "deberta_v2", "albert"])
 def test_an_engine_directory_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     changes = {"architectures": [CONFIGS[name]["architectures"][0].replace("Model", "ForSequenceClassification")]}
     folder = saved(tmp_path / "model", name, "bfloat16", **changes, num_labels=3)

@@ -163,3 +163,31 @@ def test_what_eurobert_pools_before_its_classifier(kind: str, tmp_path: Path) ->
     data = json.loads((folder / "config.json").read_text())
     data["clf_pooling"] = data.pop("classifier_pooling")  # as its own code calls it
     assert farthest(classified(opened(written(folder, data)), prompts(), use_activation=False), exact) < 5e-6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"share_att_key": False, "norm_rel_ebd": "none", "max_relative_positions": 20},
+        {"position_buckets": -1, "max_relative_positions": 24},
+        {"position_biased_input": True, "type_vocab_size": 2, "position_buckets": -1, "pos_att_type": ["c2p", "p2c"]},
+    ],
+    ids=["own linears", "as many columns as distances", "positions, too"],
+)
+def test_kinds_of_deberta(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Distances of up to 89 between tokens: farther than what is told apart, too."""
+    folder = saved(tmp_path, "deberta_v2", **changes)
+    data = json.loads((folder / "config.json").read_text())
+    written(folder, data | {"pos_att_type": "|".join(data["pos_att_type"])})  # as older files have it
+    exact = hidden_states(folder, prompts(), "float64")
+    llm = opened(folder)
+    for kind in ("cls", "mean"):
+        ours = embedded(llm, kind, prompts(), use_activation=False)  # type: ignore[arg-type]
+        assert farthest(ours, pooled(exact, kind)) < 5e-6  # type: ignore[arg-type]
+
+
+def test_albert_of_one_group_and_electra_as_wide_as_its_embeddings(tmp_path: Path) -> None:
+    for name, changes in (("albert", {"num_hidden_groups": 1}), ("electra", {"embedding_size": 48})):
+        folder = saved(tmp_path / name, name, **changes)
+        exact = pooled(hidden_states(folder, prompts(), "float64"), "cls")
+        assert farthest(embedded(opened(folder), "cls", prompts(), use_activation=False), exact) < 5e-6

@@ -19,7 +19,8 @@ def parsed(model_type: str, **changes: Any) -> ModelConfig:
 
 
 def test_those_there_are() -> None:
-    of_transformers = "bert distilbert eurobert gte jina_embeddings_v3 modernbert mpnet nomic_bert roberta xlm_roberta"
+    of_transformers = "albert bert camembert deberta_v2 distilbert electra eurobert gte jina_embeddings_v3 modernbert"
+    of_transformers += " mpnet nomic_bert roberta xlm_roberta"
     assert set(encoder_types()) == {*of_transformers.split(), "new"}
     assert load_architecture("xlm-roberta").rules is load_architecture("xlm_roberta").rules
 
@@ -60,9 +61,16 @@ def test_windows_of_modernbert_are_halves_and_the_token() -> None:
             "classifier_activation",
         ),
         ("mpnet", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
+        ("deberta-v2", {"relative_attention": False}, "relative_attention"),
+        ("deberta-v2", {"pos_att_type": ["c2p"]}, "pos_att_type"),
+        ("deberta-v2", {"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd"),
+        ("deberta-v2", {"position_buckets": 96}, "position_buckets"),
+        ("deberta-v2", {"conv_kernel_size": 3}, "conv_kernel_size"),
+        ("deberta-v2", {"embedding_size": 24}, "embedding_size"),
+        ("deberta-v2", {"attention_head_size": 8}, "attention_head_size"),
+        ("albert", {"inner_group_num": 2}, "inner_group_num"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("gemma3_text", {"architectures": ["Gemma3ForTokenClassification"]}, "architectures"),
-        ("llama", {"is_causal": False}, "is_causal"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(name: str, changes: dict[str, Any], words: str) -> None:

@@ -10,7 +10,7 @@ int64_t items(const Args& a, const Step& s) {
 
 int64_t scratch_bytes(const Args& a) {
   const int64_t Dp = a.kv_shape.padded_head_dim;
-  const int64_t per_row = 40 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +
+  const int64_t per_row = 56 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +
                           16 * 4 /* lanes of l */ +
                           10 * 4 /* m, l, correction of segment and whole, scales, sink, slope */;
   const int64_t of_distances = a.num_distances ? a.num_heads / a.kv_shape.num_kv_heads * (a.num_distances + 30) * 4 : 0;

@@ -12,6 +12,9 @@
 // ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t). ids: of each of T
 // rows, y_stride apart, n positions in ascending order, -1 behind the last: the row sees these alone. Where a sequence
 // has no more than n, it sees all, with the same bits: a list is walked in the same tiles.
+// from_rows and from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see both
+// ways: from_rows of the row, and from_keys of the token at s, each at head h and column columns[position of t - s],
+// less than reach either way and the ends beyond.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that
@@ -20,8 +23,8 @@
 // head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
-// kv_shape out sinks distances num_distances slopes num_heads window in_chunks both_ways first_key num_keys scale
-// softcap value_dim ids n y_stride x_dtype out_dtype rows gather.
+// kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
+// in_chunks both_ways first_key num_keys scale softcap value_dim ids n y_stride x_dtype out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 

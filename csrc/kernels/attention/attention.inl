@@ -25,25 +25,27 @@ template <class W>
 struct RowBlock : ScoreRows<W> {
   using A = typename W::A;
   using ScoreRows<W>::rows, ScoreRows<W>::Dp, ScoreRows<W>::q, ScoreRows<W>::scores, ScoreRows<W>::fix;
-  int64_t Wp;          // channels of values, padded
-  A* p;                // [rows][kAttentionTile]
-  float* out;          // [rows][Wp] of the open segment, not yet divided by l
-  float* total;        // [rows][Wp] of the closed segments
-  float* lanes;        // [rows][16] partial sums of p of the open segment
-  float* m;            // [rows] running maximum of the open segment
-  float* total_m;      // [rows]
-  float* total_l;      // [rows]
-  float* q_scale;      // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
-  float* p_scale;      // [rows] likewise of p, in this tile
-  float* sink;         // [rows] of the row's head, where there are any, as m is
-  float* slope;        // [rows] of the row's head, where there are any
-  char* joined;        // K and V of a tile, when blocks are smaller than a sub-panel
-  int64_t* first;      // [rows] position that each row sees first, where that may not be 0
-  int64_t* last;       // [rows] and last
-  int64_t* own;        // [rows] its own, where there are slopes
-  const float** near;  // [rows] what the row's head adds to its own position, and beside it to others
-  float* distances;    // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
-  int64_t* out_at;     // [rows] element of a.out
+  int64_t Wp;              // channels of values, padded
+  A* p;                    // [rows][kAttentionTile]
+  float* out;              // [rows][Wp] of the open segment, not yet divided by l
+  float* total;            // [rows][Wp] of the closed segments
+  float* lanes;            // [rows][16] partial sums of p of the open segment
+  float* m;                // [rows] running maximum of the open segment
+  float* total_m;          // [rows]
+  float* total_l;          // [rows]
+  float* q_scale;          // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
+  float* p_scale;          // [rows] likewise of p, in this tile
+  float* sink;             // [rows] of the row's head, where there are any, as m is
+  float* slope;            // [rows] of the row's head, where there are any
+  char* joined;            // K and V of a tile, when blocks are smaller than a sub-panel
+  int64_t* first;          // [rows] position that each row sees first, where that may not be 0
+  int64_t* last;           // [rows] and last
+  int64_t* own;            // [rows] its own
+  const float** near;      // [rows] what the row's head adds to its own position, and beside it to others
+  const float** from_row;  // [rows] what the row adds, by columns
+  const float** from_key;  // [rows] and position 0 of its sequence; others are key_stride apart
+  float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
+  int64_t* out_at;   // [rows] element of a.out
 
   RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances)
       : ScoreRows<W>{rows_, Dp_}, Wp(Wp_) {
@@ -70,6 +72,8 @@ struct RowBlock : ScoreRows<W> {
     last = (int64_t*)take(rows * 8);
     own = (int64_t*)take(rows * 8);
     near = (const float**)take(rows * 8);
+    from_row = (const float**)take(rows * 8);
+    from_key = (const float**)take(rows * 8);
     distances = (float*)take(num_distances * 4);
     out_at = (int64_t*)take(rows * 8);
     joined = take(0);
@@ -83,6 +87,7 @@ struct RowBlock : ScoreRows<W> {
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.out_at += begin;
     r.first += begin, r.last += begin, r.own += begin, r.near += begin;
+    r.from_row += begin, r.from_key += begin;
     r.q_scale += begin, r.p_scale += begin, r.sink += begin, r.slope += begin;
     return r;
   }
@@ -272,8 +277,29 @@ void add_slopes(const Args& a, RowBlock<W>& r, int64_t start) {
   }
 }
 
+// scores = scale * (scores + what the row and the position add by how far they are apart)
+template <class W>
+ALBIREO_APART void add_columns(const Args& a, RowBlock<W>& r, int64_t start) {
+  for (int64_t row = 0; row < r.rows; row++) {
+    alignas(64) float added[kAttentionTile] = {};
+    const Seen seen = seen_by(a, r, row, start);
+    const int64_t low = seen.low > 0 ? seen.low : 0, high = seen.high < kAttentionTile ? seen.high : kAttentionTile;
+    const float* of_row = r.from_row[row];
+    for (int64_t j = low; j < high; j++) {
+      const int64_t away = r.own[row] - start - j;
+      const int32_t c = a.columns[(away < -a.reach ? -a.reach : away > a.reach ? a.reach : away) + a.reach];
+      added[j] = of_row[c] + r.from_key[row][(start + j) * a.key_stride + c];
+    }
+    const V scale = set1(kIsWhole<W> ? r.q_scale[row] : a.scale), of_added = set1(a.scale);
+    for (int64_t j = 0; j < kAttentionTile; j += 16) {
+      float* s = r.scores + row * kAttentionTile + j;
+      store(s, fma(load(s), scale, mul(load(added + j), of_added)));
+    }
+  }
+}
+
 // Whether what is added to scores has scaled them already.
-constexpr bool has_scaled(const Args& a) { return a.softcap > 0 || a.distances || a.slopes; }
+constexpr bool has_scaled(const Args& a) { return a.softcap > 0 || a.distances || a.slopes || a.columns; }
 
 // Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
@@ -282,6 +308,7 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t
   if (a.softcap > 0) cap_scores(a, r);
   if (a.distances) add_distances(a, r, start);
   if (a.slopes) add_slopes(a, r, start);
+  if (a.columns) add_columns(a, r, start);
   const bool is_scaled = has_scaled(a);
   const float to_log2 = is_scaled ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
   const bool is_of_row = kIsWhole<W> && !is_scaled;             // then it is in q_scale
@@ -383,7 +410,7 @@ bool walk(const Args& a, RowBlock<W>& r, T tile, int64_t from, int64_t stop, boo
 template <class W>
 using Queries = std::conditional_t<kIsWhole<W>, WeightF32, W>;
 
-// whole: positions of its sequence.
+// whole: positions of its sequence, of which the step has all where columns are added.
 template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              int64_t whole, Activations<Queries<W>>& source) {
@@ -404,7 +431,12 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     r.near[i] = r.distances + head % per_token * width + width / 2;
   }
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token), position = step.positions[of_step];
-  if (a.slopes) r.slope[i] = a.slopes[head], r.own[i] = position;
+  r.own[i] = position;
+  if (a.slopes) r.slope[i] = a.slopes[head];
+  if (a.columns) {
+    r.from_row[i] = a.from_rows + row * a.row_stride + head * a.num_columns;
+    r.from_key[i] = a.from_keys + (of_step - position) * a.key_stride + head * a.num_columns;
+  }
   r.first[i] = position - (a.in_chunks ? position % a.window : a.window - 1);
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
   r.last[i] = a.num_keys > 0 ? a.num_keys - 1 : position;
@@ -424,7 +456,7 @@ void open_rows(RowBlock<W>& r) {
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
 ALBIREO_INLINE int64_t shared_positions(const Args& a, const SharingGroup& g) {
-  if (g.count == 1 || has_first(a)) return 0;
+  if (g.count == 1 || has_first(a) || a.columns) return 0;
   const int64_t same = g.shared_blocks * a.kv_shape.block_size;
   const int64_t seen = a.num_keys > 0 ? a.num_keys : g.computed + 1;
   return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;

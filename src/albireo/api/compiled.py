@@ -105,7 +105,8 @@ def _refuse_with_states(config: EngineConfig, device: Device) -> None:
 def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device, graph: Graph) -> None:
     """What is not done for models that write no text. Raises: ConfigError naming it."""
     why = f"this model {source.pooling_rule.says}, and"
-    if device.name == "cuda" and any("distances" in node.inputs for node in graph.nodes):
+    by_distance = {"distances", "from_rows"}
+    if device.name == "cuda" and any(by_distance.intersection(node.inputs) for node in graph.nodes):
         raise ConfigError(f"device=cuda: {why} scores that depend on distances are not computed there; use cpu")
     if len(source.parts) > 1:
         raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")

@@ -181,11 +181,14 @@ class GraphBuilder:
         sinks: Value | None = None,
         distances: Value | None = None,
         chosen: Value | None = None,
+        by_columns: tuple[Value, Value] | None = None,
         **attrs: Any,
     ) -> Value:
-        """chosen: positions that rows see, of choose_keys(); None: all that attrs leave."""
+        """chosen: positions that rows see, of choose_keys(); None: all that attrs leave. by_columns: from_rows and
+        from_keys, see ops."""
         given = {"sinks": sinks, "distances": distances, "chosen": chosen}
         inputs = {"q": q, "kv": self.kv} | {role: value for role, value in given.items() if value is not None}
+        inputs |= {} if by_columns is None else dict(zip(("from_rows", "from_keys"), by_columns, strict=True))
         return self._node("attention", inputs, **attrs)[0]
 
     def causal_conv(

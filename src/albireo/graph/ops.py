@@ -244,6 +244,7 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(
                 f"attention distances {table}: wanted an odd number for each head, and scores not capped"
             )
+    _check_columns(x, a)
     if "chosen" in x:
         _check_chosen(x["chosen"], a)
     if "in_chunks" in a:
@@ -273,6 +274,25 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     if not 0 < width <= a["head_dim"]:
         raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
     return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+
+
+def _check_columns(x: Types, a: Attrs) -> None:
+    """What is added to scores of attention by rows and positions."""
+    said = [name for name in ("from_rows", "from_keys") if name in x] + (["reach"] if "reach" in a else [])
+    if not said:
+        return
+    apart = [name for name in ("distances", "slopes", "softcap", "num_keys", "window") if x.get(name) or a.get(name)]
+    if len(said) < 3 or apart or not a.get("both_ways"):
+        raise InvariantError(
+            f"attention has {', '.join(said)}: they come together, for rows that see both ways, and with nothing else "
+            f"that is done to scores; there is {', '.join(apart) or 'nothing'}"
+        )
+    rows, keys = x["from_rows"], x["from_keys"]
+    width = int(keys.dims[-1])
+    if rows.dims[0] != x["q"].dims[0] or rows.dims[1:] != keys.dims[1:] or width % (2 * a["num_heads"]):
+        raise InvariantError(f"attention adds {rows} and {keys}: wanted an even number of columns of each head, alike")
+    if a["reach"] < width // (2 * a["num_heads"]):
+        raise InvariantError(f"attention of reach={a['reach']} has more columns than distances")
 
 
 def _check_chosen(chosen: TensorType, a: Attrs) -> None:
@@ -540,12 +560,14 @@ OPS: dict[str, Op] = {
     # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi).
     # chosen: [T, n] positions that each row sees, those of choose_keys; no others
     # in_chunks: window is the length of chunks, which begin at its multiples; rows see their own alone
+    # from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the row has at
+    # the head's column distance_columns(n, reach) of their distance, and what the row at that position has there
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
-        optional=("sinks", "rows", "distances", "chosen"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks"),
+        optional=("sinks", "rows", "distances", "chosen", "from_rows", "from_keys"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks", "reach"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

@@ -34,7 +34,7 @@ Call families and their roles (a backend implements these):
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     choose_keys  q, weights -> ids                          rows of T: the positions that attention is to see
     attention    q [, rows] [, sinks] [, distances]         rows: out has these only; attrs, and chosen: see graph.ops
-        [, chosen] -> out
+        [, chosen] [, from_rows, from_keys] -> out          the last two: what rows of q, and of T, add by distance
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
     route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,

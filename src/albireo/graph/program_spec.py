@@ -147,8 +147,8 @@ FAMILIES: dict[str, Family] = {
         ("q",),
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
-        optional=("rows", "sinks", "distances", "chosen"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks"),
+        optional=("rows", "sinks", "distances", "chosen", "from_rows", "from_keys"),
+        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks", "reach"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -378,6 +378,28 @@ def _check_attention(program: Program, call: Call) -> None:
             raise InvariantError(f"{call}: {chosen} does not say of T rows what they see, or something else does, too")
     if a.get("in_chunks") and (not a["window"] or a.get("both_ways") or "distances" in call.args):
         raise InvariantError(f"{call}: chunks need a length, and rows that see what is before them")
+    _check_columns(program, call)
+
+
+#: Of attention that depends on distances: a table of so many either way is made.
+MAX_REACH = 2**20
+
+
+def _check_columns(program: Program, call: Call) -> None:
+    """What a kernel adds to scores by distance: it reads a row for each of q, and for each of the step."""
+    roles = [role for role in ("from_rows", "from_keys") if role in call.args]
+    if not roles and "reach" not in call.attrs:
+        return
+    found = [program.buffers.get(call.args[role]) for role in roles]
+    if len(roles) < 2 or "reach" not in call.attrs or not call.attrs.get("both_ways"):
+        raise InvariantError(f"{call}: from_rows, from_keys and reach come together, for rows that see both ways")
+    rows, keys = found
+    if rows is None or keys is None or rows.dtype != "float32" or keys.dtype != "float32":
+        raise InvariantError(f"{call}: from_rows and from_keys are not float32 rows")
+    per_head, left = divmod(keys.cols, call.attrs["num_heads"])
+    fits = left == 0 and per_head % 2 == 0 and 0 < per_head // 2 <= call.attrs["reach"] <= MAX_REACH
+    if not fits or rows.cols != keys.cols or keys.rows != "T" or rows.rows != program.buffers[call.args["q"]].rows:
+        raise InvariantError(f"{call}: from_rows {rows} and from_keys {keys} do not fit q and reach")
 
 
 def _check_qkv(program: Program, call: Call) -> None:

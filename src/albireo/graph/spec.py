@@ -174,7 +174,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    counts = ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys")
+    counts = ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys", "reach")
     if name in (*counts, "count", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("eps", "margin"):

@@ -32,6 +32,7 @@ _ROOM = (
     "alibi",
     "block_settings",
     "config",
+    "distance_vectors",
     "draft_heads",
     "draft_input",
     "encoders",

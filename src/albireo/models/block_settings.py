@@ -55,6 +55,18 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class ByDistance:
+    """Scores of attention that also have products of a query, and of a key, with vectors of their distance (DeBERTa).
+
+    Fields:
+        num_columns: of these vectors, see graph/distance_columns.py. reach: distances that are told from farther ones.
+    """
+
+    num_columns: int
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """Several residual streams, of which a layer computes the first and guesses the others (AltUp).
 
@@ -126,6 +138,10 @@ class BlockSettings:
             floor((position + 1) / still_period)); 0: by nothing.
         num_token_types: rows of the table of token types; 0: there is none.
         first_position: rows of the table of positions before that of position 0.
+        has_positions: encoders add rows of a table of positions to embeddings.
+        embedding_width: of embeddings that a linear makes as wide as the model; 0: they are.
+        layer_groups: of layers that have the same weights; 0: each has its own.
+        by_distance: what scores have beside products of queries and keys; None: nothing.
         sound_positions: so many first positions of a sequence are those of a sound, see speech/.
     """
 
@@ -171,4 +187,8 @@ class BlockSettings:
     still_period: int = 0
     num_token_types: int = 0
     first_position: int = 0
+    has_positions: bool = True
+    embedding_width: int = 0
+    layer_groups: int = 0
+    by_distance: ByDistance | None = None
     sound_positions: int = 0

@@ -1,6 +1,7 @@
 """Matrices that some checkpoints hold otherwise than graphs read them: those of GPT-2's layers are [in, out]; of OLMo
 Hybrid's the convolutions of queries, keys and values lie in three tensors, one below the other whatever rows each has,
-and norms have other names; of some encoders linears lie in one tensor, see first_names.py.
+and norms have other names; of some encoders linears lie in one tensor, see first_names.py, and vectors of
+distances are made, see distance_vectors.py.
 
 Called by weights.py. Does not know graphs.
 """
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.models.distance_vectors import distance_vectors
 from albireo.models.first_names import apart
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
-REARRANGED = ("gpt2", "olmo_hybrid")
+REARRANGED = ("gpt2", "olmo_hybrid", "deberta-v2")
 _FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3")
 _TRANSPOSED = tuple(f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
@@ -44,6 +46,8 @@ def rearranged(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
         return plan
     if config["model_type"] == "olmo_hybrid":
         return _of_olmo(stored)
+    if config["model_type"] == "deberta-v2":
+        return distance_vectors(stored, config)
     for name in stored.names:
         dtype, shape = stored.dtype(name), stored.shape(name)
         if dtype is not None and name.endswith(_TRANSPOSED) and len(shape) == 2:

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.attention import among, by_distance, by_slope, of_rows, visible
+from albireo.backends.reference.attention import (
+    added_by_columns,
+    among,
+    by_distance,
+    by_slope,
+    of_rows,
+    visible,
+)
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -66,6 +73,9 @@ def attention_error(call: OpCall) -> F64:
             shift = np.zeros(seen.shape)
             if "slopes" in attrs:
                 shift = by_slope(step.positions[rows], context, attrs["slopes"][head])
+            if "from_rows" in call.inputs:
+                from_rows, from_keys = (np.asarray(call[role])[rows] for role in ("from_rows", "from_keys"))
+                shift = added_by_columns(from_rows, from_keys, attrs)[head]
             if "distances" in call.inputs:
                 shift = by_distance(step.positions[rows], context, np.asarray(call["distances"])[:, head])
             out[rows, head] = _one_head(

@@ -28,6 +28,7 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
+from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
@@ -152,6 +153,7 @@ class CpuModel:
             pack_constants(pool, own, weights, self._weights, offsets, progress)
         self._adapters: CpuAdapters | None = None
         self._slopes: dict[tuple[float, ...], NDArray[np.float32]] = {}
+        self._columns: dict[tuple[int, int], NDArray[np.int32]] = {}
         self._take(program, peers)
 
     def sharing(self, program: Program, peers: Peers | None = None, adapters: CpuAdapters | None = None) -> CpuModel:
@@ -502,6 +504,13 @@ class CpuModel:
             args["act"] = _KINDS_OF.get(call.family, KINDS).index(attrs["kind"])
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
+        if "reach" in attrs:
+            of_head = program.buffers[call.args["from_keys"]].cols // attrs["num_heads"]
+            shape = (of_head, attrs["reach"])
+            columns = self._columns.setdefault(shape, np.array(distance_columns(*shape), np.int32))
+            args |= {"columns": columns.ctypes.data, "num_columns": of_head, "reach": attrs["reach"]}
+            for role, stride in (("from_rows", "row_stride"), ("from_keys", "key_stride")):
+                args[stride] = program.buffers[call.args[role]].stride
         if "distances" in call.args:
             args["num_distances"] = program.constants[call.args["distances"]].rows
         if "layer" in attrs:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
+from albireo.graph.distance_columns import distance_columns
 
 F64 = NDArray[np.float64]
 
@@ -62,17 +63,23 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
         ends = None if step.row_ends is None or attrs.get("causal", False) else step.row_ends[rows]
         chosen = call["chosen"][rows] if "chosen" in call.inputs else None
-        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen)
+        added = None
+        if "from_rows" in call.inputs:
+            added = added_by_columns(call["from_rows"][rows], call["from_keys"][rows], attrs)
+        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen, added)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
 
 def of_rows(call: OpCall, compute: Callable[[OpCall], Array]) -> tuple[Array, ...]:
     """What an attention of all rows of the step computes of those that this one has."""
-    rows, q = call["rows"], call["q"]
-    every = np.zeros((call.step.num_tokens, q.shape[1]), q.dtype)
-    every[rows] = q
+    rows = call["rows"]
     rest = {role: value for role, value in call.inputs.items() if role != "rows"}
-    return (compute(replace(call, inputs=rest | {"q": every}))[rows],)
+    for role in ("q", "from_rows"):
+        if role in rest and len(rest[role]) != call.step.num_tokens:
+            every = np.zeros((call.step.num_tokens, rest[role].shape[1]), rest[role].dtype)
+            every[rows] = rest[role]
+            rest[role] = every
+    return (compute(replace(call, inputs=rest))[rows],)
 
 
 def one_sequence(
@@ -85,9 +92,10 @@ def one_sequence(
     distances: F32 | None = None,
     ends: NDArray[np.int32] | None = None,
     chosen: NDArray[np.int32] | None = None,
+    added: F64 | None = None,
 ) -> F32:
-    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count]
-    -> [n, H, W]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count];
+    added: [H, n, C] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = visible(positions, len(k), attrs) if chosen is None else among(chosen, len(k))
     if ends is not None and "num_keys" not in attrs:
@@ -103,6 +111,8 @@ def one_sequence(
             scores = scores + by_slope(positions, len(k), attrs["slopes"][head])
         if distances is not None:
             scores = scores + by_distance(positions, len(k), distances[:, head])
+        if added is not None:
+            scores = scores + added[head]
         sink = -np.inf if sinks is None else float(sinks[head])
         out[:, head] = _softmax(np.where(seen, scores, -np.inf), sink) @ values
     return out
@@ -113,6 +123,17 @@ def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
     reach = len(numbers) // 2
     away = np.arange(length)[None, :] - positions[:, None]
     return np.asarray(numbers.astype(np.float64)[np.clip(away, -reach, reach) + reach])
+
+
+def added_by_columns(from_rows: F32, from_keys: F32, attrs: Mapping[str, Any]) -> F64:
+    """[H, n, n]: what is added to scaled scores of a sequence of n tokens, all of which the step has."""
+    n, heads, reach = len(from_rows), attrs["num_heads"], attrs["reach"]
+    rows, keys = (each.reshape(n, heads, -1).astype(np.float64) for each in (from_rows, from_keys))
+    columns = np.array(distance_columns(rows.shape[-1], reach))
+    at = columns[np.clip(np.arange(n)[:, None] - np.arange(n)[None, :], -reach, reach) + reach]
+    of_rows, of_keys = np.arange(n)[:, None], np.arange(n)[None, :]
+    added = np.stack([rows[of_rows, h, at] + keys[of_keys, h, at] for h in range(heads)])
+    return np.asarray(added * attrs["scale"])
 
 
 def by_slope(positions: NDArray[np.int32], length: int, slope: float) -> F64:

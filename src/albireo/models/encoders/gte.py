@@ -33,6 +33,7 @@ def _blocks(fields: Fields) -> BlockSettings:
         o_bias=True,
         ffn_bias=True,
         sees_both_ways=True,
+        has_positions=False,
         num_token_types=fields.integer("type_vocab_size", 0, 2**16, default=1),
     )
 

@@ -5,7 +5,11 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert, nomic_bert, roberta
 from albireo.models.encoders.layers import encoder
@@ -26,9 +30,13 @@ NAMES = nomic_bert.NAMES._replace(up="mlp.fc1", down="mlp.fc2", gate="")
 IGNORABLE_WEIGHTS = roberta.IGNORABLE_WEIGHTS
 
 
+def _blocks(fields: Fields) -> BlockSettings:
+    return replace(bert.blocks(fields), has_positions=False)
+
+
 CONFIG = ConfigRules(
     names=bert.CONFIG.names,
-    blocks=bert.blocks,
+    blocks=_blocks,
     pooled=roberta.pooled,
     activation="plain",
     defaults={

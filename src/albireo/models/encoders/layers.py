@@ -7,6 +7,7 @@ rounded, so that a norm's result is both.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
@@ -15,6 +16,11 @@ from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
 from albireo.models.layers import FFNNames, attention, gated_mlp, linear, plain_mlp, pooled_states, unrounded_norm
 from albireo.models.rope import no_rotation
+
+#: q, k and v: [T, H * D].
+Parts = dict[str, Value]
+#: What the output projection multiplies. Args: layer: of the KV cache; the name of the layer in the checkpoint.
+Attend = Callable[[GraphBuilder, ModelConfig, Parts, int, str], Value]
 
 
 class Names(NamedTuple):
@@ -38,35 +44,48 @@ def encoder(
     names: Names,
     distances: Callable[[GraphBuilder, ModelConfig], Value] | None = None,
     rope: RopeSpec | None = None,
+    *,
+    attend: Attend | None = None,
+    widened: str = "",
+    layer_names: Callable[[int], str] | None = None,
 ) -> Graph:
     """The graph of such a model; its hidden states are those behind its last layer.
 
     Args: prefix: of embeddings. distances: makes what scores of all layers have added, see graph.ops. rope: what
-        queries and keys are rotated by; None: positions are rows of a table.
+        queries and keys are rotated by. attend: attention, where it is another. widened: the linear that makes
+        the residual stream of embeddings that are narrower. layer_names: of a layer, where its number does not tell.
     """
     b = GraphBuilder()
-    x = _embeddings(b, c, prefix, rope is None)
+    x = _embeddings(b, c, prefix, widened)
     near = None if distances is None else distances(b, c)
+
+    def plain(b: GraphBuilder, c: ModelConfig, parts: Parts, layer: int, name: str) -> Value:
+        return attention(b, c, parts, layer, rope or no_rotation(c), None, distances=near)
+
     for layer in range(c.num_layers):
-        x = _layer(b, c, x, layer, f"{names.layers}.{layer}", names, near, rope or no_rotation(c))
+        name = f"{names.layers}.{layer}" if layer_names is None else layer_names(layer)
+        x = _layer(b, c, x, layer, name, names, attend or plain)
     return pooled_states(b, x)
 
 
-def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str, has_positions: bool) -> Value:
+def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str, widened: str) -> Value:
+    width = c.blocks.embedding_width or c.hidden_size
     with b.part("embed"):
-        x = b.embed(b.token_ids, b.weight(f"{prefix}.word_embeddings.weight", (c.vocab_size, c.hidden_size), c.dtype))
+        x = b.embed(b.token_ids, b.weight(f"{prefix}.word_embeddings.weight", (c.vocab_size, width), c.dtype))
         if c.blocks.num_token_types:
             name = f"{prefix}.token_type_embeddings.weight"
             with b.part("types"):
-                table = b.weight(name, (c.blocks.num_token_types, c.hidden_size), c.dtype)
-                x = b.add(x, b.embed(b.token_types, table))
-        if has_positions:
+                x = b.add(x, b.embed(b.token_types, b.weight(name, (c.blocks.num_token_types, width), c.dtype)))
+        if c.blocks.has_positions:
             with b.part("positions"):
                 name, first = f"{prefix}.position_embeddings.weight", c.blocks.first_position
                 rows = c.max_position_embeddings
                 of_text = (RowSegment(name, first, first + rows),)
-                x = b.add(x, b.embed(b.positions, b.weight(name, (rows, c.hidden_size), c.dtype, segments=of_text)))
-        return unrounded_norm(b, c, x, f"{prefix}.LayerNorm.weight")
+                x = b.add(x, b.embed(b.positions, b.weight(name, (rows, width), c.dtype, segments=of_text)))
+        x = unrounded_norm(b, replace(c, hidden_size=width), x, f"{prefix}.LayerNorm.weight")
+        if not c.blocks.embedding_width:
+            return x
+        return linear(b, c, b.cast(x, c.dtype), widened, c.hidden_size, "widened", True, None)
 
 
 def _layer(
@@ -76,8 +95,7 @@ def _layer(
     layer: int,
     name: str,
     names: Names,
-    distances: Value | None,
-    rope: RopeSpec,
+    attend: Attend,
 ) -> Value:
     with b.part(f"layers.{layer}.attn"):
         h = b.cast(x, c.dtype)
@@ -86,7 +104,7 @@ def _layer(
             p: linear(b, c, h, f"{name}.{called}", width, p, c.blocks.qkv_bias, "heads")
             for p, called in (("q", names.q), ("k", names.k), ("v", names.v))
         }
-        a = attention(b, c, parts, layer, rope, None, distances=distances)
+        a = attend(b, c, parts, layer, name)
         o = linear(b, c, a, f"{name}.{names.o}", c.hidden_size, "o", c.blocks.o_bias, "row")
         with b.part("o"):
             x = b.add(x, o)

@@ -59,7 +59,10 @@ def _blocks(fields: Fields) -> BlockSettings:
     if act != "swiglu":
         fields.unsupported("activation_function", act, "supported: swiglu")
     return BlockSettings(
-        is_layer_norm=True, sees_both_ways=True, num_token_types=fields.integer("type_vocab_size", 0, 2**16, default=2)
+        is_layer_norm=True,
+        sees_both_ways=True,
+        has_positions=False,
+        num_token_types=fields.integer("type_vocab_size", 0, 2**16, default=2),
     )
 
 

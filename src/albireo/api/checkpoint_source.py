@@ -17,12 +17,14 @@ from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import parts
 from albireo.config import EngineConfig
 from albireo.encodings import encoding
+from albireo.errors import UnsupportedModel
 from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.config import ModelConfig
 from albireo.models.pooling_rule import PoolingRule
-from albireo.models.sentence_transformers import with_modules
+from albireo.models.sentence_transformers import MODULES, with_modules
 from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.schemes import Precision
 
@@ -54,6 +56,8 @@ class CheckpointSource:
         self.vision_directory: Path | None = directory
         self.default_model_len = self.model_config.max_position_embeddings
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
+        if any(step.tokens for step in self.pooling_rule.head):
+            _check_plain_logits(self.model_config, directory)
         self._last_graph: tuple[int, Graph] | None = None
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
@@ -80,6 +84,15 @@ class CheckpointSource:
                 for note in checkpoint.notes:
                     _LOG.warning("%s: %s", self.directory, note)
             yield checkpoint
+
+
+def _check_plain_logits(config: ModelConfig, directory: Path) -> None:
+    """Raises: UnsupportedModel where logits, of which scores are made, are more than a linear of hidden states."""
+    if config.multipliers.logits != 1.0 or config.multipliers.logits_cap is not None:
+        raise UnsupportedModel(
+            f"{directory / MODULES}: LogitScore of model_type {config.model_type}, whose logits are divided or capped, "
+            "is not computed"
+        )
 
 
 def with_whole_prompts(config: EngineConfig, default_model_len: int) -> EngineConfig:

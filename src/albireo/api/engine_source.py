@@ -76,6 +76,9 @@ class EngineSource:
                     f"{self.model_config.model_type}"
                 )
             self._check_passes()
+            # a model named by a class with a head that it has not: its weights said so, which lie here otherwise
+            if self.model_config.pooling is None and "hidden" in self.files.graph.outputs:
+                self.model_config = replace(self.model_config, pooling=PoolingRule())
             self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), self.config_directory)
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:

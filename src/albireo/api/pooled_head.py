@@ -20,6 +20,8 @@ from albireo.models.safetensors_files import SINGLE_FILE
 from albireo.models.weights import Checkpoint
 
 Doubles = NDArray[np.float64]
+#: What gives logits: a tensor of its own, or where there is none the table of embeddings.
+_HEADS = ("lm_head.weight", "model.embed_tokens.weight")
 
 
 def read_pooled_head(rule: PoolingRule, directory: Path, width: int) -> PooledHead:
@@ -66,7 +68,7 @@ def _numbers(step: HeadStep, directory: Path) -> tuple[Doubles, Doubles | None]:
     own, module = directory / POOLED_HEAD, step.name
     if not step.is_folder and not own.is_file():
         with Checkpoint(directory) as checkpoint:
-            return _pair(checkpoint, checkpoint.names, module)
+            return _of_tokens(checkpoint, step.tokens) if step.tokens else _pair(checkpoint, checkpoint.names, module)
     if step.is_folder:
         own, module = directory / step.name / SINGLE_FILE, "norm" if step.eps is not None else "linear"
     file = SafetensorsFile(own)
@@ -82,6 +84,19 @@ def _pair(stored: Checkpoint | SafetensorsFile, names: Container[str], module: s
         where = stored.directory if isinstance(stored, Checkpoint) else stored.path
         raise WeightMismatch(f"{where}: there is no tensor {weight}")
     return _widened(stored, weight), _widened(stored, bias) if bias in names else None
+
+
+def _of_tokens(checkpoint: Checkpoint, tokens: tuple[int, ...]) -> tuple[Doubles, Doubles | None]:
+    """Raises: WeightMismatch where the head that gives logits is not found, or has fewer rows."""
+    name = next((name for name in _HEADS if name in checkpoint.names), None)
+    if name is None:
+        raise WeightMismatch(f"{checkpoint.directory}: there is none of {', '.join(_HEADS)}, which scores are made of")
+    if max(tokens) >= checkpoint.shape(name)[0]:
+        raise WeightMismatch(f"{checkpoint.directory}: {name} has {checkpoint.shape(name)[0]} rows, none for {tokens}")
+    rows = _widened(checkpoint, name)[list(tokens)]
+    # as an engine directory keeps it
+    made = rows[:1] - rows[1:] if len(tokens) > 1 else rows
+    return made.astype(np.float32).astype(np.float64), None
 
 
 def _widened(stored: Checkpoint | SafetensorsFile, name: str) -> Doubles:

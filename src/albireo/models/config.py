@@ -71,6 +71,8 @@ IGNORABLE_KEYS = frozenset(
         "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
         "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length",
         "tokenizer_padding_side",
+        # of embeddings, whose first so many values are good ones too: which, a caller says
+        "matryoshka_dimensions is_matryoshka",
         # ids a decoder never needs
         "pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id",
         # generation defaults that old transformers wrote here; generation_config.json is the place that is read
@@ -305,6 +307,10 @@ def parse_config(
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     blocks = rules.blocks(fields) if rules.blocks is not None else BlockSettings()
+    is_causal = rules.pooled is not None or fields.flag("is_causal", True)
+    if not is_causal:
+        blocks, pooling = replace(blocks, sees_both_ways=True), pooling or PoolingRule()
+        _check_both_ways(fields, rules, blocks)
     kv_heads = blocks.num_kv_heads or fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
@@ -330,6 +336,8 @@ def parse_config(
         fields.unsupported(
             "use_bidirectional_attention", True, "a model that writes text sees no token before it is there"
         )
+    if not is_causal and any(windows):
+        fields.unsupported("is_causal", False, "tokens of layers with a sliding window see none behind them")
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):
@@ -380,9 +388,21 @@ def parse_config(
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
     neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
-    own_code = {"auto_map"} if pooling is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
+    own_code = {"auto_map"} if rules.pooled is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
     fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
     return config
+
+
+def _check_both_ways(fields: Fields, rules: ConfigRules, blocks: BlockSettings) -> None:
+    """Of a decoder that was trained to embed texts, all of whose tokens see each other.
+
+    Raises: UnsupportedModel where a layer has more than attention that could be told so.
+    """
+    apart = {"states": rules.recurrent != "none" or rules.mamba is not None or bool(blocks.mixers)}
+    apart |= {"latents": blocks.latent is not None, "slopes": bool(blocks.slopes)}
+    if any(apart.values()):
+        what = ", ".join(name for name, is_there in apart.items() if is_there)
+        fields.unsupported("is_causal", False, f"tokens of layers with {what} see none behind them")
 
 
 def _without_tables(data: Mapping[str, Any], tables: tuple[str, ...], where: str) -> Mapping[str, Any]:

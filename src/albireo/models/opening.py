@@ -25,6 +25,8 @@ from albireo.models.gguf.files import is_gguf
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.quantized import KEYS, quantization_format
+from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
+from albireo.models.sentence_transformers import MODULES
 from albireo.models.text_part import is_whole, text_settings
 from albireo.models.weights import Checkpoint, check_weights
 
@@ -91,7 +93,20 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         if data.get("dtype") is None and data.get("torch_dtype") is None:
             with Checkpoint(directory) as checkpoint:
                 default_dtype = checkpoint.dtype
-    return parse_config(data, rules, where=str(path), default_dtype=default_dtype)
+    return parse_config(_as_it_lies(data, rules, directory), rules, where=str(path), default_dtype=default_dtype)
+
+
+def _as_it_lies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
+    """A model made to embed that names the class with a head that gives logits, and has none of its own, as
+    Qwen3-Embedding-8B: named as the class without."""
+    classes, is_tied = data.get("architectures"), {**rules.defaults, **data}.get("tie_word_embeddings")
+    said = (directory / MODULES).is_file() and any((directory / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
+    if not said or is_tied or rules.pooled is not None or not isinstance(classes, list):
+        return data
+    with Checkpoint(directory) as checkpoint:
+        if "lm_head.weight" in checkpoint.names or "model.embed_tokens.weight" not in checkpoint.names:
+            return data
+    return {**data, "architectures": [str(name).replace("ForCausalLM", "Model") for name in classes]}
 
 
 def _without_quantization(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,5 +193,5 @@ def _behind_layers(data: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if model_type.replace("-", "_") in (*encoder_types(), *speech_types()):
         return load_architecture(model_type).unused
-    writes_text = any(str(name).endswith(TEXT_CLASSES) for name in classes)
+    writes_text = data.get("is_causal") is not False and any(str(name).endswith(TEXT_CLASSES) for name in classes)
     return () if writes_text or not classes else ("lm_head.*", "score.*")

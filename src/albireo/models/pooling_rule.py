@@ -28,12 +28,15 @@ class HeadStep:
     Fields:
         name: of its module in the checkpoint; of its folder in a directory of sentence-transformers.
         eps: of a LayerNorm; None: it is a linear.
+        tokens: it is a linear with one output, of the head that gives logits: that of the first token, less that of
+            the second where there is one. Its name is what engine directories call it.
     """
 
     name: str
     activation: HeadActivation = "none"
     eps: float | None = None
     is_folder: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

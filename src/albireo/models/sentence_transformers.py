@@ -1,7 +1,8 @@
 """What a directory of sentence-transformers says beside the model: how hidden states are pooled, and what comes then.
 
 modules.json names its parts in order, each with a folder: the model itself, pooling, linears (Dense), a LayerNorm,
-scaling to length 1. Called by api/checkpoint_source.py. Reads no weight.
+scaling to length 1; or, of a model that writes text, what makes a score of its logits. Called by the sources of models
+in api/. Reads no weight.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields, read_json
 from albireo.models.pooling_rule import HeadActivation, HeadStep, PoolingRule, score_activation
 from albireo.params import PoolingType
+from albireo.speculative_config import MAX_VOCAB
 
 MODULES = "modules.json"
 #: Where newer versions say of a cross-encoder what config.json said before.
 SETTINGS = "config_sentence_transformers.json"
 #: The last part of a module's type, which begins with sentence_transformers.models or where newer versions keep it.
 _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"
+_SCORE = "LogitScore"
 _MODES: dict[str, PoolingType] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -64,10 +67,12 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
             rule = replace(rule, head=(*rule.head, _dense(directory, folder)))
         elif kind == _NORM:
             rule = replace(rule, head=(*rule.head, HeadStep(folder, eps=1e-5, is_folder=True)))
+        elif kind == _SCORE:
+            rule = _with_activation(_score(rule, directory, folder), directory / SETTINGS)
         elif kind == _SCALING:
             rule = replace(rule, normalizes=True)
         elif kind != _MODEL:
-            known = ", ".join((_MODEL, _POOLING, _DENSE, _NORM, _SCALING))
+            known = ", ".join((_MODEL, _POOLING, _DENSE, _NORM, _SCALING, _SCORE))
             raise UnsupportedModel(f"{path}: a module of type {short(module.get('type'))}; computed are {known}")
     return rule
 
@@ -101,6 +106,19 @@ def _pooling(directory: Path, folder: str) -> PoolingType:
     if len(chosen) != 1:
         fields.unsupported("pooling_mode", chosen, f"supported is one of {', '.join(_MODES)}")
     return chosen[0]
+
+
+def _score(rule: PoolingRule, directory: Path, folder: str) -> PoolingRule:
+    """One score of the logits behind the last token: of a token that says yes, less one that says no."""
+    fields = _inner(directory, folder)
+    tokens: tuple[int, ...] = (fields.integer("true_token_id", 0, MAX_VOCAB - 1),)
+    if (other := fields.optional_integer("false_token_id", 0, MAX_VOCAB - 1)) is not None:
+        tokens = (*tokens, other)
+    fields.refuse_unread((), {"module_input_name": ("causal_logits",)})
+    if rule.head or not rule.is_causal:
+        fields.unsupported("true_token_id", tokens[0], "supported where the model itself, which writes text, is before")
+    head = (HeadStep("score_of_tokens", tokens=tokens),)
+    return replace(rule, task="classify", pooling_type="last", labels=("LABEL_0",), activation="sigmoid", head=head)
 
 
 def _dense(directory: Path, folder: str) -> HeadStep:

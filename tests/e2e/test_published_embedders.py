@@ -1,0 +1,113 @@
+"""Decoders that embed and rerank as they are published: without the head that their class has, seeing both ways, or
+with a score made of two tokens' logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import albireo
+from albireo import PoolingParams
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.models import load_architecture
+from e2e.test_encoders import Vectors, classified, embedded, farthest, opened, pooled, pooling, prompts, with_modules
+from tiny_encoders import change_config, hidden_states, save_encoder, torch, transformers
+
+
+def saved(folder: Path, name: str, kind: str, **changes: Any) -> Path:
+    config = {**load_architecture(name).tiny, "pad_token_id": 0, **changes}
+    stem = config["architectures"][0].removesuffix("ForCausalLM")
+    return save_encoder(folder, config | {"architectures": [f"{stem}{kind}"]}, 6)
+
+
+def last_and_scaled(states: Vectors) -> Vectors:
+    return [each / np.linalg.norm(each) for each in pooled(states, "last")]
+
+
+def test_without_the_head_of_its_class(tmp_path: Path) -> None:
+    """Qwen3-Embedding-8B: tensors of the model alone under the name of one that writes text; also from a directory."""
+    folder = saved(tmp_path / "model", "qwen3", "Model", tie_word_embeddings=False)
+    change_config(folder, architectures=["Qwen3ForCausalLM"])
+    with pytest.raises(WeightMismatch, match=r"1 missing: lm_head\.weight"):
+        opened(folder)  # nothing says that it embeds
+    with_modules(folder, ("Transformer", None), ("Pooling", pooling(lasttoken=True)), ("Normalize", None))
+    ours = embedded(opened(folder), None, prompts())
+    assert farthest(ours, last_and_scaled(hidden_states(folder, prompts(), "float64"))) < 5e-6
+    albireo.build(folder, tmp_path / "built")
+    assert embedded(opened(tmp_path / "built"), None, prompts()) == ours
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama"])
+def test_tokens_see_each_other_where_the_config_says_so(name: str, tmp_path: Path) -> None:
+    """gte-Qwen2: is_causal false, beside the name of a class that writes text, and code that is not run."""
+    folder = saved(tmp_path / "model", name, "ForCausalLM", is_causal=False, vocab_size=140)
+    code = {"AutoModelForCausalLM": f"modeling.{json.loads((folder / 'config.json').read_text())['architectures'][0]}"}
+    change_config(folder, is_causal=False, auto_map=code)
+    exact = hidden_states(folder, prompts(), "float64")
+    llm = opened(folder)
+    for kind in ("last", "mean", "cls"):
+        assert farthest(embedded(llm, kind, prompts(), use_activation=False), pooled(exact, kind)) < 5e-6  # type: ignore[arg-type]
+    change_config(folder, is_causal=True)
+    causal = hidden_states(folder, prompts(), "float64")
+    assert farthest(pooled(causal, "last"), pooled(exact, "last")) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("bloom", "slopes"), ("deepseek_v3", "latents"), ("mamba2", "states"), ("gemma2", "sliding window")],
+)
+def test_who_cannot_see_both_ways(name: str, words: str, tmp_path: Path) -> None:
+    config = {**load_architecture(name).tiny, "is_causal": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match=rf"is_causal=False is not supported; .*{words}"):
+        albireo.models.load_config(tmp_path)
+
+
+def logits_of(folder: Path, dtype: str) -> Vectors:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).logits[0, -1].double().numpy() for ids in prompts()]
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("other", [7, None])
+def test_a_score_of_two_tokens(is_tied: bool, other: int | None, tmp_path: Path) -> None:
+    """Qwen3-Reranker as sentence-transformers has it: which is likelier behind a prompt, yes or no. It writes, too."""
+    folder = saved(tmp_path / "model", "qwen3", "ForCausalLM", tie_word_embeddings=is_tied)
+    with_modules(folder, ("Transformer", None), ("LogitScore", {"true_token_id": 9, "false_token_id": other}))
+    wanted = [each[9] - (0 if other is None else each[other]) for each in logits_of(folder, "float64")]
+    llm = opened(folder)
+    ours = [scores[0] for scores in classified(llm, prompts(), use_activation=False)]
+    assert np.abs(np.array(ours) - wanted).max() < 1e-5 * np.abs(wanted).max()
+    probs = [scores[0] for scores in classified(llm, prompts())]
+    assert np.allclose(probs, 1 / (1 + np.exp(-np.array(wanted))), rtol=0, atol=1e-5)
+    assert llm.generate([{"prompt_token_ids": prompts()[2]}], albireo.SamplingParams(max_tokens=1))
+    (folder / "config_sentence_transformers.json").write_text('{"activation_fn": "torch.nn.modules.linear.Identity"}')
+    albireo.build(folder, tmp_path / "built")
+    assert [scores[0] for scores in classified(opened(tmp_path / "built"), prompts())] == ours
+
+
+def test_scores_of_tokens_that_are_not_there(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", "qwen3", "ForCausalLM")
+    with_modules(folder, ("Transformer", None), ("LogitScore", {"true_token_id": 999}))
+    with pytest.raises(WeightMismatch, match=r"151 rows, none for \(999,\)"):
+        opened(folder)
+    capped = saved(tmp_path / "gemma", "gemma2", "ForCausalLM")
+    with_modules(capped, ("Transformer", None), ("LogitScore", {"true_token_id": 9}))
+    with pytest.raises(ModelError, match="logits are divided or capped"):
+        opened(capped)
+
+
+def test_dimensions_that_a_model_was_trained_for(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "qwen3", "Model")
+    change_config(folder, matryoshka_dimensions=[8, 16], is_matryoshka=True)
+    llm = opened(folder)
+    whole = embedded(llm, None, prompts(), use_activation=False)
+    for size in (8, 16):
+        ours = embedded(llm, None, prompts(), dimensions=size)
+        assert farthest(ours, [np.array(each[:size]) / np.linalg.norm(each[:size]) for each in whole]) < 1e-6
+    assert isinstance(PoolingParams(dimensions=8).dimensions, int)

@@ -28,7 +28,7 @@ from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.models.text_part import inner
 from albireo.models.vision.tensors import tower_tensors
-from albireo.models.vision.tower import open_tower
+from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from made_once import made_once
 
@@ -41,7 +41,8 @@ _TURNS = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'audio' %}SOUND{% endif %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'audio' %}SOUND"
+    "{% elif part['type'] == 'image' %}IMAGE{% elif part['type'] == 'video' %}VIDEO{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TEXT = {
@@ -72,6 +73,8 @@ class Family:
         extractor: of transformers.
         heard: extractor, sounds -> what transformers' model is given beside ids, and how many rows each is.
         longest: seconds of the longest sound it hears. tokens: special ones, beside those of turns and of the mark.
+        sights: what the template writes for a picture, and for a video; empty: it sees none. images: how pictures are
+            prepared, in the file that says how sounds are. model_type: of what is saved, where it is a part.
     """
 
     class_name: str
@@ -82,6 +85,9 @@ class Family:
     heard: Callable[[Any, Sequence[F32]], tuple[dict[str, Any], list[int]]]
     longest: float
     tokens: tuple[str, ...] = ()
+    sights: tuple[str, ...] = ()
+    images: Mapping[str, Any] | None = None
+    model_type: str | None = None
 
 
 def _of_qwen2_audio(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
@@ -105,7 +111,9 @@ def _of_voxtral(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], 
 
 def _of_qwen3_asr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
     given = [
-        extractor(sound, sampling_rate=RATE, truncation=False, padding=True, return_attention_mask=True)
+        extractor(
+            sound, sampling_rate=RATE, truncation=False, padding=True, return_attention_mask=True, return_tensors="pt"
+        )
         for sound in sounds
     ]
     most = max(each["input_features"].shape[-1] for each in given)
@@ -134,7 +142,102 @@ def _of_glmasr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], l
     return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
 
 
+def _of_qwen2_5_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given = extractor(
+        list(sounds), sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="pt"
+    )
+    lengths = [((int(mask.sum()) - 1) // 2 + 1 - 2) // 2 + 1 for mask in given.attention_mask]
+    return {"input_features": given.input_features, "feature_attention_mask": given.attention_mask}, lengths
+
+
+def _of_qwen3_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given, lengths = _of_qwen3_asr(extractor, sounds)
+    given["feature_attention_mask"] = given.pop("input_features_mask")
+    return given, lengths
+
+
+def _fill_chunks(tower: Any, features: tuple[Any], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What a tower of Qwen3-Omni is given, chunks filled up with zeros, as they are where a longer one is beside them.
+    transformers leaves those of a batch of short sounds as they are."""
+    from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import chunk_and_pad_features
+
+    chunks, lengths = chunk_and_pad_features(features[0], given["feature_lens"], tower.n_window)
+    filled = torch.nn.functional.pad(chunks, (0, 2 * tower.n_window - chunks.shape[-1]))
+    return features, {**given, "padded_feature": filled, "chunk_lengths": lengths}
+
+
+_SIGHT = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 8}
+_SIGHT |= {"out_hidden_size": 48}
+_EYE = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+_EYE |= {"min_pixels": 256, "max_pixels": 4096, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+def _mrope(*sections: int) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}}
+
+
 FAMILIES: dict[str, Family] = {
+    "qwen2_5_omni": Family(
+        "Qwen2_5OmniThinkerForConditionalGeneration",
+        "<|audio_bos|><|AUDIO|><|audio_eos|>",
+        "<|AUDIO|>",
+        lambda ids: {
+            "text_config": {**_TEXT, **_mrope(1, 3, 2), "vocab_size": max(ids.values()) + 1},
+            # chunks of 0.4 s
+            "audio_config": {**_WHISPER, "n_window": 20, "output_dim": 48},
+            "vision_config": {**_SIGHT, "window_size": 32, "fullatt_block_indexes": [1]},
+            "audio_token_index": ids["<|AUDIO|>"],
+            "image_token_index": ids["<|IMAGE|>"],
+            "video_token_index": ids["<|VIDEO|>"],
+            "audio_start_token_id": ids["<|audio_bos|>"],
+            "audio_end_token_id": ids["<|audio_eos|>"],
+            "vision_start_token_id": ids["<|vision_bos|>"],
+            "vision_end_token_id": ids["<|vision_eos|>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=5),
+        _of_qwen2_5_omni,
+        5.0,
+        sights=("<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>"),
+        images=_EYE,
+        model_type="qwen2_5_omni_thinker",
+    ),
+    "qwen3_omni_moe": Family(
+        "Qwen3OmniMoeThinkerForConditionalGeneration",
+        "<|audio_start|><|audio_pad|><|audio_end|>",
+        "<|audio_pad|>",
+        lambda ids: {
+            "text_config": {
+                **_TEXT,
+                **_mrope(3, 3, 2),
+                "head_dim": 16,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 32,
+                "vocab_size": max(ids.values()) + 1,
+            },
+            "audio_config": {
+                **_WHISPER,
+                "n_window": 50,
+                "n_window_infer": 200,
+                "output_dim": 48,
+                "downsample_hidden_size": 12,
+            },
+            "vision_config": {**_SIGHT, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+            "position_id_per_seconds": 13,
+            "audio_token_id": ids["<|audio_pad|>"],
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+            "audio_start_token_id": ids["<|audio_start|>"],
+            "vision_start_token_id": ids["<|vision_start|>"],
+            "vision_end_token_id": ids["<|vision_end|>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8),
+        _of_qwen3_omni,
+        60.0,
+        sights=("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"),
+        images=_EYE,
+        model_type="qwen3_omni_moe_thinker",
+    ),
     "glmasr": Family(
         "GlmAsrForConditionalGeneration",
         "<|begin_of_audio|><|pad|><|end_of_audio|>",
@@ -220,7 +323,7 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config = transformers.AutoConfig.for_model(name, **family.config(ids))
+    config = transformers.AutoConfig.for_model(family.model_type or name, **family.config(ids))
     begin, end = ("<s>", "</s>") if with_tekken else ("<|im_start|>", "<|im_end|>")
     config.text_config.eos_token_id = config.eos_token_id = ids[end]
     config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids[begin]
@@ -235,6 +338,12 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
                 weight.normal_(1.0 if is_norm else 0.0, 0.2)
     model.save_pretrained(folder)
     family.extractor().save_pretrained(folder)
+    if family.images is not None:
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | family.images))
+        kept = ("image_mean", "image_std", "min_pixels", "max_pixels", "patch_size")
+        videos = {"video_processor_type": "Qwen2VLVideoProcessor", **{key: family.images[key] for key in kept}}
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(videos))
     (folder / "generation_config.json").unlink(missing_ok=True)
     return folder
 
@@ -267,21 +376,38 @@ def publish_first(folder: Path) -> Path:
     return folder
 
 
+def publish_whole(folder: Path, name: str) -> Path:
+    """A saved part that answers, as omni models are published: of a whole that speaks, too."""
+    data = json.loads((folder / "config.json").read_text())
+    data["architectures"] = ["ThinkerOfItsOwn"]
+    whole = {"architectures": [FAMILIES[name].class_name.replace("Thinker", "")], "model_type": name}
+    speaks = {"enable_audio_output": True, "talker_config": {"num_code_groups": 16}, "tts_bos_token_id": 3}
+    (folder / "config.json").write_text(json.dumps({**whole, **speaks, "thinker_config": data}))
+    tensors = {f"thinker.{key}": value for key, value in load_file(folder / "model.safetensors").items()}
+    tensors["talker.model.layers.0.mlp.gate.weight"] = np.ones((4, 4), np.float32)
+    tensors["code2wav.decoder.0.conv.bias"] = np.ones(4, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
     """A token a byte, and those of the family. Returns: token -> id, of all."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    marks = ("<|im_start|>", "<|im_end|>", *_split(family.mark), *family.tokens)
-    backend.add_special_tokens([AddedToken(each, special=True) for each in marks])
+    marks = ("<|im_start|>", "<|im_end|>", *_split("".join((family.mark, *family.sights))), *family.tokens)
+    backend.add_special_tokens([AddedToken(each, special=True) for each in dict.fromkeys(marks)])
     backend.add_tokens([AddedToken("<asr_text>", special=False)])
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    (folder / "chat_template.jinja").write_text(_TURNS.replace("SOUND", family.mark))
+    template = _TURNS.replace("SOUND", family.mark)
+    for kind, mark in zip(("IMAGE", "VIDEO"), family.sights or ("", ""), strict=True):
+        template = template.replace(kind, mark)
+    (folder / "chat_template.jinja").write_text(template)
     return dict(backend.get_vocab(with_added_tokens=True))
 
 
@@ -333,6 +459,8 @@ class Theirs:
         kind = getattr(transformers, self.family.class_name)
         self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
         self.model.generation_config.eos_token_id = None
+        if name == "qwen3_omni_moe":
+            self.model.model.audio_tower.register_forward_pre_hook(_fill_chunks, with_kwargs=True)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -368,7 +496,7 @@ class Theirs:
         given, lengths = self.family.heard(self.family.extractor(), [samples])
         given = {key: value.to(self.model.dtype) if "mask" not in key else value for key, value in given.items()}
         with torch.no_grad():
-            if "feature_attention_mask" in given:
+            if isinstance(self.model, transformers.Qwen2AudioForConditionalGeneration):
                 count = (int(given["feature_attention_mask"].sum()) - 1) // 2 + 1
                 most = self.model.config.audio_config.max_source_positions
                 mask = torch.zeros(1, 1, most, most, dtype=self.model.dtype)
@@ -393,7 +521,7 @@ def opened_by(
     open_program: Callable[[Program, Any], Any], catalog: KernelCatalog, folder: Path, dtype: str
 ) -> VisionRunner:
     data = json.loads((folder / "config.json").read_text())
-    tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
+    tower, tensors = open_ear(inner(data), dtype, str(folder)), tower_tensors(folder, True)
     most = tower.patches(*_processor(folder).largest_tile())
     runner = VisionRunner(tower, tensors, vision_programs(tower, catalog, most), open_program)
     tensors.close()

@@ -23,7 +23,7 @@ def test_tokens_and_tiles_are_those_of_a_prompt(name: str, albireo: Any, tmp_pat
     told = f"a sound of {seconds} s is {tokens} tokens, {output.metrics.num_prefill_chunks} tile"
     assert told in albireo("inspect", folder).stdout
     planned = albireo("plan", folder, "--input-len", "64", "--output-len", "8").stdout
-    assert f"of {seconds} s: {tokens} tokens" in planned and "the part that hears them" in planned
+    assert f"of {seconds} s: {tokens} tokens" in planned and "hears" in planned
 
 
 def test_nothing_is_told_of_models_that_hear_none() -> None:

@@ -177,14 +177,14 @@ def load(
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
             if isinstance(perception, Perception):
-                measured = (tuned(program, directory, config.num_threads)[0] for program in perception.programs)
-                perception = replace(perception, programs=tuple(measured))
+                measured = (tuned(program, directory, config.num_threads)[0] for program in perception.all_programs)
+                perception = perception.with_programs(measured)
             if hearing is not None:
                 hearing = hearing.tuned(directory, config.num_threads)
         graph = source.graph(memory.max_model_len)
         both = programs if drafter is None else (*programs, *drafter.programs)
         if isinstance(perception, Perception):
-            both = (*both, *perception.programs)
+            both = (*both, *perception.all_programs)
         if hearing is not None:
             both = (*both, *hearing.programs)
         images, listener = None, None

@@ -8,10 +8,11 @@ and a request with a picture or a sound is told why. Of models that write down o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,9 @@ from albireo.models.vision.tower import (
     has_tower,
     hears,
     listens,
+    open_ear,
     open_tower,
+    sees,
     tower_file,
     tower_tensors,
 )
@@ -100,6 +103,7 @@ class Perception(ABC):
     what embeddings are.
     """
 
+    hears: ClassVar[bool]
     directory: Path
     tower: VisionTower
     programs: tuple[Program, ...]
@@ -112,8 +116,17 @@ class Perception(ABC):
     def read(self, tile: Tile) -> F32:
         """What the tower is given of a tile."""
 
+    @property
+    def all_programs(self) -> tuple[Program, ...]:
+        """Of all towers."""
+        return self.programs
+
+    def with_programs(self, programs: Iterator[Program]) -> Self:
+        """With others in place of all_programs, as many."""
+        return replace(self, programs=tuple(islice(programs, len(self.programs))))
+
     def weight_bytes(self, device: Device) -> int:
-        return sum(device.weight_bytes(program) for program in self.programs)
+        return sum(device.weight_bytes(program) for program in self.all_programs)
 
     def working_bytes(self, device: Device, needs: ImageNeeds) -> int:
         """Of activations, and of keys and values of one layer: on the CPU for the largest tile that is usual. For the
@@ -138,7 +151,13 @@ class Perception(ABC):
         progress: Callable[[int], None],
     ) -> ImageRows:
         """Ready to run. Raises: WeightMismatch; OutOfMemory where a GPU has no room for it."""
-        tensors = tower_tensors(self.directory)
+        rows, ear = self.runner(device, config, progress), self.ear_runner(device, config, progress)
+        axes, factor = self._axes(model, max_model_len), 1.0 if self.is_multiplied else embedding_factor(model)
+        return ImageRows(rows, factor, axes, self.sees_both_ways, self.tower.num_deep, self.token, ear)
+
+    def runner(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> Callable[[Tile], F32]:
+        """The tower, ready to run. Raises: as load()."""
+        tensors = tower_tensors(self.directory, self.hears)
 
         def opened(program: Program, tensors: TowerTensors) -> TowerModel:
             return device.tower(config, program, tensors, num_blocks(program), progress)
@@ -147,12 +166,13 @@ class Perception(ABC):
             runner = VisionRunner(self.tower, tensors, self.programs, opened)
         finally:
             tensors.close()
+        return lambda tile: runner.rows(self.read(tile))
 
-        def rows(tile: Tile) -> F32:
-            return runner.rows(self.read(tile))
-
-        axes, factor = self._axes(model, max_model_len), 1.0 if self.is_multiplied else embedding_factor(model)
-        return ImageRows(rows, factor, axes, self.sees_both_ways, self.tower.num_deep, self.token)
+    def ear_runner(
+        self, device: Device, config: EngineConfig, progress: Callable[[int], None]
+    ) -> Callable[[Tile], F32] | None:
+        """Of what hears, where that is another tower. Raises: as load()."""
+        return None
 
     def _axes(self, model: ModelConfig, max_model_len: int) -> RopeAxes | None:
         if not self.axes:
@@ -165,10 +185,13 @@ class Perception(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Vision(Perception):
-    """What reads pictures. Fields: videos: what prepares them; or why none are read, as the end of a sentence."""
+    """What reads pictures. Fields: videos: what prepares them; or why none are read, as the end of a sentence. ear:
+    what hears beside; or why nothing does."""
 
+    hears: ClassVar[bool] = False
     processor: ImageProcessor
     videos: VideoProcessor | str
+    ear: Ear | str = SEES
 
     def read(self, tile: Tile) -> F32:
         pixels = np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, -1)
@@ -177,12 +200,38 @@ class Vision(Perception):
             return self.videos.normalized(pixels)
         return self.processor.normalized(pixels)
 
+    @property
+    def all_programs(self) -> tuple[Program, ...]:
+        return self.programs if isinstance(self.ear, str) else (*self.programs, *self.ear.programs)
+
+    def with_programs(self, programs: Iterator[Program]) -> Self:
+        seeing = replace(self, programs=tuple(islice(programs, len(self.programs))))
+        return seeing if isinstance(self.ear, str) else replace(seeing, ear=self.ear.with_programs(programs))
+
+    def working_bytes(self, device: Device, needs: ImageNeeds) -> int:
+        own = Perception.working_bytes(self, device, needs)
+        # what steps bring has one room
+        return own if isinstance(self.ear, str) else own + self.ear.working_bytes(device, ImageNeeds(0, False))
+
+    def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
+        own = Perception.needs(self, program, model)
+        if isinstance(self.ear, str):
+            return own
+        return replace(own, room_bytes=max(own.room_bytes, self.ear.needs(program, model).room_bytes))
+
+    def ear_runner(
+        self, device: Device, config: EngineConfig, progress: Callable[[int], None]
+    ) -> Callable[[Tile], F32] | None:
+        return None if isinstance(self.ear, str) else self.ear.runner(device, config, progress)
+
 
 @dataclass(frozen=True, slots=True)
 class Ear(Perception):
-    """What hears sounds."""
+    """What hears sounds. Fields: sights: why nothing is seen."""
 
+    hears: ClassVar[bool] = True
     processor: SoundProcessor
+    sights: str = HEARS
 
     def read(self, tile: Tile) -> F32:
         return np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width)
@@ -200,11 +249,23 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
 
     Raises: ModelError for files that say nonsense.
     """
-    opened = _open(source)
-    if opened == TEXT_ONLY:
+    towers = _towers(source)
+    if not towers:
         return TEXT_ONLY
+    found = {hears: _perceived(config, source, device, hears) for hears in towers}
+    eye, ear = found.get(False, HEARS), found.get(True, SEES)
+    if isinstance(eye, Vision) and not isinstance(ear, Vision):
+        return replace(eye, ear=ear)
+    if isinstance(ear, Ear) and isinstance(eye, str):
+        return replace(ear, sights=eye)
+    return found[towers[0]]
+
+
+def _perceived(config: EngineConfig, source: Source, device: Device, hears: bool) -> Vision | Ear | str:
+    """What reads the pictures of a model, or what hears its sounds; or why nothing does."""
+    opened = _open(source, hears)
     problem = opened if isinstance(opened, str) else ""
-    problem = _unwanted(config, source, is_hearing(source)) or problem
+    problem = _unwanted(config, source, hears) or problem
     if isinstance(opened, str) or problem:
         return problem
     is_unwanted = config.limit_mm_per_prompt.video == 0
@@ -214,7 +275,7 @@ def open_perception(config: EngineConfig, source: Source, device: Device) -> Per
         largest_tiles.append(videos.largest_tile())
     try:
         largest = max(opened.tower.patches(*tile) for tile in largest_tiles)
-        choose = chosen_precision(source.quantization) if hears(opened.config) and device.name == "cpu" else None
+        choose = chosen_precision(source.quantization) if hears and device.name == "cpu" else None
         programs = vision_programs(opened.tower, device.catalog(), largest, choose)
     except UnsupportedModel as error:
         return f"{_NOT_COMPUTED}: {error}"
@@ -251,11 +312,13 @@ def stored_vision(source: Source) -> bytearray:
 
     Raises: ModelError for files that say nonsense.
     """
-    path = source.config_directory / "config.json"
-    if source.vision_directory is not None and path.is_file() and listens(read_json(path)):
-        return tower_file(source.vision_directory)
-    opened = _open(source)
-    return bytearray() if isinstance(opened, str) else tower_file(opened.directory)
+    path, folder = source.config_directory / "config.json", source.vision_directory
+    if folder is None:
+        return bytearray()
+    if path.is_file() and listens(read_json(path)):
+        return tower_file(folder)
+    there = [hears for hears in _towers(source) if not isinstance(_open(source, hears), str)]
+    return tower_file(folder, *there) if there else bytearray()
 
 
 class _Opened(NamedTuple):
@@ -268,14 +331,19 @@ class _Opened(NamedTuple):
     videos: VideoProcessor | str
 
 
-def _open(source: Source) -> _Opened | str:
+def _towers(source: Source) -> tuple[bool, ...]:
+    """Of each tower of a model whether it hears; none of a model of text, and of one that listens."""
+    path = source.config_directory / "config.json"
+    data = read_json(path) if path.is_file() else {}
+    if not has_tower(data) or listens(data):
+        return ()
+    return tuple(hears_so for hears_so, is_there in ((False, sees(data)), (True, hears(data))) if is_there)
+
+
+def _open(source: Source, hears: bool) -> _Opened | str:
     """A model's files, or why they do not tell: text is served all the same."""
     path, folder = source.config_directory / "config.json", source.vision_directory
-    if not path.is_file():
-        return TEXT_ONLY
     config = inner(read_json(path))
-    if not has_tower(config) or listens(config):
-        return TEXT_ONLY
     if folder is None:
         return "this engine directory was built without the part that reads them; build it again"
     from albireo.images.processor import open_processor
@@ -285,11 +353,12 @@ def _open(source: Source) -> _Opened | str:
     if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
         return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
     try:
-        tower = open_tower(config, source.model_config.dtype, str(path))
-        _check_weights(tower, folder)
-        opens = open_sound_processor if hears(config) else open_processor
+        tower = (open_ear if hears else open_tower)(config, source.model_config.dtype, str(path))
+        _check_weights(tower, folder, hears)
+        opens = open_sound_processor if hears else open_processor
         processor = opens(source.config_directory, config)
-        return _Opened(folder, config, tower, processor, _open_videos(source.config_directory, config))
+        videos = HEARS if hears else _open_videos(source.config_directory, config)
+        return _Opened(folder, config, tower, processor, videos)
     except (UnsupportedModel, WeightMismatch) as error:
         return f"{_NOT_COMPUTED}: {error}"
 
@@ -306,11 +375,11 @@ def _open_videos(directory: Path, config: dict[str, Any]) -> VideoProcessor | st
         return f"{_NOT_COMPUTED}: {error}"
 
 
-def _check_weights(tower: VisionTower, directory: Path) -> None:
+def _check_weights(tower: VisionTower, directory: Path, hears: bool) -> None:
     """Raises: WeightMismatch where there are weights, and not the tower's."""
     if not weight_files(directory):
         return
-    tensors = tower_tensors(directory)
+    tensors = tower_tensors(directory, hears)
     try:
         check_tensors(tower, tensors)
     finally:
@@ -330,9 +399,8 @@ def _unwanted(config: EngineConfig, source: Source, hears_sounds: bool) -> str:
 
 
 def is_hearing(source: Source) -> bool:
-    """Whether what a model reads beside text is sounds."""
-    path = source.config_directory / "config.json"
-    return path.is_file() and hears(read_json(path))
+    """Whether what a model reads beside text is sounds, and nothing else."""
+    return _towers(source) == (True,)
 
 
 class MediaProblems(NamedTuple):
@@ -348,8 +416,11 @@ def media_problems(source: Source, perception: Perception | str) -> MediaProblem
     problem = perception if isinstance(perception, str) else ""
     if problem == TEXT_ONLY:
         return MediaProblems(TEXT_ONLY, TEXT_ONLY, TEXT_ONLY)
+    if isinstance(perception, Ear):
+        return MediaProblems(perception.sights, "", perception.sights)
     if is_hearing(source):
         return MediaProblems(HEARS, problem, HEARS)
     if not isinstance(perception, Vision):
-        return MediaProblems(problem, SEES, problem)
-    return MediaProblems("", SEES, perception.videos if isinstance(perception.videos, str) else "")
+        return MediaProblems(problem, problem if True in _towers(source) else SEES, problem)
+    videos = perception.videos if isinstance(perception.videos, str) else ""
+    return MediaProblems("", perception.ear if isinstance(perception.ear, str) else "", videos)

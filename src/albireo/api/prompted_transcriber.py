@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from albireo.api.prompts import Prompt
@@ -170,6 +171,32 @@ class Qwen3AsrTranscriber(PromptedTranscriber):
         # it says the language, or is about to; what says none is a text
         begins = said.lstrip()[: len(_BEGINNING)]
         return text if is_over or not _BEGINNING.startswith(begins) else ""
+
+
+class OmniTranscriber(PromptedTranscriber):
+    """It is asked in words, in a chat, for what is said, or what that means in English."""
+
+    #: Of the longer of the two that there are.
+    longest_s = 1200.0
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats, self._seconds = chats, min(self._seconds, processor.longest_s)
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(replace(asked, task="transcribe"), sampling)
+        if asked.language is not None and asked.language not in _NAMES:
+            raise InvalidParams(f"language={asked.language} is none that this model knows: {', '.join(_NAMES)}")
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        spoken = "" if asked.language is None else _NAMES[asked.language]
+        if asked.task == "translate":
+            asks = f"Translate this audio{spoken and f' from {spoken}'} into English."
+        else:
+            asks = f"Transcribe this audio{spoken and f' into {spoken}'}."
+        text = " ".join(filter(None, (asks, asked.prompt.strip())))
+        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": text}]
+        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
 
 
 class GlmAsrTranscriber(PromptedTranscriber):

@@ -35,13 +35,21 @@ def open_transcriber(
     place = media.kinds.get("sound")
     if place is None or chats is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
-    from albireo.api.prompted_transcriber import GlmAsrTranscriber, Qwen3AsrTranscriber, VoxtralTranscriber
+    from albireo.api.prompted_transcriber import (
+        GlmAsrTranscriber,
+        OmniTranscriber,
+        Qwen3AsrTranscriber,
+        VoxtralTranscriber,
+    )
     from albireo.api.sound_places import SoundPlace
     from albireo.sounds.glmasr import GlmAsr
-    from albireo.sounds.qwen3_asr import Qwen3Asr
+    from albireo.sounds.qwen2_5_omni import Qwen25Omni
+    from albireo.sounds.qwen3_asr import Qwen3Asr, Qwen3Omni
     from albireo.sounds.voxtral import Voxtral
 
     assert isinstance(place, SoundPlace), "what reads sounds is one"
+    if isinstance(place.processor, Qwen25Omni | Qwen3Omni):
+        return OmniTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Qwen3Asr):
         return Qwen3AsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.api.perception import HEARS, MAX_STEP_TILES, Perception, Vision
+from albireo.api.perception import MAX_STEP_TILES, Ear, Perception, Vision
 from albireo.backends.layer_runs import layer_runs
 from albireo.bench.cost_model import CostModel
 from albireo.bench.predict import Estimate, median_limits, schedule
@@ -36,7 +36,7 @@ _MARK = r"<[^<>]+>|\[[^\[\]]+\]|\s+|[^\s<\[]+|."
 def image_figures(vision: Perception | str) -> dict[str, Any]:
     """Of one picture; problem: why none are read, else empty. prompt_tokens: with the marks between those of rows."""
     if not isinstance(vision, Vision):
-        return {"problem": vision if isinstance(vision, str) else HEARS}
+        return {"problem": vision.sights if isinstance(vision, Ear) else str(vision)}
     prepared = _prepared(vision)
     patches = _patches(vision, prepared)
     image, length = _placed(vision, prepared)

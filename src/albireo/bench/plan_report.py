@@ -48,6 +48,8 @@ def _memory_lines(figures: dict[str, Any]) -> Iterator[str]:
     vision = ("images", "vision_bytes", "   the part that reads them; --limit-mm-per-prompt leaves it out")
     if figures["sounds"] is not None:
         vision = ("sounds", "vision_bytes", "   the part that hears them; --limit-mm-per-prompt leaves it out")
+        if not figures["images"]["problem"]:
+            vision = ("media", "vision_bytes", "   what sees and what hears; --limit-mm-per-prompt leaves either out")
     if figures["hearing"] is not None:
         vision = ("hearing", "vision_bytes", "   the encoder, and what listens to it")
     num_ranks = settings["tensor_parallel_size"]

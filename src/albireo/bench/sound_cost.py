@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.api.perception import Ear, Perception
+from albireo.api.perception import Ear, Perception, Vision
 
 #: Of the sound that figures are of, where the model hears as much.
 SECONDS = 30
@@ -17,9 +17,10 @@ SECONDS = 30
 
 def sound_figures(perception: Perception | str) -> dict[str, Any] | None:
     """Of a sound of some seconds, and tokens that it is; None: the model hears none."""
-    if not isinstance(perception, Ear):
+    ear = perception.ear if isinstance(perception, Vision) else perception
+    if not isinstance(ear, Ear):
         return None
-    processor = perception.processor
+    processor = ear.processor
     seconds = min(SECONDS, processor.longest_s)
     prepared = processor.prepare(np.zeros(int(seconds * processor.rate), np.float32))
     return {

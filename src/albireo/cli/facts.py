@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from albireo.api.device import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
-from albireo.api.perception import TEXT_ONLY, Perception, Vision, is_hearing, open_perception
+from albireo.api.perception import SEES, TEXT_ONLY, Ear, Perception, Vision, is_hearing, open_perception
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce
@@ -33,9 +33,11 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import totals
 from albireo.graph.tuning import BUCKET_NAMES
+from albireo.json_file import read_json
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
 from albireo.models.gguf.files import is_gguf
+from albireo.models.text_part import speaking_parts
 from albireo.models.weights import weight_files
 from albireo.text.tokenizer_files import read_tokenizer_files
 
@@ -84,17 +86,27 @@ def media_facts(config: EngineConfig, source: ModelSource, device: Device) -> li
         return []
     if is_hearing(source):
         return [("sounds", _sounds(vision, device))]
-    figures = image_figures(vision)
+    figures, ears = image_figures(vision), []
+    if isinstance(vision, Ear):
+        ears = [("sounds", _sounds(vision, device))]
+    elif isinstance(vision, Vision) and vision.ear != SEES:
+        ears = [("sounds", _sounds(vision.ear, device))]
     if figures["problem"]:
-        return [("images", f"not read: {figures['problem']}")]
+        return [("images", f"not read: {figures['problem']}"), *ears]
     assert isinstance(vision, Vision), "there is no problem"
-    weights, (width, height) = size(vision.weight_bytes(device)), figures["picture"]
+    weights, (width, height) = size(replace(vision, ear=SEES).weight_bytes(device)), figures["picture"]
     tiles = f"{figures['tiles']} tile{'s' * (figures['tiles'] != 1)} of {figures['patches']:,} patches in all"
     text = (
         f"tower and projector {weights}; a picture of {width:,} x {height:,} is {figures['tokens']:,} tokens, {tiles}"
     )
     videos = video_figures(vision)
-    return [("images", text), *([] if videos is None else [("videos", video_text(videos))])]
+    return [("images", text), *([] if videos is None else [("videos", video_text(videos))]), *ears, *_speech(source)]
+
+
+def _speech(source: ModelSource) -> list[Fact]:
+    """Of a model that speaks what is left where it lies."""
+    parts = speaking_parts(read_json(source.config_directory / "config.json"))
+    return [("speech", f"not computed: {', '.join(parts)} left aside; it answers in text")] if parts else []
 
 
 def _sounds(perception: Perception | str, device: Device) -> str:

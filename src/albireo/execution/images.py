@@ -57,12 +57,14 @@ def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArra
     """[3, end - start] positions of tokens start .. end-1 of a sequence on three axes.
 
     A picture's tokens all have the time of its first one, and are its grid on the other two; those of a video have the
-    times of its tiles, each of which is such a grid. The text behind goes on at one more than the greatest. Source:
-    Qwen2-VL, arXiv:2409.12191, multimodal rotary position embedding.
+    times of its tiles, each of which is such a grid. Those of a sound are as text. The text behind goes on at one more
+    than the greatest. Source: Qwen2-VL, arXiv:2409.12191, multimodal rotary position embedding.
     """
     found = np.tile(np.arange(start, end, dtype=np.int32), (3, 1))
     shift = 0
     for image in images:
+        if image.kind == "sound":
+            continue
         if image.grid is None:
             raise InvariantError("an image without a grid, and positions of the model have three axes")
         rows, columns = image.grid
@@ -109,10 +111,11 @@ class ImageRows:
         sees_both_ways: bool = False,
         num_deep: int = 0,
         token: int | None = None,
+        ear: Callable[[Tile], F32] | None = None,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
-        tower: [rows, E] of a tile.
+        tower: [rows, E] of a tile. ear: of one of a sound, where another tower hears than sees.
         factor: what the model multiplies embeddings by, which these rows are not.
         axes: None where positions are numbers.
         sees_both_ways: tokens of a picture see all of it, and are in one step.
@@ -121,7 +124,7 @@ class ImageRows:
         token: what tokens of pictures are where layers have an embedding of each token; None: none has.
         """
         self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
-        self._num_parts, self._token = 1 + num_deep, token
+        self._num_parts, self._token, self._ear = 1 + num_deep, token, ear
         self._kept: OrderedDict[tuple[bytes, int], F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
 
@@ -180,7 +183,12 @@ class ImageRows:
             self._kept.move_to_end((image.key, number))
             return known
         tile = image.tiles[number]
-        rows = self._tower(tile)
+        if self._ear is not None and image.kind == "sound":
+            # nothing of a sound goes deeper
+            heard = self._ear(tile)
+            rows = np.pad(heard, ((0, 0), (0, (self._num_parts - 1) * heard.shape[1])))
+        else:
+            rows = self._tower(tile)
         if len(rows) != tile.num_rows:
             raise InvariantError(f"the tower gives {len(rows)} rows of a tile that has {tile.num_rows} tokens")
         if self._factor != 1.0:

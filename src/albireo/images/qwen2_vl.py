@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from albireo.errors import InvalidParams
 from albireo.images.pixels import Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import Fields
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Qwen2VL:
         settings.require_agreement(image, "patch_size", found.patch, tower, "patch_size")
         settings.require_agreement(image, "merge_size", found.merge, tower, "spatial_merge_size")
         size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
-        settings.refuse_unread()
+        settings.refuse_unread(OF_SOUNDS if settings.model.has("audio_config") else ())
         return found
 
     @classmethod

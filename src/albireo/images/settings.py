@@ -35,6 +35,11 @@ _IGNORABLE = keys(
     # of sizes that are one number, and of a crop that is not made
     "default_to_square crop_size",
 )
+#: Of sounds, whose keys lie among those of pictures where one file has both.
+OF_SOUNDS = keys(
+    "feature_extractor_type feature_size sampling_rate chunk_length hop_length n_fft n_samples nb_max_frames",
+    "padding_side padding_value return_attention_mask dither",
+)
 #: What is done to every picture.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {"do_resize": (True,), "do_rescale": (True,), "do_normalize": (True,)}
 #: What names of classes end with, by the library that they resize with.

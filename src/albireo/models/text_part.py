@@ -21,7 +21,7 @@ class _Whole:
     """A model with a text part.
 
     Fields:
-        class_name: what the whole is an instance of.
+        class_name: what the whole is an instance of. other_classes: what it may be, too.
         parts: what the text part's model_type may be, first what it is where it is not said -> the architecture.
         defaults: what absent keys of the text part mean, where that differs from its architecture.
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
@@ -51,6 +51,7 @@ class _Whole:
     may_be_flat: bool = False
     cuts_width: bool = False
     multiplies_images: bool = False
+    other_classes: tuple[str, ...] = ()
 
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -72,6 +73,26 @@ _QWEN2_VL = _Whole(
     sections=_QWEN2_SECTIONS,
     takes_turns=False,
     may_be_flat=True,
+)
+#: Of Qwen's omni models: what makes speech of what they write, and how what is heard in a video goes with what is seen.
+_SPEAKING = ("talker_config", "token2wav_config", "code2wav_config")
+_OF_OMNI = keys(
+    *_SPEAKING,
+    "enable_audio_output enable_talker init_std",
+    "im_start_token_id im_end_token_id tts_pad_token_id tts_bos_token_id tts_eos_token_id",
+    "system_token_id assistant_token_id position_id_per_seconds seconds_per_chunk video_token_index",
+)
+_QWEN2_5_OMNI = _Whole(
+    "Qwen2_5OmniForConditionalGeneration",
+    {"qwen2_5_omni_text": "qwen2"},
+    {"rope_theta": 1000000.0, "tie_word_embeddings": False},
+    # the whole says whether embeddings are tied
+    ignored=keys("init_std tie_word_embeddings"),
+    beside=_OF_OMNI,
+    sections=_QWEN2_SECTIONS,
+    takes_turns=False,
+    # as it was first published; and the part that is computed here by itself
+    other_classes=("Qwen2_5OmniModel", "Qwen2_5OmniThinkerForConditionalGeneration"),
 )
 #: Ids of tokens around pictures, which files have in either part.
 _GLM_TOKENS = keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id")
@@ -183,6 +204,7 @@ _WHOLES = {
         takes_turns=False,
         may_be_flat=True,
     ),
+    "qwen2_5_omni": _QWEN2_5_OMNI,
     "qwen2_5_vl": replace(
         _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
     ),
@@ -211,6 +233,16 @@ _WHOLES = {
     ),
     "qwen3_asr": _Whole(
         "Qwen3ASRForConditionalGeneration", {"qwen3": "qwen3", "qwen3_asr_text": "qwen3"}, {"tie_word_embeddings": True}
+    ),
+    "qwen3_omni_moe": replace(
+        _QWEN2_5_OMNI,
+        class_name="Qwen3OmniMoeForConditionalGeneration",
+        parts={"qwen3_omni_moe_text": "qwen3_moe"},
+        defaults={"rope_theta": 1000000.0, "norm_topk_prob": True, "tie_word_embeddings": False},
+        neutral={"use_qk_norm": True},
+        sections=_QWEN3_VL_SECTIONS,
+        takes_turns=True,
+        other_classes=("Qwen3OmniMoeThinkerForConditionalGeneration",),
     ),
     "qwen3_vl": _Whole(
         "Qwen3VLForConditionalGeneration",
@@ -250,6 +282,8 @@ _OF_IMAGES = keys(
 _OF_PLACES = ("mrope_section", "mrope_interleaved")
 #: What some wholes are a part of, which does nothing else here: what makes speech of what they write is left out.
 _INNER = "thinker_config"
+#: What such a part is called where it is alone.
+_ALONE = {"qwen2_5_omni_thinker": "qwen2_5_omni", "qwen3_omni_moe_thinker": "qwen3_omni_moe"}
 #: A class -> the model_type that it was published with, and what it is.
 _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
 #: What rotary settings were called that have them, and are else those of text.
@@ -260,7 +294,7 @@ _SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_emb
 
 def is_whole(data: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a model with a text part."""
-    return data.get("model_type") in _WHOLES
+    return inner(data).get("model_type") in _WHOLES
 
 
 def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -275,7 +309,8 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     whole = _WHOLES[fields.text("model_type")]
     classes = fields.texts("architectures")
     # LightOnOCR once wrote its own name otherwise
-    if classes and whole.class_name.lower() not in (name.lower() for name in classes):
+    names = whole.class_name, *whole.other_classes
+    if classes and not {name.lower() for name in classes} & {name.lower() for name in names}:
         fields.unsupported(
             "architectures", list(classes), f"of a model_type {data['model_type']!r}: {whole.class_name}"
         )
@@ -310,6 +345,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
     part = data.get(_INNER)
     if isinstance(part, Mapping):
         data = {**part, **{key: value for key, value in data.items() if key != _INNER}}
+    if data.get("model_type") in _ALONE:
+        return {**data, "model_type": _ALONE[str(data["model_type"])]}
     if data.get("model_type") == INTERNVL_CHAT:
         return as_transformers_has_it(data)
     classes = data.get("architectures")
@@ -318,6 +355,11 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         if published is not None and data.get("model_type") == published:
             return {**data, "model_type": own}
     return dict(data)
+
+
+def speaking_parts(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a model that speaks, too, the keys of the parts that do, which are not computed here."""
+    return tuple(key for key in _SPEAKING if isinstance(data.get(key), Mapping))
 
 
 def text_type(data: Mapping[str, Any]) -> str:

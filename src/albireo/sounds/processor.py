@@ -21,8 +21,10 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "glmasr": "glmasr.GlmAsr",
+    "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_audio": "qwen2_audio.Qwen2Audio",
     "qwen3_asr": "qwen3_asr.Qwen3Asr",
+    "qwen3_omni_moe": "qwen3_asr.Qwen3Omni",
     "voxtral": "voxtral.Voxtral",
 }
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from albireo.sounds.features import F32, LogMel, filled
 from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
-from albireo.sounds.settings import SoundSettings
+from albireo.sounds.settings import OF_PICTURES, SoundSettings
 
 _CONVOLUTIONS = 3
 #: A shorter sound has silence behind.
@@ -35,12 +36,17 @@ class Qwen3Asr:
     @classmethod
     def read(cls, settings: SoundSettings) -> Qwen3Asr:
         """Raises: ModelError, UnsupportedModel."""
-        spectra = settings.log_mel(("WhisperFeatureExtractor", "Qwen3ASRFeatureExtractor"), ("min_length", "n_window"))
+        names = "WhisperFeatureExtractor", "Qwen3ASRFeatureExtractor"
+        spectra = settings.log_mel(names, ignorable=("min_length", "n_window"))
         fewest = settings.sounds.optional_integer("min_length", 0, 2**24)
+        return cls._of(settings, spectra, _FEWEST_SAMPLES if fewest is None else fewest)
+
+    @classmethod
+    def _of(cls, settings: SoundSettings, spectra: LogMel, fewest: int) -> Self:
         tower = settings.tower
         chunk = 2 * tower.integer("n_window", 4, 2**16, 50)
         tile = tower.integer("n_window_infer", chunk, 2**16, 800)
-        return cls(spectra, chunk, tile, max(spectra.fft + 1, _FEWEST_SAMPLES if fewest is None else fewest))
+        return cls(spectra, chunk, tile, max(spectra.fft + 1, fewest))
 
     @property
     def rate(self) -> int:
@@ -62,6 +68,15 @@ class Qwen3Asr:
 
     def largest_tile(self) -> tuple[int, int]:
         return self.tile, self.spectra.num_mels
+
+
+class Qwen3Omni(Qwen3Asr):
+    """Of Qwen3-Omni, which hears sounds as short as they are."""
+
+    @classmethod
+    def read(cls, settings: SoundSettings) -> Qwen3Omni:
+        """Raises: ModelError, UnsupportedModel."""
+        return cls._of(settings, settings.log_mel(ignorable=OF_PICTURES), 0)
 
 
 def _halved(count: int) -> int:

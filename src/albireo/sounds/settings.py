@@ -5,13 +5,18 @@ Called by processor.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from albireo.json_file import Fields
+from albireo.json_file import Fields, keys
 from albireo.sounds.features import WHISPER, LogMel, open_log_mel
 
+#: Keys of pictures, which lie among those of sounds where one file has both.
+OF_PICTURES = keys(
+    "image_processor_type do_convert_rgb do_normalize do_rescale do_resize image_mean image_std max_pixels min_pixels",
+    "merge_size patch_size temporal_patch_size resample rescale_factor size",
+)
 #: Frames that become a position of Whisper's encoder, and of those that have its convolutions.
 STRIDE = 2
 
@@ -24,7 +29,7 @@ class SoundSettings:
     sounds: Fields
     tower: Fields
 
-    def log_mel(self, names: Sequence[str] = WHISPER, ignorable: Sequence[str] = ()) -> LogMel:
+    def log_mel(self, names: Sequence[str] = WHISPER, *, ignorable: Iterable[str] = ()) -> LogMel:
         """See open_log_mel(). Raises: also ModelError where the tower hears other bands."""
         found = open_log_mel(self.directory, names, frozenset(ignorable))
         bands = self.tower.integer("num_mel_bins", 1, 2**16, 128)

@@ -19,10 +19,12 @@ __all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_vid
 
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
+    "qwen2_5_omni": "omni.Qwen25OmniVideo",
     "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",
     "qwen2_vl": "qwen2_vl.Qwen2VLVideo",
     "qwen3_5": "qwen3_vl.Qwen3VLVideo",
     "qwen3_5_moe": "qwen3_vl.Qwen3VLVideo",
+    "qwen3_omni_moe": "omni.Qwen3OmniVideo",
     "qwen3_vl": "qwen3_vl.Qwen3VLVideo",
     "qwen3_vl_moe": "qwen3_vl.Qwen3VLVideo",
 }

@@ -18,7 +18,7 @@ from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
 from albireo.videos.settings import VideoSettings, parse_video_settings
 
-_DEFAULTS = {
+DEFAULTS = {
     "patch_size": 14,
     "shortest_edge": 128 * 28 * 28,
     "longest_edge": 768 * 28 * 28,
@@ -40,7 +40,7 @@ class Qwen2VLVideo:
     @classmethod
     def read(cls, settings: Settings) -> Qwen2VLVideo:
         """Raises: ModelError, UnsupportedModel."""
-        found = parse_video_settings(settings, "Qwen2VLVideoProcessor", CLIP_MEAN, CLIP_STD, _DEFAULTS)
+        found = parse_video_settings(settings, "Qwen2VLVideoProcessor", CLIP_MEAN, CLIP_STD, DEFAULTS)
         has_steps = settings.model.raw("model_type") == "qwen2_5_vl"
         return cls(found, settings.tower.number("tokens_per_second", 0.0, 1e6, 4) if has_steps else None)
 

@@ -11,7 +11,8 @@ import pytest
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_config
-from albireo.models.vision.tower import has_tower, hears, listens, open_tower
+from albireo.models.text_part import inner
+from albireo.models.vision.tower import has_tower, hears, listens, open_ear, open_tower
 from albireo.sounds.processor import open_sound_processor
 from tiny_hearers import FAMILIES, Theirs, opened, publish_first, save, sound, tiles
 
@@ -45,7 +46,8 @@ def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path)
 def test_rows_are_counted_before_they_are_computed(name: str, tmp_path: Path) -> None:
     data = json.loads((save(tmp_path, name) / "config.json").read_text())
     assert has_tower(data) and hears(data) and not listens(data)
-    tower, processor = open_tower(data, "float32", "config.json"), open_sound_processor(tmp_path, data)
+    data = inner(data)
+    tower, processor = open_ear(data, "float32", "config.json"), open_sound_processor(tmp_path, data)
     runner = opened(tmp_path)
     for tile in [tile for each in LENGTHS for tile in tiles(tmp_path, sound(each))]:
         assert tower.rows(*tile.shape) == processor.rows(*tile.shape) == len(runner.rows(tile))

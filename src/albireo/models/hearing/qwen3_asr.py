@@ -17,6 +17,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
+from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL
 from albireo.models.hearing.whisper_layers import EPS, NAMES
@@ -29,8 +30,6 @@ from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 _PREFIX, _PROJECTOR = "audio_tower", "multi_modal_projector"
 _NUM_CONVOLUTIONS = 3
 _MAX_FRAMES = 2**16
-#: Of a sine and its cosine the slowest goes round once in so many positions, times 2 pi.
-_SLOWEST = 10000.0
 _DEFAULTS = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -152,11 +151,7 @@ class Qwen3AsrTower(HoldsNothing):
 
     @cached_property
     def _places(self) -> F32:
-        """[positions of a chunk, hidden_size] sines, then cosines."""
-        half = self.encoder.hidden_size // 2
-        speeds = np.exp(-np.log(_SLOWEST) / (half - 1) * np.arange(half))
-        angles = np.arange(_halved(self.chunk))[:, None] * speeds
-        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+        return sines(_halved(self.chunk), self.encoder.hidden_size)
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
@@ -182,7 +177,16 @@ class Qwen3AsrTower(HoldsNothing):
 
 def open_qwen3_asr(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields = audio_fields(data, where, ("qwen3_asr_encoder", "qwen3_asr_audio_encoder"), OF_WHISPER)
+    return _opened(data, dtype, where, ("qwen3_asr_encoder", "qwen3_asr_audio_encoder"))
+
+
+def open_qwen3_omni(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
+    """Of Qwen3-Omni. Raises: as open_qwen3_asr()."""
+    return _opened(data, dtype, where, ("qwen3_omni_moe_audio_encoder",))
+
+
+def _opened(data: Mapping[str, Any], dtype: str, where: str, kinds: tuple[str, ...]) -> Qwen3AsrTower:
+    fields = audio_fields(data, where, kinds, OF_WHISPER)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=EPS)
     half = fields.integer("n_window", 4, _MAX_FRAMES, 50)
     seen = fields.integer("n_window_infer", 2 * half, _MAX_FRAMES, 800)

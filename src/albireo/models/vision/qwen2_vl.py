@@ -36,11 +36,13 @@ from albireo.models.vision.tower_inputs import HoldsNothing, Sequences, TowerInp
 
 _NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
+#: Of Qwen2.5-Omni, which has queries, keys and values apart.
+_APART = _GATED._replace(joined=None)
 _KEYS = {"num_channels": "in_channels", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
 _DEFAULTS = {"num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14}
 _DEFAULTS_2_5 = {**_DEFAULTS, "hidden_size": 3584, "intermediate_size": 3420, "hidden_act": "silu"}
-#: What nothing is computed from: steps of time, of videos, and a key of the first files.
-_OF_OTHERS = keys("tokens_per_second spatial_patch_size")
+#: What nothing is computed from: steps of time, of videos, and keys of the first files.
+_OF_OTHERS = keys("tokens_per_second spatial_patch_size init_std embed_dim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +147,14 @@ def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTow
 
 def open_qwen2_5_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields = vision_fields(data, where, ("qwen2_5_vl_vision", "qwen2_5_vl"), _KEYS)
+    is_omni = data["model_type"] == "qwen2_5_omni"
+    kinds = ("qwen2_5_omni_vision_encoder",) if is_omni else ("qwen2_5_vl_vision", "qwen2_5_vl")
+    fields = vision_fields(data, where, kinds, _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
     size, whole = fields.integer("window_size", 1, MAX_IMAGE_SIZE, 112), _whole_layers(fields)
     has_windows = any(number not in whole for number in range(encoder.num_layers))
-    tower = _tower(fields, encoder, _GATED, data, where, (fields, "out_hidden_size"))
+    names = _APART if is_omni else _GATED
+    tower = _tower(fields, encoder, names, data, where, (fields, "out_hidden_size"))
     window = size // tower.merge // encoder.patch_size
     if not window:
         fields.fail("window_size", size, f"must be at least {tower.merge} patches of {encoder.patch_size} pixels")

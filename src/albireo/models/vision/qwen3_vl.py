@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,11 +55,28 @@ _DEFAULTS = {
 _TABLE = "visual.pos_embed.weight"
 
 
+class _MergerNames(NamedTuple):
+    """What a checkpoint calls what makes rows of blocks of patches. Fields: deep: where those are whose rows go deeper,
+    in front of their numbers. Others: of the parts of each."""
+
+    deep: str
+    norm: str
+    up: str
+    down: str
+
+
+_MERGER = _MergerNames("visual.deepstack_merger_list", "norm", "linear_fc1", "linear_fc2")
+_OMNI = "qwen3_omni"
+#: Of whose tower nothing is computed from these.
+_OF_OMNI = keys("deepstack_visual_indexes image_size tokens_per_second spatial_patch_size window_size init_std")
+_OMNI_MERGER = _MergerNames("visual.merger_list", "ln_q", "mlp.0", "mlp.2")
+
+
 @dataclass(slots=True)
 class Qwen3VLTower(WithoutStem):
     """Implements tower.VisionTower. Fields: side: of the table of positions. frames: that a patch has. merge: patches
     on a side of what becomes one row. theta: base of frequencies. deep: layers whose states the first layers of the
-    language model are given, one each (DeepStack). table: [side * side, E] positions, once held."""
+    language model are given, one each (DeepStack). names: of mergers. table: [side * side, E] positions, once held."""
 
     encoder: EncoderSettings
     side: int
@@ -68,6 +85,7 @@ class Qwen3VLTower(WithoutStem):
     theta: float
     width: int
     deep: tuple[int, ...] = ()
+    names: _MergerNames = _MERGER
     table: F32 | None = None
 
     @property
@@ -129,7 +147,7 @@ class Qwen3VLTower(WithoutStem):
         for number in range(c.num_layers):
             x = states[number] = layer(b, c, x, number, "visual.blocks", _NAMES)
         with b.part("head"):
-            x = norm(b, c, x, "visual.merger.norm")
+            x = norm(b, c, x, f"visual.merger.{self.names.norm}")
             for number in self.deep:
                 x = b.join_heads(x, states[number], 1)
         return pooled_states(b, x)
@@ -145,23 +163,23 @@ class Qwen3VLTower(WithoutStem):
         first, *others = (x,) if not self.deep else b.split(x, (width,) * (1 + self.num_deep))
         rows = self._merged(b, first, "visual.merger")
         for place, part in enumerate(others):
-            name = f"visual.deepstack_merger_list.{place}"
+            name = f"{self.names.deep}.{place}"
             with b.part(f"deep.{place}"):
-                rows = b.join_heads(rows, self._merged(b, norm(b, c, part, f"{name}.norm"), name), 1)
+                rows = b.join_heads(rows, self._merged(b, norm(b, c, part, f"{name}.{self.names.norm}"), name), 1)
         return pooled_states(b, rows)
 
     def _merged(self, b: GraphBuilder, x: Value, name: str) -> Value:
         """Rows of the language model's width, of blocks of patches."""
-        x = linear(b, self.encoder, x, f"{name}.linear_fc1", int(x.type.dims[-1]), "up")
+        x = linear(b, self.encoder, x, f"{name}.{self.names.up}", int(x.type.dims[-1]), "up")
         with b.part("act"):
             x = b.unary(x, "gelu")
-        return linear(b, self.encoder, x, f"{name}.linear_fc2", self.width, "down")
+        return linear(b, self.encoder, x, f"{name}.{self.names.down}", self.width, "down")
 
 
 def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     kind = data["model_type"]
-    fields = vision_fields(data, where, (f"{kind}_vision", kind), _KEYS)
+    fields = vision_fields(data, where, (f"{kind}_vision", kind, f"{kind}_vision_encoder"), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-6)
     table = fields.integer("num_position_embeddings", 1, MAX_WIDTH, 2304)
     frames = fields.integer("temporal_patch_size", 1, 16, 2)
@@ -171,13 +189,17 @@ def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTow
     if encoder.head_dim % 4:
         fields.unsupported("num_heads", encoder.num_heads, f"heads of {encoder.head_dim} are not four equal parts")
     theta = axial_theta(fields)
-    fields.refuse_unread(IGNORABLE | keys("deepstack_visual_indexes"), {})
+    is_omni = kind.startswith(_OMNI)
+    fields.refuse_unread(
+        IGNORABLE | (_OF_OMNI if is_omni else keys("deepstack_visual_indexes")),
+        {"apply_vit_abs_pos_embed": (True,), "in_chans": (3,)},
+    )
     side = int(table**0.5)
     if side * side != table:
         fields.fail("num_position_embeddings", table, "must be a square")
     if width != of_text:
         fields.fail("out_hidden_size", width, f"must be text_config.hidden_size={of_text}")
-    return Qwen3VLTower(encoder, side, frames, merge, theta, width, deep)
+    return Qwen3VLTower(encoder, side, frames, merge, theta, width, deep, _OMNI_MERGER if is_omni else _MERGER)
 
 
 def _deep(fields: Fields, kind: str, num_layers: int) -> tuple[int, ...]:
@@ -185,7 +207,7 @@ def _deep(fields: Fields, kind: str, num_layers: int) -> tuple[int, ...]:
     name = "deepstack_visual_indexes"
     given = fields.raw(name)
     if given is None:
-        given = [8, 16, 24] if kind.startswith("qwen3_vl") else []
+        given = [8, 16, 24] if kind.startswith(("qwen3_vl", _OMNI)) else []
     is_list = isinstance(given, list) and all(type(each) is int and 0 <= each < num_layers for each in given)
     if not is_list or given != sorted(set(given)):
         fields.fail(name, given, f"must be numbers of the {num_layers} layers, in order")

@@ -32,7 +32,7 @@ ACTIVATIONS = {
 }
 #: Of any tower: how it was published, and how pictures come to it.
 IGNORABLE = IGNORABLE_KEYS | keys(
-    "architectures dtype torch_dtype initializer_factor size max_image_size use_base_siglip"
+    "architectures dtype torch_dtype initializer_factor size max_image_size use_base_siglip tie_word_embeddings"
 )
 
 

@@ -22,11 +22,12 @@ from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
 _PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
+_WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (
     *(
         (f"{whole}{part}{more}", part)
         for part in _PARTS
-        for whole in ("model.", "")
+        for whole in _WHOLES
         # SigLIP was once a model within another
         for more in (("vision_model.", "") if part == "vision_tower." else ("",))
     ),
@@ -39,17 +40,17 @@ _PREFIXES = (
     *((name, "projector.") for name in ("mlp_AR.", "model.projector.", "projector.")),
 )
 #: Of which a model that sees has some, whatever it hears.
-_VISION = tuple(f"{whole}{part}" for whole in ("model.", "") for part in _PARTS if part != "multi_modal_projector.")
-#: Of a model whose only tower hears. As Qwen3-ASR was first published, it was a part of a whole, and the projector one
-#: of the tower.
+_VISION = tuple(f"{whole}{part}" for whole in _WHOLES for part in _PARTS if part != "multi_modal_projector.")
+#: Of a tower that hears. As Qwen3-ASR was first published, and as Qwen3-Omni is, it is a part of a whole, and the
+#: projector one of the tower.
 _AUDIO_TOWER = "audio_tower."
 _OF_SOUNDS = (
-    *((f"thinker.audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.") for n in (1, 2)),
     *(
-        (f"{whole}{part}", part)
-        for part in (_AUDIO_TOWER, "multi_modal_projector.")
-        for whole in ("model.", "thinker.", "")
+        (f"{whole}audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.")
+        for whole in ("thinker.", "")
+        for n in (1, 2)
     ),
+    *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, "multi_modal_projector.") for whole in _WHOLES),
 )
 #: Of a model that listens: its encoder, and what listens to it in each layer of the decoder.
 _HEARD, _LISTENS = ("model.encoder.", "encoder."), (".encoder_attn.k_proj.", ".encoder_attn.v_proj.")
@@ -143,29 +144,35 @@ class TowerTensors:
         self._stored.close()
 
 
-def tower_tensors(directory: Path) -> TowerTensors:
-    """Those of a directory in Hugging Face layout. Raises: ModelError when there are no safetensors, or two of a name;
-    WeightMismatch when they are damaged."""
-    return TowerTensors(_stored(directory))
+def tower_tensors(directory: Path, hears: bool | None = None) -> TowerTensors:
+    """Those of a directory in Hugging Face layout. Args: hears: of the tower that does, or of the one that sees; None:
+    of the only one that is read.
+
+    Raises: ModelError when there are no safetensors, or two of a name; WeightMismatch when they are damaged.
+    """
+    return TowerTensors(_stored(directory, hears))
 
 
-def tower_file(directory: Path) -> bytearray:
-    """A safetensors file of those of a directory, as they lie there. Raises: as tower_tensors()."""
-    stored = _stored(directory)
+def tower_file(directory: Path, *towers: bool | None) -> bytearray:
+    """A safetensors file of those of a directory, as they lie there. Args: towers: of each, see tower_tensors(); none:
+    of the only one. Raises: as tower_tensors()."""
+    opened = [_stored(directory, hears) for hears in towers or (None,)]
     try:
-        return stored_bytes(stored.stored())
+        return stored_bytes({name: each for stored in opened for name, each in stored.stored().items()})
     finally:
-        stored.close()
+        for stored in opened:
+            stored.close()
 
 
-def _stored(directory: Path) -> TextTensors:
+def _stored(directory: Path, hears: bool | None) -> TextTensors:
     files = SafetensorsFiles(directory)
     if published := names_of_tower(files.names):
         return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:
         sees = any(name.startswith(_VISION) for name in files.names)
-        hears = any(_AUDIO_TOWER in name for name in files.names)
-        return TextTensors(files, _OF_SOUNDS if hears and not sees else _PREFIXES)
+        if hears is None:
+            hears = not sees and any(_AUDIO_TOWER in name for name in files.names)
+        return TextTensors(files, _OF_SOUNDS if hears else _PREFIXES)
     listening = (name for name in files.names if any(part in name for part in _LISTENS))
     return TextTensors(files, (_HEARD, *((name, name) for name in listening)))
 

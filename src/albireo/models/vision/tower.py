@@ -28,7 +28,9 @@ __all__ = [
     "has_tower",
     "hears",
     "listens",
+    "open_ear",
     "open_tower",
+    "sees",
     "tower_file",
     "tower_tensors",
 ]
@@ -133,20 +135,27 @@ _FAMILIES: Mapping[str, str] = {
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
+    "qwen2_5_omni": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_audio": "hearing.qwen2_audio.open_qwen2_audio",
     "qwen2_vl": "vision.qwen2_vl.open_qwen2_vl",
     "qwen3_5": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_5_moe": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_asr": "hearing.qwen3_asr.open_qwen3_asr",
+    "qwen3_omni_moe": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_vl": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_vl_moe": "vision.qwen3_vl.open_qwen3_vl",
     "smolvlm": "vision.idefics3.open_idefics3",
     "voxtral": "hearing.voxtral.open_voxtral",
     "whisper": "hearing.whisper.open_whisper",
 }
-#: Of those, models that hear: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder listens
-#: to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
+#: Of those that see, what hears beside.
+_EARS: Mapping[str, str] = {
+    "qwen2_5_omni": "hearing.qwen2_5_omni.open_qwen2_5_omni",
+    "qwen3_omni_moe": "hearing.qwen3_asr.open_qwen3_omni",
+}
+#: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder
+#: listens to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
 _LISTENING, _HEARING = ("whisper",), ("glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
@@ -154,10 +163,11 @@ IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
 def has_tower(data: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a model whose tower is computed here."""
+    data = inner(data)
     kind = data.get("model_type")
     if kind in _LISTENING or kind not in _FAMILIES:
         return kind in _LISTENING
-    return isinstance(inner(data).get("audio_config" if kind in _HEARING else "vision_config"), Mapping)
+    return isinstance(data.get("audio_config" if kind in _HEARING else "vision_config"), Mapping)
 
 
 def listens(data: Mapping[str, Any]) -> bool:
@@ -167,21 +177,36 @@ def listens(data: Mapping[str, Any]) -> bool:
 
 def hears(data: Mapping[str, Any]) -> bool:
     """Whether it is that of a model whose prompts may have sounds."""
-    return data.get("model_type") in _HEARING
+    return inner(data).get("model_type") in (*_HEARING, *_EARS)
+
+
+def sees(data: Mapping[str, Any]) -> bool:
+    """Whether it is that of a model whose prompts may have pictures."""
+    kind = inner(data).get("model_type")
+    return kind in _FAMILIES and kind not in (*_HEARING, *_LISTENING)
 
 
 def open_tower(data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:
-    """The tower that a config.json describes.
+    """The tower that a config.json describes; of a model that sees and hears the one that sees.
 
     Args: data: what it holds. dtype: to compute in, as of text models. where: names it in errors.
     Raises: ModelError for a bad value; UnsupportedModel naming key and value for what is not computed.
     """
+    return _opened(_FAMILIES, data, dtype, where)
+
+
+def open_ear(data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:
+    """The tower that hears of a model whose prompts may have sounds. Args, Raises: as open_tower()."""
+    return _opened({**_FAMILIES, **_EARS}, data, dtype, where)
+
+
+def _opened(families: Mapping[str, str], data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:
     kind = data.get("model_type")
-    if kind not in _FAMILIES:
+    if kind not in families:
         raise UnsupportedModel(
-            f"{where}: model_type={short(kind)} has no vision tower here; supported: {', '.join(sorted(_FAMILIES))}"
+            f"{where}: model_type={short(kind)} has no vision tower here; supported: {', '.join(sorted(families))}"
         )
-    file, _, name = _FAMILIES[str(kind)].rpartition(".")
+    file, _, name = families[str(kind)].rpartition(".")
     opens: _Open = getattr(import_module(f"albireo.models.{file}"), name)
     return opens(data, dtype, where)
 

@@ -54,7 +54,7 @@ CHAT_NEUTRAL = {
     "prediction": (),
     "web_search_options": (),
     "verbosity": ("medium",),
-    "mm_processor_kwargs": ({},),
+    "mm_processor_kwargs": ({}, {"use_audio_in_video": False}),
     "media_io_kwargs": ({},),
     "return_assistant_tokens_mask": (False,),
     "return_prompt_text": (False,),

@@ -127,8 +127,20 @@ def _of_qwen3_asr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any]
     return {"input_features": joined("input_features"), "input_features_mask": joined("attention_mask")}, lengths
 
 
+def _of_audioflamingo3(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given, frames = _in_twos(extractor, sounds)
+    lengths = [((int(each.sum()) - 1) // 2 + 1 - 2) // 2 + 1 for each in frames]
+    return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
+
+
 def _of_glmasr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
-    """Each two seconds by themselves."""
+    given, frames = _in_twos(extractor, sounds)
+    lengths = [((int(each.sum()) - 1) // 2 + 1) // 4 for each in frames]
+    return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
+
+
+def _in_twos(extractor: Any, sounds: Sequence[F32]) -> tuple[Any, Any]:
+    """Each two seconds by themselves; and of each sound frames of each."""
     parts = [[sound[at : at + 2 * RATE] for at in range(0, len(sound), 2 * RATE)] for sound in sounds]
     given = extractor(
         [part for some in parts for part in some],
@@ -137,9 +149,7 @@ def _of_glmasr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], l
         padding="max_length",
         return_tensors="pt",
     )
-    frames = given.attention_mask.sum(-1).split([len(some) for some in parts])
-    lengths = [((int(each.sum()) - 1) // 2 + 1) // 4 for each in frames]
-    return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
+    return given, given.attention_mask.sum(-1).split([len(some) for some in parts])
 
 
 def _of_qwen2_5_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
@@ -237,6 +247,24 @@ FAMILIES: dict[str, Family] = {
         sights=("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"),
         images=_EYE,
         model_type="qwen3_omni_moe_thinker",
+    ),
+    "audioflamingo3": Family(
+        "AudioFlamingo3ForConditionalGeneration",
+        "<sound>",
+        "<sound>",
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "qwen2", "vocab_size": max(ids.values()) + 1},
+            "audio_config": {
+                **_BARE,
+                "num_mel_bins": 8,
+                "model_type": "audioflamingo3_encoder",
+                "max_source_positions": 100,
+            },
+            "audio_token_id": ids["<sound>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2),
+        _of_audioflamingo3,
+        60.0,
     ),
     "glmasr": Family(
         "GlmAsrForConditionalGeneration",

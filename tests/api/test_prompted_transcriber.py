@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from albireo import TranscriptionParams
-from albireo.api.prompted_transcriber import Qwen3AsrTranscriber
+from albireo.api.prompted_transcriber import AudioFlamingoTranscriber, Qwen3AsrTranscriber
 from albireo.text.tokenizer import Tokenizer
 from tiny_hearers import save
 
@@ -25,6 +25,27 @@ def test_a_text_is_what_stands_behind_the_language() -> None:
         "Lan",
     ]
     assert transcriber.spoken("language", True, left) == transcriber.spoken("language", False, given) == "language"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'The spoken content of the audio is "Hello. Who is it?".',
+        "The content of the input audio is 'Hello'",
+        "The transcription of the audio is The content of the input audio is x.",
+        ' "Hello." ',
+        "Hello.",
+        '"',
+        "",
+    ],
+)
+def test_what_is_around_a_text_is_no_part_of_it(said: str) -> None:
+    """Of Audio Flamingo: as transformers' own processor takes it away; nothing is told before that is known."""
+    theirs = pytest.importorskip("transformers").AudioFlamingo3Processor
+    transcriber = AudioFlamingoTranscriber.__new__(AudioFlamingoTranscriber)
+    wanted = theirs._strip_assistant_prefix_and_quotes(None, said)
+    assert transcriber.spoken(said, True, TranscriptionParams()) == wanted
+    assert transcriber.spoken(said, False, TranscriptionParams()) == ""
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,13 @@ from albireo.transcription_params import TranscriptionParams
 _SHARE = 0.5
 
 
+def _refuse_told(asked: TranscriptionParams) -> None:
+    """Raises: UnsupportedFeature for what a model would be told beside the sound."""
+    for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
+        if value:
+            raise UnsupportedFeature(f"{name}: this model is told nothing beside the sound; leave it out")
+
+
 class PromptedTranscriber(ABC):
     """Implements transcription.Transcriber, but for how a family is asked, and how it answers.
 
@@ -211,13 +218,44 @@ class GlmAsrTranscriber(PromptedTranscriber):
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
-        for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
-            if value:
-                raise UnsupportedFeature(f"{name}: this model is told nothing beside the sound; leave it out")
+        _refuse_told(asked)
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS}]
         return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+
+
+class AudioFlamingoTranscriber(PromptedTranscriber):
+    """It is asked in words, before the sound, and answers in words, in which what was said stands between quotes."""
+
+    _ASKS = "Transcribe the input speech."
+    _FRAMES = (
+        "The spoken content of the audio is",
+        "The transcription of the audio is",
+        "The content of the input audio is",
+    )
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        self.longest_s = processor.longest_s
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats = chats
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        _refuse_told(asked)
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        content = [{"type": "text", "text": self._ASKS}, {"type": "audio", "audio": ()}]
+        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+
+    def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
+        if not is_over:
+            return ""  # what is around it is known at its end
+        text = text.strip()
+        text = text.removeprefix(next(filter(text.startswith, self._FRAMES), "")).strip()
+        text = text.removesuffix(".").strip()
+        is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text[1:-1].strip() if is_quoted else text
 
 
 class VoxtralTranscriber(PromptedTranscriber):

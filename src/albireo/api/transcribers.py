@@ -36,12 +36,14 @@ def open_transcriber(
     if place is None or chats is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
     from albireo.api.prompted_transcriber import (
+        AudioFlamingoTranscriber,
         GlmAsrTranscriber,
         OmniTranscriber,
         Qwen3AsrTranscriber,
         VoxtralTranscriber,
     )
     from albireo.api.sound_places import SoundPlace
+    from albireo.sounds.audioflamingo3 import AudioFlamingo3
     from albireo.sounds.glmasr import GlmAsr
     from albireo.sounds.qwen2_5_omni import Qwen25Omni
     from albireo.sounds.qwen3_asr import Qwen3Asr, Qwen3Omni
@@ -52,6 +54,8 @@ def open_transcriber(
         return OmniTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Qwen3Asr):
         return Qwen3AsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, AudioFlamingo3):
+        return AudioFlamingoTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):
         return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Voxtral):

@@ -134,6 +134,7 @@ _WHOLES = {
         {"apertus1p5_text": "apertus1p5_text"},
         beside=keys("image_token_offset audio_token_offset"),
     ),
+    "audioflamingo3": _Whole("AudioFlamingo3ForConditionalGeneration", {"qwen2": "qwen2"}),
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": _Whole(
         "Gemma4ForConditionalGeneration",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
 
 
@@ -63,6 +64,16 @@ class SoundProcessor(Protocol):
     def largest_tile(self) -> tuple[int, int]:
         """Most frames that a tile may have, and how many bands."""
         ...
+
+
+def refuse_longer(samples: F32, rate: int, longest_s: float) -> None:
+    """Raises: InvalidParams for samples of more seconds than a model hears."""
+    seconds = len(samples) / rate
+    if seconds > longest_s:
+        raise InvalidParams(
+            f"the sound takes {seconds:.2f} s, and this model hears up to {longest_s:g} s; cut it, or give its parts "
+            "one by one"
+        )
 
 
 def tile_rows_per_s(processor: SoundProcessor, spectra: LogMel) -> float:

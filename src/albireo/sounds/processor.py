@@ -20,6 +20,7 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
+    "audioflamingo3": "audioflamingo3.AudioFlamingo3",
     "glmasr": "glmasr.GlmAsr",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_audio": "qwen2_audio.Qwen2Audio",

@@ -11,7 +11,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
 from albireo.sounds.settings import OF_PICTURES, STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row; chunks of a tile, see models/hearing/qwen2_5_omni.py.
@@ -45,11 +45,7 @@ class Qwen25Omni:
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
         spectra = self.spectra
-        if len(samples) > spectra.num_samples:
-            raise InvalidParams(
-                f"the sound takes {len(samples) / spectra.rate:.2f} s, and this model hears up to {spectra.seconds} s; "
-                "cut it, or give its parts one by one"
-            )
+        refuse_longer(samples, spectra.rate, spectra.seconds)
         count = -(-len(samples) // spectra.hop)
         # silence behind, as far as a frame that has some of the sound sees
         frames = spectra.spectrum(filled(samples, (count + 2) * spectra.hop + spectra.fft))

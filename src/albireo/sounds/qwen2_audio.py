@@ -11,7 +11,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row.
@@ -38,11 +38,7 @@ class Qwen2Audio:
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
         spectra = self.spectra
-        if len(samples) > spectra.num_samples:
-            raise InvalidParams(
-                f"the sound takes {len(samples) / spectra.rate:.2f} s, and this model hears up to {spectra.seconds} s; "
-                "cut it, or give its parts one by one"
-            )
+        refuse_longer(samples, spectra.rate, spectra.seconds)
         num_frames = -(-len(samples) // spectra.hop)
         rows = self.rows(framed(num_frames), spectra.num_mels)
         if not rows:

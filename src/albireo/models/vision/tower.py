@@ -115,6 +115,7 @@ class VisionTower(Protocol):
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
 _FAMILIES: Mapping[str, str] = {
+    "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
     "glm46v": "vision.glm4v.open_glm4v",
@@ -156,7 +157,7 @@ _EARS: Mapping[str, str] = {
 }
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder
 #: listens to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING, _HEARING = ("whisper",), ("glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
+_LISTENING, _HEARING = ("whisper",), ("audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 

@@ -1,0 +1,67 @@
+"""AudioFlamingo3: a sound is tiles of up to 30 s, each as loud as it is by itself; a row for each 40 ms.
+
+Chat templates write <sound>, which becomes rows. Called by processor.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.errors import InvalidParams
+from albireo.json_file import Fields, read_json
+from albireo.sounds.features import F32, PROCESSOR_FILE, LogMel
+from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
+from albireo.sounds.qwen2_audio import framed, with_end
+from albireo.sounds.settings import STRIDE, SoundSettings
+
+#: Positions of the encoder that become a row.
+_MERGE = 2
+#: Far above any sound.
+_MAX_SECONDS = 2**20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioFlamingo3:
+    """See SoundProcessor."""
+
+    spectra: LogMel
+    longest_s: float
+
+    row_token = placeholder = "<sound>"
+
+    @classmethod
+    def read(cls, settings: SoundSettings) -> AudioFlamingo3:
+        """Raises: ModelError, UnsupportedModel."""
+        path = settings.directory / PROCESSOR_FILE
+        whole = Fields(read_json(path) if path.is_file() else {}, str(path))
+        return cls(settings.window("max_source_positions"), whole.number("max_audio_len", 1, _MAX_SECONDS, 600))
+
+    @property
+    def rate(self) -> int:
+        return self.spectra.rate
+
+    def prepare(self, samples: F32) -> PreparedSound:
+        """See SoundProcessor."""
+        spectra, most = self.spectra, self.spectra.num_samples
+        refuse_longer(samples, spectra.rate, self.longest_s)
+        found = [self._tile(samples[at : at + most]) for at in range(0, len(samples), most)]
+        # an end that is too short to be a row is not heard
+        tiles = tuple(tile for tile in found if self.rows(*tile.shape))
+        if not tiles:
+            raise InvalidParams(
+                f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
+            )
+        return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
+
+    def _tile(self, samples: F32) -> F32:
+        return with_end(self.spectra.features(samples), framed(-(-len(samples) // self.spectra.hop)))
+
+    @property
+    def rows_per_s(self) -> float:
+        return tile_rows_per_s(self, self.spectra)
+
+    def rows(self, frames: int, bands: int) -> int:
+        return frames // STRIDE // _MERGE
+
+    def largest_tile(self) -> tuple[int, int]:
+        return framed(self.spectra.num_frames), self.spectra.num_mels

@@ -43,6 +43,19 @@ def of_gemma4(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]
     return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": torch.tensor(types)}
 
 
+def of_gemma4_unified(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """The same of patches of 16 pixels, six of the largest picture."""
+    pixels, places = torch.zeros(len(tiles), 6, 3 * 16 * 16), torch.full((len(tiles), 6, 2), -1)
+    for number, tile in enumerate(tiles):
+        height, width = (side // 16 for side in tile.shape[:2])
+        patches = torch.tensor(tile).reshape(height, 16, width, 16, 3).permute(0, 2, 1, 3, 4).reshape(-1, 768)
+        rows, columns = (axis.flatten() for axis in torch.tensor(np.indices([height, width])))
+        pixels[number, : len(patches)] = patches
+        places[number, : len(patches)] = torch.stack([columns, rows], dim=-1)
+    types = [[int(token == ids["<|image|>"]) for token in prompt]]
+    return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": torch.tensor(types)}
+
+
 def of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     return {"pixel_values": torch.stack(channels_first(tiles))}
 

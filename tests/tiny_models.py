@@ -30,6 +30,8 @@ from tiny_windows import WITH_WINDOWS
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
+#: Of layers that are those of Gemma 4.
+_GEMMA4 = ("gemma4_text", "gemma4_unified_text")
 #: Architectures whose layers have experts.
 MIXTURES = (
     "afmoe",
@@ -166,7 +168,7 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             adds_one = kind in ("gemma", "gemma2", "gemma3_text", "nemotron", "vaultgemma") or is_hybrid(config)
             is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
-            if kind in ("gemma3n_text", "gemma4_text") and name.endswith(".q_norm.weight"):
+            if kind in ("gemma3n_text", *_GEMMA4) and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
         elif ".act_fn." in name:
             tensors[name] = np.float32(0.3) + np.float32(0.5) * noise
@@ -235,7 +237,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
             continue
         values_are_keys = False
-        if kind == "gemma4_text":
+        if kind in _GEMMA4:
             kv_heads, head_dim, values_are_keys = _heads_of_kind(config, config["layer_types"][i])
         q, kv = heads * head_dim, kv_heads * head_dim
         of_qkv: Sequence[tuple[str, int, int]] = (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
@@ -264,15 +266,15 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
         if kind == "axk1" and has_experts(config, i):
             layer["post_mlp_layernorm.weight"] = (hidden,)
-        with_norms = ("mellum", "qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", "gemma4_text", "exaone4", "dots1")
+        with_norms = ("mellum", "qwen3", "qwen3_moe", "gemma3_text", "gemma3n_text", *_GEMMA4, "exaone4", "dots1")
         if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
             layer["self_attn.sinks"] = (heads,)
-        if kind in ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"):
+        if kind in ("gemma2", "gemma3_text", "gemma3n_text", *_GEMMA4):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
-        if kind == "gemma4_text":
+        if kind in _GEMMA4:
             layer["layer_scalar"] = (1,)
             layer |= _shapes_beside_ffn(config)
         sharing = i >= config["num_hidden_layers"] - (config.get("num_kv_shared_layers") or 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Family:
         config: keys of config.json, given the ids of tokens.
         files: of the processor, by name.
         processor: of transformers, given a tokenizer; where it cannot be had, inputs.
+        asked: of its generate().
     """
 
     class_name: str
@@ -58,6 +59,7 @@ class Family:
     files: Mapping[str, Any]
     processor: Callable[[Any], Any] | None = None
     inputs: Inputs | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 _LLAMA = {
@@ -274,6 +276,28 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
     )
 
 
+def _gemma4_unified() -> Family:
+    """As 12B, whose pictures no tower sees."""
+    of_gemma4 = _gemma4({}, {})
+    file = of_gemma4.files["processor_config.json"]
+    of_pictures = {**file["image_processor"], "image_processor_type": "Gemma4UnifiedImageProcessor"}
+    return replace(
+        of_gemma4,
+        class_name="Gemma4UnifiedForConditionalGeneration",
+        config=lambda ids: {
+            **of_gemma4.config(ids),
+            "text_config": {**_text_of("gemma4_unified_text", sliding_window=3), "vocab_size": len(ids)},
+            "vision_config": {"patch_size": 8, "pooling_kernel_size": 2, **_OF_UNIFIED},
+            "audio_config": {"audio_embed_dim": 20},
+        },
+        files={"processor_config.json": {**file, "image_processor": of_pictures}},
+        inputs=sight_inputs.of_gemma4_unified,
+        # its masks are Gemma 4's where caches are made at once, else those of Gemma 3
+        asked={"cache_implementation": "static"},
+    )
+
+
+_OF_UNIFIED = {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 6}
 FAMILIES: dict[str, Family] = {
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
@@ -451,6 +475,7 @@ FAMILIES: dict[str, Family] = {
     "gemma4": _gemma4({"sliding_window": 4, "use_bidirectional_attention": "vision"}, {"standardize": True}),
     # as E2B and E4B
     "gemma4, embeddings of layers": _gemma4(_GEMMA4_SHARING, {"use_clipped_linears": True}, _GEMMA4_AUDIO),
+    "gemma4_unified": _gemma4_unified(),
     "internvl": Family(
         "InternVLForConditionalGeneration",
         ("<IMG_CONTEXT>", "<img>", "</img>"),
@@ -578,6 +603,7 @@ class Theirs:
         with torch.no_grad():
             found = self.model.generate(
                 **inputs,
+                **self.family.asked,
                 max_new_tokens=num_tokens,
                 do_sample=False,
                 output_logits=True,

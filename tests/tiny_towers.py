@@ -101,6 +101,15 @@ def _of_gemma4(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, places, return_dict=True).pooler_output[0]
 
 
+def _of_gemma4_unified(model: Any, tile: Any) -> Any:
+    """As of Gemma 4, of patches as large as what becomes a row."""
+    height, width = (side // 16 for side in tile.shape[:2])
+    patches = tile.reshape(height, 16, width, 16, 3).permute(0, 2, 1, 3, 4).reshape(1, height * width, -1)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
+    return model.get_image_features(patches, places, return_dict=True).pooler_output[0]
+
+
 def _of_internvl(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None]).pooler_output[0]
 
@@ -184,6 +193,8 @@ _GEMMA4 = {
     "position_embedding_size": 20,
     "standardize": True,
 }
+_GEMMA4_UNIFIED = {"patch_size": 8, "pooling_kernel_size": 2, "mm_embed_dim": 96, "mm_posemb_size": 10}
+_GEMMA4_UNIFIED |= {"output_proj_dims": 96}
 # grids smaller and larger than the table, and one line
 _ANY = ((48, 96), (112, 80), (16, 144))
 
@@ -198,6 +209,9 @@ FAMILIES: dict[str, Family] = {
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),
     "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, _text_of("gemma4_text")),
+    "gemma4_unified": Family(
+        "Gemma4UnifiedModel", _ANY, _of_gemma4_unified, _GEMMA4_UNIFIED, _text_of("gemma4_unified_text")
+    ),
     "glm4v": Family("Glm4vModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm4v_text", **_HEADS}),
     "glm4v_moe": Family(
         "Glm4vMoeModel", _ANY, _of_qwen_vl, _GLM4V, {**_text_of("glm4_moe"), "model_type": "glm4v_moe_text"}

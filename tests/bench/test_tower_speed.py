@@ -16,6 +16,9 @@ from in_turn import in_turn
 
 tiny_sights = pytest.importorskip("tiny_sights")
 
+#: Families whose patches are rows as they are.
+WITHOUT_LAYERS = ("gemma4_unified",)
+
 
 def vision_of(folder: Path, dtype: str = "float32") -> Vision:
     config = EngineConfig(model=str(folder), dtype=dtype)
@@ -33,11 +36,14 @@ def test_a_layer_runs_without_weights(name: str, dtype: str, tmp_path: Path) -> 
     layer = layer_program(tower)
     of_layer, of_tower = (Counter(call.family for call in program.calls) for program in (layer, tower))
     writes = of_layer["qkv_rope_kv"] + of_layer["kv_write"]
-    assert of_layer["attention"] == writes == 1 < of_tower["attention"]
-    assert of_layer["linear"] >= 3, "out, up and down"
-    assert of_layer["linear"] * of_tower["attention"] <= of_tower["linear"]
-    read = {name for call in layer.calls for name in call.args.values()}
-    assert set(layer.constants) == read & set(tower.constants) and len(layer.constants) < len(tower.constants)
+    if name in WITHOUT_LAYERS:
+        assert layer == tower and not of_tower["attention"]
+    else:
+        assert of_layer["attention"] == writes == 1 < of_tower["attention"]
+        assert of_layer["linear"] >= 3, "out, up and down"
+        assert of_layer["linear"] * of_tower["attention"] <= of_tower["linear"]
+        read = {name for call in layer.calls for name in call.args.values()}
+        assert set(layer.constants) == read & set(tower.constants) and len(layer.constants) < len(tower.constants)
     seconds = layer_seconds(layer, vision.tower.patches(*vision.processor.largest_tile()), 1)
     assert 1 <= len(seconds) <= 8 and min(seconds) > 0
 

@@ -11,6 +11,7 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.images.decode import as_image
+from albireo.models.vision.patches import patch_rows
 from images.compared import assert_prepared, opened
 from images.pictures import LONG, SIZES, picture
 from images.without_torchvision import imported
@@ -21,6 +22,7 @@ from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImagePr
 
 from in_turn import in_turn
 
+unified_images = imported("transformers.models.gemma4_unified.image_processing_gemma4_unified")
 Gemma4Processor = imported("transformers.models.gemma4.processing_gemma4").Gemma4Processor
 
 PICTURES = {**SIZES, **LONG, "as large as it may be": (672, 960, "RGB"), "nearly so": (671, 961, "RGB")}
@@ -108,6 +110,34 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
     ours, image = opened(tmp_path, config(held)), picture(90, 200)
     expected, text = by_transformers(image, held)
     assert_prepared(ours, ours.prepare(image), [expected], text)
+
+
+@pytest.mark.parametrize("name", ["ordinary", "wide", "upright", "grey and transparent"])
+def test_patches_of_12b_are_those_of_transformers(tmp_path: Path, name: str) -> None:
+    """Of its processor the last step is its own, which puts 3 x 3 patches together; others need torchvision."""
+    held = {"max_soft_tokens": 70}
+    torch, image = pytest.importorskip("torch"), as_image(picture(*PICTURES[name]))
+    unified = {"model_type": "gemma4_unified", "vision_config": {"patch_size": 16, "pooling_kernel_size": 3}}
+    ours = opened(tmp_path, unified, {**held, "image_processor_type": "Gemma4UnifiedImageProcessor"})
+    (tile,) = ours.prepare(image).tiles
+    found = Gemma4ImageProcessorPil(**held)([image])
+    places = torch.tensor(np.asarray(found["image_position_ids"]))
+    is_real = (places >= 0).all(dim=-1)
+    patches, places = torch.tensor(np.asarray(found["pixel_values"]))[is_real][None], places[is_real][None]
+    merged, wanted = unified_images.patches_merge(patches, places, patches.shape[1] // 9)
+    mine = patch_rows(ours.normalized(tile), 48, is_channel_last=True)
+    grid = [side // 48 for side in tile.shape[:2]]
+    assert np.array_equal(mine, merged[0].numpy())
+    assert np.indices(grid)[::-1].reshape(2, -1).T.tolist() == wanted[0].tolist()
+
+
+def test_settings_of_12b(tmp_path: Path) -> None:
+    """Its table has places of what becomes a row; its class is its own."""
+    unified = {"model_type": "gemma4_unified", "vision_config": {"mm_posemb_size": 279}}
+    with pytest.raises(ModelError, match=r"may be 280 patches long, but .* has mm_posemb_size=279"):
+        opened(tmp_path, unified, {})
+    with pytest.raises(UnsupportedModel, match=r"Gemma4ImageProcessor.*for this model: Gemma4UnifiedImageProcessor"):
+        opened(tmp_path, {"model_type": "gemma4_unified"}, {"image_processor_type": "Gemma4ImageProcessor"})
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])

@@ -21,6 +21,8 @@ def imported(name: str) -> Any:
         sys.modules[each] = ModuleType(each)
     for outer, inner in itertools.pairwise(_NAMES):
         setattr(sys.modules[outer], inner.rpartition(".")[2], sys.modules[inner])
+    # what annotations name
+    sys.modules[_NAMES[-1]].InterpolationMode = object  # type: ignore[attr-defined]
     try:
         return importlib.import_module(name)
     finally:

@@ -101,6 +101,12 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "gemma4": {"text_config": text("gemma4_text", "gemma4_text"), **_GEMMA4},
+    "gemma4_unified": {
+        "text_config": text("gemma4_unified_text", "gemma4_unified_text"),
+        "vision_config": {"patch_size": 4, "mm_embed_dim": 16, "mm_posemb_size": 6, "output_proj_dims": 16},
+        "audio_config": {"audio_embed_dim": 20},
+        "tie_word_embeddings": True,
+    },
     "gemma4 with experts": {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
         **_GEMMA4,
@@ -426,6 +432,8 @@ def test_which_tokens_of_images_see_each_other() -> None:
         ({"model_type": "gemma4", "text_config": {"use_bidirectional_attention": "vision"}}, True, False),
         ({"model_type": "gemma4", "text_config": {"use_bidirectional_attention": None}}, False, False),
         ({"model_type": "gemma4", "text_config": {}}, False, False),
+        ({"model_type": "gemma4_unified", "text_config": {"use_bidirectional_attention": None}}, False, False),
+        ({"model_type": "gemma4_unified", "text_config": {}}, True, False),
         ({"model_type": "mistral3", "text_config": {"use_bidirectional_attention": "vision"}}, False, False),
         ({"model_type": "llama"}, False, False),
     ):

@@ -30,7 +30,7 @@ _RUNS, _ENOUGH_S = 8, 2.0
 def layer_program(program: Program) -> Program:
     """Of a tower, what is computed from one attention to the next: each call of a layer once.
 
-    A tower of one layer is taken as a whole.
+    A tower of one layer, or of none, is taken as a whole.
     """
     places = [i for i, call in enumerate(program.calls) if call.family == "attention"]
     calls = program.calls[places[0] : places[1]] if len(places) > 1 else program.calls
@@ -46,7 +46,10 @@ def layer_seconds(layer: Program, num_patches: int, num_threads: int | None) -> 
     """
     blocks = min(num_blocks(layer), 1 + -(-num_patches // layer.kv.block_size))
     model = CpuModel(layer, _Zeros(layer), thread_pool(num_threads), blocks)
-    step = step_of((np.zeros((num_patches, 1), np.float32),), None, (num_patches,), layer.kv.block_size)
+    # what a whole tower reads; of a layer alone nothing but how many rows there are
+    widths = {call.attrs["place"]: int(call.attrs["width"]) for call in layer.calls if call.family == "given"} or {0: 1}
+    given = tuple(np.zeros((num_patches, widths[place]), np.float32) for place in sorted(widths))
+    step = step_of(given, None, (num_patches,), layer.kv.block_size)
     found: list[float] = []
     started = time.perf_counter()
     while len(found) <= _RUNS and time.perf_counter() - started < _ENOUGH_S:

@@ -1,4 +1,5 @@
-"""Gemma4: a picture keeps its proportions, and has as many pixels as so many rows allow. It is one tile.
+"""Gemma4: a picture keeps its proportions, and has as many pixels as so many rows allow. It is one tile. Also of 12B,
+which has no tower (gemma4_unified).
 
 Called by processor.py.
 """
@@ -28,8 +29,10 @@ _MEAN, _STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _OF_OTHERS = keys("feature_extractor audio_seq_length audio_ms_per_token image_seq_length size")
 #: On a side: pixels of a patch, and patches of what becomes a row.
 _SIDES = {"patch_size": 16, "pooling_kernel_size": 3}
-#: Rows of the tower's tables of positions, where nothing is said.
-_POSITIONS = 10240
+#: Rows of the tables of positions: the key, what it is where nothing is said, and whether they are of patches; of 12B
+#: they are of what becomes a row.
+_POSITIONS, _POSITIONS_OF_ROWS = ("position_embedding_size", 10240, True), ("mm_posemb_size", 1120, False)
+_CLASSES = ("Gemma4ImageProcessor", "Gemma4UnifiedImageProcessor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,18 +57,20 @@ class Gemma4:
 
         sides = {name: image.integer(name, 1, MAX_STEP, usual) for name, usual in _SIDES.items()}
         patch, pooled = sides.values()
+        is_unified = settings.model.raw("model_type") == "gemma4_unified"
         found = cls(
-            settings.pixels(("Gemma4ImageProcessor",), BICUBIC, _MEAN, _STD, table),
+            settings.pixels((_CLASSES[is_unified],), BICUBIC, _MEAN, _STD, table),
             step=patch * pooled,
             most=image.integer("max_soft_tokens", 1, MAX_ROWS, 280),
         )
         for name, side in sides.items():
             settings.require_agreement(image, name, side, tower, name)
-        positions = tower.integer("position_embedding_size", 1, 2**31, _POSITIONS)
-        if found.most * pooled > positions:
+        key, usual, are_of_patches = _POSITIONS_OF_ROWS if is_unified else _POSITIONS
+        positions, longest = tower.integer(key, 1, 2**31, usual), found.most * (pooled if are_of_patches else 1)
+        if longest > positions:
             raise ModelError(
-                f"{image.where}: max_soft_tokens is {found.most}: a picture may be {found.most * pooled} patches long, "
-                f"but {tower.where} has position_embedding_size={positions}; ask for less"
+                f"{image.where}: max_soft_tokens is {found.most}: a picture may be {longest} patches long, "
+                f"but {tower.where} has {key}={positions}; ask for less"
             )
         settings.refuse_unread(_OF_OTHERS)
         return found

@@ -20,6 +20,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
 _FAMILIES: Mapping[str, str] = {
     "gemma3": "gemma3.Gemma3",
     "gemma4": "gemma4.Gemma4",
+    "gemma4_unified": "gemma4.Gemma4",
     "glm46v": "glm4v.Glm4v",
     "glm4v": "glm4v.Glm4v",
     "glm4v_moe": "glm4v.Glm4v",

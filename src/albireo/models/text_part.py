@@ -142,6 +142,13 @@ _WHOLES = {
         sees_images_both_ways="vision",
         are_windows_kept=True,
     ),
+    "gemma4_unified": _Whole(
+        "Gemma4UnifiedForConditionalGeneration",
+        {"gemma4_unified_text": "gemma4_unified_text"},
+        {"use_bidirectional_attention": "vision"},
+        sees_images_both_ways="vision",
+        are_windows_kept=True,
+    ),
     "gemma3n": _Whole(
         "Gemma3nForConditionalGeneration",
         {"gemma3n_text": "gemma3n_text"},
@@ -391,7 +398,8 @@ def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
     whole, text = _WHOLES.get(str(data.get("model_type"))), data.get("text_config")
     if whole is None or isinstance(whole.sees_images_both_ways, bool):
         return whole is not None and bool(whole.sees_images_both_ways)
-    return isinstance(text, Mapping) and text.get("use_bidirectional_attention") == whole.sees_images_both_ways
+    key = "use_bidirectional_attention"
+    return isinstance(text, Mapping) and text.get(key, whole.defaults.get(key)) == whole.sees_images_both_ways
 
 
 def multiplies_images(data: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from tiny_towers import FAMILIES, farthest, opened, opened_by, save, tiles, tran
 NAMES = (
     "gemma3",
     "gemma4",
+    "gemma4_unified",
     "glm4v",
     "glm_ocr",
     "idefics3",

@@ -59,6 +59,10 @@ PUBLISHED = [
     ("gemma3", {"vision_tower.vision_model.": "vision_tower."}),
     ("gemma3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("gemma4", {"model.vision_tower.": "vision_tower.", "model.embed_vision.": "embed_vision."}),
+    (
+        "gemma4_unified",
+        {"model.vision_embedder.": "vision_embedder.", "model.embed_vision.": "embed_vision."},
+    ),
     ("glm4v", {"model.visual.": "visual."}),
     ("idefics3", {"model.vision_model.": "vision_model.", "model.connector.": "connector."}),
     ("internvl", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
@@ -181,6 +185,17 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         tower.inputs(np.zeros((48, 40, 3), np.float32))
 
 
+def test_places_that_tables_have_not(tmp_path: Path) -> None:
+    tower = open_tower(change_vision(save(tmp_path, "gemma4_unified")), "float32", "config.json")
+    (table,) = tower.host_tensors
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(tiles("gemma4_unified")[0])
+    with pytest.raises(WeightMismatch, match=r"pos_embedding is \[9, 192\], config.json implies \[10, 192\]"):
+        tower.hold({table: np.zeros((9, 2 * 96), np.float32)})
+    with pytest.raises(InvariantError, match="176 x 16 pixels; there are positions of 10 patches on a side"):
+        tower.patches(176, 16)
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +215,9 @@ def test_tables_and_numbers_of_another_size(tmp_path: Path) -> None:
         ("gemma4", {"global_head_dim": 64}, "'global_head_dim': 64"),
         ("gemma4", {"layer_types": ["full_attention"]}, "'layer_types':"),
         ("gemma4", {"rope_parameters": {"rope_type": "proportional"}}, "rope_type='proportional' is not supported"),
+        ("gemma4_unified", {"output_proj_dims": 48}, "output_proj_dims=48 is not supported; .* it is 96"),
+        ("gemma4_unified", {"model_patch_size": 8}, "model_patch_size=8 is not supported; .* it is 16"),
+        ("gemma4_unified", {"num_hidden_layers": 2}, "'num_hidden_layers': 2"),
         ("qwen3_vl", {"depth": 4, "deepstack_visual_indexes": [0, 1, 2, 3]}, "at most 3 layers go deeper"),
         ("qwen3_5", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn' is not supported"),
         ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),

@@ -21,7 +21,10 @@ from albireo.models.text_tensors import ENCODER, TextTensors
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
-_PARTS = ("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision.")
+_PARTS = (
+    *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
+    "vision_embedder.",
+)
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (
     *(

@@ -118,6 +118,7 @@ _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
+    "gemma4_unified": "vision.gemma4_unified.open_gemma4_unified",
     "glm46v": "vision.glm4v.open_glm4v",
     "glm4v": "vision.glm4v.open_glm4v",
     "glm4v_moe": "vision.glm4v.open_glm4v",

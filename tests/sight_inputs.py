@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from albireo.models.vision.mosaic import Mosaic
+
 torch = pytest.importorskip("torch")
 
 
@@ -54,6 +56,15 @@ def of_gemma4_unified(prompt: list[int], ids: Mapping[str, int], tiles: list[np.
         places[number, : len(patches)] = torch.stack([columns, rows], dim=-1)
     types = [[int(token == ids["<|image|>"]) for token in prompt]]
     return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": torch.tensor(types)}
+
+
+def of_llava_onevision(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Blocks of mosaics, as many of each as the one with the most has; and sizes of which as much is left of them."""
+    mosaics = [Mosaic.of(*tile.shape[:2], 36) for tile in tiles]
+    pixels = torch.zeros(len(tiles), max(mosaic.num_blocks for mosaic in mosaics), 3, 36, 36)
+    for number, (mosaic, tile) in enumerate(zip(mosaics, tiles, strict=True)):
+        pixels[number, : mosaic.num_blocks] = torch.stack(channels_first(mosaic.blocks(tile, 36)))
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([mosaic.grid(4) for mosaic in mosaics]) * 9}
 
 
 def of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:

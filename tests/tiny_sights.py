@@ -153,6 +153,11 @@ def _llava_next(image: Mapping[str, Any], whole: Mapping[str, Any]) -> Callable[
     return made
 
 
+_ONEVISION_GRIDS = [[36 * high, 36 * wide] for high in (1, 2, 3) for wide in (1, 2, 3)]
+_ONEVISION_IMAGE = {"size": _GRANITE_SIDE, "image_grid_pinpoints": _ONEVISION_GRIDS}
+_ONEVISION = {"num_image_tokens": 16, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_2"}
+
+
 _QWEN3_5_TEXT = _text_of("qwen3_5_text")
 _DEEP = {**_QWEN, "depth": 3, "deepstack_visual_indexes": [0, 1]}
 
@@ -401,6 +406,24 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"processor_class": "LlavaNextProcessor", **_GRANITE},
         },
         _llava_next(_GRANITE_IMAGE, _GRANITE),
+    ),
+    "llava_onevision": Family(
+        "LlavaOnevisionForConditionalGeneration",
+        ("<image>", "<video>"),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": {**_SIGLIP, "model_type": "siglip_vision_model", "image_size": 36},
+            "image_grid_pinpoints": _ONEVISION_GRIDS,
+            "vision_aspect_ratio": "anyres_max_2",
+            "image_token_index": ids["<image>"],
+            "video_token_index": ids["<video>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "LlavaOnevisionImageProcessor", **_ONEVISION_IMAGE},
+            "processor_config.json": {"processor_class": "LlavaOnevisionProcessor", **_ONEVISION},
+        },
+        inputs=sight_inputs.of_llava_onevision,
     ),
     "mistral3": Family(
         "Mistral3ForConditionalGeneration",

@@ -247,6 +247,15 @@ FAMILIES: dict[str, Family] = {
         {**_SIGLIP, "image_size": 32},
         whole={"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]},
     ),
+    # of two blocks and of four more rows than of one
+    "llava_onevision": Family(
+        "LlavaOnevisionModel",
+        tuple(mosaic.size(32) for mosaic in (Mosaic(1, 2), Mosaic(2, 1, 0, 1), Mosaic(2, 2, 1), Mosaic(1, 1, 0, 1))),
+        _of_llava_next,
+        {**_SIGLIP, "image_size": 32},
+        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+        {"image_grid_pinpoints": [[32, 32], [32, 64], [64, 32], [64, 64]], "vision_aspect_ratio": "anyres_max_1"},
+    ),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
     "paddleocr_vl": Family(
         "PaddleOCRVLModel",

@@ -142,6 +142,11 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
         "tie_word_embeddings": False,
     },
+    "llava_onevision": {
+        "text_config": text("qwen2", "qwen2"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "tie_word_embeddings": True,
+    },
     "llava_next of qwen2": {"text_config": text("qwen2", "qwen2"), **_CLIP, "tie_word_embeddings": True},
     "llava of mistral": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
     "llava of pixtral": {
@@ -401,6 +406,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
         ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
         ("llava_next", {"model_type": "gemma"}, "its model_type must be llama or mistral or qwen2 or granite"),
+        ("llava_onevision", {"model_type": "llama"}, "its model_type must be qwen2"),
         ("lighton_ocr", {"model_type": "qwen2"}, "its model_type must be qwen3"),
         ("glm4v", {"attention_bias": False}, "text_config.attention_bias=False is not supported"),
         ("glm_ocr", {"attention_bias": True}, "text_config.attention_bias=True is not supported"),

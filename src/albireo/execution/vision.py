@@ -82,8 +82,10 @@ class VisionRunner:
         sequences = self._tower.sequences(*tile.shape[:2]) or ((num_patches,),)
         steps = [step_of(inputs.given, inputs.rope_rows, each, _BLOCK_SIZE) for each in sequences]
         hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
-        # of a sound silence may be seen that nobody is told of
-        joined = self._tower.joined(hidden, inputs.grid)[: self._tower.rows(*tile.shape[:2])]
+        joined = self._tower.joined(hidden, inputs.grid)
+        if self._tower.stem is not None:
+            # of a sound silence may be seen that nobody is told of
+            joined = joined[: self._tower.rows(*tile.shape[:2])]
         rows = self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
         return self._tower.placed(rows, inputs.grid)
 

@@ -7,7 +7,7 @@ Called by processor.py. What the tower leaves out of the black again, models/vis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +63,7 @@ class LlavaNext:
                 f"{processor.where}: num_additional_image_tokens={added} are added to the patches of a block, and "
                 f"vision_feature_select_strategy takes {int(taken)} away; the tower gives rows of patches alone"
             )
-        sizes = _sizes(image, block)
-        if _sizes(settings.model, block) != sizes:
-            raise ModelError(
-                f"{image.where}: image_grid_pinpoints are not those of {settings.model.where}; both must be of one "
-                "checkpoint"
-            )
+        sizes = sizes_of(settings, block, _GRIDS)
         found = cls(
             settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD),
             block,
@@ -94,8 +89,12 @@ class LlavaNext:
         return PreparedImage((tile,), self.image_token * self.rows(*tile.shape[:2]))
 
     def rows(self, height: int, width: int) -> int:
-        lines, columns = Mosaic.of(height, width, self.block).grid(self.side)
+        lines, columns = self.shrunk(Mosaic.of(height, width, self.block).grid(self.side))
         return self.side**2 + lines * (columns + 1)
+
+    def shrunk(self, grid: Size) -> Size:
+        """Lines and columns of rows, of those that patches have."""
+        return grid
 
     def largest_tile(self) -> tuple[int, int]:
         # of as many blocks the highest has the most lines, behind each of which stands a row more
@@ -152,10 +151,23 @@ def _block(settings: Settings) -> int:
     return sides.pop()
 
 
-def _sizes(fields: Fields, block: int) -> tuple[Size, ...]:
-    """Those of image_grid_pinpoints. Raises: UnsupportedModel for one that blocks do not fill."""
+def sizes_of(settings: Settings, block: int, default: Sequence[Any]) -> tuple[Size, ...]:
+    """Those of image_grid_pinpoints, which two files have. Args: block: pixels on its side. default: of absent keys.
+
+    Raises: UnsupportedModel for one that blocks do not fill; ModelError where the files differ.
+    """
+    image, model = settings.image, settings.model
+    sizes = _sizes(image, block, default)
+    if _sizes(model, block, default) != sizes:
+        raise ModelError(
+            f"{image.where}: image_grid_pinpoints are not those of {model.where}; both must be of one checkpoint"
+        )
+    return sizes
+
+
+def _sizes(fields: Fields, block: int, default: Sequence[Any]) -> tuple[Size, ...]:
     given: Any = fields.raw("image_grid_pinpoints")
-    given = _GRIDS if given is None else given
+    given = default if given is None else given
     if not isinstance(given, list) or not given:
         fields.fail("image_grid_pinpoints", given, "must be a list of heights and widths")
     for size in given:

@@ -31,6 +31,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl_chat": "internvl.InternVLChat",
     "llava": "llava.Llava",
     "llava_next": "llava_next.LlavaNext",
+    "llava_onevision": "llava_onevision.LlavaOnevision",
     "lfm2_vl": "lfm2_vl.Lfm2Vl",
     # as it was first published
     "lfm2-vl": "lfm2_vl.Lfm2Vl",

@@ -194,6 +194,11 @@ _WHOLES = {
         beside=keys("image_grid_pinpoints use_image_newline_parameter"),
         multiplies_images=True,
     ),
+    "llava_onevision": _Whole(
+        "LlavaOnevisionForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
+    ),
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",

@@ -244,6 +244,7 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("llava_next", {"model_type": "siglip2_vision_model"}, "model_type='siglip2_vision_model' is not supported"),
         ("llava, pixtral", {"head_dim": 32}, "head_dim=32 is not supported"),
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
+        ("llava_onevision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
 )
@@ -299,6 +300,13 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
     open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+@pytest.mark.parametrize(("key", "said"), [("feature_select_strategy", "default"), ("aspect_ratio", "anyres")])
+def test_what_onevision_does_not_make_of_blocks(key: str, said: str, tmp_path: Path) -> None:
+    data = {**change_vision(save(tmp_path, "llava_onevision")), f"vision_{key}": said}
+    with pytest.raises(UnsupportedModel, match=f"vision_{key}='{said}' is not supported"):
+        open_tower(data, "float32", "config.json")
 
 
 @pytest.mark.parametrize("layer", [0, 4, [], [1, 5], [1, "2"]])
@@ -394,6 +402,8 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
             {"model_type": "siglip_vision_model", "hidden_act": "silu"},
             {"vision_feature_layer": [-3, -1], "vision_feature_select_strategy": "full"},
         ),
+        ("llava_onevision", {"hidden_act": "gelu"}, {"vision_aspect_ratio": "anyres_max_3"}),
+        ("llava_onevision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": [-2, -1]}),
         ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),
         ("lfm2_vl", {"num_patches": 4}, {"downsample_factor": 1, "projector_hidden_act": "silu"}),
     ],

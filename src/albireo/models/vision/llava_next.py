@@ -148,13 +148,15 @@ class LlavaNextTower(GivesRowsOnce):
         return np.concatenate([whole, kept.reshape(high * wide, -1)])
 
     def placed(self, rows: F32, grid: Grid) -> F32:
+        lines = rows[self.side**2 :].reshape(*Mosaic.of(*grid, self.block).grid(self.side), self.width)
+        return np.concatenate([rows[: self.side**2], self.with_newlines(lines)])
+
+    def with_newlines(self, lines: F32) -> F32:
+        """[high * (wide + 1), E] of rows [high, wide, E] of a picture's blocks."""
         if self.newline is None:
             raise InvariantError(f"{_NEWLINE} is read before it is held")
-        high, wide = Mosaic.of(*grid, self.block).grid(self.side)
-        lines = rows[self.side**2 :].reshape(high, wide, self.width)
-        behind = np.broadcast_to(self.newline, (high, 1, self.width))
-        placed = np.concatenate([lines, behind], axis=1).reshape(-1, self.width)
-        return np.concatenate([rows[: self.side**2], placed])
+        behind = np.broadcast_to(self.newline, (len(lines), 1, self.width))
+        return np.concatenate([lines, behind], axis=1).reshape(-1, self.width)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -8,12 +8,25 @@ end.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
+
+#: As many times longer a side may be than it should.
+_MUCH = 1.1
+
+
+def shrunk(grid: tuple[int, int], side: int, most: int) -> tuple[int, int]:
+    """Lines and columns that rows of a picture's blocks are resampled to, where these are clearly more than so many
+    blocks have. Args: grid: what is left of them. side: patches on that of a block. most: blocks."""
+    ratio = math.sqrt(math.prod(grid) / (most * side**2))
+    if ratio <= _MUCH:
+        return grid
+    return int(grid[0] // ratio), int(grid[1] // ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,10 @@ def _hats(points: F32, side: int, support: np.float32) -> F32:
 
 
 def resampled(table: F32, of_rows: F32, of_columns: F32) -> F32:
-    """[rows, columns, E] of a table [side * side, E]. Args: of_rows, of_columns: weights [count, side] of each axis."""
-    side = of_rows.shape[1]
-    lines = _weighted(table.reshape(side, -1), of_rows).reshape(len(of_rows), side, -1)
+    """[rows, columns, E] of a table [side * side, E], or of one whose sides differ. Args: of_rows, of_columns: weights
+    [count, side] of each axis."""
+    high, wide = of_rows.shape[1], of_columns.shape[1]
+    lines = _weighted(table.reshape(high, -1), of_rows).reshape(len(of_rows), wide, -1)
     return _weighted(lines.transpose(1, 0, 2), of_columns).transpose(1, 0, 2)
 
 

@@ -130,6 +130,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl_chat": "vision.internvl.open_internvl",
     "llava": "vision.llava.open_llava",
     "llava_next": "vision.llava_next.open_llava_next",
+    "llava_onevision": "vision.llava_onevision.open_llava_onevision",
     "lfm2_vl": "vision.lfm2_vl.open_lfm2_vl",
     # as it was first published
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",

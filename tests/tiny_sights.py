@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import sight_inputs
 from albireo.images.processor import open_processor
-from albireo.models import load_architecture
 from made_once import made_once
+from sight_family import LLAMA as _LLAMA
+from sight_family import SIGLIP as _SIGLIP
+from sight_family import Family
+from sight_family import text_of as _text_of
+from sights_of_tiles import OF_TILES
 from tiny_towers import BUFFERS
 from variants import VARIANTS
 
@@ -35,51 +39,6 @@ _TURNS = (
 )
 
 
-#: Ids of a prompt, and its pictures as tiles [H, W, 3], normalized -> what transformers' model is given.
-Inputs = Callable[[list[int], Mapping[str, int], list[np.ndarray]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A tiny model.
-
-    Fields:
-        class_name: of transformers. tokens: special ones, beside those of turns. mark: what the template writes for a
-            picture.
-        config: keys of config.json, given the ids of tokens.
-        files: of the processor, by name.
-        processor: of transformers, given a tokenizer; where it cannot be had, inputs.
-        asked: of its generate().
-    """
-
-    class_name: str
-    tokens: tuple[str, ...]
-    mark: str
-    config: Callable[[Mapping[str, int]], dict[str, Any]]
-    files: Mapping[str, Any]
-    processor: Callable[[Any], Any] | None = None
-    inputs: Inputs | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
-
-
-_LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "rope_theta": 10000.0,
-}
-_SIGLIP = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
 _LINES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 _SMOL = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 32}, "resample": 1}
 
@@ -112,11 +71,6 @@ _LFM2 = {
     "tile_size": 32,
 }
 _LFM2 |= {"do_image_splitting": False}
-
-
-def _text_of(name: str, **changes: Any) -> dict[str, Any]:
-    tiny = {**load_architecture(name).tiny, "max_position_embeddings": 2048, **changes}
-    return {key: value for key, value in tiny.items() if key != "architectures"}
 
 
 _QWEN_MOE = {**_text_of("qwen3_moe"), "model_type": "qwen3_vl_moe_text", "rope_parameters": _QWEN_ROPE}
@@ -304,6 +258,7 @@ def _gemma4_unified() -> Family:
 
 _OF_UNIFIED = {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 6}
 FAMILIES: dict[str, Family] = {
+    **OF_TILES,
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
         ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *_LINES),

@@ -205,6 +205,17 @@ def _text_of(name: str) -> dict[str, Any]:
 
 
 FAMILIES: dict[str, Family] = {
+    "aya_vision": Family(
+        "AyaVisionModel", ((96, 96),), _of_llava, _SIGLIP, _text_of("cohere2"), {"downsample_factor": 3}
+    ),
+    "cohere2_vision": Family(
+        "Cohere2VisionModel",
+        ((96, 96),),
+        _of_llava,
+        _SIGLIP,
+        _text_of("cohere2"),
+        {"alignment_intermediate_size": 80},
+    ),
     "gemma3": Family(
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),

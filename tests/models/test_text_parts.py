@@ -13,7 +13,7 @@ from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.ops import Growth
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_architecture, load_config
-from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways
+from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways, text_settings
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
@@ -141,6 +141,22 @@ WHOLES: dict[str, dict[str, Any]] = {
         "text_config": text("granite", "granite"),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
         "tie_word_embeddings": False,
+    },
+    "aya_vision": {
+        "text_config": text("cohere2", "cohere2", logit_scale=1.0),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "tie_word_embeddings": True,
+    },
+    "aya_vision of cohere": {
+        "text_config": text("cohere", "cohere", logit_scale=1.0),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "tie_word_embeddings": True,
+    },
+    "cohere2_vision": {
+        "text_config": text("cohere2", "cohere2", logit_scale=1.0),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "alignment_intermediate_size": 40,
+        "tie_word_embeddings": True,
     },
     "llava_onevision": {
         "text_config": text("qwen2", "qwen2"),
@@ -429,6 +445,14 @@ def test_queries_grow_behind_the_context_of_pretraining(tmp_path: Path) -> None:
     for length, growth in ((128, None), (129, Growth(0.1, 128))):
         ropes = {node.attrs["rope"] for node in build_graph(load_config(tmp_path), length).nodes if node.op == "rope"}
         assert {rope.growth for rope in ropes} == {None, growth}
+
+
+def test_logits_of_cohere_are_multiplied_as_those_of_its_text_models() -> None:
+    """Which transformers' wholes have not done since they have no head of their text part."""
+    for name in ("aya_vision", "cohere2_vision"):
+        data = {"model_type": name, **WHOLES[name]}
+        data["text_config"] = data["text_config"] | {"logit_scale": 0.25}
+        assert text_settings(data, "config.json")["logit_scale"] == 0.25
 
 
 def test_which_tokens_of_images_see_each_other() -> None:

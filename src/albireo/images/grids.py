@@ -36,6 +36,14 @@ def nearest_grid(some: Sequence[Grid], height: int, width: int, side: int) -> Gr
     return best
 
 
+def least_enlarged(some: Sequence[Grid], height: int, width: int, side: int) -> Grid:
+    """The one that a picture need be enlarged for the least, until it fills either of its directions; where all are
+    smaller, the one it is made smaller for the least. Of equal ones the first. Args: side: of a tile."""
+    scales = [min(columns * side / width, rows * side / height) for columns, rows in some]
+    enlarged = [scale for scale in scales if scale >= 1]
+    return some[scales.index(min(enlarged) if enlarged else max(scales))]
+
+
 def cut_into(colours: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
     """The tiles of a picture that they fill, row by row."""
     height, width, _ = colours.shape

@@ -70,11 +70,19 @@ class InternVL:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor; no sides are too unequal."""
-        columns, rows = nearest_grid(self.grids, image.height, image.width, self.side)
+        columns, rows = self.grid(image.height, image.width)
         tiles = cut_into(array(self.pixels.resized(image, rows * self.side, columns * self.side)), self.side)
         if len(tiles) > 1:
             tiles.append(array(self.pixels.resized(image, self.side, self.side)))
-        return PreparedImage(tuple(tiles), f"{_START}{self.image_token * self.num_rows * len(tiles)}{_END}")
+        return PreparedImage(tuple(tiles), self.text(len(tiles)))
+
+    def grid(self, height: int, width: int) -> Grid:
+        """Columns and rows of tiles that a picture is cut into."""
+        return nearest_grid(self.grids, height, width, self.side)
+
+    def text(self, num_tiles: int) -> str:
+        """What stands for a picture of so many."""
+        return f"{_START}{self.image_token * self.num_rows * num_tiles}{_END}"
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows

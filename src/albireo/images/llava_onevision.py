@@ -32,7 +32,7 @@ class LlavaOnevision(LlavaNext):
         if width != block:
             image.unsupported("size", image.raw("size"), "blocks are squares")
         settings.require_agreement(image, "size", block, tower, "image_size")
-        side = block // tower.integer("patch_size", 1, MAX_STEP, 14)
+        side = block // tower.integer("patch_size", 1, MAX_STEP, 16)
         said = processor.optional_integer("num_image_tokens", 1, MAX_ROWS)
         if said not in (None, side**2):
             raise ModelError(

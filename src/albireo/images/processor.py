@@ -18,6 +18,8 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
 
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
+    "aya_vision": "cohere2_vision.AyaVision",
+    "cohere2_vision": "cohere2_vision.Cohere2Vision",
     "gemma3": "gemma3.Gemma3",
     "gemma4": "gemma4.Gemma4",
     "gemma4_unified": "gemma4.Gemma4",

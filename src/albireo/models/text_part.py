@@ -135,6 +135,16 @@ _WHOLES = {
         beside=keys("image_token_offset audio_token_offset"),
     ),
     "audioflamingo3": _Whole("AudioFlamingo3ForConditionalGeneration", {"qwen2": "qwen2"}),
+    "aya_vision": _Whole(
+        "AyaVisionForConditionalGeneration",
+        {"cohere2": "cohere2", "cohere": "cohere"},
+        beside=keys("adapter_layer_norm_eps alignment_intermediate_size"),
+    ),
+    "cohere2_vision": _Whole(
+        "Cohere2VisionForConditionalGeneration",
+        {"cohere2": "cohere2"},
+        beside=keys("alignment_intermediate_size"),
+    ),
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": _Whole(
         "Gemma4ForConditionalGeneration",

@@ -74,6 +74,11 @@ PUBLISHED = [
         "llava_next",
         {"vision_tower.vision_model.": "vision_tower.", "model.image_newline": "image_newline"},
     ),
+    ("aya_vision", {"vision_tower.vision_model.": "vision_tower."}),
+    (
+        "cohere2_vision",
+        {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
+    ),
     ("lighton_ocr", {"model.vision_encoder.": "vision_encoder.", "model.vision_projection.": "vision_projection."}),
     ("llava", {"vision_tower.vision_model.": "vision_tower."}),
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
@@ -244,6 +249,9 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("llava_next", {"model_type": "siglip2_vision_model"}, "model_type='siglip2_vision_model' is not supported"),
         ("llava, pixtral", {"head_dim": 32}, "head_dim=32 is not supported"),
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
+        ("aya_vision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+        ("cohere2_vision", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
+        ("cohere2_vision", {"num_registers": 4}, "'num_registers': 4"),
         ("llava_onevision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("lfm2_vl", {"num_channels": 1}, "num_channels=1 is not supported"),
     ],
@@ -300,6 +308,20 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
     open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("whole", "told"),
+    [
+        ({"downsample_factor": 5}, "downsample_factor=5 must cut the 12 patches on a side"),
+        ({"alignment_intermediate_size": 41}, "alignment_intermediate_size=41 must be even"),
+        ({"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy='default' is not supported"),
+        ({"vision_feature_layer": [1, 2]}, r"vision_feature_layer=\[1, 2\] is not supported"),
+    ],
+)
+def test_what_cohere_does_not_make_of_patches(whole: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=told):
+        open_tower({**change_vision(save(tmp_path, "aya_vision")), **whole}, "float32", "config.json")
 
 
 @pytest.mark.parametrize(("key", "said"), [("feature_select_strategy", "default"), ("aspect_ratio", "anyres")])
@@ -402,6 +424,9 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
             {"model_type": "siglip_vision_model", "hidden_act": "silu"},
             {"vision_feature_layer": [-3, -1], "vision_feature_select_strategy": "full"},
         ),
+        ("aya_vision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": -2, "alignment_intermediate_size": 24}),
+        ("aya_vision", {"hidden_act": "gelu"}, {"vision_feature_layer": 1, "adapter_layer_norm_eps": 0.5}),
+        ("cohere2_vision", {"layer_norm_eps": 0.5}, {"downsample_factor": 4}),
         ("llava_onevision", {"hidden_act": "gelu"}, {"vision_aspect_ratio": "anyres_max_3"}),
         ("llava_onevision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": [-2, -1]}),
         ("lfm2_vl", {"layer_norm_eps": 0.5}, {"projector_use_layernorm": False, "projector_bias": False}),

@@ -30,9 +30,6 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.siglip import DEFAULTS
 
-_SIGLIP = {**DEFAULTS, "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26, "patch_size": 14}
-_SIGLIP |= {"num_attention_heads": 16}
-
 
 @dataclass(slots=True)
 class LlavaOnevisionTower(LlavaNextTower):
@@ -57,8 +54,8 @@ class LlavaOnevisionTower(LlavaNextTower):
 def open_llava_onevision(data: Mapping[str, Any], dtype: str, where: str) -> LlavaOnevisionTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields, whole = vision_fields(data, where, ("siglip_vision_model",)), Fields(data, where)
-    encoder = encoder_settings(fields, dtype, _SIGLIP)
-    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 384)
+    encoder = encoder_settings(fields, dtype, DEFAULTS)
+    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)
     # a head would pool patches, and is not asked for rows
     fields.refuse_unread(IGNORABLE | keys("vision_use_head"), {})
     strategy = whole.text("vision_feature_select_strategy", "full")

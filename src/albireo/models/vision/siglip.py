@@ -32,20 +32,27 @@ DEFAULTS = {
 
 
 def siglip(
-    c: EncoderSettings, prefix: str, num_positions: int | None, further_norm: tuple[str, float] | None = None
+    c: EncoderSettings,
+    prefix: str,
+    num_positions: int | None,
+    further_norm: tuple[str, float] | None = None,
+    num_layers: int | None = None,
 ) -> Graph:
     """Hidden states behind the last norm of patches in reading order.
 
     Args: num_positions: rows of the table of positions, which are those of a tile's patches in order; None: the step
         brings positions, as its second given rows. further_norm: name and eps of one behind the last, of each patch.
+        num_layers: behind which states are taken, without a norm; None: behind all of them and the norm.
     """
     b = GraphBuilder()
     with b.part("embed"):
         x = linear(b, c, b.given(c.patch_width, 0), f"{prefix}.embeddings.patch_embedding", c.hidden_size, "patches")
         with b.part("positions"):
             x = b.add(x, _positions(b, c, prefix, num_positions))
-    for number in range(c.num_layers):
+    for number in range(c.num_layers if num_layers is None else num_layers):
         x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
+    if num_layers is not None:
+        return pooled_states(b, x)
     with b.part("head"):
         x = norm(b, c, x, f"{prefix}.post_layernorm")
         if further_norm is not None:

@@ -116,6 +116,8 @@ _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
 _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
+    "aya_vision": "vision.cohere2_vision.open_aya_vision",
+    "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
     "gemma4_unified": "vision.gemma4_unified.open_gemma4_unified",

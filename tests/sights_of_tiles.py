@@ -1,0 +1,69 @@
+"""Tiny models that cut pictures into square tiles of one size, with marks between them.
+
+Used by tiny_sights.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sight_inputs
+from sight_family import SIGLIP, Family, text_of
+
+_SIDE = {"height": 32, "width": 32}
+_MARKS = ("<|START_OF_IMG|>", "<|IMG_PATCH|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>")
+_TILES = tuple(f"TILE_{number}" for number in range(1, 13))
+
+
+def _cohere(**changes: Any) -> dict[str, Any]:
+    """A text part whose logits transformers multiplies by as much as its own class does."""
+    return {**text_of("cohere2", logit_scale=1.0), **changes}
+
+
+OF_TILES: dict[str, Family] = {
+    "aya_vision": Family(
+        "AyaVisionForConditionalGeneration",
+        ("<image>", *_MARKS, *_TILES, "TILE_GLOBAL"),
+        "<image>",
+        lambda ids: {
+            "text_config": _cohere(vocab_size=len(ids)),
+            "vision_config": {**SIGLIP, "model_type": "siglip_vision_model"},
+            "alignment_intermediate_size": 40,
+            "image_token_index": ids["<|IMG_PATCH|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "GotOcr2ImageProcessor",
+                "size": _SIDE,
+                "max_patches": 3,
+            },
+            "processor_config.json": {
+                "processor_class": "AyaVisionProcessor",
+                "patch_size": 8,
+                "img_size": 32,
+                "downsample_factor": 2,
+            },
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
+    "cohere2_vision": Family(
+        "Cohere2VisionForConditionalGeneration",
+        _MARKS,
+        "<|IMG_PATCH|>",
+        lambda ids: {
+            "text_config": _cohere(vocab_size=len(ids)),
+            "vision_config": {**SIGLIP, "model_type": "siglip_vision_model"},
+            "alignment_intermediate_size": 40,
+            "image_token_id": ids["<|IMG_PATCH|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Cohere2VisionImageProcessor",
+                "size": _SIDE,
+                "patch_size": 2,
+                "max_patches": 4,
+            },
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
+}

@@ -33,6 +33,12 @@ def of_gemma3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]
     return {"pixel_values": torch.stack(channels_first(tiles)), "token_type_ids": torch.tensor(types)}
 
 
+def of_paligemma(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """All tokens of a prompt are of its prefix."""
+    types = torch.zeros(1, len(prompt), dtype=torch.int64)
+    return {"pixel_values": torch.stack(channels_first(tiles)), "token_type_ids": types}
+
+
 def of_gemma4(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     """All pictures are as many patches as the largest may have; those that are none have no place."""
     pixels, places = torch.zeros(len(tiles), 24, 3 * 8 * 8), torch.full((len(tiles), 24, 2), -1)

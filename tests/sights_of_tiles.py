@@ -20,7 +20,33 @@ def _cohere(**changes: Any) -> dict[str, Any]:
     return {**text_of("cohere2", logit_scale=1.0), **changes}
 
 
+def _paligemma(text: str, **changes: Any) -> Family:
+    return Family(
+        "PaliGemmaForConditionalGeneration",
+        ("<image>", "<bos>"),
+        "<image>",
+        lambda ids: {
+            "text_config": {**text_of(text, hidden_size=48, **changes), "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "model_type": "siglip_vision_model", "image_size": 16},
+            "projection_dim": 48,
+            "image_token_index": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "SiglipImageProcessor",
+                "size": {"height": 16, "width": 16},
+                "image_seq_length": 4,
+            },
+            "processor_config.json": {"processor_class": "PaliGemmaProcessor"},
+        },
+        inputs=sight_inputs.of_paligemma,
+    )
+
+
 OF_TILES: dict[str, Family] = {
+    "paligemma": _paligemma("gemma"),
+    # windows that a prompt fits in, and what is answered does not
+    "paligemma, of gemma2": _paligemma("gemma2", sliding_window=56),
     "aya_vision": Family(
         "AyaVisionForConditionalGeneration",
         ("<image>", *_MARKS, *_TILES, "TILE_GLOBAL"),

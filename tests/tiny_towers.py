@@ -275,6 +275,7 @@ FAMILIES: dict[str, Family] = {
         _SIGLIP,
         {**_LLAMA, "model_type": "paddleocr_vl_text", **_HEADS, "head_dim": 24},
     ),
+    "paligemma": Family("PaliGemmaModel", ((96, 96),), _of_llava, _SIGLIP, _text_of("gemma"), {"projection_dim": 48}),
     "qwen2_5_vl": Family(
         "Qwen2_5_VLModel", _ANY, _of_qwen_vl, _QWEN2_5_VL, {**_LLAMA, "model_type": "qwen2_5_vl_text", **_HEADS}
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 MediaKind = Literal["image", "sound", "video"]
@@ -62,6 +62,8 @@ class ImageInput:
         kind: what it is.
         times: of each tile, how much later its rows are than those of the first, on the axis of time; empty: each tile
             is a span, and begins where that stands.
+        prefix: so many first tokens of the prompt see each other, whatever they are. prefix_key: 32 bytes that stand
+            for those tokens, and all pictures among them; empty where prefix is 0.
     """
 
     key: bytes
@@ -70,6 +72,8 @@ class ImageInput:
     grid: tuple[int, int] | None = None
     kind: MediaKind = "image"
     times: tuple[int, ...] = ()
+    prefix: int = 0
+    prefix_key: bytes = b""
 
     @property
     def num_rows(self) -> int:
@@ -103,5 +107,13 @@ def key_of(tiles: Sequence[Tile], times: Sequence[int] = ()) -> bytes:
 
 
 def keys_within(images: Sequence[ImageInput], start: int, end: int) -> bytes:
-    """What sets the tokens at positions start .. end-1 apart from others of the same ids: the pictures they are of."""
-    return b"".join(image.key for image in images if any(first < end and start < last for first, last in image.spans))
+    """What sets the tokens at positions start .. end-1 apart from others of the same ids: the pictures they are of, and
+    what they see of a prompt behind them."""
+    of_spans = (image.key for image in images if any(first < end and start < last for first, last in image.spans))
+    return b"".join((*of_spans, *(image.prefix_key for image in images[:1] if start < image.prefix)))
+
+
+def seen_both_ways(images: Sequence[ImageInput], prompt: Sequence[int]) -> tuple[ImageInput, ...]:
+    """The same images of a prompt of which each token sees all others."""
+    digest = hashlib.sha256(struct.pack(f"<{len(prompt)}I", *prompt) + b"".join(image.key for image in images))
+    return tuple(replace(image, prefix=len(prompt), prefix_key=digest.digest()) for image in images)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.images import ImagePlace
+from albireo.api.images import ImagePlace, PrefixPlace
 from albireo.api.places import Place, Places, Standing
 from albireo.errors import InvalidParams
 from albireo.image_input import GivenImage, MediaKind, Tile
@@ -96,6 +96,28 @@ def test_kinds_beside_each_other_are_in_their_own_places(tokenizer: Tokenizer) -
         placed.placed(tokenizer.encode(text), {"video": [1, 2, 3]})
     with pytest.raises(InvalidParams, match=r"has 2 places for videos \(<end_of_image>\) and 1 videos"):
         placed.placed(tokenizer.encode(text), {"image": [shown], "video": [1]})
+
+
+def test_a_prompt_that_sees_itself_has_a_text_behind_its_pictures(tmp_path: Path) -> None:
+    """As PaliGemma's processor has it, however the prompt is written: pictures, a beginning, what is asked, a break."""
+    tokenizer = Tokenizer.from_directory(save(tmp_path, "paligemma"))
+    processor: Any = Processor("<image>" * 3)
+    processor.image_token = processor.placeholder = "<image>"
+    places, given = (
+        Places(tokenizer, PrefixPlace(processor, lambda value: value)),
+        {"image": [GivenImage(picture(9, 5))]},
+    )
+    found = set()
+    for text in ("<image>ask", "<bos><image>ask\n", "<image><bos>ask", "<bos><image><bos>ask\n"):
+        ids, images = places.placed(tokenizer.encode(text, add_special_tokens=False), given)
+        assert tokenizer.decode(ids, skip_special_tokens=False) == f"{'<image>' * 3}<bos>ask\n"
+        found.add(images)
+    ((one,),) = found
+    assert one.prefix == 3 + 1 + 4 and len(one.prefix_key) == 32
+    ids, (other,) = places.placed(tokenizer.encode("<image>ask it", add_special_tokens=False), given)
+    assert other.key == one.key and other.prefix_key != one.prefix_key and other.prefix == len(ids)
+    text = tokenizer.encode("ask", add_special_tokens=False)
+    assert places.placed(text, {"image": []}) == (text, ())
 
 
 def test_files_of_different_models_are_told_apart(tokenizer: Tokenizer) -> None:

@@ -62,11 +62,13 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
             np.testing.assert_allclose(found, values, atol=2e-4)
 
 
-@of("idefics3", "gemma3", "gemma4, embeddings of layers", "lfm2_vl", "qwen3_5", "qwen3_vl")
+@of("idefics3", "gemma3", "gemma4, embeddings of layers", "lfm2_vl", "paligemma", "qwen3_5", "qwen3_vl")
 def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
     """Alone, beside others, in pieces, without blocks for all, and after the same picture was seen: the same bits."""
-    _, path = folder
+    name, path = folder
     chats = list(CHATS.values())
+    # a prompt that sees itself is in one step
+    least = 64 if name.startswith("paligemma") else 8
 
     def answers(**settings: Any) -> list[list[tuple[int, float]]]:
         with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
@@ -79,7 +81,7 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
 
     alone = answers(max_num_seqs=1, enable_prefix_caching=False)
     assert answers(enable_prefix_caching=False) == alone
-    assert answers(max_num_batched_tokens=8) == alone
+    assert answers(max_num_batched_tokens=least) == alone
     assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
 
 
@@ -210,7 +212,9 @@ def test_internvl_as_its_authors_publish_it(tmp_path: Path) -> None:
 @of("idefics3", "internvl", "lfm2_vl")
 def test_others_go_on_between_the_tiles_of_a_picture(folder: tuple[str, Path]) -> None:
     """A step reads one tile, so an answer that is under way waits for no more than that."""
-    _, path = folder
+    name, path = folder
+    if name.startswith("paligemma"):
+        pytest.skip("a prompt that sees itself is in one step")
     chat = said(picture(96, 90, 7), picture(40, 40, 8), "?")
     with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
         alone = llm.chat([chat], GREEDY, use_tqdm=False)[0]

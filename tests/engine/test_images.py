@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams, InvariantError, UnsupportedFeature
-from albireo.image_input import ImageInput, Tile
+from albireo.image_input import ImageInput, Tile, seen_both_ways
 
 IMAGE_TOKEN = 39
 
@@ -93,3 +93,49 @@ def test_what_can_never_run_is_refused(bench: Any) -> None:
         run.add(prompt(20, short), prompt_logprobs=1, images=[short])
     with pytest.raises(InvariantError, match="images at"):
         run.add(prompt(6), images=[image(2, 5)])
+
+
+def seen(length: int, *images: ImageInput, **changed: int) -> tuple[list[int], tuple[ImageInput, ...]]:
+    """A prompt that sees itself, and its images. Args: changed: a token at a place, "at_3"."""
+    tokens = prompt(length, *images)
+    for place, token in changed.items():
+        tokens[int(place.removeprefix("at_"))] = token
+    return tokens, seen_both_ways(images, tokens)
+
+
+@pytest.mark.parametrize("budget", [30, 33, 64])
+def test_a_prompt_that_sees_itself_is_in_one_step(bench: Any, budget: int) -> None:
+    """However many tiles it has; and it waits where others leave no room for all of it."""
+    run = bench(image_problem="", are_images_whole=True, max_num_batched_tokens=budget, max_num_seqs=4)
+    run.add([5] * 4, max_tokens=2)
+    tokens, pictures = seen(30, image(3, 6, key=1), image(9, 6, 2, key=2))
+    run.add(tokens, max_tokens=3, images=pictures)
+    run.add(tokens[::-1][:9], max_tokens=2)
+    run.run()
+    assert chunks(run, 1)[0] == (0, 30)
+    run.check_all_ended()
+
+
+def test_blocks_of_a_prompt_that_sees_itself_are_those_of_the_whole_of_it(bench: Any) -> None:
+    """What is asked behind a picture changes all that is kept of it."""
+    run = bench(image_problem="", are_images_whole=True, max_num_batched_tokens=64, block_size=8)
+    for key, changed in ((1, {}), (1, {}), (1, {"at_30": 7}), (2, {}), (1, {"at_30": 7})):
+        tokens, pictures = seen(33, image(10, 8, key=key), **changed)
+        run.add(tokens, max_tokens=2, images=pictures)
+        run.run()
+    assert [run.last[name].progress.num_cached_tokens for name in "01234"] == [0, 32, 0, 0, 32]
+    run.check_all_ended()
+
+
+def test_prompts_that_see_themselves_and_can_never_run(bench: Any) -> None:
+    tokens, pictures = seen(20, image(2, 5))
+    run = bench(image_problem="", are_images_whole=True, max_num_batched_tokens=16)
+    with pytest.raises(InvalidParams, match="the prompt has 20 tokens, max_num_batched_tokens=16: tokens of a prompt"):
+        run.add(tokens, images=pictures)
+    run = bench(image_problem="", are_images_whole=True, max_num_batched_tokens=64, narrowest_window=19)
+    with pytest.raises(InvalidParams, match=r"has 20 tokens, each of which sees all .* some of its layers see 19"):
+        run.add(tokens, images=pictures)
+    run = bench(image_problem="", are_images_whole=True, max_num_batched_tokens=64, narrowest_window=20)
+    run.add(tokens, max_tokens=2, images=pictures)
+    run.run()
+    run.check_all_ended()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from albireo.backends.step_inputs import StepInputs
 from albireo.execution.images import ImageRows, RopeAxes, axis_positions, has_image_rows, shift_behind
 from albireo.graph.ops import RopeSpec
-from albireo.image_input import ImageInput
+from albireo.image_input import ImageInput, Tile
 from albireo.step import SequenceWork
 
 #: Two pictures, the second of which is two runs of tokens with the same grid.
@@ -50,6 +51,33 @@ def test_tiles_of_a_video_are_apart_in_time(times: tuple[int, ...], extent: int)
     assert end + shift_behind([video]) == 4 + extent
     for cut in range(1, end + 1):
         assert (axis_positions([video], cut, end + 2) == found[:, cut:]).all(), "in pieces"
+
+
+@pytest.mark.parametrize("start", [0, 3, 8])
+def test_tokens_of_a_prompt_that_sees_itself_see_its_end(start: int) -> None:
+    """Whatever of it is computed, and whether there are pictures in that; what is drawn behind it does not."""
+    tile = Tile(1, 1, b"abc", 3)
+    image = ImageInput(b"1" * 32, (tile,), ((2, 5),), prefix=10, prefix_key=b"2" * 32)
+    work, other = sequence(start, 13 - start, (image,)), sequence(4, 2)
+    inputs = step(work, other)
+    rows = ImageRows(lambda tile: np.ones((3, 4), np.float32), sees_both_ways=True)
+    found = rows.give(inputs, [work, other])
+    assert found.row_ends is not None
+    assert found.row_ends.tolist() == [10] * (10 - start) + [0] * 3 + [0] * 2
+    assert (found.given_rows is None) == (start > 4)
+    assert has_image_rows(work)
+    assert not has_image_rows(sequence(10, 3, (image,)))
+
+
+def sequence(start: int, count: int, images: tuple[ImageInput, ...] = ()) -> SequenceWork:
+    return SequenceWork(1, tuple(range(count)), start, (), (), images=images)
+
+
+def step(*works: SequenceWork) -> StepInputs:
+    counts = [len(work.token_ids) for work in works]
+    ints, none = np.arange(sum(counts), dtype=np.int32), np.zeros(0, np.int32)
+    edges = np.cumsum([0, *counts], dtype=np.int32)
+    return StepInputs(ints, ints, ints, edges, edges[1:], none, none, none)
 
 
 def test_next_tokens_of_sequences_with_images_and_without() -> None:

@@ -152,6 +152,18 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
         "tie_word_embeddings": True,
     },
+    "paligemma": {
+        "text_config": text("gemma", "gemma", use_bidirectional_attention=True, num_image_tokens=16),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "projection_dim": 40,
+        "tie_word_embeddings": True,
+    },
+    "paligemma of gemma2": {
+        "text_config": text("gemma2", "gemma2"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "projection_dim": 48,
+        "tie_word_embeddings": True,
+    },
     "cohere2_vision": {
         "text_config": text("cohere2", "cohere2", logit_scale=1.0),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
@@ -423,6 +435,8 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
         ("llava_next", {"model_type": "gemma"}, "its model_type must be llama or mistral or qwen2 or granite"),
         ("llava_onevision", {"model_type": "llama"}, "its model_type must be qwen2"),
+        ("paligemma", {"model_type": "gemma3_text"}, "its model_type must be gemma or gemma2"),
+        ("paligemma", {"use_bidirectional_attention": False}, "use_bidirectional_attention=False is not supported"),
         ("lighton_ocr", {"model_type": "qwen2"}, "its model_type must be qwen3"),
         ("glm4v", {"attention_bias": False}, "text_config.attention_bias=False is not supported"),
         ("glm_ocr", {"attention_bias": True}, "text_config.attention_bias=True is not supported"),
@@ -464,6 +478,7 @@ def test_which_tokens_of_images_see_each_other() -> None:
         ({"model_type": "gemma4", "text_config": {}}, False, False),
         ({"model_type": "gemma4_unified", "text_config": {"use_bidirectional_attention": None}}, False, False),
         ({"model_type": "gemma4_unified", "text_config": {}}, True, False),
+        ({"model_type": "paligemma", "text_config": {}}, True, True),
         ({"model_type": "mistral3", "text_config": {"use_bidirectional_attention": "vision"}}, False, False),
         ({"model_type": "llama"}, False, False),
     ):

@@ -5,7 +5,7 @@ Called by media.py. How they are cut is albireo.images, where they come from alb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from albireo.images.processor import ImageProcessor, open_processor
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
 from albireo.media.sources import MediaSources
-from albireo.models.text_part import inner
+from albireo.models.text_part import inner, sees_prompts_both_ways
+from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,9 +52,31 @@ class ImagePlace(Place):
         return Tile(height, width, pixels.tobytes(), self._processor.rows(height, width))
 
 
+class PrefixPlace(ImagePlace):
+    """Of a model whose prompts are pictures, then what is asked of them, of which each token sees all others: as its
+    processor has it, a text begins behind the pictures, and ends with a line break."""
+
+    sees_prompt = True
+    _BEGIN, _END = "<bos>", "\n"
+
+    def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
+        begin, mark = tokenizer.token_to_id(self._BEGIN), tokenizer.token_to_id(self.mark)
+        ids, end = list(token_ids), tokenizer.encode(self._END, add_special_tokens=False)
+        if begin is not None and mark in ids:
+            # where tokenizers put it
+            if ids[0] == begin:
+                del ids[0]
+            behind = len(ids) - ids[::-1].index(mark)
+            if ids[behind : behind + 1] != [begin]:
+                ids.insert(behind, begin)
+        return ids if ids[-len(end) :] == end else [*ids, *end]
+
+
 def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace:
     """What reads the pictures of a model that is loaded."""
-    processor = open_processor(config_directory, inner(read_json(config_directory / "config.json")))
+    data = inner(read_json(config_directory / "config.json"))
+    processor = open_processor(config_directory, data)
+    kind = PrefixPlace if sees_prompts_both_ways(data) else ImagePlace
     folder = config.allowed_local_media_path
     sources = MediaSources(PICTURE, None if folder is None else Path(folder), config.allowed_media_domains)
-    return ImagePlace(processor, sources.opened, config.limit_mm_per_prompt.image)
+    return kind(processor, sources.opened, config.limit_mm_per_prompt.image)

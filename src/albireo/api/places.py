@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from albireo.errors import InvalidParams
-from albireo.image_input import ImageInput, MediaKind, Tile, key_of
+from albireo.image_input import ImageInput, MediaKind, Tile, key_of, seen_both_ways
 from albireo.text.tokenizer import Tokenizer
 
 #: A prompt with all in place.
@@ -32,11 +32,13 @@ class Place(ABC):
     """What becomes of one kind. Threads may share it.
 
     Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower. most: of a
-    prompt; None: any number. around: tokens that go with the mark where they stand before and behind it.
+    prompt; None: any number. around: tokens that go with the mark where they stand before and behind it. sees_prompt:
+    of a prompt that has some each token sees all others.
     """
 
     kind: MediaKind
     around: tuple[str, str] | None = None
+    sees_prompt: bool = False
 
     def __init__(self, mark: str, row_token: str, most: int | None) -> None:
         self.mark, self.row_token, self.most = mark, row_token, most
@@ -44,6 +46,10 @@ class Place(ABC):
     @property
     def several(self) -> str:
         return f"{self.kind}s"
+
+    def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
+        """A prompt that has marks, with the tokens that the model wants around them."""
+        return token_ids
 
     @abstractmethod
     def standing(self, given: Any) -> Standing:
@@ -68,6 +74,9 @@ class Places:
 
         Raises: InvalidParams when there are more of the one than of the other, or one cannot be read.
         """
+        for kind, given in media.items():
+            if given:
+                token_ids = self.kinds[kind].arranged(token_ids, self._tokenizer)
         marked = sorted(
             (at, kind, number)
             for kind, given in media.items()
@@ -86,7 +95,10 @@ class Places:
             except InvalidParams as error:
                 raise InvalidParams(f"the prompt's {kind} {number + 1} of {len(given)}: {error}") from None
             start = last
-        return [*ids, *token_ids[start:]], tuple(found)
+        ids += token_ids[start:]
+        if any(self.kinds[kind].sees_prompt for _, kind, _ in marked):
+            return ids, seen_both_ways(found, ids)
+        return ids, tuple(found)
 
     def _marked(self, token_ids: Sequence[int], kind: MediaKind, count: int) -> list[int]:
         """Where a prompt has places for as many of a kind. Raises: InvalidParams where it has more, or fewer."""

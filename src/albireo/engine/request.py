@@ -286,11 +286,18 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
             f"prompt_logprobs={params.prompt_logprobs}: in this model an image is computed in one step, whose rows of "
             "logits are fewer; leave it out where a prompt has images"
         )
-    longest = max(end - start for image in images for start, end in image.spans)
+    prefix, window = images[0].prefix, settings.narrowest_window
+    if window is not None and prefix > window:
+        raise InvalidParams(
+            f"the prompt has {prefix} tokens, each of which sees all others in this model, and some of its layers see "
+            f"{window}; shorten it"
+        )
+    longest = prefix or max(end - start for image in images for start, end in image.spans)
     if settings.are_images_whole and longest > settings.max_num_batched_tokens:
         raise InvalidParams(
-            f"the prompt has an image of {longest} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: "
-            "tokens of an image see all of it in this model, so it has to be in one step; raise it"
+            f"the prompt has {'' if prefix else 'an image of '}{longest} tokens, max_num_batched_tokens="
+            f"{settings.max_num_batched_tokens}: tokens of {'a prompt' if prefix else 'an image'} see all of it in "
+            "this model, so it has to be in one step; raise it"
         )
 
 

@@ -37,6 +37,7 @@ class EngineSettings:
         num_token_types: how many types of tokens it tells apart; 0: none.
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
+        narrowest_window: positions that tokens see in the layers that see fewest; None: all layers see all.
         max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
         sound_positions: so many first tokens of every prompt are those of a sound; 0: there are none.
         image_problem: why prompts have no images, as the end of a sentence; empty: they may have some. sound_problem,
@@ -76,6 +77,7 @@ class EngineSettings:
     sound_problem: str = "this model reads text only"
     video_problem: str = "this model reads text only"
     are_images_whole: bool = False
+    narrowest_window: int | None = None
     sound_positions: int = 0
     max_step_tiles: int = 1
     lookahead: int = 0
@@ -164,6 +166,7 @@ class EngineSettings:
             sound_problem=sound_problem,
             video_problem=video_problem,
             are_images_whole=are_images_whole,
+            narrowest_window=None if model is None else min(filter(None, model.windows), default=None),
             max_step_tiles=max_step_tiles,
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,

@@ -40,10 +40,12 @@ class StepRoom:
             return num_new
         end = start + num_new
         begun = _tiles_begun(seq, start, end)
-        if len(begun) > self.tiles:
-            end = begun[self.tiles]
+        prefix = seq.request.images[0].prefix
+        if len(begun) > max(0, self.tiles) and not (prefix and self.tiles > 0):
+            end = begun[max(0, self.tiles)]
         if self._are_images_whole:
-            spans = (span for image in seq.request.images for span in image.spans)
+            # of a prompt that sees itself all pictures are in one step, however many tiles they have
+            spans = [(0, prefix)] if prefix else [span for image in seq.request.images for span in image.spans]
             end = next((first for first, last in spans if first < end < last), end)
         return max(0, end - start)
 

@@ -119,7 +119,7 @@ class Ready(Message):
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
         windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, video_problem,
-            are_images_whole, sound_positions: see EngineSettings.
+            are_images_whole, narrowest_window, sound_positions: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -143,6 +143,7 @@ class Ready(Message):
     sound_problem: str = ""
     video_problem: str = ""
     are_images_whole: bool = False
+    narrowest_window: int | None = None
     sound_positions: int = 0
     config_directory: str = ""
 
@@ -166,6 +167,7 @@ class Ready(Message):
             sound_problem=self.sound_problem,
             video_problem=self.video_problem,
             are_images_whole=self.are_images_whole,
+            narrowest_window=self.narrowest_window,
             sound_positions=self.sound_positions,
         )
 

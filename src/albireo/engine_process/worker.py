@@ -148,6 +148,7 @@ def _ready(loaded: Loaded) -> Ready:
         sound_problem=settings.sound_problem,
         video_problem=settings.video_problem,
         are_images_whole=settings.are_images_whole,
+        narrowest_window=settings.narrowest_window,
         sound_positions=settings.sound_positions,
     )
 

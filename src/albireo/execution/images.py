@@ -95,9 +95,11 @@ def _extent(image: ImageInput) -> int:
 
 
 def has_image_rows(work: SequenceWork) -> bool:
-    """Whether some of a work's tokens are rows of images."""
+    """Whether some of a work's tokens are rows of images, or see what is behind them as those do."""
     start, end = _range(work)
-    return any(first < end and start < last for image in work.images for first, last in image.spans)
+    return any(start < image.prefix for image in work.images) or any(
+        first < end and start < last for image in work.images for first, last in image.spans
+    )
 
 
 class ImageRows:
@@ -138,11 +140,14 @@ class ImageRows:
                 ends[first + low : first + high] = work.num_computed_tokens + high
                 parts.append(rows)
                 count += high - low
+            prefix = work.images[0].prefix if work.images else 0
+            ends[first : first + max(0, min(len(work.token_ids), prefix - work.num_computed_tokens))] = prefix
+        if self._sees_both_ways and ends.any():
+            inputs = replace(inputs, row_ends=ends)
         if parts:
-            row_ends = ends if self._sees_both_ways else None
             given = np.split(np.concatenate(parts), self._num_parts, axis=1)
             places = tuple(np.ascontiguousarray(each) for each in given)
-            inputs = replace(inputs, given=places, given_rows=of_token, row_ends=row_ends)
+            inputs = replace(inputs, given=places, given_rows=of_token)
             if self._token is not None:
                 ids = np.where(of_token >= 0, np.int32(self._token), inputs.token_ids)
                 inputs = replace(inputs, token_ids=ids)

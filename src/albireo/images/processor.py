@@ -40,6 +40,7 @@ _FAMILIES: Mapping[str, str] = {
     "lighton_ocr": "lighton_ocr.LightOnOcr",
     "mistral3": "mistral3.Mistral3",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
+    "paligemma": "paligemma.PaliGemma",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_5_vl": "qwen2_vl.Qwen2VL",
     "qwen2_vl": "qwen2_vl.Qwen2VL",

@@ -29,6 +29,7 @@ class _Whole:
         ignored: keys of the text part that say nothing. beside: of the whole.
         sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
             part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
+        sees_prompts_both_ways: tokens of a prompt with pictures do, all of them.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
         may_be_flat: the whole may have the keys of its text part among its own.
@@ -46,6 +47,7 @@ class _Whole:
     beside: frozenset[str] = frozenset()
     sees_images_both_ways: bool | str = False
     are_windows_kept: bool = False
+    sees_prompts_both_ways: bool = False
     sections: tuple[int, int, int] | None = None
     takes_turns: bool = True
     may_be_flat: bool = False
@@ -226,6 +228,16 @@ _WHOLES = {
         sections=_QWEN2_SECTIONS,
         takes_turns=False,
         may_be_flat=True,
+    ),
+    "paligemma": _Whole(
+        "PaliGemmaForConditionalGeneration",
+        {"gemma": "gemma", "gemma2": "gemma2"},
+        {"tie_word_embeddings": True},
+        neutral={"use_bidirectional_attention": True},
+        ignored=keys("num_image_tokens"),
+        beside=keys("_vocab_size hidden_size projection_dim num_hidden_layers"),
+        sees_images_both_ways=True,
+        sees_prompts_both_ways=True,
     ),
     "qwen2_5_omni": _QWEN2_5_OMNI,
     "qwen2_5_vl": replace(
@@ -415,6 +427,12 @@ def sees_images_both_ways(data: Mapping[str, Any]) -> bool:
         return whole is not None and bool(whole.sees_images_both_ways)
     key = "use_bidirectional_attention"
     return isinstance(text, Mapping) and text.get(key, whole.defaults.get(key)) == whole.sees_images_both_ways
+
+
+def sees_prompts_both_ways(data: Mapping[str, Any]) -> bool:
+    """Whether tokens of a prompt with images see what is behind them of it. Args: data: what config.json holds."""
+    whole = _WHOLES.get(str(data.get("model_type")))
+    return whole is not None and whole.sees_prompts_both_ways
 
 
 def multiplies_images(data: Mapping[str, Any]) -> bool:

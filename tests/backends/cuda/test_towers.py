@@ -30,6 +30,7 @@ NAMES = (
     "internvl",
     "lfm2_vl",
     "llava_next",
+    "cohere2_vision",
     "mistral3",
     "paddleocr_vl",
     "qwen2_5_vl",

@@ -84,6 +84,7 @@ PUBLISHED = [
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("paddleocr_vl", {"mlp_AR.": "projector."}),
+    ("paligemma", {"vision_tower.vision_model.": "vision_tower."}),
     ("paddleocr_vl", {"model.visual.": "visual.", "model.projector.": "projector."}),
     ("qwen2_5_vl", {"model.visual.": "visual."}),
     ("qwen2_vl", {"model.visual.": "visual."}),
@@ -250,6 +251,8 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("llava, pixtral", {"head_dim": 32}, "head_dim=32 is not supported"),
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
         ("aya_vision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+        ("paligemma", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+        ("paligemma", {"num_registers": 4}, "'num_registers': 4"),
         ("cohere2_vision", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
         ("cohere2_vision", {"num_registers": 4}, "'num_registers': 4"),
         ("llava_onevision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
@@ -308,6 +311,15 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
     open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+def test_rows_of_paligemma_are_as_wide_as_its_text_part(tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, "paligemma"))
+    with pytest.raises(ModelError, match="projection_dim=40 must be the text part's hidden_size=48"):
+        open_tower({**data, "projection_dim": 40}, "float32", "config.json")
+    data["vision_config"]["image_size"] = 99
+    with pytest.raises(ModelError, match="image_size=99 must be patches of 8 pixels"):
+        open_tower(data, "float32", "config.json")
 
 
 @pytest.mark.parametrize(
@@ -426,6 +438,7 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ),
         ("aya_vision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": -2, "alignment_intermediate_size": 24}),
         ("aya_vision", {"hidden_act": "gelu"}, {"vision_feature_layer": 1, "adapter_layer_norm_eps": 0.5}),
+        ("paligemma", {"layer_norm_eps": 0.5, "hidden_act": "silu"}, {}),
         ("cohere2_vision", {"layer_norm_eps": 0.5}, {"downsample_factor": 4}),
         ("llava_onevision", {"hidden_act": "gelu"}, {"vision_aspect_ratio": "anyres_max_3"}),
         ("llava_onevision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": [-2, -1]}),

@@ -140,6 +140,7 @@ _FAMILIES: Mapping[str, str] = {
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
+    "paligemma": "vision.paligemma.open_paligemma",
     "qwen2_5_omni": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_audio": "hearing.qwen2_audio.open_qwen2_audio",

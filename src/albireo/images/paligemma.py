@@ -1,0 +1,64 @@
+"""PaliGemma: whatever its proportions, a picture is resized to the one size that the tower reads.
+
+Called by processor.py. What stands around pictures in a prompt, api/images.py knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import ModelError
+from albireo.images.pixels import Pixels, array
+from albireo.images.prepared import PreparedImage
+from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_STEP, Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PaliGemma:
+    """See ImageProcessor. Fields: side: of the tile. num_rows: of it."""
+
+    pixels: Pixels
+    side: int
+    num_rows: int
+
+    image_token = placeholder = "<image>"
+
+    @classmethod
+    def read(cls, settings: Settings) -> PaliGemma:
+        """Raises: ModelError, UnsupportedModel."""
+        image, tower = settings.image, settings.tower
+        side, width = settings.size("height", "width", default=224)
+        if side != width:
+            image.unsupported("size", image.raw("size"), "tiles are squares")
+        settings.require_agreement(image, "size", side, tower, "image_size")
+        num_rows = (side // tower.integer("patch_size", 1, MAX_STEP, 16)) ** 2
+        said = image.integer("image_seq_length", 1, MAX_ROWS, num_rows)
+        if said != num_rows:
+            raise ModelError(
+                f"{image.where}: image_seq_length is {said}, but of a tile of {side} x {side} pixels the tower of "
+                f"config.json gives {num_rows} rows; both must be of one checkpoint"
+            )
+        pixels = settings.pixels(("SiglipImageProcessor",), BICUBIC, HALF, HALF)
+        settings.refuse_unread()
+        return cls(pixels, side, num_rows)
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """See ImageProcessor; no sides are too unequal."""
+        tile = array(self.pixels.resized(image, self.side, self.side))
+        return PreparedImage((tile,), self.image_token * self.num_rows)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.num_rows
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.pixels.normalized(tile)

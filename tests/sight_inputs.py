@@ -106,6 +106,11 @@ def of_qwen(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) 
     }
 
 
+def of_exaone4_5(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """As of Qwen, but that positions do not ask what a token is."""
+    return {key: value for key, value in of_qwen(prompt, ids, tiles).items() if key != "mm_token_type_ids"}
+
+
 def of_lfm2_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     rows = [cut(tile, 1).reshape(-1, 3 * 8 * 8) for tile in tiles]
     most = max(map(len, rows))

@@ -26,7 +26,11 @@ def save_model(folder: Path, name: str) -> Path:
     assert text != template
     (folder / "chat_template.jinja").write_text(text)
     kind = f"Qwen{3 if name.startswith('qwen3') else 2}VLVideoProcessor"
-    said = {"video_processor_type": kind, "size": SIZES[name[:5]], "patch_size": 8}
+    said = {
+        "video_processor_type": kind,
+        "size": SIZES["qwen3" if name.startswith("qwen3") else "qwen2"],
+        "patch_size": 8,
+    }
     (folder / "video_preprocessor_config.json").write_text(json.dumps(said))
     return folder
 

@@ -421,6 +421,15 @@ FAMILIES: dict[str, Family] = {
         },
         inputs=sight_inputs.of_paddleocr_vl,
     ),
+    "exaone4_5": replace(
+        _qwen(
+            "Exaone4_5_",
+            "exaone4",
+            _text_of("exaone4"),
+            _seen({**_QWEN2_5, "num_key_value_heads": 1}, _text_of("exaone4")),
+        ),
+        inputs=sight_inputs.of_exaone4_5,
+    ),
     "qwen2_5_vl": _qwen("Qwen2_5_VL", "qwen2_5_vl_text", _QWEN2_TEXT, _QWEN2_5),
     "qwen2_vl": _qwen(
         "Qwen2VL", "qwen2_vl_text", _QWEN2_TEXT, {**_QWEN2_VL, "embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}

@@ -216,6 +216,13 @@ FAMILIES: dict[str, Family] = {
         _text_of("cohere2"),
         {"alignment_intermediate_size": 80},
     ),
+    "exaone4_5": Family(
+        "Exaone4_5_Model",
+        _ANY,
+        _of_qwen_vl,
+        {**_QWEN2_5_VL, "num_heads": 6, "num_key_value_heads": 2},
+        {**_LLAMA, "model_type": "exaone4", **_HEADS, "layer_types": ["full_attention"]},
+    ),
     "gemma3": Family(
         "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),

@@ -16,7 +16,7 @@ from tiny_sights import Theirs, picture, save
 
 NUM_TOKENS = 10
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
+FAMILIES = ("exaone4_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
 
 
 def said(*parts: Any) -> list[dict[str, Any]]:
@@ -56,7 +56,8 @@ class Seen(Theirs):
                 seconds.append(second)
         types = [1 if t == self._ids["<|image_pad|>"] else 2 if t == self._ids["<|video_pad|>"] else 0 for t in prompt]
         given |= {"pixel_values_videos": torch.cat(pixels), "video_grid_thw": torch.tensor(grids)}
-        given["mm_token_type_ids"] = torch.tensor([types])
+        if not self.family.class_name.startswith("Exaone"):
+            given["mm_token_type_ids"] = torch.tensor([types])
         if self.family.class_name.startswith("Qwen2_5"):
             given["second_per_grid_ts"] = torch.tensor(seconds)
         return given

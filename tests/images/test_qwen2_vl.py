@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "few pixels": ("qwen2_5_vl", {"min_pixels": 3136, "max_pixels": 50_000, "patch_size": 14}),
     "many pixels": ("qwen3_vl", {"size": {"shortest_edge": 65536, "longest_edge": 200_000}, "patch_size": 16} | _HALF),
     "merged by three": ("qwen3_5", {"merge_size": 3, "patch_size": 8, "temporal_patch_size": 1, "resample": 2}),
+    "of exaone": ("exaone4_5", {"min_pixels": 900, "max_pixels": 30_000}),
     "both": (
         "qwen3_5_moe",
         {"size": {"shortest_edge": 1, "longest_edge": 2}, "min_pixels": 9000, "max_pixels": 10_000},
@@ -102,6 +103,16 @@ def test_pictures_that_transformers_refuses_are_refused(tmp_path: Path, width: i
         InvalidParams, match=f"{width} x {height} pixels is too long in one direction: at most 200 to 1"
     ):
         opened(tmp_path, {"model_type": "qwen2_vl"}, {}).prepare(picture(width, height))
+
+
+def test_exaone_has_a_name_of_its_own_for_the_same(tmp_path: Path) -> None:
+    held, image = {"image_processor_type": "Exaone4_5_ImageProcessor"}, picture(90, 200)
+    ours, theirs = (
+        opened(tmp_path, {"model_type": kind}, said) for kind, said in (("exaone4_5", held), ("qwen2_vl", {}))
+    )
+    assert np.array_equal(ours.prepare(image).tiles[0], theirs.prepare(image).tiles[0])
+    with pytest.raises(UnsupportedModel, match=r"Exaone4_5_ImageProcessor.*for this model: Qwen2VLImageProcessor"):
+        opened(tmp_path, {"model_type": "qwen2_vl"}, held)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 200), (14, 2800), (2800, 14), (1, 1), (27, 29), (28, 28)])

@@ -152,6 +152,11 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
         "tie_word_embeddings": True,
     },
+    "exaone4_5": {
+        "text_config": text("exaone4", "exaone4"),
+        "vision_config": {**_QWEN2_5, "num_key_value_heads": 1, "out_hidden_size": text("exaone4", "")["hidden_size"]},
+        "tie_word_embeddings": False,
+    },
     "paligemma": {
         "text_config": text("gemma", "gemma", use_bidirectional_attention=True, num_image_tokens=16),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
@@ -435,6 +440,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("internvl", {"model_type": "gemma3_text"}, "its model_type must be qwen2 or llama or qwen3 or qwen3_moe"),
         ("llava_next", {"model_type": "gemma"}, "its model_type must be llama or mistral or qwen2 or granite"),
         ("llava_onevision", {"model_type": "llama"}, "its model_type must be qwen2"),
+        ("exaone4_5", {"model_type": "exaone"}, "its model_type must be exaone4 or exaone4_5_text"),
         ("paligemma", {"model_type": "gemma3_text"}, "its model_type must be gemma or gemma2"),
         ("paligemma", {"use_bidirectional_attention": False}, "use_bidirectional_attention=False is not supported"),
         ("lighton_ocr", {"model_type": "qwen2"}, "its model_type must be qwen3"),

@@ -20,6 +20,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
 _FAMILIES: Mapping[str, str] = {
     "aya_vision": "cohere2_vision.AyaVision",
     "cohere2_vision": "cohere2_vision.Cohere2Vision",
+    "exaone4_5": "qwen2_vl.Exaone45",
     "gemma3": "gemma3.Gemma3",
     "gemma4": "gemma4.Gemma4",
     "gemma4_unified": "gemma4.Gemma4",

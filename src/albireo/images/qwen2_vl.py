@@ -106,6 +106,13 @@ class Qwen2VL:
         return self.pixels.normalized(tile)
 
 
+class Exaone45(Qwen2VL):
+    """EXAONE 4.5, whose positions know no axes."""
+
+    __slots__ = ()
+    classes = (*Qwen2VL.classes, "Exaone4_5_ImageProcessor")
+
+
 def nearest_size(
     height: int,
     width: int,

@@ -147,6 +147,11 @@ _WHOLES = {
         {"cohere2": "cohere2"},
         beside=keys("alignment_intermediate_size"),
     ),
+    "exaone4_5": _Whole(
+        "Exaone4_5_ForConditionalGeneration",
+        # as transformers has it, and as it was first published
+        {"exaone4": "exaone4", "exaone4_5_text": "exaone4"},
+    ),
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": _Whole(
         "Gemma4ForConditionalGeneration",

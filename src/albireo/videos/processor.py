@@ -19,6 +19,7 @@ __all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_vid
 
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
+    "exaone4_5": "qwen2_vl.Qwen2VLVideo",
     "qwen2_5_omni": "omni.Qwen25OmniVideo",
     "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",
     "qwen2_vl": "qwen2_vl.Qwen2VLVideo",

@@ -27,7 +27,7 @@ class EncoderSettings:
     has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too. has_k_bias: of keys;
     else zeros stand for it, so that the three are one linear. turned: of each head only the first so many numbers are
     rotated, number i with number i + turned / 2; 0: all are. norms_heads: norms of queries and keys are of each head,
-    with the eps of the others."""
+    with the eps of the others. num_kv_heads: of keys and values, which heads of queries share; 0: as many."""
 
     hidden_size: int
     intermediate_size: int
@@ -43,10 +43,15 @@ class EncoderSettings:
     has_k_bias: bool = True
     turned: int = 0
     norms_heads: bool = False
+    num_kv_heads: int = 0
 
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
 
     @property
     def patch_width(self) -> int:
@@ -120,18 +125,20 @@ def activated(b: GraphBuilder, x: Value, act: str) -> Value:
 
 def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: str, name: str, names: Names) -> Value:
     """Queries, keys or values of all heads."""
-    module, first = f"{name}.{names[1 + place]}", place * c.hidden_size
+    of_keys = c.kv_heads * c.head_dim
+    width, first = (c.hidden_size, 0) if part == "q" else (of_keys, c.hidden_size + (place - 1) * of_keys)
+    module = f"{name}.{names[1 + place]}"
     rows = None if names.joined is None else (f"{name}.{names.joined}", first)
     lacks_bias, order = part == "k" and not c.has_k_bias, _order(c) if c.turned and part != "v" else ()
     has_bias = c.has_bias and c.has_qkv_bias
-    x = linear(b, c, h, module, c.hidden_size, part, has_bias, rows, lacks_bias=lacks_bias, order=order)
+    x = linear(b, c, h, module, width, part, has_bias, rows, lacks_bias=lacks_bias, order=order)
     of_norm = {"q": names.q_norm, "k": names.k_norm}.get(part)
     if of_norm is None:
         return x
     if c.norms_heads:
         with b.part(f"{part}_norm"):
             weight = b.weight(f"{name}.{of_norm}.weight", (c.head_dim,), "float32")
-            return b.rms_norm(x, weight, c.eps, num_heads=c.num_heads)
+            return b.rms_norm(x, weight, c.eps, num_heads=width // c.head_dim)
     return norm(b, replace(c, is_rms=True), x, f"{name}.{of_norm}", QK_EPS)
 
 
@@ -147,15 +154,15 @@ def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_
     """Rotated by the step's rope_rows where it has them, else not at all: no frequency is told."""
     still = RopeSpec((0.0,) * (c.head_dim // 2))
     with b.part("rope"):
-        q, k = (b.rope(parts[p], still, c.num_heads, c.head_dim) for p in "qk")
+        q, k = (b.rope(parts[p], still, count, c.head_dim) for p, count in (("q", c.num_heads), ("k", c.kv_heads)))
     with b.part("kv"):
-        b.kv_write(k, parts["v"], kv_layer, c.num_heads, c.head_dim)
+        b.kv_write(k, parts["v"], kv_layer, c.kv_heads, c.head_dim)
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
             layer=kv_layer,
             num_heads=c.num_heads,
-            num_kv_heads=c.num_heads,
+            num_kv_heads=c.kv_heads,
             head_dim=c.head_dim,
             scale=c.head_dim**-0.5,
             window=None,

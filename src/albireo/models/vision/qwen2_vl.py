@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: patches of any grid rotated by row and column, and a merger of blocks of 2 x 2.
+"""Qwen2-VL, Qwen2.5-VL and EXAONE 4.5: patches of any grid rotated by row and column, and a merger of blocks of 2 x 2.
 
 Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
 frames, of a picture two that are alike; patches see none of other tiles. In most layers of Qwen2.5-VL they see those of
@@ -150,7 +150,20 @@ def open_qwen2_5_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLT
     is_omni = data["model_type"] == "qwen2_5_omni"
     kinds = ("qwen2_5_omni_vision_encoder",) if is_omni else ("qwen2_5_vl_vision", "qwen2_5_vl")
     fields = vision_fields(data, where, kinds, _KEYS)
+    return _with_windows(fields, encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True), data, where)
+
+
+def open_exaone4_5(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:
+    """That of Qwen2.5-VL, whose heads of queries share those of keys and values. Raises: as open_qwen2_5_vl()."""
+    fields = vision_fields(data, where, ("exaone4_5_vision",), _KEYS)
     encoder = encoder_settings(fields, dtype, _DEFAULTS_2_5, eps=1e-6, is_rms=True)
+    shared = fields.integer("num_key_value_heads", 1, encoder.num_heads, 8)
+    if encoder.num_heads % shared:
+        fields.fail("num_key_value_heads", shared, f"must divide num_heads={encoder.num_heads}")
+    return _with_windows(fields, replace(encoder, num_kv_heads=shared), data, where)
+
+
+def _with_windows(fields: Fields, encoder: EncoderSettings, data: Mapping[str, Any], where: str) -> Qwen2VLTower:
     size, whole = fields.integer("window_size", 1, MAX_IMAGE_SIZE, 112), _whole_layers(fields)
     has_windows = any(number not in whole for number in range(encoder.num_layers))
     names = _APART if is_omni else _GATED

@@ -118,6 +118,7 @@ _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "aya_vision": "vision.cohere2_vision.open_aya_vision",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
+    "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
     "gemma4_unified": "vision.gemma4_unified.open_gemma4_unified",

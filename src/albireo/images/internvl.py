@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_START, _END = "<img>", "</img>"
+START, END = "<img>", "</img>"
 _CLASSES = ("GotOcr2ImageProcessor",)
 
 
@@ -44,14 +44,14 @@ class InternVL:
         """Raises: ModelError, UnsupportedModel."""
         image, processor = settings.image, settings.processor
         height, width = settings.size("height", "width", default=384)
-        of_tower = _one_of(settings.tower, "image_size", 448)
+        of_tower = one_of(settings.tower, "image_size", 448)
         if (height, width) != (of_tower, of_tower):
             image.fail("size", image.raw("size"), f"must be the {of_tower} x {of_tower} pixels of config.json's tower")
         fewest, most = image.integer("min_patches", 1, MAX_TILES, 1), image.integer("max_patches", 1, MAX_TILES, 12)
         if fewest > most:
             image.fail("min_patches", fewest, f"must be at most max_patches={most}")
         ratio = settings.model.number("downsample_ratio", 1 / 16, 1.0, 0.5)
-        num_rows = int(width // _one_of(settings.tower, "patch_size", 14) * ratio) ** 2
+        num_rows = int(width // one_of(settings.tower, "patch_size", 14) * ratio) ** 2
         said = processor.integer("image_seq_length", 1, MAX_ROWS, 256)
         if said != num_rows:
             raise ModelError(
@@ -82,7 +82,7 @@ class InternVL:
 
     def text(self, num_tiles: int) -> str:
         """What stands for a picture of so many."""
-        return f"{_START}{self.image_token * self.num_rows * num_tiles}{_END}"
+        return f"{START}{self.image_token * self.num_rows * num_tiles}{END}"
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
@@ -102,7 +102,7 @@ class InternVLChat(InternVL):
     def read(cls, settings: Settings) -> InternVLChat:
         """Raises: ModelError, UnsupportedModel."""
         model = settings.model
-        side = _one_of(settings.tower, "image_size", 448)
+        side = one_of(settings.tower, "image_size", 448)
         for key, only in (("force_image_size", side), ("dynamic_image_size", True), ("use_thumbnail", True)):
             if model.raw(key) not in (None, only):
                 model.unsupported(key, model.raw(key), f"supported: {only}")
@@ -112,12 +112,12 @@ class InternVLChat(InternVL):
         fewest = model.integer("min_dynamic_patch", 1, MAX_TILES, 1)
         most = model.integer("max_dynamic_patch", fewest, MAX_TILES, 12)
         ratio = model.number("downsample_ratio", 1 / 16, 1.0, 0.5)
-        num_rows = int(side // _one_of(settings.tower, "patch_size", 14) * ratio) ** 2
+        num_rows = int(side // one_of(settings.tower, "patch_size", 14) * ratio) ** 2
         colours = Pixels(BICUBIC, scaled_first(1 / 255, IMAGENET_MEAN, IMAGENET_STD))
         return cls(colours, side, num_rows, grids(fewest, most) if most > 1 else ())
 
 
-def _one_of(tower: Fields, key: str, default: int) -> int:
+def one_of(tower: Fields, key: str, default: int) -> int:
     """A number, or the first of two, which the tower has to be equal."""
     given = tower.raw(key)
     first = given[0] if isinstance(given, list) and given else given

@@ -20,6 +20,10 @@ __all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_vid
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "exaone4_5": "qwen2_vl.Qwen2VLVideo",
+    "glm46v": "glm4v.Glm4vVideo",
+    "glm4v": "glm4v.Glm4vVideo",
+    "glm4v_moe": "glm4v.Glm4vVideo",
+    "internvl": "internvl.InternVLVideo",
     "qwen2_5_omni": "omni.Qwen25OmniVideo",
     "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",
     "qwen2_vl": "qwen2_vl.Qwen2VLVideo",

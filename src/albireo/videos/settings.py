@@ -6,7 +6,7 @@ transformers' class of the family has. Where nothing is said of videos, colours 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,10 +99,15 @@ def read_video_settings(directory: Path, config: Mapping[str, Any]) -> Settings:
 
 
 def parse_video_settings(
-    settings: Settings, kind: str, mean: tuple[float, ...], std: tuple[float, ...], defaults: Mapping[str, int]
+    settings: Settings,
+    kind: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    defaults: Mapping[str, int],
+    ignorable: Iterable[str] = (),
 ) -> VideoSettings:
     """Args: kind: what video_processor_type may be. defaults: of patch_size, shortest_edge, longest_edge,
-    max_video_tokens.
+    max_video_tokens. ignorable: the family's own keys.
 
     Raises: ModelError, UnsupportedModel.
     """
@@ -129,5 +134,10 @@ def parse_video_settings(
     settings.require_agreement(said, "merge_size", found.merge, tower, "spatial_merge_size")
     settings.require_agreement(said, "temporal_patch_size", found.frames, tower, "temporal_patch_size")
     size.refuse_unread(edges, {})
-    said.refuse_unread(_IGNORABLE, _NEUTRAL)
+    refuse_unread(said, ignorable)
     return found
+
+
+def refuse_unread(said: Fields, ignorable: Iterable[str]) -> None:
+    """Raises: UnsupportedModel naming keys that are not supported; ignorable are the family's own."""
+    said.refuse_unread(_IGNORABLE.union(ignorable), _NEUTRAL)

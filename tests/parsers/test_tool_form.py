@@ -12,7 +12,7 @@ import pytest
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.output_parser import output_parser
-from albireo.parsers.reasoning import REASONING_PARSERS, THINK
+from albireo.parsers.reasoning import REASONING_PARSERS, THINK, ReasoningTags
 from albireo.parsers.tool_form import after_reasoning, allowed_tools, read_tools, tool_call_form
 from albireo.structured_params import StructuredOutputsParams
 from in_turn import in_turn
@@ -123,6 +123,25 @@ def test_auto_leaves_text_free_and_keeps_strict_calls_in_form() -> None:
     ):
         # Its encoder begins a text with a space.
         assert allows(mistral, "mistral-v3", text) is is_right, text
+
+
+def test_a_model_may_think_before_text_in_which_calls_are_kept_in_form() -> None:
+    """With its own tokens: marks of thoughts are no text in most vocabularies."""
+    right = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    for tags in (THINK, ReasoningTags("<|vision_start|>", "<|vision_end|>", answer="<|box_start|>")):
+        thoughts = f"Hm, get_weather.\n{tags.end}\n\n"
+        form = tool_call_form(read_tools(TOOLS), "auto", "hermes", reasoning=tags)
+        opened = tool_call_form(read_tools(TOOLS), "auto", "hermes", reasoning=tags, is_thinking=True)
+        for text, is_right in (
+            ("Just text.", True),
+            (f"{tags.answer}Just text.", True),
+            (f"So: {right}", True),
+            (f"So: {right.replace('Oslo', 'Rome')}", False),
+        ):
+            assert allows(form, "qwen3", text) is is_right
+            assert allows(form, "qwen3", f"{tags.begin}\n{thoughts}{text}") is is_right
+            assert allows(opened, "qwen3", f"{thoughts}{text}") is is_right
+        assert not allows(opened, "qwen3", "No end.")
 
 
 def test_auto_among_some_of_the_tools_calls_no_other() -> None:

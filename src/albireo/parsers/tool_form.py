@@ -98,7 +98,13 @@ def tool_call_form(
         raise UnsupportedFeature(f"tool calls cannot be enforced in the format {tool_call_parser!r}")
     written = TOOL_CALL_PARSERS[tool_call_parser].written(template)
     if tool_choice == "auto":
-        return _auto(tools, written, is_parallel, is_restricted)
+        free = _auto(tools, written, is_parallel, is_restricted)
+        if free is None:
+            return None
+        if reasoning is not None and reasoning.answer:
+            free = either([sequence([text_node(reasoning.answer), free]), free])
+        # Thoughts are no free text: their marks are special tokens of many models, which no text can be.
+        return after_reasoning(free, reasoning, is_thinking)
     chosen = list(tools) if tool_choice == "required" else [_named(tools, tool_choice)]
     if not chosen:
         raise InvalidParams("tool_choice asks for a tool call, and there are no tools; give some")
@@ -168,16 +174,13 @@ def _named(tools: Sequence[Tool], choice: Any) -> Tool:
     raise InvalidParams(f"tool_choice names the function {name!r:.80}, which is not among the tools ({names})")
 
 
-def _auto(
-    tools: Sequence[Tool], written: WrittenCalls, is_parallel: bool, is_restricted: bool
-) -> StructuredOutputsParams | None:
+def _auto(tools: Sequence[Tool], written: WrittenCalls, is_parallel: bool, is_restricted: bool) -> Node | None:
     """Free text; but a call, once begun, is of one of these tools and follows its schema, where one of them is strict
     or they are not all, and the format marks calls."""
     if not (is_restricted or any(tool.is_strict for tool in tools)):
         return None
     loose = [Tool(tool.name, tool.parameters if tool.is_strict else ANY_OBJECT) for tool in tools]
-    form = written.amid_text(loose, is_one=not is_parallel)
-    return None if form is None else _structural(form)
+    return written.amid_text(loose, is_one=not is_parallel)
 
 
 def _structural(node: Node) -> StructuredOutputsParams:

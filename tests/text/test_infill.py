@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from albireo.text.infill import infill_marks
@@ -29,7 +32,50 @@ def test_the_marks_of_a_real_tokenizer(name: str) -> None:
     assert {"<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<|fim_prefix|>"} <= ends
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mistral-v3"])
+#: (prefix, suffix) -> what mistral_common 1.13 makes of it with its tokenizer v3, FIMRequest(prompt, suffix).
+CODESTRAL: list[tuple[str, str, list[int]]] = [
+    (
+        PREFIX,
+        SUFFIX,
+        [1, 13, 781, 781, 2799, 29500, 1756, 29500, 29508, 29493, 29473, 29518, 1511, 781, 11, 1569, 1735, 29500, 29476,
+         29493, 1055, 2097, 781, 3055, 1372],
+    ),
+    ("  x = ", "y\n", [1, 13, 29492, 781, 11, 1027, 2086, 1095, 29473]),
+    ("The cat", " and was happy.", [1, 13, 1072, 1171, 5378, 29491, 11, 1183, 6023]),
+    ("é", "é 世", [1, 13, 29565, 29473, 30818, 11, 2001]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prefix", "suffix", "expected"), CODESTRAL)
+def test_codestral_reads_what_is_behind_the_gap_first(prefix: str, suffix: str, expected: list[int]) -> None:
+    ours = Tokenizer.from_directory(shared_data("tokenizers", "mistral-v3"))
+    marks = infill_marks(ours.added_tokens())
+    assert marks is not None and marks.ids(ours, prefix, suffix) == expected
+    assert marks.ids(ours, prefix, suffix, add_special_tokens=False) == expected[1:]
+    assert marks.joined("a", "b") == "[SUFFIX]b[PREFIX]a" and set(marks.end_token_ids) == {11, 12, 13}
+
+
+def test_code_llama_reads_its_parts_by_themselves(tmp_path: Path) -> None:
+    """Its marks in a vocabulary of that kind. transformers' class for it is the oracle where what is behind the gap
+    begins with a space: of other texts it puts one in front since its version 5."""
+    transformers = pytest.importorskip("transformers")
+    known = json.loads((shared_data("tokenizers", "mistral-v1") / "tokenizer.json").read_text())
+    *_, end = known["added_tokens"]
+    names = ("▁<PRE>", "▁<MID>", "▁<SUF>", "▁<EOT>")
+    known["added_tokens"] += [{**end, "id": 32000 + i, "content": name} for i, name in enumerate(names)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(known))
+    config = {"tokenizer_class": "CodeLlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours, theirs = Tokenizer.from_directory(tmp_path), transformers.CodeLlamaTokenizer.from_pretrained(tmp_path)
+    marks = infill_marks(ours.added_tokens())
+    assert marks is not None and marks.end_token_ids == (32000, 32002, 32001, 32003)
+    for prefix, suffix in ((PREFIX, f" {SUFFIX}"), ("The cat", " and was happy."), ("  x", "  y")):
+        assert marks.ids(ours, prefix, suffix) == theirs(prefix, suffix=suffix).input_ids
+    ids = marks.ids(ours, "The cat", "and was")
+    assert theirs.convert_ids_to_tokens(ids) == ["<s>", "▁<PRE>", "▁The", "▁cat", "▁<SUF>", "and", "▁was", "▁<MID>"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral-v1"])
 def test_there_are_none_in_others(name: str) -> None:
     assert infill_marks(Tokenizer.from_directory(shared_data("tokenizers", name)).added_tokens()) is None
 

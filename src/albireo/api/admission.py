@@ -305,6 +305,11 @@ class Admission:
             )
         return marks
 
+    def infilled(self, marks: InfillMarks, prefix: str, suffix: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of what stands round a gap. Raises: as encode()."""
+        self._check_length(prefix + suffix)
+        return marks.ids(self._encodes(), prefix, suffix, add_special_tokens=add_special_tokens)
+
     def _check_length(self, text: str) -> None:
         """Refuse what cannot fit, before seconds are spent on it. Raises: PromptTooLong."""
         if len(text) <= FEW_CHARS:

@@ -55,11 +55,9 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
     if echo and asked is not None:
         wants["prompt_logprobs"] = asked
     prompts = one_or_several(request.prompt, "prompt")
-    if request.suffix:
-        marks = _infill_marks(serving, request, prompts)
-        prompts = [marks.joined(str(prompt), request.suffix) for prompt in prompts]
-        if not request.ignore_eos:
-            wants["stop_token_ids"] = [*(request.stop_token_ids or ()), *marks.end_token_ids]
+    marks = _infill_marks(serving, request, prompts) if request.suffix else None
+    if marks is not None and not request.ignore_eos:
+        wants["stop_token_ids"] = [*(request.stop_token_ids or ()), *marks.end_token_ids]
     if len(prompts) * (request.n or 1) > serving.settings.max_n:
         raise HttpError(
             400, f"{len(prompts)} prompts with n={request.n or 1} are more than {serving.settings.max_n}", param="n"
@@ -70,7 +68,12 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
     def prepare() -> list[Submission]:
         found = []
         for prompt in prompts:
-            if isinstance(prompt, str):
+            if isinstance(prompt, str) and marks is not None:
+                suffix = str(request.suffix)
+                ids = serving.admission.infilled(marks, prompt, suffix, add_special_tokens=special)
+                made = Submission(marks.joined(prompt, suffix), ids, params, request.cache_salt)
+                found.append(serving.admission.budgeted(made))
+            elif isinstance(prompt, str):
                 ids = serving.admission.encode(prompt, params, add_special_tokens=special)
                 # of one that may have been cut, what is left is told
                 text = prompt if params.truncate_prompt_tokens is None else None
@@ -79,7 +82,7 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
                 found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
         return found
 
-    longest = max(len(prompt) for prompt in prompts)
+    longest = max(len(prompt) for prompt in prompts) + len(request.suffix or "")
     if longest > serving.max_prompt_chars and params.truncate_prompt_tokens is None:
         raise HttpError(
             400,
@@ -88,7 +91,7 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
             param="prompt",
             code="context_length_exceeded",
         )
-    num_chars = sum(len(prompt) for prompt in prompts)
+    num_chars = sum(len(prompt) + len(request.suffix or "") for prompt in prompts)
     return await _admitted(serving, request, prepare, num_chars, "prompt")
 
 

@@ -8,23 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from albireo.text.tokenizer import Tokenizer
+
+#: A letter that these tokenizers join to nothing that follows: behind it a text begins without a space of theirs.
+_STAND_IN = "☺"
 
 
 @dataclass(frozen=True, slots=True)
 class InfillMarks:
     """Texts before what comes first, before what comes behind the gap, and before what fills it.
 
-    end_token_ids: with one of these what fills the gap has ended.
+    Fields:
+        end_token_ids: with one of these what fills the gap has ended.
+        has_parts: each part is encoded by itself; else the prompt is as one text.
+        is_suffix_first: what is behind the gap goes in front, and the prompt ends before it; there is no middle.
     """
 
     prefix: str
     suffix: str
     middle: str
     end_token_ids: tuple[int, ...]
+    has_parts: bool = False
+    is_suffix_first: bool = False
 
     def joined(self, prefix: str, suffix: str) -> str:
-        """The prompt. Source: the order that all of _FORMATS were trained with, prefix, suffix, middle."""
+        """The prompt as a text."""
+        if self.is_suffix_first:
+            return f"{self.suffix}{suffix}{self.prefix}{prefix}"
         return f"{self.prefix}{prefix}{self.suffix}{suffix}{self.middle}"
+
+    def ids(self, tokenizer: Tokenizer, prefix: str, suffix: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The prompt as the model gets it.
+
+        In parts what comes first is encoded as a text is, with the space that SentencePiece puts in front; what is
+        behind the gap has none.
+        """
+        if not self.has_parts:
+            return tokenizer.encode(self.joined(prefix, suffix), add_special_tokens=add_special_tokens)
+        marks = {name: tokenizer.token_to_id(name) for name in (self.prefix, self.suffix, self.middle) if name}
+        first = [marks[self.prefix], *tokenizer.encode(prefix, add_special_tokens=False)]
+        behind = [marks[self.suffix], *_without_space(tokenizer, suffix)]
+        parts = [*behind, *first] if self.is_suffix_first else [*first, *behind, marks[self.middle]]
+        begin = tokenizer.encode("", add_special_tokens=add_special_tokens)
+        return [*begin, *(token_id for token_id in parts if token_id is not None)]
 
 
 #: Marks of prefix, suffix and middle. Source: what the models' cards say, of Qwen's coders and CodeGemma; StarCoder,
@@ -35,6 +64,10 @@ _FORMATS = (
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
     ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
 )
+#: CodeLlama's, and what it writes behind what fills a gap. Source: the code that it was published with.
+_CODE_LLAMA = ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>")
+#: Codestral's, which other models of Mistral's have without having been trained with them. Source: mistral-common.
+_CODESTRAL = ("[PREFIX]", "[SUFFIX]", "[MIDDLE]")
 #: What such models write where a file ends, beside the end of text.
 _ENDS = (
     "<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<|file_separator|>", "<fim_pad>", "<file_sep>", "<repo_name>",
@@ -47,4 +80,17 @@ def infill_marks(added: Mapping[str, int]) -> InfillMarks | None:
     for marks in _FORMATS:
         if all(mark in added for mark in marks):
             return InfillMarks(*marks, tuple(added[text] for text in (*marks, *_ENDS) if text in added))
+    if all(mark in added for mark in _CODE_LLAMA):
+        return InfillMarks(*_CODE_LLAMA[:3], tuple(added[text] for text in _CODE_LLAMA), has_parts=True)
+    if all(mark in added for mark in _CODESTRAL):
+        ends = tuple(added[text] for text in _CODESTRAL)
+        return InfillMarks(*_CODESTRAL[:2], "", ends, has_parts=True, is_suffix_first=True)
     return None
+
+
+def _without_space(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a text that goes on with another."""
+    alone = tokenizer.encode(text, add_special_tokens=False)
+    before = tokenizer.encode(_STAND_IN, add_special_tokens=False)
+    behind = tokenizer.encode(_STAND_IN + text, add_special_tokens=False)
+    return behind[len(before) :] if behind[: len(before)] == before else alone

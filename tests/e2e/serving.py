@@ -25,7 +25,7 @@ from albireo.engine.block_tables import blocks_needed
 from albireo.engine.engine import Engine
 from albireo.engine.stats import EngineStats
 from albireo.execution.inputs import PackedStep
-from albireo.execution.runner import Runner
+from albireo.execution.runner import Runner, RunnerParts
 from albireo.params import SamplingParams
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
@@ -167,8 +167,8 @@ class Server:
             recording,
             vocab_size,
             config.block_size,
+            RunnerParts(adapters=adapters),
             host=recording,
-            adapters=adapters,
             states=states,
             hidden_states=kept,
         )

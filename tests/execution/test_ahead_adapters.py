@@ -15,6 +15,7 @@ from albireo.backends.step_outputs import DrawnTokens
 from albireo.errors import InvariantError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import AheadRunner
+from albireo.execution.runner import RunnerParts
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
@@ -68,7 +69,7 @@ def runner_of(*plans: tuple[Sequence[int | None], Sequence[SequenceWork]]) -> tu
     adapters = AdapterRunner(Puts(log), lambda: Table("adapted", log, 1))  # type: ignore[arg-type,return-value]
     for number in (1, 2):
         adapters.add(number, number)  # type: ignore[arg-type]
-    runner = AheadRunner(Table("plain", log, 2), 9, 8, 24, adapters=adapters)  # type: ignore[arg-type]
+    runner = AheadRunner(Table("plain", log, 2), 9, 8, 24, RunnerParts(adapters=adapters))  # type: ignore[arg-type]
     for step_idx, (held, works) in enumerate(plans):
         num_tokens = sum(len(each.token_ids) for each in works)
         runner.execute(StepPlan(step_idx, list(works), num_tokens, adapters=held))

@@ -11,7 +11,7 @@ import pytest
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError, OutOfMemory
-from albireo.execution.runner import Runner
+from albireo.execution.runner import Runner, RunnerParts
 from albireo.params import PoolingParams, SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import PoolingTask, SampleTask, SequenceWork, StepPlan
@@ -225,7 +225,7 @@ def test_embeddings_without_memory_name_who_asked() -> None:
     for work in works[1:]:
         work.pooling = PoolingTask(PoolingParams(), 1, 0, [], True)
     with pytest.raises(OutOfMemory, match="an embedding for sequence 2, sequence 3: the GPU is out of memory"):
-        Runner(Table(), VOCAB, 16, Short()).execute(plan(*works))
+        Runner(Table(), VOCAB, 16, RunnerParts(Short())).execute(plan(*works))
 
 
 def test_a_plan_without_work_runs_nothing() -> None:
@@ -251,7 +251,7 @@ def test_hidden_states_go_to_whom_they_belong() -> None:
         embed(3, [8, 1], 6, "last"),
         embed(4, [5, 1, 1], 4, num_rows=2, num_earlier=5, sums=[10.0, 20.0], is_last=False),
     ]
-    result = Runner(model, VOCAB, 16, pooler).execute(plan(*works))
+    result = Runner(model, VOCAB, 16, RunnerParts(pooler)).execute(plan(*works))
     assert result.pooled == {1: [3.0, 1.0], 3: [1.0, 7.0], 4: [12.0, 31.0]}
     assert result.tokens == [] and not model.log and len(pooler.log) == 1
 
@@ -264,7 +264,7 @@ def test_what_the_best_logits_do_not_decide_is_computed_again(params: dict[str, 
     model, pooler = Table(), HiddenTable()
     sampled = SequenceWork(5, [3], 0, ([5],), (task(5, seed=4, **params),))
     wanted = Runner(Table(), VOCAB, 16).execute(plan(sampled)).tokens
-    result = Runner(model, VOCAB, 16, pooler).execute(plan(embed(1, [2, 4]), sampled, copies=[(4, 5)]))
+    result = Runner(model, VOCAB, 16, RunnerParts(pooler)).execute(plan(embed(1, [2, 4]), sampled, copies=[(4, 5)]))
     assert result.tokens == wanted and result.pooled == {1: [3.0, 0.5]}
     assert pooler.log == [("run", [2, 4, 3])]
     assert model.log == [("copy", [(4, 5)]), *[("run", [3])] * num_again]
@@ -272,11 +272,11 @@ def test_what_the_best_logits_do_not_decide_is_computed_again(params: dict[str, 
 
 def test_a_step_without_hidden_states_is_the_models() -> None:
     model, pooler = Table(), HiddenTable()
-    Runner(model, VOCAB, 16, pooler).execute(plan(SequenceWork(1, [3, 4], 0, ([1],))))
+    Runner(model, VOCAB, 16, RunnerParts(pooler)).execute(plan(SequenceWork(1, [3, 4], 0, ([1],))))
     assert len(model.log) == 1 and not pooler.log
 
 
 def test_hidden_states_that_are_no_numbers_name_their_sequence() -> None:
     works = [embed(i, [2 + i]) for i in (1, 2, 3)]
     with pytest.raises(InvariantError, match="sequence 2: hidden states"):
-        Runner(Table(), VOCAB, 16, HiddenTable(bad_token=4)).execute(plan(*works))
+        Runner(Table(), VOCAB, 16, RunnerParts(HiddenTable(bad_token=4))).execute(plan(*works))

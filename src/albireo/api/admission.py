@@ -117,6 +117,13 @@ class Admission:
         return cls(loaded.config, loaded.defaults, settings, tokenizer, loaded.eos_token_ids, reasoning, media)
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises: ConfigError when there is none."""
+        if self._tokenizer is None:
+            raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
+        return self._tokenizer
+
+    @property
     def advice(self) -> dict[str, Any]:
         """Recommended sampling: the checkpoint's own unless generation_config is "vllm", and over it the caller's."""
         is_theirs = self._config.generation_config != "vllm"

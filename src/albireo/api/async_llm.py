@@ -31,7 +31,7 @@ from albireo.api.transcription import SAMPLING, Written, temperatures, written_o
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
-from albireo.errors import ConfigError, EngineError, InvalidParams, short
+from albireo.errors import EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
     BeamSearchOutput,
@@ -95,14 +95,7 @@ class AsyncLLM:
         self._tokenizer = loaded.tokenizer
         self._admission = Admission.of(loaded)
         self._loras = LoraModels(loaded.adapters)
-        driver = Driver(
-            loaded.settings,
-            loaded.execute,
-            loaded.tokenizer,
-            adapters=loaded.adapters,
-            method=loaded.method,
-            files=loaded.files,
-        )
+        driver = Driver.of(loaded)
         thread = EngineThread(driver, loaded.prepare)
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)
@@ -294,8 +287,8 @@ class AsyncLLM:
     def _end(self) -> None:
         self._finalizer()
         self._thread = None
-        if self.loaded is not None and self.loaded.files is not None:
-            self.loaded.files.close()
+        if self.loaded is not None:
+            self.loaded.close()
         self.loaded = None
 
     async def __aenter__(self) -> AsyncLLM:
@@ -311,9 +304,7 @@ class AsyncLLM:
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
         self._check_open()
-        if self._tokenizer is None:
-            raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
-        return self._tokenizer
+        return self._admission.tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""

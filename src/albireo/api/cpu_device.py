@@ -23,12 +23,10 @@ from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
-from albireo.execution.adapters import AdapterProgram, AdapterRunner
+from albireo.execution.adapters import AdapterProgram
 from albireo.execution.draft_head import HiddenStates, StateStore
-from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
-from albireo.execution.pooling import Ending
-from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.execution.runner import NO_PARTS, DeviceModel, Runner, RunnerParts
 from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
@@ -141,13 +139,8 @@ class CpuDevice:
         vocab_size: int,
         block_size: int,
         max_positions: int,
-        pooler: Pooler | None,
-        adapters: AdapterRunner | None = None,
-        ending: Ending | None = None,
-        images: ImageRows | None = None,
-        seeing: Pooler | None = None,
+        parts: RunnerParts = NO_PARTS,
         hidden_states: StateStore | None = None,
-        listener: Listener | None = None,
     ) -> PlanRunner:
         own = model if isinstance(model, (CpuModel, TensorParallelModel)) else None
         assert hidden_states is None or isinstance(hidden_states, HiddenStates)
@@ -155,13 +148,8 @@ class CpuDevice:
             model,
             vocab_size,
             block_size,
-            pooler,
-            adapters=adapters,
+            parts,
             states=own if own is not None and own.program.states else None,
-            ending=ending,
-            images=images,
-            seeing=seeing,
             hidden_states=hidden_states,
-            listener=listener,
             contents=own,
         )

@@ -23,13 +23,11 @@ from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.execution.adapters import AdapterProgram, AdapterRunner
+from albireo.execution.adapters import AdapterProgram
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.draft_head import StateStore, combining_step
-from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
-from albireo.execution.pooling import Ending
-from albireo.execution.runner import DeviceModel, Pooler
+from albireo.execution.runner import NO_PARTS, DeviceModel, Pooler, RunnerParts
 from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
@@ -290,29 +288,12 @@ class CudaDevice:
         vocab_size: int,
         block_size: int,
         max_positions: int,
-        pooler: Pooler | None,
-        adapters: AdapterRunner | None = None,
-        ending: Ending | None = None,
-        images: ImageRows | None = None,
-        seeing: Pooler | None = None,
+        parts: RunnerParts = NO_PARTS,
         hidden_states: StateStore | None = None,
-        listener: Listener | None = None,
     ) -> PlanRunner:
         assert hidden_states is model.hidden_states, "the model keeps them itself"
         states = model if model.program.states else None
-        return AheadRunner(
-            model,
-            vocab_size,
-            block_size,
-            max_positions,
-            pooler,
-            states,
-            ending,
-            images,
-            seeing,
-            adapters,
-            listener=listener,
-        )
+        return AheadRunner(model, vocab_size, block_size, max_positions, parts, states=states)
 
 
 def check_cache(dtype: str, capability: int, name: str) -> None:

@@ -16,12 +16,10 @@ from albireo.api.swapping import Swapping
 from albireo.backends.backend import ExplainedCatalog
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
-from albireo.execution.adapters import AdapterProgram, AdapterRunner, Slots
+from albireo.execution.adapters import AdapterProgram, Slots
 from albireo.execution.draft_head import StateStore
-from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
-from albireo.execution.pooling import Ending
-from albireo.execution.runner import DeviceModel, Pooler
+from albireo.execution.runner import NO_PARTS, DeviceModel, Pooler, RunnerParts
 from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
@@ -148,13 +146,8 @@ class Device(Protocol):
         vocab_size: int,
         block_size: int,
         max_positions: int,
-        pooler: Pooler | None,
-        adapters: AdapterRunner | None = None,
-        ending: Ending | None = None,
-        images: ImageRows | None = None,
-        seeing: Pooler | None = None,
+        parts: RunnerParts = NO_PARTS,
         hidden_states: StateStore | None = None,
-        listener: Listener | None = None,
     ) -> PlanRunner:
-        """What makes the engine's plans happen on model()."""
+        """What makes the engine's plans happen on model(). hidden_states: hidden_states(), where a head reads them."""
         ...

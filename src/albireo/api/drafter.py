@@ -149,7 +149,7 @@ class ModelDrafter:
             program = tuned(program, self.source.directory, self.config.num_threads)[0]
         with self.source.weights(self.source.graph(longest)) as weights:
             own: Any = device.guesser(self.config, model, Guesser(program, weights, longest), num_blocks, advance)
-        runner: PlanRunner = device.runner(own, self.vocab_size, self.config.block_size, longest, None)
+        runner: PlanRunner = device.runner(own, self.vocab_size, self.config.block_size, longest)
         method = Method(1, execute=runner.execute, max_positions=longest, vocab_size=self.vocab_size)
         resize = None if device.name == "cpu" else own.take_blocks
         return LoadedDrafter(method, self.block_bytes(device), prepare=runner.prepare, resize=resize)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from albireo.api.adapters import Adapters
 from albireo.api.admission import Submission
@@ -19,6 +20,9 @@ from albireo.engine.stats import EngineStats
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from albireo.api.load import Loaded
 
 
 class Driver:
@@ -43,6 +47,18 @@ class Driver:
         self._tokenizer = tokenizer
         self._adapters = adapters
         self._records: dict[str, RequestRecord] = {}
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> Driver:
+        """The driver of a loaded model."""
+        return cls(
+            loaded.settings,
+            loaded.execute,
+            loaded.tokenizer,
+            adapters=loaded.adapters,
+            method=loaded.method,
+            files=loaded.files,
+        )
 
     def add(
         self, request_id: str, submission: Submission, *, priority: int = 0, arrival_s: float | None = None

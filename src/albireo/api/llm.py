@@ -29,7 +29,7 @@ from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
-from albireo.errors import ConfigError, EngineError, InvalidParams, short
+from albireo.errors import EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
 from albireo.outputs import (
     BeamSearchOutput,
@@ -87,14 +87,7 @@ class LLM:
         self.loaded: Loaded | None = loaded
         self._tokenizer = loaded.tokenizer
         self._admission = Admission.of(loaded)
-        self._driver: Driver | None = Driver(
-            loaded.settings,
-            loaded.execute,
-            loaded.tokenizer,
-            adapters=loaded.adapters,
-            method=loaded.method,
-            files=loaded.files,
-        )
+        self._driver: Driver | None = Driver.of(loaded)
         self._loras = LoraModels(loaded.adapters)
 
     # -- the calls -----------------------------------------------------------------------------------------------------
@@ -306,9 +299,7 @@ class LLM:
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
         self._check_open()
-        if self._tokenizer is None:
-            raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
-        return self._tokenizer
+        return self._admission.tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
@@ -368,8 +359,8 @@ class LLM:
             self._config = None
 
     def _let_go(self) -> None:
-        if self.loaded is not None and self.loaded.files is not None:
-            self.loaded.files.close()
+        if self.loaded is not None:
+            self.loaded.close()
         self.loaded = None
         self._driver = None
 

@@ -52,7 +52,7 @@ from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.draft_head import StateStore
-from albireo.execution.runner import DeviceModel, Pooler
+from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
@@ -113,6 +113,11 @@ class Loaded:
     hidden_states: StateStore | None = None
     config_directory: Path = Path()
     files: BlockFiles | None = None
+
+    def close(self) -> None:
+        """Let go of files that it holds open; nothing runs it any more."""
+        if self.files is not None:
+            self.files.close()
 
     @property
     def one_rank(self) -> CpuModel:
@@ -212,19 +217,16 @@ def load(
         rule = source.pooling_rule
         ending = source.pooled_head()
         num_deep = perception.tower.num_deep if isinstance(perception, Perception) else 0
-        runner = device.runner(
-            model,
-            model_config.vocab_size,
-            config.block_size,
-            memory.max_model_len,
+        parts = RunnerParts(
             pooler,
-            None if adapters is None else adapters.runner,
             ending,
-            images,
-            second.seeing(num_deep) if num_deep else None,
-            guessing.hidden_states,
-            listener,
+            adapters=None if adapters is None else adapters.runner,
+            images=images,
+            seeing=second.seeing(num_deep) if num_deep else None,
+            listener=listener,
         )
+        longest, states = memory.max_model_len, guessing.hidden_states
+        runner = device.runner(model, model_config.vocab_size, config.block_size, longest, parts, states)
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         files = None
         if config.prefix_cache_dir is not None:

@@ -61,14 +61,7 @@ class Session:
         self.loaded: Loaded = load(config, show_progress=True)
         loaded = self.loaded
         self._admission = Admission.of(loaded)
-        self._driver = Driver(
-            loaded.settings,
-            loaded.execute,
-            loaded.tokenizer,
-            adapters=loaded.adapters,
-            method=loaded.method,
-            files=loaded.files,
-        )
+        self._driver = Driver.of(loaded)
         self._adapter = None if lora is None or loaded.adapters is None else loaded.adapters.load(lora)
         self._num_requests = 0
 

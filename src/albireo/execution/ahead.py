@@ -31,13 +31,11 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
-from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import spread
-from albireo.execution.images import ImageRows, has_image_rows
+from albireo.execution.images import has_image_rows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
-from albireo.execution.listening import Listener, listen
-from albireo.execution.pooling import Ending
-from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
+from albireo.execution.listening import listen
+from albireo.execution.runner import NO_PARTS, DeviceModel, HostTier, Runner, RunnerParts, StateTier, move_blocks
 from albireo.image_input import ImageInput
 from albireo.params import MAX_TOP
 from albireo.step import (
@@ -151,8 +149,7 @@ class AheadRunner:
     stream. An adapter is put into its slot in that stream, too: behind the steps in flight, which may read what the
     slot held, and before those that are begun from then on.
 
-    Args: max_positions: longest sequence in tokens. states, ending, images, seeing, adapters, num_ahead, listener: see
-        Runner.
+    Args: max_positions: longest sequence in tokens. states, num_ahead: see Runner.
     """
 
     def __init__(
@@ -161,33 +158,17 @@ class AheadRunner:
         vocab_size: int,
         block_size: int,
         max_positions: int,
-        pooler: Pooler | None = None,
+        parts: RunnerParts = NO_PARTS,
+        *,
         states: StateTier | None = None,
-        ending: Ending | None = None,
-        images: ImageRows | None = None,
-        seeing: Pooler | None = None,
-        adapters: AdapterRunner | None = None,
         num_ahead: int = 0,
-        listener: Listener | None = None,
     ) -> None:
-        self._device, self._adapters, self._num_ahead = device, adapters, num_ahead
-        self._images, self._has_seeing, self._listener = images, seeing is not None, listener
+        self._device, self._adapters, self._num_ahead = device, parts.adapters, num_ahead
+        self._images, self._has_seeing, self._listener = parts.images, parts.seeing is not None, parts.listener
         self._states = states
         #: By slot, whose state has a token that was not asked for.
         self._spoilt: dict[int, int] = {}
-        self._runner = Runner(
-            device,
-            vocab_size,
-            block_size,
-            pooler,
-            adapters=adapters,
-            states=states,
-            ending=ending,
-            images=images,
-            seeing=seeing,
-            num_ahead=num_ahead,
-            listener=listener,
-        )
+        self._runner = Runner(device, vocab_size, block_size, parts, states=states, num_ahead=num_ahead)
         self._block_size = block_size
         self._max_positions = max_positions
         self._tables = GroupTables()

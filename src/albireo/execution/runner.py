@@ -6,7 +6,7 @@ Its execute() is what the engine is given. Does not decide anything: who runs, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -119,6 +119,30 @@ def _not_finite(step: PackedStep, outputs: StepOutputs) -> InvariantError:
     return InvariantError("the best logits of a step are finite, and do not decide")
 
 
+@dataclass(frozen=True, slots=True)
+class RunnerParts:
+    """What some steps need beside the model; None where no plan has such.
+
+    Fields:
+        pooler: of those that hold a PoolingTask. ending: what is made of pooled hidden states; None: an embedding of
+            length 1.
+        adapters: of sequences that have one; then the pooler's program knows adapters, too.
+        images: of prompts that have some. seeing: the program of steps that have rows of some; None: the model's.
+        listener: of positions that are sounds'; None: images are pictures.
+    """
+
+    pooler: Pooler | None = None
+    ending: Ending | None = None
+    adapters: AdapterRunner | None = None
+    images: ImageRows | None = None
+    seeing: Pooler | None = None
+    listener: Listener | None = None
+
+
+#: Every plan's steps need the model alone.
+NO_PARTS = RunnerParts()
+
+
 class Runner:
     """Executes plans on a device model."""
 
@@ -127,36 +151,27 @@ class Runner:
         model: DeviceModel,
         vocab_size: int,
         block_size: int,
-        pooler: Pooler | None = None,
+        parts: RunnerParts = NO_PARTS,
+        *,
         host: HostTier | None = None,
-        adapters: AdapterRunner | None = None,
         states: StateTier | None = None,
-        ending: Ending | None = None,
-        images: ImageRows | None = None,
-        seeing: Pooler | None = None,
         hidden_states: HiddenStates | None = None,
         num_ahead: int = 0,
-        listener: Listener | None = None,
         contents: BlockContents | None = None,
     ) -> None:
         """Args:
-        pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
-        adapters: None where no sequence has one; else the pooler's program knows adapters, too.
+        host: None where no plan swaps.
         states: None where sequences keep nothing beside the KV cache. Else a step changes what it reads, and is never
             computed twice.
-        ending: what is made of pooled hidden states; None: an embedding of length 1.
-        images: None where no prompt has any. seeing: the program of steps that have rows of some; None: the model's.
         hidden_states: where those of every step go, for a head that drafts; None: there is no such head.
-        num_ahead: see pack_step(). listener: of positions that are sounds'; None: images are pictures.
-        contents: of KV blocks; None where no plan fills any.
+        num_ahead: see pack_step(). contents: of KV blocks; None where no plan fills any.
         """
         self._model = model
         self._host = host
-        self._pooler = pooler
-        self._adapters = adapters
+        self._pooler, self._adapters = parts.pooler, parts.adapters
         self._states = states
-        self._ending = Scaled() if ending is None else ending
-        self._images, self._seeing, self._listener = images, seeing, listener
+        self._ending = Scaled() if parts.ending is None else parts.ending
+        self._images, self._seeing, self._listener = parts.images, parts.seeing, parts.listener
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._contents = contents
         self._sampler = Sampler(vocab_size)

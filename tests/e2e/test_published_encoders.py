@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from albireo.errors import UnsupportedModel
+import albireo
+from albireo.errors import ModelError, UnsupportedModel
 from e2e.test_encoders import CONFIGS, classified, embedded, farthest, opened, pooled, prompts, saved
 from tiny_encoders import hidden_states, logits, save_encoder, torch, transformers
 
@@ -139,6 +140,77 @@ def test_gte_by_its_first_name_and_with_its_own_rotation(tmp_path: Path) -> None
         opened(written(folder, NEW | {"rope_scaling": {"factor": 8.0, "type": "ntk", "mixed_b": 0.5}}))
     with pytest.raises(UnsupportedModel, match="logn_attention_scale"):
         opened(written(folder, NEW | {"logn_attention_scale": True}))
+
+
+#: Of jina-embeddings-v3, likewise.
+JINA = {
+    "architectures": ["XLMRobertaModel"],
+    "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"},
+    "bos_token_id": 0,
+    "emb_pooler": "mean",
+    "eos_token_id": 2,
+    "hidden_act": "gelu",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "layer_norm_eps": 1e-05,
+    "load_trained_adapters": True,
+    "lora_adaptations": ["retrieval.query", "text-matching"],
+    "lora_alpha": 3,
+    "lora_dropout_p": 0.0,
+    "lora_main_params_trainable": False,
+    "lora_rank": 4,
+    "matryoshka_dimensions": [16, 32],
+    "max_position_embeddings": 96,
+    "model_type": "xlm-roberta",
+    "num_attention_heads": 3,
+    "num_hidden_layers": 2,
+    "output_past": True,
+    "pad_token_id": 1,
+    "position_embedding_type": "rotary",
+    "rotary_emb_base": 20000.0,
+    "task_instructions": {"retrieval.query": "Represent the query: ", "text-matching": ""},
+    "torch_dtype": "float32",
+    "truncate_dim": None,
+    "type_vocab_size": 1,
+    "use_cache": True,
+    "use_flash_attn": True,
+    "vocab_size": 131,
+}
+
+
+def test_jina_with_the_adapter_of_a_task(tmp_path: Path) -> None:
+    """Of every matrix, the table of embeddings among them, the product of two parts is added, as its code does."""
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path / "plain", "jina_embeddings_v3")
+    published = tmp_path / "published"
+    published.mkdir()
+    torch.manual_seed(1)
+    tensors, found, with_task = load_file(folder / "model.safetensors"), {}, {}
+    for name, matrix in tensors.items():
+        with_task[name] = matrix
+        if matrix.ndim < 2:
+            found[f"roberta.{name}"] = matrix
+            continue
+        rows, columns = matrix.shape
+        first, second = ((rows, 4), (4, columns)) if "embeddings" in name else ((4, columns), (rows, 4))
+        a, b = torch.randn(2, *first), torch.randn(2, *second) * 0.2
+        stem = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight"
+        found |= {f"{stem}.original": matrix, f"{stem}.0.lora_A": a, f"{stem}.0.lora_B": b}
+        product = a[1] @ b[1] if "embeddings" in name else b[1] @ a[1]
+        with_task[name] = (matrix.double() + product.double() * 3 / 4).float()
+    save_file({name: each.contiguous() for name, each in found.items()}, published / "model.safetensors")
+    plain = embedded(opened(folder), "mean", prompts())
+    assert embedded(opened(written(published, JINA)), "mean", prompts()) == plain
+    save_file(with_task, folder / "model.safetensors", {"format": "pt"})
+    exact = pooled(hidden_states(folder, prompts(), "float64"), "mean")
+    written(published, JINA | {"default_task": "text-matching"})
+    ours = embedded(opened(published), "mean", prompts(), use_activation=False)
+    assert farthest(ours, exact) < 5e-6
+    albireo.build(published, tmp_path / "built")
+    assert embedded(opened(tmp_path / "built"), "mean", prompts(), use_activation=False) == ours
+    with pytest.raises(ModelError, match=r"default_task='poetry' must be one of .*: retrieval\.query, text-matching"):
+        opened(written(published, JINA | {"default_task": "poetry"}))
 
 
 def test_a_reranker_by_its_first_name(tmp_path: Path) -> None:

@@ -459,7 +459,6 @@ def test_qwen3_heads_are_128_wide_unless_said() -> None:
         ("auto_map", {"AutoModelForCausalLM": "modeling.Evil"}),
         ("embedding_multiplier", 12.0),
         ("attention_multiplier", 0.0),
-        ("is_causal", False),
         ("rope_interleaved", True),
         ("sliding_window", 128),
         ("use_sliding_window", True),

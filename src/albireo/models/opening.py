@@ -27,6 +27,7 @@ from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.sentence_transformers import MODULES
+from albireo.models.task_adapters import as_transformers_has_it
 from albireo.models.text_part import is_whole, text_settings
 from albireo.models.weights import Checkpoint, check_weights
 
@@ -86,7 +87,8 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         load_architecture(model_type)
     # the graph is that of the float model; the weights know how they are written
     quantization_format(directory, data)
-    data = _without_quantization(text_settings(_without_quantization(data), str(path)))
+    data = as_transformers_has_it(_without_quantization(data), str(path))
+    data = _without_quantization(text_settings(data, str(path)))
     rules = load_architecture(data["model_type"]).rules
     if default_dtype is None:
         default_dtype = "float32"

@@ -1,6 +1,6 @@
 """Matrices that some checkpoints hold otherwise than graphs read them: those of GPT-2's layers are [in, out]; of OLMo
 Hybrid's the convolutions of queries, keys and values lie in three tensors, one below the other whatever rows each has,
-and norms have other names; of some encoders linears lie in one tensor, see first_names.py, and vectors of
+and norms have other names; of some encoders linears lie in one tensor, see joined_linears.py, and vectors of
 distances are made, see distance_vectors.py.
 
 Called by weights.py. Does not know graphs.
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.models.distance_vectors import distance_vectors
-from albireo.models.first_names import apart
+from albireo.models.joined_linears import apart
 from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.task_adapters import is_jina
 from albireo.models.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
@@ -40,8 +41,8 @@ _Tensors = SafetensorsFiles | TextTensors
 def rearranged(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
     """The matrices of a checkpoint that are to be read otherwise. Args: config: what config.json holds."""
     plan = Plan()
-    if config.get("model_type") in _FIRST_NAMED:
-        return apart(stored, {name: stored.dtype(name) for name in stored.names})
+    if config.get("model_type") in _FIRST_NAMED or is_jina(config):
+        return apart(stored, config)
     if config.get("model_type") not in REARRANGED:
         return plan
     if config["model_type"] == "olmo_hybrid":

@@ -40,6 +40,8 @@ _HEADLESS = {
     "embeddings.word_embeddings.weight": (("", ""),),
     "bert.embeddings.word_embeddings.weight": (("bert.", ""), ("", "")),
     "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
+    "roberta.embeddings.word_embeddings.parametrizations.weight.original": (("roberta.", ""), ("", "")),
+    "embeddings.word_embeddings.parametrizations.weight.original": (("", ""),),
     "mpnet.embeddings.word_embeddings.weight": (("mpnet.", ""), ("", "")),
     "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
     "deberta.embeddings.word_embeddings.weight": (("deberta.", ""), ("", "")),

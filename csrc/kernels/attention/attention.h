@@ -2,7 +2,8 @@
 // out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
 // window w > 0, s > position - w; where row_ends says so, up to there); h' = h / (H / K). both_ways: of all positions
 // of the sequence, all of which the step has (with a window, |s - position| < w); -1: of none behind, whatever row_ends
-// says. first_key: s >= first_key, too. num_keys: s < num_keys, wherever the row is, and nothing else is asked.
+// says. first_key: s >= first_key, too. num_keys: s < num_keys, wherever the row is (and s < row_ends,
+// where that says so), and nothing else is asked.
 // in_chunks: instead of s > position - w, s >= the last multiple of w that is not behind position.
 //   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
 // rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of

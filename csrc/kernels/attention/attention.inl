@@ -410,6 +410,12 @@ bool walk(const Args& a, RowBlock<W>& r, T tile, int64_t from, int64_t stop, boo
 template <class W>
 using Queries = std::conditional_t<kIsWhole<W>, WeightF32, W>;
 
+// Of rows that see the first positions, wherever they are: how many there are, which a step may say of a row.
+ALBIREO_INLINE int64_t keys_seen(const Args& a, const Step& step, int64_t row) {
+  const int64_t end = step.row_ends ? step.row_ends[row] : 0;
+  return 0 < end && end < a.num_keys ? end : a.num_keys;
+}
+
 // whole: positions of its sequence, of which the step has all where columns are added.
 template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
@@ -439,7 +445,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   }
   r.first[i] = position - (a.in_chunks ? position % a.window : a.window - 1);
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
-  r.last[i] = a.num_keys > 0 ? a.num_keys - 1 : position;
+  r.last[i] = a.num_keys > 0 ? keys_seen(a, step, of_step) - 1 : position;
   if (step.row_ends && !a.both_ways && a.num_keys == 0 && step.row_ends[of_step] > position)
     r.last[i] = step.row_ends[of_step] - 1;
   if (a.both_ways > 0) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
@@ -455,10 +461,12 @@ void open_rows(RowBlock<W>& r) {
 }
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
-ALBIREO_INLINE int64_t shared_positions(const Args& a, const SharingGroup& g) {
+ALBIREO_INLINE int64_t shared_positions(const Args& a, const Step& step, const SharingGroup& g) {
   if (g.count == 1 || has_first(a) || a.columns) return 0;
   const int64_t same = g.shared_blocks * a.kv_shape.block_size;
-  const int64_t seen = a.num_keys > 0 ? a.num_keys : g.computed + 1;
+  // who reads the same blocks sees as many of them
+  const int64_t of_first = step.query_start[step.order[g.first]];
+  const int64_t seen = a.num_keys > 0 ? keys_seen(a, step, of_first) : g.computed + 1;
   return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;
 }
 
@@ -519,7 +527,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
     }
   });
   open_rows(r);
-  const int64_t shared = shared_positions(a, g);
+  const int64_t shared = shared_positions(a, step, g);
   const int32_t* common = table_of(step, step.order[g.first]);
   const auto tile = [&](const int32_t* table) { return Tile<W>(a, table, kv_head, r.joined); };
   const bool is_first = shared == 0 || walk(a, r, tile(common), 0, shared, false, true);

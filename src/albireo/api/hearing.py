@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,33 +31,37 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.image_input import Tile
 from albireo.json_file import read_json
+from albireo.models.config import ModelConfig
 from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 
 if TYPE_CHECKING:
+    from albireo.models.hearing.moonshine import MoonshineTower
     from albireo.models.hearing.whisper import WhisperTower
     from albireo.sounds.features import LogMel
+    from albireo.sounds.waves import Waves
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
     """What hears, before it is loaded.
 
-    Fields: programs: of the encoder's two parts, and of what listens to it, which writes the model's own KV cache.
+    Fields: programs: of the encoder's two parts, and of what listens to it, which writes the model's own KV cache; then
+        of the encoder's stem.
     """
 
     source: ModelSource
-    tower: WhisperTower
-    spectra: LogMel
-    programs: tuple[Program, Program, Program]
+    tower: WhisperTower | MoonshineTower
+    sounds: LogMel | Waves
+    programs: tuple[Program, ...]
 
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
 
     def working_bytes(self, device: Device) -> int:
         """Of activations, and of keys and values of one layer of the encoder; on a GPU of what steps bring, too."""
-        kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.programs[:2])
+        kv = sum(program.kv.block_bytes * num_blocks(program) for program in self._of_encoder)
         brought = 0 if device.name == "cpu" else self._brought_bytes
         return kv + sum(program.arena_bytes for program in self.programs) + brought
 
@@ -75,12 +79,15 @@ class Hearing:
     @property
     def facts(self) -> dict[str, float | int]:
         """For whoever shows what it is: seconds of a sound that is heard at once, and positions that it takes."""
-        return {"seconds": self.spectra.seconds, "positions": self.tower.num_positions}
+        return {"seconds": self.sounds.seconds, "positions": self.tower.num_positions}
 
     def tuned(self, directory: Path, num_threads: int | None) -> Hearing:
         """With what was measured for this machine."""
-        first, second, third = (tuned(program, directory, num_threads)[0] for program in self.programs)
-        return replace(self, programs=(first, second, third))
+        return replace(self, programs=tuple(tuned(program, directory, num_threads)[0] for program in self.programs))
+
+    @property
+    def _of_encoder(self) -> tuple[Program, ...]:
+        return *self.programs[:2], *self.programs[3:]
 
     def encoder(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> ImageRows:
         """Ready to run: what a step is given of sounds. Raises: WeightMismatch."""
@@ -89,12 +96,18 @@ class Hearing:
             return device.tower(config, program, tensors, num_blocks(program), progress)
 
         with self._tensors() as tensors:
-            runner = VisionRunner(self.tower, tensors, self.programs[:2], opened)
+            runner = VisionRunner(self.tower, tensors, self._of_encoder, opened)
 
         def rows(tile: Tile) -> NDArray[np.float32]:
-            return runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
+            found = runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
+            # all positions that are a sound's are written, of which those of nothing are not read
+            return np.pad(found, ((0, self.tower.num_positions - len(found)), (0, 0)))
 
-        return ImageRows(rows)
+        def heard(tile: Tile) -> int:
+            return self.tower.rows(tile.height, tile.width)
+
+        is_one_size = heard_whole(self.tower)
+        return ImageRows(rows, heard=None if is_one_size else heard)
 
     def listener(
         self, device: Device, config: EngineConfig, model: DeviceModel, progress: Callable[[int], None]
@@ -118,20 +131,14 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     data = read_json(path) if path.is_file() else {}
     if not listens(data):
         return None
-    from albireo.models.hearing.whisper import open_whisper
-    from albireo.models.speech.whisper import listening
-    from albireo.sounds.features import open_log_mel
-
     _refuse(config, source)
     model = source.model_config
-    tower, spectra = open_whisper(data, model.dtype, str(path)), open_log_mel(source.config_directory)
-    if (spectra.num_frames, spectra.num_mels) != tower.largest:
-        raise ModelError(
-            f"{source.config_directory}: preprocessor_config.json makes {spectra.num_frames:,} frames of "
-            f"{spectra.num_mels} bands of a sound, the encoder of config.json hears {tower.largest[0]:,} of "
-            f"{tower.largest[1]}: they are of different models"
+    opens = _moonshine if data["model_type"] == "moonshine" else _whisper
+    tower, sounds, graph = opens(data, model, source.config_directory)
+    if not heard_whole(tower) and device.name != "cpu":
+        raise ConfigError(
+            f"device={device.name}: this model's decoder listens to sounds of any length on the CPU alone"
         )
-    graph = listening(model)
     _check_weights(source, tower, graph)
     choose = chosen_precision(source.quantization)
     if choose is not None:
@@ -139,8 +146,45 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     third = compile_program(
         graph, config, program.maxima["T"], None, device.catalog(), has_block_groups=False, cache=program.kv
     )
-    first, second = vision_programs(tower, device.catalog(), tower.patches(*tower.largest), choose)
-    return Hearing(source, tower, spectra, (first, second, third))
+    first, second, *before = vision_programs(tower, device.catalog(), tower.patches(*tower.largest), choose)
+    return Hearing(source, tower, sounds, (first, second, third, *before))
+
+
+class _Parts(NamedTuple):
+    """What a family hears with. Fields: graph: what listens."""
+
+    tower: WhisperTower | MoonshineTower
+    sounds: LogMel | Waves
+    graph: Graph
+
+
+def _whisper(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.models.hearing.whisper import open_whisper
+    from albireo.models.speech.whisper import listening
+    from albireo.sounds.features import open_log_mel
+
+    tower, spectra = open_whisper(data, model.dtype, str(directory / "config.json")), open_log_mel(directory)
+    if (spectra.num_frames, spectra.num_mels) != tower.largest:
+        raise ModelError(
+            f"{directory}: preprocessor_config.json makes {spectra.num_frames:,} frames of {spectra.num_mels} bands of "
+            f"a sound, the encoder of config.json hears {tower.largest[0]:,} of {tower.largest[1]}: they are of "
+            "different models"
+        )
+    return _Parts(tower, spectra, listening(model))
+
+
+def _moonshine(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.sounds import moonshine_waves
+    from albireo.models.hearing.moonshine import open_moonshine
+    from albireo.models.speech.moonshine import listening
+
+    tower = open_moonshine(data, model.dtype, str(directory / "config.json"))
+    return _Parts(tower, moonshine_waves(directory), listening(model))
+
+
+def heard_whole(tower: WhisperTower | MoonshineTower) -> bool:
+    """Whether a sound is as long as the longest, with silence behind."""
+    return tower.stem is None
 
 
 def _refuse(config: EngineConfig, source: ModelSource) -> None:
@@ -155,7 +199,7 @@ def _refuse(config: EngineConfig, source: ModelSource) -> None:
         raise ConfigError(f"speculative_config: {why} what guesses for it would have to hear, too; use method ngram")
 
 
-def _check_weights(source: ModelSource, tower: WhisperTower, graph: Graph) -> None:
+def _check_weights(source: ModelSource, tower: WhisperTower | MoonshineTower, graph: Graph) -> None:
     """Raises: WeightMismatch where there are weights, and not the model's; ModelError where they were left out."""
     if source.vision_directory is None:
         raise ModelError(f"{source.directory}: was built without the part that hears; build it again")

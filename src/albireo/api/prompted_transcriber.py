@@ -29,7 +29,7 @@ from albireo.transcription_params import TranscriptionParams
 _SHARE = 0.5
 
 
-def _refuse_told(asked: TranscriptionParams) -> None:
+def refuse_told(asked: TranscriptionParams) -> None:
     """Raises: UnsupportedFeature for what a model would be told beside the sound."""
     for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
         if value:
@@ -39,20 +39,18 @@ def _refuse_told(asked: TranscriptionParams) -> None:
 class PromptedTranscriber(ABC):
     """Implements transcription.Transcriber, but for how a family is asked, and how it answers.
 
-    Fields: has_times, finds_language_first: see there. longest_s: of a sound that is heard at once.
+    Fields: rate, has_times, finds_language_first: see there. longest_s: of a sound that is heard at once.
     """
+
+    rate: int
 
     has_times = finds_language_first = False
     longest_s: float
 
     def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int) -> None:
-        self._processor, self._tokenizer = processor, tokenizer
+        self._tokenizer, self.rate = tokenizer, processor.rate
         room_s = _SHARE * max_model_len / processor.rows_per_s
         self._seconds = max(1.0, min(self.longest_s, room_s))
-
-    @property
-    def rate(self) -> int:
-        return self._processor.rate
 
     def windows(self, sound: Sound) -> list[Window]:
         return windows(resampled(sound.samples, sound.rate, self.rate), self.rate, self._seconds)
@@ -218,7 +216,7 @@ class GlmAsrTranscriber(PromptedTranscriber):
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
-        _refuse_told(asked)
+        refuse_told(asked)
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS}]
@@ -242,7 +240,7 @@ class AudioFlamingoTranscriber(PromptedTranscriber):
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
-        _refuse_told(asked)
+        refuse_told(asked)
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         content = [{"type": "text", "text": self._ASKS}, {"type": "audio", "audio": ()}]

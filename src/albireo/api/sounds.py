@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from albireo.errors import InvalidParams, ModelError
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
@@ -18,6 +19,9 @@ from albireo.sounds.decode import as_sound
 from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
+if TYPE_CHECKING:
+    from albireo.sounds.waves import Waves
+
 #: A prompt with its sound in front.
 Heard = tuple[list[int], tuple[ImageInput, ...]]
 
@@ -28,7 +32,7 @@ class SoundReader:
     def __init__(
         self,
         directory: Path,
-        spectra: LogMel,
+        sounds: LogMel | Waves,
         num_positions: int,
         num_text_positions: int,
         start: int,
@@ -41,9 +45,9 @@ class SoundReader:
         start: the id that an output begins behind, which stands for the sound, too: it is never written.
         most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
         """
-        self.directory, self.spectra = directory, spectra
+        self.directory, self.sounds, self.start = directory, sounds, start
         self.num_positions, self.num_text_positions = num_positions, num_text_positions
-        self._start, self._most, self._max_seconds = start, most, max_seconds
+        self._most, self._max_seconds = most, max_seconds
 
     def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Heard:
         """The prompt behind its sound; one without tokens is what outputs begin behind.
@@ -61,19 +65,20 @@ class SoundReader:
             )
         tile = self._heard(sounds[0])
         spans = ((0, self.num_positions),)
-        ids = [self._start] * self.num_positions + (list(token_ids) or [self._start])
+        ids = [self.start] * self.num_positions + (list(token_ids) or [self.start])
         return ids, (ImageInput(key_of([tile]), (tile,), spans, kind="sound"),)
 
     def _heard(self, given: GivenSound) -> Tile:
-        spectra, sound = self.spectra, as_sound(given.value, self._max_seconds)
-        if sound.seconds > spectra.seconds:
+        heard, sound = self.sounds, as_sound(given.value, self._max_seconds)
+        if sound.seconds > heard.seconds:
             raise InvalidParams(
-                f"the sound takes {sound.seconds:.2f} s, and this model hears {spectra.seconds:g} s at a time; cut it, "
+                f"the sound takes {sound.seconds:.2f} s, and this model hears {heard.seconds:g} s at a time; cut it, "
                 "or transcribe it, which does so"
             )
-        samples = resampled(sound.samples, sound.rate, spectra.rate)
-        frames = spectra.features(samples[: spectra.num_samples])
-        return Tile(spectra.num_frames, spectra.num_mels, frames.tobytes(), self.num_positions)
+        samples = resampled(sound.samples, sound.rate, heard.rate)
+        frames = heard.features(samples[: heard.num_samples])
+        count, width = frames.shape
+        return Tile(count, width, frames.tobytes(), self.num_positions)
 
 
 def open_sound_reader(config_directory: Path, most: int | None, max_seconds: float) -> SoundReader | None:
@@ -91,4 +96,14 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         raise ModelError(f"{path}: decoder_start_token_id={start} must be a token of {config.vocab_size}")
     heard = config.blocks.sound_positions
     left = config.max_position_embeddings - heard
-    return SoundReader(config_directory, open_log_mel(config_directory), heard, left, start, most, max_seconds)
+    is_moonshine = data["model_type"] == "moonshine"
+    sounds = moonshine_waves(config_directory) if is_moonshine else open_log_mel(config_directory)
+    return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds)
+
+
+def moonshine_waves(directory: Path) -> Waves:
+    """What Moonshine hears of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.moonshine import FEWEST, RATE, SECONDS
+    from albireo.sounds.waves import open_waves
+
+    return open_waves(directory, RATE, SECONDS, FEWEST)

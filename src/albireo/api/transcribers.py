@@ -29,8 +29,12 @@ def open_transcriber(
     if media is None or tokenizer is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
     if not isinstance(media, Places):
+        from albireo.api.listening_transcriber import MoonshineTranscriber
         from albireo.api.whisper_transcriber import WhisperTranscriber
+        from albireo.sounds.features import LogMel
 
+        if not isinstance(media.sounds, LogMel):
+            return MoonshineTranscriber(media, tokenizer)
         return WhisperTranscriber(media, tokenizer, settings.vocab_size)
     place = media.kinds.get("sound")
     if place is None or chats is None:

@@ -41,7 +41,7 @@ class WhisperTranscriber:
         path = reader.directory / "generation_config.json"
         fields = Fields(read_json(path) if path.is_file() else {}, str(path))
         self._reader, self._tokenizer = reader, tokenizer
-        self._rate, self._seconds = reader.spectra.rate, float(reader.spectra.seconds)
+        self._rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
         self._step_s = self._seconds / reader.num_positions
 
         def token(name: str) -> int | None:

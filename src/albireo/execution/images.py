@@ -114,10 +114,12 @@ class ImageRows:
         num_deep: int = 0,
         token: int | None = None,
         ear: Callable[[Tile], F32] | None = None,
+        heard: Callable[[Tile], int] | None = None,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         """Args:
         tower: [rows, E] of a tile. ear: of one of a sound, where another tower hears than sees.
+        heard: of a sound with which a sequence begins, how many of its positions are heard; None: all are.
         factor: what the model multiplies embeddings by, which these rows are not.
         axes: None where positions are numbers.
         sees_both_ways: tokens of a picture see all of it, and are in one step.
@@ -125,6 +127,7 @@ class ImageRows:
             added behind as many layers.
         token: what tokens of pictures are where layers have an embedding of each token; None: none has.
         """
+        self._heard = heard
         self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
         self._num_parts, self._token, self._ear = 1 + num_deep, token, ear
         self._kept: OrderedDict[tuple[bytes, int], F32] = OrderedDict()
@@ -151,7 +154,18 @@ class ImageRows:
             if self._token is not None:
                 ids = np.where(of_token >= 0, np.int32(self._token), inputs.token_ids)
                 inputs = replace(inputs, token_ids=ids)
+        if self._heard is not None:
+            inputs = replace(inputs, row_ends=self._ends_heard(inputs, works))
         return inputs if self._axes is None else self._axes.turned(inputs, works)
+
+    def _ends_heard(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> Ints:
+        """Of each row how many positions of its sequence's sound are heard."""
+        ends = np.zeros(inputs.num_tokens, np.int32)
+        for work, first in zip(works, inputs.query_start.tolist(), strict=False):
+            for image in work.images[:1]:
+                assert self._heard is not None, "asked before"
+                ends[first : first + len(work.token_ids)] = self._heard(image.tiles[0])
+        return ends
 
     def next_positions(self, images: Sequence[Sequence[ImageInput]], positions: Sequence[int]) -> Ints | None:
         """[B] by which sequences' next tokens are rotated, all of whose images lie before; None: by positions.

@@ -36,8 +36,8 @@ def listen(plan: StepPlan, listener: Listener, sounds: ImageRows, block_size: in
         return plan
     part = plan.part(heard)
     given = sounds.give(pack_step(part, block_size).inputs, heard)
-    # all tokens are given, in order
-    listener.run(replace(given, given_rows=None))
+    # all tokens are given, in order, and see nothing
+    listener.run(replace(given, given_rows=None, row_ends=None))
     return plan.part(left)
 
 

@@ -556,12 +556,13 @@ OPS: dict[str, Op] = {
     # more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where the cache has keys
     # alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step. distances:
     # [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond. first_key:
-    # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves. slopes: of
-    # each head; slopes[h] * (position - the row's) is added to scaled scores (source: Press et al. 2021, ALiBi).
-    # chosen: [T, n] positions that each row sees, those of choose_keys; no others
-    # in_chunks: window is the length of chunks, which begin at its multiples; rows see their own alone
-    # from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the row has at
-    # the head's column distance_columns(n, reach) of their distance, and what the row at that position has there
+    # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves, and of these
+    # those before row_ends, where the step says so. slopes: of each head; slopes[h] * (position - the row's) is added
+    # to scaled scores (source: Press et al. 2021, ALiBi). chosen: [T, n] positions that each row sees, those of
+    # choose_keys; no others. in_chunks: window is the length of chunks, which begin at its multiples; rows see their
+    # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
+    # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has
+    # there
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),

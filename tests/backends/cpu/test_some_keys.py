@@ -97,27 +97,33 @@ TOKENS = ([3, 9, 4, 17, 30, 2, 8], [7, 7, 1])
 TABLES = ([7, 2, 9, 5], [4, 1, 0])
 
 
-def reading() -> list[StepInputs]:
-    """Both texts at once, but for the last tokens of the first, which come one by one."""
+def reading(heard: tuple[int, int] | None = None) -> list[StepInputs]:
+    """Both texts at once, but for the last tokens of the first, which come one by one. Args: heard: how many rows each
+    sees of what was written; None: all."""
     first = [Work(TOKENS[0][:4], SOUNDS, TABLES[0]), Work(TOKENS[1], SOUNDS, TABLES[1])]
     later = [[Work([TOKENS[0][i]], SOUNDS + i, TABLES[0])] for i in range(4, 7)]
-    return [make_step(work, 8, "all", "none") for work in (first, *later)]
+    steps = [make_step(work, 8, "all", "none") for work in (first, *later)]
+    if heard is None:
+        return steps
+    ends = [np.repeat(heard, (4, len(TOKENS[1]))), *(np.array([heard[0]]) for _ in later)]
+    return [replace(step, row_ends=each.astype(np.int32)) for step, each in zip(steps, ends, strict=True)]
 
 
-def expected(dtype: str, kind: str) -> F32:
+def expected(dtype: str, kind: str, heard: tuple[int, int] | None = None) -> F32:
     graphs, kv = (writer(kind), reader(kind)), ReferenceKV(BLOCKS, 8, kind)
     weights = [weights_of(graph, dtype) for graph in (writer(dtype), reader(dtype))]
     interpret(graphs[0], writing((1, 2), TABLES), weights[0], kv)
-    return np.concatenate([interpret(graphs[1], step, weights[1], kv).outputs["hidden"] for step in reading()])
+    return np.concatenate([interpret(graphs[1], step, weights[1], kv).outputs["hidden"] for step in reading(heard)])
 
 
+@pytest.mark.parametrize("heard", [None, (17, 5)])
 @pytest.mark.parametrize("level", isa_levels())
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-def test_what_one_program_wrote_another_reads(dtype: str, level: str) -> None:
+def test_what_one_program_wrote_another_reads(dtype: str, level: str, heard: tuple[int, int] | None) -> None:
     write, read = models(dtype, level)
     write.run(writing((1, 2), TABLES))
-    ours = np.concatenate([read.run(step).hidden.copy() for step in reading()])
-    want, best = expected(dtype, dtype), expected(dtype, "float32")
+    ours = np.concatenate([read.run(step).hidden.copy() for step in reading(heard)])
+    want, best = expected(dtype, dtype, heard), expected(dtype, "float32", heard)
     rounding = float(np.linalg.norm(want - best))
     assert np.linalg.norm(ours - want) <= max(2e-6 * np.linalg.norm(want), 1.5 * rounding)
     assert np.isfinite(ours).all() and rounding <= 2e-2 * np.linalg.norm(want)

@@ -140,17 +140,20 @@ def test_attention_over_a_scattered_cache(window: int | None, softcap: float | N
         ({"first_key": 5, "window": 3}, [range(5, 8), range(6, 9), range(7, 10)]),
         ({"num_keys": 4}, [range(4)] * 3),
         ({"num_keys": 10}, [range(10)] * 3),
+        ({"num_keys": 9, "ends": (6, 10, 0)}, [range(6), range(9), range(9)]),
     ],
     ids=str,
 )
-def test_attention_of_some_keys(said: dict[str, int], seen: list[range]) -> None:
-    """The last three of ten positions; rows are told to see further, which those of num_keys do not ask for."""
+def test_attention_of_some_keys(said: dict[str, Any], seen: list[range]) -> None:
+    """The last three of ten positions; rows are told to see further, which those of num_keys do not, or less far."""
+    ends = said.get("ends", (10,) * 3)
+    said = {key: value for key, value in said.items() if key != "ends"}
     step = replace(make_step([Work([0] * 3, 7, [2, 0, 1])], 4), row_ends=np.zeros(3, np.int32))
     q, k, v, kv = normal(3, 12), normal(10, 1, 6, seed=1), normal(10, 1, 6, seed=2), ReferenceKV(4, 4)
     kv.write(0, np.int32([8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), k, v)
     attrs = dict(layer=0, num_heads=2, num_kv_heads=1, head_dim=6, scale=0.4, window=None, softcap=None) | said
     if "num_keys" in said:
-        step = replace(step, row_ends=np.full(3, 10, np.int32))
+        step = replace(step, row_ends=np.array(ends, np.int32))
     (ours,) = OPS["attention"](OpCall({"q": q, "kv": kv}, attrs, step))
     for row, keys in enumerate(seen):
         scores = double(q[row]).reshape(2, 6) @ double(k[list(keys), 0]).T * 0.4

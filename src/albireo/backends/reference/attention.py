@@ -98,8 +98,10 @@ def one_sequence(
     added: [H, n, C] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = visible(positions, len(k), attrs) if chosen is None else among(chosen, len(k))
-    if ends is not None and "num_keys" not in attrs:
-        places = np.arange(len(k))[None, :]
+    places = np.arange(len(k))[None, :]
+    if ends is not None and "num_keys" in attrs:
+        seen &= (places < ends[:, None]) | (ends[:, None] == 0)
+    elif ends is not None:
         seen |= (places > positions[:, None]) & (places < ends[:, None])
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
     for head in range(attrs["num_heads"]):
@@ -152,7 +154,7 @@ def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any])
     seen: NDArray[np.bool_] = (back < window) & (back > -window if both_ways else back >= 0)
     places = np.arange(length)[None, :]
     if "num_keys" in attrs:
-        return np.asarray(np.broadcast_to(places < attrs["num_keys"], seen.shape))
+        return np.array(np.broadcast_to(places < attrs["num_keys"], seen.shape))
     return np.asarray(seen & (places >= attrs.get("first_key", 0)))
 
 

@@ -26,8 +26,10 @@ class EncoderSettings:
     """Fields: patch_size: pixels on a side. act: see activated(). is_rms: norms are RMS norms without a bias.
     has_bias: linears of layers have one. has_qkv_bias: those of queries, keys and values, too. has_k_bias: of keys;
     else zeros stand for it, so that the three are one linear. turned: of each head only the first so many numbers are
-    rotated, number i with number i + turned / 2; 0: all are. norms_heads: norms of queries and keys are of each head,
-    with the eps of the others. num_kv_heads: of keys and values, which heads of queries share; 0: as many."""
+    rotated, number i with number i + turned / 2; 0: all are. turns_neighbours: with its neighbour instead.
+    has_out_bias: of what attention gives, where has_bias. has_norm_bias: of norms. norms_heads: norms of queries and
+    keys are of each head, with the eps of the others. num_kv_heads: of keys and values, which heads of queries share;
+    0: as many."""
 
     hidden_size: int
     intermediate_size: int
@@ -44,6 +46,9 @@ class EncoderSettings:
     turned: int = 0
     norms_heads: bool = False
     num_kv_heads: int = 0
+    turns_neighbours: bool = False
+    has_out_bias: bool = True
+    has_norm_bias: bool = True
 
     @property
     def head_dim(self) -> int:
@@ -93,7 +98,7 @@ def layer(
         h = rounded_norm(b, c, x, f"{name}.{names.attention_norm}")
         parts = {p: _of_heads(b, c, h, place, p, name, names) for place, p in enumerate("qkv")}
         a = _attention(b, c, parts, kv_layer)
-        o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias)
+        o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias and c.has_out_bias)
         with b.part("o"):
             x = b.add(x, _gained(b, o, name, names.out_gain))
     with b.part(f"layers.{number}.mlp"):
@@ -146,8 +151,14 @@ def _order(c: EncoderSettings) -> tuple[tuple[int, int], ...]:
     """Runs of rows of queries or keys, so that what is turned with each other lies half a head apart, as in all others;
     what is not turned fills both halves."""
     half, rest = c.turned // 2, (c.head_dim - c.turned) // 2
+    heads = range(0, c.hidden_size, c.head_dim)
+    if c.turns_neighbours:
+        still = c.turned, c.turned + rest, c.head_dim
+        halves = ((*((at, at + 1) for at in range(part, c.turned, 2)), still[part : part + 2]) for part in (0, 1))
+        runs = tuple(run for half in halves for run in half)
+        return tuple((head + first, head + last) for head in heads for first, last in runs if first < last)
     runs = (0, half), (c.turned, c.turned + rest), (half, c.turned), (c.turned + rest, c.head_dim)
-    return tuple((head + first, head + last) for head in range(0, c.hidden_size, c.head_dim) for first, last in runs)
+    return tuple((head + first, head + last) for head in heads for first, last in runs)
 
 
 def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_layer: int) -> Value:
@@ -211,7 +222,8 @@ def norm(b: GraphBuilder, c: EncoderSettings, x: Value, name: str, eps: float | 
         weight = b.weight(f"{name}.weight", (width,), "float32")
         if c.is_rms:
             return b.rms_norm(x, weight, eps)
-        return b.layer_norm(x, weight, b.weight(f"{name}.bias", (width,), "float32"), eps)
+        bias = b.weight(f"{name}.bias", (width,), "float32") if c.has_norm_bias else None
+        return b.layer_norm(x, weight, bias, eps)
 
 
 def rounded_norm(b: GraphBuilder, c: EncoderSettings, x: Value, name: str) -> Value:

@@ -166,7 +166,7 @@ def open_exaone4_5(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTo
 def _with_windows(fields: Fields, encoder: EncoderSettings, data: Mapping[str, Any], where: str) -> Qwen2VLTower:
     size, whole = fields.integer("window_size", 1, MAX_IMAGE_SIZE, 112), _whole_layers(fields)
     has_windows = any(number not in whole for number in range(encoder.num_layers))
-    names = _APART if is_omni else _GATED
+    names = _APART if data["model_type"] == "qwen2_5_omni" else _GATED
     tower = _tower(fields, encoder, names, data, where, (fields, "out_hidden_size"))
     window = size // tower.merge // encoder.patch_size
     if not window:

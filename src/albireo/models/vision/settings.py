@@ -65,9 +65,11 @@ def encoder_settings(
     has_bias: bool = True,
     has_k_bias: bool = True,
     turned_share: float = 0.0,
+    turns_neighbours: bool = False,
+    is_bare: bool = False,
 ) -> EncoderSettings:
     """Sizes of layers. Args: defaults: what absent keys mean. eps: of norms, where no key says it. turned_share: of
-    each head what is rotated; 0, 1: all of it. Others: see there.
+    each head what is rotated; 0, 1: all of it. is_bare: norms and linears of attention have no bias. Others: see there.
 
     Raises: ModelError for a bad value; UnsupportedModel for an activation that is not computed.
     """
@@ -93,7 +95,11 @@ def encoder_settings(
         is_rms,
         has_bias,
         has_k_bias=has_k_bias,
-        turned=turned if turned_share < 1 else 0,
+        turned=turned if turned_share < 1 or turns_neighbours else 0,
+        turns_neighbours=turns_neighbours,
+        has_qkv_bias=not is_bare,
+        has_out_bias=not is_bare,
+        has_norm_bias=not is_bare,
     )
 
 

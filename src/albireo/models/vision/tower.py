@@ -140,6 +140,7 @@ _FAMILIES: Mapping[str, str] = {
     # a Mistral 3 under other names
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
+    "moonshine": "hearing.moonshine.open_moonshine",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
     "qwen2_5_omni": "vision.qwen2_vl.open_qwen2_5_vl",
@@ -161,9 +162,10 @@ _EARS: Mapping[str, str] = {
     "qwen2_5_omni": "hearing.qwen2_5_omni.open_qwen2_5_omni",
     "qwen3_omni_moe": "hearing.qwen3_asr.open_qwen3_omni",
 }
-#: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Whisper's decoder
-#: listens to what its tower gives; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING, _HEARING = ("whisper",), ("audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
+#: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
+#: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
+_LISTENING = ("moonshine", "whisper")
+_HEARING = ("audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 

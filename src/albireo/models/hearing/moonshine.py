@@ -1,0 +1,189 @@
+"""Moonshine's encoder as a tower: what its decoder listens to, of a sound as long as it is.
+
+Found by vision/tower.py. A tile is a sound: samples are its rows. Three convolutions go on by 64, 3 and 2; behind the
+first, all numbers of a sound have one mean and one variance. Layers rotate a part of each head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from albireo.errors import InvariantError, WeightMismatch
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.hearing.stem import Stem
+from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
+from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.settings import encoder_settings
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+
+_PREFIX, _EPS = "encoder", 1e-5
+_GAIN, _SHIFT = f"{_PREFIX}.groupnorm.weight", f"{_PREFIX}.groupnorm.bias"
+_KEYS = {
+    "num_hidden_layers": "encoder_num_hidden_layers",
+    "num_attention_heads": "encoder_num_attention_heads",
+    "num_key_value_heads": "encoder_num_key_value_heads",
+    "hidden_act": "encoder_hidden_act",
+}
+_DEFAULTS = {
+    "hidden_size": 288,
+    "intermediate_size": 1152,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "hidden_act": "gelu",
+    "patch_size": 1,
+}
+_NAMES = Names(
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.fc1",
+    "mlp.fc2",
+)
+
+
+def _side_by_side(rows: F32, number: int) -> F32:
+    """[n, width * kernel] of rows [m, width]: what a convolution sees at each of its steps, as its weight is
+    flattened."""
+    windows = np.lib.stride_tricks.sliding_window_view(rows, KERNELS[number], axis=0)[:: STRIDES[number]]
+    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stem:
+    """Implements stem.Stem. A tile is a piece. Fields: gain, shift: [E], of the norm behind the first convolution."""
+
+    encoder: EncoderSettings
+    gain: F32 | None
+    shift: F32 | None
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return self._graph(0), self._graph(1)
+
+    def _graph(self, number: int) -> Graph:
+        b, width = GraphBuilder(), self.encoder.hidden_size
+        with b.part("embed"):
+            given = b.given(KERNELS[number] * (1, width)[number], 0)
+            name, has_bias = f"{_PREFIX}.conv{number + 1}", number > 0
+            x = linear(b, self.encoder, given, name, width * (1 + number), "frames", has_bias)
+            with b.part("act"):
+                x = activated(b, x, ("tanh", "gelu")[number])
+        return pooled_states(b, x)
+
+    @property
+    def most_rows(self) -> tuple[int, ...]:
+        return num_rows(RATE * SECONDS, 1), num_rows(RATE * SECONDS, 2)
+
+    def pieces(self, tile: F32) -> Iterator[F32]:
+        yield _side_by_side(tile, 0)
+
+    def behind(self, number: int, hidden: F32) -> F32:
+        if number > 0:
+            return _side_by_side(hidden, 2)
+        if self.gain is None or self.shift is None:
+            raise InvariantError(f"{_GAIN} is read before it is held")
+        every = hidden.astype(np.float64)
+        normed = (every - every.mean()) / np.sqrt(every.var() + _EPS)
+        return _side_by_side((normed * self.gain + self.shift).astype(np.float32), 1)
+
+
+@dataclass(slots=True)
+class MoonshineTower(GivesRowsOnce):
+    """Implements tower.VisionTower. Fields: theta: base of frequencies. gain, shift: see _Stem; once held."""
+
+    encoder: EncoderSettings
+    theta: float
+    gain: F32 | None = None
+    shift: F32 | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def num_positions(self) -> int:
+        """Of the longest sound."""
+        return num_rows(RATE * SECONDS)
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return _GAIN, _SHIFT
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        for name in self.host_tensors:
+            if tensors[name].shape != (self.encoder.hidden_size,):
+                raise WeightMismatch(f"{name} has shape {tensors[name].shape}; wanted ({self.encoder.hidden_size},)")
+        self.gain, self.shift = tensors[_GAIN], tensors[_SHIFT]
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        """What the program reads that listens."""
+        return ("model.decoder.*",)
+
+    @property
+    def stem(self) -> Stem:
+        return _Stem(self.encoder, self.gain, self.shift)
+
+    def most_rows(self, patches: int) -> int:
+        return patches
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        return RATE * SECONDS, 1
+
+    def patches(self, height: int, width: int) -> int:
+        if width != 1 or not num_rows(height) >= 1 or height > RATE * SECONDS:
+            raise InvariantError(f"{height} samples of {width} channels; this encoder hears up to {RATE * SECONDS}")
+        return num_rows(height)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width)
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        half, rest = self.encoder.turned // 2, (self.encoder.head_dim - self.encoder.turned) // 2
+        angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, 2 * half)
+        still = np.ones((len(tile), rest), np.float32)
+        turns = np.concatenate([np.cos(angles), still, np.sin(angles), 0 * still], axis=1)
+        return TowerInputs((tile,), (len(tile), 1), turns.astype(np.float32))
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            x = linear(b, c, b.given(KERNELS[2] * 2 * c.hidden_size, 0), f"{_PREFIX}.conv3", c.hidden_size, "frames")
+            with b.part("act"):
+                x = activated(b, x, "gelu")
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, f"{_PREFIX}.layers", _NAMES)
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        return pooled_states(b, norm(b, c, b.given(c.hidden_size, 0), f"{_PREFIX}.layer_norm"))
+
+
+def open_moonshine(data: Mapping[str, Any], dtype: str, where: str) -> MoonshineTower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields = Fields(data, where, _KEYS)
+    rope = Fields(fields.table("rope_parameters") or {}, f"{where}: rope_parameters")
+    share = rope.number("partial_rotary_factor", 0.0, 1.0, fields.number("partial_rotary_factor", 0.0, 1.0, 0.9))
+    theta = rope.number("rope_theta", 1.0, 1e12, fields.number("rope_theta", 1.0, 1e12, 10000.0))
+    encoder = encoder_settings(
+        fields, dtype, _DEFAULTS, eps=_EPS, turned_share=share, turns_neighbours=True, is_bare=True
+    )
+    if fields.integer("num_key_value_heads", 1, 2**10, encoder.num_heads) != encoder.num_heads:
+        fields.unsupported("num_key_value_heads", fields.raw("num_key_value_heads"), f"supported: {encoder.num_heads}")
+    return MoonshineTower(encoder, theta)

@@ -1,0 +1,56 @@
+"""Waves: a sound as it is, for encoders that hear samples.
+
+Called by the front doors. Keys are honoured, or change nothing, or are refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from albireo.errors import InvariantError
+from albireo.json_file import keys
+from albireo.sounds.features import F32, log_mel_fields
+
+_TYPE = "Wav2Vec2FeatureExtractor"
+_IGNORABLE = keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """Fields: rate: samples a second. seconds: of the longest sound. fewest: samples that a shorter one is filled up
+    to, with silence."""
+
+    rate: int
+    seconds: int
+    fewest: int
+
+    @property
+    def num_samples(self) -> int:
+        """Of the longest."""
+        return self.rate * self.seconds
+
+    def features(self, samples: F32) -> F32:
+        """[n, 1] of samples [n], from -1 to 1. Raises: InvariantError for more than the longest has."""
+        if samples.ndim != 1 or len(samples) > self.num_samples:
+            raise InvariantError(f"{samples.shape} samples; the longest sound has {self.num_samples}")
+        count = max(len(samples), self.fewest)
+        return np.pad(samples, (0, count - len(samples))).astype(np.float32)[:, None]
+
+
+def open_waves(directory: Path, rate: int, seconds: int, fewest: int) -> Waves:
+    """What a directory says of sounds. Args: of the encoder; see Waves.
+
+    Raises: ModelError for missing or damaged files, and another rate; UnsupportedModel for a key that asks for
+    something else.
+    """
+    fields = log_mel_fields(directory)
+    if fields.text("feature_extractor_type", _TYPE) != _TYPE:
+        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
+    said = fields.integer("sampling_rate", 1, 2**20, rate)
+    if said != rate:
+        fields.fail("sampling_rate", said, f"must be {rate}, which the encoder hears")
+    fields.refuse_unread(_IGNORABLE, {"feature_size": (1,), "do_normalize": (False,)})
+    return Waves(rate, seconds, fewest)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from albireo.api.admission import FEW_CHARS, Admission
+from albireo.api.admission import Admission
+from albireo.api.prompt_encoder import FEW_CHARS
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -127,10 +128,10 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_encoded(house: Any, monk
         f"the prompt has 1,048,577 characters, and no text of more than {32 * longest:,} fits max_model_len=32 tokens"
     )
     with pytest.raises(PromptTooLong, match=words):
-        ours.encode(text, SamplingParams())
+        ours.prompts.encode(text, SamplingParams())
     monkeypatch.setattr(Tokenizer, "most_chars", lambda self, num_tokens: None)
     with pytest.raises(AssertionError, match="it is encoded"):
-        ours.encode(text, SamplingParams())
+        ours.prompts.encode(text, SamplingParams())
 
 
 def test_prompts_are_cut_to_their_last_tokens_or_their_first(house: Any) -> None:

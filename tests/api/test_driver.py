@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from albireo.api.admission import Submission
 from albireo.api.driver import Driver
+from albireo.api.submission import Submission
 from albireo.errors import InvalidParams
 from albireo.params import SamplingParams
 from albireo.step import StepPlan

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from albireo.api.admission import Submission
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Stream
+from albireo.api.submission import Submission
 from albireo.errors import EngineError
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams

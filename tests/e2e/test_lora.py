@@ -376,7 +376,7 @@ def test_an_embedding_beside_adapters_is_what_it_is_alone(
             made_of = model._admission.submission(_prompt(prompt), model._admission.prepare(params))
             records.append(driver.add(f"g{i}", _with(made_of, number)))
             wants = PoolingParams(pooling_type="mean")
-            records.append(driver.add(f"e{i}", model._admission.embedding(_prompt(prompt), wants)))
+            records.append(driver.add(f"e{i}", model._admission.pooling.embedding(_prompt(prompt), wants)))
         while driver.has_work():
             driver.step()
         assert [record.output().outputs[0].token_ids for record in records[::2]] == tokens

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from albireo.api.admission import Submission
+from albireo.api.submission import Submission
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Abort, Add, Message, Ready, Start, Stepped, Update
 from albireo.engine_process.tracked import Inbox, Tracked

@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from albireo.api.admission import Admission, Submission
+from albireo.api.admission import Admission
 from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
@@ -27,6 +27,7 @@ from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.api.scoring import classified
 from albireo.api.sleeping import check_level, check_tags, give_back
+from albireo.api.submission import Submission
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
@@ -203,7 +204,7 @@ class AsyncLLM:
         """
 
         def prepare() -> Submission:
-            return self._admission.embedding(parse_prompt(prompt), pooling_params)
+            return self._admission.pooling.embedding(parse_prompt(prompt), pooling_params)
 
         return await self._pooled(prepare, request_id, priority)
 
@@ -218,7 +219,7 @@ class AsyncLLM:
         """Classify one prompt. Arguments as for generate() and LLM.classify(). Raises: as embed()."""
 
         def prepare() -> Submission:
-            return self._admission.classification(parse_prompt(prompt), pooling_params)
+            return self._admission.pooling.classification(parse_prompt(prompt), pooling_params)
 
         return classified(await self._pooled(prepare, request_id, priority))
 
@@ -236,7 +237,7 @@ class AsyncLLM:
         Raises: what embed() raises; then none of the pairs goes on.
         """
         self._check_open()
-        work = partial(self._admission.scoring, data_1, data_2, pooling_params)
+        work = partial(self._admission.pooling.scoring, data_1, data_2, pooling_params)
         plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
         made = (partial(replace, submission) for submission in submissions)
         return plan.outputs(await _together(self._pooled(prepare, None, priority) for prepare in made))

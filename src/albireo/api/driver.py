@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from albireo.api.adapters import Adapters
-from albireo.api.admission import Submission
 from albireo.api.guarded_engine import GuardedEngine
 from albireo.api.request_record import RequestRecord
+from albireo.api.submission import Submission
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from albireo.api.admission import Admission, Submission
+from albireo.api.admission import Admission
 from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
@@ -25,6 +25,7 @@ from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
 from albireo.api.scoring import classified
 from albireo.api.sleeping import check_level, check_tags, give_back
+from albireo.api.submission import Submission
 from albireo.api.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
@@ -195,7 +196,9 @@ class LLM:
         Returns: one a prompt, in order; the same values whatever else runs.
         Raises: as generate(), and EngineError when one of the requests failed while it ran.
         """
-        records = self._pool(self._admission.embedding, prompts, pooling_params, use_tqdm, priority, "Embedding")
+        records = self._pool(
+            self._admission.pooling.embedding, prompts, pooling_params, use_tqdm, priority, "Embedding"
+        )
         return [record.embedding() for record in records]
 
     def classify(
@@ -214,7 +217,9 @@ class LLM:
         Returns: one a prompt, in order; the same values whatever else runs.
         Raises: as embed(), and UnsupportedFeature for another model.
         """
-        records = self._pool(self._admission.classification, prompts, pooling_params, use_tqdm, priority, "Classifying")
+        records = self._pool(
+            self._admission.pooling.classification, prompts, pooling_params, use_tqdm, priority, "Classifying"
+        )
         return [classified(record.embedding()) for record in records]
 
     def score(
@@ -236,7 +241,7 @@ class LLM:
         Returns: one a pair, in order; the same values whatever else runs.
         Raises: as embed(), and UnsupportedFeature for a classifier of several labels.
         """
-        plan, submissions = self._admission.scoring(data_1, data_2, pooling_params)
+        plan, submissions = self._admission.pooling.scoring(data_1, data_2, pooling_params)
         return plan.outputs([record.embedding() for record in self._run(submissions, None, use_tqdm, "Scoring")])
 
     def chat(

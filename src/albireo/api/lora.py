@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from albireo.api.adapters import Adapters, no_adapters
-from albireo.api.admission import Submission
+from albireo.api.submission import Submission
 from albireo.errors import InvalidParams, short
 from albireo.lora_request import LoRARequest
 

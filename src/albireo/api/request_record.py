@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.api.admission import Submission
 from albireo.api.continuation import Continuation, by_token
+from albireo.api.submission import Submission
 from albireo.engine.request import RequestProgress, SequenceUpdate
 from albireo.errors import EngineError
 from albireo.outputs import EmbeddingOutput, EmbeddingRequestOutput, PromptLogprobs, RequestOutput

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from albireo.api.admission import Admission, Submission
+from albireo.api.admission import Admission
+from albireo.api.submission import Submission
 from albireo.api.transcription import Written, temperatures, written_of
 from albireo.outputs import RequestOutput, Transcript
 from albireo.params import SamplingParams

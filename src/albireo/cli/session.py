@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from albireo.api.admission import Admission, Submission
+from albireo.api.admission import Admission
 from albireo.api.beam_search import checked_params
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded, load
 from albireo.api.prompts import parse_prompt
+from albireo.api.submission import Submission
 from albireo.config import EngineConfig
 from albireo.errors import RequestError
 from albireo.image_input import MEDIA_KINDS

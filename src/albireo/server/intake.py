@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from albireo.api.admission import Submission
 from albireo.api.beam_search import beam_sampling
 from albireo.api.prompts import Prompt
+from albireo.api.submission import Submission
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, PromptTooLong, UnsupportedFeature
 from albireo.params import SamplingParams
@@ -70,11 +70,11 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         for prompt in prompts:
             if isinstance(prompt, str) and marks is not None:
                 suffix = str(request.suffix)
-                ids = serving.admission.infilled(marks, prompt, suffix, add_special_tokens=special)
+                ids = serving.admission.prompts.infilled(marks, prompt, suffix, add_special_tokens=special)
                 made = Submission(marks.joined(prompt, suffix), ids, params, request.cache_salt)
                 found.append(serving.admission.budgeted(made))
             elif isinstance(prompt, str):
-                ids = serving.admission.encode(prompt, params, add_special_tokens=special)
+                ids = serving.admission.prompts.encode(prompt, params, add_special_tokens=special)
                 # of one that may have been cut, what is left is told
                 text = prompt if params.truncate_prompt_tokens is None else None
                 found.append(serving.admission.budgeted(Submission(text, ids, params, request.cache_salt)))
@@ -103,7 +103,7 @@ def _infill_marks(serving: Serving, request: CompletionRequest, prompts: list[st
         other = "echo" if request.echo else "truncate_prompt_tokens"
         raise HttpError(400, f"suffix and {other} exclude each other: the prompt has marks in it", param="suffix")
     try:
-        return serving.admission.infill_marks()
+        return serving.admission.prompts.infill_marks()
     except EngineError as error:
         raise HttpError(400, str(error), param="suffix") from None
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from albireo.api.admission import Submission
 from albireo.api.prompts import Prompt
+from albireo.api.submission import Submission
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
 from albireo.models.pooling_rule import Task
@@ -34,7 +34,7 @@ def begin(
     serving.check_model(request.model)
     try:
         if task is not None:
-            serving.admission.check_task(task)
+            serving.admission.pooling.check_task(task)
     except EngineError as error:
         raise cannot(error) from None
     asked = unneutral(request, neutral)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from albireo.api.admission import Submission
 from albireo.api.scoring import Part, ScorePlan, check_pairs
+from albireo.api.submission import Submission
 from albireo.errors import EngineError, UnsupportedFeature
 from albireo.server.errors import HttpError, cannot, refused
 from albireo.server.pooling_intake import admitted, check_length, check_number, places_of, pooling_params
@@ -52,13 +52,13 @@ async def scored(
     firsts, seconds = sides
     try:
         check_pairs(len(firsts), len(seconds), *texts)
-        plan = serving.admission.score_plan(firsts, seconds)
+        plan = serving.admission.pooling.score_plan(firsts, seconds)
     except UnsupportedFeature as error:
         raise cannot(error) from None
     except EngineError as error:
         raise refused(error, next(iter(texts))) from None
     params = pooling_params(serving, request)
-    making = [partial(serving.admission.scored, parts, params, request.cache_salt) for parts in plan.prompts]
+    making = [partial(serving.admission.pooling.scored, parts, params, request.cache_salt) for parts in plan.prompts]
     called = [names[place.side][place.at] for place in plan.places]
     num_chars = _num_chars(plan.prompts)
     return plan, await admitted(serving, request, making, called, num_chars), called

@@ -30,7 +30,7 @@ async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
     begin(serving, request, task="embed")
     params = pooling_params(serving, request, request.dimensions)
     special = request.add_special_tokens is not False
-    make = partial(serving.admission.embedding, params=params, add_special_tokens=special)
+    make = partial(serving.admission.pooling.embedding, params=params, add_special_tokens=special)
     submissions, places = await admitted_inputs(serving, request, request.input, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))
 

@@ -24,10 +24,10 @@ async def _ask(serving: Serving, request: PoolingRequest) -> Asked:
     begin(serving, request, POOLED_NEUTRAL, task)
     if task == "classify" and request.dimensions is not None:
         raise unsupported("dimensions", request.dimensions, "each label has its score; leave it out")
-    admission, special = serving.admission, request.add_special_tokens is not False
+    pooling, special = serving.admission.pooling, request.add_special_tokens is not False
     params = pooling_params(serving, request, request.dimensions)
     make = partial(
-        admission.embedding if task == "embed" else admission.classification, params=params, add_special_tokens=special
+        pooling.embedding if task == "embed" else pooling.classification, params=params, add_special_tokens=special
     )
     submissions, places = await admitted_inputs(serving, request, request.input, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))

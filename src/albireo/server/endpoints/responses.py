@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from albireo.api.admission import Submission
+from albireo.api.submission import Submission
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.dialects import responses as dialect

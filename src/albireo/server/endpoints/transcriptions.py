@@ -15,7 +15,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.api.admission import Submission
+from albireo.api.submission import Submission
 from albireo.api.subtitles import srt, vtt
 from albireo.api.transcription import SAMPLING, Transcriber, Written, joined, temperatures
 from albireo.engine.request import check_request

@@ -31,6 +31,7 @@
 
 namespace albireo {
 constexpr int64_t kAttentionRows = 48;
+constexpr int64_t kManyTokens = 16;
 constexpr int64_t attention_blocks(int64_t rows) { return ceil_div(rows, kAttentionRows); }
 // static: no ISA level may end up with the code of another. How many positions a row has chosen, which are all where
 // there are no more.
@@ -39,10 +40,16 @@ static constexpr int64_t chosen_of(const Args& a, int64_t position) { return pos
 static constexpr bool sees_chosen(const Args& a, const Step& s, const SharingGroup& g) {
   return a.ids && s.context_len[s.order[g.first]] > a.n;
 }
+// Heads of a token that are an item where rows see chosen positions: keys are put side by side once for all of them, so
+// they are all where tokens give threads enough to do.
+static constexpr int64_t chosen_rows(const Args& a, const Step& s) {
+  return s.T >= kManyTokens ? a.num_heads / a.kv_shape.num_kv_heads : kAttentionRows;
+}
 // Items of a group for each KV head.
 static constexpr int64_t group_items(const Args& a, const Step& s, const SharingGroup& g) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
-  return sees_chosen(a, s, g) ? g.tokens * attention_blocks(per_token) : attention_blocks(g.tokens * per_token);
+  if (sees_chosen(a, s, g)) return g.tokens * ceil_div(per_token, chosen_rows(a, s));
+  return attention_blocks(g.tokens * per_token);
 }
 void attention_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void attention_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

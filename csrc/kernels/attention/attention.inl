@@ -366,8 +366,8 @@ void close_segment(RowBlock<W>& r, bool is_first) {
   }
 }
 
-template <class W>
-void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64_t stop) {
+template <class W, class T>
+void attend_tile(const Args& a, RowBlock<W>& r, T& t, int64_t start, int64_t stop) {
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
@@ -393,8 +393,8 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
 // Rows of one sequence, or of several where they read the same blocks, over positions from .. stop of what tile is of.
 // is_open: they have seen positions before these; is_first: no segment of theirs is closed. Returns whether that still
 // holds.
-template <class W, class T>
-bool walk(const Args& a, RowBlock<W>& r, T tile, int64_t from, int64_t stop, bool is_open, bool is_first) {
+template <class W>
+bool walk(const Args& a, RowBlock<W>& r, Tile<W> tile, int64_t from, int64_t stop, bool is_open, bool is_first) {
   for (int64_t start = from; start < stop; start += kAttentionTile) {
     if (start % kAttentionSegment == 0 && (start != from || is_open)) {
       close_segment(r, is_first);
@@ -541,14 +541,14 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   put_rows(a, r);
 }
 
-// Heads of one token, which see what it has chosen.
+// Heads of one token, which see what it has chosen: all of them meet a tile before the next one is put together.
 template <class W>
 void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t item,
                    Scratch& scratch) {
-  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, blocks = attention_blocks(per_token);
+  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, most = chosen_rows(a, step);
+  const int64_t blocks = ceil_div(per_token, most), first_row = item % blocks * most, D = a.kv_shape.head_dim;
   const int64_t b = step.order[g.first], token = step.query_start[b] + item / blocks;
-  const int64_t first_row = item % blocks * kAttentionRows, D = a.kv_shape.head_dim;
-  const int64_t rows = per_token - first_row < kAttentionRows ? per_token - first_row : kAttentionRows;
+  const int64_t rows = per_token - first_row < most ? per_token - first_row : most;
   RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16), 0);
   Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token);
@@ -559,7 +559,15 @@ void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64
   }
   open_rows(r);
   ChosenTile<W> tile(a, table_of(step, b), kv_head, r.joined, a.ids + of_step * (a.y_stride ? a.y_stride : a.n));
-  close_segment(r, walk(a, r, tile, 0, seen, false, true));
+  for (int64_t start = 0; start < seen; start += kAttentionTile) {
+    if (start > 0 && start % kAttentionSegment == 0) close_segment(r, start == kAttentionSegment);
+    tile.locate(start, seen);
+    for (int64_t row = 0; row < rows; row += kAttentionRows) {
+      RowBlock<W> some = r.part(row, rows - row < kAttentionRows ? rows : row + kAttentionRows);
+      attend_tile(a, some, tile, start, seen);
+    }
+  }
+  close_segment(r, seen <= kAttentionSegment);
   put_rows(a, r);
 }
 

@@ -10,19 +10,26 @@ struct ChosenTile : Tile<W> {
   using B = typename W::B;
   using Tile<W>::S, Tile<W>::Dp, Tile<W>::k, Tile<W>::v;
   const int32_t* chosen;  // positions, ascending
+  bool has_turned = false;
 
   ChosenTile(const Args& a, const int32_t* table, int64_t kv_head, char* scratch, const int32_t* positions)
       : Tile<W>(a, table, kv_head, scratch), chosen(positions) {}
 
   // first, end: places in the list.
   void locate(int64_t first, int64_t end) {
-    this->start = first, this->stop = end;
+    this->start = first, this->stop = end, has_turned = false;
     for (int64_t j = 0; j < kAttentionSubs; j++) {
       const int64_t place = first + 16 * j, left = end - place;
       if (left > 0) take(j, chosen + place, left < 16 ? left : 16);
       else k[j] = k[0], v[j] = v[0];  // wholly masked: any finite address will do
     }
     for (int64_t j = 0; j < kAttentionSubs; j++) this->next_k[j] = k[j], this->next_v[j] = v[j];
+  }
+
+  // For the first of those who meet the tile.
+  void widen_values() {
+    if (!has_turned) Tile<W>::widen_values();
+    has_turned = true;
   }
 
  private:

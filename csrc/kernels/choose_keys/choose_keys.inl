@@ -14,6 +14,22 @@ int64_t sequence_of(const Step& s, int64_t row) {
   return low;
 }
 
+constexpr int kSums = kTileVectors < 4 ? 2 : 4;  // that stay in registers
+
+// What all heads give some positions of a tile.
+template <class W>
+ALBIREO_INLINE void sum_of_heads(const ScoreRows<W>& r, const float* weights, int64_t first, float* sums) {
+  V sum[kSums];
+#pragma GCC unroll 4
+  for (int j = 0; j < kSums; j++) sum[j] = zero();
+  for (int64_t h = 0; h < r.rows; h++)
+#pragma GCC unroll 4
+    for (int j = 0; j < kSums; j++)
+      sum[j] = fma(set1(weights[h]), max(load(r.scores + h * kAttentionTile + first + 16 * j), zero()), sum[j]);
+#pragma GCC unroll 4
+  for (int j = 0; j < kSums; j++) store(sums + 16 * j, sum[j]);
+}
+
 // Scores of a row with positions 0 .. count - 1, and up to a tile's end whatever comes there.
 template <class W>
 void score_positions(const Args& a, const Step& step, int64_t row, int64_t count, float* sums, char* base) {
@@ -30,15 +46,7 @@ void score_positions(const Args& a, const Step& step, int64_t row, int64_t count
     const int64_t left = count - start;
     tile.locate(start, count);
     score_all(r, tile, left < kAttentionTile ? left : kAttentionTile);
-    V sum[kAttentionSubs];
-#pragma GCC unroll 8
-    for (int j = 0; j < kAttentionSubs; j++) sum[j] = zero();
-    for (int64_t h = 0; h < H; h++)
-#pragma GCC unroll 8
-      for (int j = 0; j < kAttentionSubs; j++)
-        sum[j] = fma(set1(weights[h]), max(load(r.scores + h * kAttentionTile + 16 * j), zero()), sum[j]);
-#pragma GCC unroll 8
-    for (int j = 0; j < kAttentionSubs; j++) store(sums + start + 16 * j, sum[j]);
+    for (int64_t j = 0; j < kAttentionTile; j += 16 * kSums) sum_of_heads(r, weights, j, sums + start + j);
   }
 }
 

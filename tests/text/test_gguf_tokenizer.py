@@ -207,9 +207,9 @@ def test_no_space_before_the_text_when_it_says_so() -> None:
     ("changes", "error", "message"),
     [
         (
-            {"model": "bert"},
+            {"model": "rwkv"},
             UnsupportedModel,
-            "model='bert' is not supported; supported: gpt2, llama, gemma4; or name a dir",
+            "model='rwkv' is not supported; supported: gpt2, llama, bert, t5, gemma4; or name a dir",
         ),
         ({"model": ...}, ModelError, "model is missing"),
         ({"model": 3}, ModelError, "model=3 must be of type str"),

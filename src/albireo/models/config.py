@@ -23,6 +23,7 @@ from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
+from albireo.params import PoolingType
 from albireo.speculative_config import MAX_VOCAB
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
@@ -304,6 +305,8 @@ def parse_config(
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     pooling = _class_of(fields, model_type, rules)
+    if rules.pooled is not None and pooling is not None and pooling.task == "embed":
+        pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     blocks = rules.blocks(fields) if rules.blocks is not None else BlockSettings()
@@ -391,6 +394,16 @@ def parse_config(
     own_code = {"auto_map"} if rules.pooled is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
     fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
     return config
+
+
+def _as_pooled(fields: Fields, pooling: PoolingRule) -> PoolingRule:
+    """As a GGUF file says, which has no modules.json beside it."""
+    known: tuple[PoolingType, ...] = ("cls", "mean", "last")
+    given = fields.raw("pooling_type")
+    found = next((kind for kind in known if kind == given), None)
+    if given is not None and found is None:
+        fields.fail("pooling_type", given, f"must be one of {', '.join(known)}")
+    return pooling if found is None else replace(pooling, pooling_type=found)
 
 
 def _check_both_ways(fields: Fields, rules: ConfigRules, blocks: BlockSettings) -> None:

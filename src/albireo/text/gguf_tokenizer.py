@@ -1,8 +1,9 @@
 """The tokenizer in the settings of a GGUF file, built for the tokenizers library.
 
-Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen, gpt-oss), whose words are those of
-gguf_words.py, and SentencePiece's BPE by scores with bytes for what it lacks (llama: Llama 2, Mistral; gemma4: by a
-list of merges). Does not know the file: settings come as a dictionary.
+Called by api. Four kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen, gpt-oss), whose words are those of
+gguf_words.py; SentencePiece's BPE by scores with bytes for what it lacks (llama: Llama 2, Mistral; gemma4: by a list of
+merges); its pieces that are likeliest together (t5: XLM-RoBERTa); and BERT's pieces of words (bert). Does not know the
+file: settings come as a dictionary.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ _ROLES = ("bos", "eos", "unknown", "padding", "seperator", "mask", "cls")
 _NAMES = {"unknown": "unk_token", "padding": "pad_token", "seperator": "sep_token"}
 
 #: tokenizer.ggml.model; the last is SentencePiece's with a list of merges.
-_KINDS = ("gpt2", "llama", "gemma4")
+_KINDS = ("gpt2", "llama", "bert", "t5", "gemma4")
 _WITH_MERGES = _KINDS[-1]
+#: What begins the first piece of a word, where others of BERT's have "##".
+_BEGINS = "▁"
+_LONGEST_WORD = 100
 #: Characters of a vocabulary, each times the length of its token: real ones have 2 million.
 _MAX_WORK = 2**26
 
@@ -44,16 +48,24 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
     if kind not in _KINDS:
         read.unsupported("model", kind, f"supported: {', '.join(_KINDS)}")
     types = read.numbers("token_type", len(tokens))
+    if kind == "bert":
+        tokens = [_word_piece(token, token_type) for token, token_type in zip(tokens, types, strict=True)]
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise ModelError(f"{where}: tokenizer.ggml.tokens names {len(tokens) - len(vocab)} tokens twice")
     named = _named(read, tokens)
     try:
-        backend = _byte_level(read, vocab) if kind == "gpt2" else _sentence_piece(read, kind, vocab, types, named)
+        if kind == "bert":
+            backend = _word_pieces(read, vocab, named)
+        elif kind == "t5":
+            backend = _likely_pieces(read, tokens, named)
+        else:
+            backend = _byte_level(read, vocab) if kind == "gpt2" else _sentence_piece(read, kind, vocab, types, named)
         special = (_CONTROL,) if kind == "gpt2" else (_CONTROL, _UNKNOWN)
         found = [(t, i in special) for t, i in zip(tokens, types, strict=True) if i in (*special, _USER)]
         backend.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in found if t])
-        _add_bos(backend, read, named, _begins(kind, read))
+        if kind not in ("bert", "t5"):
+            _add_bos(backend, read, named, _begins(kind, read))
     except ModelError:
         raise
     except BaseException as error:
@@ -97,6 +109,13 @@ class _Settings:
         if not isinstance(numbers, list) or len(numbers) != count:
             raise ModelError(f"{self.where}: {_PREFIX}{key} must be an array of {count} numbers, one for each token")
         return numbers
+
+    def array(self, key: str) -> Any:
+        """An array of bytes, or None."""
+        value: Any = self._settings.get(_PREFIX + key)
+        if value is not None and getattr(value, "dtype", None) not in ("uint8", "int8"):
+            raise ModelError(f"{self.where}: {_PREFIX}{key} must be an array of bytes")
+        return value
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> source: tokenizer.chat_template, and tokenizer.chat_template.NAME for others."""
@@ -184,6 +203,63 @@ def _merges_of_scores(vocab: dict[str, int], scores: list[float], read: _Setting
             if left is not None and right is not None:
                 found.append((-scores[token_id], left, right, token[:cut], token[cut:]))
     return [(left, right) for *_, left, right in sorted(found)]
+
+
+def _word_piece(token: str, token_type: int) -> str:
+    """As it lies in a vocab.txt."""
+    if token_type == _CONTROL:
+        return token
+    return token.removeprefix(_BEGINS) if token.startswith(_BEGINS) else f"##{token}"
+
+
+def _word_pieces(read: _Settings, vocab: dict[str, int], named: dict[str, str]) -> tokenizers.Tokenizer:
+    """Of a vocabulary without capitals: llama.cpp makes all letters small, whatever it was converted from."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    roles = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    first, behind, unknown = (named.setdefault(role, default) for role, default in roles.items())
+    for token in (first, behind, unknown):
+        if token not in vocab:
+            raise ModelError(f"{read.where}: {_PREFIX}tokens has no {token}; name a directory as tokenizer")
+    backend = Tokenizer(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {behind}",
+        pair=f"{first} $A {behind} $B:1 {behind}:1",
+        special_tokens=[(token, vocab[token]) for token in (first, behind)],
+    )
+    return backend
+
+
+def _likely_pieces(read: _Settings, tokens: list[str], named: dict[str, str]) -> tokenizers.Tokenizer:
+    """The cut of a word whose pieces have the highest scores together. Source: Kudo 2018, subword regularization."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    scores = read.numbers("scores", len(tokens))
+    unknown = named.get("unk_token")
+    if unknown is None:
+        raise ModelError(f"{read.where}: {_PREFIX}unknown_token_id is missing; name a directory as tokenizer")
+    scored = list(zip(tokens, map(float, scores), strict=True))
+    backend = Tokenizer(models.Unigram(scored, tokens.index(unknown), byte_fallback=False))
+    characters: Any = read.array("precompiled_charsmap")
+    if characters is not None:
+        backend.normalizer = normalizers.Precompiled(characters.astype("uint8").tobytes())
+    begins = "always" if read.get("add_space_prefix", bool, True) else "never"
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_BEGINS, prepend_scheme=begins)]
+    )
+    backend.decoder = decoders.Metaspace(replacement=_BEGINS, prepend_scheme=begins)
+    first, behind = (
+        [named[role]] if role in named and read.get(f"add_{role}", bool, True) else []
+        for role in ("bos_token", "eos_token")
+    )
+    special = [(token, tokens.index(token)) for token in (*first, *behind)]
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*first, "$A", *behind], pair=[*first, "$A", *behind, *behind, "$B", *behind], special_tokens=special
+    )
+    return backend
 
 
 def _begins(kind: str, read: _Settings) -> bool:

@@ -178,7 +178,8 @@ def test_every_architecture_is_here_or_with_the_first_ones() -> None:
     first |= {"qwen3_moe": "qwen3moe"}
     kinds = {config["model_type"] for config in (*CONFIGS.values(), *MIXTURES.values())}
     tested = {conversion_of(name).arch for name in CASES} | {first.get(kind, kind) for kind in kinds}
-    assert tested == set(ARCHITECTURES)
+    # encoders, which give no logits, are in test_encoders.py
+    assert tested == {name for name, each in ARCHITECTURES.items() if not each.is_encoder}
 
 
 #: What is multiplied behind rounding there is rounded anew here.

@@ -13,6 +13,7 @@ from typing import Any
 
 from albireo.json_file import Fields
 from albireo.models.gguf import (
+    encoder_settings,
     gemma4_settings,
     hybrid_settings,
     mixture_settings,
@@ -45,6 +46,7 @@ class GgufArchitecture:
         keys: what its config.json calls keys, where not as llama's.
         is_layer_norm: which key says eps. has_biases: config.json says whether there are biases, which a file shows.
         is_latent: a head's width is told in parts. is_by_layer: settings read widths and heads, layer by layer.
+        is_encoder: it embeds, and writes no text.
     """
 
     model_type: str
@@ -59,6 +61,7 @@ class GgufArchitecture:
     has_biases: bool = False
     is_latent: bool = False
     is_by_layer: bool = False
+    is_encoder: bool = False
 
     @property
     def all_ends(self) -> Names:
@@ -271,6 +274,31 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
         "transformer.h",
         keys=name_maps.GPT2_KEYS,
         is_layer_norm=True,
+    ),
+    "bert": GgufArchitecture(
+        "bert",
+        encoder_settings.bert,
+        name_maps.BERT,
+        name_maps.BERT_ENDS,
+        "encoder.layer",
+        keys=name_maps.LAYER_NORM_EPS,
+        is_layer_norm=True,
+        is_encoder=True,
+    ),
+    "nomic-bert": GgufArchitecture(
+        "nomic_bert",
+        encoder_settings.nomic,
+        {
+            "attn_qkv": "self_attn.qkv_proj",
+            "attn_output_norm": "post_attention_layernorm",
+            "layer_output_norm": "post_mlp_layernorm",
+        },
+        name_maps.BERT_ENDS,
+        "layers",
+        put_back=(put_back.apart,),
+        keys=name_maps.LAYER_NORM_EPS,
+        is_layer_norm=True,
+        is_encoder=True,
     ),
     "phi2": GgufArchitecture(
         "phi",

@@ -13,6 +13,7 @@ import numpy as np
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields
+from albireo.models.gguf import encoder_settings
 from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from albireo.models.gguf.put_back import Part
 from albireo.models.gguf.stored import MAX, ROPE_FACTORS, one_of_layers
@@ -32,7 +33,10 @@ _CONTROL, _USER = 3, 4
 #: Matrices that are float32 in every file, whatever the others are.
 _FLOAT32 = tuple(
     f"{module}.weight"
-    for module in (".gate", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe")
+    for module in (
+        *(".gate", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe"),
+        *("position_embeddings", "token_type_embeddings"),
+    )
 )
 _IGNORABLE = (
     "rope.scaling.finetuned",
@@ -92,7 +96,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         config["num_key_value_heads"] = one_of_layers(fields, "attention.head_count_kv", heads)
         width = hidden if fields.raw("expert_feed_forward_length") else None  # of FFNs that no layer has
         config["intermediate_size"] = one_of_layers(fields, "feed_forward_length", width)
-    config |= known.settings(fields, file, config)
+    config |= known.settings(fields, file, config) | encoder_settings.pooling(fields, not known.is_encoder)
     neutral = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.attn_factor": (1.0,)}
     fields.refuse_unread(_IGNORABLE, neutral)
     return {known.keys.get(key, key): value for key, value in config.items()}

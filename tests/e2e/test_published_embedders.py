@@ -12,10 +12,15 @@ import pytest
 
 import albireo
 from albireo import PoolingParams
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.api.scoring import Part
+from albireo.api.written_pair import written_pair
+from albireo.errors import InvalidParams, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_architecture
+from albireo.text.chat_prompt import ChatEncoder
 from e2e.test_encoders import Vectors, classified, embedded, farthest, opened, pooled, pooling, prompts, with_modules
+from tiny_classifiers import save_model
 from tiny_encoders import change_config, hidden_states, save_encoder, torch, transformers
+from tiny_tokenizers import bert_tokenizer
 
 
 def saved(folder: Path, name: str, kind: str, **changes: Any) -> Path:
@@ -89,6 +94,40 @@ def test_a_score_of_two_tokens(is_tied: bool, other: int | None, tmp_path: Path)
     (folder / "config_sentence_transformers.json").write_text('{"activation_fn": "torch.nn.modules.linear.Identity"}')
     albireo.build(folder, tmp_path / "built")
     assert [scores[0] for scores in classified(opened(tmp_path / "built"), prompts())] == ours
+
+
+#: Of words that the tokenizer knows: an unknown one is a special token.
+TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'query' %}the cat {{ message.content }}"
+    "{% elif message.role == 'document' %} , a dog {{ message.content }} .{% endif %}{% endfor %} once"
+)
+
+
+def test_pairs_are_written_by_the_template_that_knows_their_roles(tmp_path: Path) -> None:
+    """Against transformers; a text may be cut by itself, and the whole is not."""
+    tokenizer = bert_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    model = save_model(tmp_path, "Qwen3", "ForCausalLM", tokenizer, pad_token_id=tokenizer.pad_token_id)
+    with_modules(tmp_path, ("Transformer", None), ("LogitScore", {"true_token_id": 9, "false_token_id": 7}))
+    query, texts = "the cat sat on a mat", ["a dog ran", "once upon a time , the cats", "the"]
+
+    def exact(text: str) -> float:
+        messages = [{"role": "query", "content": query}, {"role": "document", "content": text}]
+        written = tokenizer.apply_chat_template(messages, tokenize=False)
+        ids = tokenizer(written, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.no_grad():
+            scores = model(ids).logits[0, -1]
+        return float(torch.sigmoid(scores[9] - scores[7]))
+
+    llm = opened(tmp_path, skip_tokenizer_init=False, max_model_len=60, dtype="float32")
+    found = [output.outputs.score for output in llm.score(query, texts)]
+    assert np.allclose(found, [exact(text) for text in texts], rtol=0, atol=1e-5) and len(set(found)) == 3
+    with pytest.raises(InvalidParams, match="truncate_prompt_tokens=5: the pair has"):
+        llm.score(query, texts[0], pooling_params=PoolingParams(truncate_prompt_tokens=5))
+    parts = (Part(query, None), Part("a dog ran on a mat", 3))
+    assert llm.loaded is not None and llm.loaded.tokenizer is not None
+    cut = written_pair(ChatEncoder(llm.loaded.tokenizer), llm.loaded.tokenizer, *parts, None)
+    assert cut == written_pair(ChatEncoder(llm.loaded.tokenizer), llm.loaded.tokenizer, parts[0], Part(texts[0]), None)
 
 
 def test_scores_of_tokens_that_are_not_there(tmp_path: Path) -> None:

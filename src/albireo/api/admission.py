@@ -68,9 +68,9 @@ class Admission:
         self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
         self.prompts = PromptEncoder(tokenizer, settings)
-        self.pooling = PoolingAdmission(settings, self.prompts)
         self._reasoning, self._media = reasoning, media
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer, self.mark("image"))
+        self.pooling = PoolingAdmission(settings, self.prompts, self._chats)
         self._transcriber: Transcriber | UnsupportedFeature
         try:
             self._transcriber = open_transcriber(media, tokenizer, self._chats, settings)

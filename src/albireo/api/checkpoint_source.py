@@ -56,7 +56,7 @@ class CheckpointSource:
         self.vision_directory: Path | None = directory
         self.default_model_len = self.model_config.max_position_embeddings
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
-        if any(step.tokens for step in self.pooling_rule.head):
+        if self.pooling_rule.is_of_logits:
             _check_plain_logits(self.model_config, directory)
         self._last_graph: tuple[int, Graph] | None = None
 

@@ -13,18 +13,21 @@ from albireo.api.prompt_encoder import PromptEncoder
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.api.submission import NO_SAMPLING, Submission
+from albireo.api.written_pair import written_pair
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams
+from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.encoded import Cut
 
 
 class PoolingAdmission:
     """Prepares requests for one model."""
 
-    def __init__(self, settings: EngineSettings, prompts: PromptEncoder) -> None:
-        self._settings, self._prompts = settings, prompts
+    def __init__(self, settings: EngineSettings, prompts: PromptEncoder, chats: ChatEncoder | None) -> None:
+        """Args: chats: None: there is no tokenizer."""
+        self._settings, self._prompts, self._chats = settings, prompts, chats
 
     def check_task(self, task: Task) -> None:
         """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
@@ -82,6 +85,9 @@ class PoolingAdmission:
             return self._pooled(Prompt(part.text, None, salt), params, max_text_tokens=part.max_tokens)
         pooling, most = self._pooling(params)
         first, second = parts
+        if self._chats is not None and self._settings.pooling_rule.is_of_logits and self._chats.writes_pairs():
+            ids = written_pair(self._chats, self._prompts.tokenizer, first, second, most)
+            return Submission(None, ids, NO_SAMPLING, salt, pooling=pooling)
         cut = Cut(most, first.max_tokens, second.max_tokens, from_start=pooling.truncation_side == "left")
         encoded = self._prompts.tokenizer.encode_prompt(first.text, second.text, cut=cut)
         if encoded.type_start >= 0 and self._settings.num_token_types > 1:

@@ -60,6 +60,11 @@ class PoolingRule:
     is_causal: bool = True
 
     @property
+    def is_of_logits(self) -> bool:
+        """Whether a score is made of what a model would write next."""
+        return any(step.tokens for step in self.head)
+
+    @property
     def says(self) -> str:
         """What such a model does, in words that follow "this model"."""
         if self.task == "embed":

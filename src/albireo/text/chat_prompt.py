@@ -125,6 +125,14 @@ class ChatEncoder:
             ids = prepared.encoder.encode(marked, num_marks)
         return ChatPrompt(text, ids, chat.images, chat.sounds, chat.videos)
 
+    def writes_pairs(self) -> bool:
+        """Whether the model's template says how a query and a document are scored together: it looks for these roles.
+
+        Raises: TemplateError where it cannot be compiled.
+        """
+        source = self._tokenizer.chat_templates.get("default")
+        return source is not None and {"query", "document"} <= self._prepare(source).template.words
+
     def _marked(self, prepared: _Prepared, chat: Conversation, text: str, moment: datetime) -> tuple[str, int]:
         """text with the template's own special tokens marked, and how many they are."""
         pattern = prepared.shield.pattern

@@ -18,8 +18,8 @@ from albireo.params import PoolingType
 from e2e.serving import spoil
 from tiny_encoders import Vectors, change_config, hidden_states, logits, save_encoder
 
-#: new is gte by another name, see test_published_encoders.py.
-TYPES = tuple(name for name in encoder_types() if name != "new")
+#: Without what transformers has by other names, see test_published_encoders.py and test_published_embedders.py.
+TYPES = tuple(name for name in encoder_types() if name not in ("new", "llama_bidirec"))
 #: Seen from both sides: Gemma 3 has windows, one KV head, norms of what is added, and no end of an encoder.
 EMBEDDING_GEMMA = {
     **load_architecture("gemma3_text").tiny,

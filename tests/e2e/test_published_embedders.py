@@ -61,6 +61,19 @@ def test_tokens_see_each_other_where_the_config_says_so(name: str, tmp_path: Pat
     assert farthest(pooled(causal, "last"), pooled(exact, "last")) > 0.01
 
 
+@pytest.mark.parametrize(("pooling_type", "kind"), [("avg", "mean"), ("last", "last")])
+def test_llama_by_the_name_of_those_who_made_it_see_both_ways(pooling_type: str, kind: Any, tmp_path: Path) -> None:
+    folder = saved(tmp_path, "llama", "Model", is_causal=False)
+    change_config(folder, is_causal=False)
+    exact = [each / np.linalg.norm(each) for each in pooled(hidden_states(folder, prompts(), "float64"), kind)]
+    own = {"model_type": "llama_bidirec", "architectures": ["LlamaBidirectionalModel"], "pooling": pooling_type}
+    change_config(folder, is_causal=None, temperature=0.02, auto_map={"AutoModel": "llama.LlamaModel"}, **own)
+    assert farthest(embedded(opened(folder), None, prompts()), exact) < 5e-6
+    change_config(folder, architectures=["LlamaBidirectionalForSequenceClassification"])
+    with pytest.raises(UnsupportedModel, match="is computed as LlamaBidirectionalModel"):
+        opened(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("bloom", "slopes"), ("deepseek_v3", "latents"), ("mamba2", "states"), ("gemma2", "sliding window")],

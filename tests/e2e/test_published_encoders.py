@@ -213,6 +213,41 @@ def test_jina_with_the_adapter_of_a_task(tmp_path: Path) -> None:
         opened(written(published, JINA | {"default_task": "poetry"}))
 
 
+def test_a_reranker_of_the_code_of_jina(tmp_path: Path) -> None:
+    """jina-reranker-v2: an XLM-RoBERTa by other names, with q, k and v in one tensor."""
+    from safetensors.torch import load_file, save_file
+
+    config = CONFIGS["xlm_roberta"] | {"architectures": ["XLMRobertaForSequenceClassification"], "num_labels": 1}
+    folder = save_encoder(tmp_path, config, 5)
+    wanted = classified(opened(folder), prompts(), use_activation=False)
+    tensors, found = load_file(folder / "model.safetensors"), {}
+    names = {
+        "embeddings.LayerNorm.": "emb_ln.",
+        "encoder.layer.": "encoder.layers.",
+        ".attention.output.dense.": ".mixer.out_proj.",
+        ".attention.output.LayerNorm.": ".norm1.",
+        ".output.LayerNorm.": ".norm2.",
+        ".intermediate.dense.": ".mlp.fc1.",
+        ".output.dense.": ".mlp.fc2.",
+    }
+    for name, tensor in tensors.items():
+        stem, _, part = name.partition(".attention.self.")
+        if not part:
+            for new, old in names.items():
+                name = name.replace(new, old)
+            found[name] = tensor
+        elif part.startswith("query."):
+            parts = [
+                tensors[f"{stem}.attention.self.{part.replace('query', each)}"] for each in ("query", "key", "value")
+            ]
+            found[f"{stem.replace('.layer.', '.layers.')}.mixer.Wqkv.{part.removeprefix('query.')}"] = torch.cat(parts)
+    save_file(found, folder / "model.safetensors")
+    sizes = {key: JINA[key] for key in JINA if key not in ("lora_adaptations", "default_task")}
+    own = {"architectures": ["XLMRobertaForSequenceClassification"], "position_embedding_type": "absolute"}
+    own |= {"max_position_embeddings": 98, "id2label": {"0": "LABEL_0"}, "lora_adaptations": None}
+    assert classified(opened(written(folder, sizes | own)), prompts(), use_activation=False) == wanted
+
+
 def test_a_reranker_by_its_first_name(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

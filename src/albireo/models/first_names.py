@@ -19,6 +19,17 @@ _FLASH = {
     ".norm1.": ".post_attention_layernorm.",
     ".norm2.": ".post_mlp_layernorm.",
 }
+#: Of those that are XLM-RoBERTa, jina-reranker-v2, told by their table of positions.
+_ROBERTA = {
+    "emb_ln.": "embeddings.LayerNorm.",
+    "encoder.layers.": "encoder.layer.",
+    ".mixer.Wqkv.": ".attention.self.qkv.",
+    ".mixer.out_proj.": ".attention.output.dense.",
+    ".norm1.": ".attention.output.LayerNorm.",
+    ".norm2.": ".output.LayerNorm.",
+    ".mlp.fc1.": ".intermediate.dense.",
+    ".mlp.fc2.": ".output.dense.",
+}
 #: Of FFNs with a gate among these.
 _GATED = {".mlp.fc11.": ".mlp.up_proj.", ".mlp.fc12.": ".mlp.gate_proj.", ".mlp.fc2.": ".mlp.down_proj."}
 #: Of gte.
@@ -37,5 +48,7 @@ def renames(names: Iterable[str]) -> Mapping[str, str]:
     if not any("embeddings.word_embeddings." in name for name in found):
         return {}
     if any(name.endswith("emb_ln.weight") for name in found):
+        if any("embeddings.position_embeddings." in name for name in found):
+            return _ROBERTA
         return {**_FLASH, **(_GATED if any(".mlp.fc11." in name for name in found) else {})}
     return _GTE if any(".0.attention.qkv_proj." in name for name in found) else {}

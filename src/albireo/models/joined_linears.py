@@ -22,6 +22,7 @@ _Tensors = SafetensorsFiles | TextTensors
 #: What holds the rows of several linears, one below the other, each with as many.
 _JOINED = {
     ".self_attn.qkv_proj.": (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."),
+    ".attention.self.qkv.": (".attention.self.query.", ".attention.self.key.", ".attention.self.value."),
     ".mlp.up_gate_proj.": (".mlp.up_proj.", ".mlp.gate_proj."),
 }
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}

@@ -31,8 +31,9 @@ _LEFT_OUT = keys(
 
 
 def is_jina(config: Mapping[str, Any]) -> bool:
-    """Whether config.json is of such a model. It says that it is an XLM-RoBERTa."""
-    return config.get("model_type") == "xlm-roberta" and config.get("position_embedding_type") == "rotary"
+    """Whether config.json is of a model of that code. It says that it is an XLM-RoBERTa, which jina-reranker-v2 is."""
+    is_rotary = config.get("position_embedding_type") == "rotary"
+    return config.get("model_type") == "xlm-roberta" and (is_rotary or "use_flash_attn" in config)
 
 
 def as_transformers_has_it(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -43,9 +44,12 @@ def as_transformers_has_it(config: Mapping[str, Any], where: str) -> dict[str, A
     if not is_jina(config):
         return dict(config)
     task_of(config, where)
-    classes = [str(name).replace("XLMRoberta", "JinaEmbeddingsV3") for name in config.get("architectures") or ()]
     found = {key: value for key, value in config.items() if key not in _LEFT_OUT}
-    rope = {"rope_theta": found.pop("rotary_emb_base", 10000.0)}
+    base = found.pop("rotary_emb_base", 10000.0)
+    if config.get("position_embedding_type") != "rotary":
+        return found | {"position_embedding_type": config.get("position_embedding_type", "absolute")}
+    classes = [str(name).replace("XLMRoberta", "JinaEmbeddingsV3") for name in config.get("architectures") or ()]
+    rope = {"rope_theta": base}
     return found | {"model_type": "jina_embeddings_v3", "architectures": classes, "rope_parameters": rope}
 
 

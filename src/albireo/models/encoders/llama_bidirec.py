@@ -1,0 +1,40 @@
+"""Llama whose tokens see what comes behind them, too: llama-nemotron-embed; its code, in its directory, is not run.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.json_file import Fields, keys
+from albireo.models import llama
+from albireo.models.block_settings import BlockSettings
+from albireo.models.pooling_rule import PoolingRule
+from albireo.params import PoolingType
+
+TINY = llama.TINY | {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "avg"}
+IGNORABLE_WEIGHTS = ("lm_head.*",)
+_POOLING: dict[str, PoolingType] = {"avg": "mean", "cls": "cls", "last": "last"}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(sees_both_ways=True)
+
+
+def _pooled(fields: Fields, name: str) -> PoolingRule:
+    kind = fields.text("pooling", "avg")
+    if kind not in _POOLING:
+        fields.unsupported("pooling", kind, f"supported: {', '.join(_POOLING)}")
+    return PoolingRule(pooling_type=_POOLING[kind])
+
+
+CONFIG = replace(
+    llama.CONFIG,
+    blocks=_blocks,
+    pooled=_pooled,
+    # of scores of its reranker, which is another class
+    ignorable=keys("auto_map temperature"),
+    class_names=("LlamaBidirectionalModel",),
+)
+build = llama.build

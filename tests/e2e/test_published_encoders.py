@@ -11,6 +11,7 @@ import pytest
 
 import albireo
 from albireo.errors import ModelError, UnsupportedModel
+from albireo.models import load_architecture
 from e2e.test_encoders import CONFIGS, classified, embedded, farthest, opened, pooled, prompts, saved
 from tiny_encoders import hidden_states, logits, save_encoder, torch, transformers
 
@@ -298,3 +299,17 @@ def test_albert_of_one_group_and_electra_as_wide_as_its_embeddings(tmp_path: Pat
         folder = saved(tmp_path / name, name, **changes)
         exact = pooled(hidden_states(folder, prompts(), "float64"), "cls")
         assert farthest(embedded(opened(folder), "cls", prompts(), use_activation=False), exact) < 5e-6
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
+def test_the_encoder_of_t5(kind: str, tmp_path: Path) -> None:
+    """Its class in transformers is not the one that AutoModel takes."""
+    folder = save_encoder(tmp_path, load_architecture("t5").tiny | {"feed_forward_proj": kind}, 4)
+    model = transformers.T5EncoderModel.from_pretrained(folder, dtype=torch.float64).eval()
+    with torch.no_grad():
+        states = [model(torch.tensor([ids])).last_hidden_state[0].numpy() for ids in prompts()]
+    llm = opened(folder)
+    for pooling in ("mean", "last"):
+        ours = embedded(llm, pooling, prompts(), use_activation=False)  # type: ignore[arg-type]
+        assert farthest(ours, pooled(states, pooling)) < 5e-6  # type: ignore[arg-type]
+    assert embedded(llm, None, prompts()) == embedded(llm, "mean", prompts())

@@ -20,7 +20,7 @@ def parsed(model_type: str, **changes: Any) -> ModelConfig:
 
 def test_those_there_are() -> None:
     of_transformers = "albert bert camembert deberta_v2 distilbert electra eurobert gte jina_embeddings_v3 modernbert"
-    of_transformers += " mpnet nomic_bert roberta xlm_roberta"
+    of_transformers += " mpnet nomic_bert roberta t5 xlm_roberta"
     assert set(encoder_types()) == {*of_transformers.split(), "new", "llama_bidirec"}
     assert load_architecture("xlm-roberta").rules is load_architecture("xlm_roberta").rules
 
@@ -69,6 +69,9 @@ def test_windows_of_modernbert_are_halves_and_the_token() -> None:
         ("deberta-v2", {"embedding_size": 24}, "embedding_size"),
         ("deberta-v2", {"attention_head_size": 8}, "attention_head_size"),
         ("albert", {"inner_group_num": 2}, "inner_group_num"),
+        ("t5", {"relative_attention_max_distance": 64}, "relative_attention_max_distance"),
+        ("t5", {"feed_forward_proj": "gated-silu"}, "feed_forward_proj"),
+        ("t5", {"architectures": ["T5ForConditionalGeneration"]}, "architectures"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("gemma3_text", {"architectures": ["Gemma3ForTokenClassification"]}, "architectures"),
     ],

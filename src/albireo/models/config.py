@@ -47,6 +47,8 @@ ACTIVATIONS = {
         "relu": "relu",
     },
     "relu2": {"relu2": "relu2"},
+    # of an FFN, and whether it has a gate
+    "t5": {"relu": "relu", "gated-gelu": "gelu_tanh"},
     # of FFNs without a gate whose files do not say it
     "tanh_gelu": {"gelu_pytorch_tanh": "gelu_tanh"},
     # an op of its own, which has numbers of each layer

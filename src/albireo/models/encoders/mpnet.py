@@ -47,15 +47,15 @@ NAMES = Names(
 )
 IGNORABLE_WEIGHTS = roberta.IGNORABLE_WEIGHTS
 #: Rows of the table of distances, half of them behind a token; and the distance from which on the last one holds.
-_BUCKETS, _FARTHEST = 32, 128
+BUCKETS, FARTHEST = 32, 128
 #: Row of position 0, whatever the padding's id.
 _FIRST = 2
 
 
 def _blocks(fields: Fields) -> BlockSettings:
-    buckets = fields.integer("relative_attention_num_buckets", 1, 2**16, default=_BUCKETS)
-    if buckets != _BUCKETS:
-        fields.unsupported("relative_attention_num_buckets", buckets, f"supported: {_BUCKETS}")
+    buckets = fields.integer("relative_attention_num_buckets", 1, 2**16, default=BUCKETS)
+    if buckets != BUCKETS:
+        fields.unsupported("relative_attention_num_buckets", buckets, f"supported: {BUCKETS}")
     return BlockSettings(
         is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sees_both_ways=True, first_position=_FIRST
     )
@@ -78,22 +78,21 @@ def bucket(distance: int) -> int:
 
     Source: Raffel et al. 2020 (T5); rounded as transformers does, in float32.
     """
-    half = _BUCKETS // 2
+    half = BUCKETS // 2
     near, far = half // 2, abs(distance)
     if far >= near:
-        growth = np.log(np.float32(far) / np.float32(near)) / np.float32(math.log(_FARTHEST / near))
+        growth = np.log(np.float32(far) / np.float32(near)) / np.float32(math.log(FARTHEST / near))
         far = min(half - 1, near + int(growth * np.float32(half - near)))
     return far + (half if distance > 0 else 0)
 
 
-def _distances(b: GraphBuilder, c: ModelConfig) -> Value:
-    """[2 * _FARTHEST + 1, H]: rows of the table."""
-    source = "encoder.relative_attention_bias.weight"
-    rows = [bucket(distance) for distance in range(-_FARTHEST, _FARTHEST + 1)]
+def distances(b: GraphBuilder, c: ModelConfig, source: str = "encoder.relative_attention_bias.weight") -> Value:
+    """[2 * FARTHEST + 1, H]: rows of the table. Args: source: its tensor."""
+    rows = [bucket(distance) for distance in range(-FARTHEST, FARTHEST + 1)]
     segments = tuple(RowSegment(source, row, row + 1) for row in rows)
     return b.weight(source, (len(rows), c.num_heads), "float32", segments=segments)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that embeds texts of up to max_model_len tokens."""
-    return encoder(config, "embeddings", NAMES, _distances)
+    return encoder(config, "embeddings", NAMES, distances)

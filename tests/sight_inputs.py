@@ -111,6 +111,13 @@ def of_exaone4_5(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarr
     return {key: value for key, value in of_qwen(prompt, ids, tiles).items() if key != "mm_token_type_ids"}
 
 
+def of_minicpmv4_6(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches of all tiles beside each other, channel and line first."""
+    cuts = [cut(tile, 1).reshape(-1, 8, 8, 3).permute(3, 1, 0, 2).reshape(3, 8, -1) for tile in tiles]
+    sizes = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles], dtype=torch.int32)
+    return {"pixel_values": torch.cat(cuts, dim=-1)[None], "target_sizes": sizes}
+
+
 def of_lfm2_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     rows = [cut(tile, 1).reshape(-1, 3 * 8 * 8) for tile in tiles]
     most = max(map(len, rows))

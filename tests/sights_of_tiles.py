@@ -43,7 +43,24 @@ def _paligemma(text: str, **changes: Any) -> Family:
     )
 
 
+_MINICPM = {"image_processor_type": "MiniCPMV4_6ImageProcessor", "patch_size": 8, "scale_resolution": 48}
+_MINICPM |= {"max_slice_nums": 4}
+
 OF_TILES: dict[str, Family] = {
+    "minicpmv4_6": Family(
+        "MiniCPMV4_6ForConditionalGeneration",
+        ("<|image_pad|>", "<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
+        "<|image_pad|>",
+        lambda ids: {
+            "text_config": {**text_of("qwen3_5_text"), "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "num_hidden_layers": 3},
+            "insert_layer_id": 0,
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+        },
+        {"preprocessor_config.json": _MINICPM},
+        inputs=sight_inputs.of_minicpmv4_6,
+    ),
     "paligemma": _paligemma("gemma"),
     # windows that a prompt fits in, and what is answered does not
     "paligemma, of gemma2": _paligemma("gemma2", sliding_window=56),

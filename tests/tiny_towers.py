@@ -78,6 +78,14 @@ def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, grid).pooler_output[0]
 
 
+def _of_minicpmv4_6(model: Any, tile: Any) -> Any:
+    """Patches beside each other, channel and line first."""
+    height, width = (side // 8 for side in tile.shape[:2])
+    patches = tile.reshape(height, 8, width, 8, 3).permute(4, 1, 0, 2, 3).reshape(1, 3, 8, -1)
+    sizes = torch.tensor([[height, width]], dtype=torch.int32)
+    return model.get_image_features(patches, sizes).pooler_output[0]
+
+
 def _of_mistral3(model: Any, tile: Any) -> Any:
     sizes = torch.tensor([tile.shape[:2]])
     return model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
@@ -273,6 +281,14 @@ FAMILIES: dict[str, Family] = {
         {**_SIGLIP, "image_size": 32},
         {**_LLAMA, "model_type": "qwen2", **_HEADS},
         {"image_grid_pinpoints": [[32, 32], [32, 64], [64, 32], [64, 64]], "vision_aspect_ratio": "anyres_max_1"},
+    ),
+    "minicpmv4_6": Family(
+        "MiniCPMV4_6Model",
+        ((64, 96), (96, 32), (32, 160)),
+        _of_minicpmv4_6,
+        {**_SIGLIP, "num_hidden_layers": 4},
+        _text_of("qwen3_5_text"),
+        {"insert_layer_id": 1},
     ),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
     "paddleocr_vl": Family(

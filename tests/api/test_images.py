@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ def test_kinds_beside_each_other_are_in_their_own_places(tokenizer: Tokenizer) -
         placed.placed(tokenizer.encode(text), {"video": [1, 2, 3]})
     with pytest.raises(InvalidParams, match=r"has 2 places for videos \(<end_of_image>\) and 1 videos"):
         placed.placed(tokenizer.encode(text), {"image": [shown], "video": [1]})
+
+
+def test_pictures_of_some_models_are_numbered(tokenizer: Tokenizer) -> None:
+    processor: Any = Processor(f"[{ROW * 3}]")
+    prepare = processor.prepare
+    processor.prepare = lambda image: replace(prepare(image), numbered=("<", ">"))
+    given = {"image": [GivenImage(picture(9, 5)), GivenImage(picture(7, 5))]}
+    ids, images = Places(tokenizer, ImagePlace(processor, lambda value: value)).placed(
+        tokenizer.encode("a<start_of_image>b<start_of_image>"), given
+    )
+    assert tokenizer.decode(ids, skip_special_tokens=False) == f"a<0>[{ROW * 3}]b<1>[{ROW * 3}]"
+    assert [image.spans for image in images] == [((5, 8),), ((14, 17),)]
 
 
 def test_a_prompt_that_sees_itself_has_a_text_behind_its_pictures(tmp_path: Path) -> None:

@@ -70,6 +70,26 @@ def test_tower_projector_and_steps_by_hand(tmp_path: Path) -> None:
     assert found.high == pytest.approx(3 * tiles * (one + 1) * (1 + MODEL_ERROR))
 
 
+def test_what_is_before_a_tower_is_priced_by_hand(tmp_path: Path) -> None:
+    """Four times as many rows, in whose last layer blocks of four see themselves."""
+    vision = vision_of(tiny_sights.save(tmp_path, "minicpmv4_6"))
+    figures, text = image_figures(vision), HandCosts()
+    tower, projector, patches, before = (CostModel(program, 0) for program in vision.programs)
+    layer = layer_program(vision.programs[0])
+    count = figures["largest_tile_patches"]
+    of_layer = CostModel(layer, 0).step_s(StepShape(count, 0, 0, ((count, count),)), LIMITS[0])
+    found = first_token(vision, text, SETTINGS, LIMITS, layer, [of_layer])
+    assert found is not None
+    wanted, whole = float(len(text.steps)), 0.0
+    for tile in vision.processor.prepare(as_image(np.zeros((PICTURE[1], PICTURE[0], 3), np.uint8))).tiles:
+        given = vision.tower.patches(*tile.shape[:2])
+        for costs, rows in ((tower, given), (projector, given // 4), (patches, 4 * given)):
+            wanted += costs.step_s(StepShape(rows, 0, 0, ((rows, rows),)), LIMITS[0])
+        whole += before.step_s(StepShape(4 * given, 0, 0, ((4 * given, 4 * given),)), LIMITS[0])
+    # of blocks less, and each run of layers begins anew
+    assert wanted + 0.5 * whole < found.expected < wanted + 1.5 * whole
+
+
 def test_a_prompt_that_is_refused_has_no_time(tmp_path: Path) -> None:
     vision = vision_of(tiny_sights.save(tmp_path, "idefics3"))
     short = replace(SETTINGS, max_model_len=image_figures(vision)["prompt_tokens"])

@@ -157,6 +157,12 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_QWEN2_5, "num_key_value_heads": 1, "out_hidden_size": text("exaone4", "")["hidden_size"]},
         "tie_word_embeddings": False,
     },
+    "minicpmv4_6": {
+        "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "minicpmv4_6_vision", "num_hidden_layers": 3},
+        "insert_layer_id": 0,
+        "tie_word_embeddings": False,
+    },
     "paligemma": {
         "text_config": text("gemma", "gemma", use_bidirectional_attention=True, num_image_tokens=16),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
@@ -441,6 +447,7 @@ def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
         ("llava_next", {"model_type": "gemma"}, "its model_type must be llama or mistral or qwen2 or granite"),
         ("llava_onevision", {"model_type": "llama"}, "its model_type must be qwen2"),
         ("exaone4_5", {"model_type": "exaone"}, "its model_type must be exaone4 or exaone4_5_text"),
+        ("minicpmv4_6", {"model_type": "qwen3"}, "its model_type must be qwen3_5_text"),
         ("paligemma", {"model_type": "gemma3_text"}, "its model_type must be gemma or gemma2"),
         ("paligemma", {"use_bidirectional_attention": False}, "use_bidirectional_attention=False is not supported"),
         ("lighton_ocr", {"model_type": "qwen2"}, "its model_type must be qwen3"),

@@ -45,7 +45,8 @@ class ImagePlace(Place):
         if given.is_small:
             image.thumbnail((SMALL_SIDE, SMALL_SIDE))
         prepared = self._processor.prepare(image)
-        return Standing(prepared.text, tuple(self._tile(tile) for tile in prepared.tiles), prepared.grid)
+        tiles = tuple(self._tile(tile) for tile in prepared.tiles)
+        return Standing(prepared.text, tiles, prepared.grid, numbered=prepared.numbered)
 
     def _tile(self, pixels: NDArray[np.uint8]) -> Tile:
         height, width, _ = pixels.shape

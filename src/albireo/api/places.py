@@ -20,12 +20,13 @@ Placed = tuple[list[int], tuple[ImageInput, ...]]
 
 class Standing(NamedTuple):
     """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them. grid,
-    times: see ImageInput."""
+    times: see ImageInput. numbered: see PreparedImage."""
 
     text: str
     tiles: tuple[Tile, ...]
     grid: tuple[int, int] | None = None
     times: tuple[int, ...] = ()
+    numbered: tuple[str, str] | None = None
 
 
 class Place(ABC):
@@ -91,7 +92,7 @@ class Places:
             ids += token_ids[start : max(start, first)]
             place, given = self.kinds[kind], media[kind]
             try:
-                found.append(self._put(ids, place, place.standing(given[number])))
+                found.append(self._put(ids, place, _numbered(place.standing(given[number]), number)))
             except InvalidParams as error:
                 raise InvalidParams(f"the prompt's {kind} {number + 1} of {len(given)}: {error}") from None
             start = last
@@ -152,6 +153,14 @@ class Places:
         if found is None:
             raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for {place.several} in this model")
         return found
+
+
+def _numbered(standing: Standing, number: int) -> Standing:
+    """With its number in front, where it has one."""
+    if standing.numbered is None:
+        return standing
+    before, behind = standing.numbered
+    return standing._replace(text=f"{before}{number}{behind}{standing.text}")
 
 
 def _runs(ids: Sequence[int], first: int, row: int) -> tuple[tuple[int, int], ...]:

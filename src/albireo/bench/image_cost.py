@@ -109,13 +109,26 @@ def _placed(vision: Vision, prepared: PreparedImage) -> tuple[ImageInput, int]:
 
 
 def _tower_s(vision: Vision, prepared: PreparedImage, limits: Limits) -> float:
-    """Of all tiles: of each run of layers, as many patches at once as its layers see."""
+    """Of all tiles: of each run of layers, as many patches at once as its layers see; what is before them, too."""
     costs, seconds = _layer_costs(vision.programs[0]), 0.0
     for tile in prepared.tiles:
         size = tile.shape[:2]
+        seconds += _stem_s(vision, vision.tower.patches(*size), limits)
         for layer, lengths in enumerate(vision.tower.sequences(*size) or ((vision.tower.patches(*size),),)):
             shape = StepShape(sum(lengths), 0, 0, tuple((each, each) for each in lengths))
             seconds += costs[layer].step_s(shape, limits)
+    return seconds
+
+
+def _stem_s(vision: Vision, patches: int, limits: Limits) -> float:
+    """Of what is computed before a tower of a tile of so many patches."""
+    stem, seconds = vision.tower.stem, 0.0
+    if stem is None:
+        return seconds
+    counts, programs = stem.most_rows(patches), vision.programs[2:]
+    for program, rows, window in zip(programs, counts, stem.windows or (0,) * len(counts), strict=True):
+        for costs, each in zip(_layer_costs(program), (rows, window), strict=False):
+            seconds += costs.step_s(StepShape(rows, 0, 0, ((each, each),) * (rows // each)), limits)
     return seconds
 
 

@@ -94,10 +94,13 @@ class VisionRunner:
         stem = self._tower.stem
         if stem is None:
             return tile
-        found = []
+        found, windows = [], stem.windows or (0,) * len(self._stem)
         for rows in stem.pieces(tile):
-            for number, model in enumerate(self._stem):
-                rows = stem.behind(number, model.run(step_of((rows,), None, (len(rows),), _BLOCK_SIZE)).hidden)
+            for number, (model, window) in enumerate(zip(self._stem, windows, strict=True)):
+                sequences = [(len(rows),), *([(window,) * (len(rows) // window)] if window else [])]
+                steps = [step_of((rows,), None, each, _BLOCK_SIZE) for each in sequences]
+                hidden = (model.run_layers(steps) if window else model.run(steps[0])).hidden
+                rows = stem.behind(number, hidden)
             # the next piece is written where this one lies
             found.append(rows.copy())
         return np.concatenate(found)[:num_patches]
@@ -119,7 +122,12 @@ def vision_programs(
         return graph
 
     stem = tower.stem
-    before = () if stem is None else zip(stem.graphs(), stem.most_rows, strict=True)
+    before = []
+    if stem is not None:
+        most = stem.most_rows(max_patches)
+        windows = stem.windows or (0,) * len(most)
+        counts = [rows // window if window else 1 for rows, window in zip(most, windows, strict=True)]
+        before = list(zip(stem.graphs(), most, counts, strict=True))
     return tuple(
         compile_graph(
             rounded(graph),
@@ -132,7 +140,7 @@ def vision_programs(
         for graph, rows, sequences in (
             (tower.graph(), max_patches, tower.most_sequences(max_patches)),
             (tower.projector(), tower.most_rows(max_patches), 1),
-            *((graph, rows, 1) for graph, rows in before),
+            *before,
         )
     )
 

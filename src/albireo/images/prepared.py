@@ -22,6 +22,8 @@ class PreparedImage:
     Fields:
         tiles: each uint8 [height, width, 3] as the tower reads it: resized and cut. Not to be written to.
         grid: lines and columns of its rows, where positions of the model have an axis for either; else None.
+        numbered: marks between which its number among the pictures of a prompt stands before its text; None: nothing
+            does.
         text: what stands for the picture in a prompt, in place of the placeholder: image tokens, one for each row that
             the tower gives of the tiles, in their order, and the marks between them.
     """
@@ -29,6 +31,7 @@ class PreparedImage:
     tiles: tuple[NDArray[np.uint8], ...]
     text: str
     grid: tuple[int, int] | None = None
+    numbered: tuple[str, str] | None = None
 
 
 class ImageProcessor(Protocol):

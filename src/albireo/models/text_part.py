@@ -217,6 +217,14 @@ _WHOLES = {
         beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
     ),
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
+    "minicpmv4_6": _Whole(
+        "MiniCPMV4_6ForConditionalGeneration",
+        {"qwen3_5_text": "qwen3_5_text"},
+        beside=keys(
+            "insert_layer_id image_size patch_size drop_vision_last_layer",
+            "downsample_mode merge_kernel_size merger_times",
+        ),
+    ),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
         {kind: kind for kind in ("mistral", "ministral3", "mistral4")},

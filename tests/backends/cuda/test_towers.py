@@ -31,6 +31,7 @@ NAMES = (
     "lfm2_vl",
     "llava_next",
     "cohere2_vision",
+    "minicpmv4_6",
     "mistral3",
     "paddleocr_vl",
     "qwen2_5_vl",

@@ -84,6 +84,7 @@ PUBLISHED = [
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("paddleocr_vl", {"mlp_AR.": "projector."}),
+    ("minicpmv4_6", {"model.vision_tower.": "vision_tower.", "model.merger.": "merger."}),
     ("paligemma", {"vision_tower.vision_model.": "vision_tower."}),
     ("paddleocr_vl", {"model.visual.": "visual.", "model.projector.": "projector."}),
     ("qwen2_5_vl", {"model.visual.": "visual."}),
@@ -163,6 +164,14 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], words: str, tmp_path: P
     save_file(tensors | {name: torch.ones(shape) for name, shape in change.items() if shape}, path)
     with pytest.raises(WeightMismatch, match=words):
         opened(tmp_path)
+
+
+def test_positions_that_are_read_before_they_are_held(tmp_path: Path) -> None:
+    stem = open_tower(change_vision(save(tmp_path, "minicpmv4_6")), "float32", "config.json").stem
+    assert stem is not None
+    (patches,) = stem.pieces(tiles("minicpmv4_6")[0])
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        stem.behind(0, np.zeros((len(patches), 144), np.float32))
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava", "glm4v", "paddleocr_vl"])
@@ -253,6 +262,8 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
         ("aya_vision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("paligemma", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+        ("minicpmv4_6", {"window_kernel_size": [4, 4]}, r"'window_kernel_size': \[4, 4\]"),
+        ("minicpmv4_6", {"vision_use_head": True}, "'vision_use_head': True"),
         ("paligemma", {"num_registers": 4}, "'num_registers': 4"),
         ("cohere2_vision", {"hidden_act": "gelu_10"}, "hidden_act='gelu_10' is not supported"),
         ("cohere2_vision", {"num_registers": 4}, "'num_registers': 4"),
@@ -313,6 +324,21 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
     open_tower({**data, "vision_feature_layer": -1}, "float32", "config.json")
     with pytest.raises(UnsupportedModel, match="vision_feature_layer=-2 is not supported"):
         open_tower({**data, "vision_feature_layer": -2}, "float32", "config.json")
+
+
+@pytest.mark.parametrize(
+    ("whole", "told"),
+    [
+        ({"downsample_mode": "4x"}, "downsample_mode='4x' is not supported; supported: 16x"),
+        ({"merger_times": 2}, "merger_times=2 is not supported"),
+        ({"merge_kernel_size": [4, 4]}, r"merge_kernel_size=\[4, 4\] is not supported"),
+        ({"drop_vision_last_layer": True}, "drop_vision_last_layer=True is not supported"),
+        ({"insert_layer_id": 4}, "insert_layer_id=4 must be a whole number from 0 to 3"),
+    ],
+)
+def test_what_minicpm_does_not_make_of_patches(whole: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=told):
+        open_tower({**change_vision(save(tmp_path, "minicpmv4_6")), **whole}, "float32", "config.json")
 
 
 def test_rows_of_paligemma_are_as_wide_as_its_text_part(tmp_path: Path) -> None:
@@ -440,6 +466,7 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ),
         ("aya_vision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": -2, "alignment_intermediate_size": 24}),
         ("aya_vision", {"hidden_act": "gelu"}, {"vision_feature_layer": 1, "adapter_layer_norm_eps": 0.5}),
+        ("minicpmv4_6", {"layer_norm_eps": 0.5, "hidden_act": "gelu"}, {"insert_layer_id": 2}),
         ("paligemma", {"layer_norm_eps": 0.5, "hidden_act": "silu"}, {}),
         ("cohere2_vision", {"layer_norm_eps": 0.5}, {"downsample_factor": 4}),
         ("llava_onevision", {"hidden_act": "gelu"}, {"vision_aspect_ratio": "anyres_max_3"}),

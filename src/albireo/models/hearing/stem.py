@@ -26,8 +26,13 @@ class Stem(Protocol):
         ...
 
     @property
-    def most_rows(self) -> tuple[int, ...]:
-        """Most that each graph is given of a piece."""
+    def windows(self) -> tuple[int, ...]:
+        """Of each graph, how many of its rows see each other in layers of a second layer of the KV cache, one such
+        window behind another, while in those of the first all do; 0: there is no second. Empty: of none there is."""
+        ...
+
+    def most_rows(self, patches: int) -> tuple[int, ...]:
+        """Most that each graph is given of a piece, of tiles of up to so many patches."""
         ...
 
     def pieces(self, tile: F32) -> Iterator[F32]:
@@ -40,6 +45,16 @@ class Stem(Protocol):
         Of the last piece there may be more of these than the tile has patches; what is too many is not read.
         """
         ...
+
+
+class WithoutWindows:
+    """Of a stem in which no row sees another."""
+
+    __slots__ = ()
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return ()
 
 
 def side_by_side(frames: F32, stride: int) -> F32:

@@ -96,8 +96,7 @@ def layer(
     name = f"{prefix}.{number}"
     with b.part(f"layers.{number}.attn"):
         h = rounded_norm(b, c, x, f"{name}.{names.attention_norm}")
-        parts = {p: _of_heads(b, c, h, place, p, name, names) for place, p in enumerate("qkv")}
-        a = _attention(b, c, parts, kv_layer)
+        a = attended(b, c, h, name, names, kv_layer)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias and c.has_out_bias)
         with b.part("o"):
             x = b.add(x, _gained(b, o, name, names.out_gain))
@@ -113,6 +112,11 @@ def layer(
         down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", c.has_bias)
         with b.part("down"):
             return b.add(x, _gained(b, down, name, names.down_gain))
+
+
+def attended(b: GraphBuilder, c: EncoderSettings, h: Value, name: str, names: Names, kv_layer: int) -> Value:
+    """What attention gives of h, rounded. Args: name: of the module that the names are in. Others: see layer()."""
+    return _attention(b, c, {p: _of_heads(b, c, h, place, p, name, names) for place, p in enumerate("qkv")}, kv_layer)
 
 
 def _gained(b: GraphBuilder, x: Value, name: str, gain: str | None) -> Value:

@@ -139,6 +139,7 @@ _FAMILIES: Mapping[str, str] = {
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
     # a Mistral 3 under other names
     "lighton_ocr": "vision.mistral3.open_mistral3",
+    "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",

@@ -1,0 +1,181 @@
+"""MiniCPM-V 4.6: SigLIP of tiles of any grid, among whose layers blocks of 2 x 2 patches become one, and a projector
+that makes one of as many again.
+
+Found by tower.py. What is before the merger is the tower's stem, as there are four times as many rows: patches stand in
+the order of blocks, all see each other, and last each block itself alone. Positions are entries of a table, those
+nearest. Source: OpenBMB 2026, MiniCPM-V 4.6, as transformers computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.json_file import Fields
+from albireo.models.hearing.stem import Stem
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, activated, attended, layer, linear, norm, rounded_norm
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.positions import checked_table
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.siglip import DEFAULTS, NAMES
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+
+_TOWER, _MERGER = "vision_tower", "merger.mlp.0"
+_WITHIN = f"{_TOWER}.vit_merger"
+_TABLE = f"{_TOWER}.embeddings.position_embedding.weight"
+#: Patches on a side of what becomes one, among the layers and again behind them.
+_MERGE = 2
+#: Of the projector's norm.
+_EPS = 1e-6
+
+
+@dataclass(slots=True)
+class _Before:
+    """Implements stem.Stem: layers before the merger, and its attention. Fields: num_layers: that there are of them.
+    side: of the table of positions [side * side, E]."""
+
+    encoder: EncoderSettings
+    num_layers: int
+    side: int
+    table: F32 | None = field(default=None, kw_only=True)
+    grid: Grid = field(default=(0, 0), kw_only=True)
+
+    def graphs(self) -> tuple[Graph, ...]:
+        b, c = GraphBuilder(), self.encoder
+        name = f"{_TOWER}.embeddings.patch_embedding"
+        with b.part("embed"):
+            patches = pooled_states(b, linear(b, c, b.given(c.patch_width, 0), name, c.hidden_size, "patches"))
+        b = GraphBuilder()
+        x = b.given(c.hidden_size, 0)
+        for number in range(self.num_layers):
+            x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
+        with b.part("within"):
+            h = rounded_norm(b, c, x, f"{_WITHIN}.layer_norm1")
+            o = linear(b, c, attended(b, c, h, _WITHIN, NAMES, 1), f"{_WITHIN}.{NAMES.out}", c.hidden_size, "o")
+            x = b.add(x, o)
+        return patches, pooled_states(b, x)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return 0, _MERGE**2
+
+    def most_rows(self, patches: int) -> tuple[int, ...]:
+        return (patches * _MERGE**2,) * 2
+
+    def pieces(self, tile: F32) -> Iterator[F32]:
+        grid = grid_of(tile.shape[0], tile.shape[1], self.encoder.patch_size)
+        self.grid = grid
+        yield in_blocks(patch_rows(tile, self.encoder.patch_size), grid, _MERGE)
+
+    def behind(self, number: int, hidden: F32) -> F32:
+        """With positions; then the patches of each block side by side."""
+        if number:
+            return hidden.reshape(len(hidden) // _MERGE**2, -1)
+        if self.table is None:
+            raise InvariantError(f"{_TABLE} is read before it is held")
+        rows, columns = (np.arange(count) * self.side // count for count in self.grid)
+        places = (rows[:, None] * self.side + columns).reshape(-1, 1)
+        # integers, as rows of numbers, in the order of blocks
+        order = in_blocks(places.astype(np.float32), self.grid, _MERGE).astype(np.int64).ravel()
+        added: F32 = hidden + self.table[order]
+        return added
+
+
+@dataclass(slots=True)
+class MiniCpmV46Tower(GivesRowsOnce):
+    """Implements tower.VisionTower; its patches are blocks that the stem gives. Fields: before: the stem. width: of a
+    row."""
+
+    encoder: EncoderSettings
+    before: _Before
+    width: int
+    merge: int = field(default=_MERGE, init=False)
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def stem(self) -> Stem:
+        return self.before
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return (_TABLE,)
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        self.before.table = checked_table(tensors, _TABLE, self.before.side**2, self.encoder.hidden_size)
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size * _MERGE, _MERGE)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // _MERGE**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        """Of blocks of patches, side by side; and what they are in the mean."""
+        means: F32 = tile.reshape(len(tile), _MERGE**2, -1).mean(axis=1, dtype=np.float32)
+        rows, columns = self.before.grid
+        return TowerInputs((tile, means), (rows // _MERGE, columns // _MERGE))
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("merger"):
+            x = norm(b, c, b.given(c.hidden_size * _MERGE**2, 0), f"{_WITHIN}.pre_norm")
+            x = self._two(b, x, _WITHIN, c.intermediate_size * _MERGE**2, c.hidden_size, "gelu_tanh")
+            x = b.add(x, b.given(c.hidden_size, 1))
+        for number in range(self.before.num_layers, c.num_layers):
+            x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
+        with b.part("head"):
+            x = norm(b, c, x, f"{_TOWER}.post_layernorm")
+        return pooled_states(b, x)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden, grid, _MERGE)
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        width = c.hidden_size * _MERGE**2
+        x = norm(b, c, b.given(width, 0), f"{_MERGER}.pre_norm", _EPS)
+        return pooled_states(b, self._two(b, x, _MERGER, width, self.width, "gelu"))
+
+    def _two(self, b: GraphBuilder, x: Value, name: str, inner: int, width: int, act: str) -> Value:
+        """Two linears with an activation between."""
+        x = linear(b, self.encoder, x, f"{name}.linear_1", inner, "up")
+        with b.part("act"):
+            x = activated(b, x, act)
+        return linear(b, self.encoder, x, f"{name}.linear_2", width, "down")
+
+
+def open_minicpmv4_6(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmV46Tower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields, whole = vision_fields(data, where, ("minicpmv4_6_vision",)), Fields(data, where)
+    encoder = encoder_settings(fields, dtype, DEFAULTS)
+    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)
+    # the whole's decides
+    at = whole.integer("insert_layer_id", 0, encoder.num_layers - 1, 6)
+    fields.optional_integer("insert_layer_id", 0, encoder.num_layers - 1)
+    fields.refuse_unread(IGNORABLE, {"window_kernel_size": ([_MERGE, _MERGE],)})
+    for key, only in (
+        ("downsample_mode", "16x"),
+        ("merge_kernel_size", [_MERGE, _MERGE]),
+        ("merger_times", 1),
+        ("drop_vision_last_layer", False),
+    ):
+        if whole.raw(key) not in (None, only):
+            whole.unsupported(key, whole.raw(key), f"supported: {only}")
+    before = _Before(encoder, at + 1, size // encoder.patch_size)
+    return MiniCpmV46Tower(encoder, before, text_width(data, where))

@@ -239,3 +239,18 @@ def test_nobody_notices_that_the_engine_was_killed(served: Served) -> None:
         server.kill_held()
         server.gate.open()
         assert got.result().choices[0].message.content == served.answer
+
+
+def test_a_prompt_that_sees_itself_is_one_in_another_process_too(tmp_path: Path) -> None:
+    """How far it does, and what its blocks are known by, goes there with its picture."""
+    folder = save(tmp_path, "paligemma")
+    parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "What is it?"}]
+    with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        (output,) = llm.chat([{"role": "user", "content": parts}], GREEDY, use_tqdm=False)
+    server = Server(str(folder), "--dtype", "float32", "--served-model-name", "sight").wait_until_ready()
+    try:
+        first, again = (chat(server.client(), asked(DATA_URL)) for _ in range(2))
+    finally:
+        server.stop()
+    assert first.choices[0].message.content == again.choices[0].message.content == output.outputs[0].text
+    assert first.usage.prompt_tokens_details.cached_tokens == 0 < again.usage.prompt_tokens_details.cached_tokens

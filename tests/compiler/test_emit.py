@@ -37,7 +37,7 @@ def test_roles_are_the_contracts() -> None:
         max_positions=MAX_POSITIONS,
     )
     calls |= {c.family: c for c in mixture.calls if c.family not in calls}
-    of_towers = {"given", "add_given"}
+    of_towers = {"given", "add_given", "depthwise_conv"}
     of_single_ops = {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
     of_latents = {"head_linear", "join_heads", "choose_keys"}
     assert set(FAMILIES) - set(calls) == of_single_ops | of_latents | of_towers | set(ABLE_FAMILIES)

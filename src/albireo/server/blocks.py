@@ -5,7 +5,7 @@ Used by response_answer.py and message_answer.py. Does not know how a protocol t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,15 +51,26 @@ class BlockReader:
 
     Attributes: blocks: all so far. has_ended: the whole answer was read.
 
-    Args: parser: of this output; None: all of it is text. is_one_call: calls after the first are left out.
+    Args:
+        parser: of this output; None: all of it is text.
+        is_one_call: calls after the first are left out.
+        hears: given what is thought, told or not.
     """
 
-    def __init__(self, parser: OutputParser | None, *, tells_reasoning: bool = True, is_one_call: bool = False) -> None:
+    def __init__(
+        self,
+        parser: OutputParser | None,
+        *,
+        tells_reasoning: bool = True,
+        is_one_call: bool = False,
+        hears: Callable[[str], None] | None = None,
+    ) -> None:
         self.blocks: list[Block] = []
         self.has_ended = False
         self._parser = parser
         self._tells_reasoning = tells_reasoning
         self._is_one_call = is_one_call
+        self._hears = hears
         self._open: Block | None = None
 
     def push(self, text: str, finish_reason: str | None) -> list[Change]:
@@ -88,6 +99,8 @@ class BlockReader:
         if isinstance(event, TextDelta):
             yield from self._more("text", event.text)
         elif isinstance(event, ReasoningDelta):
+            if self._hears is not None:
+                self._hears(event.text)
             if self._tells_reasoning:
                 yield from self._more("thought", event.text)
         elif self._is_one_call and event.index > 0:

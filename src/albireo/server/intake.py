@@ -236,6 +236,8 @@ def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple
         raise HttpError(400, message, param="length_penalty")
     if request.stream_options is not None and not request.stream:
         raise HttpError(400, "stream_options needs stream to be true", param="stream_options")
+    if request.stream_interval is not None and not request.stream:
+        raise HttpError(400, "stream_interval needs stream to be true", param="stream_interval")
     limit = serving.settings.max_stop
     for name in ("stop", "bad_words"):
         texts = getattr(request, name)

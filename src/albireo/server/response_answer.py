@@ -60,7 +60,12 @@ class ResponseWriter:
         self._thoughts = TokenCount(serving.tokenizer)
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
         self._names = names_of(request)
-        self._reader = BlockReader(parser, is_one_call=request.parallel_tool_calls is False)
+        self._reader = BlockReader(
+            parser,
+            tells_reasoning=request.include_reasoning is not False,
+            is_one_call=request.parallel_tool_calls is False,
+            hears=self._thoughts.push,
+        )
         self._ids: dict[int, str] = {}
         self._num_parts: dict[int, int] = {}  # of the last block that has any, those noted
         params = submission.params
@@ -190,8 +195,6 @@ class ResponseWriter:
             if self._logprobs is not None:
                 self._logprobs.note(change)
             if change.what == "more":
-                if block.kind == "thought":
-                    self._thoughts.push(change.text)
                 self.log.add(Entry("more", block.index, self._num_parts.get(block.index, 0)))
                 self._num_parts = {block.index: self._num_parts.get(block.index, 0) + 1}
                 continue

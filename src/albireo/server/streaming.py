@@ -46,9 +46,10 @@ class Piece:
 
 
 class Cursors:
-    """How far each continuation was told."""
+    """How far each continuation was told. Args: interval: tokens that are told together, but the first and the last."""
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, interval: int = 1) -> None:
+        self._interval = interval
         self._places = {tracked.key: place for place, tracked in enumerate(generation.requests)}
         self._told = {
             tracked.key: [[0, 0, 0, 0] for _ in tracked.continuations] for tracked in generation.requests
@@ -65,6 +66,8 @@ class Cursors:
             text = continuation.text()
             ends = continuation.finish_reason is not None
             new_tokens = len(continuation.token_ids) > num_tokens
+            if is_begun and not ends and len(continuation.token_ids) - num_tokens < self._interval:
+                continue
             if not (len(text) > num_chars or ends or (new_tokens and tells_tokens)):
                 continue
             logprobs = continuation.logprobs
@@ -120,14 +123,16 @@ async def stream(
     tells_tokens: bool,
     last: Callable[[], list[Any]],
     framing: Framing = OPENAI,
+    interval: int = 1,
 ) -> None:
     """Send an answer as it grows.
 
-    Args: chunks: what to say of a piece; last: what to say after all of them; framing: how the protocol writes it.
+    Args: chunks: what to say of a piece; last: what to say after all of them; framing: how the protocol writes it;
+        interval: see Cursors.
     Raises: HttpError, before anything was sent; afterwards errors are events.
     """
     events = EventStream(generation.scope, send, generation.account)
-    cursors = Cursors(generation)
+    cursors = Cursors(generation, interval)
     serving.streams.add(events)
     try:
         num_open = len(generation.requests)

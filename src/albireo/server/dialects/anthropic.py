@@ -48,14 +48,18 @@ def as_chat(request: CountTokensRequest, dialect: Dialect, variables: Collection
         include_reasoning=tells_reasoning(request),
         response_format=_response_format(request),
         reasoning_effort=None if request.output_config is None else request.output_config.effort,
-        chat_template_kwargs=_switches(request, dialect, variables),
+        chat_template_kwargs={
+            **(_switches(request, dialect, variables) or {}),
+            **(request.chat_template_kwargs or {}),
+        }
+        or None,
         thinking_token_budget=(request.thinking or {}).get("budget_tokens"),
         continue_final_message=is_open(messages),
     )
     if isinstance(request, MessagesRequest):
         chat.max_tokens = request.max_tokens
         chat.stop = list(request.stop_sequences or ()) or None
-        chat.stream = request.stream
+        chat.stream, chat.cache_salt = request.stream, request.cache_salt
         chat.temperature, chat.top_k, chat.top_p = request.temperature, request.top_k, request.top_p
     return chat
 

@@ -85,6 +85,7 @@ class GeneratingEndpoint(Generic[R]):
                             answer.chunks,
                             tells_tokens=answer.tells_tokens,
                             last=answer.last,
+                            interval=request.stream_interval or 1,
                         )
                         return
                     await generation.finished()

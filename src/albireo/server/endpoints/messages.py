@@ -18,7 +18,7 @@ from albireo.server.conversation import readable
 from albireo.server.dialects import anthropic
 from albireo.server.errors import refused
 from albireo.server.forms import blaming
-from albireo.server.generation import Generation, new_id
+from albireo.server.generation import Generation, answer_id
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.anthropic import (
     ContentBlock,
@@ -56,7 +56,7 @@ class Messages:
                 chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
                 with blaming(chat, anthropic.FORM):
                     submissions = await intake.chat(serving, chat)
-            name = new_id("msg", None)
+            name = answer_id(serving, scope, "msg", None)
             streams = bool(request.stream)
             async with Generation(
                 serving, scope, receive, name, submissions, priority=0, received_s=arrival_s, wants_stream=streams

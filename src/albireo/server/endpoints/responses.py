@@ -16,7 +16,7 @@ from albireo.server.dialects import responses as dialect
 from albireo.server.dialects.response_tools import without_hosted
 from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
-from albireo.server.generation import Generation, check, new_id
+from albireo.server.generation import Generation, answer_id, check, new_id
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.responses import ResponseRequest
 from albireo.server.response_answer import ResponseWriter
@@ -41,7 +41,7 @@ class Responses:
             async with serving.bodies.read(scope, receive) as body:
                 request = parse(body, _DECODER)
                 messages, chat, submissions = await self._admit(request)
-            writer = ResponseWriter(serving, request, chat, new_id("resp", None), submissions[0])
+            writer = ResponseWriter(serving, request, chat, self._id(scope, request), submissions[0])
             stored = Stored(writer, messages)
             if request.background:
                 self._start(scope, stored, chat, submissions, arrival_s)
@@ -61,6 +61,16 @@ class Responses:
                     await generation.answer(whole(writer.answer, headers), send)
         except ClientGone:
             return
+
+    def _id(self, scope: Scope, request: ResponseRequest) -> str:
+        """Of the answer. Raises: HttpError 400 where the caller gives one that is stored."""
+        found = answer_id(self._serving, scope, "resp", request.request_id)
+        if found not in self._store:
+            return found
+        if request.request_id is None:
+            return new_id("resp", None)
+        words = f"request_id {request.request_id!r} is that of a response that is stored; give each its own"
+        raise HttpError(400, words, param="request_id")
 
     async def _admit(self, request: ResponseRequest) -> tuple[list[dict[str, Any]], ChatRequest, list[Submission]]:
         """The conversation so far, the request as a chat, and what the engine gets."""

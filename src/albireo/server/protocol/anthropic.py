@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Text
+from albireo.server.protocol.fields import AllOrCount, AtLeastOne, CacheSalt, Text
 
 Blocks = Annotated[list[dict[str, Any]], Meta(max_length=4096)]
 
@@ -35,6 +35,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
         tools: those of one's own; tool_choice: auto, any, none, or one of them.
         thinking: turns it on or off, where the model thinks. budget_tokens is thinking_token_budget.
         output_config: the form of the answer. output_format: an older name of its format.
+        chat_template_kwargs: as of chats, beyond Anthropic's; they go before what thinking says.
     """
 
     model: str
@@ -45,6 +46,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
     thinking: dict[str, Any] | None = None
     output_config: OutputConfig | None = None
     output_format: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     # there is no such thing here: neutral values only
     context_management: Any = None
@@ -58,7 +60,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of the model."""
+    """What is asked of the model. cache_salt: as of chats, beyond Anthropic's."""
 
     max_tokens: AtLeastOne
     stop_sequences: list[Text] | None = None
@@ -66,6 +68,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
     temperature: float | None = None
     top_k: AllOrCount | None = None
     top_p: float | None = None
+    cache_salt: CacheSalt | None = None
     # about the caller; changes nothing
     metadata: Any = None
     service_tier: Any = None

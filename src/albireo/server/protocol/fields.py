@@ -31,11 +31,13 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Fields of both protocols; None: not said."""
+    """Fields of both protocols; None: not said. stream_interval: tokens that a chunk waits for, but the first and the
+    last."""
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    stream_interval: AtLeastOne | None = None
 
     # what shapes the text: names of SamplingParams
     n: AtLeastOne | None = None
@@ -103,6 +105,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     repetition_detection: Any = None
     return_token_offsets: Any = None
     vllm_xargs: Any = None
+    watermarking: Any = None
 
 
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
@@ -114,6 +117,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "repetition_detection": (),
     "return_token_offsets": (False,),
     "vllm_xargs": ({},),
+    "watermarking": (False,),
 }
 
 #: Fields that SamplingParams has by the same name.

@@ -84,9 +84,12 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bad_words: list[Text] | None = None
     structured_outputs: Any = None
     thinking_token_budget: AllOrCount | None = None
+    skip_special_tokens: bool | None = None
+    include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
     cache_salt: CacheSalt | None = None
+    request_id: Id | None = None
 
     # at most so many calls of a server's own tools, of which there are none
     max_tool_calls: AtLeastOne | None = None
@@ -98,6 +101,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
     client_metadata: Any = None
+    session_id: Any = None
 
     # there is no such thing here: neutral values only
     service_tier: Any = None
@@ -105,6 +109,14 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     context_management: Any = None
     moderation: Any = None
     prompt: Any = None
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    vllm_xargs: Any = None
+    watermarking: Any = None
+    mm_processor_kwargs: Any = None
+    media_io_kwargs: Any = None
+    enable_response_messages: Any = None
+    previous_input_messages: Any = None
 
 
 RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -113,6 +125,14 @@ RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "context_management": ([],),
     "moderation": (),
     "prompt": (),
+    "kv_transfer_params": ({},),
+    "ec_transfer_params": ({},),
+    "vllm_xargs": ({},),
+    "watermarking": (False,),
+    "mm_processor_kwargs": ({},),
+    "media_io_kwargs": ({},),
+    "enable_response_messages": (False,),
+    "previous_input_messages": ([],),
 }
 
 #: What an answer may include. What was thought comes in the clear, and can be handed back so.
@@ -125,6 +145,7 @@ AS_IN_CHATS = (
     "repetition_penalty", "seed", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens",
     "logit_bias", "bad_words", "structured_outputs", "thinking_token_budget", "chat_template_kwargs", "priority",
     "cache_salt", "parallel_tool_calls", "top_logprobs",
+    "skip_special_tokens", "include_reasoning",
 )  # fmt: skip
 
 

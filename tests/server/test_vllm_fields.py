@@ -1,0 +1,121 @@
+"""Fields that vLLM's protocols have beyond OpenAI's and Anthropic's, where they change what is told, or how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+CHAT: dict[str, Any] = {"model": "story", "messages": [{"role": "user", "content": "Once upon a time"}]}
+CHAT |= {"temperature": 0, "max_tokens": 20}
+RESPONSE: dict[str, Any] = {"model": "story", "input": "Once", "max_output_tokens": 30}
+THINKING: dict[str, Any] = {"seed": 3, "chat_template_kwargs": {"think": True}, "thinking_token_budget": 6}
+
+
+@pytest.mark.parametrize("path", ["chat", "completions"])
+def test_chunks_wait_for_as_many_tokens_as_are_asked_for(server: Any, path: str) -> None:
+    client = server.client()
+    made = client.chat.completions if path == "chat" else client.completions
+    ask = CHAT if path == "chat" else {**CHAT, "prompt": "Once upon a time"}
+    ask = {name: value for name, value in ask.items() if path == "chat" or name != "messages"}
+
+    def texts(**more: Any) -> tuple[str, list[int]]:
+        body = {"return_token_ids": True, "ignore_eos": True, **more}
+        chunks = [chunk.choices[0] for chunk in made.create(**ask, stream=True, extra_body=body)]
+        said = [choice.delta.content if path == "chat" else choice.text for choice in chunks]
+        counts = [len(choice.token_ids) for choice in chunks if getattr(choice, "token_ids", None)]
+        return "".join(text or "" for text in said), counts
+
+    text, counts = texts()
+    assert sum(counts) == 20
+    for interval in (1, 7, 500):
+        again, nums = texts(stream_interval=interval)
+        assert again == text and sum(nums) == 20
+        # A client that is late gets more at a time; the first goes out at once, the last ends it.
+        assert all(num >= interval for num in nums[1:-1])
+        assert len(nums) <= 2 + 19 // interval
+    with pytest.raises(openai.BadRequestError, match="needs stream to be true") as raised:
+        made.create(**ask, extra_body={"stream_interval": 2})
+    assert raised.value.param == "stream_interval"
+
+
+def test_a_response_leaves_thoughts_out_and_counts_them(thinker: Any) -> None:
+    client = thinker.client()
+    told = client.responses.create(**RESPONSE, extra_body=THINKING)
+    silent = client.responses.create(**RESPONSE, extra_body={**THINKING, "include_reasoning": False})
+    assert [item.type for item in told.output] == ["reasoning", "message"]
+    assert [item.type for item in silent.output] == ["message"]
+    assert silent.output_text == told.output_text and silent.usage == told.usage
+    assert told.usage.output_tokens_details.reasoning_tokens > 0
+    events = list(client.responses.create(**RESPONSE, stream=True, extra_body={**THINKING, "include_reasoning": False}))
+    assert not any("reasoning" in event.type for event in events)
+    assert events[-1].response.usage == told.usage
+
+
+def test_a_response_has_the_id_that_the_caller_gives(server: Any) -> None:
+    client = server.client()
+    made = client.responses.create(**RESPONSE, extra_body={"request_id": "mine"})
+    assert made.id == "resp-mine" and client.responses.retrieve("resp-mine").output_text == made.output_text
+    with pytest.raises(openai.BadRequestError, match="response that is stored") as raised:
+        client.responses.create(**RESPONSE, extra_body={"request_id": "mine"})
+    assert raised.value.param == "request_id"
+    assert client.responses.retrieve("resp-mine").output_text == made.output_text
+    first = client.responses.create(**RESPONSE, extra_headers={"x-request-id": "a-proxys"})
+    again = client.responses.create(**RESPONSE, extra_headers={"x-request-id": "a-proxys"})
+    assert first.id == "resp-a-proxys" and again.id not in (first.id, made.id) and again.id.startswith("resp-")
+
+
+def test_special_tokens_of_a_response_are_text_where_they_are_wanted(server: Any) -> None:
+    (end,) = server.http.post("/tokenize", json={"prompt": "<|endoftext|>", "add_special_tokens": False}).json()[
+        "tokens"
+    ]
+    body = {"logit_bias": {str(end): 100}, "ignore_eos": True}
+    ask = {**RESPONSE, "max_output_tokens": 2}
+    client = server.client()
+    assert client.responses.create(**ask, extra_body=body).output_text == ""
+    shown = client.responses.create(**ask, extra_body={**body, "skip_special_tokens": False})
+    assert shown.output_text == "<|endoftext|>" * 2
+
+
+def test_messages_have_the_templates_variables_and_a_salt(thinker: Any) -> None:
+    ask = {**CHAT, "max_tokens": 8}
+    plain = thinker.http.post("/v1/messages", json=ask).json()
+    thinking = thinker.http.post("/v1/messages", json={**ask, "chat_template_kwargs": {"think": True}}).json()
+    assert [block["type"] for block in plain["content"]] == ["text"]
+    assert [block["type"] for block in thinking["content"]] == ["thinking"]
+    counted = {name: CHAT[name] for name in ("model", "messages")}
+    num = thinker.http.post("/v1/messages/count_tokens", json=counted).json()["input_tokens"]
+    more = {**counted, "chat_template_kwargs": {"think": True}}
+    assert thinker.http.post("/v1/messages/count_tokens", json=more).json()["input_tokens"] > num
+    got = thinker.http.post("/v1/messages", json={**ask, "chat_template_kwargs": {"other": 1}})
+    assert got.status_code == 400 and "--chat-template-kwarg" in got.text
+    long = {**ask, "messages": [{"role": "user", "content": "The dog ran home. " * 30}]}
+    found = [
+        thinker.http.post("/v1/messages", json={**long, "cache_salt": salt}).json()["usage"]["cache_read_input_tokens"]
+        for salt in ("a", "a", "b", "b")
+    ]
+    assert found[0] == found[2] == 0 and found[1] > 0 and found[3] > 0
+
+
+def test_the_id_of_a_message_is_a_proxys(server: Any) -> None:
+    made = server.http.post("/v1/messages", json={**CHAT, "max_tokens": 2}, headers={"x-request-id": "a-proxys"})
+    assert made.json()["id"] == made.headers["request-id"] == "msg-a-proxys"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"watermarking": False},
+        {"kv_transfer_params": {}},
+        {"vllm_xargs": {}},
+        {"session_id": "one"},
+    ],
+    ids=str,
+)
+def test_neutral_values_of_vllm_ask_for_nothing(server: Any, fields: dict[str, Any]) -> None:
+    assert server.http.post("/v1/responses", json={**RESPONSE, **fields}).status_code == 200
+    assert server.http.post("/v1/chat/completions", json={**CHAT, **fields}).status_code == 200
+    if "session_id" not in fields:
+        got = server.http.post("/v1/responses", json={**RESPONSE, **{name: {"x": 1} for name in fields}})
+        assert (got.status_code, got.json()["error"]["param"]) == (400, next(iter(fields)))

@@ -16,6 +16,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from albireo.errors import InvalidParams
 from albireo.structured.llguidance.tag_rules import literal, regex_literal, tag_rules
+from albireo.structured.look_ahead import without_look_ahead
 from albireo.structured.property_names import without_property_names
 from albireo.structured.subschemas import with_each
 from albireo.structured_params import StructuredOutputsParams
@@ -48,7 +49,7 @@ def grammar_text(params: StructuredOutputsParams, special: Mapping[str, int]) ->
 def json_rule(schema: Mapping[str, Any], params: StructuredOutputsParams) -> str:
     """A JSON schema as Lark. Unknown formats are annotations, as JSON Schema has it; compiler.py refuses the rest of
     what lenient lets pass."""
-    schema = without_property_names(schema)
+    schema = without_look_ahead(without_property_names(schema))
     if params.disable_additional_properties:
         schema = closed(schema)
     own = schema.get("x-guidance")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from llguidance import regex_to_lark
 
 from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.structured.look_ahead import split
 from albireo.structured.tag_fields import Node, field, objects, structure_of
 
 
@@ -25,6 +26,14 @@ def literal(text: str) -> str:
 
 def regex_literal(regex: str) -> str:
     """A regular expression as a Lark terminal. \\d is 0 to 9, as people mean it; \\w and \\s are Unicode's."""
+    found, rest = split(regex)
+    if not found:
+        return _literal(regex)
+    ends = [f"{'~' if ahead.is_negative else ''}{_literal(ahead.whole)}" for ahead in found]
+    return " & ".join([*ends, _literal(rest.removesuffix("$") if not rest.endswith(r"\$") else rest)])
+
+
+def _literal(regex: str) -> str:
     return f"/{regex_to_lark(regex, use_ascii='d')}/"
 
 

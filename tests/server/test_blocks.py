@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +21,7 @@ from albireo.parsers.output_parser import output_parser
 from albireo.server.blocks import BlockReader, Change
 from albireo.server.dialect import Dialect
 from albireo.server.dialects import responses as dialect
+from albireo.server.generation import INLINE_TOKENS, Generation
 from albireo.server.protocol.responses import ResponseRequest
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore
@@ -135,3 +138,14 @@ def test_an_answer_is_gone_on_with() -> None:
         "Let me see. ",
     )
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["clock", "clock"]
+
+
+def test_what_is_long_is_made_beside_the_event_loop() -> None:
+    """Others are told their tokens meanwhile; what is short waits for no thread."""
+    serving = SimpleNamespace(in_thread=lambda make: asyncio.to_thread(make))
+    generation: Any = Generation.__new__(Generation)
+    generation._serving, generation.requests = serving, [SimpleNamespace(num_output_tokens=INLINE_TOKENS)]
+    here = threading.get_ident()
+    assert asyncio.run(generation.made(threading.get_ident)) == here
+    generation.requests.append(SimpleNamespace(num_output_tokens=1))
+    assert asyncio.run(generation.made(threading.get_ident)) != here

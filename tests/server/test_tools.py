@@ -11,7 +11,7 @@ import jsonschema
 import openai
 import pytest
 
-from albireo.server.endpoints.generating import INLINE_TOKENS
+from albireo.server.generation import INLINE_TOKENS
 from server_process import wait_until
 from tiny_models import shared_data
 from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TEMPLATE, TOOLS

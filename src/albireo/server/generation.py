@@ -9,8 +9,8 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +24,10 @@ from albireo.server.errors import NO_RETRY, HttpError, ended, refused
 from albireo.server.guard import ACCOUNT
 from albireo.server.serving import Serving
 
+T = TypeVar("T")
+
+#: Answers of at most so many tokens are made on the event loop.
+INLINE_TOKENS = 2_000
 #: Key of a scope: what is added to the priority of a request that nobody waits at, which has no deadline either.
 BEHIND = "albireo.behind"
 
@@ -132,6 +136,12 @@ class Generation:
             await self._inbox.wait()
         for tracked in self.requests:
             check(tracked)
+
+    async def made(self, make: Callable[[], T]) -> T:
+        """What is made of all that the requests have said: on the event loop, or, where there is much to be read, in a
+        thread."""
+        num_tokens = sum(tracked.num_output_tokens for tracked in self.requests)
+        return make() if num_tokens <= INLINE_TOKENS else await self._serving.in_thread(make)
 
     async def answer(self, response: Response, send: Send) -> None:
         """Send an answer that is whole."""

@@ -24,9 +24,6 @@ from albireo.server.streaming import Piece, stream
 R = TypeVar("R", bound=GenerationFields)
 _ENCODER = msgspec.json.Encoder()
 
-#: Answers of at most so many tokens are made on the event loop; longer ones, which have to be read, in a thread.
-INLINE_TOKENS = 2_000
-
 
 class Answer(Protocol):
     """Makes the answer of one request, or chunks of it. Attributes: tells_tokens: tokens without text are told, too."""
@@ -89,9 +86,7 @@ class GeneratingEndpoint(Generic[R]):
                         )
                         return
                     await generation.finished()
-                num_tokens = sum(tracked.num_output_tokens for tracked in generation.requests)
-                said = answer.whole() if num_tokens <= INLINE_TOKENS else await serving.in_thread(answer.whole)
-                whole = _ENCODER.encode(said)
+                whole = _ENCODER.encode(await generation.made(answer.whole))
                 await generation.answer(Response(whole, 200, {"x-request-id": name}, "application/json"), send)
         except ClientGone:
             return

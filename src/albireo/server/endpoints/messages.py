@@ -68,7 +68,8 @@ class Messages:
                         return
                     await generation.finished()
                 headers = {"request-id": name, "x-request-id": name}
-                response = Response(_ENCODER.encode(answer.whole()), 200, headers, "application/json")
+                said = await generation.made(answer.whole)
+                response = Response(_ENCODER.encode(said), 200, headers, "application/json")
                 await generation.answer(response, send)
         except ClientGone:
             return

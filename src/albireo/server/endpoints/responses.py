@@ -54,7 +54,8 @@ class Responses:
                         await self._stream(generation, stored, send)
                     else:
                         await generation.finished()
-                        writer.finish(generation.requests[0])
+                        # Nobody follows it yet, so that a thread may note its events.
+                        await generation.made(lambda: writer.finish(generation.requests[0]))
                         self._keep(stored)
                 if not request.stream:
                     headers = {"x-request-id": writer.answer.id}

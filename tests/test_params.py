@@ -37,6 +37,9 @@ REFUSED: list[dict[str, Any]] = [
     {"stop": "x", "detokenize": False},
     {"stop_token_ids": [-1]},
     {"stop_token_ids": 5},
+    {"logprob_token_ids": [-1]},
+    {"logprob_token_ids": "12"},
+    {"logprob_token_ids": [0] * 129},
     {"allowed_token_ids": []},
     {"allowed_token_ids": "12"},
     {"bad_words": [3]},
@@ -155,6 +158,14 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
 def test_pooling_parameters_that_cannot_be_are_named(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidParams, match=words):
         PoolingParams(**fields)
+
+
+def test_tokens_that_are_named_take_the_place_of_the_best() -> None:
+    """They are found among all logits, and a device finds the best ones alone."""
+    named = SamplingParams(temperature=0, logprobs=5, logprob_token_ids=[7, np.int64(3)])
+    assert (named.logprobs, named.logprob_token_ids) == (0, (7, 3))
+    assert not named.ignores_output and named.needs_logits
+    assert SamplingParams(temperature=0, logprob_token_ids=[]) == SamplingParams(temperature=0)
 
 
 def test_numbers_of_numpy_are_those_of_python() -> None:

@@ -25,6 +25,7 @@ GREEDY_TEMPERATURE = 1e-5
 #: Largest top_k for which the head finds the best logits by itself.
 MAX_TOP = 64
 MAX_SEED = 2**63 - 1
+MAX_LOGPROB_TOKEN_IDS = 128
 _FLAGS = (
     "detokenize",
     "ignore_eos",
@@ -76,6 +77,8 @@ class SamplingParams:
         max_tokens: most tokens of the output; None: up to the context. min_tokens: before that many nothing ends it.
         logprobs: of each output token its log-probability and those of the best so many; 0: its own only; -1: all;
             None: none. prompt_logprobs: the same of the prompt's tokens. EngineConfig.max_logprobs is the limit.
+        logprob_token_ids: tokens whose log-probability is told at each place of the output, beside its own and in place
+            of the best ones; at most MAX_LOGPROB_TOKEN_IDS.
         detokenize: False: token ids only, the text stays empty.
         skip_special_tokens: leave special tokens out of the text.
         spaces_between_special_tokens: see Tokenizer.decode.
@@ -111,6 +114,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    logprob_token_ids: Sequence[int] | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
@@ -140,6 +144,9 @@ class SamplingParams:
         set_("bad_words", _list("bad_words", self.bad_words))
         if self.allowed_token_ids is not None:
             set_("allowed_token_ids", tuple(map(plain_number, _list("allowed_token_ids", self.allowed_token_ids))))
+        set_("logprob_token_ids", tuple(map(plain_number, _list("logprob_token_ids", self.logprob_token_ids))) or None)
+        if self.logprob_token_ids:
+            set_("logprobs", 0)
         if self.logit_bias is not None:
             try:
                 set_("logit_bias", {_key(k): float(v) for k, v in self.logit_bias.items()})
@@ -190,6 +197,12 @@ class SamplingParams:
         if self.thinking_token_budget is not None:
             _int("thinking_token_budget", self.thinking_token_budget, 0, None, "at least 0, or -1 (no limit)")
         _tokens("stop_token_ids", self.stop_token_ids)
+        _tokens("logprob_token_ids", self.logprob_token_ids)
+        if len(self.logprob_token_ids or ()) > MAX_LOGPROB_TOKEN_IDS:
+            raise InvalidParams(
+                f"logprob_token_ids holds {len(self.logprob_token_ids or ())} ids, at most {MAX_LOGPROB_TOKEN_IDS} are "
+                "taken; logprobs=-1 tells of all"
+            )
         _tokens("allowed_token_ids", self.allowed_token_ids)
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise InvalidParams("allowed_token_ids is empty: nothing could be produced; leave it out to allow all")
@@ -232,7 +245,7 @@ class SamplingParams:
 
     @property
     def ignores_output(self) -> bool:
-        """Whether a token is drawn from the raw logits whatever the output is so far."""
+        """Whether a token is drawn from the raw logits whatever the output is so far, and none is told of by its id."""
         return (
             self.presence_penalty == 0.0
             and self.frequency_penalty == 0.0
@@ -244,6 +257,7 @@ class SamplingParams:
             and self.structured_outputs is None
             and self.thinking_token_budget is None
             and self.speech_rules is None
+            and not self.logprob_token_ids
         )
 
     @property

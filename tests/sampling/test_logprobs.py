@@ -36,6 +36,16 @@ def test_ties_share_a_rank_and_come_by_lowest_id() -> None:
     assert token_logprobs(row, 0, -1, "it").ranks == [3, 1, 1, 3, 3, 6]
 
 
+def test_tokens_that_are_named_follow_once_each() -> None:
+    row = np.array([1, 2, 1, 3, 0, 1], np.float32)
+    everything = token_logprobs(row, 0, -1, "it")
+    entry = token_logprobs(row, 0, 1, "it", [4, 3, 0, 4, 5])
+    assert entry.token_ids == [0, 3, 4, 5]
+    places = [everything.token_ids.index(token) for token in entry.token_ids]
+    assert entry.logprobs == [everything.logprobs[place] for place in places]
+    assert entry.ranks == [3, 1, 6, 3]
+
+
 def test_many_ties_keep_their_order() -> None:
     row = np.random.default_rng(0).integers(0, 5, 5000).astype(np.float32)
     expected = sorted(range(row.size), key=lambda i: (-row[i], i))

@@ -119,3 +119,65 @@ def test_neutral_values_of_vllm_ask_for_nothing(server: Any, fields: dict[str, A
     if "session_id" not in fields:
         got = server.http.post("/v1/responses", json={**RESPONSE, **{name: {"x": 1} for name in fields}})
         assert (got.status_code, got.json()["error"]["param"]) == (400, next(iter(fields)))
+
+
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_tokens_that_are_named_are_told_of_at_each_place(server: Any, as_ids: bool) -> None:
+    """As they are among all; whether they are likely or not."""
+    named = [50, 3999, 7, 50]
+    ask = {**CHAT, "max_tokens": 3, "logprobs": True, "return_tokens_as_token_ids": as_ids}
+
+    def told(**fields: Any) -> list[dict[str, Any]]:
+        got = server.http.post("/v1/chat/completions", json={**ask, **fields})
+        assert got.status_code == 200, got.text
+        found: list[dict[str, Any]] = got.json()["choices"][0]["logprobs"]["content"]
+        return found
+
+    texts = [f"token_id:{token}" for token in set(named)]
+    if not as_ids:
+        texts = [server.http.post("/detokenize", json={"tokens": [token]}).json()["prompt"] for token in set(named)]
+    everything, only = told(top_logprobs=20), told(logprob_token_ids=named)
+    assert [each["token"] for each in only] == [each["token"] for each in everything]
+    for each in only:
+        assert sorted(top["token"] for top in each["top_logprobs"]) == sorted(texts)
+        values = [top["logprob"] for top in each["top_logprobs"]]
+        assert values == sorted(values, reverse=True) and all(value < 0 for value in values)
+    best = everything[1]["top_logprobs"]
+    ids = server.http.post("/tokenize", json={"prompt": best[0]["token"], "add_special_tokens": False}).json()["tokens"]
+    if not as_ids and len(ids) == 1:
+        again = told(logprob_token_ids=[*ids, *named], top_logprobs=2)
+        assert again[1]["top_logprobs"][0] == best[0] and len(again[1]["top_logprobs"]) == 4
+
+
+def test_named_tokens_of_a_completion(server: Any) -> None:
+    ask = {"model": "story", "prompt": "Once upon a time", "max_tokens": 2, "temperature": 0}
+    ask |= {"return_tokens_as_token_ids": True}
+    got = server.http.post("/v1/completions", json={**ask, "logprobs": 0, "logprob_token_ids": [50, 3999]}).json()
+    whole = server.http.post("/v1/completions", json={**ask, "logprobs": 5}).json()["choices"][0]["logprobs"]
+    logprobs = got["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == whole["tokens"] and logprobs["token_logprobs"] == whole["token_logprobs"]
+    for token, top in zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True):
+        assert set(top) == {"token_id:50", "token_id:3999", token}
+    sampled = {**ask, "temperature": 1, "seed": 4, "logprobs": 0}
+    drawn = [
+        server.http.post("/v1/completions", json={**sampled, **more}).json()["choices"][0]["text"]
+        for more in ({}, {"logprob_token_ids": [50]})
+    ]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        ("chat/completions", {"logprob_token_ids": [5]}, "needs logprobs"),
+        ("chat/completions", {"logprob_token_ids": [4096], "logprobs": True}, "outside the vocabulary"),
+        ("chat/completions", {"logprob_token_ids": [5] * 129, "logprobs": True}, "at most 128"),
+        ("completions", {"logprob_token_ids": [5]}, "needs logprobs"),
+        ("completions", {"logprob_token_ids": [5], "logprobs": 0, "use_beam_search": True, "n": 2}, "beam search"),
+    ],
+)
+def test_what_cannot_be_told_of_is_a_400(server: Any, path: str, fields: dict[str, Any], words: str) -> None:
+    base = {**CHAT, "prompt": "Once"}
+    del base["messages" if path == "completions" else "prompt"]
+    got = server.http.post(f"/v1/{path}", json={**base, **fields})
+    assert got.status_code == 400 and got.json()["error"]["param"] == "logprob_token_ids" and words in got.text

@@ -29,6 +29,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "min_tokens": (0,),
     "logit_bias": ({},),
     "allowed_token_ids": (),
+    "logprob_token_ids": ([], ()),
     "bad_words": ([], ()),
     "thinking_token_budget": (-1,),
     "structured_outputs": (),

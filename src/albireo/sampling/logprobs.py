@@ -17,11 +17,11 @@ from albireo.step import TokenLogprobs
 Row = npt.NDArray[np.float32]
 
 
-def token_logprobs(row: Row, token_id: int, num: int, whose: str) -> TokenLogprobs:
-    """The chosen token first, then the num best (the chosen one, if among them, is not repeated).
+def token_logprobs(row: Row, token_id: int, num: int, whose: str, named: Sequence[int] = ()) -> TokenLogprobs:
+    """The chosen token first, then the num best, then those that are named (none is repeated).
 
     Args:
-        row: [V] raw logits; not written to. num: 0 the chosen token only; -1 all.
+        row: [V] raw logits; not written to. num: 0 the chosen token only; -1 all. named: ids of others.
         whose: for the message if the row is damaged, e.g. "sequence 7".
     Returns: values in nats; rank = 1 + number of tokens with a larger logit, so equal ones share a rank; among
         equal ones the lowest id comes first.
@@ -42,6 +42,11 @@ def token_logprobs(row: Row, token_id: int, num: int, whose: str) -> TokenLogpro
         ids += best[other].tolist()
         logprobs += (row[best[other]].astype(np.float64) - log_total).tolist()
         ranks += best_ranks[other].tolist()
+    for other_id in dict.fromkeys(named):
+        if other_id not in ids:
+            ids.append(other_id)
+            logprobs.append(float(row[other_id]) - log_total)
+            ranks.append(1 + int(np.count_nonzero(row > row[other_id])))
     return TokenLogprobs(ids, logprobs, ranks)
 
 

@@ -90,7 +90,8 @@ class Sampler:
             return SampledToken(task.seq_id, token_id)
         # of what a model of speech may write, as its thresholds are; but for silence, which it may not
         told = raw if rules is None else followed(raw, rules, output)
-        logprobs = token_logprobs(told, token_id, num, f"sequence {task.seq_id}")
+        named = task.params.logprob_token_ids or ()
+        logprobs = token_logprobs(told, token_id, num, f"sequence {task.seq_id}", named)
         if rules is not None and rules.silence is not None and not output:
             silence = token_logprobs(raw, rules.silence, 0, f"sequence {task.seq_id}")
             logprobs = TokenLogprobs(*(a + b for a, b in zip(astuple(logprobs), astuple(silence), strict=True)))

@@ -24,6 +24,7 @@ def validate(params: SamplingParams, vocab_size: int) -> None:
     _within("allowed_token_ids", params.allowed_token_ids or (), vocab_size)
     _within("logit_bias", params.logit_bias or (), vocab_size)
     _within("stop_token_ids", params.stop_token_ids or (), vocab_size)
+    _within("logprob_token_ids", params.logprob_token_ids or (), vocab_size)
     for word in params.bad_words_token_ids:
         if not word:
             raise InvalidParams("bad_words holds a word without tokens; it would forbid everything: leave it out")

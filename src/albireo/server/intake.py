@@ -44,6 +44,8 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         raise HttpError(
             400, "max_tokens=0 produces nothing; it must be at least 1, unless echo is on", param="max_tokens"
         )
+    if request.logprob_token_ids and asked is None:
+        raise HttpError(400, "logprob_token_ids needs logprobs to be a number, as 0", param="logprob_token_ids")
     form = asked_form(request)
     if request.use_beam_search and form is not None:
         raise refused(_no_form(), "prompt")
@@ -119,6 +121,8 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         raise HttpError(400, "max_tokens=0 produces nothing; it must be at least 1", param="max_tokens")
     if request.top_logprobs is not None and request.top_logprobs != 0 and not request.logprobs:
         raise HttpError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+    if request.logprob_token_ids and not request.logprobs:
+        raise HttpError(400, "logprob_token_ids needs logprobs to be true", param="logprob_token_ids")
     plan = OutputPlan.of(serving.dialect, request)
     wants = {
         "logprobs": (request.top_logprobs or 0) if request.logprobs else None,
@@ -243,7 +247,7 @@ def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple
         texts = getattr(request, name)
         if isinstance(texts, list) and len(texts) > limit:
             raise HttpError(400, f"{name} holds {len(texts)} strings, at most {limit} are taken", param=name)
-    for name in ("stop_token_ids", "logit_bias"):
+    for name in ("stop_token_ids", "logit_bias", "logprob_token_ids"):
         if len(getattr(request, name) or ()) > MAX_IDS:
             raise HttpError(400, f"{name} holds more than {MAX_IDS} entries", param=name)
     if request.prompt_logprobs is not None and request.stream:

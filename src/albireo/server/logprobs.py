@@ -52,14 +52,14 @@ class LogprobWriter:
         found = {texts[i]: max(entry.logprobs[i], _LOWEST) for i in order}
         return dict(reversed(found.items())) if num else {texts[0]: max(entry.logprobs[0], _LOWEST)}
 
-    def chat(self, entries: Sequence[TokenLogprobs], num: int) -> ChatLogprobs:
-        """One entry a token, with the num best of each; -1: all."""
-        return ChatLogprobs([self._token(entry, num) for entry in entries])
+    def chat(self, entries: Sequence[TokenLogprobs], num: int, named: frozenset[int] | None = None) -> ChatLogprobs:
+        """One entry a token, with the num best of each; -1: all. Args: named: these in their place."""
+        return ChatLogprobs([self._token(entry, num, named) for entry in entries])
 
-    def _token(self, entry: TokenLogprobs, num: int) -> TokenLogprob:
+    def _token(self, entry: TokenLogprobs, num: int, named: frozenset[int] | None) -> TokenLogprob:
         texts = self.texts(entry.token_ids)
-        all_of_them = range(len(texts))
-        best = sorted(all_of_them, key=entry.ranks.__getitem__)[: len(texts) if num < 0 else num]
+        asked = [i for i, token_id in enumerate(entry.token_ids) if named is None or token_id in named]
+        best = sorted(asked, key=entry.ranks.__getitem__)[: len(texts) if num < 0 or named is not None else num]
         top = [
             TopLogprob(texts[i], max(entry.logprobs[i], _LOWEST), self._bytes(entry.token_ids[i], texts[i]))
             for i in best

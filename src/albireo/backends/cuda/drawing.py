@@ -44,7 +44,8 @@ class Drawing:
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """Whether there is room for what these tasks change and want to be told.
 
-        None has a budget of thinking, or rules of speech, which ask how likely all times are together.
+        None has a budget of thinking, or rules of speech, which ask how likely all times are together, or names tokens
+        that it is to be told of.
         """
         if len(tasks) > self._num_tasks or any(_is_for_the_host(task) for task in tasks):
             return False
@@ -68,7 +69,8 @@ class Drawing:
 
 
 def _is_for_the_host(task: SampleTask) -> bool:
-    return task.budget is not None or task.params.speech_rules is not None
+    params = task.params
+    return task.budget is not None or params.speech_rules is not None or bool(params.logprob_token_ids)
 
 
 def _most_edits(task: SampleTask) -> int:

@@ -110,7 +110,8 @@ class Answer:
     def _logprobs(self, entries: list[TokenLogprobs] | None) -> ChatLogprobs | None:
         if not self._request.logprobs or entries is None:
             return None
-        return self._writer.chat(entries, self._request.top_logprobs or 0)
+        named = self._request.logprob_token_ids
+        return self._writer.chat(entries, self._request.top_logprobs or 0, frozenset(named) if named else None)
 
     def _usage(self, *, is_last: bool = False) -> Usage:
         tracked = self._tracked

@@ -87,6 +87,8 @@ class Answer:
         num = self._request.logprobs
         if num is None or entries is None:
             return None
+        if self._request.logprob_token_ids:
+            num = -1  # what there is beside the token's own is what was named
         places = self._places_of(index, tracked).take(ids)
         if not is_echo:
             return self._writer.completion(ids, entries, num, places)

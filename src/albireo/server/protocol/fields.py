@@ -61,6 +61,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     allowed_token_ids: list[Count] | None = None
     bad_words: list[Text] | None = None
     prompt_logprobs: AllOrCount | None = None
+    logprob_token_ids: list[Count] | None = None
     thinking_token_budget: AllOrCount | None = None
     truncate_prompt_tokens: AllOrCount | None = None
     truncation_side: Literal["left", "right"] | None = None
@@ -141,6 +142,7 @@ SAMPLING = (
     "allowed_token_ids",
     "bad_words",
     "prompt_logprobs",
+    "logprob_token_ids",
     "thinking_token_budget",
     "truncate_prompt_tokens",
     "truncation_side",

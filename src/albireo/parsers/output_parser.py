@@ -13,13 +13,14 @@ from albireo.errors import ConfigError
 from albireo.parsers.call_reader import NewId
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallStart
 from albireo.parsers.formats.harmony import HarmonyParser
+from albireo.parsers.formats.muse import MuseParser
 from albireo.parsers.reasoning import REASONING_PARSERS, ReasoningParser, ReasoningTags, is_open
 from albireo.parsers.tool_formats import TOOL_CALL_PARSERS as TOOL_CALL_PARSERS
 from albireo.parsers.tool_formats import detect_tool_call_parser as detect_tool_call_parser
 from albireo.parsers.tool_parser import MarkedText, ToolParser, random_id
 
-#: Of a format in which reasoning, answers and calls are messages of one kind.
-_HARMONY = ("openai", "openai_gptoss")
+#: Of formats in which reasoning, answers and calls are messages of one kind.
+_HARMONY, _MUSE = ("openai", "openai_gptoss"), ("muse_glimmer",)
 
 
 class OutputParser:
@@ -28,14 +29,14 @@ class OutputParser:
     Invariant: the events, joined (events.joined), do not depend on how the text was cut.
 
     Args:
-        reasoning: a HarmonyParser makes calls as well.
+        reasoning: a HarmonyParser, or MuseParser, makes calls as well.
         amid: reads calls amid thoughts; None: they are thoughts.
     """
 
     def __init__(
         self,
         *,
-        reasoning: ReasoningParser | HarmonyParser | None = None,
+        reasoning: ReasoningParser | HarmonyParser | MuseParser | None = None,
         tools: ToolParser | None = None,
         amid: ToolParser | None = None,
     ) -> None:
@@ -113,6 +114,10 @@ def output_parser(
         has_tools, has_reasoning = tool_call_parser is not None, reasoning_parser is not None
         whole = HarmonyParser(tool_names, new_id, has_tools=has_tools, has_reasoning=has_reasoning)
         return OutputParser(reasoning=whole)
+    if tool_call_parser in _MUSE or (tool_call_parser is None and reasoning_parser in _MUSE):
+        has_tools, has_reasoning = tool_call_parser is not None, reasoning_parser is not None
+        muse = MuseParser(tool_names, new_id, schemas, has_tools=has_tools, has_reasoning=has_reasoning)
+        return OutputParser(reasoning=muse)
     reasoning = None if tags is None else ReasoningParser(tags, starts_inside=is_open(prompt, tags))
     if tool_call_parser is None:
         return OutputParser(reasoning=reasoning, tools=MarkedText(left_out) if left_out else None)
@@ -139,6 +144,7 @@ def detect_reasoning_parser(template: str) -> str | None:
         ("<seed:think>", "seed_oss"),
         ("<|inner_prefix|>", "apertus"),
         ("<|open|>", "kimi_k3"),
+        ("<atem:function_calls>", "muse_glimmer"),
         ("</mm:think>", "minimax_m3"),
         (":opensource", "hy_v3"),
         ("</think>", "think"),

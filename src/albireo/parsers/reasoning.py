@@ -57,6 +57,13 @@ REASONING_PARSERS = {
         answer="<|channel|>final<|message|>",
         keeps_special_tokens=True,
     ),
+    "muse_glimmer": ReasoningTags(
+        " to=self<|message|>",
+        "<|eom|>",
+        then="<|start|>assistant",
+        answer=" to=user<|message|>",
+        keeps_special_tokens=True,
+    ),
     "gemma4": ReasoningTags("<|channel>thought", "<channel|>", keeps_special_tokens=True),
     "cohere_command3": ReasoningTags(
         "<|START_THINKING|>",

@@ -47,10 +47,11 @@ from albireo.parsers.formats.kimi_k3 import KimiK3Parser
 from albireo.parsers.formats.llama3_json import Llama3JsonParser
 from albireo.parsers.formats.minimax_m3 import MiniMaxM3Parser
 from albireo.parsers.formats.mistral import MistralParser
+from albireo.parsers.formats.muse import MuseParser
 from albireo.parsers.tool_parser import ToolParser
 
 #: By the names of vLLM's parsers, where it has one.
-TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
+TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser] | type[MuseParser]] = {
     "hermes": HermesParser,
     "qwen3_json": HermesParser,
     "granite4": HermesParser,
@@ -59,6 +60,7 @@ TOOL_CALL_PARSERS: dict[str, type[ToolParser] | type[HarmonyParser]] = {
     "llama4_json": Llama3JsonParser,
     "mistral": MistralParser,
     "openai": HarmonyParser,
+    "muse_glimmer": MuseParser,
     "qwen3_coder": Qwen3CoderParser,
     "qwen3_xml": Qwen3CoderParser,
     "step3p5": Qwen3CoderParser,
@@ -110,6 +112,7 @@ _MARKS: tuple[tuple[tuple[str, ...], str | None], ...] = (
     (("</function>", "<|start_header_id|>"), "functionary_v3_1"),
     (("<|open|>", "<|close|>", "<|sep|>"), "kimi_k3"),
     (("<｜tool_calls_begin｜>", "steptml"), "step3"),
+    (("<atem:function_calls>",), "muse_glimmer"),
     (("[TOOL_CALLS]",), "mistral"),
     (("<|channel|>",), "openai"),
     (("｜DSML｜", "function_calls"), "deepseek_v32"),

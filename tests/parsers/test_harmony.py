@@ -152,7 +152,11 @@ def test_forms() -> None:
     assert calls["tags"][0]["begin"] == begin
     auto = tool_call_form(tools, "auto", "openai", reasoning=tags)
     assert auto is not None
-    assert begin.startswith(auto.schema["format"]["triggers"][0])
+    thoughtful, at_once = auto.schema["format"]["elements"]
+    assert thoughtful["elements"][-1] == at_once and thoughtful["elements"][0]["end"] == "<|end|>"
+    answered, free = at_once["elements"]
+    assert answered["elements"] == [{"type": "const_string", "value": tags.answer}, free]
+    assert begin.startswith(free["triggers"][0])
     answer = answer_form(StructuredOutputsParams(regex="a+"), tags).schema["format"]["elements"]
     assert answer == [
         {"type": "const_string", "value": "<|channel|>final<|message|>"},

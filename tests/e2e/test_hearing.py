@@ -17,10 +17,11 @@ from albireo.api.perception import open_perception
 from albireo.api.source import open_source
 from albireo.errors import InvalidParams, TemplateError, UnsupportedFeature
 from albireo.sounds.decode import Sound
+from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some
 from tiny_hearers import FAMILIES, NUM_SPECIAL, RATE, TEKKEN, Theirs, publish_first, save, sound
 
 NUM_TOKENS = 12
-GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
+GREEDY = greedy(NUM_TOKENS)
 
 
 def said(*parts: Any) -> list[dict[str, Any]]:
@@ -46,13 +47,7 @@ def chats_of(name: str) -> list[list[dict[str, Any]]]:
     return [*CHATS.values(), *(LONG if FAMILIES[name].longest > 1 else [])]
 
 
-def of(*names: str) -> pytest.MarkDecorator:
-    """A test of what families do in the same way: of these always, of the others where everything is asked for.
-
-    That answers are transformers' is asked of all."""
-    assert set(names) <= set(FAMILIES)
-    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
-    return pytest.mark.parametrize("folder", each, indirect=True)
+of = of_some(FAMILIES)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -67,9 +62,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
         for chat, output in zip(chats, llm.chat(chats, GREEDY, use_tqdm=False), strict=True):
             prompt, tokens, values = theirs.answer(chat, NUM_TOKENS)
             assert output.prompt_token_ids == prompt
-            assert output.outputs[0].token_ids == tokens
-            found = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
-            np.testing.assert_allclose(found, values, atol=2e-4)
+            check_tokens(output, tokens, values)
 
 
 @of("qwen2_audio", "voxtral")
@@ -77,21 +70,9 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     """Alone, beside others, in pieces, without blocks for all, and after the same sound was heard: the same bits."""
     name, path = folder
     chats = chats_of(name)
-
-    def answers(**settings: Any) -> list[list[tuple[int, float]]]:
-        with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
-            llm.chat(chats[:1], GREEDY, use_tqdm=False)
-            found = llm.chat(chats, GREEDY, use_tqdm=False)
-            return [
-                [(token, step[token].logprob) for token, step in zip(o.token_ids, o.logprobs, strict=True)]
-                for o in (output.outputs[0] for output in found)
-            ]
-
-    alone = answers(max_num_seqs=1, enable_prefix_caching=False)
-    assert answers(enable_prefix_caching=False) == alone
-    assert answers(max_num_batched_tokens=8) == alone
-    assert answers(num_gpu_blocks_override=36, max_model_len=260) == alone
-    assert answers(speculative_config={"method": "ngram", "prompt_lookup_min": 1}) == alone
+    few_blocks = {"num_gpu_blocks_override": 36, "max_model_len": 260}
+    guessing = {"speculative_config": {"method": "ngram", "prompt_lookup_min": 1}}
+    check_same_bits(path, chats, GREEDY, few_blocks, guessing)
 
 
 @of("qwen3_asr")

@@ -11,6 +11,7 @@ import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.errors import Corrupt, InvalidParams, TemplateError
+from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some
 from e2e.test_speculative import Eager
 from engine.test_model_guesses import give_freely
 from published_internvl import publish
@@ -33,16 +34,10 @@ CHATS: dict[str, list[dict[str, Any]]] = {
     "two": said("First ", picture(40, 40, 2), " then ", picture(96, 40, 3), ": which?"),
     "none": said("Hello"),
 }
-GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
+GREEDY = greedy(NUM_TOKENS)
 
 
-def of(*names: str) -> pytest.MarkDecorator:
-    """A test of what families do in the same way: of these always, of the others where everything is asked for.
-
-    That answers are transformers' is asked of all."""
-    assert set(names) <= set(FAMILIES)
-    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
-    return pytest.mark.parametrize("folder", each, indirect=True)
+of = of_some(FAMILIES)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -57,9 +52,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
         for chat, output in zip(CHATS.values(), llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False), strict=True):
             prompt, tokens, values = theirs.answer(chat, NUM_TOKENS, output.prompt_token_ids)
             assert output.prompt_token_ids == prompt
-            assert output.outputs[0].token_ids == tokens
-            found = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
-            np.testing.assert_allclose(found, values, atol=2e-4)
+            check_tokens(output, tokens, values)
 
 
 @of("idefics3", "gemma3", "gemma4, embeddings of layers", "lfm2_vl", "paligemma", "qwen3_5", "qwen3_vl")
@@ -69,20 +62,8 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     chats = list(CHATS.values())
     # a prompt that sees itself is in one step
     least = 64 if name.startswith("paligemma") else 8
-
-    def answers(**settings: Any) -> list[list[tuple[int, float]]]:
-        with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
-            llm.chat(chats[:1], GREEDY, use_tqdm=False)
-            found = llm.chat(chats, GREEDY, use_tqdm=False)
-            return [
-                [(token, step[token].logprob) for token, step in zip(o.token_ids, o.logprobs, strict=True)]
-                for o in (output.outputs[0] for output in found)
-            ]
-
-    alone = answers(max_num_seqs=1, enable_prefix_caching=False)
-    assert answers(enable_prefix_caching=False) == alone
-    assert answers(max_num_batched_tokens=least) == alone
-    assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
+    few_blocks = {"num_gpu_blocks_override": 26, "max_model_len": 200}
+    check_same_bits(path, chats, GREEDY, few_blocks, least=least)
 
 
 @of("gemma4", "lfm2_vl", "qwen2_vl")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo import LLM, BuildConfig, build
 from albireo.errors import InvalidParams, RequestError, TemplateError
+from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some
 from tiny_films import MARK, SIZES, save_model, video
 from tiny_sights import Theirs, picture, save
 
 NUM_TOKENS = 10
-GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
+GREEDY = greedy(NUM_TOKENS)
 FAMILIES = ("exaone4_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
 
 
@@ -99,13 +100,7 @@ def size(height: int, width: int, count: int, is_new: bool) -> tuple[int, int]:
     return tall, wide
 
 
-def of(*names: str) -> pytest.MarkDecorator:
-    """A test of what families do in the same way: of these always, of the others where everything is asked for.
-
-    That answers are transformers' is asked of all."""
-    assert set(names) <= set(FAMILIES)
-    each = [pytest.param(name, marks=() if name in names else pytest.mark.thorough) for name in FAMILIES]
-    return pytest.mark.parametrize("folder", each, indirect=True)
+of = of_some(FAMILIES)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -119,9 +114,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
     with LLM(str(path), dtype="float32", num_threads=1, block_size=8, enable_prefix_caching=False) as llm:
         for chat, output in zip(CHATS.values(), llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False), strict=True):
             _, tokens, values = theirs.answer(chat, NUM_TOKENS, output.prompt_token_ids)
-            assert output.outputs[0].token_ids == tokens
-            found = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
-            np.testing.assert_allclose(found, values, atol=2e-4)
+            check_tokens(output, tokens, values)
 
 
 @of("qwen2_5_vl", "qwen3_5")
@@ -129,20 +122,8 @@ def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> Non
     """Alone, beside others, in pieces, without blocks for all, and after the same video was seen: the same bits."""
     _, path = folder
     chats = list(CHATS.values())
-
-    def answers(**settings: Any) -> list[list[tuple[int, float]]]:
-        with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
-            llm.chat(chats[:1], GREEDY, use_tqdm=False)
-            found = llm.chat(chats, GREEDY, use_tqdm=False)
-            return [
-                [(token, step[token].logprob) for token, step in zip(o.token_ids, o.logprobs, strict=True)]
-                for o in (output.outputs[0] for output in found)
-            ]
-
-    alone = answers(max_num_seqs=1, enable_prefix_caching=False)
-    assert answers(enable_prefix_caching=False) == alone
-    assert answers(max_num_batched_tokens=8) == alone
-    assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
+    few_blocks = {"num_gpu_blocks_override": 26, "max_model_len": 200}
+    check_same_bits(path, chats, GREEDY, few_blocks)
 
 
 @of("qwen2_vl", "qwen3_vl")

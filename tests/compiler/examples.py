@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.backends.backend import Variant
+from albireo.compiler.pipeline import PASSES, run_passes
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.graph.program_spec import FAMILIES
+from albireo.graph.report import PassRecord
+from albireo.graph.spec import check_graph
 from albireo.models.config import parse_config
 from variants import architecture_of, tiny_of
 
@@ -128,3 +131,35 @@ def model_graph(model_type: str, dtype: str) -> Graph:
     architecture = architecture_of(model_type)
     config = parse_config(tiny_of(model_type), architecture.rules).with_dtype(dtype)
     return architecture.build(config, MAX_POSITIONS)
+
+
+class Override(Decoder):
+    """A decoder with methods replaced by functions; tap makes a value an output."""
+
+    def __init__(self, **methods) -> None:
+        super().__init__()
+        self.methods, self.taps = methods, {}
+
+    def rotate(self, q, k):
+        return self.methods["rotate"](self, q, k) if "rotate" in self.methods else super().rotate(q, k)
+
+    def act(self, gate, up):
+        return self.methods["act"](self, gate, up) if "act" in self.methods else super().act(gate, up)
+
+    def tap(self, value):
+        self.taps[f"tap{len(self.taps)}"] = value
+        return value
+
+    def head(self, y):
+        return super().head(y) | self.taps
+
+
+def after(graph: Graph, last: object) -> tuple[Graph, PassRecord]:
+    """The graph behind the passes up to and with last, and last's record."""
+    wanted = [run for run in PASSES if PASSES.index(run) <= PASSES.index(last.run)]
+    graph, records = run_passes(graph, wanted, after=lambda g, _: check_graph(g))
+    return graph, records[-1]
+
+
+def ops(graph: Graph) -> list[str]:
+    return [node.family or node.op for node in graph.nodes]

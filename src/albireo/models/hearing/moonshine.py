@@ -16,7 +16,7 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.hearing.stem import Stem
+from albireo.models.hearing.stem import Stem, WithoutWindows
 from albireo.models.layers import pooled_states
 from albireo.models.rope import base_frequencies
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
@@ -61,7 +61,7 @@ def _side_by_side(rows: F32, number: int) -> F32:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem:
+class _Stem(WithoutWindows):
     """Implements stem.Stem. A tile is a piece. Fields: gain, shift: [E], of the norm behind the first convolution."""
 
     encoder: EncoderSettings
@@ -81,8 +81,7 @@ class _Stem:
                 x = activated(b, x, ("tanh", "gelu")[number])
         return pooled_states(b, x)
 
-    @property
-    def most_rows(self) -> tuple[int, ...]:
+    def most_rows(self, patches: int) -> tuple[int, ...]:
         return num_rows(RATE * SECONDS, 1), num_rows(RATE * SECONDS, 2)
 
     def pieces(self, tile: F32) -> Iterator[F32]:

@@ -18,7 +18,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import Stem, side_by_side
+from albireo.models.hearing.stem import Stem, WithoutWindows, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, NAMES, STRIDE, convolved, first_convolution
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm
@@ -40,7 +40,7 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem:
+class _Stem(WithoutWindows):
     """Implements stem.Stem. A piece is a chunk, around which there is nothing. Fields: chunk: frames of the longest."""
 
     encoder: EncoderSettings
@@ -50,8 +50,7 @@ class _Stem:
     def graphs(self) -> tuple[Graph, ...]:
         return (first_convolution(self.encoder, self.num_bands, _PREFIX),)
 
-    @property
-    def most_rows(self) -> tuple[int, ...]:
+    def most_rows(self, patches: int) -> tuple[int, ...]:
         return (self.chunk,)
 
     def pieces(self, tile: F32) -> Iterator[F32]:

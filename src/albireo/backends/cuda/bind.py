@@ -32,7 +32,6 @@ from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.selective_scan import selective_scan
@@ -73,16 +72,8 @@ def _given(args: CallArgs) -> Launch:
 
 
 def _add_given(args: CallArgs) -> Launch:
-    x, out, place = args.buffer("x"), args.buffer("out"), args.number("place")
-    return lambda step: add_given(x(step), *_given_rows(step, place), out(step))
-
-
-def _add_given_norm(args: CallArgs) -> Launch:
-    x, out, place, gain = args.buffer("x"), args.buffer("out"), args.number("place"), args.vector("gain")
-    scaled, squares = args.buffer("scaled"), args.buffer("squares")
-    return lambda step: add_given(
-        x(step), *_given_rows(step, place), out(step), RowParts(gain, scaled(step), squares(step))
-    )
+    x, out, place, parts_out = args.buffer("x"), args.buffer("out"), args.number("place"), args.parts_out()
+    return lambda step: add_given(x(step), *_given_rows(step, place), out(step), parts_out(step))
 
 
 def _given_rows(step: DeviceStep, place: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,13 +100,21 @@ def _gather(args: CallArgs) -> Launch:
 
 def _linear(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
-    bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
+    bias, residual, parts_out = args.optional_vector("bias"), args.optional_buffer("residual"), args.parts_out()
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
     squares, added = args.row_squares(), args.added()
     chunks, space = int(args.call.attrs.get("chunks", 1)), args.memory.scratch.parts
     if chunks > 1:
         return lambda step: linear_of_leaves(
-            x(step), weight, out(step), chunks, space, bias=bias, residual=residual(step), workspace=scratch
+            x(step),
+            weight,
+            out(step),
+            chunks,
+            space,
+            bias=bias,
+            residual=residual(step),
+            workspace=scratch,
+            parts_out=parts_out(step),
         )
     return lambda step: linear(
         x(step),
@@ -127,36 +126,7 @@ def _linear(args: CallArgs) -> Launch:
         act=act,
         workspace=scratch,
         squares=squares(step),
-        added=added(step),
-    )
-
-
-def _linear_norm(args: CallArgs) -> Launch:
-    x, weight, out, residual = args.buffer("x"), args.matrix(), args.buffer("out"), args.buffer("residual")
-    bias, gain, n, scratch = args.optional_vector("bias"), args.vector("gain"), args.number("n"), args.memory.scratch
-    scaled, squares, added = args.buffer("scaled"), args.buffer("squares"), args.added()
-    chunks = int(args.call.attrs.get("chunks", 1))
-    if chunks > 1:
-        return lambda step: linear_of_leaves(
-            x(step),
-            weight,
-            out(step),
-            chunks,
-            scratch.parts,
-            bias=bias,
-            residual=residual(step),
-            workspace=scratch.linear,
-            parts_out=RowParts(gain, scaled(step), squares(step)),
-        )
-    return lambda step: linear(
-        x(step),
-        weight,
-        out(step),
-        n=n,
-        bias=bias,
-        residual=residual(step),
-        workspace=scratch.linear,
-        parts_out=RowParts(gain, scaled(step), squares(step)),
+        parts_out=parts_out(step),
         added=added(step),
     )
 
@@ -164,21 +134,15 @@ def _linear_norm(args: CallArgs) -> Launch:
 def _all_reduce(args: CallArgs) -> Launch:
     """Ranks meet in the gather; each adds all parts itself."""
     x, out, space = args.buffer("x"), args.buffer("out"), args.memory.scratch.parts
-    bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
-    parts_out = _parts_out(args) if "gain" in args.call.args else None
+    bias, residual, parts_out = args.optional_vector("bias"), args.optional_buffer("residual"), args.parts_out()
 
     def launch(step: DeviceStep) -> None:
-        to, base, norm = out(step), residual(step), None if parts_out is None else parts_out(step)
+        to, base, norm = out(step), residual(step), parts_out(step)
         for rows, gathered in space.gather(x(step)):
             of_norm = None if norm is None else norm.turn(rows)
             add_parts(gathered, to[rows], bias, None if base is None else base[rows], of_norm)
 
     return launch
-
-
-def _parts_out(args: CallArgs) -> Callable[[DeviceStep], RowParts]:
-    gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
-    return lambda step: RowParts(gain, scaled(step), squares(step))
 
 
 def _adapter(args: CallArgs) -> Launch:
@@ -312,21 +276,8 @@ def _expert_linear(args: CallArgs) -> Launch:
 
 def _combine(args: CallArgs) -> Launch:
     x, weights, out = args.buffer("x"), args.buffer("weights"), args.buffer("out")
-    residual = args.optional_buffer("residual")
-    return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real)
-
-
-def _combine_norm(args: CallArgs) -> Launch:
-    x, weights, out, residual = (args.buffer(role) for role in ("x", "weights", "out", "residual"))
-    gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
-    return lambda step: moe_combine(
-        x(step),
-        weights(step),
-        out(step),
-        residual(step),
-        step.num_real,
-        RowParts(gain, scaled(step), squares(step)),
-    )
+    residual, parts_out = args.optional_buffer("residual"), args.parts_out()
+    return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real, parts_out(step))
 
 
 def _gate_rows(args: CallArgs) -> Launch:
@@ -472,11 +423,11 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "embed": _embed,
     "given": _given,
     "add_given": _add_given,
-    "add_given_norm": _add_given_norm,
+    "add_given_norm": _add_given,
     "norm": _norm,
     "gather": _gather,
     "linear": _linear,
-    "linear_norm": _linear_norm,
+    "linear_norm": _linear,
     "all_reduce": _all_reduce,
     "all_reduce_norm": _all_reduce,
     "qkv_rope_kv": _qkv_rope_kv,
@@ -486,7 +437,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "route": _route,
     "expert_linear": _expert_linear,
     "combine": _combine,
-    "combine_norm": _combine_norm,
+    "combine_norm": _combine,
     "gate_rows": _gate_rows,
     "head_linear": _head_linear,
     "join_heads": _join_heads,

@@ -12,7 +12,7 @@ import torch
 
 from albireo.backends.cuda.adapters import CudaAdapters
 from albireo.backends.cuda.kernels.adapter_add import LowRows
-from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch
@@ -96,11 +96,18 @@ class CallArgs:
 
     def row_squares(self) -> Callable[[DeviceStep], RowSquares | None]:
         """Of the rows of x, where what is multiplied is a norm's."""
-        if "squares" not in self.call.args:
+        if "norm_eps" not in self.call.attrs:
             return lambda step: None
         squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
         factors = self.memory.scratch.factors
         return lambda step: RowSquares(squares(step), factors, eps, width)
+
+    def parts_out(self) -> Callable[[DeviceStep], RowParts | None]:
+        """Where what a norm of the rows of out is made of is left, where one is."""
+        if "gain" not in self.call.args:
+            return lambda step: None
+        gain, scaled, squares = self.vector("gain"), self.buffer("scaled"), self.buffer("squares")
+        return lambda step: RowParts(gain, scaled(step), squares(step))
 
     def slots(self) -> Callable[[DeviceStep], torch.Tensor]:
         """Of the adapters of the call's rows."""

@@ -1,6 +1,6 @@
 """The text of one continuation: tokens pushed in, characters out, up to a stop string.
 
-Called by request_record.py. Does not know requests, log-probabilities or the engine.
+Called by continuation.py. Does not know requests, log-probabilities or the engine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sound of a prompt -> what stands for it in front of the text, and what the encoder hears.
 
-Called by admission.py. How sounds are read, and what is made of them, is albireo.sounds.
+Opened by media.py, called by admission.py. How sounds are read, and what is made of them, is albireo.sounds.
 """
 
 from __future__ import annotations

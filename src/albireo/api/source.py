@@ -1,7 +1,7 @@
 """Where a model comes from: a checkpoint, or an engine directory that was built from one.
 
-Called by load.py, build.py and the commands that look at models. Both kinds give a config, a graph and weights; what
-is done with them does not differ. Reads no weight until asked.
+Opened by load.py and by whatever else looks at a model. Both kinds give a config, a graph and weights; what is done
+with them does not differ. Reads no weight until asked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A base graph as JSON and back.
 
-Called by writer.py and reader.py. Types of values are written for readers and inferred again when read, so that a
+Called by api/build.py and reader.py. Types of values are written for readers and inferred again when read, so that a
 file cannot claim one that its ops do not have. Fused nodes are not written: passes run again where a graph is read.
 """
 

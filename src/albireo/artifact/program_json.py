@@ -1,6 +1,6 @@
 """A program, with the place of each packed constant in the weights file, as JSON and back.
 
-Called by writer.py and reader.py. The program of a directory is never run: where a directory is loaded the graph is
+Called by api/build.py and reader.py. The program of a directory is never run: where a directory is loaded the graph is
 compiled again, and what is read here tells where each constant lies and whether it is still what the compiler wants.
 """
 

@@ -1,8 +1,8 @@
 """What speculative decoding will be worth: a step with drafts, what guesses take, and tokens a step by acceptance rate.
 
-Called by plan.py. Prices come from the cost model on the programs that are loaded; how often drafts come true depends
-on a text that nobody has yet, so it is said for some acceptance rates, and from which on there is a gain. A rate is of
-drafts whose predecessors came true. Does not know how drafts are made, nor clocks.
+Called by draft_figures.py. Prices come from the cost model on the programs that are loaded; how often drafts come true
+depends on a text that nobody has yet, so it is said for some acceptance rates, and from which on there is a gain. A
+rate is of drafts whose predecessors came true. Does not know how drafts are made, nor clocks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which layers share their KV blocks: layers with a sliding window let blocks go that others keep.
 
-Called by emit.py. Decides on layouts alone; what blocks are let go when is the engine's (engine/block_tables.py).
+Called by pipeline.py. Decides on layouts alone; what blocks are let go when is the engine's (engine/block_tables.py).
 
 Layers that see all positions are the first group. Those with a window are cut into groups that take a block of the
 same size, so that one pool serves all of them, whatever is asked of the cache: six groups of four layers each where 4

@@ -1,6 +1,6 @@
 """Spends bits where they buy most: one option for each group, within a budget.
 
-Called by run.py with what sensitivity.py measured. Knows numbers only.
+Called by choosing.py with what sensitivity.py measured. Knows numbers only.
 """
 
 from __future__ import annotations

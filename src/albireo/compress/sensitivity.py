@@ -1,7 +1,7 @@
 """How much the model's predictions suffer from each group of linears alone, and from each encoding of it.
 
-Called by run.py for mixed schemes. One pass over the layers: beside the text as it was goes one copy of it for every
-group seen so far, in which that group alone has few bits; at the end each copy's predictions are held against the
+Called by choosing.py for mixed schemes. One pass over the layers: beside the text as it was goes one copy of it for
+every group seen so far, in which that group alone has few bits; at the end each copy's predictions are held against the
 text's. So every layer is read once, and what is held grows with groups * tokens.
 """
 

@@ -1,6 +1,7 @@
 """One run of the engine process: its socket, its ledger, its beginning and its end.
 
-Used by client.py, which decides what an end means. Does not know requests.
+Made by replicas/place.py and distributed/engine_actor.py for client.py, which decides what an end means. Does not know
+requests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where boxes go: a layered drawing, top down, in which no two boxes and no wire and box meet.
 
-Called by layer_picture.py. Knows ranks, widths and wires; neither what they mean nor how they are drawn.
+Called by scene.py. Knows ranks, widths and wires; neither what they mean nor how they are drawn.
 """
 
 from __future__ import annotations

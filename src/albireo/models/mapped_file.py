@@ -1,6 +1,6 @@
 """A file of weights in memory, mapped: its bytes are read from disk when they are touched.
 
-Used by safetensors_file.py and gguf/tensors.py. Does not know formats or tensors.
+Used by safetensors_file.py and gguf/split.py. Does not know formats or tensors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PeftAdapter: an adapter of low rank (LoRA) from a directory as PEFT writes it, checked against a model.
 
-Called by api/lora.py. Reads adapter_config.json and adapter_model.safetensors and no other file, hence no code. What
-would change results and is not computed is refused by name. Does not know slots, requests or devices.
+Called by api/adapters.py. Reads adapter_config.json and adapter_model.safetensors and no other file, hence no code.
+What would change results and is not computed is refused by name. Does not know slots, requests or devices.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which way the weights of a model directory are quantized, from its config.json or a file beside it.
 
-Called by __init__.py and weights.py. Does not know the formats themselves: quantization/formats does.
+Called by opening.py, weights.py and api/config_only.py. Does not know the formats themselves: quantization/formats
+does.
 """
 
 from __future__ import annotations

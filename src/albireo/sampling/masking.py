@@ -1,7 +1,7 @@
 """What may not be drawn at all: tokens outside a grammar, ends that come too early, thoughts beyond their budget. One
 row of logits.
 
-Called by penalties.py and sampler.py. Does not know grammars (a matcher gives the token mask), truncation or chance.
+Called by penalties.py. Does not know grammars (a matcher gives the token mask), truncation or chance.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The text of one answer -> its blocks in order: thoughts, words, calls. For protocols whose answers are lists of such.
 
-Used by response_answer.py and message_answer.py. Does not know how a protocol tells a block.
+Used by response_answer.py and endpoints/messages.py. Does not know how a protocol tells a block.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one token contributes to the text: its bytes, read off the tokenizer's own decoder.
 
-Called by tokenizer.py and detokenizer.py. Does not know sequences: how pieces join is the detokenizer's matter.
+Called by tokenizer.py and tekken.py. Does not know sequences: how pieces join is the detokenizer's matter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where tokens begin in the text they make, in characters, a few tokens at a time.
 
-Called by server/logprobs.py. Does not know when text is told: stop strings and open characters may hold it back.
+Called by server/endpoints/completions.py. Does not know when text is told: stop strings and open characters may hold it
+back.
 """
 
 from __future__ import annotations

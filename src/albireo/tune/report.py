@@ -1,6 +1,6 @@
 """What a session found, as lines of text.
 
-Called by cli/tune.py and cli/build.py. Does not measure or write.
+Called by cli/tune.py, and through it by cli/build.py. Does not measure or write.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where a session's table goes: the engine directory it was measured for, and the user's cache.
 
-Called by cli/tune.py and cli/build.py. Says what could not be written; a directory that nobody may write to is common.
+Called by cli/tune.py, and through it by cli/build.py. Says what could not be written; a directory that nobody may write
+to is common.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tune one model: measure every kind of call at every bucket of rows, as far as time allows, and check whole steps.
 
-Called by cli/tune.py and cli/build.py. Loads the model with the defaults; what is found is an Entry a point. Does not
-write files.
+Called by cli/tune.py, and through it by cli/build.py. Loads the model with the defaults; what is found is an Entry a
+point. Does not write files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What this processor can do: ISA levels, cores, the threads a program runs on.
 
-Called by catalog.py, model.py and the doctor. Does not know programs.
+Called by api/, the bench and what measures or checks. Does not know programs.
 """
 
 from __future__ import annotations

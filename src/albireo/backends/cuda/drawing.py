@@ -1,6 +1,6 @@
 """Drawing: the tokens of a step, drawn on the device and kept there for the step that follows.
 
-Owned by model.py. Tokens are those of the host's sampler (sampling/sampler.py); where a row is damaged, or parameters
+Owned by endings.py. Tokens are those of the host's sampler (sampling/sampler.py); where a row is damaged, or parameters
 leave nothing to draw, the token is -1, and the host's sampler says why.
 """
 

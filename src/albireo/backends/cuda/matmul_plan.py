@@ -1,7 +1,7 @@
 """How a product with many tokens is cut: the size of tiles, and where sums wait that are made of several parts.
 
-Called by kernels/matmul.py, matmul_e4m3.py, linear.py and benchmarks. Every plan gives the same bits: an element is the
-same chains of ascending k, added in the same order. Does not know tensors.
+Called by kernels/matmul.py, matmul_e4m3.py, linear.py, expert_plan.py and benchmarks. Every plan gives the same bits:
+an element is the same chains of ascending k, added in the same order. Does not know tensors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What tasks ask of the sampler, in device memory: arrays of a step, staged with the rest of it.
 
-Filled by task_arrays.py, read by kernels/sample.py, which also makes the scratch. Does not know logits, nor in which
-order they take effect.
+Filled by task_arrays.py, handed to kernels/sample_*.py by sample_call.py; kernels/sample.py makes the scratch. Does not
+know logits, nor in which order tasks' wishes take effect.
 """
 
 from __future__ import annotations

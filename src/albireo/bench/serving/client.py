@@ -1,6 +1,6 @@
 """One request over HTTP: what is sent, and how the answer is read.
 
-Used by load.py. The only file that knows the HTTP library. Does not know when requests are sent.
+Used by session.py. The only file that knows the HTTP library. Does not know when requests are sent.
 """
 
 from __future__ import annotations

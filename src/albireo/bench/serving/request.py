@@ -1,6 +1,6 @@
 """One request of a serving benchmark, and what makes a list of them.
 
-Used by the data sets of this folder and by load.py. Does not know servers.
+Used by the data sets of this folder and by session.py. Does not know servers.
 """
 
 from __future__ import annotations

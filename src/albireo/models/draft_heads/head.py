@@ -1,6 +1,6 @@
 """DraftHead: a layer that guesses what a model says next, from the model's hidden states and the tokens behind them.
 
-Made by mtp.py and eagle.py, loaded by api/drafter.py. Does not know who runs it.
+Made by mtp.py, eagle.py and gemma4.py, loaded by api/draft_head.py. Does not know who runs it.
 
 Row t of a head reads what the model left of token t, and token t + 1; it guesses token t + 2. What it leaves itself
 stands for what the model will leave of token t + 1, so that it can go on guessing.

@@ -1,8 +1,8 @@
 """What llama.cpp calls an architecture, and what its GGUF files hold: the names of tensors, the settings, and what
 converters did that is put back.
 
-Read by names.py, config.py and weights.py. Sources: gguf/constants.py, gguf/tensor_mapping.py and conversion/*.py of
-llama.cpp; what its graphs (src/models/*.cpp) know and no file says is in the files of settings.
+Read by names.py and config.py. Sources: gguf/constants.py, gguf/tensor_mapping.py and conversion/*.py of llama.cpp;
+what its graphs (src/models/*.cpp) know and no file says is in the files of settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """StructuredOutputsParams -> the text of a grammar as llguidance reads it (Lark with extensions).
 
-Called by compiler.py. Does not know tokens, but for the few special ones that it is given.
+Called by backend.py. Does not know tokens, but for the few special ones that it is given.
 
 Every grammar is marked no_forcing: where only one text can follow, the library would otherwise spell it out in one go
 to find the tokens of its usual spelling, and "(a{1000}){1000}" makes that a matter of seconds in each step.

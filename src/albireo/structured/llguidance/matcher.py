@@ -1,6 +1,6 @@
 """The state of one sequence in its grammar, over llguidance.
 
-Made by compiler.py, asked by the sampler. Does not know logits, requests or schedules.
+Made by backend.py, asked by the sampler. Does not know logits, requests or schedules.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Regular expressions -> the ones that xgrammar keeps; what it would misread or ignore is refused by name.
 
-Called by request.py, schema.py and tags.py. xgrammar ignores ^ and $ in the middle, takes an escape that it does not
+Called by request.py, keywords.py and tags.py. xgrammar ignores ^ and $ in the middle, takes an escape that it does not
 know for a letter, lets "." match a line break, and lets a pattern of JSON write a quote into its string. So an
 expression is read here and written anew out of characters, classes of ranges, groups and repetitions. Does not know
 JSON schemas.

@@ -1,9 +1,8 @@
 """A JSON schema -> one that says the same and that xgrammar keeps whole; what it would ignore is refused by name.
 
-Called by request.py and tags.py. xgrammar looks at the first keyword that it knows ($ref, const, enum, anyOf, …, type)
-and drops those beside it without a word. So nothing is handed on but what is known to be kept: each schema is taken
-apart into alternatives of one type with that type's keywords (keywords.py), and references go to definitions of our
-own.
+Called by request.py. xgrammar looks at the first keyword that it knows ($ref, const, enum, anyOf, …, type) and drops
+those beside it without a word. So nothing is handed on but what is known to be kept: each schema is taken apart into
+alternatives of one type with that type's keywords (keywords.py), and references go to definitions of our own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Sums of a tile that wait in memory: those of the parts before, or of the programs beside; and tiles cut in pieces.
 
-Used inside kernels/matmul.py. A tile's place has its pieces behind each other, [rows, tokens of a piece] each.
+Used inside kernels/matmul.py, matmul_e4m3.py and moe_grouped_matmul.py. A tile's place has its pieces behind each
+other, [rows, tokens of a piece] each.
 """
 
 from __future__ import annotations

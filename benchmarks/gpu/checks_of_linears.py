@@ -211,6 +211,7 @@ def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
     """Down, in every way that its sums can be cut, by TMA and without: the bits of the plan that is taken."""
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels.matmul import matmul
+    from albireo.backends.cuda.kernels.parts.epilogue import Finish
     from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, plan_for
 
     rows, cols = setup.pick((4096, 14336), (64, 1024))
@@ -225,10 +226,10 @@ def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
         plans = [(Plan(narrow, REGISTERS), True), (Plan(taken.tile, MEMORY), True), (taken, False)]
         plans += [(Plan(taken.tile, SPLIT), True)] if tokens <= 256 else []
         first = torch.empty((tokens, rows), device=setup.device)
-        matmul(x, matrix, first, rows, workspace=space)
+        matmul(x, matrix, Finish(first, rows), workspace=space)
         for plan, use_tma in plans[: setup.pick(4, 1)]:
             out = torch.empty_like(first)
-            matmul(x, matrix, out, rows, plan=plan, workspace=space, use_tma=use_tma)
+            matmul(x, matrix, Finish(out, rows), plan=plan, workspace=space, use_tma=use_tma)
             what = f"{names[plan.mode]}, {plan.tile.rows} x {plan.tile.tokens}{'' if use_tma else ', cp.async'}"
             yield same_bits(setup, f"down of {dtype}, {tokens} tokens: {what}", {tokens - 1: out[:-1], tokens: first})
 

@@ -50,7 +50,7 @@ def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, col
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels.matmul import matmul
     from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
-    from albireo.backends.cuda.kernels.parts.epilogue import act_code
+    from albireo.backends.cuda.kernels.parts.epilogue import Finish, act_code
     from albireo.backends.cuda.matmul_plan import e4m3_plan_for, plan_for
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
@@ -72,9 +72,9 @@ def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, col
     first: torch.Tensor | None = None
     plans = list(_variants(taken, dtype, is_e4m3, name, rows, cols, tokens))
     launches = {
-        _text(plan, use_tma): partial(matmul_e4m3, x, matrix, out, n, act=act, plan=plan, workspace=space)
+        _text(plan, use_tma): partial(matmul_e4m3, x, matrix, Finish(out, n, act=act), plan=plan, workspace=space)
         if is_e4m3
-        else partial(matmul, x, matrix, out, n, act=act, plan=plan, workspace=space, use_tma=use_tma)
+        else partial(matmul, x, matrix, Finish(out, n, act=act), plan=plan, workspace=space, use_tma=use_tma)
         for plan, use_tma in plans
     }
     setup.warm(launches.values())

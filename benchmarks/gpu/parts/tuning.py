@@ -81,6 +81,7 @@ def _times(setup: Setup, dtype: str, rows: int, cols: int, tokens: int, base: An
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels import matmul_smallm as few
+    from albireo.backends.cuda.kernels.parts.epilogue import Finish
     from albireo.backends.cuda.linear import workspace_size
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
@@ -90,7 +91,7 @@ def _times(setup: Setup, dtype: str, rows: int, cols: int, tokens: int, base: An
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     code_bytes = matrix.codes.shape[1] * matrix.codes.element_size() / cols
     launches = {
-        _text(tile): partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile)
+        _text(tile): partial(few.matmul_smallm, x, matrix, Finish(out, rows), workspace=space, tile=tile)
         for tile in _candidates(base, dtype, code_bytes)
     }
     setup.warm(launches.values())

@@ -27,6 +27,7 @@ from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.row_factors import row_factors
@@ -111,17 +112,17 @@ CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
         lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, LEAVE, 1, 16, 16),
     ),
     "rope": ([x(64), room(64)], lambda a, out: rope(a, TABLE, NAMES, out, 4, 16)),
-    "few tokens": ([x(64), room(64)], lambda r, out: matmul_smallm(x(64, BF16), MATRIX, out, 64, residual=r)),
+    "few tokens": ([x(64), room(64)], lambda r, out: matmul_smallm(x(64, BF16), MATRIX, Finish(out, 64, residual=r))),
     "parts of a norm": (
         [room(64, BF16), room(1)],
-        lambda a, b: matmul_smallm(x(64, BF16), MATRIX, x(64), 64, parts_out=RowParts(VECTOR, a, b)),
+        lambda a, b: matmul_smallm(x(64, BF16), MATRIX, Finish(x(64), 64, parts_out=RowParts(VECTOR, a, b))),
     ),
     "many tokens": (
         [x(64, BF16), x(64), room(64)],
-        lambda a, r, out: matmul(a, MATRIX, out, 64, residual=r, use_tma=False),
+        lambda a, r, out: matmul(a, MATRIX, Finish(out, 64, residual=r), use_tma=False),
     ),
-    "many tokens, by TMA": ([x(64, BF16), room(64)], lambda a, out: matmul(a, MATRIX, out, 64)),
-    "codes": ([tokens(), room(33)], lambda a, out: matmul_int8(a, CODES, VECTOR[None, :33], out, 33)),
+    "many tokens, by TMA": ([x(64, BF16), room(64)], lambda a, out: matmul(a, MATRIX, Finish(out, 64))),
+    "codes": ([tokens(), room(33)], lambda a, out: matmul_int8(a, CODES, VECTOR[None, :33], Finish(out, 33))),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.given import given
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.linear import workspace_size
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -60,7 +61,7 @@ def test_what_a_norm_is_made_of_is_what_a_linear_leaves(n: int) -> None:
     matrix = DeviceMatrix("bfloat16", n, 128, random(n, 128, seed=4, dtype=torch.bfloat16))
     space = torch.zeros(workspace_size("bfloat16", n, 128), dtype=torch.uint8)
     made, wanted = torch.empty(4, n), parts_of(gain, 4)
-    matmul_smallm(x, matrix, made, n, residual=residual, workspace=space, parts_out=wanted)
+    matmul_smallm(x, matrix, Finish(made, n, residual=residual, parts_out=wanted), workspace=space)
     rows, out, parts = random(2, n, seed=5), torch.empty(4, n), parts_of(gain, 4)
     add_given(made, rows, ids(OF_TOKEN), out, parts)
     others = [1, 3]

@@ -8,6 +8,7 @@ import torch
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, linear_of_leaves, workspace_size
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, num_part_elements, plan_for
@@ -97,12 +98,12 @@ def test_a_row_has_the_same_bits_in_any_company(k: int) -> None:
     x, weight = random(90, k, seed=1, dtype=torch.bfloat16), random(70, k, seed=2, dtype=torch.bfloat16)
     space = workspace(weight)
     whole = torch.empty(90, 70)
-    matmul(x, matrix(weight), whole, 70, plan=Plan(Tile(128, 128, 64, 1)))
+    matmul(x, matrix(weight), Finish(whole, 70), plan=Plan(Tile(128, 128, 64, 1)))
     for tokens in (1, 16, 30, 64):
         order = torch.randperm(90, generator=torch.Generator().manual_seed(tokens))[:tokens]
         out = torch.empty(tokens, 70)
         width = 16 if tokens <= 16 else 32 if tokens <= 32 else 64
-        matmul_smallm(x[order], matrix(weight), out, 70, workspace=space, tile=Tile(64, width, 64, 1))
+        matmul_smallm(x[order], matrix(weight), Finish(out, 70), workspace=space, tile=Tile(64, width, 64, 1))
         assert torch.equal(out, whole[order]), tokens
 
 
@@ -136,10 +137,10 @@ def test_leaves_in_one_launch_have_the_bits_of_their_own() -> None:
     x, weight = (random(rows, 2048, seed=rows, dtype=torch.bfloat16) for rows in (3, 20))
     assert num_parts(20, 1024, "bfloat16") == 2
     space, out = torch.zeros(2 * workspace_size("bfloat16", 20, 1024), dtype=torch.uint8), torch.empty(6, 20)
-    matmul_smallm(x, matrix(weight), out, 20, workspace=space, leaves=2)
+    matmul_smallm(x, matrix(weight), Finish(out, 20), workspace=space, leaves=2)
     for i, found in enumerate(out.view(2, 3, 20)):
         part, alone = slice(1024 * i, 1024 * i + 1024), torch.empty(3, 20)
-        matmul_smallm(x[:, part], matrix(weight[:, part]), alone, 20, workspace=space)
+        matmul_smallm(x[:, part], matrix(weight[:, part]), Finish(alone, 20), workspace=space)
         assert torch.equal(found, alone)
 
 
@@ -159,15 +160,18 @@ def test_every_plan_gives_the_bits_of_few_tokens(mode: int, width: int, use_tma:
     out, parts = torch.full((tokens, n), torch.nan), parts_of(gain, tokens)
     plan = Plan(Tile(128, width, 64, 1, 8), mode)
     matmul(
-        x, matrix(weight), out, n, bias, residual, plan=plan, parts_out=parts, workspace=space, use_tma=use_tma
-    )  # fmt: skip
+        x, matrix(weight), Finish(out, n, bias, residual, parts_out=parts), plan=plan, workspace=space, use_tma=use_tma
+    )
     assert not space[:4096].any(), "counters are zero again"
     few, few_parts = torch.full((64, n), torch.nan), parts_of(gain, 64)
     order = torch.randperm(tokens, generator=torch.Generator().manual_seed(1))[:64]
     matmul_smallm(
-        x[order], matrix(weight), few, n, bias, residual[order], workspace=space, tile=Tile(64, 64, 64, 1),
-        parts_out=few_parts,
-    )  # fmt: skip
+        x[order],
+        matrix(weight),
+        Finish(few, n, bias, residual[order], parts_out=few_parts),
+        workspace=space,
+        tile=Tile(64, 64, 64, 1),
+    )
     assert torch.equal(few, out[order])
     assert torch.equal(few_parts.scaled, parts.scaled[order])
     assert torch.equal(few_parts.squares, parts.squares[order])

@@ -11,6 +11,7 @@ from albireo.backends.cuda.kernels import matmul_e4m3 as many
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.kernels.row_factors import row_factors
@@ -107,13 +108,15 @@ def test_every_plan_and_any_company_give_the_same_bits(
 
     out, parts = outs(tokens)
     tile = Tile(rows, 64 if rows == 256 else 128, 128, 1, 8)
-    matmul_e4m3(x, matrix, out, n, bias, residual, plan=Plan(tile, mode), parts_out=parts, workspace=space)
+    matmul_e4m3(x, matrix, Finish(out, n, bias, residual, parts_out=parts), plan=Plan(tile, mode), workspace=space)
     assert not space[:4096].any(), "counters are zero again"
     assert_codes(parts.scaled, out * gain)
     for count in (1, 40):
         order = torch.randperm(tokens, generator=torch.Generator().manual_seed(count))[:count]
         few, few_parts = outs(count)
-        matmul_e4m3_smallm(x[order], matrix, few, n, bias, residual[order], workspace=space, parts_out=few_parts)
+        matmul_e4m3_smallm(
+            x[order], matrix, Finish(few, n, bias, residual[order], parts_out=few_parts), workspace=space
+        )
         assert not space[:4096].any()
         assert torch.equal(few, out[order]) and torch.equal(few_parts.squares, parts.squares[order])
         assert torch.equal(few_parts.scaled.view(torch.uint8), parts.scaled[order].view(torch.uint8))
@@ -128,7 +131,7 @@ def test_gate_and_up_to_codes(name: str, outputs: int, act: str) -> None:
     squares = RowSquares(2.0**40 * random(tokens, k // 64, seed=7).square(), torch.empty(tokens), 1e-3, k)
     row_factors(squares, squares.factors)
     numbers, codes = torch.full((tokens, rows), torch.nan), room(tokens, outputs, FP8_TOKEN)
-    matmul_e4m3(x, matrix, numbers, rows, factors=squares.factors)
+    matmul_e4m3(x, matrix, Finish(numbers, rows), factors=squares.factors)
     linear(x, matrix, codes, act=act, n=outputs, workspace=space, squares=squares)
     gate, up = numbers.view(tokens, -1, 2, 32).transpose(1, 2).flatten(2).unbind(1)
     wanted = activated(gate, up, act)[:, :outputs]

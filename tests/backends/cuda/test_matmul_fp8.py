@@ -11,6 +11,7 @@ import triton.language as tl
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.chain import e4m3_to_bfloat16
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matmul_plan import Plan
@@ -59,9 +60,9 @@ def test_a_row_has_the_same_bits_in_any_company(name: str, use_tma: bool) -> Non
     matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
     x = random(70, k, seed=1, dtype=torch.bfloat16)
     whole = torch.empty(70, n)
-    matmul(x, matrix, whole, n, plan=Plan(Tile(64, 128, 128, 1)), use_tma=use_tma)
+    matmul(x, matrix, Finish(whole, n), plan=Plan(Tile(64, 128, 128, 1)), use_tma=use_tma)
     for tokens in (1, 17, 40):
         order = torch.randperm(70, generator=torch.Generator().manual_seed(tokens))[:tokens]
         out = torch.empty(tokens, n)
-        matmul_smallm(x[order], matrix, out, n, workspace=space)
+        matmul_smallm(x[order], matrix, Finish(out, n), workspace=space)
         assert torch.equal(out, whole[order]), tokens

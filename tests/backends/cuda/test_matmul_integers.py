@@ -9,6 +9,7 @@ import torch
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.encodings import ENCODINGS, encoding
@@ -54,9 +55,9 @@ def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
     for tile in (None, Tile(16, 16, step, 1), Tile(64, 32, step, 1)):
         out = torch.empty(17, 70)
         if matrix.scale is not None and name == "int8":
-            matmul_int8(x[order], matrix.codes, matrix.scale, out, 70, tile=tile)
+            matmul_int8(x[order], matrix.codes, matrix.scale, Finish(out, 70), tile=tile)
         else:
-            matmul_groups(x[order], matrix, out, 70, tile=tile)
+            matmul_groups(x[order], matrix, Finish(out, 70), tile=tile)
         assert torch.equal(out, whole[order]), tile
 
 

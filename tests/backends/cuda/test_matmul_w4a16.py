@@ -12,6 +12,7 @@ from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
 from albireo.backends.cuda.kernels.parts.chain_fp4 import fp4_to_bfloat16
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matmul_plan import Plan
@@ -106,10 +107,10 @@ def test_a_row_has_the_same_bits_in_any_company(name: str, use_tma: bool) -> Non
     matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
     x = random(70, k, seed=1, dtype=torch.bfloat16)
     whole = torch.empty(70, n)
-    matmul(x, matrix, whole, n, plan=Plan(Tile(64, 128, 256, 1)), use_tma=use_tma)
+    matmul(x, matrix, Finish(whole, n), plan=Plan(Tile(64, 128, 256, 1)), use_tma=use_tma)
     for tokens in (1, 17, 40):
         out = torch.full((tokens, n), torch.nan)
         order = torch.arange(70).flip(0)[:tokens]
-        matmul_smallm(x[order], matrix, out, n, workspace=space)
+        matmul_smallm(x[order], matrix, Finish(out, n), workspace=space)
         assert torch.equal(out, whole[order])
     assert not space[: 4 * 1024].any(), "counters are zero again"

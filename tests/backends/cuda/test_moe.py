@@ -22,6 +22,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
+from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -269,10 +270,10 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
             rows, out = slice(at, at + 64), torch.empty(len(x[at : at + 64]), n)
             if kind == "int8":
                 assert matrix.scale is not None
-                matmul_int8(x[rows], matrix.codes, matrix.scale, out, n)
+                matmul_int8(x[rows], matrix.codes, matrix.scale, Finish(out, n))
             else:
                 product = matmul_e4m3_smallm if name != kind else matmul_smallm
-                product(x[rows], matrix, out, n, workspace=space, tile=Tile(64, 64, step, 1))
+                product(x[rows], matrix, Finish(out, n), workspace=space, tile=Tile(64, 64, step, 1))
             wanted[rows] = torch.where((ids[rows] == expert)[:, :, None], out[:, None], wanted[rows])
     plans = [(1, 8, True), (9, 16, False), (40, 32, True), (72, 128, False)]
     for count, width, is_split in plans:

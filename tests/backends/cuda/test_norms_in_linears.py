@@ -10,7 +10,7 @@ from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
-from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, act_code
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.kernels.row_factors import row_factors
@@ -37,14 +37,14 @@ def test_what_a_linear_leaves_of_its_rows(n: int) -> None:
     x, residual, gain = random(70, K, seed=1, dtype=torch.bfloat16), random(70, n, seed=2), random(n, seed=3)
     matrix, space = matrix_of(n, 4), torch.zeros(workspace_size("bfloat16", n, K), dtype=torch.uint8)
     out, parts = torch.empty(70, n), parts_of(gain, 70)
-    matmul(x, matrix, out, n, residual=residual, plan=Plan(Tile(128, 128, 128, 1, 8)), parts_out=parts)
+    matmul(x, matrix, Finish(out, n, residual=residual, parts_out=parts), plan=Plan(Tile(128, 128, 128, 1, 8)))
     assert torch.equal(parts.scaled, (out * gain).bfloat16())
     padded = torch.nn.functional.pad(out.double().square(), (0, -n % 64)).view(70, -1, 64)
     assert (parts.squares - padded.sum(2)).abs().max() <= 8 * EPS * padded.sum(2).max()
     for tokens in (1, 20):
         few_out, few = torch.empty(tokens, n), parts_of(gain, tokens)
         order = torch.arange(70).flip(0)[:tokens]
-        matmul_smallm(x[order], matrix, few_out, n, residual=residual[order], workspace=space, parts_out=few)
+        matmul_smallm(x[order], matrix, Finish(few_out, n, residual=residual[order], parts_out=few), workspace=space)
         for ours, theirs in ((few_out, out), (few.scaled, parts.scaled), (few.squares, parts.squares)):
             assert torch.equal(ours, theirs[order])
 
@@ -59,7 +59,7 @@ def test_rows_are_divided_behind_the_product(act: str) -> None:
     n_out = n if act == "none" else n // 2
     out = torch.full((70, n_out), torch.nan)
     row_factors(rows, rows.factors)
-    matmul(x, matrix, out, n_out, act=act_code(act), factors=rows.factors, plan=Plan(Tile(64, 128, 128, 1)))
+    matmul(x, matrix, Finish(out, n_out, act=act_code(act)), factors=rows.factors, plan=Plan(Tile(64, 128, 128, 1)))
     if act == "none":
         wanted = x.double() @ matrix.codes.double().T / (squares.double().sum(1, keepdim=True) / K + 1e-3).sqrt()
         size = x.double().abs() @ matrix.codes.double().abs().T / (squares.double().sum(1, keepdim=True) / K).sqrt()

@@ -17,7 +17,7 @@ from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
-from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, act_code
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.parts.weight_operands import SCALES
@@ -71,11 +71,11 @@ def linear(
         workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     """
     n = out.shape[1] if n is None else n
-    code = act_code(act)
+    end = Finish(out, n, bias, residual, act_code(act), parts_out)
     if added is None:
-        _product(x, weight, out, n, bias, residual, code, workspace, squares, parts_out)
+        _product(x, weight, end, workspace, squares)
     else:
-        _with_adapters(x, weight, out, n, bias, residual, code, workspace, squares, parts_out, added)
+        _with_adapters(x, weight, end, workspace, squares, added)
 
 
 def linear_of_leaves(
@@ -102,12 +102,11 @@ def linear_of_leaves(
     is_one_launch = chunks * -(-weight.rows // TILE_ROWS) <= MAX_COUNTERS
     for rows, sums in space.turns(chunks, len(x), weight.rows):
         if len(sums[0]) <= FEW_TOKENS and is_one_launch:
-            few.matmul_smallm(
-                x[rows], weight, sums.view(-1, weight.rows), weight.rows, None, None, 0, workspace, leaves=chunks
-            )
+            end = Finish(sums.view(-1, weight.rows), weight.rows)
+            few.matmul_smallm(x[rows], weight, end, workspace, leaves=chunks)
         else:
             for at, leaf, total in zip(columns, leaves, sums, strict=True):
-                _product(x[rows, at], leaf, total, weight.rows, None, None, 0, workspace, None, None)
+                _product(x[rows, at], leaf, Finish(total, weight.rows), workspace)
         base = None if residual is None else residual[rows]
         add_parts(sums, out[rows], bias, base, None if parts_out is None else parts_out.turn(rows))
 
@@ -115,14 +114,9 @@ def linear_of_leaves(
 def _with_adapters(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    act: int,
+    end: Finish,
     workspace: torch.Tensor | None,
     squares: RowSquares | None,
-    parts_out: RowParts | None,
     added: LowRows,
 ) -> None:
     """The linear gives its sums; another launch adds to them, and does what comes behind. Many rows take turns."""
@@ -133,60 +127,36 @@ def _with_adapters(
         rows = slice(first, min(first + turn, len(x)))
         count = rows.stop - first
         sums = added.space[: count * weight.rows].view(count, weight.rows)
-        _product(x[rows], weight, sums, weight.rows, None, None, 0, workspace, None, None)
-        adapter_add(
-            sums,
-            added.turn(rows),
-            out[rows],
-            n,
-            bias,
-            None if residual is None else residual[rows],
-            act,
-            None if squares is None else squares.factors[rows],
-            None if parts_out is None else parts_out.turn(rows),
-            fuses=weight.dtype == "float32",
-        )
+        _product(x[rows], weight, Finish(sums, weight.rows), workspace)
+        factors = None if squares is None else squares.factors[rows]
+        adapter_add(sums, added.turn(rows), end.turn(rows), factors, fuses=weight.dtype == "float32")
 
 
 def _product(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    code: int,
+    end: Finish,
     workspace: torch.Tensor | None,
-    squares: RowSquares | None,
-    parts_out: RowParts | None,
+    squares: RowSquares | None = None,
 ) -> None:
     if weight.dtype not in (*COMPUTE_DTYPES, *SCALES) or x.dtype == torch.uint8:
-        _integers(x, weight, out, n, bias, residual, code)
+        _integers(x, weight, end)
         return
     is_e4m3 = x.dtype == torch.float8_e4m3fn
     if len(x) <= FEW_TOKENS:
         product = few_e4m3.matmul_e4m3_smallm if is_e4m3 else few.matmul_smallm
-        product(x, weight, out, n, bias, residual, code, workspace, squares, parts_out)
+        product(x, weight, end, workspace, squares)
         return
     factors = None
     if squares is not None:
         row_factors(squares, squares.factors)
         factors = squares.factors
     of_many = matmul_e4m3 if is_e4m3 else many.matmul
-    of_many(x, weight, out, n, bias, residual, code, factors, None, parts_out, workspace)
+    of_many(x, weight, end, factors, workspace=workspace)
 
 
-def _integers(
-    x: torch.Tensor,
-    weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    act: int,
-) -> None:
-    e = encoding(weight.dtype)
-    if e.group is not None:
-        matmul_groups(x, weight, out, n, bias, residual, act)
+def _integers(x: torch.Tensor, weight: DeviceMatrix, end: Finish) -> None:
+    if encoding(weight.dtype).group is not None:
+        matmul_groups(x, weight, end)
     elif weight.scale is not None:
-        matmul_int8(x, weight.codes, weight.scale, out, n, bias, residual, act)
+        matmul_int8(x, weight.codes, weight.scale, end)

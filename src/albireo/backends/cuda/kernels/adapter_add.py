@@ -19,9 +19,9 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
+from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
 
 _TOKENS, _WARPS = 16, 8
 #: Rows of the weight of a tile, and registers of a thread, with which none is kept in memory: of codes, of whose groups
@@ -125,18 +125,13 @@ def adapter_add_kernel(
 def adapter_add(
     sums: torch.Tensor,
     added: LowRows,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     factors: torch.Tensor | None = None,
-    parts_out: RowParts | None = None,
     fuses: bool = False,
 ) -> None:
-    """act: epilogue.ACTS. fuses: products and sums may become one operation, as where the sums were made."""
+    """fuses: products and sums may become one operation, as where the sums were made."""
     num_rows = sums.shape[1]
-    written = out if parts_out is None else parts_out.scaled
+    written = end.out if end.parts_out is None else end.parts_out.scaled
     rows, registers = _OF_CODES if written.dtype == torch.float8_e4m3fn else _OF_NUMBERS
     adapter_add_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(len(sums), _TOKENS))](
         sums=sums,
@@ -152,8 +147,8 @@ def adapter_add(
         max_rank=added.b.shape[1],
         sums_stride=sums.stride(0),
         low_stride=added.low.stride(0),
-        **finish_arguments(out, n, bias, residual, act),
-        **parts_arguments(parts_out),
+        **end.arguments(),
+        **parts_arguments(end.parts_out),
         TOKENS=_TOKENS,
         ROWS=rows,
         RANKS=_RANKS,

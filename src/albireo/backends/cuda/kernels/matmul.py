@@ -22,9 +22,9 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain import UNSCALED, chain, times_channels, width_of
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
+from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
 from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of, operands, zeros_of
@@ -184,21 +184,16 @@ def programs_and_space(
 def matmul(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     factors: torch.Tensor | None = None,
     plan: Plan | None = None,
-    parts_out: RowParts | None = None,
     workspace: torch.Tensor | None = None,
     use_tma: bool = True,
 ) -> None:
-    """Any number of rows. act: epilogue.ACTS. plan, use_tma: for tests and benchmarks; by default plan_for().
+    """Any number of rows. plan, use_tma: for tests and benchmarks; by default plan_for().
 
-    factors: [T], what a norm divides rows by; parts_out: see RowParts; else None. workspace: of linear's
-    workspace_size(); None: the sums of all parts are in registers.
+    factors: [T], what a norm divides rows by. workspace: of linear's workspace_size(); None: the sums of all parts are
+    in registers.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     (codes, scaled), zeros = operands(weight), zeros_of(weight)
@@ -208,15 +203,15 @@ def matmul(
     plan = plan or plan_for(len(x), rows, k, dtype, workspace is not None, chip)
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
     count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
-    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
+    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, end.out)
     by_tma = use_tma and chip.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
     width = _width(codes.dtype == torch.int32, tile)
     block = [tile.rows, width]
     matmul_kernel[(programs,)](
         x=TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
         weight=TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
-        scale=out if weight.scale is None else weight.scale,
-        zero=out if zeros is None else zeros,
+        scale=end.out if weight.scale is None else weight.scale,
+        zero=end.out if zeros is None else zeros,
         factors=factors,
         space=space,
         counters=counters,
@@ -226,8 +221,8 @@ def matmul(
         weight_stride=codes.stride(0),
         x_stride=x.stride(0),
         part_k=part_k,
-        **finish_arguments(out, n, bias, residual, act),
-        **parts_arguments(parts_out),
+        **end.arguments(),
+        **parts_arguments(end.parts_out),
         PARTS=parts,
         MODE=mode,
         SCALED=scaled,

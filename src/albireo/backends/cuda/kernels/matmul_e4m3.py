@@ -23,9 +23,9 @@ from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.matmul import programs_and_space
 from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, HALF, chain_of_many
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import e4m3_pointer_types
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments
+from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
 from albireo.backends.cuda.kernels.parts.sum_space import keep, piece
 from albireo.backends.cuda.kernels.parts.tiles import place
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, e4m3_plan_for
@@ -167,19 +167,13 @@ def _finish(
 def matmul_e4m3(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     factors: torch.Tensor | None = None,
     plan: Plan | None = None,
-    parts_out: RowParts | None = None,
     workspace: torch.Tensor | None = None,
 ) -> None:
-    """Any number of rows. x: rows of e4m3. act: epilogue.ACTS. plan: for tests and benchmarks; by default
-    e4m3_plan_for(). parts_out: see RowParts; else None. workspace: of linear's workspace_size(); None: the sums of all
-    parts are in registers.
+    """Any number of rows. x: rows of e4m3. plan: for tests and benchmarks; by default e4m3_plan_for(). factors,
+    workspace: see matmul.py.
     """
     assert weight.scale is not None
     rows, codes, dtype = weight.rows, weight.codes, weight.dtype
@@ -188,10 +182,10 @@ def matmul_e4m3(
     parts_wanted, chip = num_parts(rows, weight.cols, dtype), chip_of(x.device)
     part_k = part_length(weight.cols, parts_wanted)
     parts = triton.cdiv(k, part_k)  # the last of them may have nothing left
-    plan = plan or e4m3_plan_for(len(x), rows, weight.cols, dtype, act > 0, workspace is not None, chip)
+    plan = plan or e4m3_plan_for(len(x), rows, weight.cols, dtype, end.act > 0, workspace is not None, chip)
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
     count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
-    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
+    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, end.out)
     of_rows = [min(tile.rows, HALF), GROUP]
     matmul_e4m3_kernel[(programs,)](
         x=TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, GROUP]) if chip.has_tma else x,
@@ -208,8 +202,8 @@ def matmul_e4m3(
         x_stride=x.stride(0),
         x_scales_stride=x_scales.stride(0),
         part_k=part_k,
-        **finish_arguments(out, n, bias, residual, act),
-        **parts_arguments(parts_out),
+        **end.arguments(),
+        **parts_arguments(end.parts_out),
         PARTS=parts,
         MODE=mode,
         GROUPED=dtype == "fp8.g128",

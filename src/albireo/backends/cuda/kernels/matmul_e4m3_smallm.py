@@ -23,11 +23,10 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, chain_of_few
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, e4m3_pointer_types
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
 from albireo.backends.cuda.kernels.parts.row_squares import (
-    RowParts,
     RowSquares,
     parts_arguments,
     row_factor,
@@ -49,11 +48,11 @@ def tile_for(num_tokens: int) -> Tile:
     return Tile(TILE_ROWS, tokens, GROUP, {16: 8, 32: 7, 64: 6}[tokens])
 
 
-def tiles_together(out: torch.Tensor, act: int, parts_out: RowParts | None) -> int:
+def tiles_together(end: Finish) -> int:
     """Tiles of weight rows whose outputs share scales."""
-    if out.dtype == torch.float8_e4m3fn:
-        return (2 if act else 1) * GROUP // TILE_ROWS
-    is_coded = parts_out is not None and parts_out.scaled.dtype == torch.float8_e4m3fn
+    if end.out.dtype == torch.float8_e4m3fn:
+        return (2 if end.act else 1) * GROUP // TILE_ROWS
+    is_coded = end.parts_out is not None and end.parts_out.scaled.dtype == torch.float8_e4m3fn
     return GROUP // TILE_ROWS if is_coded else 1
 
 
@@ -185,28 +184,23 @@ def _finish(
 def matmul_e4m3_smallm(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     workspace: torch.Tensor | None = None,
     squares: RowSquares | None = None,
-    parts_out: RowParts | None = None,
     tile: Tile | None = None,
 ) -> None:
-    """At most FEW_TOKENS rows. x: rows of e4m3. act: epilogue.ACTS. tile: for tests; by default tile_for().
+    """At most FEW_TOKENS rows. x: rows of e4m3. tile: for tests; by default tile_for().
 
-    squares: of x's rows, which are divided; parts_out: see RowParts; else None.
+    squares: of x's rows, which are divided; else None.
     """
     assert weight.scale is not None
     rows, codes = weight.rows, weight.codes
     x, x_scales = e4m3_rows(x, weight.cols)
     tile = tile or tile_for(len(x))
     parts = num_parts(rows, weight.cols, weight.dtype)
-    k, tiles, together = codes.shape[1], triton.cdiv(rows, TILE_ROWS), tiles_together(out, act, parts_out)
+    k, tiles, together = codes.shape[1], triton.cdiv(rows, TILE_ROWS), tiles_together(end)
     ahead = lines_ahead(x.device)
-    counters, waiting = out, out
+    counters, waiting = end.out, end.out
     if parts * together > 1:
         groups = triton.cdiv(tiles, together)
         assert groups <= MAX_COUNTERS
@@ -225,9 +219,9 @@ def matmul_e4m3_smallm(
         x_stride=x.stride(0),
         x_scales_stride=x_scales.stride(0),
         part_k=part_length(k, parts),
-        **finish_arguments(out, n, bias, residual, act),
+        **end.arguments(),
         **squares_arguments(squares),
-        **parts_arguments(parts_out),
+        **parts_arguments(end.parts_out),
         PARTS=parts,
         GROUPED=weight.dtype == "fp8.g128",
         TOGETHER=together,

@@ -22,7 +22,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.microscaled import from_gamma, twice_e2m1
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
@@ -223,22 +223,18 @@ def _nibble(word, PLANE_AT: tl.constexpr):
 def matmul_groups(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     tile: Tile | None = None,
 ) -> None:
-    """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """tile: for tests; by default tile_for()."""
     e = encoding(weight.dtype)
     group = e.group or weight.cols
-    tile = tile or tile_for(len(x), weight.rows, group, act, e.bits == 4)
+    tile = tile or tile_for(len(x), weight.rows, group, end.act, e.bits == 4)
     tokens = token_rows(x, weight.cols)
     grid = (triton.cdiv(weight.rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
 
     def or_out(tensor: torch.Tensor | None) -> torch.Tensor:
-        return out if tensor is None else tensor
+        return end.out if tensor is None else tensor
 
     codes = weight.codes.view(torch.int32) if e.bits == 4 else weight.codes
     matmul_groups_kernel[grid](
@@ -256,7 +252,7 @@ def matmul_groups(
         floats_stride=tokens.floats.stride(0),
         first_float=tokens.first,
         codes_stride=codes.stride(0),
-        **finish_arguments(out, n, bias, residual, act),
+        **end.arguments(),
         KIND=_KINDS[e.kind],
         NIBBLES=e.bits == 4,
         GROUP=group,

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.tokens import token_rows
 
@@ -88,16 +88,12 @@ def matmul_int8(
     x: torch.Tensor,
     weight: torch.Tensor,
     scale: torch.Tensor,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     tile: Tile | None = None,
 ) -> None:
-    """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """tile: for tests; by default tile_for()."""
     rows, k = weight.shape
-    tile = tile or tile_for(len(x), rows, k, act)
+    tile = tile or tile_for(len(x), rows, k, end.act)
     tokens = token_rows(x, k)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_int8_kernel[grid](
@@ -111,7 +107,7 @@ def matmul_int8(
         x_stride=tokens.codes.stride(0),
         floats_stride=tokens.floats.stride(0),
         first_float=tokens.first,
-        **finish_arguments(out, n, bias, residual, act),
+        **end.arguments(),
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,

@@ -24,11 +24,10 @@ import triton.language as tl
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain import UNSCALED, chain, times_channels, width_of
-from albireo.backends.cuda.kernels.parts.epilogue import finish, finish_arguments
+from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
 from albireo.backends.cuda.kernels.parts.row_squares import (
-    RowParts,
     RowSquares,
     parts_arguments,
     row_factor,
@@ -176,21 +175,16 @@ def _finish(
 def matmul_smallm(
     x: torch.Tensor,
     weight: DeviceMatrix,
-    out: torch.Tensor,
-    n: int,
-    bias: torch.Tensor | None = None,
-    residual: torch.Tensor | None = None,
-    act: int = 0,
+    end: Finish,
     workspace: torch.Tensor | None = None,
     squares: RowSquares | None = None,
-    parts_out: RowParts | None = None,
     tile: Tile | None = None,
     leaves: int = 1,
 ) -> None:
-    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
+    """At most FEW_TOKENS rows. tile: for tests; by default tile_for().
 
-    squares: of x's rows, which are divided; parts_out: see RowParts; else None. leaves: see above; out is then
-    [leaves * T, n], and workspace for as many.
+    squares: of x's rows, which are divided; else None. leaves: see above; end.out is then [leaves * T, n], and
+    workspace for as many.
     """
     rows, k, dtype = weight.rows, weight.cols // leaves, weight.dtype
     (codes, scaled), zeros = operands(weight), zeros_of(weight)
@@ -198,15 +192,15 @@ def matmul_smallm(
     parts = num_parts(rows, k, dtype)
     tiles = triton.cdiv(rows, TILE_ROWS)
     ahead = lines_ahead(x.device)
-    counters, waiting = out, out
+    counters, waiting = end.out, end.out
     if parts > 1:
         assert leaves * tiles <= MAX_COUNTERS
         counters, waiting = counters_and_parts(workspace, leaves * parts * tiles * tile.rows * tile.tokens)
     matmul_smallm_kernel[(tiles, parts) if leaves == 1 else (tiles, parts, leaves)](
         x=x,
         weight=codes,
-        scale=out if weight.scale is None else weight.scale,
-        zero=out if zeros is None else zeros,
+        scale=end.out if weight.scale is None else weight.scale,
+        zero=end.out if zeros is None else zeros,
         parts=waiting,
         counters=counters,
         num_tokens=len(x),
@@ -215,9 +209,9 @@ def matmul_smallm(
         weight_stride=codes.stride(0),
         x_stride=x.stride(0),
         part_k=part_length(k, parts),
-        **finish_arguments(out, n, bias, residual, act),
+        **end.arguments(),
         **squares_arguments(squares),
-        **parts_arguments(parts_out),
+        **parts_arguments(end.parts_out),
         PARTS=parts,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),

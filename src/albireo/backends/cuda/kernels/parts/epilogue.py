@@ -5,6 +5,7 @@ Used inside the kernels of linears. The order of roundings is csrc/kernels/linea
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import triton.language as tl
 from albireo.backends.cuda.kernels.parts.activations import clamped_swiglu, gelu, gelu_tanh, relu, silu
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.backends.cuda.kernels.parts.row_codes import store_columns
-from albireo.backends.cuda.kernels.parts.row_squares import store_parts
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
 from albireo.errors import InvariantError
 
 #: Names of graph.program's attr act -> ACT of the kernels.
@@ -28,24 +29,42 @@ def act_code(act: str) -> int:
     return ACTS[act]
 
 
-def finish_arguments(
-    out: torch.Tensor, n: int, bias: torch.Tensor | None, residual: torch.Tensor | None, act: int
-) -> dict[str, Any]:
-    """What a kernel tells finish(), by name, beside the norm's (row_squares.parts_arguments).
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What a linear does behind its sums, as launchers of its kernels are told.
 
-    Args: n: outputs of a row. act: one of ACTS.
+    Fields: out: [T, n] of a compute type, rows contiguous inside; or rows of codes. n: outputs of a row. bias: [weight
+        rows] float32. residual: [T, n] float32, may be out. act: a code of ACTS. parts_out: where what a norm of out's
+        rows is made of is left; None: nowhere.
     """
-    return {
-        "out": out,
-        "bias": out if bias is None else bias,
-        "residual": out if residual is None else residual,
-        "n": n,
-        "out_stride": out.stride(0),
-        "residual_stride": 0 if residual is None else residual.stride(0),
-        "ACT": act,
-        "HAS_BIAS": bias is not None,
-        "HAS_RESIDUAL": residual is not None,
-    }
+
+    out: torch.Tensor
+    n: int
+    bias: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
+    act: int = 0
+    parts_out: RowParts | None = None
+
+    def turn(self, rows: slice) -> Finish:
+        """Of some of the rows."""
+        residual = None if self.residual is None else self.residual[rows]
+        parts_out = None if self.parts_out is None else self.parts_out.turn(rows)
+        return replace(self, out=self.out[rows], residual=residual, parts_out=parts_out)
+
+    def arguments(self) -> dict[str, Any]:
+        """What a kernel tells finish(), by name, beside the norm's (row_squares.parts_arguments)."""
+        out, bias, residual = self.out, self.bias, self.residual
+        return {
+            "out": out,
+            "bias": out if bias is None else bias,
+            "residual": out if residual is None else residual,
+            "n": self.n,
+            "out_stride": out.stride(0),
+            "residual_stride": 0 if residual is None else residual.stride(0),
+            "ACT": self.act,
+            "HAS_BIAS": bias is not None,
+            "HAS_RESIDUAL": residual is not None,
+        }
 
 
 @triton.jit

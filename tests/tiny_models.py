@@ -63,6 +63,7 @@ MIXTURES = (
     "kimi_linear",
     "kolibri1",
     "laguna",
+    "mimo_v2_flash",
     "lfm2_moe",
     "llama4_text",
     "mellum",

@@ -111,10 +111,34 @@ def _flint(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _mimo(c: Mapping[str, Any]) -> Shapes:
+    e, heads, layers = c["hidden_size"], c["num_attention_heads"], Shapes()
+    for i, kind in enumerate(c["layer_types"]):
+        h, kv = f"model.layers.{i}", c["num_key_value_heads"]
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        if kind == "sliding_attention":
+            kv *= 2
+            layers[f"{h}.self_attn.attention_sink_bias"] = (heads,)
+        rows = {"q": heads * c["head_dim"], "k": kv * c["head_dim"], "v": kv * c["v_head_dim"]}
+        layers |= {f"{h}.self_attn.{p}_proj.weight": (n, e) for p, n in rows.items()}
+        if c["attention_bias"]:
+            layers |= {f"{h}.self_attn.{p}_proj.bias": (n,) for p, n in rows.items()}
+        layers[f"{h}.self_attn.o_proj.weight"] = (e, heads * c["v_head_dim"])
+        if c["mlp_layer_types"][i] == "dense":
+            layers |= _ffn(c, f"{h}.mlp", c["intermediate_size"])
+            continue
+        layers[f"{h}.mlp.gate.weight"] = (c["n_routed_experts"], e)
+        layers[f"{h}.mlp.gate.e_score_correction_bias"] = (c["n_routed_experts"],)
+        for expert in range(c["n_routed_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+    return _whole(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
     "cohere2_moe": _cohere2_moe,
     "laguna": _laguna,
+    "mimo_v2_flash": _mimo,
     **dict.fromkeys(("flint", "kolibri1"), _flint),
 }

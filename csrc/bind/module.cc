@@ -68,7 +68,7 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "both_ways",   "distances",  "num_distances", "first_key",
                                        "num_keys",    "margin",     "slopes",        "from_rows",
                                        "from_keys",   "columns",    "num_columns",   "reach",
-                                       "row_stride",  "key_stride", "in_chunks"};
+                                       "row_stride",  "key_stride", "in_chunks",     "result_dim"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -140,6 +140,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.value_dim = get<int64_t>(d, "value_dim", 0);
   if (a.value_dim < 0 || a.value_dim > head_dim || (a.value_dim > 0 && a.kv_shape.has_values))
     throw std::invalid_argument("values are channels of keys where the cache has none of its own, and only there");
+  a.result_dim = get<int64_t>(d, "result_dim", 0);
+  if (a.result_dim < 0 || a.result_dim > head_dim || (a.result_dim > 0 && a.value_dim > 0))
+    throw std::invalid_argument("result_dim must be a number of channels of values that are stored");
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
   a.w_dtype = weight.dtype, a.group = weight.group, a.affine = weight.affine;

@@ -218,7 +218,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         intermediate_size=getattr(theirs, "intermediate_size", theirs.hidden_size),
         num_layers=theirs.num_hidden_layers,
         num_heads=theirs.num_attention_heads,
-        num_kv_heads=theirs.num_key_value_heads,
+        num_kv_heads=theirs.num_key_value_heads * (2 if ours.model_type == "mimo_v2_flash" else 1),
         head_dim=head_dim,
         max_position_embeddings=theirs.max_position_embeddings,
         rms_norm_eps=theirs.rms_norm_eps,
@@ -272,6 +272,9 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         return None
     layers = range(theirs.num_hidden_layers)
     step, dense = getattr(theirs, "decoder_sparse_step", 1), getattr(theirs, "mlp_only_layers", [])
+    if theirs.model_type == "mimo_v2_flash":
+        assert theirs.n_group == theirs.topk_group == theirs.routed_scaling_factor == 1
+        dense = [layer for layer in layers if theirs.mlp_layer_types[layer] == "dense"]
     return ExpertSettings(
         count=count,
         top_k=theirs.num_experts_per_tok,
@@ -279,7 +282,8 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
-        **({"scores": "sigmoid", "has_bias": True} if theirs.model_type == "minimax_m2" else {}),
+        **({"scores": "sigmoid", "has_bias": True} if theirs.model_type in ("minimax_m2", "mimo_v2_flash") else {}),
+        **({"is_shared_gated": False} if theirs.model_type == "mimo_v2_flash" else {}),
     )
 
 

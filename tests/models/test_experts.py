@@ -38,6 +38,7 @@ _OTHERWISE = (
     "hy_v3",
     "kimi_linear",
     "laguna",
+    "mimo_v2_flash",
     "llama4_text",
     "nemotron_h",
 )

@@ -35,6 +35,14 @@ from tiny_models import parse_tiny
         ("laguna", {"num_attention_heads_per_layer": [4, 5, 4]}, "for each of 3 layers, a multiple of num_key_value_h"),
         ("laguna", {"num_attention_heads_per_layer": [4]}, "num_attention_heads_per_layer=.* must be, for each of 3"),
         ("laguna", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported; it is said of each"),
+        ("mimo_v2_flash", {"v_head_dim": 9}, "v_head_dim=9 is not supported; at least half of head_dim=24"),
+        ("mimo_v2_flash", {"v_head_dim": 25}, "v_head_dim=25 must be"),
+        ("mimo_v2_flash", {"swa_head_dim": 16}, "swa_head_dim=16 is not supported; must be head_dim=24"),
+        ("mimo_v2_flash", {"swa_num_key_value_heads": 3}, "must be a multiple of swa_num_key_value_heads=3"),
+        ("mimo_v2_flash", {"hybrid_layer_pattern": [0, 1]}, "must be a list of 0 and 1, one for each of 3 layers"),
+        ("mimo_v2_flash", {"hybrid_layer_pattern": [1, 1, 1]}, "contradicts layer_types; keep one"),
+        ("mimo_v2_flash", {"add_full_attention_sink_bias": True}, "'add_full_attention_sink_bias': True"),
+        ("mimo_v2_flash", {"mlp_layer_types": ..., "moe_layer_freq": [0, 0, 0]}, "for each of 3 layers, with a 1"),
         ("laguna", {"moe_apply_router_weight_on_input": True}, "'moe_apply_router_weight_on_input': True"),
     ],
 )
@@ -43,15 +51,44 @@ def test_what_is_not_computed_is_refused(model_type: str, changes: dict[str, Any
         parse_tiny(model_type, **changes)
 
 
-@pytest.mark.parametrize("model_type", ["flint", "kolibri1", "granite_swa"])
+@pytest.mark.parametrize("model_type", ["flint", "kolibri1", "granite_swa", "mimo_v2_flash"])
 def test_windows_that_are_not_said_are_those_of_transformers(model_type: str) -> None:
     transformers = pytest.importorskip("transformers")
-    said = {"num_hidden_layers": 11, "layer_types": ..., "sliding_window": ..., "layer_rope_theta": ...}
+    said = {"num_hidden_layers": 11} | dict.fromkeys(("layer_types", "sliding_window", "layer_rope_theta"), ...)
+    said |= {"mlp_layer_types": ...}
     ours, tiny = parse_tiny(model_type, **said), load_architecture(model_type).tiny
     kept = {key: value for key, value in tiny.items() if key not in said}
     theirs = transformers.AutoConfig.for_model(**kept, num_hidden_layers=11)
     wanted = tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types)
     assert ours.windows == wanted and len(set(wanted)) == 2
+
+
+def test_a_published_file_of_mimo() -> None:
+    """Keys of the code beside it, which transformers' class does not read: what they say is what that class has."""
+    published = {
+        "hybrid_layer_pattern": [0, 1, 1],
+        "moe_layer_freq": [0, 1, 1],
+        "layernorm_epsilon": 1e-5,
+        "rope_theta": 5000000,
+        "swa_rope_theta": 10000,
+        "partial_rotary_factor": 0.334,
+        "swa_num_key_value_heads": 2,
+        "swa_num_attention_heads": 4,
+        "swa_head_dim": 24,
+        "swa_v_head_dim": 16,
+        "sliding_window": 16,
+        "sliding_window_size": 16,
+        "attention_chunk_size": 16,
+        "hybrid_block_size": None,
+        "add_swa_attention_sink_bias": True,
+        "add_full_attention_sink_bias": False,
+        "n_shared_experts": None,
+        "routed_scaling_factor": None,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+    }
+    replaced = dict.fromkeys(("rope_parameters", "layer_types", "mlp_layer_types", "rms_norm_eps"), ...)
+    assert parse_tiny("mimo_v2_flash", **replaced | published) == parse_tiny("mimo_v2_flash")
 
 
 @pytest.mark.parametrize(("first", "pattern"), [(0, 4), (3, 2), (2, 1)])

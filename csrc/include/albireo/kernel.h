@@ -69,6 +69,7 @@ struct Args {
   int64_t state_size = 0, state_slots = 0;        // floats of a slot; how many there are
   int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // of a_log's families; num_heads are those of values
   int64_t value_dim = 0;               // attention: values are so many first channels of keys; 0: they are stored
+  int64_t result_dim = 0;              // attention: of stored values so many first channels are given; 0: all
   int64_t chunks = 1;                  // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                   // all_reduce: how many parts there are
   const float* parts[kMaxRanks] = {};  // all_reduce: x of every rank

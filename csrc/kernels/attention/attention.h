@@ -7,7 +7,8 @@
 // in_chunks: instead of s > position - w, s >= the last multiple of w that is not behind position.
 //   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
 // rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of
-// leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
+// leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. result_dim: likewise
+// of values that are stored. sinks: of each head one
 // more score in the softmax of its rows, for which there is no v. distances: [num_distances, H], odd many: what is
 // added to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the
 // ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t). ids: of each of T
@@ -25,7 +26,8 @@
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
 // kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
-// in_chunks both_ways first_key num_keys scale softcap value_dim ids n y_stride x_dtype out_dtype rows gather.
+// in_chunks both_ways first_key num_keys scale softcap value_dim result_dim ids n y_stride x_dtype out_dtype rows
+// gather.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -19,6 +19,7 @@ ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v
 constexpr bool has_first(const Args& a) { return a.window > 0 || a.first_key > 0; }
 
 constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim : a.kv_shape.head_dim; }
+constexpr int64_t result_width(const Args& a) { return a.result_dim ? a.result_dim : value_width(a); }
 
 // The rows of one work item and their state, in scratch.
 template <class W>
@@ -421,7 +422,7 @@ template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              int64_t whole, Activations<Queries<W>>& source) {
   const int64_t row = gathered_row(step, a.rows, a.gather, token);
-  const int64_t D = a.kv_shape.head_dim, width = value_width(a), from = row * source.source_stride + head * D;
+  const int64_t D = a.kv_shape.head_dim, width = result_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   take_query(q, D, r.Dp, source, from, !kIsWhole<W>);
@@ -485,8 +486,8 @@ void put_rows(const Args& a, RowBlock<W>& r) {
   }
   for (int64_t i = 0; i < rows; i++) {
     const V inverse = set1(r.fix[i]);
-    for (int64_t e = 0; e < value_width(a); e += 16)
-      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), value_width(a) - e);
+    for (int64_t e = 0; e < result_width(a); e += 16)
+      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), result_width(a) - e);
   }
 }
 

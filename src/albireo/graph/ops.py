@@ -270,10 +270,15 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             )
     if "first_key" in a and a.get("both_ways"):
         raise InvariantError(f"attention of first_key={a['first_key']} is both ways, too; it must be one of them")
-    width = a.get("value_dim", a["head_dim"])
-    if not 0 < width <= a["head_dim"]:
-        raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
+    width = result_width(a)
+    if not 0 < width <= a["head_dim"] or ("value_dim" in a and "result_dim" in a):
+        raise InvariantError(f"attention values are {width} channels beside keys of {a['head_dim']}: {dict(a)}")
     return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+
+
+def result_width(a: Attrs) -> int:
+    """Channels of what an attention gives of each head."""
+    return int(a.get("value_dim", a.get("result_dim", a["head_dim"])))
 
 
 def _check_columns(x: Types, a: Attrs) -> None:
@@ -455,6 +460,19 @@ RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state", "selective_sc
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
+#: Of attention, those that are absent where they say nothing.
+ATTENTION_ATTRS = (
+    "value_dim",
+    "both_ways",
+    "causal",
+    "first_key",
+    "num_keys",
+    "reach",
+    "slopes",
+    "in_chunks",
+    "result_dim",
+)
+
 #: op -> what it needs. In the order in which a layer uses them.
 OPS: dict[str, Op] = {
     # x[t] = table[ids[t]], widened to float32. Of token_ids: a row that the step gives for a token (step input
@@ -559,7 +577,8 @@ OPS: dict[str, Op] = {
     # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves, and of these
     # those before row_ends, where the step says so. slopes: of each head; slopes[h] * (position - the row's) is added
     # to scaled scores (source: Press et al. 2021, ALiBi). chosen: [T, n] positions that each row sees, those of
-    # choose_keys; no others. in_chunks: window is the length of chunks, which begin at its multiples; rows see their
+    # choose_keys; no others. result_dim: of values so many first channels are meant, and given; the others are zeros.
+    # in_chunks: window is the length of chunks, which begin at its multiples; rows see their
     # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
     # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has
     # there
@@ -568,7 +587,7 @@ OPS: dict[str, Op] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows", "distances", "chosen", "from_rows", "from_keys"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks", "reach"),
+        optional_attrs=ATTENTION_ATTRS,
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

@@ -14,6 +14,7 @@ from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
 from albireo.graph.ops import (
+    ATTENTION_ATTRS,
     CONV_ACTIVATIONS,
     GATES,
     GROUPS,
@@ -22,6 +23,7 @@ from albireo.graph.ops import (
     RECURRENT,
     SCORES,
     are_groups,
+    result_width,
 )
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
@@ -148,7 +150,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks", "distances", "chosen", "from_rows", "from_keys"),
-        optional_attrs=("value_dim", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks", "reach"),
+        optional_attrs=ATTENTION_ATTRS,
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -366,7 +368,7 @@ def _check_shapes(program: Program, call: Call) -> None:
 
 def _check_attention(program: Program, call: Call) -> None:
     a, cols = call.attrs, {role: program.buffers[call.args[role]].cols for role in ("q", "out")}
-    width = a.get("value_dim", a["head_dim"])
+    width = result_width(a)
     if ("value_dim" in a) == program.kv.has_values or not 0 < width <= a["head_dim"]:
         raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
     if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
@@ -376,6 +378,8 @@ def _check_attention(program: Program, call: Call) -> None:
         apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
         if (chosen.rows, chosen.dtype) != ("T", "int32") or apart or program.kv.dtype in KV_CODES:
             raise InvariantError(f"{call}: {chosen} does not say of T rows what they see, or something else does, too")
+    if "result_dim" in a and ("value_dim" in a or not 0 < a["result_dim"] <= a["head_dim"]):
+        raise InvariantError(f"{call}: result_dim={a['result_dim']} is a part of values that are stored")
     if a.get("in_chunks") and (not a["window"] or a.get("both_ways") or "distances" in call.args):
         raise InvariantError(f"{call}: chunks need a length, and rows that see what is before them")
     _check_columns(program, call)

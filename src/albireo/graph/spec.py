@@ -140,6 +140,19 @@ def _check_attrs(node: Node) -> None:
             raise InvariantError(f"{_at(node)}: {name}={value!r} {problem}")
 
 
+_COUNTS = (
+    "width",
+    "num_parts",
+    "num_experts",
+    "top_k",
+    "value_dim",
+    "result_dim",
+    "first_key",
+    "num_keys",
+    "reach",
+    "count",
+    *GROUPS,
+)
 _FLAGS = (
     "renormalize",
     "centered",
@@ -174,8 +187,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    counts = ("width", "num_parts", "num_experts", "top_k", "value_dim", "first_key", "num_keys", "reach")
-    if name in (*counts, "count", *GROUPS):
+    if name in _COUNTS:
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("eps", "margin"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"

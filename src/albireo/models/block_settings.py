@@ -116,6 +116,8 @@ class BlockSettings:
             each channel. gate_kind: what is made of such a gate, one of ops.GATES.
         num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
+        value_dim: channels of a head's value, where they are fewer than those of its key; 0: as many. value_factor: on
+            values.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         index: what chooses the positions that attention sees; None: it sees all.
@@ -166,6 +168,8 @@ class BlockSettings:
     full_num_kv_heads: int | None = None
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
+    value_dim: int = 0
+    value_factor: float = 1.0
     latent: Latent | None = None
     index: Index | None = None
     layer_heads: tuple[int, ...] = ()

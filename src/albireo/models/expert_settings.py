@@ -27,6 +27,7 @@ _MAX_WIDTH = 2**20
 #: Mellum's, as Qwen's, in layers that are named; Laguna's, as V3's without groups, under names of Qwen's;
 #: Flint's, as Qwen's with a shared one, by sigmoids; Kolibri's, in every layer, chosen by a bias on logits;
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
+#: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
@@ -53,6 +54,7 @@ Keys = Literal[
     "laguna",
     "llama4",
     "mellum",
+    "mimo",
     "mistral4",
     "phimoe",
 ]
@@ -123,7 +125,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2", "mistral4"):
+    if keys in ("deepseek", "deepseek_v2", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
     if keys == "ernie":
         return _ernie(fields, layers)
@@ -255,7 +257,7 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
-    is_v2, has_bias = keys == "deepseek_v2", keys == "deepseek"
+    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "mimo")
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
@@ -271,14 +273,29 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         top_k,
         width,
         not is_v2 and fields.flag("norm_topk_prob", True),
-        fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
-        _layers_behind_dense_ones(fields, layers),
+        0 if keys == "mimo" else fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
+        _layers_of_mimo(fields, layers) if keys == "mimo" else _layers_behind_dense_ones(fields, layers),
         is_shared_gated=False,
         scores="sigmoid" if has_bias else "softmax",
         has_bias=has_bias,
         groups=groups,
-        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        factor=fields.optional_number("routed_scaling_factor", 1e-6, 1e6) or 1.0
+        if keys == "mimo"
+        else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
     )
+
+
+def _layers_of_mimo(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Told layer by layer, in words or by ones and zeros; else all but the first have experts."""
+    said = fields.raw("moe_layer_freq")
+    if fields.raw("mlp_layer_types") is not None:
+        return _layers_behind_dense_ones(fields, layers)
+    if said is None:
+        return (False,) + (True,) * (layers - 1)
+    is_list = isinstance(said, list) and len(said) == layers
+    if not is_list or any(each not in (0, 1) for each in said) or not any(said):
+        fields.fail("moe_layer_freq", said, f"must be a list of 0 and 1, one for each of {layers} layers, with a 1")
+    return tuple(bool(each) for each in said)
 
 
 def _layers_behind_dense_ones(fields: Fields, layers: int) -> tuple[bool, ...]:

@@ -27,7 +27,8 @@ _WORDS |= {"mamba": "state", "attention": "attention"}
 #: both_sides, whose window is said as a whole, and counted here from its middle); or those that attention_types calls
 #: local; or none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
 #: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution. Or layers as
-#: layer_types says, else those that rotate, whose window is a chunk (chunked).
+#: layer_types says, else those that rotate, whose window is a chunk (chunked). Or layers as layer_types says, else
+#: hybrid_layer_pattern, else all but the first and each sixth; what is said may be those before (mimo).
 WindowRule = Literal[
     "none",
     "every_layer",
@@ -42,6 +43,7 @@ WindowRule = Literal[
     "said",
     "beside_convolutions",
     "chunked",
+    "mimo",
 ]
 
 #: Of an architecture of its own: whether each of so many layers has a window.
@@ -105,6 +107,8 @@ def parse_windows(
     layers = len(rotates)
     if rule == "chunked":
         return _chunks(fields, rotates)
+    if rule == "mimo":
+        return _before(fields, layers, absent)
     if rule == "beside_convolutions":
         kinds = kinds_beside_convolutions(fields, layers)
     else:
@@ -171,6 +175,21 @@ def _chunks(fields: Fields, rotates: tuple[bool, ...]) -> tuple[int | None, ...]
         fields.fail("layer_types", list(kinds), "names chunked_attention but attention_chunk_size says of no chunks")
     default = tuple("chunked_attention" if turns else "full_attention" for turns in rotates)
     return tuple(size if kind == "chunked_attention" else None for kind in kinds or default)
+
+
+def _before(fields: Fields, layers: int, absent: int | None) -> tuple[int | None, ...]:
+    window, pattern = _window_length(fields, absent), fields.raw("hybrid_layer_pattern")
+    if fields.raw("sliding_window_size") is not None:
+        window = fields.integer("sliding_window_size", 0, MAX_POSITIONS - 1) + 1
+    if pattern is None:
+        pattern = [int(i > 0 and (i + 1) % 6 != 0) for i in range(layers)]
+    elif not isinstance(pattern, list) or len(pattern) != layers or any(each not in (0, 1) for each in pattern):
+        fields.fail("hybrid_layer_pattern", pattern, f"must be a list of 0 and 1, one for each of {layers} layers")
+    default = tuple("sliding_attention" if each else "full_attention" for each in pattern)
+    kinds = layer_kinds(fields, layers, _OF_ATTENTION)
+    if kinds and kinds != default and fields.raw("hybrid_layer_pattern") is not None:
+        fields.fail("hybrid_layer_pattern", pattern, "contradicts layer_types; keep one")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds or default)
 
 
 def _locals(fields: Fields, layers: int) -> tuple[bool, ...]:

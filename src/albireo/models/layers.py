@@ -477,6 +477,7 @@ def _attention(
     ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
     ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
     ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
+    ways |= {"result_dim": c.blocks.value_dim} if c.blocks.value_dim else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),

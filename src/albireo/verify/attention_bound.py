@@ -20,6 +20,7 @@ from albireo.backends.reference.attention import (
 )
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
+from albireo.graph.ops import result_width
 
 F64 = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def attention_error(call: OpCall) -> F64:
     if "rows" in call.inputs:
         return np.asarray(of_rows(call, attention_error)[0], np.float64)
     q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
-    width = attrs.get("value_dim", attrs["head_dim"])
+    width = result_width(attrs)
     out, products = np.zeros((*q.shape[:2], width)), getattr(kv, "products", kv.dtype)
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))

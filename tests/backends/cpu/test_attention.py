@@ -87,12 +87,13 @@ class Case:
     reach: int = 0  # what is added to scores depends on distances of less than so many
     first_key: int = 0  # no row sees a position before it
     num_keys: int = 0  # all rows see the first so many, and no other
+    result_dim: int = 0  # of values so many channels are given
     in_chunks: bool = False  # rows see the chunk of window positions that they are in
     falls: bool = False  # scores fall with distance, of each head by its own slope
 
     @property
     def width(self) -> int:
-        return self.value_dim or self.dim
+        return self.value_dim or self.result_dim or self.dim
 
     @property
     def scale(self) -> float:
@@ -123,7 +124,7 @@ class Case:
         numbers += (f" from{self.first_key}" if self.first_key else "") + (
             f" k{self.num_keys}" if self.num_keys else ""
         )
-        numbers += " falls" * self.falls + " chunks" * self.in_chunks
+        numbers += " falls" * self.falls + " chunks" * self.in_chunks + f" of{self.result_dim}" * (self.result_dim > 0)
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
@@ -161,6 +162,8 @@ FAST_CASES = [
     Case(4, 2, 20, MIXED, 8, window=9),
     Case(4, 2, 64, MIXED, 32, window=65),
     Case(4, 2, 20, MIXED, 8, window=33, in_chunks=True),
+    Case(4, 2, 24, MIXED, 16, has_sinks=True, result_dim=16),
+    Case(2, 1, 40, MIXED, 8, window=33, result_dim=27),
     Case(2, 1, 16, ((1100, 100), (2049, 3), (40, 40), (1024, 1)), 16, window=1024, has_sinks=True, in_chunks=True),
     Case(2, 1, 8, LONG, 16, window=1000),
     Case(2, 1, 8, ((1100, 100), (2100, 60)), 8, window=1030),
@@ -337,6 +340,7 @@ def attend(
         "first_key": case.first_key,
         "num_keys": case.num_keys,
         "in_chunks": int(case.in_chunks),
+        "result_dim": case.result_dim,
     }
     args |= {
         "window": case.window,
@@ -405,7 +409,7 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
         error += whole_weights(p, v) + 2.1e-4 * magnitude
     elif types.rounds_weights:  # probabilities are rounded, each by its own
         error += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * ROUNDOFF["bfloat16"]
-    return (p @ v).transpose(1, 0, 2), error.transpose(1, 0, 2)
+    return (p @ v).transpose(1, 0, 2)[..., : case.width], error.transpose(1, 0, 2)[..., : case.width]
 
 
 def whole_weights(p: F64, v: F64) -> F64:

@@ -51,6 +51,7 @@ class Shape:
     num_keys: int = 0
     falls: bool = False
     in_chunks: bool = False
+    result_dim: int = 0
 
     @property
     def slopes(self) -> torch.Tensor | None:
@@ -59,7 +60,7 @@ class Shape:
 
     @property
     def width(self) -> int:
-        return self.value_dim or self.head_dim
+        return self.value_dim or self.result_dim or self.head_dim
 
     @property
     def sinks(self) -> torch.Tensor | None:
@@ -74,7 +75,11 @@ class Shape:
     @property
     def keys(self) -> dict[str, int]:
         """Of those that rows see, what is said of layers beside sounds, or that see chunks."""
-        return {name: getattr(self, name) for name in ("first_key", "num_keys", "in_chunks") if getattr(self, name)}
+        return {
+            name: getattr(self, name)
+            for name in ("first_key", "num_keys", "in_chunks", "result_dim")
+            if getattr(self, name)
+        }
 
 
 @dataclass
@@ -116,8 +121,8 @@ class World:
             k, v = (rng.standard_normal((context, heads, dim)).astype(np.float32) for _ in range(2))
             blocks = [int(free.pop()) for _ in range(count)]
             self._write(blocks, k, k if shape.value_dim else v)
-            v = k[..., : shape.value_dim] if shape.value_dim else v
-            self.sequences.append(Sequence(q, round_kv(k, shape.kv), round_kv(v, shape.kv), blocks))
+            v = round_kv(k if shape.value_dim else v, shape.kv)[..., : shape.width]
+            self.sequences.append(Sequence(q, round_kv(k, shape.kv), v, blocks))
 
     @property
     def layer_numbers(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -267,6 +272,8 @@ class World:
         Shape(window=64, softcap=2.0, block_size=8),
         Shape(window=20, has_sinks=True),
         Shape(window=50, in_chunks=True),
+        Shape(head_dim=24, result_dim=16, has_sinks=True, window=33),
+        Shape(head_dim=40, result_dim=32, out="bfloat16", kv="int8", num_kv_heads=1),
         Shape(window=64, in_chunks=True, kv="int8", num_kv_heads=1, has_sinks=True, softcap=5.0),
         Shape(kv="int8", has_sinks=True, num_kv_heads=1),
         Shape(head_dim=40, value_dim=32, num_kv_heads=1, num_heads=5),

@@ -483,6 +483,7 @@ class CpuModel:
             "renormalize",
             "margin",
             "value_dim",
+            "result_dim",
             "first_key",
             "num_keys",
         ):

@@ -72,6 +72,7 @@ class AttentionShape:
             sequences are computed whole instead: slower perhaps, the same bits.
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
         value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
+        result_dim: of those that are stored so many first channels are given; 0: all.
         block_group: whose block tables they read.
         first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing is said.
         chosen: positions that each row has chosen and sees, at most; 0: it sees all.
@@ -94,6 +95,7 @@ class AttentionShape:
     first_key: int = 0
     num_keys: int = 0
     in_chunks: bool = False
+    result_dim: int = 0
     chosen: int = 0
 
     def __post_init__(self) -> None:
@@ -107,8 +109,13 @@ class AttentionShape:
 
     @property
     def width(self) -> int:
-        """Numbers of a head's result."""
+        """Numbers of a head's sum."""
         return self.value_dim or self.head_dim
+
+    @property
+    def result_width(self) -> int:
+        """Numbers of a head's result."""
+        return self.result_dim or self.width
 
     @property
     def is_wide(self) -> bool:

@@ -27,7 +27,7 @@ from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.ops import TOP_LOGITS, result_width
 from albireo.graph.program import Call, Program, row_stride
 from albireo.graph.program_spec import MEETINGS
 
@@ -130,18 +130,18 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, bool]:
+def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, int, bool]:
     """What it computes, and which keys its rows see."""
     attrs = call.attrs
     heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
     keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0), attrs.get("in_chunks", False)
-    return *heads, attrs.get("value_dim", 0), *keys
+    return *heads, attrs.get("value_dim", 0), attrs.get("result_dim", 0), *keys
 
 
 def _told_apart_by(s: AttentionShape) -> tuple[int, ...]:
     """What _heads_and_keys() says of a call, the block group, and what is chosen."""
     heads, keys = (
-        (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim),
+        (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim, s.result_dim),
         (s.window, s.first_key, s.num_keys, s.in_chunks),
     )
     return *heads, *keys, s.block_group, s.chosen
@@ -155,12 +155,14 @@ def _scores(calls: list[Call], tokens: int, max_positions: int, device: torch.de
 
 def _width(call: Call) -> int:
     """Numbers of a head's result."""
-    return int(call.attrs.get("value_dim", call.attrs["head_dim"]))
+    return result_width(call.attrs)
 
 
 def _waits_in_rows(call: Call, program: Program) -> bool:
     dtype = program.buffers[call.args["out"]].dtype
-    return dtype in ROW_CODES and need_rows(_ROWS[dtype], _width(call))
+    return dtype in ROW_CODES and need_rows(
+        _ROWS[dtype], _width(call), int(call.attrs.get("value_dim", call.attrs["head_dim"]))
+    )
 
 
 def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: torch.device) -> torch.Tensor:
@@ -173,7 +175,7 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
-    heads, kv_heads, head_dim, value_dim, window, first_key, num_keys, in_chunks = _heads_and_keys(call)
+    heads, kv_heads, head_dim, value_dim, result_dim, window, first_key, num_keys, in_chunks = _heads_and_keys(call)
     return AttentionShape(
         heads,
         kv_heads,
@@ -189,6 +191,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         num_keys=num_keys,
         chosen=program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0,
         in_chunks=in_chunks,
+        result_dim=result_dim,
     )
 
 

@@ -17,6 +17,7 @@ from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
 from albireo.graph.distance_columns import distance_columns
+from albireo.graph.ops import result_width
 
 F64 = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     if "rows" in call.inputs:
         return of_rows(call, lambda whole: attention(whole)[0])
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
-    width = attrs.get("value_dim", attrs["head_dim"])
+    width = result_width(attrs)
     out = np.zeros((*q.shape[:-1], width), np.float32)
     extra = (call.inputs.get("sinks"), call.inputs.get("distances"))
     for b in range(step.num_sequences):

@@ -4,6 +4,7 @@ q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. k
 16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
 slopes: [H] float32 or None: of causal rows what a score, scaled, has added for each position that is behind the row's.
 value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
+The work list's result_dim: of stored values so many are given, and out is [T, H * result_dim].
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
 or None. both_ways: rows see what comes behind them, too; the step has all tokens of each sequence. row_ends: [T] int32
@@ -123,12 +124,13 @@ def attention_kernel(
     BOTH_WAYS: tl.constexpr,
     FIRST_KEY: tl.constexpr,
     IN_CHUNKS: tl.constexpr,
+    RESULT_DIM: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
     num_units = tl.load(count) * KV_HEADS
     to = out if TOKEN_BLOCK == 0 else rows_out
-    to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * WIDTH
+    to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * RESULT_DIM
     dims = tl.arange(0, BLOCK_DIM)
     lanes = tl.arange(0, BN)
     ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
@@ -264,7 +266,7 @@ def attention_kernel(
         if slot < 0:
             store_rows(
                 total_m, total_l, total, sinks, to, to_stride, first_token, first_row, num_rows, kv_head,
-                KV_HEADS, GROUP, WIDTH, q.dtype.element_ty,
+                KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty,
             )  # fmt: skip
         else:
             if begin < end:
@@ -294,13 +296,13 @@ def attention_kernel(
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
-                        KV_HEADS, GROUP, WIDTH, q.dtype.element_ty,
+                        KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
                 complete_tokens(
                     to, out, finished, first_token, first_row, num_rows, out_stride,
-                    KV_HEADS * GROUP, GROUP, WIDTH, BM, TOKEN_BLOCK,
+                    KV_HEADS * GROUP, GROUP, RESULT_DIM, BM, TOKEN_BLOCK,
                 )  # fmt: skip
         unit = next_unit
 
@@ -332,8 +334,8 @@ def attention(
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, channels, window, types) got work of {shape}")
-    width = num_heads * shape.width
-    is_coded = need_rows(out.dtype, shape.width)
+    width = num_heads * shape.result_width
+    is_coded = need_rows(out.dtype, shape.result_width, shape.width)
     if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * width):
         raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {width} {q.dtype}")
     block_dim = triton.next_power_of_2(value_dim or kv.k.shape[3])
@@ -386,6 +388,7 @@ def attention(
         BOTH_WAYS=both_ways or shape.num_keys > 0,  # the list ends contexts there
         FIRST_KEY=shape.first_key,
         IN_CHUNKS=shape.in_chunks,
+        RESULT_DIM=shape.result_width,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,
@@ -393,9 +396,12 @@ def attention(
     )
 
 
-def need_rows(out: torch.dtype, head_dim: int) -> bool:
-    """Whether codes share scales beyond a head, and so wait in rows of numbers until a token is whole."""
-    has_groups = head_dim >= FP8_GROUP and triton.next_power_of_2(head_dim) == head_dim
+def need_rows(out: torch.dtype, head_dim: int, width: int | None = None) -> bool:
+    """Whether codes share scales beyond a head, and so wait in rows of numbers until a token is whole.
+
+    Args: width: of a head's sums, where results are a part of these.
+    """
+    has_groups = head_dim >= FP8_GROUP and triton.next_power_of_2(head_dim) == head_dim and width in (None, head_dim)
     return out == torch.uint8 or (out == torch.float8_e4m3fn and not has_groups)
 
 

@@ -91,6 +91,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
                 "BOTH_WAYS": both_ways,
                 "FIRST_KEY": first_key,
                 "IN_CHUNKS": in_chunks,
+                "RESULT_DIM": value_dim or head_dim,
             }
             | options,
             num_warps=launch.warps,
@@ -132,6 +133,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(16, "bf16", 192, {90: ("HMMA", loads)}, sinks=True, SOFTCAP=False, RESULT_DIM=128),
         case(16, "bf16", 128, {90: ("HMMA", loads)}, in_chunks=True, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}, in_chunks=True, SOFTCAP=False),
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),

@@ -6,6 +6,7 @@ Used by the tests of every room. Tensor names and shapes are written out here, i
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -59,6 +60,7 @@ MIXTURES = (
     "hunyuan_v1_moe",
     "hy_v3",
     "jamba",
+    "jetmoe",
     "kimi_k2",
     "kimi_linear",
     "kolibri1",
@@ -481,6 +483,9 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] in ("granitemoe", "granitemoehybrid", "granitemoeshared"):
         return _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
+    if config["model_type"] == "jetmoe":
+        found = _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
+        return found | _jetmoe_attention(config, tensors)
     if config["model_type"] == "llama4_text":
         found = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
         turned = (".experts.gate_up_proj", ".experts.down_proj")
@@ -488,6 +493,19 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config.get("enable_moe_block") or config["model_type"] == "granitemoe_swa":
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     return tensors
+
+
+def _jetmoe_attention(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """What experts have of attention, all of a layer in one tensor; and the rest of it, which lies beside them."""
+    stored = {name: tensor for name, tensor in tensors.items() if re.search(r"attention\.experts\.[a-z]", name)}
+    for i in range(config["num_hidden_layers"]):
+        block = f"model.layers.{i}.self_attention.experts"
+        for part, called in (("q", "input_linear"), ("o", "output_linear")):
+            each = [tensors[f"{block}.{e}.{part}_proj.weight"] for e in range(config["num_local_experts"])]
+            stored[f"{block}.{called}.weight"] = np.stack(each)
+    return stored
 
 
 def _experts_below(

@@ -134,10 +134,27 @@ def _mimo(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _jetmoe(c: Mapping[str, Any]) -> Shapes:
+    e, kv, layers = c["hidden_size"], c["num_key_value_heads"] * c["kv_channels"], Shapes()
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        layers[f"{h}.self_attention.kv_proj.weight"] = (2 * kv, e)
+        for block in ("self_attention.experts", "mlp"):
+            layers[f"{h}.{block}.router.layer.weight"] = (c["num_local_experts"], e)
+            layers[f"{h}.{block}.bias"] = (e,)
+        for expert in range(c["num_local_experts"]):
+            layers[f"{h}.self_attention.experts.{expert}.q_proj.weight"] = (kv, e)
+            layers[f"{h}.self_attention.experts.{expert}.o_proj.weight"] = (e, kv)
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["intermediate_size"])
+    return _whole(c, layers)
+
+
 #: model_type -> every tensor of a checkpoint, as it is read.
 WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("granite_swa", "granitemoe_swa"), _granites),
     "cohere2_moe": _cohere2_moe,
+    "jetmoe": _jetmoe,
     "laguna": _laguna,
     "mimo_v2_flash": _mimo,
     **dict.fromkeys(("flint", "kolibri1"), _flint),

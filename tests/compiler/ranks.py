@@ -48,6 +48,8 @@ def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     if "kv_lora_rank" in tiny:  # whose heads all have keys, as wide as latents and rotated channels say
         del wide["head_dim"]
         wide["num_key_value_heads"] = WIDE["num_attention_heads"]
+    elif model_type == "jetmoe":  # as many heads for each expert of a token
+        wide |= {"kv_channels": wide.pop("head_dim"), "num_key_value_heads": 8, "num_attention_heads": 24}
     elif "v_head_dim" in tiny:
         wide["v_head_dim"] = 8
     if "num_attention_heads_per_layer" in tiny:

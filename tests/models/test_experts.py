@@ -36,6 +36,7 @@ _OTHERWISE = (
     "granitemoehybrid",
     "granitemoeshared",
     "hy_v3",
+    "jetmoe",
     "kimi_linear",
     "laguna",
     "mimo_v2_flash",

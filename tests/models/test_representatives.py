@@ -33,6 +33,7 @@ _PLAIN_FAMILIES = (
 )
 _PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
 _PLAIN_OPS = (
+    "expert_linear(",
     "add_parts(",
     "match_length(",
     "cut(",

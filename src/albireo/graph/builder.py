@@ -142,13 +142,14 @@ class GraphBuilder:
         return ids, weights
 
     def expert_linear(
-        self, x: Value, ids: Value, weight: Value, num_experts: int, role: str, bias: Value | None = None
+        self, x: Value, ids: Value, weight: Value, num_experts: int, role: str | None, bias: Value | None = None
     ) -> Value:
-        """weight, bias: of experts(); role: one of ops.LINEAR_ROLES."""
+        """weight, bias: of experts(); role: one of ops.LINEAR_ROLES; None: ranks have all of it."""
         top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight}
         if bias is not None:
             inputs["bias"] = bias
-        return self._node("expert_linear", inputs, num_experts=num_experts, top_k=top_k, role=role)[0]
+        said = {} if role is None else {"role": role}
+        return self._node("expert_linear", inputs, num_experts=num_experts, top_k=top_k, **said)[0]
 
     def combine(self, x: Value, weights: Value) -> Value:
         return self._node("combine", {"x": x, "weights": weights})[0]

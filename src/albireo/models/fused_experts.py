@@ -32,6 +32,13 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
+#: JetMoE's, of its FFNs and of its queries and what attention gives.
+_JETMOE: dict[str, tuple[str, ...]] = {
+    ".mlp.input_linear.weight": ("gate_proj", "up_proj"),
+    ".mlp.output_linear.weight": ("down_proj",),
+    ".self_attention.experts.input_linear.weight": ("q_proj",),
+    ".self_attention.experts.output_linear.weight": ("o_proj",),
+}
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
 _CONVS += tuple(f".{block}.{part}_conv1d.weight" for block in ("self_attn", "attention") for part in "qkv")
@@ -176,7 +183,7 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
     if not is_fused or text_type(config) in INTERLEAVED:
         return stored
@@ -200,6 +207,17 @@ def _parts_below(name: str, shape: tuple[int, ...], count: int) -> dict[str, _Pa
     return {f"{block}.{e}.{matrix}.weight": _Part(name, e * height, (height, shape[1])) for e in range(count)}
 
 
+def _matrices(name: str, block: str, shape: tuple[int, ...], matrices: tuple[str, ...]) -> Iterator[tuple[str, _Part]]:
+    """Those of each expert, one above the other. Raises: WeightMismatch for a tensor of another shape."""
+    if len(shape) != 3 or shape[0] > _MAX_EXPERTS or shape[1] % len(matrices):
+        raise WeightMismatch(f"tensor {short(name)} is {list(shape)}; it must be a matrix for each of its experts")
+    height = shape[1] // len(matrices)
+    for expert in range(shape[0]):
+        for i, matrix in enumerate(matrices):
+            part = _Part(name, expert * shape[1] + i * height, (height, shape[2]))
+            yield f"{block}.experts.{expert}.{matrix}.weight", part
+
+
 def _parts(
     name: str, shape: tuple[int, ...], names: Mapping[str, str], hidden: int | None
 ) -> Iterator[tuple[str, _Part]]:
@@ -217,6 +235,10 @@ def _parts(
         return
     if name.endswith(_OF_HEADS) and len(shape) == 2:
         yield name, _Part(name, 0, (shape[0] * shape[1],))
+        return
+    if (ending := next((each for each in _JETMOE if name.endswith(each)), None)) is not None:
+        block = name.removesuffix(ending) + ending.partition(".experts.")[0].removesuffix(".input_linear.weight")
+        yield from _matrices(name, block.removesuffix(".output_linear.weight"), shape, _JETMOE[ending])
         return
     layer, _, rest = name.partition(".mlp.")
     if rest == "post_mlp_layernorm.weight":  # A.X K1's is published beside the experts

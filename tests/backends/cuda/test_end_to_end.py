@@ -263,7 +263,7 @@ def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(
     assert served(engine, [0], 0)[0] == got[:1]
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "nomic_bert", "albert"])
 def test_embeddings_of_encoders_are_those_of_the_cpu(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,8 +294,11 @@ def test_embeddings_of_encoders_are_those_of_the_cpu(
         assert np.abs(np.array(served("cuda", [2])) - got[2]).max() > 1e-2, "types of tokens are read"
 
 
-def test_scores_that_depend_on_distances_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    architecture = load_architecture("mpnet")
+@pytest.mark.parametrize("name", ["mpnet", "deberta_v2"])
+def test_scores_that_depend_on_distances_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = load_architecture(name)
     graph = build_graph(parse_config(architecture.tiny, architecture.rules), 90)
     directory = make_checkpoint(tmp_path, architecture.tiny, weights=weights_read(graph, 5))
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())

@@ -44,7 +44,8 @@ none of scores without a window: 359 instructions a tile of 16 rows where one lo
 1 tiles have memory, and loads of a tile are issued as the one before the last of them is finished. How many programs
 share a multiprocessor, and that a grid holds no more: attention_plan.launch_of(). 64 and 128 rows: one program of 8
 warps; a key is then read from L2 once for so many rows. A program asks for its next item as it begins one, beside the
-loads of that; whole items run through split ends without draining the loads. Parts are merged eight at a time.
+loads of that; whole items run through split ends without draining the loads. Parts are merged eight at a time. Lists
+have loops without stages: Triton's pipeliner gives up where a loop loads where to load from.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def attention_kernel(
             )  # fmt: skip
             pages = next_pages
             offsets = next_offsets
-        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
+        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2 if chosen is None else 1):
             if chosen is None:
                 pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             else:
@@ -382,7 +383,7 @@ def attention(
         CODES=kv.k_scale is not None,
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
-        STAGES=plan.launch.stages,
+        STAGES=plan.launch.stages if chosen is None else 1,
         MERGED=merged_rows(plan.tile_rows, block_dim, plan.launch.warps),
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
         BOTH_WAYS=both_ways or shape.num_keys > 0,  # the list ends contexts there

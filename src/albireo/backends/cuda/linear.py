@@ -63,8 +63,8 @@ def linear(
         out: [T, n] float32, bfloat16 or float16, rows contiguous inside, and so are x and residual; or, of rows of e4m3
             and with an activation, rows of e4m3.
         bias: [weight.rows] float32. residual: [T, n] float32, may be out.
-        act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
-            graph.program.GATE_UP_INTERLEAVE.
+        act: one of epilogue.ACTS; with a gated one (silu_mul, gelu_tanh_mul, clamped_swiglu) gate and up rows take
+            turns in the weight, as in graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
         squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16 or rows of e4m3; else None.
         added: what adapters add to sums; None: nothing to any. Rows that have none get the bits that they get then.

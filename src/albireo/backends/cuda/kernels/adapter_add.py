@@ -20,7 +20,7 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
 from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
-from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS
+from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, OF_NORM
 from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
 
 _TOKENS, _WARPS = 16, 8
@@ -170,7 +170,7 @@ def aot_cases() -> list[AotCase]:
         if act:
             pointers["factors"] = "*fp32"
         if scaled:
-            pointers |= {"gain": "*fp32", "scaled": scaled, "squares": "*fp32"}
+            pointers |= OF_NORM | {"scaled": scaled}
         rows, registers = _OF_CODES if "*fp8e4nv" in (out, scaled) else _OF_NUMBERS
         constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act}
         constants |= {name: None for name in ("factors", *NORM_POINTERS[1:]) if name not in pointers}

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.linear_cases import OF_CODES, OF_NORM
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
@@ -74,8 +75,6 @@ def add_given(
 
 def aot_cases() -> list[AotCase]:
     numbers = ("x_stride", "given_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
-    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
-    of_codes = of_norm | {"scaled": "*fp8e4nv"}
 
     def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         pointers = dict.fromkeys(("x", "given", "out"), "*fp32") | more
@@ -83,7 +82,7 @@ def aot_cases() -> list[AotCase]:
             f"add_given.{name}",
             add_given_kernel,
             pointers | {"of_token": "*i32"} | dict.fromkeys(numbers, "i32"),
-            {"BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            {"BLOCK": _BLOCK} | {role: None for role in OF_NORM if role not in more},
             aligned=(*pointers, *numbers[:-1]),
             max_registers=64,
             max_shared=8 << 10,
@@ -91,4 +90,4 @@ def aot_cases() -> list[AotCase]:
             architectures=architectures,
         )
 
-    return [case("rows", {}, (80, 90, 100)), case("norm", of_norm, (80, 90, 100)), case("codes", of_codes, (90,))]
+    return [case("rows", {}, (80, 90, 100)), case("norm", OF_NORM, (80, 90, 100)), case("codes", OF_CODES, (90,))]

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.linear_cases import OF_CODES, OF_NORM
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
@@ -91,7 +92,6 @@ def add_parts(
 
 def aot_cases() -> list[AotCase]:
     numbers = ("part_stride", "row_stride", "residual_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
-    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
 
     def case(name: str, parts: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         pointers = dict.fromkeys(("parts", "bias", "residual", "out"), "*fp32") | more
@@ -99,7 +99,7 @@ def aot_cases() -> list[AotCase]:
             f"add_parts.{name}",
             add_parts_kernel,
             pointers | dict.fromkeys(numbers, "i32"),
-            {"PARTS": parts, "BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            {"PARTS": parts, "BLOCK": _BLOCK} | {role: None for role in OF_NORM if role not in more},
             aligned=(*pointers, *numbers[:-1]),
             max_registers=64,
             max_shared=8 << 10,
@@ -110,6 +110,6 @@ def aot_cases() -> list[AotCase]:
     return [
         case("2", 2, {}, (90,)),
         case("8", 8, {}, (80, 90, 100)),
-        case("4.norm", 4, of_norm, (90,)),
-        case("4.codes", 4, of_norm | {"scaled": "*fp8e4nv"}, (90,)),
+        case("4.norm", 4, OF_NORM, (90,)),
+        case("4.codes", 4, OF_CODES, (90,)),
     ]

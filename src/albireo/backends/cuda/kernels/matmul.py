@@ -25,13 +25,12 @@ from albireo.backends.cuda.kernels.parts.chain import UNSCALED, chain, times_cha
 from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import NORM_POINTERS, pointer_types
 from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
-from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
+from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of, programs_and_space
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
 from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, group_of, operands, zeros_of
-from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Plan, plan_for
+from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, plan_for
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.sum_parts import num_parts, part_length
-from albireo.backends.cuda.workspace import counters_and_parts
 
 _REGISTERS, _MEMORY, _SPLIT = tl.constexpr(REGISTERS), tl.constexpr(MEMORY), tl.constexpr(SPLIT)
 
@@ -166,19 +165,6 @@ def _is_aligned(tensor: torch.Tensor) -> bool:
 def _width(are_words: bool, tile: Tile) -> int:
     """Columns of a block that is read at once: of words a plane's."""
     return PLANE if are_words else tile.k
-
-
-def programs_and_space(
-    tile: Tile, mode: int, count: int, parts: int, chip: Chip, workspace: torch.Tensor | None, unused: torch.Tensor
-) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Programs of a launch, counters, and where parts of sums wait. Args: count: tiles; unused: for what none reads."""
-    elements = tile.rows * tile.tokens
-    if mode == SPLIT:
-        return parts * count, *counters_and_parts(workspace, parts * count * elements)
-    if mode == MEMORY:
-        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
-        return programs, unused, counters_and_parts(workspace, programs * elements)[1]
-    return count, unused, unused
 
 
 def matmul(

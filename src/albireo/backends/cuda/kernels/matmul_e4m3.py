@@ -20,13 +20,12 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
-from albireo.backends.cuda.kernels.matmul import programs_and_space
 from albireo.backends.cuda.kernels.parts.arriving import is_last_of, set_back
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, HALF, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import Finish, finish
 from albireo.backends.cuda.kernels.parts.linear_cases import e4m3_pointer_types
 from albireo.backends.cuda.kernels.parts.row_squares import parts_arguments
-from albireo.backends.cuda.kernels.parts.sum_space import keep, piece
+from albireo.backends.cuda.kernels.parts.sum_space import keep, piece, programs_and_space
 from albireo.backends.cuda.kernels.parts.tiles import place
 from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, e4m3_plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix

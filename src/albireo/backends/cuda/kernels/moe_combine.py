@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.linear_cases import OF_CODES, OF_NORM
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, parts_arguments, store_parts_of_piece
 
 _BLOCK = 512
@@ -82,8 +83,6 @@ def moe_combine(
 
 def aot_cases() -> list[AotCase]:
     numbers = ("x_stride", "residual_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
-    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
-    of_codes = of_norm | {"scaled": "*fp8e4nv"}
 
     def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | more
@@ -91,7 +90,7 @@ def aot_cases() -> list[AotCase]:
             f"moe_combine.{name}",
             moe_combine_kernel,
             pointers | {"num_real": "*i32"} | dict.fromkeys(numbers, "i32"),
-            {"TOP_K": 8, "BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            {"TOP_K": 8, "BLOCK": _BLOCK} | {role: None for role in OF_NORM if role not in more},
             aligned=(*pointers, *numbers[:-1]),
             max_registers=64,
             max_shared=8 << 10,
@@ -99,4 +98,4 @@ def aot_cases() -> list[AotCase]:
             architectures=architectures,
         )
 
-    return [case("8", {}, (90,)), case("8.norm", of_norm, (80, 90, 100)), case("8.codes", of_codes, (90,))]
+    return [case("8", {}, (90,)), case("8.norm", OF_NORM, (80, 90, 100)), case("8.codes", OF_CODES, (90,))]

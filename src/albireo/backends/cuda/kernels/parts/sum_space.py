@@ -6,11 +6,30 @@ other, [rows, tokens of a piece] each.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
+from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.kernels.parts.tiles import Tile
+from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, SPLIT
+from albireo.backends.cuda.workspace import counters_and_parts
+
 #: Tokens whose sums are finished at once, of which threads have registers enough: without and with an activation.
 _PIECE, _WIDE_PIECE = 64, 128
+
+
+def programs_and_space(
+    tile: Tile, mode: int, count: int, parts: int, chip: Chip, workspace: torch.Tensor | None, unused: torch.Tensor
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Programs of a launch, counters, and where parts of sums wait. Args: count: tiles; unused: for what none reads."""
+    elements = tile.rows * tile.tokens
+    if mode == SPLIT:
+        return parts * count, *counters_and_parts(workspace, parts * count * elements)
+    if mode == MEMORY:
+        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
+        return programs, unused, counters_and_parts(workspace, programs * elements)[1]
+    return count, unused, unused
 
 
 @triton.constexpr_function

@@ -201,6 +201,9 @@ _GEMMA4_AUDIO = {
 
 
 def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[str, Any] | None = None) -> Family:
+    """Of sounds or of videos."""
+    of_videos = () if audio else ("<|video|>",)
+
     def config(ids: Mapping[str, int]) -> dict[str, Any]:
         sizes = {"vocab_size": len(ids), "vocab_size_per_layer_input": len(ids)}
         return {
@@ -210,14 +213,17 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
             "image_token_id": ids["<|image|>"],
             "boi_token_id": ids["<|image>"],
             "eoi_token_id": ids["<image|>"],
+            "video_token_id": ids.get("<|video|>", 1 << 20),
         }
 
     of_pictures = {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 6, "image_seq_length": 280}
     of_pictures |= {"do_normalize": False, "patch_size": 8, "pooling_kernel_size": 2}
+    of_frames = {"video_processor_type": "Gemma4VideoProcessor", "max_soft_tokens": 6, "num_frames": 3}
+    of_frames |= {"patch_size": 8, "pooling_kernel_size": 2}
     of_sounds = {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}
     return Family(
         "Gemma4ForConditionalGeneration",
-        ("<|image>", "<|image|>", "<image|>"),
+        ("<|image>", "<|image|>", "<image|>", *of_videos),
         "<|image|>",
         config,
         {
@@ -225,7 +231,7 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
                 "processor_class": "Gemma4Processor",
                 "image_processor": of_pictures,
                 "feature_extractor": of_sounds,
-                "video_processor": {"video_processor_type": "Gemma4VideoProcessor"},
+                "video_processor": of_frames,
                 "audio_ms_per_token": 40,
                 "audio_seq_length": 750,
                 "image_seq_length": 280,
@@ -240,6 +246,7 @@ def _gemma4_unified() -> Family:
     of_gemma4 = _gemma4({}, {})
     file = of_gemma4.files["processor_config.json"]
     of_pictures = {**file["image_processor"], "image_processor_type": "Gemma4UnifiedImageProcessor"}
+    of_frames = {**file["video_processor"], "video_processor_type": "Gemma4UnifiedVideoProcessor"}
     return replace(
         of_gemma4,
         class_name="Gemma4UnifiedForConditionalGeneration",
@@ -249,7 +256,7 @@ def _gemma4_unified() -> Family:
             "vision_config": {"patch_size": 8, "pooling_kernel_size": 2, **_OF_UNIFIED},
             "audio_config": {"audio_embed_dim": 20},
         },
-        files={"processor_config.json": {**file, "image_processor": of_pictures}},
+        files={"processor_config.json": {**file, "image_processor": of_pictures, "video_processor": of_frames}},
         inputs=sight_inputs.of_gemma4_unified,
         # its masks are Gemma 4's where caches are made at once, else those of Gemma 3
         asked={"cache_implementation": "static"},

@@ -1,5 +1,5 @@
-"""From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V and InternVL,
-against transformers' models on random weights. Which frames and what text, tests/videos asks."""
+"""From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL and
+Gemma 4, against transformers' models on random weights. Which frames and what text, tests/videos asks."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"video_processor_type": "Glm46VVideoProcessor"},
     ),
     "internvl": ("<video>\n", {"size": {"height": 32, "width": 32}, "num_frames": 3}),
+    "gemma4": ("<|video|>", {}),
+    "gemma4_unified": ("<|video|>", {}),
 }
 
 
@@ -58,7 +60,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     end = "{% endif %}{% endfor %}<|im_end|>"
     shown = f"{{% elif part['type'] == 'video' %}}{mark}{end}"
     (path / "chat_template.jinja").write_text(template.replace(end, shown))
-    (path / "video_preprocessor_config.json").write_text(json.dumps(held))
+    if held:
+        (path / "video_preprocessor_config.json").write_text(json.dumps(held))
     if request.param == "internvl":
         add_token(path, "<video>")
     return request.param, path
@@ -86,6 +89,8 @@ class Seen(Theirs):
         tiles = [processor.normalized(tile) for each in prepared for tile in each.tiles]
         if "<IMG_CONTEXT>" in self._ids:
             return {**given, "pixel_values": in_order(tiles, given.get("pixel_values"))}
+        if "<image|>" in self._ids:
+            return {**given, **self.of_gemma4(prompt, tiles, [len(each.tiles) for each in prepared])}
         grids = [[len(each.tiles), *(2 * side for side in each.grid)] for each in prepared]
         types = np.cumsum(
             [(t == self._ids["<|begin_of_video|>"]) - (t == self._ids["<|end_of_video|>"]) for t in prompt]
@@ -94,6 +99,18 @@ class Seen(Theirs):
         given |= {"pixel_values_videos": torch.cat([patches(tile) for tile in tiles])}
         given |= {"video_grid_thw": torch.tensor(grids)}
         return given | {"mm_token_type_ids": torch.tensor([(rows * (1 + types)).tolist()])}
+
+    def of_gemma4(self, prompt: list[int], tiles: list[Any], counts: list[int]) -> dict[str, Any]:
+        """Frames are given as pictures are, under names of their own; their rows are 2."""
+        assert self.family.inputs is not None
+        found = self.family.inputs(prompt, self._ids, tiles)
+        rows = torch.tensor([[2 * (token == self._ids["<|video|>"]) for token in prompt]])
+        return {
+            "pixel_values_videos": found["pixel_values"],
+            "video_position_ids": found["image_position_ids"],
+            "num_frames_per_video": torch.tensor(counts),
+            "mm_token_type_ids": rows + found["mm_token_type_ids"],
+        }
 
 
 def in_order(of_videos: list[Any], of_picture: Any) -> Any:
@@ -113,7 +130,7 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
     name, path = folder
     theirs = Seen(path, name)
     with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
-        chats = [*CHATS, *([BESIDE_A_PICTURE] if name == "internvl" else [])]
+        chats = [*CHATS, *([] if name.startswith("glm") else [BESIDE_A_PICTURE])]
         for chat, output in zip(chats, llm.chat(chats, GREEDY, use_tqdm=False), strict=True):
             _, tokens, values = theirs.answer(chat, NUM_TOKENS, output.prompt_token_ids)
             assert output.outputs[0].token_ids == tokens

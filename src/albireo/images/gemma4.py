@@ -23,6 +23,8 @@ from albireo.json_file import keys
 if TYPE_CHECKING:
     from PIL import Image
 
+#: Around the rows of a picture.
+BEGIN, END = "<|image>", "<image|>"
 #: Colours as they are.
 _MEAN, _STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 #: Of sounds; and what nobody asks of pictures, whose size follows from the number of rows.
@@ -44,7 +46,6 @@ class Gemma4:
     most: int
 
     image_token = placeholder = "<|image|>"
-    _BEGIN, _END = "<|image>", "<image|>"
 
     @classmethod
     def read(cls, settings: Settings) -> Gemma4:
@@ -77,9 +78,9 @@ class Gemma4:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor; no sides are too unequal."""
-        height, width = self._size(image.height, image.width)
+        height, width = self.size_of(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))
-        return PreparedImage((tile,), f"{self._BEGIN}{self.image_token * self.rows(height, width)}{self._END}")
+        return PreparedImage((tile,), f"{BEGIN}{self.image_token * self.rows(height, width)}{END}")
 
     def rows(self, height: int, width: int) -> int:
         return (height // self.step) * (width // self.step)
@@ -90,7 +91,7 @@ class Gemma4:
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a tile: the largest steps of the same proportions; of a line as many as it is long."""
         factor = math.sqrt(self.most * self.step**2 / (height * width))
         tall, wide = (math.floor(factor * side / self.step) for side in (height, width))

@@ -20,6 +20,8 @@ __all__ = ["PreparedVideo", "VideoProcessor", "open_video_processor", "reads_vid
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "exaone4_5": "qwen2_vl.Qwen2VLVideo",
+    "gemma4": "gemma4.Gemma4Video",
+    "gemma4_unified": "gemma4.Gemma4Video",
     "glm46v": "glm4v.Glm4vVideo",
     "glm4v": "glm4v.Glm4vVideo",
     "glm4v_moe": "glm4v.Glm4vVideo",

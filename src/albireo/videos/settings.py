@@ -138,6 +138,6 @@ def parse_video_settings(
     return found
 
 
-def refuse_unread(said: Fields, ignorable: Iterable[str]) -> None:
-    """Raises: UnsupportedModel naming keys that are not supported; ignorable are the family's own."""
-    said.refuse_unread(_IGNORABLE.union(ignorable), _NEUTRAL)
+def refuse_unread(said: Fields, ignorable: Iterable[str], neutral: Mapping[str, tuple[Any, ...]] | None = None) -> None:
+    """Raises: UnsupportedModel naming keys that are not supported; ignorable and neutral are the family's own."""
+    said.refuse_unread(_IGNORABLE.union(ignorable), {**_NEUTRAL, **(neutral or {})})

@@ -13,8 +13,6 @@ MODEL = "story"
 #: Fields that say how much is computed; any larger number is refused, or takes long, and tells nothing.
 _COUNTS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "min_tokens")
 _MOST = 24
-#: Routes of which the document says what a message needs, so that one without it has to be refused.
-_TYPED = ("/v1/messages", "/v1/messages/count_tokens")
 
 
 @schemathesis.hook
@@ -29,11 +27,12 @@ def map_body(context: Any, body: Any) -> Any:
         value = changed.get(name)
         if type(value) is int and value > _MOST:
             changed[name] = 1 + value % _MOST
-    for name in ("messages", "input"):
-        turns = changed.get(name)
-        is_list = isinstance(turns, list) and 0 < len(turns) <= 4096 and all(isinstance(turn, dict) for turn in turns)
-        if is_list and context.operation.path not in _TYPED:
-            changed[name] = [{"role": "user", "content": "Once", **turn} for turn in turns[:8]]
+    turns = changed.get("input")
+    if isinstance(turns, list) and 0 < len(turns) <= 4096 and all(isinstance(turn, dict) for turn in turns):
+        changed["input"] = [{"role": "user", "content": "Once", **turn} for turn in turns[:8]]
+    turns = changed.get("messages")
+    if isinstance(turns, list):
+        changed["messages"] = [_by_user(turn) for turn in turns]
     return changed
 
 
@@ -43,3 +42,8 @@ def map_query(context: Any, query: Any) -> Any:
     if isinstance(query, dict) and isinstance(query.get("model"), str):
         return {**query, "model": MODEL}
     return query
+
+
+def _by_user(turn: Any) -> Any:
+    """A message of somebody whom templates know; one without a role stays so."""
+    return {**turn, "role": "user"} if isinstance(turn, dict) and isinstance(turn.get("role"), str) else turn

@@ -233,6 +233,7 @@ def test_those_who_wait_go_first(start: Any, tmp_path: Path) -> None:
         server.gate.hold(300)  # more than a line takes, and less than two
         assert answer.result().usage.completion_tokens == 2
     wait_until(server.gate.is_holding, server)
+    wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed, server)  # once it is on the disk
     assert client.batches.retrieve(batch.id).request_counts.completed == 1
     client.batches.cancel(batch.id)
     server.gate.open()

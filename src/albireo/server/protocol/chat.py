@@ -9,11 +9,46 @@ from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.protocol.fields import NEUTRAL, AtLeastOne, GenerationFields, Usage
 
+#: What a document of the protocol says of shapes that are checked where they are read: templates know further fields.
+_PARTS = {"type": "array", "items": {"type": "object", "properties": {"type": {"type": "string"}}}}
+ChatTurn = Annotated[
+    dict[str, Any],
+    Meta(
+        extra_json_schema={
+            "properties": {
+                "role": {"type": "string"},
+                "content": {"anyOf": [{"type": "string"}, {"type": "null"}, _PARTS]},
+                "tool_calls": {"anyOf": [{"type": "null"}, {"type": "array", "items": {"type": "object"}}]},
+            },
+            "required": ["role"],
+        }
+    ),
+]
+ToolShape = Annotated[
+    dict[str, Any],
+    Meta(
+        extra_json_schema={
+            "properties": {
+                "type": {"const": "function"},
+                "function": {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,64}$"},
+                        "parameters": {"type": ["object", "null"]},
+                    },
+                    "required": ["name"],
+                },
+            },
+            "required": ["type", "function"],
+        }
+    ),
+]
+
 
 class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     """messages: as chat templates read them; their shape is checked where they are rendered."""
 
-    messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=4096)]
+    messages: Annotated[list[ChatTurn], Meta(min_length=1, max_length=4096)]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     max_completion_tokens: AtLeastOne | None = None
@@ -26,7 +61,7 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     echo: bool | None = None
 
     # tool calls and reasoning: read by output_plan.py
-    tools: list[dict[str, Any]] | None = None
+    tools: list[ToolShape] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None

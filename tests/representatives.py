@@ -58,7 +58,7 @@ OF_WIRING = {
     "mamba": "Mamba 1 alone, of which that is not normed",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
     "jetmoe": "queries of experts; one bias for all; attentions over a cache that one of them writes",
-    "mimo_v2_flash": "values that are narrower than keys (backends/*/test_attention.py)",
+    "mimo_v2_flash": "values that are narrower than keys (backends/*/test_attention.py), and a factor behind attention",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "bailing_hybrid": "a state whose rates of channels are bounded; latents whose values have a gate of each head",
     "deepseek_v32": "positions that are chosen by score; backends/cpu/test_chosen_keys.py",

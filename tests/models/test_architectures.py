@@ -108,7 +108,9 @@ def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
         assert value.constant is not None
         assert sum(map(len, value.constant.segments)) == value.type.dims[0]
         for segment in value.constant.segments:
-            assert segment.source is not None
+            if segment.source is None:  # zeros behind values that are narrower than keys
+                assert name == "mimo_v2_flash"
+                continue
             assert shapes[segment.source][1:] == value.type.dims[1:]
             read.setdefault(segment.source, []).extend(range(segment.start, segment.stop))
     if name == "gemma3n_text":  # tokens behind the table have its first row

@@ -37,7 +37,6 @@ from tiny_models import parse_tiny
         ("laguna", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported; it is said of each"),
         ("jetmoe", {"num_attention_heads": 4}, "num_attention_heads=4 must be 2 of each of the 3 experts of a token"),
         ("jetmoe", {"head_dim": 16}, "'head_dim': 16"),
-        ("mimo_v2_flash", {"v_head_dim": 9}, "v_head_dim=9 is not supported; at least half of head_dim=24"),
         ("mimo_v2_flash", {"v_head_dim": 25}, "v_head_dim=25 must be"),
         ("mimo_v2_flash", {"swa_head_dim": 16}, "swa_head_dim=16 is not supported; must be head_dim=24"),
         ("mimo_v2_flash", {"swa_num_key_value_heads": 3}, "must be a multiple of swa_num_key_value_heads=3"),

@@ -19,14 +19,20 @@ from albireo.models.config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class RowsOf:
-    """Rows of a module's weight and bias. Fields: module: its name. ranges: first and end, in order."""
+    """Rows of a module's weight and bias.
+
+    Fields: module: its name. ranges: first and end, in order. zeros: so many rows of zeros are behind each of them.
+    """
 
     module: str
     ranges: tuple[tuple[int, int], ...]
+    zeros: int = 0
 
     def segments(self, kind: str) -> tuple[RowSegment, ...]:
         """Args: kind: weight or bias."""
-        return tuple(RowSegment(f"{self.module}.{kind}", start, stop) for start, stop in self.ranges)
+        behind = (RowSegment(None, 0, self.zeros),) if self.zeros else ()
+        each = ((RowSegment(f"{self.module}.{kind}", start, stop), *behind) for start, stop in self.ranges)
+        return tuple(segment for segments in each for segment in segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,9 @@ class RowsOfSeveral:
 
 def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
     """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
+    if part == "v" and c.blocks.value_dim:
+        width = c.blocks.value_dim
+        return RowsOf(module, tuple((i * width, (i + 1) * width) for i in range(heads[part])), c.head_dim - width)
     starts = _starts(c, heads, part, joined is not None)
     if part == "q" and c.blocks.has_output_gate:
         starts = [2 * start for start in starts]

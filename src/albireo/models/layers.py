@@ -492,6 +492,8 @@ def _attention(
             softcap=c.multipliers.attention_cap,
             **ways,
         )
+        if c.blocks.value_factor != 1.0:  # of values, whose kernels do not know it
+            a = b.scale(a, c.blocks.value_factor)
         if gate is not None and (c.blocks.gates_heads or c.blocks.gate_kind != GATES[0]):
             a = b.gate_rows(a, gate, c.blocks.gate_kind)
         elif gate is not None:

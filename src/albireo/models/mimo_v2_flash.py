@@ -8,14 +8,13 @@ models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ConfigRules, ModelConfig
 from albireo.models.expert_settings import SIGMOIDS
 from albireo.models.experts import DEEPSEEK, moe_block
-from albireo.models.head_rows import RowsOf, rows_of_heads
-from albireo.models.layers import attention, embedding, head, linear, norm, windows
+from albireo.models.layers import AttentionNames, attention_block, embedding, head, windows
 from albireo.models.rope import rope_spec
 
 #: Keys of 24 channels, of which 8 are rotated, and values of 16; one KV head, two in layers with a window. Of the three
@@ -66,8 +65,6 @@ def _blocks(fields: Fields) -> BlockSettings:
             fields.fail("num_attention_heads", heads, f"must be a multiple of {key}={count}")
     dim = fields.integer("head_dim", 2, MAX_HEAD_DIM)
     values = fields.integer("v_head_dim", 1, dim)
-    if values < dim - values:
-        fields.unsupported("v_head_dim", values, f"at least half of head_dim={dim}")
     for key, usual in (("num_attention_heads", heads), ("head_dim", dim), ("v_head_dim", values)):
         said = fields.optional_integer(f"swa_{key}", 1, 2**20)
         if said not in (None, usual):
@@ -111,47 +108,12 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, full = GraphBuilder(), config.without_windows
+    b, bias, names = GraphBuilder(), config.attention_bias, AttentionNames(sinks="attention_sink_bias")
     ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (True, False)}
     x = embedding(b, config)
     for layer, window in enumerate(windows(config, max_model_len)):
         is_local = config.windows[layer] is not None
-        c = config if is_local else full
-        with b.part(f"layers.{layer}.attn"):
-            h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-            name = f"model.layers.{layer}.self_attn"
-            sinks = b.weight(f"{name}.attention_sink_bias", (c.num_heads,), "float32") if is_local else None
-            a = attention(b, c, _parts(b, c, h, name), layer, ropes[is_local], window, sinks)
-            o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", False, "row")
-            with b.part("o"):
-                x = b.add(x, o)
+        c, rope = config if is_local else config.without_windows, ropes[is_local]
+        x = attention_block(b, c, x, layer, rope, window=window, qkv_bias=bias, sinks=is_local, names=names)
         x = moe_block(b, config, x, layer, DEEPSEEK)
     return head(b, config, x)
-
-
-def _parts(b: GraphBuilder, c: ModelConfig, h: Value, name: str) -> dict[str, Value]:
-    """q, k, v: [T, heads * head_dim] float32, values behind which there are zeros."""
-    heads, parts = {"q": c.num_heads, "k": c.num_kv_heads}, {}
-    for p, count in heads.items():
-        module = f"{name}.{p}_proj"
-        rows = rows_of_heads(c, heads, p, module, None)
-        parts[p] = linear(b, c, h, module, count * c.head_dim, p, c.attention_bias, "heads", rows)
-    return parts | {"v": _values(b, c, h, f"{name}.v_proj")}
-
-
-def _values(b: GraphBuilder, c: ModelConfig, h: Value, module: str) -> Value:
-    """As many first channels of each head as there are to be zeros are a linear of their own, which zeros are made of:
-    so that ranks cut all of it as heads."""
-    width, factor, heads = c.blocks.value_dim, c.blocks.value_factor, c.num_kv_heads
-    if not width:
-        return b.scale(linear(b, c, h, module, heads * c.head_dim, "v", c.attention_bias, "heads"), factor)
-    pad = c.head_dim - width
-    found = []
-    for part, first, end in (("first", 0, pad), ("rest", pad, width)):
-        if first < end:
-            rows = RowsOf(module, tuple((head * width + first, head * width + end) for head in range(heads)))
-            called = f"{module}.{part}"
-            found.append(linear(b, c, h, called, heads * (end - first), "v", c.attention_bias, "heads", rows))
-    with b.part("v"):
-        values = found[0] if len(found) == 1 else b.join_heads(found[0], found[1], heads)
-        return b.join_heads(b.scale(values, factor), b.scale(found[0], 0.0), heads)

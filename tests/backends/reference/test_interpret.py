@@ -177,7 +177,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     | {"attention_k_eq_v": True, "num_kv_shared_layers": 2},
     "mimo_v2_flash-plain": tiny("mimo_v2_flash", attention_bias=True, attention_value_scale=None, v_head_dim=24)
     | {"tie_word_embeddings": True, "norm_topk_prob": False, "routed_scaling_factor": 2.5},
-    "mimo_v2_flash-narrow": tiny("mimo_v2_flash", v_head_dim=12, n_group=3, topk_group=2),
+    "mimo_v2_flash-narrow": tiny("mimo_v2_flash", v_head_dim=7, n_group=3, topk_group=2),
     "ministral3-growing": tiny("ministral3", rope_parameters=_grows(tiny("ministral3"), 10)),
     "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),
 }

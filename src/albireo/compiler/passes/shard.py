@@ -231,7 +231,7 @@ class _Cutter:
         if node.op == "rope":
             node.attrs["num_heads"] = width // int(node.attrs["head_dim"])
         elif node.op == "join_heads":
-            node.attrs["num_heads"] = max(1, node.attrs["num_heads"] // self._part.size)
+            node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
         elif node.op == "head_linear":
             node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
             rows = self._range("heads", int(node.inputs["weight"].type.dims[0]))
@@ -354,8 +354,7 @@ class _Cutter:
         size, rank = self._part.size, self._part.rank
         if role == "heads" and written is not None and size > written.attrs["num_kv_heads"]:
             # several ranks keep the same KV head: the one that their query heads read
-            heads = int(written.attrs["num_kv_heads"])
-            first, each = rank * heads // size, rows // heads
+            first, each = rank * written.attrs["num_kv_heads"] // size, written.attrs["head_dim"]
             return first * each, (first + 1) * each
         return rank * rows // size, (rank + 1) * rows // size
 
@@ -366,7 +365,7 @@ class _Cutter:
             for user in self._rw.users(value):
                 if user.op == "kv_write":
                     return user
-                if user.op in (*_CHANNEL_WISE, "rms_norm", "rope", "join_heads"):
+                if user.op in (*_CHANNEL_WISE, "rms_norm", "rope"):
                     values += [each for each in user.outputs if each not in values]
         return None
 

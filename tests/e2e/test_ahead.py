@@ -133,7 +133,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load_on_cpu(make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("llama").tiny, seed=3))
 
 
-def load_on_cpu(directory: Path) -> Loaded:
+def load_on_cpu(directory: Path, **settings: Any) -> Loaded:
     return load(
         EngineConfig(
             model=str(directory),
@@ -144,6 +144,7 @@ def load_on_cpu(directory: Path) -> Loaded:
             num_gpu_blocks_override=HOST + NUM_HOST,
             block_size=8,
             skip_tokenizer_init=True,
+            **settings,
         )
     )
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.load import Loaded, load
-from albireo.config import EngineConfig
+from albireo.api.load import Loaded
 from albireo.engine.engine import Engine
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import Runner
@@ -23,7 +22,7 @@ from albireo.params import SamplingParams
 from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult, TokenLogprobs
-from e2e.test_ahead import HOST, NUM_HOST, VOCAB, Ask, Deferred, Served, asks, serve
+from e2e.test_ahead import NUM_HOST, VOCAB, Ask, Deferred, Served, asks, load_on_cpu, serve
 from tiny_models import make_checkpoint
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1}
@@ -79,19 +78,7 @@ class Oracle:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     directory = make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("llama").tiny, seed=3)
-    return load(
-        EngineConfig(
-            model=str(directory),
-            device="cpu",
-            num_threads=1,
-            max_num_seqs=5,
-            max_num_batched_tokens=24,
-            num_gpu_blocks_override=HOST + NUM_HOST,
-            block_size=8,
-            skip_tokenizer_init=True,
-            speculative_config=NGRAM,
-        )
-    )
+    return load_on_cpu(directory, speculative_config=NGRAM)
 
 
 def more_asks(seed: int) -> list[Ask]:

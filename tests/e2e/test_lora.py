@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from albireo.errors import ConfigError, InvalidParams, OutOfMemory
 from albireo.models import load_architecture
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from e2e.test_invariance import Scenario, preempted
 from in_turn import meets
 from representatives import LATENT, REPRESENTATIVES
 from tiny_adapters import make_adapter
@@ -176,22 +176,8 @@ def test_weights_in_few_bits_stay_so_and_adapters_do_not(
 # -- whose bits they are -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """A way to serve the requests. check: that what the scenario is about did happen."""
-
-    config: dict[str, Any] = field(default_factory=dict)
-    waves: int = 1
-    stagger: int = 0
-    check: Callable[[EngineStats, list[Answer]], bool] = lambda stats, answers: True
-
-
 def hit(stats: EngineStats, answers: list[Answer]) -> bool:
     return stats.prefix_cache_hits > 0
-
-
-def preempted(stats: EngineStats, answers: list[Answer]) -> bool:
-    return stats.num_preemptions > 0
 
 
 NO_CACHE = {"enable_prefix_caching": False}

@@ -25,14 +25,16 @@ def random_gammas(e: Encoding, shape: tuple[int, int], rng: np.random.Generator)
     return rng.choice(np.delete(np.arange(256, dtype=np.uint8), [127, 255]), shape)
 
 
-def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
-    """Codes over the whole range, scales of both signs; a row of zeros."""
+def random_encoded(e: Encoding, n: int, k: int, seed: int, *, has_zeros: bool = True) -> Encoded:
+    """Codes and zero points over the whole range, scales of both signs; with zeros a row of them."""
     rng = np.random.default_rng(seed)
     groups = e.num_groups(k)
     codes = rng.integers(0, 1 << e.bits, (n, k), np.uint8)
     scale = rng.normal(size=(n, groups)).astype(np.float32)
     zero = gamma = offset = None
-    if e.kind == "integer":
+    if e.kind == "float":
+        codes = np.where(codes & 0x7F == 0x7F, 0, codes).astype(np.uint8)  # no NaN
+    elif e.kind == "integer":
         zero = rng.integers(0, 1 << e.bits, (n, groups), np.uint8)
         if e.group is None:
             codes, zero = np.maximum(codes, 1), np.full((n, 1), 128, np.uint8)
@@ -45,7 +47,8 @@ def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
     else:
         scale = scale[:, :1].copy()
         zero, gamma = rng.integers(0, 16, (n, groups), np.uint8), rng.integers(1, 9, (n, groups), np.uint8)
-    scale[n // 2] = 0
+    if has_zeros:
+        scale[n // 2] = 0
     return Encoded(e, codes, scale, zero, gamma, offset)
 
 

@@ -12,36 +12,16 @@ from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, on_dev
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding
-from albireo.quantization.encoded import E2M1_VALUES, Encoded, e4m3_values, gamma_values, storable_scale
-from backends.cpu.encoded_linears import random_gammas
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, e4m3_values, gamma_values
+from backends.cpu import encoded_linears
 
 F32 = NDArray[np.float32]
 CPU = torch.device("cpu")
 
 
 def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
-    """Codes and zero points over the whole range, scales of both signs."""
-    rng = np.random.default_rng(seed)
-    groups = e.num_groups(k)
-    codes = rng.integers(0, 1 << e.bits, (n, k), np.uint8)
-    scale = rng.normal(size=(n, groups)).astype(np.float32)
-    zero = gamma = offset = None
-    if e.kind == "float":
-        codes = np.where(codes & 0x7F == 0x7F, 0, codes).astype(np.uint8)  # no NaN
-    elif e.kind == "integer":
-        zero = rng.integers(0, 1 << e.bits, (n, groups), np.uint8)
-        if e.group is None:
-            codes, zero = np.maximum(codes, 1), np.full((n, 1), 128, np.uint8)
-        else:
-            scale = storable_scale(scale)
-    elif e.kind == "affine":
-        offset = rng.normal(size=(n, groups)).astype(np.float32)
-    elif e.kind == "microscaled":
-        scale, gamma = scale[:, :1].copy(), random_gammas(e, (n, groups), rng)
-    else:
-        scale = scale[:, :1].copy()
-        zero, gamma = rng.integers(0, 16, (n, groups), np.uint8), rng.integers(1, 9, (n, groups), np.uint8)
-    return Encoded(e, codes, scale, zero, gamma, offset)
+    """As tests of the native core have them, without a row of zeros."""
+    return encoded_linears.random_encoded(e, n, k, seed, has_zeros=False)
 
 
 def symmetric(encoded: Encoded) -> Encoded:

@@ -21,7 +21,7 @@ QWEN = {"model_type": "qwen2_vl"}
 
 @pytest.mark.parametrize("model_type", ["llama", None, 3, ["qwen2_vl"]], ids=str)
 def test_other_models_are_refused(tmp_path: Path, model_type: Any) -> None:
-    with pytest.raises(UnsupportedModel, match=r"no pictures are read; of these they are: gemma3, .*qwen2_vl"):
+    with pytest.raises(UnsupportedModel, match=r"no pictures are read; of these they are: .*gemma3, .*qwen2_vl"):
         open_processor(tmp_path, {"model_type": model_type})
 
 

@@ -102,9 +102,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.reach = get<int64_t>(d, "reach", 0);
   a.row_stride = get<int64_t>(d, "row_stride", a.num_columns * get<int64_t>(d, "num_heads", 0));
   a.key_stride = get<int64_t>(d, "key_stride", a.num_columns * get<int64_t>(d, "num_heads", 0));
-  const bool is_by_columns = a.columns && a.from_rows && a.from_keys && a.num_columns > 0 && a.reach > 0;
+  const bool is_by_columns = a.columns && a.from_rows && a.num_columns > 0 && a.reach > 0;
   if (!is_by_columns && (a.columns || a.from_rows || a.from_keys))
-    throw std::invalid_argument("what rows and positions add by distance comes together, with its columns");
+    throw std::invalid_argument("what rows, and maybe positions, add by distance comes with its columns");
   if (a.columns &&
       (a.distances || a.slopes || get<float>(d, "softcap", 0.0f) > 0 || get<int32_t>(d, "both_ways", 0) < 1))
     throw std::invalid_argument("columns are added in rows that see both ways, whose scores are not capped");

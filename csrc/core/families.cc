@@ -8,6 +8,7 @@
 #include "kernels/causal_conv/causal_conv.h"
 #include "kernels/choose_keys/choose_keys.h"
 #include "kernels/combine/combine.h"
+#include "kernels/depthwise_conv/depthwise_conv.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
 #include "kernels/expert_linear/expert_linear.h"
@@ -41,6 +42,8 @@ const Family* const kFamilies[] = {
     &kAdapter, &kHeadLinear, &kJoinHeads, &kChooseKeys,
     // residual streams side by side, and rows looked at as a whole
     &kAddParts, &kRowMap,
+    // rows made of those around them
+    &kDepthwiseConv,
     // rows that come with the step
     &kGiven, &kAddGiven,
     // what is left of these where a fusion is switched off

@@ -35,7 +35,7 @@ struct Args {
   int64_t num_distances = 0;         // an odd number: the middle one is of a row's own position
   const float* slopes = nullptr;     // attention: [num_heads] added to scores, times how far behind a row is
   const float* from_rows = nullptr;  // attention: [rows of x][num_heads][num_columns] added to scores by distance
-  const float* from_keys = nullptr;  // attention: [T][num_heads][num_columns] likewise, of positions seen
+  const float* from_keys = nullptr;  // attention: [T][num_heads][num_columns] of positions seen, or null
   const int32_t* columns = nullptr;  // attention: [2 * reach + 1] which of these, by row - position; beyond, the ends
   int64_t num_columns = 0, reach = 0, row_stride = 0, key_stride = 0;
   char* kv = nullptr;                  // this layer's part of the KV cache
@@ -48,7 +48,7 @@ struct Args {
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
   int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu,
-                                  // 6 clamped_swiglu(gate, up); elementwise: a Map; causal_conv: 0 silu, 1 none;
+                                  // 6 clamped_swiglu(gate, up); elementwise: a Map; convolutions: 0 silu, 1 none;
                                   // gate_rows, route: see there
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels

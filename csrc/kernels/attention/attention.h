@@ -14,9 +14,9 @@
 // ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t). ids: of each of T
 // rows, y_stride apart, n positions in ascending order, -1 behind the last: the row sees these alone. Where a sequence
 // has no more than n, it sees all, with the same bits: a list is walked in the same tiles.
-// from_rows and from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see both
-// ways: from_rows of the row, and from_keys of the token at s, each at head h and column columns[position of t - s],
-// less than reach either way and the ends beyond.
+// from_rows, and maybe from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see
+// both ways: from_rows of the row, and from_keys of the token at s, each at head h and column
+// columns[position of t - s], less than reach either way and the ends beyond.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that

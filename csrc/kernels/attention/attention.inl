@@ -278,19 +278,20 @@ void add_slopes(const Args& a, RowBlock<W>& r, int64_t start) {
   }
 }
 
-// scores = scale * (scores + what the row and the position add by how far they are apart)
+// scores = scale * (scores + what the row, and maybe the position, add by how far they are apart)
 template <class W>
 ALBIREO_APART void add_columns(const Args& a, RowBlock<W>& r, int64_t start) {
   for (int64_t row = 0; row < r.rows; row++) {
     alignas(64) float added[kAttentionTile] = {};
     const Seen seen = seen_by(a, r, row, start);
     const int64_t low = seen.low > 0 ? seen.low : 0, high = seen.high < kAttentionTile ? seen.high : kAttentionTile;
-    const float* of_row = r.from_row[row];
-    for (int64_t j = low; j < high; j++) {
+    const auto column = [&](int64_t j) {
       const int64_t away = r.own[row] - start - j;
-      const int32_t c = a.columns[(away < -a.reach ? -a.reach : away > a.reach ? a.reach : away) + a.reach];
-      added[j] = of_row[c] + r.from_key[row][(start + j) * a.key_stride + c];
-    }
+      return a.columns[(away < -a.reach ? -a.reach : away > a.reach ? a.reach : away) + a.reach];
+    };
+    for (int64_t j = low; j < high; j++) added[j] = r.from_row[row][column(j)];
+    for (int64_t j = low; a.from_keys && j < high; j++)
+      added[j] += r.from_key[row][(start + j) * a.key_stride + column(j)];
     const V scale = set1(kIsWhole<W> ? r.q_scale[row] : a.scale), of_added = set1(a.scale);
     for (int64_t j = 0; j < kAttentionTile; j += 16) {
       float* s = r.scores + row * kAttentionTile + j;
@@ -442,7 +443,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   if (a.slopes) r.slope[i] = a.slopes[head];
   if (a.columns) {
     r.from_row[i] = a.from_rows + row * a.row_stride + head * a.num_columns;
-    r.from_key[i] = a.from_keys + (of_step - position) * a.key_stride + head * a.num_columns;
+    if (a.from_keys) r.from_key[i] = a.from_keys + (of_step - position) * a.key_stride + head * a.num_columns;
   }
   r.first[i] = position - (a.in_chunks ? position % a.window : a.window - 1);
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;

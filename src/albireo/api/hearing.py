@@ -37,10 +37,12 @@ from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 
 if TYPE_CHECKING:
+    from albireo.api.sounds import Heard
+    from albireo.models.hearing.fast_conformer import FastConformerTower
     from albireo.models.hearing.moonshine import MoonshineTower
     from albireo.models.hearing.whisper import WhisperTower
-    from albireo.sounds.features import LogMel
-    from albireo.sounds.waves import Waves
+
+    SoundTower = WhisperTower | MoonshineTower | FastConformerTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Hearing:
     """
 
     source: ModelSource
-    tower: WhisperTower | MoonshineTower
-    sounds: LogMel | Waves
+    tower: SoundTower
+    sounds: Heard
     programs: tuple[Program, ...]
 
     def weight_bytes(self, device: Device) -> int:
@@ -133,7 +135,7 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
         return None
     _refuse(config, source)
     model = source.model_config
-    opens = _moonshine if data["model_type"] == "moonshine" else _whisper
+    opens = {"cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(data["model_type"], _whisper)
     tower, sounds, graph = opens(data, model, source.config_directory)
     if not heard_whole(tower) and device.name != "cpu":
         raise ConfigError(
@@ -153,8 +155,8 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
 class _Parts(NamedTuple):
     """What a family hears with. Fields: graph: what listens."""
 
-    tower: WhisperTower | MoonshineTower
-    sounds: LogMel | Waves
+    tower: SoundTower
+    sounds: Heard
     graph: Graph
 
 
@@ -182,7 +184,16 @@ def _moonshine(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Pa
     return _Parts(tower, moonshine_waves(directory), listening(model))
 
 
-def heard_whole(tower: WhisperTower | MoonshineTower) -> bool:
+def _cohere_asr(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.sounds import cohere_mel
+    from albireo.models.hearing.cohere_asr import open_cohere_asr
+    from albireo.models.speech.cohere_asr import listening
+
+    tower = open_cohere_asr(data, model.dtype, str(directory / "config.json"))
+    return _Parts(tower, cohere_mel(directory, data), listening(model))
+
+
+def heard_whole(tower: SoundTower) -> bool:
     """Whether a sound is as long as the longest, with silence behind."""
     return tower.stem is None
 
@@ -199,7 +210,7 @@ def _refuse(config: EngineConfig, source: ModelSource) -> None:
         raise ConfigError(f"speculative_config: {why} what guesses for it would have to hear, too; use method ngram")
 
 
-def _check_weights(source: ModelSource, tower: WhisperTower | MoonshineTower, graph: Graph) -> None:
+def _check_weights(source: ModelSource, tower: SoundTower, graph: Graph) -> None:
     """Raises: WeightMismatch where there are weights, and not the model's; ModelError where they were left out."""
     if source.vision_directory is None:
         raise ModelError(f"{source.directory}: was built without the part that hears; build it again")
@@ -208,6 +219,6 @@ def _check_weights(source: ModelSource, tower: WhisperTower | MoonshineTower, gr
     tensors = tower_tensors(source.vision_directory)
     try:
         check_tensors(tower, tensors)
-        check_weights(graph, tensors, ignorable=("encoder.*",))
+        check_weights(graph, tensors, ignorable=("encoder.*", "encoder_decoder_proj.*"))
     finally:
         tensors.close()

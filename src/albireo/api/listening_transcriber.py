@@ -1,6 +1,6 @@
-"""MoonshineTranscriber: what is said, by a decoder that listens and does nothing else.
+"""MoonshineTranscriber, CohereTranscriber: what is said, by decoders that listen and do nothing else.
 
-Opened by transcribers.py. Source: Jeffries et al. 2024, Moonshine.
+Opened by transcribers.py. Sources: Jeffries et al. 2024, Moonshine; Cohere 2026, Cohere Transcribe.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from albireo.api.prompted_transcriber import PromptedTranscriber, refuse_told
 from albireo.api.prompts import Prompt
 from albireo.api.sounds import SoundReader
+from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.params import SamplingParams
 from albireo.sounds.windows import Window
 from albireo.text.tokenizer import Tokenizer
@@ -39,3 +40,36 @@ class MoonshineTranscriber(PromptedTranscriber):
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         return [self._start]
+
+
+class CohereTranscriber(PromptedTranscriber):
+    """It is told which language is spoken, by tokens; English where nobody says."""
+
+    _LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
+    _BEFORE = ("▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>")
+    #: With punctuation, numbers in words, without times and without who speaks.
+    _BEHIND = ("<|pnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>")
+
+    def __init__(self, reader: SoundReader, tokenizer: Tokenizer) -> None:
+        """Raises: ModelError where the tokenizer lacks a token that asks it."""
+        self._tokenizer = tokenizer
+        self.rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
+        spoken = [f"<|{code}|>" for code in self._LANGUAGES]
+        found = {name: tokenizer.token_to_id(name) for name in (*self._BEFORE, *spoken, *self._BEHIND)}
+        lacking = [name for name, each in found.items() if each is None]
+        if lacking:
+            raise ModelError(f"{reader.directory}: the tokenizer has no token {lacking[0]}, which asks this model")
+        self._marks = {name: each for name, each in found.items() if each is not None}
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        if asked.prompt.strip():
+            raise UnsupportedFeature("prompt: this model is told nothing beside the sound; leave it out")
+        if asked.language is not None and asked.language not in self._LANGUAGES:
+            raise InvalidParams(
+                f"language={asked.language} is none that this model knows: {', '.join(self._LANGUAGES)}"
+            )
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        spoken = f"<|{asked.language or 'en'}|>"
+        return [self._marks[name] for name in (*self._BEFORE, spoken, spoken, *self._BEHIND)]

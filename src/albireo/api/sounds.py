@@ -5,13 +5,13 @@ Opened by media.py, called by admission.py. How sounds are read, and what is mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
-from albireo.json_file import read_json
+from albireo.json_file import Fields, read_json
 from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.models import load_config
 from albireo.models.vision.tower import listens
@@ -20,10 +20,13 @@ from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
 if TYPE_CHECKING:
+    from albireo.sounds.nemo import NemoMel
     from albireo.sounds.waves import Waves
 
+    Heard = LogMel | NemoMel | Waves
+
 #: A prompt with its sound in front.
-Heard = tuple[list[int], tuple[ImageInput, ...]]
+Behind = tuple[list[int], tuple[ImageInput, ...]]
 
 
 class SoundReader:
@@ -32,7 +35,7 @@ class SoundReader:
     def __init__(
         self,
         directory: Path,
-        sounds: LogMel | Waves,
+        sounds: Heard,
         num_positions: int,
         num_text_positions: int,
         start: int,
@@ -49,7 +52,7 @@ class SoundReader:
         self.num_positions, self.num_text_positions = num_positions, num_text_positions
         self._most, self._max_seconds = most, max_seconds
 
-    def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Heard:
+    def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Behind:
         """The prompt behind its sound; one without tokens is what outputs begin behind.
 
         Raises: InvalidParams when there is not one sound, it cannot be read, or it is too long to be heard at once.
@@ -91,13 +94,19 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
     if not listens(data):
         return None
     start = data.get("decoder_start_token_id")
+    start = data.get("bos_token_id") if start is None else start
     config = load_config(config_directory, "float32")
     if type(start) is not int or not 0 <= start < config.vocab_size:
         raise ModelError(f"{path}: decoder_start_token_id={start} must be a token of {config.vocab_size}")
     heard = config.blocks.sound_positions
     left = config.max_position_embeddings - heard
-    is_moonshine = data["model_type"] == "moonshine"
-    sounds = moonshine_waves(config_directory) if is_moonshine else open_log_mel(config_directory)
+    sounds: Heard
+    if data["model_type"] == "moonshine":
+        sounds = moonshine_waves(config_directory)
+    elif data["model_type"] == "cohere_asr":
+        sounds = cohere_mel(config_directory, data)
+    else:
+        sounds = open_log_mel(config_directory)
     return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds)
 
 
@@ -107,3 +116,12 @@ def moonshine_waves(directory: Path) -> Waves:
     from albireo.sounds.waves import open_waves
 
     return open_waves(directory, RATE, SECONDS, FEWEST)
+
+
+def cohere_mel(directory: Path, data: Mapping[str, Any]) -> NemoMel:
+    """What Cohere Transcribe hears of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.cohere_asr import SECONDS
+    from albireo.sounds.nemo import open_nemo_mel
+
+    encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
+    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 128), SECONDS)

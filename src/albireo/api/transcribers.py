@@ -29,11 +29,14 @@ def open_transcriber(
     if media is None or tokenizer is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
     if not isinstance(media, Places):
-        from albireo.api.listening_transcriber import MoonshineTranscriber
+        from albireo.api.listening_transcriber import CohereTranscriber, MoonshineTranscriber
         from albireo.api.whisper_transcriber import WhisperTranscriber
-        from albireo.sounds.features import LogMel
+        from albireo.sounds.nemo import NemoMel
+        from albireo.sounds.waves import Waves
 
-        if not isinstance(media.sounds, LogMel):
+        if isinstance(media.sounds, NemoMel):
+            return CohereTranscriber(media, tokenizer)
+        if isinstance(media.sounds, Waves):
             return MoonshineTranscriber(media, tokenizer)
         return WhisperTranscriber(media, tokenizer, settings.vocab_size)
     place = media.kinds.get("sound")

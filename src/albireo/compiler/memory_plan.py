@@ -24,6 +24,7 @@ _NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "line
 _NAMES |= {"causal_conv": "c", "gated_delta_rule": "d", "selective_state": "s", "selective_scan": "s"}
 _NAMES |= {
     "choose_keys": "c",
+    "depthwise_conv": "c",
     "add_parts": "x",
     "expert_linear": "e",
     "route": "r",

@@ -43,6 +43,7 @@ _BY_INPUT |= {
     "add_given_norm": "x",
     "adapter": "x",
     "causal_conv": "x",
+    "depthwise_conv": "x",
     "gated_delta_rule": "x",
     "selective_state": "x",
     "selective_scan": "x",

@@ -182,14 +182,14 @@ class GraphBuilder:
         sinks: Value | None = None,
         distances: Value | None = None,
         chosen: Value | None = None,
-        by_columns: tuple[Value, Value] | None = None,
+        by_columns: tuple[Value] | tuple[Value, Value] | None = None,
         **attrs: Any,
     ) -> Value:
-        """chosen: positions that rows see, of choose_keys(); None: all that attrs leave. by_columns: from_rows and
-        from_keys, see ops."""
+        """chosen: positions that rows see, of choose_keys(); None: all that attrs leave. by_columns: from_rows, and
+        from_keys where there is one, see ops."""
         given = {"sinks": sinks, "distances": distances, "chosen": chosen}
         inputs = {"q": q, "kv": self.kv} | {role: value for role, value in given.items() if value is not None}
-        inputs |= {} if by_columns is None else dict(zip(("from_rows", "from_keys"), by_columns, strict=True))
+        inputs |= {} if by_columns is None else dict(zip(("from_rows", "from_keys"), by_columns, strict=False))
         return self._node("attention", inputs, **attrs)[0]
 
     def causal_conv(
@@ -200,6 +200,14 @@ class GraphBuilder:
         said: dict[str, Any] = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
         said |= {"gated": True} if gated else {}
         return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
+
+    def depthwise_conv(
+        self, x: Value, weight: Value, bias: Value | None = None, activation: str = CONV_ACTIVATIONS[0]
+    ) -> Value:
+        """activation: one of ops.CONV_ACTIVATIONS."""
+        inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        said = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
+        return self._node("depthwise_conv", inputs, **said)[0]
 
     def gated_delta_rule(
         self, x: Value, gates: Value, a_log: Value, dt_bias: Value, dt: Value | None = None, **attrs: Any

@@ -287,13 +287,13 @@ def _check_columns(x: Types, a: Attrs) -> None:
     if not said:
         return
     apart = [name for name in ("distances", "slopes", "softcap", "num_keys", "window") if x.get(name) or a.get(name)]
-    if len(said) < 3 or apart or not a.get("both_ways"):
+    if "from_rows" not in x or "reach" not in a or apart or not a.get("both_ways"):
         raise InvariantError(
-            f"attention has {', '.join(said)}: they come together, for rows that see both ways, and with nothing else "
-            f"that is done to scores; there is {', '.join(apart) or 'nothing'}"
+            f"attention has {', '.join(said)}: wanted from_rows and reach, for rows that see both ways, and nothing "
+            f"else that is done to scores; there is {', '.join(apart) or 'nothing'}"
         )
-    rows, keys = x["from_rows"], x["from_keys"]
-    width = int(keys.dims[-1])
+    rows, keys = x["from_rows"], x.get("from_keys", x["from_rows"])
+    width = int(rows.dims[-1])
     if rows.dims[0] != x["q"].dims[0] or rows.dims[1:] != keys.dims[1:] or width % (2 * a["num_heads"]):
         raise InvariantError(f"attention adds {rows} and {keys}: wanted an even number of columns of each head, alike")
     if a["reach"] < width // (2 * a["num_heads"]):
@@ -331,6 +331,21 @@ def _causal_conv(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     if "bias" in x and x["bias"] != TensorType("float32", (channels,)):
         raise InvariantError(f"causal_conv bias {x['bias']}: wanted a float32 number for each of {channels} channels")
     return (TensorType("float32", ("T", channels)),)
+
+
+def _depthwise_conv(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    rows, weight = x["x"], x["weight"]
+    channels, width = weight.dims
+    if rows.dims != ("T", channels) or int(width) % 2 == 0 or int(width) > MAX_DEPTHWISE_WIDTH:
+        raise InvariantError(
+            f"depthwise_conv of {rows} with {weight}: wanted T rows of {channels}, and an odd number of up to "
+            f"{MAX_DEPTHWISE_WIDTH} numbers a channel"
+        )
+    if "bias" in x and x["bias"] != TensorType("float32", (channels,)):
+        raise InvariantError(
+            f"depthwise_conv bias {x['bias']}: wanted a float32 number for each of {channels} channels"
+        )
+    return (TensorType("float32", rows.dims),)
 
 
 def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -447,6 +462,8 @@ SCORES = ("softmax", "sigmoid")
 LEAST_SCORES = 1e-20
 #: Arrays of rows that a step may bring, the native core's kMostGiven.
 MAX_GIVEN = 4
+#: Most rows that a depthwise_conv reads for one.
+MAX_DEPTHWISE_WIDTH = 63
 #: Most rows that a causal_conv reads for one.
 MAX_CONV_WIDTH = 8
 #: What a causal_conv makes of its sums, in the native core's order; the first where nothing is said.
@@ -581,7 +598,7 @@ OPS: dict[str, Op] = {
     # in_chunks: window is the length of chunks, which begin at its multiples; rows see their
     # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
     # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has
-    # there
+    # there, if from_keys are given
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
@@ -597,6 +614,10 @@ OPS: dict[str, Op] = {
     "causal_conv": Op(
         ("x", "weight"), ("state",), _causal_conv, optional=("bias",), optional_attrs=("activation", "gated")
     ),
+    # a convolution over all rows of the step, which are one sequence, channel by channel: y[t] = act(weight[:, 0] *
+    # x[t - W // 2] + ... + weight[:, W - 1] * x[t + W // 2] (+ bias)); rows that it does not have are zeros. W is odd.
+    # activation: one of CONV_ACTIVATIONS
+    "depthwise_conv": Op(("x", "weight"), (), _depthwise_conv, optional=("bias",), optional_attrs=("activation",)),
     # the gated delta rule over the rows of each sequence, one after another; state [num_v_heads, k_dim, v_dim] float32.
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)

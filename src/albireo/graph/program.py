@@ -34,7 +34,7 @@ Call families and their roles (a backend implements these):
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     choose_keys  q, weights -> ids                          rows of T: the positions that attention is to see
     attention    q [, rows] [, sinks] [, distances]         rows: out has these only; attrs, and chosen: see graph.ops
-        [, chosen] [, from_rows, from_keys] -> out          the last two: what rows of q, and of T, add by distance
+        [, chosen] [, from_rows [, from_keys]] -> out       the last two: what rows of q, and of T, add by distance
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
     route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
@@ -50,6 +50,7 @@ Call families and their roles (a backend implements these):
     causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see
                                                             graph.ops. attrs activation, gated; state: a place
                                                             in Program.states
+    depthwise_conv  x, weight [, bias] -> out               rows of T, which are one sequence; attr activation
     gated_delta_rule  x, gates, [dt], a_log, dt_bias -> out  rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise

@@ -19,6 +19,7 @@ from albireo.graph.ops import (
     GATES,
     GROUPS,
     MAX_CONV_WIDTH,
+    MAX_DEPTHWISE_WIDTH,
     MAX_GIVEN,
     RECURRENT,
     SCORES,
@@ -193,6 +194,9 @@ FAMILIES: dict[str, Family] = {
         optional=("bias",),
         weight="weight",
         optional_attrs=("activation", "gated"),
+    ),
+    "depthwise_conv": Family(
+        ("x", "weight"), ("out",), (), optional=("bias",), weight="weight", optional_attrs=("activation",)
     ),
     "gated_delta_rule": Family(
         ("x", "gates", "a_log", "dt_bias"),
@@ -394,16 +398,18 @@ def _check_columns(program: Program, call: Call) -> None:
     roles = [role for role in ("from_rows", "from_keys") if role in call.args]
     if not roles and "reach" not in call.attrs:
         return
+    if "from_rows" not in roles or "reach" not in call.attrs or not call.attrs.get("both_ways"):
+        raise InvariantError(f"{call}: from_rows and reach come together, for rows that see both ways")
     found = [program.buffers.get(call.args[role]) for role in roles]
-    if len(roles) < 2 or "reach" not in call.attrs or not call.attrs.get("both_ways"):
-        raise InvariantError(f"{call}: from_rows, from_keys and reach come together, for rows that see both ways")
-    rows, keys = found
-    if rows is None or keys is None or rows.dtype != "float32" or keys.dtype != "float32":
-        raise InvariantError(f"{call}: from_rows and from_keys are not float32 rows")
-    per_head, left = divmod(keys.cols, call.attrs["num_heads"])
+    buffers = [each for each in found if each is not None and each.dtype == "float32"]
+    if len(buffers) < len(roles):
+        raise InvariantError(f"{call}: {' and '.join(roles)} are not float32 rows")
+    rows, *keys = buffers
+    per_head, left = divmod(rows.cols, call.attrs["num_heads"])
     fits = left == 0 and per_head % 2 == 0 and 0 < per_head // 2 <= call.attrs["reach"] <= MAX_REACH
-    if not fits or rows.cols != keys.cols or keys.rows != "T" or rows.rows != program.buffers[call.args["q"]].rows:
-        raise InvariantError(f"{call}: from_rows {rows} and from_keys {keys} do not fit q and reach")
+    fits = fits and rows.rows == program.buffers[call.args["q"]].rows
+    if not fits or any((each.cols, each.rows) != (rows.cols, "T") for each in keys):
+        raise InvariantError(f"{call}: {' and '.join(map(str, buffers))} do not fit q and reach")
 
 
 def _check_qkv(program: Program, call: Call) -> None:
@@ -443,6 +449,14 @@ def _experts_fit(program: Program, call: Call) -> bool:
         # of one expert a token there are as many pairs as tokens
         of_pairs = rows["x"] == "P" or (rows["x"] == "T" and program.top_k == 1)
         return of_pairs and rows["weights"] == "T" and cols["weights"] == program.top_k
+    if call.family == "depthwise_conv":
+        weight = _constant(program, call, "weight")
+        fits = weight.cols % 2 == 1 and weight.cols <= MAX_DEPTHWISE_WIDTH and call.rows == "T"
+        if "bias" in call.args:
+            bias = _constant(program, call, "bias")
+            fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
+        fits = fits and a.get("activation", CONV_ACTIVATIONS[0]) in CONV_ACTIVATIONS
+        return fits and (cols["x"], cols["out"]) == (weight.rows, weight.rows)
     if call.family != "gate_rows":
         return True
     return cols["x"] == cols["out"] and cols["x"] % cols["gate"] == 0 and a.get("kind", GATES[0]) in GATES

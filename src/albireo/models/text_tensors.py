@@ -55,6 +55,12 @@ _HEADLESS = {
 #: Of a model that writes down what is said; its encoder's first tensor tells it.
 _DECODER = (("model.decoder.", "model.decoder."), ("proj_out.", "lm_head."))
 ENCODER = "model.encoder.conv1.weight"
+#: Of one whose encoder is a FastConformer, by NeMo's names.
+CONFORMER = tuple(f"{whole}encoder.pre_encode.out.weight" for whole in ("model.", ""))
+_NEMO_DECODER = (
+    *((f"{whole}transf_decoder.", "transf_decoder.") for whole in ("model.", "")),
+    ("log_softmax.mlp.layer0.", "lm_head."),
+)
 #: What norms were called in files that were converted long ago.
 _OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
@@ -68,6 +74,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _BESIDE_A_TOWER)
     if ENCODER in files:
         return TextTensors(files, _DECODER)
+    if any(name in files for name in CONFORMER):
+        return TextTensors(files, _NEMO_DECODER)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     return files if prefixes is None else TextTensors(files, prefixes)
 

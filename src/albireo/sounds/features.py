@@ -47,7 +47,7 @@ class LogMel:
     _bands: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_bands", _slaney_bands(self.rate, self.fft, self.num_mels))
+        object.__setattr__(self, "_bands", slaney_bands(self.rate, self.fft, self.num_mels))
 
     @property
     def num_samples(self) -> int:
@@ -128,9 +128,9 @@ def log_mel_fields(directory: Path) -> Fields:
     return Fields(read_json(path), str(path))
 
 
-def _slaney_bands(rate: int, fft: int, count: int) -> NDArray[np.float64]:
+def slaney_bands(rate: int, fft: int, count: int, highest_hz: float = _HIGHEST_HZ) -> NDArray[np.float64]:
     """[fft / 2 + 1, count]: triangles whose corners are evenly apart in mels, each of one area."""
-    edges = _hertz(np.linspace(0.0, _mels(_HIGHEST_HZ), count + 2))
+    edges = _hertz(np.linspace(0.0, _mels(highest_hz), count + 2))
     bins = np.linspace(0, rate // 2, fft // 2 + 1)
     widths, away = np.diff(edges), edges[None, :] - bins[:, None]
     triangles = np.minimum(-away[:, :-2] / widths[:-1], away[:, 2:] / widths[1:])

@@ -75,8 +75,8 @@ def attention_error(call: OpCall) -> F64:
             if "slopes" in attrs:
                 shift = by_slope(step.positions[rows], context, attrs["slopes"][head])
             if "from_rows" in call.inputs:
-                from_rows, from_keys = (np.asarray(call[role])[rows] for role in ("from_rows", "from_keys"))
-                shift = added_by_columns(from_rows, from_keys, attrs)[head]
+                from_keys = np.asarray(call["from_keys"])[rows] if "from_keys" in call.inputs else None
+                shift = added_by_columns(np.asarray(call["from_rows"])[rows], from_keys, attrs)[head]
             if "distances" in call.inputs:
                 shift = by_distance(step.positions[rows], context, np.asarray(call["distances"])[:, head])
             out[rows, head] = _one_head(

@@ -269,6 +269,19 @@ def _gate_rows(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [error * most + (x + error) * off + 2 * U * np.abs(values[0]) + FLUSHED * np.maximum(x, 1)]
 
 
+def _depthwise_conv(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    """A chain of products, and the slope of a silu."""
+    weight = np.abs(op["weight"].astype(np.float64))
+    width, x, error = weight.shape[1], np.abs(op["x"]).astype(np.float64), op.errors["x"]
+
+    def summed(rows: Any) -> Any:
+        padded = np.pad(np.broadcast_to(rows, x.shape), ((width // 2, width // 2), (0, 0)))
+        return sum(weight[:, j] * padded[j : j + len(x)] for j in range(width))
+
+    off = summed(error) + (width + 2) * U * (summed(x + error) + np.abs(op.call.inputs.get("bias", 0.0)))
+    return [1.1 * off + 32 * U * np.abs(values[0]) + FLUSHED]
+
+
 def _scale(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [abs(op.call.attrs["factor"]) * op.errors["x"] + 2 * U * np.abs(values[0])]
 
@@ -356,6 +369,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "gather_rows": _copied,
     "route": _route,
     "combine": _combine,
+    "depthwise_conv": _depthwise_conv,
     "gate_rows": _gate_rows,
     "add_parts": lambda op, _: [add_parts_error(op.call, op.errors)],
     "match_length": lambda op, _: [match_length_error(op.call, op.errors)],

@@ -36,6 +36,7 @@ SPLITS = {
     "add_parts": "rows",
     "row_map": "rows",
     "causal_conv": "rows",
+    "depthwise_conv": "rows",
     "gated_delta_rule": "heads",
     "selective_state": "heads",
     "selective_scan": "heads",
@@ -103,7 +104,7 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
 def _packings(family: str, dtype: str) -> tuple[str, ...]:
     if family in _PACKED:
         return (f"p64.{dtype}",)
-    if family == "causal_conv":
+    if family in ("causal_conv", "depthwise_conv"):
         return (f"row.{dtype}",)
     if family == "embed" and is_encoding(dtype):
         return (f"p64.{dtype}",)

@@ -410,6 +410,10 @@ class CpuModel:
             args |= {"n": weight_of.rows, "k": weight_of.cols}
             args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
             args["gated"] = int(attrs.get("gated", False))
+        elif call.family == "depthwise_conv":
+            weight_of = program.constants[call.args["weight"]]
+            args |= {"n": weight_of.rows, "k": weight_of.cols}
+            args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
         elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
@@ -506,12 +510,13 @@ class CpuModel:
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
         if "reach" in attrs:
-            of_head = program.buffers[call.args["from_keys"]].cols // attrs["num_heads"]
+            of_head = program.buffers[call.args["from_rows"]].cols // attrs["num_heads"]
             shape = (of_head, attrs["reach"])
             columns = self._columns.setdefault(shape, np.array(distance_columns(*shape), np.int32))
             args |= {"columns": columns.ctypes.data, "num_columns": of_head, "reach": attrs["reach"]}
             for role, stride in (("from_rows", "row_stride"), ("from_keys", "key_stride")):
-                args[stride] = program.buffers[call.args[role]].stride
+                if role in call.args:
+                    args[stride] = program.buffers[call.args[role]].stride
         if "distances" in call.args:
             args["num_distances"] = program.constants[call.args["distances"]].rows
         if "layer" in attrs:

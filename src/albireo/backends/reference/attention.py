@@ -66,7 +66,8 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         chosen = call["chosen"][rows] if "chosen" in call.inputs else None
         added = None
         if "from_rows" in call.inputs:
-            added = added_by_columns(call["from_rows"][rows], call["from_keys"][rows], attrs)
+            from_keys = call["from_keys"][rows] if "from_keys" in call.inputs else None
+            added = added_by_columns(call["from_rows"][rows], from_keys, attrs)
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen, added)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
@@ -128,10 +129,11 @@ def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
     return np.asarray(numbers.astype(np.float64)[np.clip(away, -reach, reach) + reach])
 
 
-def added_by_columns(from_rows: F32, from_keys: F32, attrs: Mapping[str, Any]) -> F64:
+def added_by_columns(from_rows: F32, from_keys: F32 | None, attrs: Mapping[str, Any]) -> F64:
     """[H, n, n]: what is added to scaled scores of a sequence of n tokens, all of which the step has."""
     n, heads, reach = len(from_rows), attrs["num_heads"], attrs["reach"]
-    rows, keys = (each.reshape(n, heads, -1).astype(np.float64) for each in (from_rows, from_keys))
+    rows = from_rows.reshape(n, heads, -1).astype(np.float64)
+    keys = np.zeros_like(rows) if from_keys is None else from_keys.reshape(rows.shape).astype(np.float64)
     columns = np.array(distance_columns(rows.shape[-1], reach))
     at = columns[np.clip(np.arange(n)[:, None] - np.arange(n)[None, :], -reach, reach) + reach]
     of_rows, of_keys = np.arange(n)[:, None], np.arange(n)[None, :]

@@ -60,6 +60,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "choose_keys": attention.choose_keys,
     "attention": attention.attention,
     "causal_conv": recurrent.causal_conv,
+    "depthwise_conv": rows.depthwise_conv,
     "gated_delta_rule": recurrent.gated_delta_rule,
     "selective_state": recurrent.selective_state,
     "selective_scan": recurrent.selective_scan,

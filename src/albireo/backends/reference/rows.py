@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.elementwise import sigmoid
 from albireo.errors import InvariantError
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.ops import CONV_ACTIVATIONS, TOP_LOGITS
 
 
 def embed(call: OpCall) -> tuple[Array, ...]:
@@ -60,3 +61,13 @@ def top_logits(call: OpCall) -> tuple[Array, ...]:
         best = np.lexsort((-found, is_number))[:count]
         ids[row, : len(best)], values[row, : len(best)] = best, found[best]
     return ids, values
+
+
+def depthwise_conv(call: OpCall) -> tuple[Array, ...]:
+    x, weight = call["x"].astype(np.float64), call["weight"].astype(np.float64)
+    width = weight.shape[1]
+    padded = np.pad(x, ((width // 2, width // 2), (0, 0)))
+    sums = sum(weight[:, j] * padded[j : j + len(x)] for j in range(width))
+    sums = np.asarray(sums + call.inputs.get("bias", 0.0))
+    is_silu = call.attrs.get("activation", CONV_ACTIVATIONS[0]) == CONV_ACTIVATIONS[0]
+    return (np.asarray(sums * sigmoid(sums) if is_silu else sums, np.float32),)

@@ -15,7 +15,7 @@ WHY = "what is in registers is rounded there; rounding apart writes it as float3
 
 def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "fuse_head_cast", WHY, "exact")
-    for op in ("head_linear", "join_heads", "causal_conv"):
+    for op in ("head_linear", "join_heads", "causal_conv", "depthwise_conv"):
         for node in rw.nodes(op):
             with rw.attempt(node):
                 cast = rw.only(node.output, "cast")

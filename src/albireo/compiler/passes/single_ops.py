@@ -160,6 +160,11 @@ def _by_numbers(node: Node) -> Single:
     return "elementwise", {"kind": node.op}, dict(node.inputs)
 
 
+def _depthwise_conv(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "depthwise_conv", dict(node.attrs), dict(node.inputs)
+
+
 def _top(node: Node) -> Single:
     logits = node.inputs["logits"]
     _require_rows(node, "logits", "G")
@@ -179,6 +184,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "join_heads": _join_heads,
     "adapter": _adapter,
     "causal_conv": _recurrent,
+    "depthwise_conv": _depthwise_conv,
     "gated_delta_rule": _recurrent,
     "selective_state": _recurrent,
     "selective_scan": _recurrent,

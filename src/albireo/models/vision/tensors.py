@@ -17,7 +17,8 @@ from albireo.errors import WeightMismatch, short
 from albireo.models.internvl_chat import names_of_tower
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_tensors import ENCODER, TextTensors
+from albireo.models.text_tensors import CONFORMER, ENCODER, TextTensors
+from albireo.models.vision.made_tensors import Made
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
@@ -55,8 +56,14 @@ _OF_SOUNDS = (
     ),
     *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, "multi_modal_projector.") for whole in _WHOLES),
 )
-#: Of a model that listens: its encoder, and what listens to it in each layer of the decoder.
-_HEARD, _LISTENS = ("model.encoder.", "encoder."), (".encoder_attn.k_proj.", ".encoder_attn.v_proj.")
+#: Of a model that listens: its encoder, and what listens to it in each layer of the decoder; likewise of NeMo's.
+_HEARD, _LISTENS = (
+    ("model.encoder.", "encoder."),
+    (".encoder_attn.k_proj.", ".encoder_attn.v_proj.", ".second_sub_layer.key_net.", ".second_sub_layer.value_net."),
+)
+_OF_CONFORMER = tuple(
+    (f"{whole}{part}", part) for part in ("encoder.", "encoder_decoder_proj.") for whole in ("model.", "")
+)
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
 #: Convolutions of several channels, whose weights files hold as [out, in, band, frame]: here the channel is last.
@@ -82,8 +89,13 @@ class TowerTensors:
             if _JOINED in name
             for place, part in enumerate("qkv")
         }
+        self._made: Mapping[str, Made] = {}
         #: what is read otherwise than it lies, until release(): whoever packs it knows no more than its address
         self._turned: dict[str, RawTensor] = {}
+
+    def make(self, made: Mapping[str, Made]) -> None:
+        """From now on these are there, too, made of others when they are read."""
+        self._made = made
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,10 +107,12 @@ class TowerTensors:
         return {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._thirds or name in self._stored
+        return name in self._made or name in self._thirds or name in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises: WeightMismatch for an unknown name."""
+        if name in self._made:
+            return self._made[name].shape
         if name in self._thirds:
             return self.tensor(name).shape
         shape = _flat(name, self._stored.shape(name))
@@ -106,15 +120,24 @@ class TowerTensors:
 
     def kind(self, name: str) -> str:
         """Element type of a weight. Raises: WeightMismatch for an unknown name."""
+        if name in self._made:
+            return "float32"
         name, _ = self._thirds.get(name, (name, 0))
         return self._stored.dtype(name) or self._stored.type_name(name)
 
     def check_readable(self, name: str) -> None:
         """Raises: WeightMismatch for an element type that tensor() does not read."""
-        self.tensor(name)
+        for source in self._made[name].sources if name in self._made else (name,):
+            self.tensor(source)
 
     def tensor(self, name: str) -> RawTensor:
         """Raises: WeightMismatch for an unknown name or an element type not read."""
+        if name in self._made:
+            if name not in self._turned:
+                made = self._made[name]
+                numbers = made.make(*(self.tensor(source).to_float32() for source in made.sources))
+                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(numbers))
+            return self._turned[name]
         if name in self._thirds:
             return self._third(*self._thirds[name])
         found = self._stored.tensor(name)
@@ -140,6 +163,10 @@ class TowerTensors:
 
     def release(self, name: str) -> None:
         self._turned.pop(name, None)
+        if name in self._made:
+            for source in self._made[name].sources:
+                self._stored.release(source)
+            return
         self._stored.release(self._thirds.get(name, (name, 0))[0])
 
     def close(self) -> None:
@@ -169,6 +196,9 @@ def tower_file(directory: Path, *towers: bool | None) -> bytearray:
 
 def _stored(directory: Path, hears: bool | None) -> TextTensors:
     files = SafetensorsFiles(directory)
+    if any(name in files for name in CONFORMER):
+        heard = [name for name in files.names if any(part in name for part in _LISTENS)]
+        return TextTensors(files, (*_OF_CONFORMER, *((name, name.removeprefix("model.")) for name in heard)))
     if published := names_of_tower(files.names):
         return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:

@@ -15,6 +15,7 @@ from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
 from albireo.models.hearing.stem import Stem
 from albireo.models.text_part import inner
+from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import Sequences, TowerInputs
@@ -63,6 +64,11 @@ class VisionTower(Protocol):
     @property
     def stem(self) -> Stem | None:
         """What is computed before; None: nothing is."""
+        ...
+
+    @property
+    def made_tensors(self) -> Mapping[str, Made]:
+        """Tensors that graphs read and no checkpoint has."""
         ...
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
@@ -118,6 +124,7 @@ _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "aya_vision": "vision.cohere2_vision.open_aya_vision",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
+    "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
@@ -165,7 +172,7 @@ _EARS: Mapping[str, str] = {
 }
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING = ("moonshine", "whisper")
+_LISTENING = ("cohere_asr", "moonshine", "whisper")
 _HEARING = ("audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
@@ -226,6 +233,7 @@ def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:
 
     Raises: WeightMismatch naming what is missing, misshapen or extra.
     """
+    tensors.make(tower.made_tensors)
     before = () if tower.stem is None else tower.stem.graphs()
     graphs = *before, tower.graph(), tower.projector()
     read = {name for graph in graphs for constant in graph.constants.values() for name in _sources(constant)}

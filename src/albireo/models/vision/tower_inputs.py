@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from albireo.models.hearing.stem import Stem
+from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 
 #: See tower.VisionTower.sequences().
@@ -37,6 +38,10 @@ class WithoutStem:
     @property
     def stem(self) -> Stem | None:
         return None
+
+    @property
+    def made_tensors(self) -> Mapping[str, Made]:
+        return {}
 
 
 class GivesRowsOnce(WithoutStem):

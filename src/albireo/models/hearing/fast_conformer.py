@@ -1,0 +1,366 @@
+"""FastConformer: frames made eighths of by convolutions, layers of attention by distance and of convolution.
+
+Opened by the families that have it. A tile is a sound: frames are its rows. Depthwise convolutions of the stem are
+computed by the host; in the layers, batch norms are folded into what is before them, and what positions add to scores
+is a linear of queries whose rows are made of sines. Tensors have NeMo's names. Sources: Rekesh et al. 2023, Fast
+Conformer; Gulati et al. 2020, Conformer; Dai et al. 2019, Transformer-XL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from albireo.errors import InvariantError, WeightMismatch
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, RowSegment, Value
+from albireo.json_file import Fields
+from albireo.models.hearing.settings import check_heads
+from albireo.models.hearing.stem import Stem, WithoutWindows
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.made_tensors import Made
+from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+
+#: Frames that the stem's convolutions go on by, one behind the other; and what each sees.
+_HALVINGS, _SIDE = 3, 3
+_EPS, _BATCH_EPS, _SLOWEST = 1e-5, 1e-5, 10000.0
+_PREFIX = "encoder"
+#: Of its depthwise convolutions, in turn.
+_DEPTHWISE = tuple(f"{_PREFIX}.pre_encode.conv.{3 * number + 2}" for number in range(_HALVINGS - 1))
+_DEFAULTS = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 8,
+    "hidden_act": "silu",
+    "patch_size": 1,
+}
+
+
+def halved(count: int, times: int = _HALVINGS) -> int:
+    """What is left of so many frames, or bands."""
+    for _ in range(times):
+        count = -(-count // 2)
+    return count
+
+
+def _around(places: F32) -> F32:
+    """[frames / 2, bands / 2, 3, 3, channels] of [frames, bands, channels], zeros around: of every second place the
+    nine around it."""
+    frames, bands, channels = places.shape
+    padded = np.pad(places, ((1, 1), (1, 1), (0, 0)))
+    tall, wide = halved(frames, 1), halved(bands, 1)
+    found = np.empty((tall, wide, _SIDE, _SIDE, channels), np.float32)
+    for frame in range(_SIDE):
+        for band in range(_SIDE):
+            found[:, :, frame, band] = padded[frame : frame + 2 * tall : 2, band : band + 2 * wide : 2]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Stem(WithoutWindows):
+    """Implements stem.Stem. A tile is a piece. Fields: most: frames of the longest. held: of host_tensors."""
+
+    encoder: EncoderSettings
+    num_bands: int
+    channels: int
+    most: int
+    held: Mapping[str, F32]
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return tuple(self._graph(number) for number in range(_HALVINGS))
+
+    def _graph(self, number: int) -> Graph:
+        b = GraphBuilder()
+        with b.part("embed"):
+            given = b.given(_SIDE**2 if number == 0 else self.channels, 0)
+            x = linear(b, self.encoder, given, f"{_PREFIX}.pre_encode.conv.{3 * number}", self.channels, "frames")
+            with b.part("act"):
+                x = activated(b, x, "relu")
+        return pooled_states(b, x)
+
+    def most_rows(self, patches: int) -> tuple[int, ...]:
+        return tuple(halved(self.most, times) * halved(self.num_bands, times) for times in range(1, _HALVINGS + 1))
+
+    def pieces(self, tile: F32) -> Iterator[F32]:
+        around = _around(tile[:, :, None])
+        yield around.reshape(-1, _SIDE**2)
+
+    def behind(self, number: int, hidden: F32) -> F32:
+        bands = halved(self.num_bands, number + 1)
+        places = hidden.reshape(-1, bands, self.channels)
+        if number + 1 == _HALVINGS:
+            # a row of each frame: all bands of a channel, as the linear behind reads them
+            return np.ascontiguousarray(places.transpose(0, 2, 1).reshape(len(places), -1))
+        if not self.held:
+            raise InvariantError(f"{_DEPTHWISE[number]} is read before it is held")
+        weight, bias = (self.held[f"{_DEPTHWISE[number]}.{kind}"] for kind in ("weight", "bias"))
+        summed = np.einsum("tbijc,cij->tbc", _around(places), weight.reshape(-1, _SIDE, _SIDE)) + bias
+        return np.ascontiguousarray(summed.reshape(-1, self.channels), np.float32)
+
+
+@dataclass(slots=True)
+class FastConformerTower(GivesRowsOnce):
+    """Implements tower.VisionTower.
+
+    Fields: most_frames: of the longest sound. kernel: of the layers' convolutions. is_scaled: what the stem gives is
+    multiplied by the root of its width. projection, width: of the linear behind; empty: there is none. unread: see
+    tower.VisionTower.
+    """
+
+    encoder: EncoderSettings
+    num_bands: int
+    channels: int
+    kernel: int
+    has_conv_bias: bool
+    is_scaled: bool
+    most_frames: int
+    projection: str
+    width: int
+    unread: tuple[str, ...] = ()
+    held: dict[str, F32] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def num_positions(self) -> int:
+        """Of the longest sound."""
+        return halved(self.most_frames)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        return self.most_frames, self.num_bands
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return tuple(f"{name}.{kind}" for name in _DEPTHWISE for kind in ("weight", "bias"))
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        for name in self.host_tensors:
+            count = self.channels * (_SIDE**2 if name.endswith("weight") else 1)
+            if tensors[name].size != count:
+                raise WeightMismatch(f"{name} has shape {tensors[name].shape}; wanted {count:,} numbers")
+        self.held |= {name: tensors[name] for name in self.host_tensors}
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        """What other tensors are made of."""
+        layers, parts = f"{_PREFIX}.layers.*", ("self_attn.linear_pos.*", "self_attn.pos_bias_*", "conv.batch_norm.*")
+        more = ("conv.depthwise_conv.*", *(("self_attn.linear_q.bias",) if self.encoder.has_bias else ()))
+        return (*(f"{layers}.{part}" for part in (*parts, *more)), *self.unread)
+
+    @property
+    def stem(self) -> Stem:
+        return _Stem(self.encoder, self.num_bands, self.channels, self.most_frames, self.held)
+
+    def most_rows(self, patches: int) -> int:
+        return patches
+
+    def patches(self, height: int, width: int) -> int:
+        if width != self.num_bands or not 1 <= height <= self.most_frames:
+            raise InvariantError(
+                f"{height} frames of {width} bands; this encoder hears up to {self.most_frames} of {self.num_bands}"
+            )
+        return halved(height)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width)
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        return TowerInputs((tile,), (len(tile), 1))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden
+
+    # -- what is computed ---------------------------------------------------------------------------------------------
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            given = b.given(self.channels * halved(self.num_bands), 0)
+            x = linear(b, c, given, f"{_PREFIX}.pre_encode.out", c.hidden_size, "frames")
+            if self.is_scaled:
+                x = b.scale(x, c.hidden_size**0.5)
+        for number in range(c.num_layers):
+            x = self._layer(b, x, number)
+        return pooled_states(b, x)
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        x = b.given(c.hidden_size, 0)
+        if self.projection:
+            x = linear(b, c, x, self.projection, self.width, "up")
+        return pooled_states(b, x)
+
+    def _layer(self, b: GraphBuilder, x: Value, number: int) -> Value:
+        c, name = self.encoder, f"{_PREFIX}.layers.{number}"
+        x = self._ffn(b, x, f"layers.{number}.first", f"{name}.feed_forward1", f"{name}.norm_feed_forward1")
+        with b.part(f"layers.{number}.attn"):
+            h = rounded_norm(b, c, x, f"{name}.norm_self_att")
+            o = linear(b, c, self._attention(b, h, f"{name}.self_attn"), f"{name}.self_attn.linear_out", c.hidden_size,
+                       "o", c.has_bias)  # fmt: skip
+            with b.part("o"):
+                x = b.add(x, o)
+        with b.part(f"layers.{number}.conv"):
+            x = b.add(x, self._convolution(b, rounded_norm(b, c, x, f"{name}.norm_conv"), f"{name}.conv"))
+        x = self._ffn(b, x, f"layers.{number}.second", f"{name}.feed_forward2", f"{name}.norm_feed_forward2")
+        with b.part(f"layers.{number}.out"):
+            return norm(b, c, x, f"{name}.norm_out")
+
+    def _ffn(self, b: GraphBuilder, x: Value, part: str, name: str, of_norm: str) -> Value:
+        """x, and half of what an FFN gives."""
+        c = self.encoder
+        with b.part(part):
+            m = linear(b, c, rounded_norm(b, c, x, of_norm), f"{name}.linear1", c.intermediate_size, "up", c.has_bias)
+            with b.part("act"):
+                m = activated(b, m, c.act)
+            down = linear(b, c, m, f"{name}.linear2", c.hidden_size, "down", c.has_bias)
+            with b.part("down"):
+                return b.add(x, b.scale(down, 0.5))
+
+    def _attention(self, b: GraphBuilder, h: Value, name: str) -> Value:
+        c, parts = self.encoder, {}
+        for part, module in (("u", "linear_q"), ("v", "linear_q"), ("k", "linear_k"), ("w", "linear_v")):
+            with b.part(part):
+                source = f"{name}.{module}.weight"
+                rows = (RowSegment(source, 0, c.hidden_size),)
+                called = f"{name}.{part}.weight"
+                weight = b.weight(called, (c.hidden_size, c.hidden_size), c.dtype, segments=rows)
+                is_query = part in "uv"
+                of_bias = f"{name}.{part}_bias" if is_query else f"{name}.{module}.bias"
+                has_bias = is_query or c.has_bias
+                bias = b.weight(of_bias, (c.hidden_size,), "float32") if has_bias else None
+                parts[part] = b.linear(h, weight, bias)
+        with b.part("near"):
+            table = b.weight(f"{name}.by_distance", (c.num_heads * 2 * self.num_positions, c.head_dim), c.dtype)
+            near = b.head_linear(b.cast(parts["v"], c.dtype), table, c.num_heads)
+        with b.part("kv"):
+            b.kv_write(parts["k"], parts["w"], 0, c.num_heads, c.head_dim)
+        with b.part("attention"):
+            a = b.attention(
+                b.cast(parts["u"], c.dtype),
+                by_columns=(near,),
+                layer=0,
+                num_heads=c.num_heads,
+                num_kv_heads=c.num_heads,
+                head_dim=c.head_dim,
+                scale=c.head_dim**-0.5,
+                window=None,
+                softcap=None,
+                both_ways=True,
+                reach=self.num_positions,
+            )
+            return b.cast(a, c.dtype)
+
+    def _convolution(self, b: GraphBuilder, h: Value, name: str) -> Value:
+        c, bias = self.encoder, self.has_conv_bias
+        up, gate = (
+            linear(
+                b, c, h, f"{name}.{part}", c.hidden_size, part, bias, (f"{name}.pointwise_conv1", at * c.hidden_size)
+            )
+            for at, part in enumerate(("up", "gate"))
+        )
+        with b.part("mix"):
+            x = b.mul(up, b.unary(gate, "sigmoid"))
+            weight = b.weight(f"{name}.folded.weight", (c.hidden_size, self.kernel), "float32")
+            x = b.depthwise_conv(x, weight, b.weight(f"{name}.folded.bias", (c.hidden_size,), "float32"))
+        return linear(b, c, x, f"{name}.pointwise_conv2", c.hidden_size, "down", bias)
+
+    # -- what is made of the checkpoint's -----------------------------------------------------------------------------
+
+    @property
+    def made_tensors(self) -> Mapping[str, Made]:
+        c, found = self.encoder, dict[str, Made]()
+        for number in range(c.num_layers):
+            name = f"{_PREFIX}.layers.{number}"
+            attention, conv = f"{name}.self_attn", f"{name}.conv"
+            for part in "uv":
+                sources = [f"{attention}.pos_bias_{part}", *([f"{attention}.linear_q.bias"] if c.has_bias else [])]
+                found[f"{attention}.{part}_bias"] = Made((c.hidden_size,), tuple(sources), _summed)
+            dims = c.num_heads * 2 * self.num_positions, c.head_dim
+            found[f"{attention}.by_distance"] = Made(dims, (f"{attention}.linear_pos.weight",), self._by_distance)
+            norms = tuple(f"{conv}.batch_norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
+            biases = (f"{conv}.depthwise_conv.bias",) if self.has_conv_bias else ()
+            found[f"{conv}.folded.weight"] = Made(
+                (c.hidden_size, self.kernel), (norms[0], norms[3], f"{conv}.depthwise_conv.weight"), _folded_weight
+            )
+            found[f"{conv}.folded.bias"] = Made((c.hidden_size,), (*norms, *biases), _folded_bias)
+        return found
+
+    def _by_distance(self, weight: F32) -> F32:
+        """[heads * 2 * positions, head_dim]: keys of what is so far from a row, in the order of distance_columns.
+
+        Args: weight: [heads * head_dim, width].
+        """
+        c, reach = self.encoder, self.num_positions
+        # of a position behind a row the distance is negative
+        away = np.arange(-reach, reach, dtype=np.float64)
+        speeds = _SLOWEST ** (-np.arange(0, c.hidden_size, 2) / c.hidden_size)
+        angles = away[:, None] * speeds
+        waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(away), -1)
+        keys = (waves @ weight.astype(np.float64).T).reshape(len(away), c.num_heads, c.head_dim)
+        return np.ascontiguousarray(keys.transpose(1, 0, 2).reshape(-1, c.head_dim), np.float32)
+
+
+def _summed(*vectors: F32) -> F32:
+    return np.asarray(sum(each.reshape(-1) for each in vectors), np.float32)
+
+
+def _gain(weight: F32, variance: F32) -> F32:
+    return np.asarray(weight / np.sqrt(variance.astype(np.float64) + _BATCH_EPS))
+
+
+def _folded_weight(weight: F32, variance: F32, conv: F32) -> F32:
+    return np.asarray(_gain(weight, variance)[:, None] * conv.reshape(len(conv), -1), np.float32)
+
+
+def _folded_bias(weight: F32, bias: F32, mean: F32, variance: F32, conv: F32 | None = None) -> F32:
+    before = mean.astype(np.float64) if conv is None else mean.astype(np.float64) - conv
+    return np.asarray(bias - _gain(weight, variance) * before, np.float32)
+
+
+def open_fast_conformer(
+    fields: Fields, dtype: str, seconds_frames: int, projection: str, width: int, unread: tuple[str, ...]
+) -> FastConformerTower:
+    """What encoder_config says. Args: seconds_frames: frames of the longest sound. Others: see FastConformerTower.
+
+    Raises: ModelError for a bad value; UnsupportedModel for what is not computed.
+    """
+    has_bias = fields.flag("attention_bias", True)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=_EPS, has_bias=has_bias)
+    check_heads(fields, encoder)
+    bands, channels = (
+        fields.integer("num_mel_bins", 1, MAX_WIDTH, 80),
+        fields.integer("subsampling_conv_channels", 1, MAX_WIDTH, 256),
+    )
+    kernel = fields.integer("conv_kernel_size", 1, 63, 9)
+    for key, only in (
+        ("subsampling_factor", 2**_HALVINGS),
+        ("subsampling_conv_kernel_size", _SIDE),
+        ("subsampling_conv_stride", 2),
+    ):
+        if fields.integer(key, 1, MAX_WIDTH, only) != only:
+            fields.unsupported(key, fields.raw(key), f"supported: {only}")
+    if kernel % 2 == 0:
+        fields.unsupported("conv_kernel_size", kernel, "supported: odd numbers")
+    if bands % 2**_HALVINGS:
+        fields.fail("num_mel_bins", bands, f"must be a multiple of {2**_HALVINGS}")
+    return FastConformerTower(
+        encoder,
+        bands,
+        channels,
+        kernel,
+        fields.flag("convolution_bias", True),
+        fields.flag("scale_input", True),
+        seconds_frames,
+        projection,
+        width,
+        unread,
+    )

@@ -152,6 +152,70 @@ def _in_twos(extractor: Any, sounds: Sequence[F32]) -> tuple[Any, Any]:
     return given, given.attention_mask.sum(-1).split([len(some) for some in parts])
 
 
+class GraniteExtractor:
+    """What Granite Speech's own makes with torchaudio: a spectrogram of powers, in bands as HTK has them."""
+
+    def __call__(self, samples: F32) -> Any:
+        window = torch.hann_window(400)
+        found = torch.stft(torch.tensor(samples), 512, 160, 400, window, center=True, return_complex=True)
+        bands = transformers.audio_utils.mel_filter_bank(257, 8, 0.0, 8000.0, RATE, norm=None, mel_scale="htk")
+        logs = (found.abs().double() ** 2).T @ torch.tensor(bands)
+        logs = logs.clip(min=1e-10).log10()
+        logs = (torch.maximum(logs, logs.max() - 8.0) / 4 + 1).float()
+        return logs[: len(logs) // 2 * 2].reshape(-1, 16)
+
+    def save_pretrained(self, folder: Path) -> None:
+        mel = {"sample_rate": RATE, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 8}
+        said = {"feature_extractor_type": "GraniteSpeechFeatureExtractor", "melspec_kwargs": mel}
+        said |= {"sampling_rate": RATE, "projector_window_size": 15, "projector_downsample_rate": 5}
+        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+
+
+def _of_granite(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
+    given = [extractor(sound) for sound in sounds]
+    lengths = [-(-len(each) // 15) * 3 for each in given]
+    features = torch.nn.utils.rnn.pad_sequence(given, batch_first=True)
+    mask = torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+    return {"input_features": features, "input_features_mask": mask}, lengths
+
+
+def _one_by_one(model: Any) -> Any:
+    """How a model of Granite Speech is given sounds: each alone. transformers lets the shorter ones of a batch hear
+    what they are filled up with."""
+    hear = model.get_audio_features
+
+    def heard(input_features: Any, input_features_mask: Any = None, **more: Any) -> Any:
+        lengths = [int(each.abs().sum(-1).nonzero().max()) + 1 for each in input_features]
+        each = [hear(features[None, :n], return_dict=True) for features, n in zip(input_features, lengths, strict=True)]
+        rows = torch.nn.utils.rnn.pad_sequence([one.pooler_output[0] for one in each], batch_first=True)
+        each[0].pooler_output = rows
+        return each[0]
+
+    return heard
+
+
+def _granite_speech(kind: str, **more: Any) -> Callable[[Mapping[str, int]], dict[str, Any]]:
+    encoder = {"input_dim": 16, "num_layers": 4, "hidden_dim": 32, "num_heads": 2, "output_dim": 6}
+    encoder |= {"context_size": 20, "max_pos_emb": 32, "conv_kernel_size": 5, "model_type": f"{kind}_encoder", **more}
+    heard = 32 * (1 + len(more.get("cat_hidden_layers", ())))
+    multipliers = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3}
+    return lambda ids: {
+        "text_config": {**_TEXT, **multipliers, "model_type": "granite", "vocab_size": max(ids.values()) + 1},
+        "encoder_config": encoder,
+        "projector_config": {
+            "model_type": "blip_2_qformer",
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "encoder_hidden_size": heard,
+            "cross_attention_frequency": 2,
+        },
+        "audio_token_index": ids["<|audio|>"],
+        "has_lora_adapter": False,
+    }
+
+
 def _of_qwen2_5_omni(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
     given = extractor(
         list(sounds), sampling_rate=RATE, return_attention_mask=True, padding="max_length", return_tensors="pt"
@@ -286,6 +350,25 @@ FAMILIES: dict[str, Family] = {
         _of_glmasr,
         60.0,
     ),
+    "granite_speech": Family(
+        "GraniteSpeechForConditionalGeneration",
+        "<|audio|>",
+        "<|audio|>",
+        _granite_speech("granite_speech"),
+        GraniteExtractor,
+        _of_granite,
+        180.0,
+    ),
+    "granite_speech_plus": Family(
+        "GraniteSpeechPlusForConditionalGeneration",
+        "<|audio|>",
+        "<|audio|>",
+        # before the letters, behind them, and behind one of the second half
+        _granite_speech("granite_speech_plus", cat_hidden_layers=[0, 1, 2, 3]),
+        GraniteExtractor,
+        _of_granite,
+        180.0,
+    ),
     "qwen2_audio": Family(
         "Qwen2AudioForConditionalGeneration",
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
@@ -358,11 +441,16 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = name in ("glmasr", "qwen3_asr")
     model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
+        for key, weight in model.named_buffers():
+            if "running_var" in key:
+                weight.uniform_(0.5, 2.0)
+            elif "running_mean" in key:
+                weight.normal_(0.0, 0.2)
         for key, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, 1.0 if "embed" in key else 1.5 * weight[0].numel() ** -0.5)
             else:
-                is_norm = ("norm" in key or "ln_post" in key) and key.endswith("weight")
+                is_norm = ("norm" in key.lower() or "ln_post" in key) and key.endswith("weight")
                 weight.normal_(1.0 if is_norm else 0.0, 0.2)
     model.save_pretrained(folder)
     family.extractor().save_pretrained(folder)
@@ -489,6 +577,8 @@ class Theirs:
         self.model.generation_config.eos_token_id = None
         if name == "qwen3_omni_moe":
             self.model.model.audio_tower.register_forward_pre_hook(_fill_chunks, with_kwargs=True)
+        if name.startswith("granite"):
+            self.model.model.get_audio_features = _one_by_one(self.model.model)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -533,6 +623,7 @@ class Theirs:
                 rows = self.model.model.multi_modal_projector(tower)[0]
             else:
                 rows = self.model.model.get_audio_features(**given).pooler_output
+                rows = rows[0] if rows.ndim == 3 else rows
         return np.asarray(rows[: lengths[0]].double().numpy())
 
 

@@ -186,6 +186,15 @@ ASKED = {
         "<|im_start|>user\n<|begin_of_audio|><|pad|><|end_of_audio|>Please transcribe this audio into text<|im_end|>\n"
         "<|im_start|>assistant\n",
     ),
+    "granite_speech": (
+        TranscriptionParams(),
+        "<|im_start|>user\n<|audio|>can you transcribe the speech into a written format?<|im_end|>\n"
+        "<|im_start|>assistant\n",
+    ),
+    "granite_speech_plus": (
+        TranscriptionParams(task="translate"),
+        "<|im_start|>user\n<|audio|>translate the speech to English<|im_end|>\n<|im_start|>assistant\n",
+    ),
     "qwen2_5_omni": (
         TranscriptionParams(language="de", prompt="Ulm"),
         "<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe this audio into German. Ulm<|im_end|>\n"
@@ -217,10 +226,10 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
         (found,) = llm.transcribe((sound(0.9), RATE), asked, limit, use_tqdm=False)
         assert found.text == _written_by(Theirs(path, name), text, sound(0.9), NUM_TOKENS).strip()
         assert found.language == (asked.language or "") and found.duration == 0.9 and not found.segments
-        knows = name.startswith("qwen")
+        knows, translates = name.startswith("qwen"), "omni" in name or "granite" in name
         for bad, told in (
             (TranscriptionParams(timestamps=True), "does not say when"),
-            *(() if "omni" in name else ((TranscriptionParams(task="translate"), "as it is said"),)),
+            *(() if translates else ((TranscriptionParams(task="translate"), "as it is said"),)),
             (TranscriptionParams(language="eo"), "language=eo is none that this model knows") if knows else
             (TranscriptionParams(prompt="x"), "is told nothing beside"),
         ):  # fmt: skip

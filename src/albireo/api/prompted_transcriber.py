@@ -223,6 +223,28 @@ class GlmAsrTranscriber(PromptedTranscriber):
         return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
 
 
+class GraniteTranscriber(PromptedTranscriber):
+    """It is asked in words, in a chat, for what is said, or what that means in English."""
+
+    _ASKS: Mapping[str, str] = {
+        "transcribe": "can you transcribe the speech into a written format?",
+        "translate": "translate the speech to English",
+    }
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        self.longest_s = processor.longest_s
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats = chats
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(replace(asked, task="transcribe"), sampling)
+        refuse_told(asked)
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS[asked.task]}]
+        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+
+
 class AudioFlamingoTranscriber(PromptedTranscriber):
     """It is asked in words, before the sound, and answers in words, in which what was said stands between quotes."""
 

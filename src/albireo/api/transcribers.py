@@ -45,6 +45,7 @@ def open_transcriber(
     from albireo.api.prompted_transcriber import (
         AudioFlamingoTranscriber,
         GlmAsrTranscriber,
+        GraniteTranscriber,
         OmniTranscriber,
         Qwen3AsrTranscriber,
         VoxtralTranscriber,
@@ -52,6 +53,7 @@ def open_transcriber(
     from albireo.api.sound_places import SoundPlace
     from albireo.sounds.audioflamingo3 import AudioFlamingo3
     from albireo.sounds.glmasr import GlmAsr
+    from albireo.sounds.granite_speech import GraniteSpeech
     from albireo.sounds.qwen2_5_omni import Qwen25Omni
     from albireo.sounds.qwen3_asr import Qwen3Asr, Qwen3Omni
     from albireo.sounds.voxtral import Voxtral
@@ -63,6 +65,8 @@ def open_transcriber(
         return Qwen3AsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, AudioFlamingo3):
         return AudioFlamingoTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, GraniteSpeech):
+        return GraniteTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):
         return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Voxtral):

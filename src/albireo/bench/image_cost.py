@@ -25,6 +25,7 @@ from albireo.graph.program import Program
 from albireo.image_input import ImageInput, Tile
 from albireo.images.decode import as_image
 from albireo.images.prepared import PreparedImage
+from albireo.models.vision.patches import Sequences
 from albireo.params import SamplingParams
 
 #: Width and height of the picture that figures are of.
@@ -110,13 +111,12 @@ def _placed(vision: Vision, prepared: PreparedImage) -> tuple[ImageInput, int]:
 
 def _tower_s(vision: Vision, prepared: PreparedImage, limits: Limits) -> float:
     """Of all tiles: of each run of layers, as many patches at once as its layers see; what is before them, too."""
-    costs, seconds = _layer_costs(vision.programs[0]), 0.0
+    seconds = 0.0
     for tile in prepared.tiles:
         size = tile.shape[:2]
-        seconds += _stem_s(vision, vision.tower.patches(*size), limits)
-        for layer, lengths in enumerate(vision.tower.sequences(*size) or ((vision.tower.patches(*size),),)):
-            shape = StepShape(sum(lengths), 0, 0, tuple((each, each) for each in lengths))
-            seconds += costs[layer].step_s(shape, limits)
+        patches = vision.tower.patches(*size)
+        seconds += _stem_s(vision, patches, limits)
+        seconds += _sequences_s(vision.programs[0], vision.tower.sequences(*size) or ((patches,),), limits)
     return seconds
 
 
@@ -125,11 +125,17 @@ def _stem_s(vision: Vision, patches: int, limits: Limits) -> float:
     stem, seconds = vision.tower.stem, 0.0
     if stem is None:
         return seconds
-    counts, programs = stem.most_rows(patches), vision.programs[2:]
-    for program, rows, window in zip(programs, counts, stem.windows or (0,) * len(counts), strict=True):
-        for costs, each in zip(_layer_costs(program), (rows, window), strict=False):
-            seconds += costs.step_s(StepShape(rows, 0, 0, ((each, each),) * (rows // each)), limits)
+    counts = stem.most_rows(patches)
+    for number, (program, rows) in enumerate(zip(vision.programs[2:], counts, strict=True)):
+        seconds += _sequences_s(program, stem.sequences(number, rows) or ((rows,),), limits)
     return seconds
+
+
+def _sequences_s(program: Program, sequences: Sequences, limits: Limits) -> float:
+    """Of the rows of a program, of each layer of the KV cache in sequences of so many."""
+    shapes = (StepShape(sum(each), 0, 0, tuple((rows, rows) for rows in each)) for each in sequences)
+    # a program without attention has one list of calls, or none
+    return sum(costs.step_s(shape, limits) for costs, shape in zip(_layer_costs(program), shapes, strict=False))
 
 
 def _layer_costs(program: Program) -> list[CostModel]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.backends.backend import KernelCatalog
 from albireo.backends.step_inputs import StepInputs
@@ -22,10 +21,10 @@ from albireo.errors import InvariantError
 from albireo.execution.inputs import step_of
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
+from albireo.models.vision.patches import F32, Sequences
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
 
-F32 = NDArray[np.float32]
 #: Positions of a block of keys and values.
 _BLOCK_SIZE = 16
 
@@ -79,14 +78,12 @@ class VisionRunner:
         if num_patches > self.max_patches:
             raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
         inputs = self._tower.inputs(self._behind_stem(tile, num_patches))
-        sequences = self._tower.sequences(*tile.shape[:2]) or ((num_patches,),)
-        steps = [step_of(inputs.given, inputs.rope_rows, each, _BLOCK_SIZE) for each in sequences]
-        hidden = (self._model.run(steps[0]) if len(steps) == 1 else self._model.run_layers(steps)).hidden
+        hidden = _run(self._model, inputs.given, self._tower.sequences(*tile.shape[:2]), inputs.rope_rows)
         joined = self._tower.joined(hidden, inputs.grid)
         if self._tower.stem is not None:
             # of a sound silence may be seen that nobody is told of
-            joined = joined[: self._tower.rows(*tile.shape[:2])]
-        rows = self._projector.run(step_of((joined,), None, (len(joined),), _BLOCK_SIZE)).hidden.copy()
+            joined = joined[: self._tower.projected(*tile.shape[:2])]
+        rows = _run(self._projector, (joined,), self._tower.projector_sequences(len(joined))).copy()
         return self._tower.placed(rows, inputs.grid)
 
     def _behind_stem(self, tile: F32, num_patches: int) -> F32:
@@ -94,13 +91,10 @@ class VisionRunner:
         stem = self._tower.stem
         if stem is None:
             return tile
-        found, windows = [], stem.windows or (0,) * len(self._stem)
+        found = []
         for rows in stem.pieces(tile):
-            for number, (model, window) in enumerate(zip(self._stem, windows, strict=True)):
-                sequences = [(len(rows),), *([(window,) * (len(rows) // window)] if window else [])]
-                steps = [step_of((rows,), None, each, _BLOCK_SIZE) for each in sequences]
-                hidden = (model.run_layers(steps) if window else model.run(steps[0])).hidden
-                rows = stem.behind(number, hidden)
+            for number, model in enumerate(self._stem):
+                rows = stem.behind(number, _run(model, (rows,), stem.sequences(number, len(rows))))
             # the next piece is written where this one lies
             found.append(rows.copy())
         return np.concatenate(found)[:num_patches]
@@ -121,13 +115,14 @@ def vision_programs(
             choose_precision.run(graph, choose)
         return graph
 
-    stem = tower.stem
-    before = []
+    most, stem = tower.most_rows(max_patches), tower.stem
+    programs = [
+        (tower.graph(), max_patches, tower.most_sequences(max_patches)),
+        (tower.projector(), most, _most(tower.projector_sequences(most))),
+    ]
     if stem is not None:
-        most = stem.most_rows(max_patches)
-        windows = stem.windows or (0,) * len(most)
-        counts = [rows // window if window else 1 for rows, window in zip(most, windows, strict=True)]
-        before = list(zip(stem.graphs(), most, counts, strict=True))
+        counts = zip(stem.graphs(), stem.most_rows(max_patches), strict=True)
+        programs += [(graph, rows, _most(stem.sequences(i, rows))) for i, (graph, rows) in enumerate(counts)]
     return tuple(
         compile_graph(
             rounded(graph),
@@ -137,12 +132,19 @@ def vision_programs(
             block_size=_BLOCK_SIZE,
             max_positions=rows,
         )
-        for graph, rows, sequences in (
-            (tower.graph(), max_patches, tower.most_sequences(max_patches)),
-            (tower.projector(), tower.most_rows(max_patches), 1),
-            *before,
-        )
+        for graph, rows, sequences in programs
     )
+
+
+def _run(model: TowerModel, given: tuple[F32, ...], sequences: Sequences, rope_rows: F32 | None = None) -> F32:
+    """Hidden states of what a program is given. Args: sequences: see VisionTower.sequences(); others: TowerInputs."""
+    steps = [step_of(given, rope_rows, each, _BLOCK_SIZE) for each in sequences or ((len(given[0]),),)]
+    return (model.run(steps[0]) if len(steps) == 1 else model.run_layers(steps)).hidden
+
+
+def _most(sequences: Sequences) -> int:
+    """Sequences of the layer that has most of them."""
+    return max(map(len, sequences), default=1)
 
 
 def num_blocks(program: Program) -> int:

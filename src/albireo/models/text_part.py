@@ -129,6 +129,15 @@ _INTERNVL = _Whole(
     "InternVLForConditionalGeneration",
     {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
 )
+_GRANITE_SPEECH = _Whole(
+    "GraniteSpeechForConditionalGeneration",
+    {"granite": "granite"},
+    {"tie_word_embeddings": True},
+    # the head of the whole divides nothing, where Granite's own does; and the whole says whether embeddings are tied
+    ignored=keys("logits_scaling tie_word_embeddings"),
+    beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
+    multiplies_images=True,
+)
 #: By the model_type of the whole.
 _WHOLES = {
     "apertus1p5": _Whole(
@@ -192,6 +201,8 @@ _WHOLES = {
         {"rms_norm_eps": 1e-5, "tie_word_embeddings": True},
         beside=keys("hidden_size"),
     ),
+    "granite_speech": _GRANITE_SPEECH,
+    "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,

@@ -116,9 +116,11 @@ def log_mel_fields(directory: Path) -> Fields:
     """The keys of the file that says how sounds are prepared. Raises: ModelError where there is none."""
     path = directory / PROCESSOR_FILE
     if path.is_file():
-        table = Fields(read_json(path), str(path)).table("feature_extractor")
-        if table is not None:
-            return Fields(table, f"{path}: feature_extractor")
+        whole = Fields(read_json(path), str(path))
+        for key in ("feature_extractor", "audio_processor"):
+            table = whole.table(key)
+            if table is not None:
+                return Fields(table, f"{path}: {key}")
     path = directory / SOUND_FILE
     if not path.is_file():
         raise ModelError(

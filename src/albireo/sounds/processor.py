@@ -21,6 +21,8 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "audioflamingo3.AudioFlamingo3",
+    "granite_speech": "granite_speech.GraniteSpeech",
+    "granite_speech_plus": "granite_speech.GraniteSpeech",
     "glmasr": "glmasr.GlmAsr",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_audio": "qwen2_audio.Qwen2Audio",
@@ -43,7 +45,8 @@ def open_sound_processor(directory: Path, config: Mapping[str, Any]) -> SoundPro
             f"{', '.join(_FAMILIES)}"
         )
     model = Fields(config, str(directory / "config.json"))
-    tower = Fields(model.table("audio_config") or {}, f"{model.where}: audio_config")
+    part = next((key for key in ("audio_config", "encoder_config") if model.table(key)), "audio_config")
+    tower = Fields(model.table(part) or {}, f"{model.where}: {part}")
     file, _, name = place.partition(".")
     read: Callable[[SoundSettings], SoundProcessor] = getattr(import_module(f"{__package__}.{file}"), name).read
     return read(SoundSettings(directory, log_mel_fields(directory), tower))

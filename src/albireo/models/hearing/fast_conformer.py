@@ -17,8 +17,9 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import Fields
+from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import check_heads
-from albireo.models.hearing.stem import Stem, WithoutWindows
+from albireo.models.hearing.stem import SeesNothing, Stem
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
@@ -28,7 +29,7 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 #: Frames that the stem's convolutions go on by, one behind the other; and what each sees.
 _HALVINGS, _SIDE = 3, 3
-_EPS, _BATCH_EPS, _SLOWEST = 1e-5, 1e-5, 10000.0
+_EPS, _SLOWEST = 1e-5, 10000.0
 _PREFIX = "encoder"
 #: Of its depthwise convolutions, in turn.
 _DEPTHWISE = tuple(f"{_PREFIX}.pre_encode.conv.{3 * number + 2}" for number in range(_HALVINGS - 1))
@@ -63,7 +64,7 @@ def _around(places: F32) -> F32:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem(WithoutWindows):
+class _Stem(SeesNothing):
     """Implements stem.Stem. A tile is a piece. Fields: most: frames of the longest. held: of host_tensors."""
 
     encoder: EncoderSettings
@@ -289,9 +290,9 @@ class FastConformerTower(GivesRowsOnce):
             norms = tuple(f"{conv}.batch_norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
             biases = (f"{conv}.depthwise_conv.bias",) if self.has_conv_bias else ()
             found[f"{conv}.folded.weight"] = Made(
-                (c.hidden_size, self.kernel), (norms[0], norms[3], f"{conv}.depthwise_conv.weight"), _folded_weight
+                (c.hidden_size, self.kernel), (norms[0], norms[3], f"{conv}.depthwise_conv.weight"), folded_weight
             )
-            found[f"{conv}.folded.bias"] = Made((c.hidden_size,), (*norms, *biases), _folded_bias)
+            found[f"{conv}.folded.bias"] = Made((c.hidden_size,), (*norms, *biases), folded_bias)
         return found
 
     def _by_distance(self, weight: F32) -> F32:
@@ -311,19 +312,6 @@ class FastConformerTower(GivesRowsOnce):
 
 def _summed(*vectors: F32) -> F32:
     return np.asarray(sum(each.reshape(-1) for each in vectors), np.float32)
-
-
-def _gain(weight: F32, variance: F32) -> F32:
-    return np.asarray(weight / np.sqrt(variance.astype(np.float64) + _BATCH_EPS))
-
-
-def _folded_weight(weight: F32, variance: F32, conv: F32) -> F32:
-    return np.asarray(_gain(weight, variance)[:, None] * conv.reshape(len(conv), -1), np.float32)
-
-
-def _folded_bias(weight: F32, bias: F32, mean: F32, variance: F32, conv: F32 | None = None) -> F32:
-    before = mean.astype(np.float64) if conv is None else mean.astype(np.float64) - conv
-    return np.asarray(bias - _gain(weight, variance) * before, np.float32)
 
 
 def open_fast_conformer(

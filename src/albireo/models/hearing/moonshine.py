@@ -16,7 +16,7 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.hearing.stem import Stem, WithoutWindows
+from albireo.models.hearing.stem import SeesNothing, Stem
 from albireo.models.layers import pooled_states
 from albireo.models.rope import base_frequencies
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
@@ -61,7 +61,7 @@ def _side_by_side(rows: F32, number: int) -> F32:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem(WithoutWindows):
+class _Stem(SeesNothing):
     """Implements stem.Stem. A tile is a piece. Fields: gain, shift: [E], of the norm behind the first convolution."""
 
     encoder: EncoderSettings

@@ -18,13 +18,13 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import Stem, WithoutWindows, side_by_side
+from albireo.models.hearing.stem import SeesNothing, Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, NAMES, STRIDE, convolved, first_convolution
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32, Grid, Sequences
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, Sequences, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
 #: Chunks of a tile: what is computed at once.
 CHUNKS = 4
@@ -40,7 +40,7 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem(WithoutWindows):
+class _Stem(SeesNothing):
     """Implements stem.Stem. A piece is a chunk, around which there is nothing. Fields: chunk: frames of the longest."""
 
     encoder: EncoderSettings

@@ -19,7 +19,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import KERNEL, WithoutWindows
+from albireo.models.hearing.stem import KERNEL, SeesNothing
 from albireo.models.hearing.whisper_layers import EPS, NAMES
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
@@ -48,7 +48,7 @@ def _halved(count: int, times: int = _NUM_CONVOLUTIONS) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Convolutions(WithoutWindows):
+class _Convolutions(SeesNothing):
     """Implements stem.Stem. A piece is a chunk of frames, the last filled up with zeros.
 
     Fields: chunk: frames of a piece. channels: of what each gives.

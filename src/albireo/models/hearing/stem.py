@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from albireo.graph.node import Graph
-from albireo.models.vision.patches import F32
+from albireo.models.vision.patches import F32, Sequences
 
 #: Of convolutions in time: frames that one sees at once.
 KERNEL = 3
@@ -25,18 +25,16 @@ class Stem(Protocol):
         """In turn: given rows -> output hidden."""
         ...
 
-    @property
-    def windows(self) -> tuple[int, ...]:
-        """Of each graph, how many of its rows see each other in layers of a second layer of the KV cache, one such
-        window behind another, while in those of the first all do; 0: there is no second. Empty: of none there is."""
-        ...
-
     def most_rows(self, patches: int) -> tuple[int, ...]:
         """Most that each graph is given of a piece, of tiles of up to so many patches."""
         ...
 
     def pieces(self, tile: F32) -> Iterator[F32]:
         """[rows, K] of a tile [H, W], for the first graph, in order."""
+        ...
+
+    def sequences(self, number: int, rows: int) -> Sequences:
+        """Of so many rows that graph number is given; as vision.tower.VisionTower.sequences()."""
         ...
 
     def behind(self, number: int, hidden: F32) -> F32:
@@ -47,13 +45,12 @@ class Stem(Protocol):
         ...
 
 
-class WithoutWindows:
-    """Of a stem in which no row sees another."""
+class SeesNothing:
+    """Of a stem without attention; see Stem."""
 
     __slots__ = ()
 
-    @property
-    def windows(self) -> tuple[int, ...]:
+    def sequences(self, number: int, rows: int) -> Sequences:
         return ()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.models.hearing.stem import KERNEL, WithoutWindows, side_by_side
+from albireo.models.hearing.stem import KERNEL, SeesNothing, side_by_side
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear
 from albireo.models.vision.patches import F32
@@ -65,7 +65,7 @@ def layers_of(
 
 
 @dataclass(frozen=True, slots=True)
-class WhisperStem(WithoutWindows):
+class WhisperStem(SeesNothing):
     """Implements stem.Stem. A tile is a piece: what is heard, and one frame more, which its last row sees, too.
 
     Fields: num_frames: most of what is heard.

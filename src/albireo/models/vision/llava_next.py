@@ -22,7 +22,7 @@ from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
 from albireo.models.vision.llava import CLIP, CLIP_KEYS
 from albireo.models.vision.mosaic import Mosaic
-from albireo.models.vision.patches import F32, Grid, patch_rows
+from albireo.models.vision.patches import F32, Grid, Sequences, patch_rows
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -35,7 +35,7 @@ from albireo.models.vision.settings import (
 )
 from albireo.models.vision.siglip import DEFAULTS as SIGLIP
 from albireo.models.vision.siglip import NAMES
-from albireo.models.vision.tower_inputs import GivesRowsOnce, Sequences, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _TOWER, _PROJECTOR, _NEWLINE = "vision_tower", "multi_modal_projector", "image_newline"
 _CLASS, _TABLE = f"{_TOWER}.embeddings.class_embedding", f"{_TOWER}.embeddings.position_embedding.weight"

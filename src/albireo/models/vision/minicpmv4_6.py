@@ -21,7 +21,16 @@ from albireo.json_file import Fields
 from albireo.models.hearing.stem import Stem
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, attended, layer, linear, norm, rounded_norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.patches import (
+    F32,
+    Grid,
+    Sequences,
+    grid_of,
+    in_blocks,
+    merged_patches,
+    patch_rows,
+    side_by_side,
+)
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -68,9 +77,9 @@ class _Before:
             x = b.add(x, o)
         return patches, pooled_states(b, x)
 
-    @property
-    def windows(self) -> tuple[int, ...]:
-        return 0, _MERGE**2
+    def sequences(self, number: int, rows: int) -> Sequences:
+        """Of what is before the merger: all, and each block."""
+        return ((rows,), (_MERGE**2,) * (rows // _MERGE**2)) if number else ()
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         return (patches * _MERGE**2,) * 2

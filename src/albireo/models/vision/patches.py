@@ -12,6 +12,8 @@ from albireo.errors import InvariantError, short
 
 F32 = NDArray[np.float32]
 Grid = tuple[int, int]
+#: Of each layer of the KV cache, how many rows each of its sequences has; see tower.VisionTower.sequences().
+Sequences = tuple[tuple[int, ...], ...]
 
 
 def grid_of(height: int, width: int, patch_size: int) -> Grid:

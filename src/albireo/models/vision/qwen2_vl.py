@@ -22,7 +22,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -32,7 +32,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import HoldsNothing, Sequences, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
 
 _NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")

@@ -20,7 +20,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
@@ -30,7 +30,7 @@ from albireo.models.vision.positions import (
     rotations,
 )
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
-from albireo.models.vision.tower_inputs import Sequences, TowerInputs, WithoutStem
+from albireo.models.vision.tower_inputs import TowerInputs, WithoutStem
 
 _NAMES = Names(
     "norm1",

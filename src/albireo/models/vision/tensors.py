@@ -56,6 +56,9 @@ _OF_SOUNDS = (
     ),
     *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, "multi_modal_projector.") for whole in _WHOLES),
 )
+#: Of Granite Speech.
+_GRANITE = tuple(f"{whole}encoder.input_linear.weight" for whole in ("model.", ""))
+_OF_GRANITE = tuple((f"{whole}{part}", part) for part in ("encoder.", "projector.") for whole in ("model.", ""))
 #: Of a model that listens: its encoder, and what listens to it in each layer of the decoder; likewise of NeMo's.
 _HEARD, _LISTENS = (
     ("model.encoder.", "encoder."),
@@ -199,6 +202,8 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
     if any(name in files for name in CONFORMER):
         heard = [name for name in files.names if any(part in name for part in _LISTENS)]
         return TextTensors(files, (*_OF_CONFORMER, *((name, name.removeprefix("model.")) for name in heard)))
+    if any(name in files for name in _GRANITE):
+        return TextTensors(files, _OF_GRANITE)
     if published := names_of_tower(files.names):
         return TextTensors(files, tuple(published.items()))
     if ENCODER not in files:

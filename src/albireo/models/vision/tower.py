@@ -16,9 +16,9 @@ from albireo.graph.node import Graph, Value
 from albireo.models.hearing.stem import Stem
 from albireo.models.text_part import inner
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32, Grid, Sequences
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
-from albireo.models.vision.tower_inputs import Sequences, TowerInputs
+from albireo.models.vision.tower_inputs import TowerInputs
 from albireo.models.weights import check_weights
 
 __all__ = [
@@ -93,7 +93,15 @@ class VisionTower(Protocol):
         ...
 
     def most_rows(self, patches: int) -> int:
-        """Most that a tile of up to so many patches gives."""
+        """Most that the projector is given of a tile of up to so many patches."""
+        ...
+
+    def projected(self, height: int, width: int) -> int:
+        """How many of joined() the projector is given, of such a tile. Raises: as patches()."""
+        ...
+
+    def projector_sequences(self, count: int) -> Sequences:
+        """Of so many rows that the projector is given; as sequences()."""
         ...
 
     def inputs(self, tile: F32) -> TowerInputs:
@@ -121,6 +129,8 @@ class VisionTower(Protocol):
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
 _FAMILIES: Mapping[str, str] = {
+    "granite_speech": "hearing.granite_speech.open_granite_speech",
+    "granite_speech_plus": "hearing.granite_speech.open_granite_speech",
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "aya_vision": "vision.cohere2_vision.open_aya_vision",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
@@ -173,7 +183,7 @@ _EARS: Mapping[str, str] = {
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
 _LISTENING = ("cohere_asr", "moonshine", "whisper")
-_HEARING = ("audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
+_HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
@@ -184,7 +194,8 @@ def has_tower(data: Mapping[str, Any]) -> bool:
     kind = data.get("model_type")
     if kind in _LISTENING or kind not in _FAMILIES:
         return kind in _LISTENING
-    return isinstance(data.get("audio_config" if kind in _HEARING else "vision_config"), Mapping)
+    parts = ("audio_config", "encoder_config") if kind in _HEARING else ("vision_config",)
+    return any(isinstance(data.get(part), Mapping) for part in parts)
 
 
 def listens(data: Mapping[str, Any]) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from albireo.models.hearing.stem import Stem
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
-
-#: See tower.VisionTower.sequences().
-Sequences = tuple[tuple[int, ...], ...]
+from albireo.models.vision.patches import F32, Grid, Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,16 @@ class WithoutStem:
     @property
     def made_tensors(self) -> Mapping[str, Made]:
         return {}
+
+    def projected(self, height: int, width: int) -> int:
+        return self.rows(height, width)
+
+    def projector_sequences(self, count: int) -> Sequences:
+        return ()
+
+    @abstractmethod
+    def rows(self, height: int, width: int) -> int:
+        """See tower.VisionTower."""
 
 
 class GivesRowsOnce(WithoutStem):

@@ -15,33 +15,22 @@ import re
 from collections.abc import Callable, Collection
 from typing import ClassVar
 
+from albireo.parsers.addressed_messages import MESSAGE, START, AddressedMessages
 from albireo.parsers.call_reader import NewId
-from albireo.parsers.events import Event, ReasoningDelta, TextDelta, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.held_end import could_begin
+from albireo.parsers.events import ToolCallArguments, ToolCallEnd, ToolCallStart
 from albireo.parsers.json_scanner import JsonScanner, Status, behind_blanks
-from albireo.parsers.states import StateParser
 from albireo.parsers.tool_parser import random_id
 from albireo.parsers.written_calls import Node, Tool, WrittenCalls, schema_node, tag_node
 
-_MESSAGE = "<|message|>"
-#: What ends a message. The last begins another one, where a model left out the end of this.
-_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>")
-_START = "<|start|>"
 _CHANNEL = re.compile(r"<\|channel\|>\s*([a-z]+)")
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
-#: A header's beginning; of an output's first one the prompt has the start and the role.
-_BEGINNINGS = (_START, "<|channel|>", "<|constrain|>", _MESSAGE, "to=")
-#: Characters of a header; longer ones are none.
-_MOST_HEADER = 512
 _FUNCTIONS = "functions."
 #: What a call begins with; its function's name follows.
 _CALL = "<|channel|>commentary to=functions."
-#: Between two messages that go to one place.
-_BREAK = "\n"
 
 
-class HarmonyParser(StateParser):
-    """Text in, events out. What has no header is the answer.
+class HarmonyParser(AddressedMessages):
+    """A call stands in a message to a function alone.
 
     Invariants: 1. the events, joined, do not depend on how the text was cut; 2. no marker is in them.
 
@@ -52,8 +41,9 @@ class HarmonyParser(StateParser):
         new_id: index of a call -> its id.
     """
 
-    #: See ToolParser.
-    keeps_special_tokens: ClassVar[bool] = True
+    ends: ClassVar[tuple[str, ...]] = ("<|end|>", "<|return|>", "<|call|>", START)
+    beginnings: ClassVar[tuple[str, ...]] = (START, "<|channel|>", "<|constrain|>", MESSAGE, "to=")
+    unsaid: ClassVar[tuple[str, ...]] = beginnings[:-1]
 
     def __init__(
         self,
@@ -63,72 +53,30 @@ class HarmonyParser(StateParser):
         has_tools: bool = True,
         has_reasoning: bool = True,
     ) -> None:
-        super().__init__(self._header)
-        self.num_calls = 0
+        super().__init__()
         self._names = None if tool_names is None else frozenset(tool_names)
         self._new_id = new_id
         self._has_tools, self._has_reasoning = has_tools, has_reasoning
-        self._put: Callable[[str], None] = self._say
         self._scanner: JsonScanner | None = None
         self._is_object = False
-        self._is_fresh = {TextDelta: True, ReasoningDelta: True}
-        self._broke: set[type] = set()
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:
         """See ToolParser."""
         return WrittenCalls(_written, trigger=_CALL, is_single=True)
 
-    def finish(self) -> list[Event]:
-        """No more text comes. Returns: what was held back."""
-        if self._state == self._header:
-            if not self._held.lstrip().startswith(_BEGINNINGS[:-1]):
-                self._say(self._held)
-        elif self._state == self._body:
-            self._put(self._held)
-            self._end_message()
-        self._held = ""
-        return self._taken()
-
-    def _header(self, buffer: str, pos: int) -> int:
-        """Up to <|message|>, from the beginning of the output or behind the end of a message."""
-        end = buffer.find(_MESSAGE, pos)
-        if not _may_be_header(buffer[pos : pos + 32]) or (end if end >= 0 else len(buffer)) - pos > _MOST_HEADER:
-            self._put, self._state = self._say, self._body
-            return pos
-        if end < 0:
-            self._waits = True
-            return pos
-        self._begin_message(buffer[pos:end])
-        self._state = self._body
-        return end + len(_MESSAGE)
-
-    def _body(self, buffer: str, pos: int) -> int:
-        found = [(at, end) for end in _ENDS if (at := buffer.find(end, pos)) >= 0]
-        if found:
-            at, end = min(found)
-            self._put(buffer[pos:at])
-            self._end_message()
-            self._state = self._header
-            return at if end == _START else at + len(end)
-        at = len(buffer) - max(could_begin(end, buffer, pos) for end in _ENDS)
-        self._put(buffer[pos:at])
-        self._waits = True
-        return at
-
-    def _begin_message(self, header: str) -> None:
+    def _reader_of(self, header: str) -> Callable[[str], None]:
         channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
         name = recipient[1].removeprefix(_FUNCTIONS) if recipient else ""
         is_function = recipient is not None and recipient[1].startswith(_FUNCTIONS)
         if self._has_tools and is_function and (self._names is None or name in self._names):
             self._out.append(ToolCallStart(self.num_calls, self._new_id(self.num_calls), name))
-            self._scanner, self._put = JsonScanner(), self._argue
-        elif self._has_reasoning and ((channel is not None and channel[1] == "analysis") or recipient is not None):
-            self._put = self._think
-        else:
-            self._put = self._say
+            self._scanner = JsonScanner()
+            return self._argue
+        is_thought = (channel is not None and channel[1] == "analysis") or recipient is not None
+        return self._think if self._has_reasoning and is_thought else self._say
 
-    def _end_message(self) -> None:
+    def _end_call(self) -> None:
         if self._scanner is not None:
             if self._scanner.num_scanned == 0:  # a function without parameters
                 self._argue("{}")
@@ -136,8 +84,6 @@ class HarmonyParser(StateParser):
             self._out.append(ToolCallEnd(self.num_calls, is_complete))
             self.num_calls += 1
             self._scanner = None
-        self._broke = {kind for kind, is_fresh in self._is_fresh.items() if not is_fresh}
-        self._put = self._say
 
     def _argue(self, text: str) -> None:
         scanner = self._scanner
@@ -150,27 +96,6 @@ class HarmonyParser(StateParser):
             self._is_object = text[start] == "{"
         end = scanner.scan(text, start)
         self._out.append(ToolCallArguments(self.num_calls, text[start:end]))
-
-    def _think(self, text: str) -> None:
-        self._add(ReasoningDelta, text)
-
-    def _say(self, text: str) -> None:
-        self._add(TextDelta, text)
-
-    def _add(self, kind: type[TextDelta] | type[ReasoningDelta], text: str) -> None:
-        if not text:
-            return
-        if kind in self._broke:
-            text = _BREAK + text
-            self._broke.discard(kind)
-        self._is_fresh[kind] = False
-        self._out.append(kind(text))
-
-
-def _may_be_header(text: str) -> bool:
-    """Whether text begins one, as far as it goes."""
-    stripped = text.lstrip()
-    return stripped.startswith(_BEGINNINGS) or any(begin.startswith(stripped) for begin in _BEGINNINGS)
 
 
 def _written(tool: Tool) -> Node:

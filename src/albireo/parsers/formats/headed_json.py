@@ -70,11 +70,13 @@ class HeadedJsonParser(NamedJsonParser):
         return pos + len(self.call)
 
     def _before_arguments(self, buffer: str, pos: int) -> int:
-        start = buffer.find("{", pos)
-        end = len(buffer) if start < 0 else start
+        # so far and no further, however much of the text has come
+        most = pos + _MAX_HEAD - sum(map(len, self._head))
+        start = buffer.find("{", pos, most + 1)
+        end = min(len(buffer), most) if start < 0 else start
         self._head.append(buffer[pos:end])
         self._raw.append(buffer[pos:end])
-        if start < 0 and sum(map(len, self._head)) <= _MAX_HEAD:
+        if start < 0 and len(buffer) <= most:
             return end
         match = self.head.fullmatch("".join(self._head))
         if match is None or not self._is_name(match["name"]):

@@ -310,3 +310,38 @@ def test_marks_round_an_answer_are_none_of_it() -> None:
         )
         output = "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>So < be it.<|END_RESPONSE|>"
         assert fed(parser, list(output)) == [ReasoningDelta("Hm."), TextDelta("So < be it.")]
+
+
+REPEATS = {"anyOf": [{"$ref": "#/$defs/A"}] * 10}
+ODD: list[Any] = [
+    {"properties": {"x": True}},
+    {"properties": {"x": False}},
+    {"properties": {"x": None}},
+    {"properties": {"x": {"anyOf": [True, {"type": "string"}]}}},
+    {"properties": {"x": {"anyOf": 5}}},
+    {"properties": {"x": {"enum": 5}}},
+    {"properties": {"x": {"type": "string", "pattern": 5}}},
+    {"properties": {"x": {"type": "object", "properties": {"a": True}}}},
+    {"properties": {"x": {"type": "array", "items": True}}},
+    {"properties": {"x": {"$ref": "#/nothing"}}},
+    {"properties": {"x": {"type": 5}}, "required": 5},
+    # what refers to itself several times, or to many that refer to many, is not gone through
+    {"properties": {"x": {"$ref": "#/$defs/A"}}, "$defs": {"A": REPEATS}},
+    {
+        "properties": {"x": {"$ref": "#/$defs/A0"}},
+        "$defs": {
+            f"A{i}": {"properties": {f"p{j}": {"$ref": f"#/$defs/A{i + 1}"} for j in range(60)}} for i in range(6)
+        },
+    },
+]
+
+
+@pytest.mark.parametrize("name", TOOL_CALL_PARSERS)
+def test_any_schema_has_a_form_or_is_refused(name: str) -> None:
+    for schema in ODD:
+        tools = read_tools([{"name": "f", "parameters": {"type": "object", **schema}, "strict": True}])
+        for choice in ("required", "auto"):
+            try:
+                tool_call_form(tools, choice, name)
+            except UnsupportedFeature as error:
+                assert "f" in str(error) and "leave" in str(error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from albireo.parsers.json_scanner import MAX_DEPTH, JsonScanner, Status
@@ -17,25 +17,30 @@ Schema = Mapping[str, Any]
 _ALL = frozenset({"string", "number", "boolean", "null", "array", "object"})
 #: Words of Python and of JSON.
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
-#: References to follow before a schema counts as one that says nothing.
-_MAX_REFERENCES = 16
+#: References to follow before a schema counts as one that says nothing; and schemas to look at in all, since those that
+#: refer to themselves several times would be met without end.
+_MAX_REFERENCES, _MOST_SCHEMAS = 16, 256
 
 
-def json_kinds(schema: Schema, root: Schema, depth: int = 0) -> frozenset[str]:
+def json_kinds(schema: Schema, root: Schema) -> frozenset[str]:
     """Which kinds of JSON a schema allows: of string, number, boolean, null, array, object. All, if it says none.
 
     Args: root: what "#/…" refers to.
     """
-    if depth > _MAX_REFERENCES or not isinstance(schema, Mapping):
+    return _kinds(schema, root, 0, iter(range(_MOST_SCHEMAS)))
+
+
+def _kinds(schema: Schema, root: Schema, depth: int, left: Iterator[int]) -> frozenset[str]:
+    if depth > _MAX_REFERENCES or next(left, None) is None or not isinstance(schema, Mapping):
         return _ALL
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        return json_kinds(referred(reference, root), root, depth + 1)
+        return _kinds(referred(reference, root), root, depth + 1, left)
     for name in ("anyOf", "oneOf"):
         if isinstance(schema.get(name), list):
-            return frozenset().union(*(json_kinds(each, root, depth + 1) for each in schema[name])) or _ALL
+            return frozenset().union(*(_kinds(each, root, depth + 1, left) for each in schema[name])) or _ALL
     if isinstance(schema.get("allOf"), list):
-        return _ALL.intersection(*(json_kinds(each, root, depth + 1) for each in schema["allOf"])) or _ALL
+        return _ALL.intersection(*(_kinds(each, root, depth + 1, left) for each in schema["allOf"])) or _ALL
     if "const" in schema:
         return frozenset({_kind(schema["const"])})
     if isinstance(schema.get("enum"), list) and schema["enum"]:
@@ -50,6 +55,18 @@ def property_kinds(schema: Schema, name: str) -> frozenset[str]:
     properties = schema.get("properties")
     known = properties.get(name) if isinstance(properties, Mapping) else None
     return _ALL if known is None else json_kinds(known, schema)
+
+
+def choices_of(schema: Schema) -> list[Any]:
+    """The values that a schema names; empty: it names none."""
+    given = [schema["const"]] if "const" in schema else schema.get("enum")
+    return given if isinstance(given, list) else []
+
+
+def options_of(schema: Schema) -> list[Any]:
+    """The schemas of which one holds; empty: there are none."""
+    given = schema.get("anyOf") or schema.get("oneOf")
+    return given if isinstance(given, list) else []
 
 
 def is_text(kinds: frozenset[str]) -> bool:

@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from albireo.errors import UnsupportedFeature
+
 Node = dict[str, Any]
+
+#: Schemas within each other that are written out, and in all: what two refer to is written twice.
+_MAX_DEPTH, _MOST_SCHEMAS = 8, 4096
 
 ANY_TEXT: Node = {"type": "any_text"}
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -72,6 +77,25 @@ class WrittenCalls:
         return node if self.opening is None else sequence([self.opening, node])
 
 
+class WrittenOut:
+    """How much of a tool's schema is written out, where a format has no node for all of it."""
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool, self._num_schemas = tool, 0
+
+    def enter(self, depth: int) -> None:
+        """A schema is written next. Raises: UnsupportedFeature for one too many, or too deep in others."""
+        self._num_schemas += 1
+        if depth > _MAX_DEPTH or self._num_schemas > _MOST_SCHEMAS:
+            many = f"lie more than {_MAX_DEPTH} deep in each other, or in themselves"
+            if depth <= _MAX_DEPTH:
+                many = f"have more than {_MOST_SCHEMAS:,} values, each reference written out"
+            raise UnsupportedFeature(
+                f"tools: arguments of {self._tool.name} {many}, which this model's format cannot be held to; leave "
+                "tool_choice and strict out"
+            )
+
+
 def text_node(text: str) -> Node:
     """This text."""
     return {"type": "const_string", "value": text}
@@ -119,4 +143,6 @@ def optional(*nodes: Node) -> Node:
 def property_schema(tool: Tool, name: str) -> dict[str, Any]:
     """The schema of one of a tool's arguments, with what it may refer to."""
     shared = {key: tool.parameters[key] for key in ("$defs", "definitions") if key in tool.parameters}
-    return {**tool.parameters["properties"][name], **shared}
+    known = tool.parameters["properties"][name]
+    # true, which allows anything, and what is no schema at all
+    return {**(known if isinstance(known, Mapping) else {}), **shared}

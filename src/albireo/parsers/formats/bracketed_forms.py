@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from albireo.errors import UnsupportedFeature
-from albireo.parsers.argument_values import json_kinds, referred
+from albireo.parsers.argument_values import choices_of, json_kinds, options_of, referred
 from albireo.parsers.written_calls import (
     ANY_TEXT,
     Node,
     Tool,
     WrittenCalls,
+    WrittenOut,
     either,
     optional,
     property_schema,
@@ -29,9 +29,7 @@ from albireo.parsers.written_calls import (
 Schema = Mapping[str, Any]
 
 _KEY = regex_node(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-#: Schemas within each other that are written out.
-_MAX_DEPTH = 8
-#: And where a schema says nothing, so that anything has a form of bounded size.
+#: Schemas within each other where one says nothing, so that anything has a form of bounded size.
 _MAX_DEPTH_OF_ANY = 3
 #: Members of which none has to be there that are written out in their order, which takes their square; more may come in
 #: any order, and could come twice, of which the last counts.
@@ -65,25 +63,23 @@ class _GemmaValues:
 
     def __init__(self, tool: Tool, quote: str) -> None:
         self._tool, self._quote = tool, quote
+        self._written = WrittenOut(tool)
         self._makers = (("string", self._text), ("object", self._object), ("array", self._array))
 
     def arguments(self) -> Node:
         return self._object(self._tool.parameters, 0)
 
-    def node(self, schema: Schema, depth: int) -> Node:
-        if depth > _MAX_DEPTH:
-            raise UnsupportedFeature(
-                f"tools: arguments of {self._tool.name} lie more than {_MAX_DEPTH} deep in each other, or in "
-                "themselves, which this model's format cannot be held to; leave tool_choice and strict out"
-            )
+    def node(self, schema: Any, depth: int) -> Node:
+        self._written.enter(depth)
+        if not isinstance(schema, Mapping):
+            schema = {}  # true allows anything
         if isinstance(schema.get("$ref"), str):
             return self.node(referred(schema["$ref"], self._tool.parameters) or {}, depth + 1)
-        choices = [schema["const"]] if "const" in schema else schema.get("enum")
+        choices = choices_of(schema)
         if choices:
             return either(self._constant(each) for each in choices)
-        options = schema.get("anyOf") or schema.get("oneOf")
-        if options:
-            return either(self.node(each, depth + 1) for each in options)
+        if found := options_of(schema):
+            return either(self.node(each, depth + 1) for each in found)
         kinds = json_kinds(schema, self._tool.parameters)
         options = [make(schema, depth) for kind, make in self._makers if kind in kinds]
         scalars = sorted(kinds & {"boolean", "null", "number"})

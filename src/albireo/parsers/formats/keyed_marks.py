@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from albireo.errors import UnsupportedFeature
-from albireo.parsers.argument_values import is_text, property_kinds
+from albireo.parsers.argument_values import choices_of, is_text, property_kinds
 from albireo.parsers.written_calls import (
     ANY_TEXT,
     Node,
@@ -107,7 +107,7 @@ def _argument(tool: Tool, name: str, marks: KeyedMarks, line: str) -> Node:
 def text_value(tool: Tool, name: str, begin: str, end: str) -> Node:
     """A string without quotes between what begins and ends it, as its schema has it."""
     schema = tool.parameters["properties"][name]
-    choices = [schema["const"]] if "const" in schema else schema.get("enum")
+    choices = choices_of(schema)
     if choices:
         return tag_node(begin, either(text_node(each) for each in choices), end)
     limited = _limited(tool, name, schema)
@@ -138,14 +138,14 @@ def _behind_key(marks: KeyedMarks, line: str, is_string: bool | None) -> str:
 def _limited(tool: Tool, name: str, schema: Mapping[str, Any]) -> str:
     """What a string with limits matches, in which there is no mark; empty without limits."""
     lengths = [key for key in ("minLength", "maxLength") if key in schema]
-    if "pattern" not in schema:
+    pattern = schema.get("pattern")
+    if not isinstance(pattern, str):
         return f"{_LETTER}{{{schema.get('minLength', 0)},{schema.get('maxLength', '')}}}" if lengths else ""
     if lengths:
         raise UnsupportedFeature(
             f"tools: {tool.name}.{name} has a pattern and a length, which this model's format cannot hold a string to "
             "at once; leave one out"
         )
-    pattern = schema["pattern"]
     head, tail = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
     inner = pattern[head : len(pattern) - tail]
     # A pattern of JSON schema may match anywhere.

@@ -11,12 +11,11 @@ the chat template that the model is published with.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.errors import UnsupportedFeature
-from albireo.parsers.argument_values import as_json, json_kinds, referred
+from albireo.parsers.argument_values import as_json, choices_of, json_kinds, options_of, referred
 from albireo.parsers.formats.keyed_marks import KeyedMarks
 from albireo.parsers.formats.keyed_values import KeyedParser
 from albireo.parsers.held_end import could_begin
@@ -26,6 +25,7 @@ from albireo.parsers.written_calls import (
     Node,
     Tool,
     WrittenCalls,
+    WrittenOut,
     either,
     optional,
     regex_node,
@@ -43,8 +43,8 @@ _BEGIN, _END = f"{_MARK}<", f"{_MARK}</"
 _ITEM = "item"
 #: Characters of an element's name; more are none.
 _MAX_NAME = 256
-#: Schemas within each other that are written out.
-_MAX_WRITTEN = 8
+#: Schemas within each other, and in all, that are looked at for one that says what is in a value.
+_MAX_CHOSEN, _MOST_CHOSEN = 8, 64
 
 
 @dataclass(slots=True)
@@ -158,14 +158,18 @@ def _json_of(element: _Element, schema: Any, root: Schema) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-def _resolved(schema: Any, root: Schema, depth: int = 0) -> Schema:
+def _resolved(schema: Any, root: Schema) -> Schema:
     """A schema that says what is in a list or an object, of those that it refers to or chooses from."""
-    if not isinstance(schema, Mapping) or depth > _MAX_WRITTEN:
+    return _chosen(schema, root, 0, iter(range(_MOST_CHOSEN)))
+
+
+def _chosen(schema: Any, root: Schema, depth: int, left: Iterator[int]) -> Schema:
+    if not isinstance(schema, Mapping) or depth > _MAX_CHOSEN or next(left, None) is None:
         return {}
     if isinstance(schema.get("$ref"), str):
-        return _resolved(referred(schema["$ref"], root), root, depth + 1)
-    for option in schema.get("anyOf") or schema.get("oneOf") or ():
-        found = _resolved(option, root, depth + 1)
+        return _chosen(referred(schema["$ref"], root), root, depth + 1, left)
+    for option in options_of(schema):
+        found = _chosen(option, root, depth + 1, left)
         if "properties" in found or "items" in found:
             return {**found, "type": sorted(json_kinds(schema, root))}
     return schema
@@ -176,26 +180,25 @@ class _Values:
 
     def __init__(self, tool: Tool) -> None:
         self._tool = tool
+        self._written = WrittenOut(tool)
 
     def arguments(self) -> Node:
         return self._members(self._tool.parameters, 0)
 
-    def _element(self, name: str, schema: Schema, depth: int) -> Node:
+    def _element(self, name: str, schema: Any, depth: int) -> Node:
         """An element, whatever it may hold."""
-        if depth > _MAX_WRITTEN:
-            raise UnsupportedFeature(
-                f"tools: arguments of {self._tool.name} lie more than {_MAX_WRITTEN} deep in each other, or in "
-                "themselves, which this model's format cannot be held to; leave tool_choice and strict out"
-            )
+        self._written.enter(depth)
+        if not isinstance(schema, Mapping):
+            schema = {}
         root = self._tool.parameters
         if isinstance(schema.get("$ref"), str):
             return self._element(name, referred(schema["$ref"], root) or {}, depth + 1)
         begin, end = f"{_BEGIN}{name}>", f"{_END}{name}>"
-        choices = [schema["const"]] if "const" in schema else schema.get("enum")
+        choices = choices_of(schema)
         if choices:
             texts = (each if isinstance(each, str) else json.dumps(each) for each in choices)
             return tag_node(begin, either(text_node(each) for each in texts), end)
-        options = schema.get("anyOf") or schema.get("oneOf")
+        options = options_of(schema)
         if options:
             return either(self._element(name, each, depth + 1) for each in options)
         kinds = json_kinds(schema, root)

@@ -190,3 +190,36 @@ def test_each_text_has_its_own_tokens(parser: Any, parts: list[tuple[str, bool]]
 def _numbers(ids: list[list[int]], place: int) -> range:
     start = sum(len(part) for part in ids[:place])
     return range(start, start + len(ids[place]))
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 1000])
+def test_thoughts_that_nobody_is_told_have_no_tokens_either(at_once: int) -> None:
+    """Though they begin as the answer does."""
+    tokenizer = Tokenizer.from_directory(BUNDLED)
+    thought, answer = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("<think>The girl and the dog. The</think>", "The end.")
+    )
+    tokens = TextTokens(TextPlaces(tokenizer, lambda text, place: True, prompt_token_ids=[1, 2]))
+    parser = output_parser(tool_call_parser=None, reasoning_parser="think")
+    reader = BlockReader(parser, tells_reasoning=False, hears=tokens.pass_over)
+    entries = [TokenLogprobs([number], [0.0], [1]) for number in range(len(thought + answer))]
+    told = []
+    for at in range(0, len(entries), at_once):
+        ids = (thought + answer)[at : at + at_once]
+        tokens.take(ids, entries[at : at + at_once])
+        for piece in tokens.pieces("".join(tokenizer.token_strings(ids))):
+            told += [entry for change in reader.push(piece, None) for entry in tokens.of(change)]
+    told += [entry for change in reader.push("", "stop") for entry in tokens.of(change)]
+    assert [entry.token_ids[0] for entry in told] == [*range(len(thought), len(thought + answer))]
+
+
+def test_an_id_that_no_path_can_hold_is_not_taken(client: Any) -> None:
+    answer = client.responses.with_raw_response.create(**ASK, extra_headers={"x-request-id": "host/abc-000001"})
+    name = answer.parse().id
+    assert name.removeprefix("resp-").isalnum() and client.responses.retrieve(name).id == name
+    taken = client.responses.with_raw_response.create(**ASK, extra_headers={"x-request-id": "host:abc-000001"})
+    assert client.responses.retrieve(taken.parse().id).id == "resp-host:abc-000001"
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.create(**ASK, extra_body={"request_id": "a/b"})
+    assert raised.value.param == "request_id"

@@ -31,8 +31,8 @@ INLINE_TOKENS = 2_000
 #: Key of a scope: what is added to the priority of a request that nobody waits at, which has no deadline either.
 BEHIND = "albireo.behind"
 
-#: As protocol/fields.py has it.
-_ID = re.compile(r"[\x21-\x7e]{1,128}")
+#: As protocol/fields.py has them.
+_ID, _PATH_ID = re.compile(r"[\x21-\x7e]{1,128}"), re.compile(r"[A-Za-z0-9._~:@-]{1,128}")
 
 
 def new_id(prefix: str, given: str | None) -> str:
@@ -40,14 +40,17 @@ def new_id(prefix: str, given: str | None) -> str:
     return f"{prefix}-{given or uuid.uuid4().hex}"
 
 
-def answer_id(serving: Serving, scope: Scope, prefix: str, given: str | None) -> str:
+def answer_id(serving: Serving, scope: Scope, prefix: str, given: str | None, *, is_in_path: bool = False) -> str:
     """The id of an answer: the caller's, by a field or the header x-request-id, or a random one.
 
     A header's that is in use is not taken: a proxy sends one again with each try.
+
+    Args: is_in_path: the answer can be asked for by it.
     """
     if given is None:
         header = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        if _ID.fullmatch(header) and not serving.accounts.is_open(new_id(prefix, header)):
+        pattern = _PATH_ID if is_in_path else _ID
+        if pattern.fullmatch(header) and not serving.accounts.is_open(new_id(prefix, header)):
             given = header
     return new_id(prefix, given)
 

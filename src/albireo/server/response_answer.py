@@ -58,13 +58,14 @@ class ResponseWriter:
         self.request = request
         self.log = ResponseLog()
         self._thoughts = TokenCount(serving.tokenizer)
+        self._tells_thoughts = request.include_reasoning is not False
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
         self._names = names_of(request)
         self._reader = BlockReader(
             parser,
-            tells_reasoning=request.include_reasoning is not False,
+            tells_reasoning=self._tells_thoughts,
             is_one_call=request.parallel_tool_calls is False,
-            hears=self._thoughts.push,
+            hears=self._hear,
         )
         self._ids: dict[int, str] = {}
         self._num_parts: dict[int, int] = {}  # of the last block that has any, those noted
@@ -93,6 +94,11 @@ class ResponseWriter:
             top_logprobs=request.top_logprobs or 0,
             user=request.user if isinstance(request.user, str) else None,
         )
+
+    def _hear(self, thought: str) -> None:
+        self._thoughts.push(thought)
+        if self._logprobs is not None and not self._tells_thoughts:
+            self._logprobs.tokens.pass_over(thought)
 
     def begin(self) -> None:
         """It is accepted; one in the background then waits for its turn."""

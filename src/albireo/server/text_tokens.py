@@ -26,7 +26,8 @@ class TextTokens:
         self._tokens: deque[tuple[int, TokenLogprobs]] = deque()  # not told yet, with the places where they begin
         self._cuts: deque[int] = deque()
         self._raw, self._start = "", 0  # read, and in no block yet; where it begins
-        self._block: Block | None = None
+        self._last: Block | None = None  # of which something was told; None: a thought nobody is told
+        self._is_new = True
 
     def take(self, token_ids: Sequence[int], entries: Sequence[TokenLogprobs]) -> None:
         """The next tokens, before their text."""
@@ -51,20 +52,30 @@ class TextTokens:
 
     def of(self, change: Change) -> list[TokenLogprobs]:
         """Tokens of what a change tells."""
-        is_new, self._block = change.block is not self._block, change.block
         if change.block.kind == "call":
             self._drop(len(self._raw))  # written in another way than it is told
             return []
         if change.what != "more":
+            self._is_new |= change.what == "begin"
             return []
-        begin, length = _found(self._raw, change.text, is_new=is_new)
+        found = self._told(change.text, change.block)
+        return found if change.block.kind == "text" else []
+
+    def pass_over(self, thought: str) -> None:
+        """What is read next is thought, and in no block."""
+        self._told(thought, None)
+
+    def _told(self, text: str, block: Block | None) -> list[TokenLogprobs]:
+        is_new = self._is_new or block is not self._last
+        self._is_new, self._last = False, block
+        begin, length = _found(self._raw, text, is_new=is_new)
         self._drop(begin)
         start, end = self._start, self._start + length
         self._drop(length)
         found = []
         while self._tokens and self._tokens[0][0] < end:
             place, entry = self._tokens.popleft()
-            if place >= start and change.block.kind == "text":
+            if place >= start:
                 found.append(entry)
         return found
 

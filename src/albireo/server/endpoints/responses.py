@@ -65,7 +65,7 @@ class Responses:
 
     def _id(self, scope: Scope, request: ResponseRequest) -> str:
         """Of the answer. Raises: HttpError 400 where the caller gives one that is stored."""
-        found = answer_id(self._serving, scope, "resp", request.request_id)
+        found = answer_id(self._serving, scope, "resp", request.request_id, is_in_path=True)
         if found not in self._store:
             return found
         if request.request_id is None:

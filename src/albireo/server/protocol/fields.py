@@ -18,6 +18,8 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=256)]
 #: Of a request or an answer: may stand in a header and in a log.
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+#: Of what can be asked for by its id: may stand in a path, too.
+PathId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._~:@-]+$")]
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 CacheSalt = Annotated[str, Meta(min_length=1, max_length=1024)]
 

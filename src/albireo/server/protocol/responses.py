@@ -15,6 +15,7 @@ from albireo.server.protocol.fields import (
     Count,
     Id,
     Int64,
+    PathId,
     Priority,
     StreamOptions,
     Text,
@@ -89,7 +90,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
     cache_salt: CacheSalt | None = None
-    request_id: Id | None = None
+    request_id: PathId | None = None
 
     # at most so many calls of a server's own tools, of which there are none
     max_tool_calls: AtLeastOne | None = None

@@ -221,6 +221,6 @@ def aot_cases() -> list[AotCase]:
             num_warps=8,
             aligned=("scores", "ids", "scores_stride", "ids_stride"),
             max_registers=64,
-            max_shared=4 << 10,
+            max_shared=8 << 10,
         ),
     ]

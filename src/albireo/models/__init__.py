@@ -102,7 +102,7 @@ def speech_types() -> tuple[str, ...]:
     """Every model_type that writes down what is said: the file names of the folder speech."""
     from albireo.models import speech as folder
 
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__)))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "layers"))
 
 
 def __getattr__(name: str) -> Any:

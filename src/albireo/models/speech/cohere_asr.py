@@ -7,15 +7,14 @@ Cohere Transcribe.
 
 from __future__ import annotations
 
-from typing import Any
-
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.node import Graph, RowSegment
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.layers import Ends, embedding, head, linear, norm, plain_mlp, pooled_states, unrounded_norm
+from albireo.models.layers import Ends, embedding, head, linear, norm, plain_mlp, unrounded_norm
 from albireo.models.rope import no_rotation
+from albireo.models.speech.layers import heard_sound, left_by_sound, seen_text
 
 TINY = {
     "architectures": ["CohereAsrForConditionalGeneration"],
@@ -105,11 +104,11 @@ def build(c: ModelConfig, max_model_len: int) -> Graph:
                 q, k = (b.rope(parts[p], still, c.num_heads, c.head_dim) for p in "qk")
             with b.part("kv"):
                 b.kv_write(k, parts["v"], layer, c.num_heads, c.head_dim)
-            x = _added(b, c, x, q, layer, of, {"first_key": c.blocks.sound_positions})
+            x = seen_text(b, c, x, q, layer, f"{of}.out_projection")
         with b.part(f"layers.{layer}.cross"):
             h, of = norm(b, c, x, f"{name}.layer_norm_2.weight", "norm"), f"{name}.second_sub_layer"
             q = linear(b, c, h, f"{of}.query_net", c.hidden_size, "q", True, "heads")
-            x = _added(b, c, x, q, layer, of, {"num_keys": c.blocks.sound_positions})
+            x = heard_sound(b, c, x, q, layer, f"{of}.out_projection")
         with b.part(f"layers.{layer}.mlp"):
             h, of = norm(b, c, x, f"{name}.layer_norm_3.weight", "norm"), f"{name}.third_sub_layer"
             down = plain_mlp(b, c, h, of, c.intermediate_size, bias=True, up="dense_in", down="dense_out")
@@ -119,35 +118,5 @@ def build(c: ModelConfig, max_model_len: int) -> Graph:
 
 
 def listening(c: ModelConfig) -> Graph:
-    """What a sound leaves in the KV layers: rows [S, E] that the encoder gives, zeros behind -> keys and values of
-    cross attention. Output: hidden, of no rows."""
-    b = GraphBuilder()
-    x = b.given(c.hidden_size, 0)
-    for layer in range(c.num_layers):
-        of = f"{_LAYERS}.{layer}.second_sub_layer"
-        with b.part(f"layers.{layer}.cross"):
-            h = b.cast(x, c.dtype)
-            k, v = (linear(b, c, h, f"{of}.{_NETS[p]}", c.hidden_size, p, True, "heads") for p in "kv")
-            with b.part("kv"):
-                b.kv_write(k, v, layer, c.num_heads, c.head_dim)
-    return pooled_states(b, x)
-
-
-def _added(b: GraphBuilder, c: ModelConfig, x: Value, q: Value, layer: int, name: str, seen: dict[str, Any]) -> Value:
-    """x, and what attention gives of q. Args: seen: which positions; see graph.ops."""
-    with b.part("attention"):
-        a = b.attention(
-            b.cast(q, c.dtype),
-            layer=layer,
-            num_heads=c.num_heads,
-            num_kv_heads=c.num_heads,
-            head_dim=c.head_dim,
-            scale=c.scale,
-            window=None,
-            softcap=None,
-            **seen,
-        )
-        a = b.cast(a, c.dtype)
-    o = linear(b, c, a, f"{name}.out_projection", c.hidden_size, "o", True, "row")
-    with b.part("o"):
-        return b.add(x, o)
+    """See left_by_sound()."""
+    return left_by_sound(c, lambda layer, part: f"{_LAYERS}.{layer}.second_sub_layer.{_NETS[part]}", biases="kv")

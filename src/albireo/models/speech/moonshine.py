@@ -7,16 +7,15 @@ are. Source: Jeffries et al. 2024, Moonshine: Speech Recognition for Live Transc
 
 from __future__ import annotations
 
-from typing import Any
-
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.head_rows import RowsOf
-from albireo.models.layers import Ends, embedding, head, linear, norm, pooled_states, queries_keys_values
+from albireo.models.layers import Ends, embedding, head, linear, norm, queries_keys_values
 from albireo.models.rope import rope_spec
+from albireo.models.speech.layers import heard_sound, left_by_sound, seen_text
 
 TINY = {
     "architectures": ["MoonshineForConditionalGeneration"],
@@ -110,49 +109,19 @@ def build(c: ModelConfig, max_model_len: int) -> Graph:
                 q, k = (b.rope(parts[p], rope, c.num_heads, c.head_dim) for p in "qk")
             with b.part("kv"):
                 b.kv_write(k, parts["v"], layer, c.num_heads, c.head_dim)
-            x = _added(b, c, x, q, layer, of, {"first_key": c.blocks.sound_positions})
+            x = seen_text(b, c, x, q, layer, f"{of}.o_proj", has_bias=False)
         with b.part(f"layers.{layer}.cross"):
             h, of = norm(b, c, x, f"{name}.post_attention_layernorm.weight", "norm"), f"{name}.encoder_attn"
             q = linear(b, c, h, f"{of}.q_proj", c.hidden_size, "q", False, "heads")
-            x = _added(b, c, x, q, layer, of, {"num_keys": c.blocks.sound_positions})
+            x = heard_sound(b, c, x, q, layer, f"{of}.o_proj", has_bias=False)
         with b.part(f"layers.{layer}.mlp"):
             x = _mlp(b, c, x, name)
     return head(b, c, x, _ENDS)
 
 
 def listening(c: ModelConfig) -> Graph:
-    """What a sound leaves in the KV layers: rows [S, E] that the encoder gives, zeros behind -> keys and values of
-    cross attention. Output: hidden, of no rows."""
-    b = GraphBuilder()
-    x = b.given(c.hidden_size, 0)
-    for layer in range(c.num_layers):
-        name = f"{_LAYERS}.{layer}.encoder_attn"
-        with b.part(f"layers.{layer}.cross"):
-            h = b.cast(x, c.dtype)
-            k, v = (linear(b, c, h, f"{name}.{p}_proj", c.hidden_size, p, False, "heads") for p in "kv")
-            with b.part("kv"):
-                b.kv_write(k, v, layer, c.num_heads, c.head_dim)
-    return pooled_states(b, x)
-
-
-def _added(b: GraphBuilder, c: ModelConfig, x: Value, q: Value, layer: int, name: str, seen: dict[str, Any]) -> Value:
-    """x, and what attention gives of q. Args: seen: which positions; see graph.ops."""
-    with b.part("attention"):
-        a = b.attention(
-            b.cast(q, c.dtype),
-            layer=layer,
-            num_heads=c.num_heads,
-            num_kv_heads=c.num_heads,
-            head_dim=c.head_dim,
-            scale=c.scale,
-            window=None,
-            softcap=None,
-            **seen,
-        )
-        a = b.cast(a, c.dtype)
-    o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", False, "row")
-    with b.part("o"):
-        return b.add(x, o)
+    """See left_by_sound()."""
+    return left_by_sound(c, lambda layer, part: f"{_LAYERS}.{layer}.encoder_attn.{part}_proj", biases="")
 
 
 def _mlp(b: GraphBuilder, c: ModelConfig, x: Value, name: str) -> Value:

@@ -8,15 +8,14 @@ no second one. Source: Radford et al. 2022, Robust Speech Recognition via Large-
 
 from __future__ import annotations
 
-from typing import Any
-
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.layers import Ends, embedding, head, linear, norm, plain_mlp, pooled_states
+from albireo.models.layers import Ends, embedding, head, linear, norm, plain_mlp
 from albireo.models.rope import no_rotation
+from albireo.models.speech.layers import heard_sound, left_by_sound, seen_text
 
 TINY = {
     "architectures": ["WhisperForConditionalGeneration"],
@@ -114,21 +113,8 @@ def build(c: ModelConfig, max_model_len: int) -> Graph:
 
 
 def listening(c: ModelConfig) -> Graph:
-    """What a sound leaves in the KV layers: rows [S, E] that the encoder gives -> keys and values of cross attention.
-
-    Output: hidden, of no rows.
-    """
-    b = GraphBuilder()
-    x = b.given(c.hidden_size, 0)
-    for layer in range(c.num_layers):
-        name = f"{_LAYERS}.{layer}.encoder_attn"
-        with b.part(f"layers.{layer}.cross"):
-            h = b.cast(x, c.dtype)
-            k = linear(b, c, h, f"{name}.k_proj", c.hidden_size, "k", False, "heads")
-            v = linear(b, c, h, f"{name}.v_proj", c.hidden_size, "v", True, "heads")
-            with b.part("kv"):
-                b.kv_write(k, v, layer, c.num_heads, c.head_dim)
-    return pooled_states(b, x)
+    """See left_by_sound()."""
+    return left_by_sound(c, lambda layer, part: f"{_LAYERS}.{layer}.encoder_attn.{part}_proj", biases="v")
 
 
 def _with_positions(b: GraphBuilder, c: ModelConfig, x: Value) -> Value:
@@ -150,15 +136,13 @@ def _self_attention(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name:
         q, k = (b.rope(each, still, c.num_heads, c.head_dim) for each in (q, k))
     with b.part("kv"):
         b.kv_write(k, v, layer, c.num_heads, c.head_dim)
-    a = _attention(b, c, q, layer, {"first_key": c.blocks.sound_positions})
-    return _added(b, c, x, a, f"{of}.out_proj")
+    return seen_text(b, c, x, q, layer, f"{of}.out_proj")
 
 
 def _cross_attention(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name: str) -> Value:
     h, of = norm(b, c, x, f"{name}.encoder_attn_layer_norm.weight", "norm"), f"{name}.encoder_attn"
     q = linear(b, c, h, f"{of}.q_proj", c.hidden_size, "q", True, "heads")
-    a = _attention(b, c, q, layer, {"num_keys": c.blocks.sound_positions})
-    return _added(b, c, x, a, f"{of}.out_proj")
+    return heard_sound(b, c, x, q, layer, f"{of}.out_proj")
 
 
 def _without_bias(b: GraphBuilder, c: ModelConfig, h: Value, name: str) -> Value:
@@ -167,26 +151,3 @@ def _without_bias(b: GraphBuilder, c: ModelConfig, h: Value, name: str) -> Value
         weight = b.weight(f"{name}.weight", (c.hidden_size, c.hidden_size), c.dtype)
         zeros = (RowSegment(None, 0, c.hidden_size),)
         return b.linear(h, weight, b.weight(f"{name}.bias", (c.hidden_size,), "float32", segments=zeros), "heads")
-
-
-def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, seen: dict[str, Any]) -> Value:
-    """Args: seen: which positions; see graph.ops."""
-    with b.part("attention"):
-        a = b.attention(
-            b.cast(q, c.dtype),
-            layer=layer,
-            num_heads=c.num_heads,
-            num_kv_heads=c.num_heads,
-            head_dim=c.head_dim,
-            scale=c.scale,
-            window=None,
-            softcap=None,
-            **seen,
-        )
-        return b.cast(a, c.dtype)
-
-
-def _added(b: GraphBuilder, c: ModelConfig, x: Value, a: Value, name: str) -> Value:
-    o = linear(b, c, a, name, c.hidden_size, "o", True, "row")
-    with b.part("o"):
-        return b.add(x, o)

@@ -15,53 +15,85 @@ from dataclasses import dataclass
 from typing import Any
 
 from albireo.structured.subschemas import with_each
+from albireo.structured_params import MAX_REGEX_CHARS
 
 #: Any text: a dot leaves out line ends.
 _ALL = r"(?:.|\n)*"
 _LOOKS = ("(?=", "(?!", "(?<=", "(?<!")
-#: Most times that a pattern looks ahead; one that does so more often is left to be refused.
+#: Most times that a pattern looks ahead, and most patterns in its place; what takes more is left to be refused.
 _MOST = 16
 _CLASS = r"\[\^?\]?(?:\\.|[^\]\\])*\]"
 #: One letter of some: a class, an escape of letters, or a letter that stands for itself.
 _LETTER = re.compile(rf"{_CLASS}|\\(?:[dDwWsStnrfv]|[^A-Za-z0-9])|[^\\\[\](){{}}|*+?.^$]", re.DOTALL)
 _TOKEN = re.compile(rf"{_CLASS}|\\.|.", re.DOTALL)
+_FLAGS = re.compile(r"\(\?[A-Za-z-]+\)")
+#: The beginning of a class that has another one in it, or so the backends read it.
+_NESTED = re.compile(r"\[(?:\\.|[^\\\[])*\[", re.DOTALL)
+_QUANTIFIER = re.compile(r"[*+?]|\{[0-9,]")
 _NEGATED = {r"\d": r"\D", r"\D": r"\d", r"\w": r"\W", r"\W": r"\w", r"\s": r"\S", r"\S": r"\s"}
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What a text has to begin with, or may not. is_whole: it is all of the text."""
+    """What a text has to begin with, or be, or may not: any of these.
 
-    body: str
-    is_whole: bool
+    Fields:
+        begins: expressions that a text begins with.
+        wholes: those that all of it matches; they ended in $.
+    """
+
+    begins: tuple[str, ...]
+    wholes: tuple[str, ...]
     is_negative: bool
 
     @property
     def whole(self) -> str:
-        """An expression that the whole of a text matches which begins so."""
-        return f"(?:{self.body})" if self.is_whole else f"(?:{self.body}){_ALL}"
+        """An expression that the whole of a text matches which begins with, or is, one of them."""
+        begin = [f"(?:{'|'.join(self.begins)}){_ALL}"] if self.begins else []
+        return f"(?:{'|'.join([*begin, *self.wholes])})"
 
 
 def split(pattern: str) -> tuple[list[Ahead], str]:
     """What a pattern looks for ahead at its beginning, and the rest of it; nothing, and all, where that is not all of
-    the look-around there is."""
+    the look-around there is, and where the pattern is longer than a regular expression may be."""
+    if len(pattern) > MAX_REGEX_CHARS:
+        return [], pattern
     rest = pattern.removeprefix("^")
     found: list[Ahead] = []
     while rest.startswith(("(?=", "(?!")) and len(found) <= _MOST:
         end = _end_of_group(rest)
-        if end is None:
+        if end is None or _QUANTIFIER.match(rest, end):
             return [], pattern
-        body = rest[3 : end - 1].removeprefix("^")
-        ends = [place for place, token in _tokens(body) if token == "$"]
-        is_whole = ends == [len(body) - 1]
-        if (ends and not is_whole) or any(look in body for look in _LOOKS):
+        ahead = _ahead(rest[3 : end - 1], rest.startswith("(?!"))
+        if ahead is None:
             return [], pattern
-        body = body[: len(body) - is_whole]
-        found.append(Ahead(body, is_whole, rest.startswith("(?!")))
+        found.append(ahead)
         rest = rest[end:].removeprefix("^")
-    if not found or len(found) > _MOST or any(look in rest for look in _LOOKS) or _has_alternatives(rest):
+    if not found or len(found) > _MOST or any(look in rest for look in _LOOKS) or len(_alternatives(rest)) > 1:
         return [], pattern
     return found, rest
+
+
+def _ahead(body: str, is_negative: bool) -> Ahead | None:
+    """What is looked for by what is inside of such a group; None where it looks around itself, or has a $ that ends
+    none of its alternatives."""
+    if any(look in body for look in _LOOKS):
+        return None
+    alternatives = _alternatives(body)
+    tokens = list(_tokens(body))
+    ends = {place for place, token in tokens if token == "$"}
+    if (ends or len(alternatives) > 1) and (_FLAGS.search(body) or any(_NESTED.match(token) for _, token in tokens)):
+        return None  # flags hold in the alternatives that follow, too
+    begins: list[str] = []
+    wholes: list[str] = []
+    last = -1
+    for each in alternatives:
+        last += len(each)
+        is_whole = last in ends
+        ends.discard(last)
+        last += 1  # the |
+        (wholes if is_whole else begins).append(each[: len(each) - is_whole].removeprefix("^"))
+    return Ahead(tuple(begins), tuple(wholes), is_negative) if not ends else None
 
 
 def without_look_ahead(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,29 +107,37 @@ def without_look_ahead(schema: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(pattern, str) or not pattern.startswith("^"):
             return out  # one that may match anywhere looks ahead from there
         found, rest = split(pattern)
-        others = [_pattern_of(ahead) for ahead in found]
-        if not found or None in others:
+        others = [each for ahead in found for each in _patterns_of(ahead)]
+        besides = out.get("allOf", [])
+        if not found or None in others or len(others) > _MOST or not isinstance(besides, list):
             return out
-        return {**out, "pattern": f"^{rest}", "allOf": [*out.get("allOf", ()), *({"pattern": each} for each in others)]}
+        return {**out, "pattern": f"^{rest}", "allOf": [*besides, *({"pattern": each} for each in others)]}
 
     made: Mapping[str, Any] = plain(schema)
     return made
 
 
-def _pattern_of(ahead: Ahead) -> str | None:
-    """A pattern, which may match anywhere, for what is looked for; None where what may not be has none."""
-    body = ahead.body
+def _patterns_of(ahead: Ahead) -> list[str | None]:
+    """Patterns for what is looked for, all of which have to match; None for each that has none."""
     if not ahead.is_negative:
-        return f"^(?:{body}){'$' if ahead.is_whole else ''}"
-    if body.startswith(".*") and not ahead.is_whole and _LETTER.fullmatch(body, 2):
-        return f"^{_other(body[2:])}*$"
+        return [f"^{ahead.whole}$"]
+    if len(ahead.begins) + len(ahead.wholes) > _MOST:
+        return [None]
+    return [*(_never(each, False) for each in ahead.begins), *(_never(each, True) for each in ahead.wholes)]
+
+
+def _never(body: str, is_whole: bool) -> str | None:
+    """A pattern of the texts that do not begin with, or are not, what an expression matches; None where it is none of
+    the few that are turned around here. A dot before a letter is any here: line ends hide none."""
+    if body.startswith(".*") and (last := _LETTER.fullmatch(body, 2)) is not None:
+        return f"^(?:{_ALL}{_other(last[0])})?$" if is_whole else f"^{_other(last[0])}*$"
     letter = _LETTER.match(body)
     if letter is None:
         return None
     other, quantifier = _other(letter[0]), body[letter.end() :]
-    if ahead.is_whole and quantifier == "*":
+    if is_whole and quantifier == "*":
         return other
-    if (ahead.is_whole and quantifier == "+") or (not ahead.is_whole and not quantifier):
+    if (is_whole and quantifier == "+") or (not is_whole and not quantifier):
         inner = f"{_ALL}{other}{_ALL}" if quantifier else f"{other}{_ALL}"
         return f"^(?:{inner})?$"
     return None
@@ -108,7 +148,9 @@ def _other(letter: str) -> str:
     if letter in _NEGATED:
         return _NEGATED[letter]
     if letter.startswith("[^"):
-        return f"[{letter[2:]}"
+        inside = letter[2:]
+        # a ^ that comes first now would turn the class around again
+        return rf"[\{inside}" if inside.startswith("^") else f"[{inside}"
     return f"[^{letter[1:]}" if letter.startswith("[") else f"[^{letter}]"
 
 
@@ -122,16 +164,21 @@ def _end_of_group(pattern: str) -> int | None:
     return None
 
 
-def _has_alternatives(pattern: str) -> bool:
-    """Whether a pattern is one of several outside of all groups: look-ahead belongs to the first of them then."""
-    depth = 0
-    for _, token in _tokens(pattern):
+def _alternatives(pattern: str) -> list[str]:
+    """What a pattern is one of, outside of all groups: itself, if it has no such |."""
+    depth, start = 0, 0
+    found: list[str] = []
+    for place, token in _tokens(pattern):
         depth += (token == "(") - (token == ")")
         if depth == 0 and token == "|":
-            return True
-    return False
+            found.append(pattern[start:place])
+            start = place + 1
+    return [*found, pattern[start:]]
 
 
 def _tokens(pattern: str) -> Iterator[tuple[int, str]]:
-    """Letters of a pattern with their places; an escape, or a class, is one."""
-    return ((match.start(), match[0]) for match in _TOKEN.finditer(pattern))
+    """Letters of a pattern with their places; an escape, or a class, is one. They end at a class that does not."""
+    for match in _TOKEN.finditer(pattern):
+        if match[0] == "[":
+            return  # to look for the end of each further one is quadratic
+        yield match.start(), match[0]

@@ -208,6 +208,8 @@ def _granite_speech(kind: str, **more: Any) -> Callable[[Mapping[str, int]], dic
             "num_hidden_layers": 3,
             "num_attention_heads": 2,
             "intermediate_size": 48,
+            # as published files have it
+            "position_embedding_type": "absolute",
             "encoder_hidden_size": heard,
             "cross_attention_frequency": 2,
         },

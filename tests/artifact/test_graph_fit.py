@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from albireo.artifact.graph_fit import check_fit
-from albireo.errors import Corrupt
+from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
@@ -63,3 +63,12 @@ def test_experts_that_there_are_none_of(model_type: str) -> None:
     check_graph(graph)
     with pytest.raises(Corrupt, match="is no choice among 2 experts"):
         check_fit(graph, settings, "graph.json")
+
+
+def test_a_graph_of_before_models_chose_positions() -> None:
+    chooses = architecture_of("deepseek_v32")
+    settings = parse_config(tiny_of("deepseek_v32"), chooses.rules)
+    check_fit(chooses.build(settings, 64), settings, "graph.json")
+    old = architecture_of("deepseek_v3").build(settings, 8)
+    with pytest.raises(VersionMismatch, match="build the engine directory again"):
+        check_fit(old, settings, "graph.json")

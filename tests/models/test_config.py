@@ -472,6 +472,8 @@ def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -
         ({"attention_chunk_size": 60}, (60, None), True),
         ({"attention_chunk_size": None}, (None, None), True),
         ({"attn_temperature_tuning": False}, (20, None), False),
+        ({"attn_temperature_tuning": 4}, (20, None), True),
+        ({"attn_temperature_tuning": 0}, (20, None), False),
         ({"no_rope_layers": [0, 1]}, (None, 20), True),
         ({"layer_types": ["chunked_attention"] * 2}, (20, 20), True),
     ],

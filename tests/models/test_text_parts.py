@@ -496,3 +496,51 @@ def test_which_tokens_of_images_see_each_other() -> None:
         ({"model_type": "llama"}, False, False),
     ):
         assert (sees_images_both_ways(data), sees_images_beyond_windows(data)) == (both_ways, beyond_windows)
+
+
+_SAID_BY_CLASSES = [
+    *(("paligemma", kind) for kind in ("gemma", "gemma2")),
+    *(("aya_vision", kind) for kind in ("cohere", "cohere2")),
+    *(("llava", kind) for kind in ("llama", "mistral")),
+    ("llava_onevision", "qwen2"),
+    ("internvl", "qwen3"),
+    ("granite_speech", "granite"),
+    ("exaone4_5", "exaone4"),
+]
+
+
+@pytest.mark.parametrize(("whole", "kind"), _SAID_BY_CLASSES)
+def test_what_a_text_part_leaves_out_is_what_transformers_class_has(whole: str, kind: str) -> None:
+    theirs = pytest.importorskip("transformers").AutoConfig.for_model(kind)
+    ours = text_settings({"model_type": whole, "text_config": {"model_type": kind}}, "config.json")
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    for key in (*sizes, "max_position_embeddings"):
+        assert ours[key] == getattr(theirs, key), key
+    heads = ours.get("num_key_value_heads", ours["num_attention_heads"])
+    assert heads == theirs.num_key_value_heads
+    said = text_settings({"model_type": whole, "text_config": {"model_type": kind, "hidden_size": 16}}, "config.json")
+    assert said["hidden_size"] == 16
+
+
+def test_paligemma_as_it_was_published(tmp_path: Path) -> None:
+    """Without what its classes have by themselves, and with keys that say nothing."""
+    text = {"hidden_size": 2048, "intermediate_size": 16384, "model_type": "gemma", "num_attention_heads": 8}
+    text |= {"num_hidden_layers": 18, "num_image_tokens": 256, "num_key_value_heads": 1, "vocab_size": 257216}
+    seen = {"hidden_size": 1152, "intermediate_size": 4304, "model_type": "siglip_vision_model", "patch_size": 14}
+    seen |= {"num_attention_heads": 16, "num_hidden_layers": 27, "num_image_tokens": 256, "num_positions": 256}
+    seen |= {"projection_dim": 2048, "projector_hidden_act": "gelu_fast", "vision_use_head": False, "image_size": 448}
+    whole = {"model_type": "paligemma", "architectures": ["PaliGemmaForConditionalGeneration"], "hidden_size": 2048}
+    whole |= {"image_token_index": 257152, "projection_dim": 2048, "torch_dtype": "float32", "ignore_index": -100}
+    data = {**whole, "text_config": text | {"torch_dtype": "float32"}, "vision_config": seen}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    config = load_config(tmp_path)
+    assert (config.max_position_embeddings, config.head_dim, config.num_kv_heads) == (8192, 256, 1)
+    assert open_tower(data, "float32", "config.json").rows(448, 448) == 1024
+
+
+def test_the_type_of_the_whole_is_that_of_its_parts() -> None:
+    """Old files name it by one key in the whole, and otherwise by the other in a part."""
+    for said in ({"torch_dtype": "bfloat16"}, {"dtype": "bfloat16"}):
+        part = {"model_type": "granite", "dtype": "float32", "torch_dtype": "bfloat16"}
+        found = text_settings({"model_type": "granite_speech", **said, "text_config": part}, "config.json")
+        assert {key: found[key] for key in ("dtype", "torch_dtype") if key in found} == said

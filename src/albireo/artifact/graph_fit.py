@@ -6,7 +6,7 @@ read outside its memory is refused here. Does not know kernels.
 
 from __future__ import annotations
 
-from albireo.errors import Corrupt
+from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import RECURRENT, TOP_LOGITS
@@ -59,6 +59,13 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         is_unwritten = value is graph.inputs["kv"] and not config.cached_layers
         if value.type != wanted[name] or (value.producer is None and not is_unwritten):
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
+    chooses = len(config.kv_shapes) > len(config.cached_layers)
+    if chooses and all(node.op != "choose_keys" for node in graph.nodes):
+        # of 2.23 and before, which computed such models for texts that see all
+        raise VersionMismatch(
+            f"{where}: was written before models of this kind chose which positions they see; build the engine "
+            "directory again: albireo build MODEL -o DIRECTORY --force"
+        )
     writers = sum(node.op == "kv_write" for node in graph.nodes)
     cached = len(config.kv_shapes)
     if writers != cached:

@@ -63,11 +63,15 @@ TINY = {
 def _blocks(fields: Fields) -> BlockSettings:
     period = fields.integer("floor_scale", 1, MAX_POSITIONS, default=8192)
     growth = fields.number("attn_scale", 0.0, 1e3, default=0.1)
+    # the first files have a number
+    tuning = "attn_temperature_tuning"
+    is_number = type(fields.raw(tuning)) is int
+    grows = fields.integer(tuning, 0, 2**31 - 1) > 0 if is_number else fields.flag(tuning, True)
     return BlockSettings(
         has_qk_norm=fields.flag("use_qk_norm", True),
         ffn_width=fields.integer("intermediate_size_mlp", 1, MAX_WIDTH, default=16384),
         sees_chunks=True,
-        still_growth=growth if fields.flag("attn_temperature_tuning", True) else 0.0,
+        still_growth=growth if grows else 0.0,
         still_period=period,
     )
 

@@ -113,15 +113,6 @@ _GLM4V = _Whole(
 _LLAVA = _Whole(
     "LlavaForConditionalGeneration",
     {"llama": "llama", "mistral": "mistral"},
-    # of Llama 1, which files of LLaVA 1.5 leave out
-    {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-    },
     # of Pixtral
     ignored=keys("is_composition"),
 )
@@ -138,6 +129,27 @@ _GRANITE_SPEECH = _Whole(
     beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
     multiplies_images=True,
 )
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+#: What files of wholes leave out of a text part, since transformers' class of it has it by itself.
+_OF_CLASSES: Mapping[str, Mapping[str, int]] = {
+    "cohere": dict(zip(_SIZES, (256000, 8192, 22528, 40, 64, 8192), strict=True)),
+    "cohere2": dict(zip(_SIZES, (256000, 8192, 22528, 40, 64, 8192), strict=True)),
+    "exaone4": dict(zip(_SIZES, (102400, 4096, 16384, 32, 32, 2048), strict=True)) | {"num_key_value_heads": 32},
+    "gemma": dict(zip(_SIZES, (256000, 3072, 24576, 28, 16, 8192), strict=True)) | {"num_key_value_heads": 16},
+    "gemma2": dict(zip(_SIZES, (256000, 2304, 9216, 26, 8, 8192), strict=True)) | {"num_key_value_heads": 4},
+    "granite": dict(zip(_SIZES, (32000, 4096, 11008, 32, 32, 2048), strict=True)),
+    "llama": dict(zip(_SIZES, (32000, 4096, 11008, 32, 32, 2048), strict=True)),
+    "mistral": dict(zip(_SIZES, (32000, 4096, 14336, 32, 32, 131072), strict=True)) | {"num_key_value_heads": 8},
+    "qwen2": dict(zip(_SIZES, (151936, 4096, 22016, 32, 32, 32768), strict=True)) | {"num_key_value_heads": 32},
+    "qwen3": dict(zip(_SIZES, (151936, 4096, 22016, 32, 32, 32768), strict=True)) | {"num_key_value_heads": 32},
+}
 #: By the model_type of the whole.
 _WHOLES = {
     "apertus1p5": _Whole(
@@ -348,7 +360,8 @@ _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
 #: What rotary settings were called that have them, and are else those of text.
 _OLD_TYPE = "mrope"
 #: Keys that the whole may have in place of its text part.
-_SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings")
+_TYPES = ("dtype", "torch_dtype")
+_SHARED = (*_TYPES, "bos_token_id", "eos_token_id", "tie_word_embeddings")
 
 
 def is_whole(data: Mapping[str, Any]) -> bool:
@@ -384,13 +397,16 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         if text.get(key, value) != value:
             fields.unsupported(f"text_config.{key}", text[key], f"supported: {short(value)}")
     shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
+    if shared.keys() & set(_TYPES):  # two names of one thing, by which old files say different things of whole and part
+        text = {key: value for key, value in text.items() if key not in _TYPES}
     # written twice by some
     again = {key for key, value in text.items() if whole.may_be_flat and data.get(key) == value}
     fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES | whole.beside | again | {"text_config"}, {})
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
-    found = {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+    found = {**_OF_CLASSES.get(part, {}), **whole.defaults, **text, **shared, **whole.always}
+    found["model_type"] = whole.parts[part]
     if whole.cuts_width and found.get("head_dim") is None:
         of_text = Fields(text, f"{where}: text_config")
         heads = of_text.integer("num_attention_heads", 1, MAX_HEADS)

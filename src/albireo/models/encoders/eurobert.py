@@ -69,8 +69,8 @@ CONFIG = ConfigRules(
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,
     },
-    # code of the directory, which is never run
-    ignorable=keys("auto_map"),
+    # code of the directory, which is never run; and tokens by their texts, as the tokenizer has them
+    ignorable=keys("auto_map bos_token eos_token pad_token mask_token"),
     class_names=("EuroBertModel", "EuroBertForSequenceClassification", "EuroBertForMaskedLM"),
 )
 

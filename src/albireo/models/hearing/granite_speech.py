@@ -376,7 +376,9 @@ def open_granite_speech(data: Mapping[str, Any], dtype: str, where: str) -> Gran
         fields.fail("encoder_hidden_size", fields.raw("encoder_hidden_size"), f"must be {heard}, as the encoder gives")
     period = fields.integer("cross_attention_frequency", 1, MAX_WIDTH, 2)
     ignored = keys("model_type hidden_dropout_prob attention_probs_dropout_prob max_position_embeddings")
-    fields.refuse_unread(IGNORABLE | ignored, {"use_qformer_text_input": (False,)})
+    fields.refuse_unread(
+        IGNORABLE | ignored, {"use_qformer_text_input": (False,), "position_embedding_type": ("absolute",)}
+    )
     return GraniteSpeechTower(conformer, former, window, queries, period, text_width(data, where))
 
 

@@ -26,7 +26,7 @@ from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.square import SquareTower
 
 #: Of published files; and a head would pool patches, and is not asked for rows.
-_OF_OTHERS = keys("vision_use_head num_image_tokens projection_dim projector_hidden_act vocab_size")
+_OF_OTHERS = keys("vision_use_head num_image_tokens num_positions projection_dim projector_hidden_act vocab_size")
 
 
 class PaliGemmaTower(SquareTower):

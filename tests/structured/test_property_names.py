@@ -90,3 +90,20 @@ def test_dictionaries_of_pydantic(key: Any) -> None:
     schema = pydantic.TypeAdapter(dict[key, int]).json_schema()
     assert follows("bundled", '{"a":1,"b":2}', json=schema)
     assert follows("bundled", '{"c":1}', json=schema) == (key is str)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"propertyNames": {"pattern": []}},
+        {"propertyNames": {"pattern": 5}},
+        {"propertyNames": {"enum": ["a"]}, "required": 5},
+        {"propertyNames": {"enum": ["a"]}, "required": None},
+        {"propertyNames": {"enum": ["a"]}, "required": [["a"]]},
+        {"propertyNames": {"enum": 5}},
+        {"propertyNames": {"$ref": "#/$defs/a"}, "$defs": 5},
+        {"propertyNames": 5},
+    ],
+)
+def test_what_is_no_schema_is_left_to_those_that_read_schemas(odd: dict[str, Any]) -> None:
+    assert without_property_names(odd) == odd

@@ -42,13 +42,17 @@ def _said_by_others(schema: dict[str, Any], names: Any) -> dict[str, Any]:
         return rest
     others = schema.get("additionalProperties", True)
     counts_others = "patternProperties" in schema or "unevaluatedProperties" in schema
-    if keywords.keys() == {"pattern"} and not counts_others and "properties" not in schema:
-        return {**rest, "patternProperties": {keywords["pattern"]: others}, "additionalProperties": False}
+    pattern = keywords.get("pattern")
+    if len(keywords) == 1 and isinstance(pattern, str) and not counts_others and "properties" not in schema:
+        return {**rest, "patternProperties": {pattern: others}, "additionalProperties": False}
     allowed = [keywords["const"]] if keywords.keys() == {"const"} else keywords.get("enum")
     if len(keywords) != 1 or not isinstance(allowed, list) or counts_others:
         return schema
-    given = schema.get("properties", {})
-    if not isinstance(given, Mapping) or not set(schema.get("required", ())) <= set(map(str, allowed)):
+    given, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(given, Mapping) or not isinstance(required, list):
+        return schema
+    names_allowed = set(map(str, allowed))
+    if not all(isinstance(name, str) and name in names_allowed for name in required):
         return schema
     listed = [name for name in allowed if isinstance(name, str) and (name in given or others is not False)]
     return {**rest, "properties": {name: given.get(name, others) for name in listed}, "additionalProperties": False}

@@ -163,6 +163,7 @@ def test_a_keyword_that_is_not_kept_is_named(schema: dict[str, Any], name: str) 
         ({"type": "integer", "multipleOf": 7, "minimum": 1, "maximum": 6}, "nothing fits"),
         ({"type": "integer", "minimum": "3"}, "minimum must be a number"),
         ({"type": "string", "minLength": -1}, "minLength must be"),
+        ({"type": "string", "format": ["date"]}, "format must be a string"),
         ({"properties": []}, "properties must be"),
         ({"required": "a"}, "required must be"),
         ({"anyOf": []}, "anyOf must be"),

@@ -129,7 +129,9 @@ def _number(given: Mapping[str, Any], walk: Walk, place: str) -> Schema | None:
 def _string(given: Mapping[str, Any], walk: Walk, place: str) -> Schema | None:
     made: Schema = {}
     given = dict(given)
-    name = given.pop("format", None)
+    name = given.pop("format", "")
+    if not isinstance(name, str):
+        raise walk.wrong("format must be a string", place)
     if name in _OTHER_FORMATS:
         raise walk.unsupported(f"format {name}", place)
     if name in FORMATS:

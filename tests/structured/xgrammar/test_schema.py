@@ -150,6 +150,7 @@ def test_a_keyword_that_is_not_kept_is_named(schema: dict[str, Any], name: str) 
     [
         ({"type": "strin"}, "Invalid type: strin"),
         ({"type": []}, "type must be"),
+        ({"type": [["string"]]}, "Invalid type"),
         ({"$ref": "http://127.0.0.1/x"}, "must be #"),
         ({"$ref": "#/nowhere"}, "leads nowhere"),
         ({"$ref": "#"}, "leads back to itself"),

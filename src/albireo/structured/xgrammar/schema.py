@@ -199,7 +199,7 @@ def _types(schema: Mapping[str, Any], place: str) -> list[str]:
     if not isinstance(kinds, Sequence) or not kinds:
         raise _Walk.wrong("type must be a name, or a list of names", place)
     for kind in kinds:
-        if kind not in BY_TYPE:
+        if not isinstance(kind, str) or kind not in BY_TYPE:
             raise _Walk.wrong(f"Invalid type: {kind!s:.60}", place)
     return [kind for kind in dict.fromkeys(kinds) if not (kind == "integer" and "number" in kinds)]
 

@@ -29,6 +29,11 @@ class TensorType:
         return f"{self.dtype}[{', '.join(map(str, self.dims))}]"
 
 
+#: Of a node's inputs, by role; and its attributes.
+Types = Mapping[str, TensorType]
+Attrs = Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class RowSegment:
     """Rows start..stop of dim 0 of a checkpoint tensor; source None means that many rows of zeros."""

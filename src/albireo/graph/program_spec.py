@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
+from albireo.graph.attention_op import result_width
 from albireo.graph.node import SYMBOLS
 from albireo.graph.ops import (
     ATTENTION_ATTRS,
@@ -24,7 +25,6 @@ from albireo.graph.ops import (
     RECURRENT,
     SCORES,
     are_groups,
-    result_width,
 )
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS

@@ -20,7 +20,7 @@ from albireo.backends.reference.attention import (
 )
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
-from albireo.graph.ops import result_width
+from albireo.graph.attention_op import result_width
 
 F64 = NDArray[np.float64]
 

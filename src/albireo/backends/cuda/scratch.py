@@ -27,7 +27,8 @@ from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
-from albireo.graph.ops import TOP_LOGITS, result_width
+from albireo.graph.attention_op import result_width
+from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Call, Program, row_stride
 from albireo.graph.program_spec import MEETINGS
 

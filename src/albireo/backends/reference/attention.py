@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
+from albireo.graph.attention_op import result_width
 from albireo.graph.distance_columns import distance_columns
-from albireo.graph.ops import result_width
 
 F64 = NDArray[np.float64]
 

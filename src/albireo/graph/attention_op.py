@@ -1,0 +1,106 @@
+"""Types of attention, and of what chooses positions for it: which inputs and attributes go together.
+
+Called by ops.py, which has the list of both.
+"""
+
+from __future__ import annotations
+
+from albireo.errors import InvariantError
+from albireo.graph.node import Attrs, TensorType, Types
+
+
+def check_rows(x: Types, role: str) -> None:
+    """Where an op is told which rows of the step its own are."""
+    if "rows" in x and x["rows"].dims != x[role].dims[:1]:
+        raise InvariantError(f"{role} {x[role]} has other rows than {x['rows']}")
+
+
+def attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    """What comes out. Raises: InvariantError for inputs or attributes that do not go together."""
+    q = x["q"]
+    check_rows(x, "q")
+    if q.dims[-1] != a["num_heads"] * a["head_dim"]:
+        raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
+    if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
+        raise InvariantError(f"attention sinks {x['sinks']} are not one of each of {a['num_heads']} heads")
+    if "distances" in x:
+        table = x["distances"]
+        if len(table.dims) != 2 or int(table.dims[0]) % 2 == 0 or table.dims[1] != a["num_heads"] or a["softcap"]:
+            raise InvariantError(
+                f"attention distances {table}: wanted an odd number for each head, and scores not capped"
+            )
+    _check_columns(x, a)
+    if "chosen" in x:
+        _check_chosen(x["chosen"], a)
+    if "in_chunks" in a:
+        apart = [name for name in ("both_ways", "first_key", "slopes") if a.get(name)]
+        apart += [role for role in ("distances",) if role in x]
+        if not a["window"] or apart:
+            raise InvariantError(
+                f"attention in chunks of window={a['window']}: wanted how long they are, and nothing else that says "
+                f"what rows see or adds to scores; there is {', '.join(apart) or 'nothing'}"
+            )
+    apart = [name for name in ("window", "both_ways", "causal", "first_key") if a.get(name)]
+    if "num_keys" in a and apart:
+        raise InvariantError(
+            f"attention of num_keys={a['num_keys']} has {', '.join(apart)}, too: its rows see the same positions"
+        )
+    if "slopes" in a:
+        apart = [name for name in ("both_ways", "num_keys", "softcap") if a.get(name)]
+        apart += ["distances"] if "distances" in x else []
+        if apart or len(a["slopes"]) != a["num_heads"]:
+            raise InvariantError(
+                f"attention of {len(a['slopes'])} slopes: wanted one for each of {a['num_heads']} heads, of causal "
+                f"rows, and nothing else that is done to scores; there is {', '.join(apart) or 'nothing'}"
+            )
+    if "first_key" in a and a.get("both_ways"):
+        raise InvariantError(f"attention of first_key={a['first_key']} is both ways, too; it must be one of them")
+    width = result_width(a)
+    if not 0 < width <= a["head_dim"] or ("value_dim" in a and "result_dim" in a):
+        raise InvariantError(f"attention values are {width} channels beside keys of {a['head_dim']}: {dict(a)}")
+    return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+
+
+def result_width(a: Attrs) -> int:
+    """Channels of what an attention gives of each head."""
+    return int(a.get("value_dim", a.get("result_dim", a["head_dim"])))
+
+
+def _check_columns(x: Types, a: Attrs) -> None:
+    """What is added to scores of attention by rows and positions."""
+    said = [name for name in ("from_rows", "from_keys") if name in x] + (["reach"] if "reach" in a else [])
+    if not said:
+        return
+    apart = [name for name in ("distances", "slopes", "softcap", "num_keys", "window") if x.get(name) or a.get(name)]
+    if "from_rows" not in x or "reach" not in a or apart or not a.get("both_ways"):
+        raise InvariantError(
+            f"attention has {', '.join(said)}: wanted from_rows and reach, for rows that see both ways, and nothing "
+            f"else that is done to scores; there is {', '.join(apart) or 'nothing'}"
+        )
+    rows, keys = x["from_rows"], x.get("from_keys", x["from_rows"])
+    width = int(rows.dims[-1])
+    if rows.dims[0] != x["q"].dims[0] or rows.dims[1:] != keys.dims[1:] or width % (2 * a["num_heads"]):
+        raise InvariantError(f"attention adds {rows} and {keys}: wanted an even number of columns of each head, alike")
+    if a["reach"] < width // (2 * a["num_heads"]):
+        raise InvariantError(f"attention of reach={a['reach']} has more columns than distances")
+
+
+def _check_chosen(chosen: TensorType, a: Attrs) -> None:
+    """Positions that rows of an attention see, and nothing else that says which those are."""
+    if chosen.dtype != "int32" or len(chosen.dims) != 2 or chosen.dims[0] != "T":
+        raise InvariantError(f"attention of chosen positions {chosen}: wanted int32, as many for each of T rows")
+    apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
+    if apart:
+        raise InvariantError(f"attention of chosen positions has {', '.join(apart)}, too, which says what rows see")
+
+
+def choose_keys(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    """As attention()."""
+    q, heads = x["q"], a["num_heads"]
+    if q.dims != ("T", heads * a["head_dim"]) or x["weights"] != TensorType("float32", ("T", heads)):
+        raise InvariantError(
+            f"choose_keys of {q} weighed by {x['weights']}: wanted {heads} heads of {a['head_dim']}, and a weight each"
+        )
+    if a["count"] < 1:
+        raise InvariantError(f"choose_keys of {a['count']} positions: wanted at least one")
+    return (TensorType("int32", ("T", a["count"])),)

@@ -24,7 +24,8 @@ def byte_names() -> dict[int, str]:
 
 
 @cache
-def _tokens_of(source: Path) -> list[bytes]:
+def tokens_of(source: Path) -> list[bytes]:
+    """Tokens of a byte-level tokenizer.json by rank: bytes in order, then what merges make."""
     byte_of = {name: byte for byte, name in byte_names().items()}
     tokens = [bytes([byte]) for byte in range(256)]
     for merge in json.loads((source / "tokenizer.json").read_text())["model"]["merges"]:
@@ -37,7 +38,7 @@ def tekken_of(source: Path, num_ordinary: int = 8192, num_special: int = 24, **c
 
     Five tokens more are in the file than are used, as in real ones.
     """
-    tokens = _tokens_of(source)[: num_ordinary + 5]
+    tokens = tokens_of(source)[: num_ordinary + 5]
     return {
         "config": {
             "pattern": PATTERN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from albireo.text.tokenizer import Tokenizer
 from text.texts import TEXTS
 from tiny_models import make_checkpoint
 from variants import tiny_of
-from vocabulary_writers import tekken_of, write_byte_level, write_tekken
+from vocabulary_writers import tekken_of, tokens_of, write_byte_level, write_tekken
 
 SETTINGS: dict[str, Any] = {"max_num_seqs": 2, "num_gpu_blocks_override": 64, "num_threads": 1, "max_model_len": 96}
 
@@ -46,6 +47,28 @@ def test_the_same_ids_and_text_as_from_the_checkpoint(kind: str, tmp_path: Path)
     said = [LLM(str(each), **SETTINGS).generate(["Once upon a time"], params)[0] for each in (engine, checkpoint)]
     assert said[0].prompt_token_ids == said[1].prompt_token_ids == theirs.encode("Once upon a time")
     assert said[0].outputs[0].text == said[1].outputs[0].text
+
+
+def _ranks(place: Path) -> Path:
+    lines = [f"{b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens_of(BUNDLED)[:3800])]
+    (place / "tiktoken.model").write_text("\n".join(lines))
+    listed = {"3800": {"content": "[BOS]", "special": True}}
+    config = {"tokenizer_class": "TikTokenTokenizer", "added_tokens_decoder": listed}
+    config |= {"add_bos_token": True, "chat_template": "{{ messages }}"}
+    (place / "tokenizer_config.json").write_text(json.dumps(config))
+    return place
+
+
+def test_a_vocabulary_that_leaves_much_to_its_class_becomes_a_tokenizer_json(tmp_path: Path) -> None:
+    checkpoint = _ranks(make_checkpoint(tmp_path / "checkpoint", tiny_of("llama") | {"vocab_size": 4096}, seed=5))
+    engine = build(checkpoint, tmp_path / "engine", BuildConfig()).directory
+    assert {path.name for path in (engine / "tokenizer").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    ours, theirs = open_tokenizer(tokenizer_directory(engine)), Tokenizer.from_directory(checkpoint)
+    for text in (*TEXTS, "[BOS]x<|reserved_token_3900|>"):
+        assert ours.encode(text) == theirs.encode(text), text
+        assert ours.encode(text)[0] == theirs.bos_token_id == 3800
+    assert (ours.special_ids, ours.named_tokens) == (theirs.special_ids, theirs.named_tokens)
+    assert ours.chat_templates == theirs.chat_templates == {"default": "{{ messages }}"}
 
 
 def test_only_the_vocabulary_that_is_read_is_copied(tmp_path: Path) -> None:

@@ -97,8 +97,9 @@ def test_classes_that_are_not_known(directory, name):
     _configure(directory, tokenizer_class=name)
     with pytest.raises(ModelError, match=r"vocab\.json: does not say how text is cut .* tokenizer_class=") as caught:
         Tokenizer.from_directory(directory)
-    assert f"{name!r} of tokenizer_config.json; known are GPT2Tokenizer, Qwen2Tokenizer. Convert it" in str(
-        caught.value
+    assert (
+        f"{name!r} of tokenizer_config.json; known are GPT2Tokenizer, Qwen2Tokenizer, RobertaTokenizer. Convert it"
+        in str(caught.value)
     )
 
 

@@ -26,7 +26,7 @@ from albireo.api.perception import stored_vision
 from albireo.api.pooled_head import stored_head
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
-from albireo.api.tokenizer import gguf_as_files
+from albireo.api.tokenizer import gguf_as_files, open_tokenizer
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json
@@ -48,7 +48,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
-from albireo.text.tokenizer_files import vocabulary_files
+from albireo.text.vocabularies import vocabulary_files
 
 _GIB = 1 << 30
 
@@ -287,13 +287,20 @@ def _ranks(options: Options) -> str:
 
 
 def _copy(writer: EngineWriter, directory: Path) -> None:
-    """Tokenizer and configuration, verbatim; a name no directory may hold stays behind. Of a GGUF file, as files."""
+    """Tokenizer and configuration, verbatim; a name no directory may hold stays behind. Of a GGUF file, as files; of a
+    vocabulary that leaves much to a class, as a tokenizer.json, which says all.
+    """
     if is_gguf(directory):
         for folder, files in zip((layout.TOKENIZER, layout.CONFIG), gguf_as_files(directory), strict=True):
             for name, data in files.items():
                 writer.write(f"{folder}/{name}", data)
         return
-    texts = (*vocabulary_files(directory), *layout.TOKENIZER_FILES)
+    vocabulary = vocabulary_files(directory)
+    texts: tuple[str, ...] = (*vocabulary, *layout.TOKENIZER_FILES)
+    if not all(layout.is_known_file(f"{layout.TOKENIZER}/{name}") for name in vocabulary):
+        texts = ()
+        for name, data in open_tokenizer(directory).to_files().items():
+            writer.write(f"{layout.TOKENIZER}/{name}", data)
     for folder, patterns in ((layout.TOKENIZER, texts), (layout.CONFIG, layout.CONFIG_FILES)):
         for pattern in patterns:
             for path in sorted(directory.glob(pattern)):

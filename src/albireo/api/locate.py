@@ -15,7 +15,10 @@ from albireo.models.gguf.files import is_gguf, part_paths
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 #: What a model needs, and nothing that could be code or another format.
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "merges.txt", "*.jinja"]
+_HUB_FILES = [
+    *("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja"),
+    *("merges.txt", "vocab.txt", "*.model", "*.tiktoken"),
+]
 
 
 def is_hub_name(name: str) -> bool:

@@ -22,7 +22,7 @@ from albireo.bench.roofline import Limits, StepShape
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.models.gguf.files import is_gguf
-from albireo.text.tokenizer_files import vocabulary_files
+from albireo.text.vocabularies import vocabulary_files
 
 #: Keys of what is predicted.
 DRAFT_SPEEDS = ("prompt_s", "one_request", "all_requests")

@@ -27,7 +27,7 @@ from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.models import load_config
 from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer import Tokenizer
-from albireo.text.tokenizer_files import vocabulary_files
+from albireo.text.vocabularies import vocabulary_files
 from albireo.verify.text import SAMPLE
 
 _CALIBRATION_TOKENS, _EVALUATION_TOKENS = 16384, 4096

@@ -27,10 +27,15 @@ _END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class TokenizerClass:
-    """What a class of tokenizers implies. roles: special tokens where tokenizer_config.json does not name them."""
+    """What a class of tokenizers implies.
+
+    Fields: roles: special tokens where tokenizer_config.json does not name them. is_encoder: a text stands between <s>
+        and </s>, and two more of the latter part a pair.
+    """
 
     words: Words
     roles: Mapping[str, str]
+    is_encoder: bool = False
 
 
 CLASSES: Mapping[str, TokenizerClass] = {
@@ -40,24 +45,46 @@ CLASSES: Mapping[str, TokenizerClass] = {
     "Qwen2Tokenizer": TokenizerClass(
         WORDS["qwen2"], dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT)
     ),
+    "RobertaTokenizer": TokenizerClass(
+        WORDS["gpt2"],
+        {
+            **dict.fromkeys(("bos_token", "cls_token"), "<s>"),
+            **dict.fromkeys(("eos_token", "sep_token"), "</s>"),
+            **{f"{role}_token": f"<{role}>" for role in ("unk", "pad", "mask")},
+        },
+        is_encoder=True,
+    ),
 }
 
 
-def byte_level_backend(vocab_path: Path, words: Words) -> tokenizers.Tokenizer:
-    """The tokenizer in vocab.json at vocab_path and the merges.txt beside it. Nothing goes before a text.
+def byte_level_backend(vocab_path: Path, kind: TokenizerClass) -> tokenizers.Tokenizer:
+    """The tokenizer in vocab.json at vocab_path and the merges.txt beside it.
 
     Raises: ModelError naming the file and the value that is damaged.
     Cost: 0.9 s for a vocabulary of 150,000.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
     vocab = read_json(vocab_path)
     _check_ids(vocab, vocab_path)
     backend = Tokenizer(models.BPE(vocab, _merges(vocab_path.with_name(MERGES), vocab)))
-    if words.is_composed:
+    if kind.words.is_composed:
         backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = words.pre_tokenizer()
+    backend.pre_tokenizer = kind.words.pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
+    if kind.is_encoder:
+        ends = [kind.roles[role] for role in ("bos_token", "eos_token")]
+        lacking = next((token for token in ends if token not in vocab), None)
+        if lacking is not None:
+            raise ModelError(f"{vocab_path}: has no {lacking}, which goes round a text")
+        first, last = ends
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}",
+            pair=f"{first} $A {last} {last} $B {last}",
+            special_tokens=[(token, vocab[token]) for token in ends],
+        )
+        if (mask := kind.roles["mask_token"]) in vocab:
+            backend.add_special_tokens([AddedToken(mask, lstrip=True, special=True, normalized=False)])
     return backend
 
 

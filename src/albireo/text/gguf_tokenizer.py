@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.text.gguf_words import WORDS
+from albireo.text.sentence_pieces import merges_of_scores
 from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import TokenizerFiles
+from albireo.text.word_pieces import word_piece_backend
 
 if TYPE_CHECKING:
     import tokenizers
@@ -31,9 +33,6 @@ _KINDS = ("gpt2", "llama", "bert", "t5", "gemma4")
 _WITH_MERGES = _KINDS[-1]
 #: What begins the first piece of a word, where others of BERT's have "##".
 _BEGINS = "▁"
-_LONGEST_WORD = 100
-#: Characters of a vocabulary, each times the length of its token: real ones have 2 million.
-_MAX_WORK = 2**26
 
 
 def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
@@ -182,27 +181,13 @@ def _sentence_piece(
     if kind == _WITH_MERGES:
         merges = [_pair(merge, read) for merge in read.strings("merges")]
     else:
-        merges = _merges_of_scores(vocab, read.numbers("scores", len(vocab)), read)
+        merges = merges_of_scores(vocab, read.numbers("scores", len(vocab)), read.where)
     backend = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     has_prefix = read.get("add_space_prefix", bool, kind != _WITH_MERGES)
     prepend, strip = ([normalizers.Prepend("▁")], [decoders.Strip(" ", 1, 0)]) if has_prefix else ([], [])
     backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     return backend
-
-
-def _merges_of_scores(vocab: dict[str, int], scores: list[float], read: _Settings) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a token, the best score first."""
-    work = sum(len(token) ** 2 for token in vocab)
-    if work > _MAX_WORK:
-        raise ModelError(f"{read.where}: the tokens are too long for a vocabulary: squared lengths add up to {work}")
-    found = []
-    for token, token_id in vocab.items():
-        for cut in range(1, len(token)):
-            left, right = vocab.get(token[:cut]), vocab.get(token[cut:])
-            if left is not None and right is not None:
-                found.append((-scores[token_id], left, right, token[:cut], token[cut:]))
-    return [(left, right) for *_, left, right in sorted(found)]
 
 
 def _word_piece(token: str, token_type: int) -> str:
@@ -214,23 +199,10 @@ def _word_piece(token: str, token_type: int) -> str:
 
 def _word_pieces(read: _Settings, vocab: dict[str, int], named: dict[str, str]) -> tokenizers.Tokenizer:
     """Of a vocabulary without capitals: llama.cpp makes all letters small, whatever it was converted from."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
     roles = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    first, behind, unknown = (named.setdefault(role, default) for role, default in roles.items())
-    for token in (first, behind, unknown):
-        if token not in vocab:
-            raise ModelError(f"{read.where}: {_PREFIX}tokens has no {token}; name a directory as tokenizer")
-    backend = Tokenizer(models.WordPiece(vocab, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{first} $A {behind}",
-        pair=f"{first} $A {behind} $B:1 {behind}:1",
-        special_tokens=[(token, vocab[token]) for token in (first, behind)],
-    )
-    return backend
+    for role, default in roles.items():
+        named.setdefault(role, default)
+    return word_piece_backend(vocab, named, f"{read.where}: {_PREFIX}tokens")
 
 
 def _likely_pieces(read: _Settings, tokens: list[str], named: dict[str, str]) -> tokenizers.Tokenizer:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields, read_json
-from albireo.text.pieces import byte_level_alphabet
+from albireo.text.byte_ranks import merges, ranked
 
 if TYPE_CHECKING:
     import tokenizers
@@ -39,8 +39,6 @@ _CHATS = Path(__file__).with_name("tekken_chats")
 _CHAT_VERSIONS = ("v3", "v7", "v11", "v13")
 #: Of all tokens, special ones included; real files have 131,072.
 _MAX_VOCAB = 2**22
-#: Squared lengths of all tokens, which is what looking for their parts costs; of real files they add up to 7 million.
-_MAX_WORK = 2**26
 
 
 def read_tekken(path: Path) -> Fields:
@@ -75,7 +73,7 @@ def tekken_backend(file: Fields) -> tokenizers.Tokenizer:
     if len(vocab) != size:
         both = next(text for text in special if text in ranks)
         raise UnsupportedModel(f"{path}: {both!r} is a special token and one of vocab, too; the two have one name here")
-    backend = Tokenizer(models.BPE(vocab, _merges(ranks), ignore_merges=True))
+    backend = Tokenizer(models.BPE(vocab, merges(ranks), ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [_words(config), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -128,23 +126,13 @@ def _ordinary_tokens(entries: Any, count: int, path: str) -> dict[str, int]:
     if not isinstance(entries, list) or not 256 <= count <= len(entries):
         there = len(entries) if isinstance(entries, list) else short(entries)
         raise ModelError(f"{path}: vocab has {there} tokens; config asks for {count} of them, 256 at least")
-    characters = {byte: character for character, byte in byte_level_alphabet().items()}
-    ranks: dict[str, int] = {}
-    work = 0
-    for rank, entry in enumerate(entries[:count]):
-        data = _bytes_of(entry, rank, path)
-        token = data.decode("latin-1").translate(characters)
-        if token in ranks:
-            raise ModelError(f"{path}: vocab[{rank}] is {short(data)}, and so is vocab[{ranks[token]}]")
-        if rank < 256 and data != bytes([rank]):
-            raise ModelError(
-                f"{path}: vocab[{rank}] is {short(data)}; the first 256 tokens must be the bytes, in order"
-            )
-        ranks[token] = rank
-        work += len(token) ** 2
-        if work > _MAX_WORK:
-            raise ModelError(f"{path}: the tokens are too long for a vocabulary: squared lengths add up to {work}")
-    return ranks
+    tokens = [_bytes_of(entry, rank, path) for rank, entry in enumerate(entries[:count])]
+    odd = next((rank for rank, data in enumerate(tokens[:256]) if data != bytes([rank])), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path}: vocab[{odd}] is {short(tokens[odd])}; the first 256 tokens must be the bytes, in order"
+        )
+    return ranked(tokens, f"{path}: vocab")
 
 
 def _bytes_of(entry: Any, rank: int, path: str) -> bytes:
@@ -158,17 +146,3 @@ def _bytes_of(entry: Any, rank: int, path: str) -> bytes:
     if not data:
         raise ModelError(f"{path}: vocab[{rank}] has token_bytes={short(text)}, which must be bytes in base64")
     return data
-
-
-def _merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every pair of tokens whose union is a token, by that token's rank.
-
-    The library joins the pair that comes first in this list, tiktoken the one whose union has the lowest rank. In a
-    vocabulary that was learnt as BPE learns one, only one pair of those with the same union can ever be neighbours.
-    """
-    return [
-        (token[:cut], token[cut:])
-        for token in ranks
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
-    ]

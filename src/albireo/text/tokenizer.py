@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.params import is_unicode
-from albireo.text.byte_level_files import byte_level_backend
 from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
-from albireo.text.tekken import tekken_backend
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ class Tokenizer:
 
         Raises: ModelError naming the file that is missing or damaged, and the problem.
         Cost: 0.2 s for a tokenizer.json of 150,000 tokens, with the interpreter lock released: load it beside the
-            weights. See tekken.py and byte_level_files.py for the others.
+            weights. See what vocabularies.py names for the others.
         """
         import tokenizers
 
@@ -209,6 +207,8 @@ class Tokenizer:
     def to_files(self) -> dict[str, bytes]:
         """File name -> contents, of files that from_directory() makes this tokenizer of."""
         config: dict[str, Any] = dict(self.named_tokens)
+        if self._prefix:
+            config["add_bos_token"] = True
         if set(self.chat_templates) == {"default"}:
             config["chat_template"] = self.chat_templates["default"]
         elif self.chat_templates:
@@ -226,10 +226,8 @@ def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
 
     path = files.tokenizer
     try:
-        if files.tekken is not None:
-            return tekken_backend(files.tekken)
-        if files.words is not None:
-            return byte_level_backend(path, files.words)
+        if files.vocabulary is not None:
+            return files.vocabulary.build(files.named)
         return tokenizers.Tokenizer.from_file(str(path))
     except ModelError:
         raise

@@ -14,16 +14,16 @@ from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
-from albireo.json_file import Fields, refuse_pointer
-from albireo.text.byte_level_files import CLASSES, MERGES, VOCAB, TokenizerClass
-from albireo.text.gguf_words import Words
-from albireo.text.tekken import ROLES, TEKKEN, chat_template, read_tekken
+from albireo.json_file import refuse_pointer
+from albireo.text.vocabularies import (
+    CONVERT,
+    TOKENIZER_JSON,
+    VOCABULARIES,
+    Vocabulary,
+    read_vocabulary,
+    vocabulary_files,
+)
 
-TOKENIZER_JSON = "tokenizer.json"
-
-#: Files that hold a vocabulary. Of several in a directory the first is read: it says most.
-_VOCABULARIES = ((TOKENIZER_JSON,), (TEKKEN,), (VOCAB, MERGES))
-_CONVERT = "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
 #: A tokenizer_config.json with a thousand added tokens has 200 KB, a tokenizer.json of 260,000 tokens 35 MB.
 MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 16 * 2**20, 512 * 2**20
 
@@ -59,13 +59,7 @@ class TokenizerFiles:
     added: tuple[AddedTokenEntry, ...]
     add_bos_token: bool | None
     chat_templates: dict[str, str]
-    words: Words | None = None
-    tekken: Fields | None = None
-
-
-def vocabulary_files(directory: Path) -> tuple[str, ...]:
-    """Names of the files that a vocabulary is read from; none where there is none that can be read."""
-    return next((names for names in _VOCABULARIES if all((directory / name).exists() for name in names)), ())
+    vocabulary: Vocabulary | None = None
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerFiles:
@@ -88,50 +82,35 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
     add_bos_token = config.get("add_bos_token")
     if add_bos_token is not None and not isinstance(add_bos_token, bool):
         raise ModelError(f"{config_path}: add_bos_token={_short(add_bos_token)} must be true or false")
-    kind = _class_of(config, tokenizer) if VOCAB in found else None
-    tekken = read_tekken(tokenizer) if TEKKEN in found else None
-    roles = kind.roles if kind else ROLES if tekken else {}
+    added = _added_tokens(config.get("added_tokens_decoder"), config_path)
+    if not added and tokenizer.name != TOKENIZER_JSON:
+        added = _added_by_name(directory / "added_tokens.json", tokens)
+    vocabulary = read_vocabulary(tokenizer, config)
     templates = _chat_templates(directory, config, config_path)
-    own = chat_template(tekken) if tekken and not templates else None
+    if vocabulary is not None and vocabulary.chat_template and not templates:
+        templates = {"default": vocabulary.chat_template}
     return TokenizerFiles(
         tokenizer=tokenizer,
-        named=_named_tokens({**roles, **tokens}, config_path),
+        named=_named_tokens({**(vocabulary.roles if vocabulary else {}), **tokens}, config_path),
         extra_special=_extra_tokens(tokens, config_path),
-        added=_added_tokens(config.get("added_tokens_decoder"), config_path),
+        added=added,
         add_bos_token=add_bos_token,
-        chat_templates={"default": own} if own else templates,
-        tekken=tekken,
-        words=kind.words if kind else None,
+        chat_templates=templates,
+        vocabulary=vocabulary,
     )
 
 
 def _missing(directory: Path) -> str:
-    others = [name for name in ("tokenizer.model", VOCAB, MERGES, "vocab.txt") if (directory / name).exists()]
     if not directory.is_dir():
         return f"{directory}: is not a directory; give a directory in Hugging Face layout"
-    if others:
-        return f"{directory / TOKENIZER_JSON}: is missing; {', '.join(others)} alone cannot be read. {_CONVERT}"
+    halves = [name for names in VOCABULARIES if len(names) > 1 for name in names if (directory / name).exists()]
+    if halves:
+        return f"{directory / TOKENIZER_JSON}: is missing; {', '.join(halves)} alone cannot be read. {CONVERT}"
+    others = ", ".join(names[0] for names in VOCABULARIES[1:])
     return (
-        f"{directory / TOKENIZER_JSON}: is missing, and so are {TEKKEN} and {VOCAB}; copy it from the model's "
-        "repository, or name another directory as tokenizer, or set skip_tokenizer_init and give token ids"
+        f"{directory / TOKENIZER_JSON}: is missing, and so is every other vocabulary ({others}); copy it from the "
+        "model's repository, or name another directory as tokenizer, or set skip_tokenizer_init and give token ids"
     )
-
-
-def _class_of(config: Mapping[str, Any], vocab: Path) -> TokenizerClass:
-    """The class of the tokenizer in a vocab.json. Raises: ModelError for one that is not known."""
-    name = config.get("tokenizer_class")
-    found = CLASSES.get(name.removesuffix("Fast")) if isinstance(name, str) else None
-    if found is None:
-        raise ModelError(
-            f"{vocab}: does not say how text is cut into words, nor does tokenizer_class={_short(name)} of "
-            f"tokenizer_config.json; known are {', '.join(CLASSES)}. {_CONVERT}"
-        )
-    if config.get("add_prefix_space"):
-        raise ModelError(
-            f"{vocab.with_name('tokenizer_config.json')}: add_prefix_space={_short(config['add_prefix_space'])} is not "
-            f"supported beside {VOCAB}. {_CONVERT}"
-        )
-    return found
 
 
 def _content(value: Any, key: str, where: Path) -> str:
@@ -178,6 +157,20 @@ def _added_tokens(value: Any, where: Path) -> tuple[AddedTokenEntry, ...]:
         content = _content(token, f"added_tokens_decoder[{key}]", where)
         entries.append(AddedTokenEntry(int(key), content, special, flags))
     return tuple(sorted(entries, key=lambda entry: entry.token_id))
+
+
+def _added_by_name(path: Path, tokens: Mapping[str, Any]) -> tuple[AddedTokenEntry, ...]:
+    """Tokens of an added_tokens.json, as older models have it: id by text. Those that have a role are special."""
+    if not path.exists():
+        return ()
+    special = {_content(value, key, path) for key, value in tokens.items() if key in _NAMED and value is not None}
+    special.update(_extra_tokens(tokens, path))
+    ids = _read_json(path)
+    for text, token_id in ids.items():
+        if type(token_id) is not int or not 0 <= token_id < 10**9:
+            raise ModelError(f"{path}: {_short(text)} has the id {_short(token_id)}")
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return tuple(AddedTokenEntry(ids[text], text, text in special, flags) for text in sorted(ids, key=ids.__getitem__))
 
 
 def _chat_templates(directory: Path, config: Mapping[str, Any], where: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from albireo.errors import ConfigError
 from albireo.text.tokenizer import Tokenizer
-from albireo.text.tokenizer_files import vocabulary_files
+from albireo.text.vocabularies import vocabulary_files
 
 SAMPLE = Path(__file__).with_name("sample.txt")
 #: As many as the sample has, or about.

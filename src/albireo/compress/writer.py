@@ -21,7 +21,7 @@ from albireo.models.safetensors_files import SINGLE_FILE
 from albireo.quantization.methods.progressive import METADATA_KEY
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.
-_COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*")
+_COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.md", "LICENSE*", "NOTICE*")
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "quantization.json", "quantization.html")
 #: Bytes of header for one tensor beside its name.
 _ENTRY = 160

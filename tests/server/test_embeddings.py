@@ -165,7 +165,8 @@ def test_counts_are_exact_and_all_returns_to_zero(pooled: Server, llm: LLM) -> N
     assert server.http.post("/v1/embeddings", json={"input": ["a"] * 5}).status_code == 400
     for _ in range(3):
         got = server.http.post("/v1/embeddings", json={"input": TEXTS}).json()
-    last = server.http.post("/v1/embeddings", json={"input": TEXTS, "pooling_type": "last"}).json()
+    ask = {"input": TEXTS, "pooling_type": "last", "request_id": "team/a/7"}
+    last = server.http.post("/v1/embeddings", json=ask).json()
     for answer, kind in ((got, "mean"), (last, "last")):
         assert [data["embedding"] for data in answer["data"]] == wanted(llm, TEXTS, pooling_type=kind)
     found = server.metrics_since(before)
@@ -180,6 +181,7 @@ def test_counts_are_exact_and_all_returns_to_zero(pooled: Server, llm: LLM) -> N
     assert account["path"] == "/v1/embeddings" and len(account["prompts"]) == 3
     assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
     assert account["parts"]["prefill_s"] > 0
+    assert server.http.get(f"/v1/requests/{last['id']}/explain").json()["id"] == last["id"] == "embd-team/a/7"
 
 
 def test_a_client_that_leaves_lets_its_blocks_go(slow: Server, open_stream: Any) -> None:

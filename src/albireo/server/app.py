@@ -87,7 +87,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/reset_prefix_cache", PrefixCache(serving).reset, methods=["POST"]),
         Route("/v1/models", status.models),
         Route("/v1/models/{name:path}", status.model),
-        Route("/v1/requests/{name}/explain", status.explain),
+        Route("/v1/requests/{name:path}/explain", status.explain),
         Route("/v1/stats", Stats(serving), methods=["GET"]),
         Route("/health", status.health),
         Route("/ping", status.ping, methods=["GET", "POST"]),

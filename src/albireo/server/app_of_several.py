@@ -60,7 +60,7 @@ def application(models: Models) -> ASGIApp:
             Route("/health", told.health),
             Route("/ping", told.health, methods=["GET", "POST"]),
             Route("/metrics", told.metrics),
-            Route("/v1/requests/{name}/explain", _Owned(models, _has_account), methods=["GET"]),
+            Route("/v1/requests/{name:path}/explain", _Owned(models, _has_account), methods=["GET"]),
             Route("/v1/responses/{name}", _Owned(models, _has_response), methods=["GET", "DELETE"]),
             Route("/v1/responses/{name}/cancel", _Owned(models, _has_response), methods=["POST"]),
             *(Route(path, _Watched(models), methods=["GET"]) for path in ("/v1/stats", "/tokenizer_info")),

@@ -50,6 +50,12 @@ def logits(folder: Path, prompts: Sequence[Sequence[int]], dtype: str, **inputs:
     return [out.logits[0].double().numpy() for out in _outputs(kind, folder, prompts, dtype, **inputs)]
 
 
+def token_logits(folder: Path, prompts: Sequence[Sequence[int]], dtype: str) -> Vectors:
+    """Of a classifier of tokens, of each prompt [n, labels]."""
+    kind = transformers.AutoModelForTokenClassification
+    return [out.logits[0].double().numpy() for out in _outputs(kind, folder, prompts, dtype)]
+
+
 def _outputs(kind: Any, folder: Path, prompts: Sequence[Sequence[int]], dtype: str, **inputs: Any) -> list[Any]:
     torch.set_num_threads(1)
     model = kind.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager").eval()

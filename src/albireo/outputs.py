@@ -6,7 +6,11 @@ Leaf module: plain data, no behaviour beyond construction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: "abort" on a caller's wish; "error" when the engine had to give the request up.
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -158,7 +162,14 @@ class ScoringOutput:
     score: float
 
 
-Pooled = TypeVar("Pooled", EmbeddingOutput, ClassificationOutput, ScoringOutput)
+@dataclass(slots=True)
+class PoolingOutput:
+    """What became of a prompt, as numbers of float32: [values], or where each token has its own [tokens, values]."""
+
+    data: NDArray[np.float32]
+
+
+Pooled = TypeVar("Pooled", EmbeddingOutput, ClassificationOutput, ScoringOutput, PoolingOutput)
 
 
 @dataclass(slots=True)

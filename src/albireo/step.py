@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from albireo.errors import InvalidParams, InvariantError
 from albireo.image_input import ImageInput
 from albireo.params import PoolingParams, SamplingParams
+
+#: Numbers in order: sums, an embedding, or what each token of a prompt has, one token behind the other.
+Floats: TypeAlias = "Sequence[float]"
 
 #: Stands in a block table where there is none; its contents mean nothing.
 NULL_BLOCK = 0
@@ -151,14 +154,15 @@ class PoolingTask:
     Fields:
         num_rows: of the last so many tokens of the work the hidden states are wanted, of the first ones where
             pooling_type is cls; at least 1.
-        num_earlier, sums: of so many tokens before them the hidden states were summed already; no sums: of none.
+        num_earlier, sums: of so many tokens before them the hidden states were summed already; no sums: of none, or
+            each token keeps its own.
         is_last: the work ends the prompt.
     """
 
     params: PoolingParams
     num_rows: int
     num_earlier: int
-    sums: list[float]
+    sums: Floats
     is_last: bool
 
 
@@ -292,9 +296,10 @@ class StepResult:
         tokens: one entry a SampleTask of the plan, in the plan's order; of a work with drafts one more for each draft
             that is what was drawn before it.
         prompt_logprobs: seq_id -> one TokenLogprobs a prompt target of that work.
-        pooled: seq_id -> for each work with a PoolingTask the sums so far; at the prompt's end the embedding.
+        pooled: seq_id -> for each work with a PoolingTask the sums so far; at the prompt's end the embedding;
+            where each token keeps its own, values of the tokens of this step, one behind the other.
     """
 
     tokens: list[SampledToken]
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
-    pooled: dict[int, list[float]] = field(default_factory=dict)
+    pooled: dict[int, Floats] = field(default_factory=dict)

@@ -309,7 +309,7 @@ def test_the_text_part_of_a_model_that_reads_images(prefix: str, tmp_path: Path)
     [
         ({"text_config": None}, ModelError, "text_config is missing"),
         ({"text_config": {"model_type": "llama"}}, UnsupportedModel, "text_config=.*must be gemma3_text"),
-        ({"architectures": ["Gemma3ForTokenClassification"]}, UnsupportedModel, "architectures="),
+        ({"architectures": ["Gemma3ForQuestionAnswering"]}, UnsupportedModel, "architectures="),
         ({"some_key_of_tomorrow": 3}, UnsupportedModel, "some_key_of_tomorrow"),
     ],
 )

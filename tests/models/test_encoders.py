@@ -53,7 +53,7 @@ def test_windows_of_modernbert_are_halves_and_the_token() -> None:
     [
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ("bert", {"is_decoder": True}, "is_decoder"),
-        ("bert", {"architectures": ["BertForTokenClassification"]}, "architectures"),
+        ("bert", {"architectures": ["BertForQuestionAnswering"]}, "architectures"),
         ("bert", {"hidden_act": "mish"}, "hidden_act"),
         (
             "modernbert",
@@ -73,7 +73,7 @@ def test_windows_of_modernbert_are_halves_and_the_token() -> None:
         ("t5", {"feed_forward_proj": "gated-silu"}, "feed_forward_proj"),
         ("t5", {"architectures": ["T5ForConditionalGeneration"]}, "architectures"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
-        ("gemma3_text", {"architectures": ["Gemma3ForTokenClassification"]}, "architectures"),
+        ("gemma3_text", {"architectures": ["Gemma3ForQuestionAnswering"]}, "architectures"),
     ],
 )
 def test_what_is_not_computed_is_refused_by_name(name: str, changes: dict[str, Any], words: str) -> None:

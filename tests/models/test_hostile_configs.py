@@ -36,7 +36,7 @@ from tiny_models import parse_tiny
         ("hidden_act", "gelu"),
         ("torch_dtype", "float64"),
         ("torch_dtype", "float8_e4m3fn"),
-        ("architectures", ["LlamaForTokenClassification"]),
+        ("architectures", ["LlamaForQuestionAnswering"]),
         ("rope_scaling", {"type": "mrope", "mrope_section": [1, 2, 3]}),
         ("rope_scaling", {"rope_type": "default", "factor": 8.0}),
         ("rope_scaling", {"rope_type": "linear", "factor": 8.0, "alpha": 1000.0}),

@@ -25,7 +25,7 @@ from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
-from albireo.api.scoring import classified
+from albireo.api.scoring import as_numbers, classified
 from albireo.api.sleeping import check_level, check_tags, give_back
 from albireo.api.submission import Submission
 from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
@@ -38,11 +38,13 @@ from albireo.outputs import (
     BeamSearchOutput,
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
     RequestOutput,
     ScoringRequestOutput,
     Transcript,
 )
-from albireo.params import PoolingParams, SamplingParams
+from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
 from albireo.sounds.decode import as_sound
 from albireo.sounds.windows import Window
 from albireo.text.conversation import has_media
@@ -207,6 +209,25 @@ class AsyncLLM:
             return self._admission.pooling.embedding(parse_prompt(prompt), pooling_params)
 
         return await self._pooled(prepare, request_id, priority)
+
+    async def encode(
+        self,
+        prompt: PromptInput,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        *,
+        pooling_task: PoolingTaskName | None = None,
+        priority: int = 0,
+    ) -> PoolingRequestOutput[PoolingOutput]:
+        """Pool one prompt. Arguments as for generate() and LLM.encode(). Raises: as embed()."""
+        made: list[Submission] = []
+
+        def prepare() -> Submission:
+            made.append(self._admission.pooling.pooled(parse_prompt(prompt), pooling_params, pooling_task))
+            return made[0]
+
+        found = await self._pooled(prepare, request_id, priority)
+        return as_numbers(found, of_tokens=made[0].is_of_tokens)
 
     async def classify(
         self,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from albireo.api.lora import LoraModels
 from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_bar import RequestBar
 from albireo.api.request_record import RequestRecord
-from albireo.api.scoring import classified
+from albireo.api.scoring import as_numbers, classified
 from albireo.api.sleeping import check_level, check_tags, give_back
 from albireo.api.submission import Submission
 from albireo.api.transcription import SAMPLING
@@ -36,11 +37,13 @@ from albireo.outputs import (
     BeamSearchOutput,
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
     RequestOutput,
     ScoringRequestOutput,
     Transcript,
 )
-from albireo.params import PoolingParams, SamplingParams
+from albireo.params import PoolingParams, PoolingTaskName, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 from albireo.transcription_params import TranscriptionParams
 
@@ -200,6 +203,28 @@ class LLM:
             self._admission.pooling.embedding, prompts, pooling_params, use_tqdm, priority, "Embedding"
         )
         return [record.embedding() for record in records]
+
+    def encode(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        pooling_task: PoolingTaskName | None = None,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """Pool prompts to whatever the model gives, as arrays: of a text, or of each of its tokens.
+
+        Args:
+            pooling_task: embed, classify: as embed() and classify(); token_embed: an embedding of each token;
+                token_classify: of each token the probabilities of the model's labels. None: what the model does.
+            The others: see embed().
+        Returns: one a prompt, in order; the same values whatever else runs.
+        Raises: as embed(), and UnsupportedFeature for what the model does not do.
+        """
+        prepare = partial(self._admission.pooling.pooled, task=pooling_task)
+        records = self._pool(prepare, prompts, pooling_params, use_tqdm, priority, "Pooling")
+        return [as_numbers(record.embedding(), of_tokens=record.submission.is_of_tokens) for record in records]
 
     def classify(
         self,

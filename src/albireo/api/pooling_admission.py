@@ -5,7 +5,7 @@ Owned by admission.py, which is for text that is written. Keeps no state about r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,18 @@ from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan
 from albireo.api.submission import NO_SAMPLING, Submission
 from albireo.api.written_pair import written_pair
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, UnsupportedFeature
-from albireo.models.pooling_rule import Task
-from albireo.params import PoolingParams
+from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.params import POOLING_TASKS, PoolingParams, PoolingTaskName
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.encoded import Cut
+
+#: What a model is said of that does not do a task.
+_LACKS: Mapping[PoolingTaskName, str] = {
+    "embed": "gives no embeddings of texts",
+    "token_embed": "gives no embeddings of tokens",
+    "classify": "is no classifier of texts",
+    "token_classify": "is no classifier of tokens",
+}
 
 
 class PoolingAdmission:
@@ -29,15 +36,14 @@ class PoolingAdmission:
         """Args: chats: None: there is no tokenizer."""
         self._settings, self._prompts, self._chats = settings, prompts, chats
 
-    def check_task(self, task: Task) -> None:
+    def check_task(self, task: PoolingTaskName) -> None:
         """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
         rule = self._settings.pooling_rule
         if self._settings.sound_positions:
             raise UnsupportedFeature("this model writes down what it hears; it gives no embeddings, and no classes")
-        if rule.task != task:
+        if task not in rule.tasks:
             writes = "writes text (generate, chat) and " if self._settings.generates else ""
-            lacks = "gives no embeddings" if task == "embed" else "is no classifier"
-            raise UnsupportedFeature(f"this model {writes}{rule.says}; it {lacks}")
+            raise UnsupportedFeature(f"this model {writes}{rule.says}; it {_LACKS[task]}")
 
     def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
         """Join a prompt with what its embedding is to be; None: the defaults.
@@ -46,6 +52,11 @@ class PoolingAdmission:
             UnsupportedFeature when the model gives none.
         """
         self.check_task("embed")
+        if params is not None and getattr(params, "pooling_type", None) == "all":
+            raise InvalidParams(
+                "pooling_type=all gives each token its own embedding: that is encode() with pooling_task token_embed, "
+                "or /pooling with this task"
+            )
         return self._pooled(prompt, params, add_special_tokens)
 
     def classification(
@@ -54,6 +65,35 @@ class PoolingAdmission:
         """Join a prompt with how it is classified. Raises: as embedding()."""
         self.check_task("classify")
         return self._pooled(prompt, params, add_special_tokens)
+
+    def pooled(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        task: PoolingTaskName | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> Submission:
+        """Join a prompt with what is to become of it.
+
+        Args: task: None: what the model does.
+        Raises: as embedding(), and InvalidParams for a task that is none, or one that params contradict.
+        """
+        if task is not None and task not in POOLING_TASKS:
+            raise InvalidParams(f"pooling_task={short(task)} is unknown; it must be {' or '.join(POOLING_TASKS)}")
+        kind = getattr(params, "pooling_type", None)
+        if task is None:
+            tasks = self._settings.pooling_rule.tasks
+            task = "token_embed" if kind == "all" and "token_embed" in tasks else tasks[0]
+        self.check_task(task)
+        if task == "embed":
+            return self.embedding(prompt, params, add_special_tokens=add_special_tokens)
+        if task == "classify":
+            return self.classification(prompt, params, add_special_tokens=add_special_tokens)
+        if kind not in (None, "all"):
+            raise InvalidParams(f"pooling_type={kind}: {task} is of all tokens; leave it out")
+        pooling, _ = self._pooling(params)
+        return self._pooled(prompt, replace(pooling, pooling_type="all"), add_special_tokens)
 
     def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
         """What scores are made of, and what is run for it, one a prompt of the plan.
@@ -73,8 +113,8 @@ class PoolingAdmission:
         """
         rule = self._settings.pooling_rule
         if rule.task == "embed":
-            return plan_cosines(firsts, seconds)
-        if len(rule.labels) > 1:
+            return plan_cosines(firsts, seconds, self._settings.embedding_size if rule.pooling_type == "all" else 0)
+        if len(rule.labels) > 1 or rule.pooling_type == "all":
             raise UnsupportedFeature(f"this model {rule.says}; a score of two texts is that of one label")
         return plan_pairs(firsts, seconds)
 

@@ -12,6 +12,7 @@ from albireo.api.submission import Submission
 from albireo.engine.request import RequestProgress, SequenceUpdate
 from albireo.errors import EngineError
 from albireo.outputs import EmbeddingOutput, EmbeddingRequestOutput, PromptLogprobs, RequestOutput
+from albireo.step import Floats
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -29,7 +30,7 @@ class RequestRecord:
         ]
         self._progress: RequestProgress | None = None
         self._prompt_logprobs: PromptLogprobs = [None]
-        self._embedding: list[float] | None = None
+        self._embedding: Floats | None = None
 
     def take(self, update: SequenceUpdate) -> str | None:
         """Note what a step brought. Returns: the stop string by which the continuation has to be ended, or None."""
@@ -68,7 +69,7 @@ class RequestRecord:
         if self._embedding is None or progress is None:
             reason = self._continuations[0].stop_reason or "it was aborted"
             raise EngineError(f"request {self.request_id} of {len(ids)} tokens was not computed: {reason}")
-        output = EmbeddingOutput(self._embedding)
+        output = EmbeddingOutput(self._embedding)  # type: ignore[arg-type]  # a list where it is a text's
         return EmbeddingRequestOutput(
             self.request_id, output, ids, True, progress.num_cached_tokens, replace(progress.metrics)
         )

@@ -17,6 +17,8 @@ from albireo.outputs import (
     ClassificationOutput,
     ClassificationRequestOutput,
     EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
     ScoringOutput,
     ScoringRequestOutput,
 )
@@ -44,14 +46,20 @@ class ScorePlan:
     prompts: what is computed, each once: a text, or a pair of them.
     places: of each prompt, where it was first given; of a pair that is its second text.
     pairs: of each score, the numbers of its prompts: two whose embeddings are compared, or one that is a pair.
+    width: values of each token, where each has an embedding of its own: the score is then the sum over the first text's
+        tokens of how near the nearest of the second's is (ColBERT's late interaction); 0: texts have one each.
     """
 
     prompts: list[tuple[Part, ...]]
     places: list[Place]
     pairs: list[tuple[int, ...]]
+    width: int = 0
 
     def scores(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
-        """Args: vectors: of each prompt, its embedding, or the one score of a pair."""
+        """Args: vectors: of each prompt, its embedding, those of its tokens, or the one score of a pair."""
+        if self.width:
+            yield from self._nearest(vectors)
+            return
         squares = [_product(vector, vector) for vector in vectors]
         for numbers in self.pairs:
             if len(numbers) == 1:
@@ -62,6 +70,15 @@ class ScorePlan:
                 # of parallel vectors it may be a rounding above 1
                 yield max(-1.0, min(_product(vectors[one], vectors[other]) / length, 1.0)) if length else 0.0
 
+    def _nearest(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
+        import numpy as np  # a server has none until it is asked for this
+
+        tokens = [np.array(vector, np.float64).reshape(-1, self.width) for vector in vectors]
+        for one, other in self.pairs:
+            # not a BLAS product: its sums depend on how many threads it has
+            products = np.einsum("id,jd->ij", tokens[one], tokens[other])
+            yield math.fsum(products.max(axis=1).tolist())
+
     def outputs(self, found: Sequence[EmbeddingRequestOutput]) -> list[ScoringRequestOutput]:
         """The scores as callers get them. Args: found: of each prompt."""
         scores = self.scores([output.outputs.embedding for output in found])
@@ -70,10 +87,10 @@ class ScorePlan:
         ]
 
 
-def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part], width: int = 0) -> ScorePlan:
     """Each pair's embeddings are compared. A text that is given several times is embedded once.
 
-    Args: firsts: one for all of seconds, or one each.
+    Args: firsts: one for all of seconds, or one each. width: see ScorePlan.
     """
     prompts: dict[tuple[Part, ...], int] = {}
     places: list[Place] = []
@@ -86,7 +103,7 @@ def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
 
     ones = [number(part, Place(0, at)) for at, part in enumerate(firsts)]
     others = [number(part, Place(1, at)) for at, part in enumerate(seconds)]
-    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)))
+    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)), width)
 
 
 def plan_pairs(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
@@ -100,6 +117,17 @@ def classified(found: EmbeddingRequestOutput) -> ClassificationRequestOutput:
     probs = ClassificationOutput(found.outputs.embedding)
     rest = found.finished, found.num_cached_tokens, found.metrics
     return ClassificationRequestOutput(found.request_id, probs, found.prompt_token_ids, *rest)
+
+
+def as_numbers(found: EmbeddingRequestOutput, *, of_tokens: bool) -> PoolingRequestOutput[PoolingOutput]:
+    """What came of a prompt, whatever it is. Args: of_tokens: each of its tokens has values of its own."""
+    import numpy as np
+
+    data = np.array(found.outputs.embedding, np.float32)
+    if of_tokens:
+        data = data.reshape(len(found.prompt_token_ids), -1)
+    rest = found.finished, found.num_cached_tokens, found.metrics
+    return PoolingRequestOutput(found.request_id, PoolingOutput(data), found.prompt_token_ids, *rest)
 
 
 def check_pairs(num_firsts: int, num_seconds: int, first: str, second: str) -> None:

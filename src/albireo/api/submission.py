@@ -38,3 +38,8 @@ class Submission:
     budget: Callable[[], ThinkingBudget] | None = None
     adapter: int | None = None
     images: tuple[ImageInput, ...] = ()
+
+    @property
+    def is_of_tokens(self) -> bool:
+        """Whether each token of the prompt is to have values of its own."""
+        return self.pooling is not None and self.pooling.pooling_type == "all"

@@ -73,10 +73,9 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     yield "context", f"{config.max_position_embeddings:,} tokens"
     yield "text", _text(source.tokenizer_directory, writes=config.pooling is None)
     if config.pooling is not None:
-        yield (
-            "gives",
-            f"{source.pooling_rule.says.removeprefix('gives ')}, pooled by {source.pooling_rule.pooling_type}",
-        )
+        rule = source.pooling_rule
+        pooled = "" if rule.pooling_type == "all" else f", pooled by {rule.pooling_type}"
+        yield "gives", f"{rule.says.removeprefix('gives ')}{pooled}"
 
 
 def media_facts(config: EngineConfig, source: ModelSource, device: Device) -> list[Fact]:

@@ -34,7 +34,7 @@ from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.speculative.proposer import Method
-from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint, TokenLogprobs
+from albireo.step import Floats, SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint, TokenLogprobs
 
 
 class Engine:
@@ -282,7 +282,8 @@ class Engine:
         has_drafts = plan.num_drafts > 0
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
             if work.pooling is not None and work.pooling.is_last:
-                updates.append(self._end_embedding(seq, result.pooled[seq.seq_id], now))
+                assert seq.request.pooling is not None, "asked for"
+                updates.append(self._end_embedding(seq, seq.request.pooling.ended(result.pooled[seq.seq_id]), now))
             if not work.samples:
                 continue
             if seq.request.beams is not None:
@@ -344,7 +345,7 @@ class Engine:
             updates.append(update)
         return updates
 
-    def _end_embedding(self, seq: Sequence, embedding: list[float], now: float) -> SequenceUpdate:
+    def _end_embedding(self, seq: Sequence, embedding: Floats, now: float) -> SequenceUpdate:
         """The prompt is computed, and that was all."""
         request, progress = seq.request, seq.request.progress
         request.is_prompt_done = True

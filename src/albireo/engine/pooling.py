@@ -5,24 +5,30 @@ Used by request.py and engine.py. Does not know hidden states: it keeps sums tha
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, replace
 
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, PromptTooLong, UnsupportedFeature
-from albireo.params import PoolingParams
-from albireo.step import PoolingTask
+from albireo.params import PoolingParams, PoolingType
+from albireo.step import Floats, PoolingTask
+
+#: Most that one prompt may be made of where each token has values of its own: 64 MiB.
+MAX_VALUES = 2**24
 
 
 @dataclass(slots=True)
 class Pooling:
     """How far one embedding is. Invariant: sums are of the hidden states of the first num_summed prompt tokens.
 
-    What was summed stays when the sequence is preempted; its tokens are computed again, but not summed again.
+    What was summed stays when the sequence is preempted; its tokens are computed again, but not summed again. So does
+    what each token has of its own: rows, one behind the other.
     """
 
     params: PoolingParams
     num_summed: int = 0
-    sums: list[float] = field(default_factory=list)
+    sums: Floats = ()
+    rows: array[float] = field(default_factory=lambda: array("f"))
 
     @property
     def needs_all(self) -> bool:
@@ -33,22 +39,35 @@ class Pooling:
         """What is wanted of a step that computes prompt tokens start .. end-1; None: nothing."""
         is_last = end == num_prompt
         if self.params.pooling_type == "cls":  # whoever sees both ways has all tokens in one step
-            return PoolingTask(self.params, 1, 0, [], is_last)
+            return PoolingTask(self.params, 1, 0, (), is_last)
         first = max(start, self.num_summed) if self.needs_all else end - is_last
         if first >= end:
             return None
         return PoolingTask(self.params, end - first, self.num_summed, self.sums, is_last)
 
-    def take(self, task: PoolingTask, sums: list[float]) -> None:
+    def take(self, task: PoolingTask, found: Floats) -> None:
         """A step that did not end the prompt was executed."""
         self.num_summed += task.num_rows
-        self.sums = sums
+        if self.params.pooling_type == "all":
+            self.rows.extend(found)
+        else:
+            self.sums = found
+
+    def ended(self, found: Floats) -> Floats:
+        """What the prompt was pooled to. Args: found: by the step that ended it."""
+        if not self.rows:
+            return found
+        self.rows.extend(found)
+        return self.rows
 
 
 def pooling_of(params: PoolingParams, settings: EngineSettings) -> Pooling:
     """What a request asks for, or else the model's files say."""
-    kind = params.pooling_type or settings.pooling_rule.pooling_type
-    return Pooling(replace(params, pooling_type=kind))
+    return Pooling(replace(params, pooling_type=_kind(params, settings)))
+
+
+def _kind(params: PoolingParams, settings: EngineSettings) -> PoolingType:
+    return params.pooling_type or settings.pooling_rule.pooling_type
 
 
 def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: EngineSettings) -> int:
@@ -66,6 +85,12 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
         )
     num_prompt = len(prompt_token_ids)
     _check_rule(params, settings)
+    width = params.dimensions or settings.embedding_size
+    if _kind(params, settings) == "all" and num_prompt * width > MAX_VALUES:
+        raise InvalidParams(
+            f"{num_prompt} tokens have {width} values each, {num_prompt * width} in all; at most {MAX_VALUES} are "
+            "given: shorten the prompt, or ask for fewer dimensions"
+        )
     if params.type_start is not None and (settings.num_token_types < 2 or params.type_start > num_prompt):
         types, start = settings.num_token_types, params.type_start
         raise InvalidParams(
@@ -88,7 +113,7 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
 def _check_rule(params: PoolingParams, settings: EngineSettings) -> None:
     """Whether what is asked for is what the model gives. Raises: InvalidParams."""
     rule = settings.pooling_rule
-    kind = params.pooling_type or rule.pooling_type
+    kind = _kind(params, settings)
     if kind == "cls" and settings.is_causal:
         raise InvalidParams(
             "pooling_type=cls is the hidden state of the first token, which sees no other in this model; use last or "

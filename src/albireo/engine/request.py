@@ -27,7 +27,7 @@ from albireo.errors import InvalidParams, InvariantError, PromptTooLong, Unsuppo
 from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
-from albireo.step import SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
+from albireo.step import Floats, SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
 
 _SEED_MASK = 2**64 - 1
 
@@ -88,7 +88,7 @@ class SequenceUpdate:
     stop_reason: int | str | None
     is_request_finished: bool
     progress: RequestProgress
-    embedding: list[float] | None = None
+    embedding: Floats | None = None
 
     def go_on(self, later: SequenceUpdate) -> None:
         """The same step brought this as well."""

@@ -11,8 +11,8 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import time
+from array import array
 from pathlib import Path
 
 import msgspec
@@ -335,5 +335,5 @@ class Worker:
             update.finish_reason,
             update.stop_reason,
             progress,
-            None if update.embedding is None else struct.pack(f"<{len(update.embedding)}f", *update.embedding),
+            None if update.embedding is None else array("f", update.embedding).tobytes(),
         )

@@ -39,6 +39,7 @@ from albireo.execution.runner import NO_PARTS, DeviceModel, HostTier, Runner, Ru
 from albireo.image_input import ImageInput
 from albireo.params import MAX_TOP
 from albireo.step import (
+    Floats,
     SampledToken,
     SampleTask,
     SequenceWork,
@@ -294,7 +295,7 @@ class AheadRunner:
             return self._finish(self._begin(plan.part(works)))
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
-        pooled: dict[int, list[float]] = {}
+        pooled: dict[int, Floats] = {}
         for is_there, some in groupby(works, lambda work: self._can_draw([work])):
             part = plan.part(list(some))
             # those who could each be drawn there alone may be too many together

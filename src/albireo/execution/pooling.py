@@ -6,6 +6,7 @@ Called by runner.py for each work of a step that has a PoolingTask. Does not kno
 from __future__ import annotations
 
 import math
+from array import array
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.params import PoolingParams
-from albireo.step import PoolingTask
+from albireo.step import Floats, PoolingTask
 
 
 class Ending(Protocol):
@@ -32,14 +33,20 @@ class Scaled:
         return scaled(values[: params.dimensions], params.use_activation is not False)
 
 
-def pool(task: PoolingTask, hidden: NDArray[np.float32], ending: Ending) -> list[float]:
+def pool(task: PoolingTask, hidden: NDArray[np.float32], ending: Ending) -> Floats:
     """What a step makes of a prompt's hidden states.
 
-    Args: hidden: [task.num_rows, E]. ending: what is done at the prompt's end.
-    Returns: [E] their sum so far; at the prompt's end the embedding, of values that are float32.
+    Args: hidden: [task.num_rows, E]. ending: what is done at the prompt's end, or to each token by itself.
+    Returns: [E] their sum so far; at the prompt's end the embedding, of values that are float32. Where each token keeps
+        its own: what is made of each row, one behind the other.
     Raises: InvariantError when hidden states are not numbers.
     Cost: O(num_rows * E), about 1 µs a row and 1,000 values.
     """
+    if task.params.pooling_type == "all":
+        if not np.isfinite(hidden).all():
+            raise InvariantError("hidden states are not numbers")
+        rows = (ending.finished(row, task.params).astype(np.float32) for row in hidden.astype(np.float64))
+        return array("f", b"".join(row.tobytes() for row in rows))
     if task.params.pooling_type != "mean":
         values = hidden[-1].astype(np.float64)
     else:

@@ -20,7 +20,7 @@ from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, OwnWindows, W
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier, token_classifier
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 from albireo.params import PoolingType
@@ -114,6 +114,7 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
 }
 #: What classes of models that write text end with, and what ones do that classify.
 TEXT_CLASSES, _CLASSIFIER = ("ForCausalLM", "LMHeadModel"), "ForSequenceClassification"
+_OF_TOKENS = "ForTokenClassification"
 _HONOURS_PARTIAL = "partial_rotary_factor"
 
 
@@ -147,6 +148,7 @@ class ConfigRules:
         class_names: what architectures may name; empty: model_type and ForCausalLM, and what has the same layers and no
             head, or a classifier.
         pooled: reads what a class gives that writes no text; None: those classes, of the last token.
+        token_head: of such a model, what its class has behind each token's hidden state that classifies tokens.
     """
 
     keys: frozenset[str] = frozenset()
@@ -176,6 +178,7 @@ class ConfigRules:
     recurrent: RecurrentRule = "none"
     mamba: Callable[[Fields], MambaSettings | Mamba1Settings | None] | None = None
     pooled: Callable[[Fields, str], PoolingRule] | None = None
+    token_head: Callable[[Fields], tuple[HeadStep, ...]] = lambda _: (HeadStep("classifier"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,7 +310,7 @@ def parse_config(
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     pooling = _class_of(fields, model_type, rules)
-    if rules.pooled is not None and pooling is not None and pooling.task == "embed":
+    if rules.pooled is not None and pooling is not None and pooling.tasks[0] == "embed":
         pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
@@ -460,11 +463,16 @@ def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRul
         name = next((name for name in names if name.lower() in found), None if classes else names[0])
         if name is not None:
             return rules.pooled(fields, name)
+        if any(name.replace(_CLASSIFIER, _OF_TOKENS).lower() in found for name in names if _CLASSIFIER in name):
+            rules.pooled(fields, names[0])  # reads the keys of what it does not do
+            return token_classifier(fields, rules.token_head(fields))
     elif not classes or found.intersection(name.lower() for name in names):
         return None
     stems = [stem for name in names for end in TEXT_CLASSES if (stem := name.removesuffix(end)) != name]
     if rules.pooled is None and any(f"{stem}{_CLASSIFIER}".lower() in found for stem in stems):
         return classifier(fields, "last", (HeadStep("score"),))
+    if rules.pooled is None and any(f"{stem}{_OF_TOKENS}".lower() in found for stem in stems):
+        return token_classifier(fields, (HeadStep("score"),))
     if rules.pooled is None and any(f"{stem}Model".lower() in found for stem in stems):
         return PoolingRule()
     what = f"model_type {short(model_type)} is computed as {', '.join(names)}"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from albireo.errors import short
 from albireo.json_file import Fields
-from albireo.params import PoolingType
+from albireo.params import PoolingTaskName, PoolingType
 
 Task = Literal["embed", "classify"]
 #: What a classifier's scores become; vLLM's and transformers' rule by problem_type and the number of labels.
@@ -45,7 +45,8 @@ class PoolingRule:
 
     Fields:
         task: what the values are. labels: of a classifier, one a value; empty: it is none.
-        pooling_type: cls is the first token's. normalizes: an embedding is scaled to length 1.
+        pooling_type: cls is the first token's; of all each token has what it gives. normalizes: an embedding is scaled
+            to length 1.
         is_causal: tokens do not see what comes behind them, so that a prompt may come in parts.
         activation: of a classifier's scores.
         head: what is computed of the pooled hidden state, step by step.
@@ -65,8 +66,19 @@ class PoolingRule:
         return any(step.tokens for step in self.head)
 
     @property
+    def tasks(self) -> tuple[PoolingTaskName, ...]:
+        """What may become of a prompt, first what is meant where nobody says."""
+        if self.task == "embed":
+            return ("token_embed",) if self.pooling_type == "all" else ("embed", "token_embed")
+        return ("token_classify",) if self.pooling_type == "all" else ("classify",)
+
+    @property
     def says(self) -> str:
         """What such a model does, in words that follow "this model"."""
+        if self.pooling_type == "all":
+            if self.task == "embed":
+                return "gives an embedding of each token (encode, score, /pooling)"
+            return f"gives scores of {len(self.labels)} labels of each token (encode, /pooling)"
         if self.task == "embed":
             return "gives embeddings (embed, /v1/embeddings)"
         return f"gives scores of {len(self.labels)} label{'s' * (len(self.labels) > 1)} (classify, score, /classify)"
@@ -86,6 +98,20 @@ def classifier(fields: Fields, pooling_type: PoolingType, head: tuple[HeadStep, 
     activation = _of_sentence_transformers(fields) or activation
     return PoolingRule(
         task="classify", pooling_type=pooling_type, normalizes=False, labels=names, activation=activation, head=head
+    )
+
+
+def token_classifier(fields: Fields, head: tuple[HeadStep, ...]) -> PoolingRule:
+    """The rule of a ...ForTokenClassification: of each token the probabilities of its labels, as transformers' pipeline
+    has them. Raises: as classifier()."""
+    fields.raw("problem_type")
+    return PoolingRule(
+        task="classify",
+        pooling_type="all",
+        normalizes=False,
+        labels=_labels(fields),
+        activation=_of_sentence_transformers(fields) or "softmax",
+        head=head,
     )
 
 

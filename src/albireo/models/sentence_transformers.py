@@ -24,6 +24,8 @@ SETTINGS = "config_sentence_transformers.json"
 #: The last part of a module's type, which begins with sentence_transformers.models or where newer versions keep it.
 _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"
 _SCORE = "LogitScore"
+#: Where types of modules begin whose models give a vector of each token, of length 1 (PyLate's).
+_MULTI_VECTOR = "pylate."
 _MODES: dict[str, PoolingType] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -58,8 +60,11 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
         raise ModelError(f"{path}: must be a list of modules")
     rule = replace(rule, normalizes=False)
     for module in modules:
-        kind, folder = str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))
-        if rule.normalizes and kind != _MODEL:
+        home, _, kind = str(module.get("type", "")).rpartition(".")
+        folder = str(module.get("path", ""))
+        if home.startswith(_MULTI_VECTOR):
+            rule = replace(rule, pooling_type="all", normalizes=True)
+        elif rule.normalizes and kind != _MODEL:
             raise UnsupportedModel(f"{path}: {kind} comes behind {_SCALING}, which is computed last")
         if kind == _POOLING:
             rule = replace(rule, pooling_type=_pooling(directory, folder))

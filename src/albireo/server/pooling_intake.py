@@ -14,8 +14,7 @@ from albireo.api.prompts import Prompt
 from albireo.api.submission import Submission
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
-from albireo.models.pooling_rule import Task
-from albireo.params import PoolingParams
+from albireo.params import PoolingParams, PoolingTaskName
 from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.intake import one_or_several, with_adapter
 from albireo.server.protocol.fields import unneutral
@@ -27,7 +26,7 @@ def begin(
     serving: Serving,
     request: PoolingFields,
     neutral: dict[str, tuple[Any, ...]] = POOLING_NEUTRAL,
-    task: Task | None = None,
+    task: PoolingTaskName | None = None,
 ) -> None:
     """What is looked at before any prompt is. Args: task: what has to become of it. Raises: HttpError."""
     serving.check_open()

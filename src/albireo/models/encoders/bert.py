@@ -40,7 +40,9 @@ NAMES = Names(
     "output.LayerNorm",
 )
 #: What the classes that have one keep beside the layers, and no embedding asks for.
-IGNORABLE_WEIGHTS = ("pooler.*", "cls.*", "classifier.*", "embeddings.position_ids")
+IGNORABLE_WEIGHTS = ("pooler.*", "cls.*", "classifier.*", "linear.*", "embeddings.position_ids")
+#: ColBERT's class, over BERT and its kin: of each token a linear of its hidden state, of length 1.
+COLBERT = "HF_ColBERT"
 #: Keys that say nothing of what is computed here: of training, and of decoders that were made of encoders.
 IGNORED = keys(
     "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout classifier_dropout_prob",
@@ -65,7 +67,9 @@ def blocks(fields: Fields) -> BlockSettings:
 
 
 def pooled(fields: Fields, name: str) -> PoolingRule:
-    """What a class gives: its first token's hidden state, or scores of what its pooler makes of that."""
+    """What a class gives: its first token's hidden state, scores of what its pooler makes of that, or vectors."""
+    if name == COLBERT:
+        return PoolingRule(pooling_type="all", head=(HeadStep("linear"),))
     if name != "BertForSequenceClassification":
         return PoolingRule(pooling_type="cls")
     return classifier(fields, "cls", (HeadStep("pooler.dense", "tanh"), HeadStep("classifier")))
@@ -88,7 +92,7 @@ CONFIG = ConfigRules(
         "hidden_act": "gelu",
     },
     ignorable=IGNORED,
-    class_names=("BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining"),
+    class_names=("BertModel", "BertForSequenceClassification", "BertForMaskedLM", "BertForPreTraining", COLBERT),
 )
 
 

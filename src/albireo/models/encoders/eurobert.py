@@ -85,7 +85,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
         x = mlp_block(b, c, x, layer, bias=c.mlp_bias)
     with b.part("head"):
         x = unrounded_norm(b, c, x, "model.norm.weight")
-        if c.pooling is not None and c.pooling.head == (_SCORES,):
+        if c.pooling is not None and c.pooling.pooling_type != "all" and c.pooling.head == (_SCORES,):
             y = linear(b, c, b.cast(x, c.dtype), _DENSE.name, c.hidden_size, "dense", True, None)
             x = b.unary(y, "gelu")
     return pooled_states(b, x)

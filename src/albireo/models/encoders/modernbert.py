@@ -62,23 +62,28 @@ def _blocks(fields: Fields) -> BlockSettings:
     )
 
 
+def _head(fields: Fields) -> tuple[HeadStep, ...]:
+    """What a classifier has behind a hidden state, of a text or of a token."""
+    eps = fields.number("norm_eps", 1e-30, 1.0, default=1e-5)
+    return HeadStep("head.dense", "gelu"), HeadStep("head.norm", eps=eps), HeadStep("classifier")
+
+
 def _pooled(fields: Fields, name: str) -> PoolingRule:
     kind, act = fields.text("classifier_pooling", "cls"), fields.text("classifier_activation", "gelu")
-    eps = fields.number("norm_eps", 1e-30, 1.0, default=1e-5)
     if name != "ModernBertForSequenceClassification":
         return PoolingRule(pooling_type="cls")
     if kind not in ("cls", "mean"):
         fields.fail("classifier_pooling", kind, "must be cls or mean")
     if act != "gelu":
         fields.unsupported("classifier_activation", act, "supported: gelu")
-    steps = (HeadStep("head.dense", "gelu"), HeadStep("head.norm", eps=eps), HeadStep("classifier"))
-    return classifier(fields, "cls" if kind == "cls" else "mean", steps)
+    return classifier(fields, "cls" if kind == "cls" else "mean", _head(fields))
 
 
 CONFIG = ConfigRules(
     names={"rms_norm_eps": "norm_eps", "rope_theta": "global_rope_theta", "rope_local_base_freq": "local_rope_theta"},
     blocks=_blocks,
     pooled=_pooled,
+    token_head=_head,
     windows="both_sides",
     has_local_rope=True,
     activation="exact_gate",

@@ -26,7 +26,7 @@ TINY = bert.TINY | {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
-IGNORABLE_WEIGHTS = ("pooler.*", "lm_head.*", "classifier.*", "embeddings.position_ids")
+IGNORABLE_WEIGHTS = ("pooler.*", "lm_head.*", "classifier.*", "linear.*", "embeddings.position_ids")
 
 
 def blocks(fields: Fields) -> BlockSettings:
@@ -37,6 +37,8 @@ def blocks(fields: Fields) -> BlockSettings:
 
 def pooled(fields: Fields, name: str) -> PoolingRule:
     """As BERT's; a classifier has two linears of its own."""
+    if name == bert.COLBERT:
+        return bert.pooled(fields, name)
     if not name.endswith("ForSequenceClassification"):
         return PoolingRule(pooling_type="cls")
     return classifier(fields, "cls", (HeadStep("classifier.dense", "tanh"), HeadStep("classifier.out_proj")))
@@ -49,7 +51,7 @@ def rules(name: str) -> ConfigRules:
         blocks=blocks,
         pooled=pooled,
         defaults={**bert.CONFIG.defaults, "vocab_size": 50265, "layer_norm_eps": 1e-12, "pad_token_id": 1},
-        class_names=(f"{name}Model", f"{name}ForSequenceClassification", f"{name}ForMaskedLM"),
+        class_names=(f"{name}Model", f"{name}ForSequenceClassification", f"{name}ForMaskedLM", bert.COLBERT),
     )
 
 

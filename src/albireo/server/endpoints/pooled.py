@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+from albireo.api.submission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.embeddings import data_of
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint
@@ -20,18 +22,21 @@ def pooled(serving: Serving) -> PoolingEndpoint[PoolingRequest]:
 
 async def _ask(serving: Serving, request: PoolingRequest) -> Asked:
     serving.check_open()
-    task = request.task or serving.ready.pooling_rule.task
-    begin(serving, request, POOLED_NEUTRAL, task)
-    if task == "classify" and request.dimensions is not None:
+    begin(serving, request, POOLED_NEUTRAL, request.task)
+    if serving.ready.pooling_rule.labels and request.dimensions is not None:
         raise unsupported("dimensions", request.dimensions, "each label has its score; leave it out")
-    pooling, special = serving.admission.pooling, request.add_special_tokens is not False
-    params = pooling_params(serving, request, request.dimensions)
-    make = partial(
-        pooling.embedding if task == "embed" else pooling.classification, params=params, add_special_tokens=special
-    )
+    params, special = pooling_params(serving, request, request.dimensions), request.add_special_tokens is not False
+    make = partial(serving.admission.pooling.pooled, params=params, task=request.task, add_special_tokens=special)
     submissions, places = await admitted_inputs(serving, request, request.input, make)
-    return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))
+    return Asked(submissions, places, partial(_answer, request.encoding_format == "base64", submissions))
 
 
-async def _answer(is_base64: bool, head: Head, requests: list[Tracked]) -> PooledList:
-    return PooledList(head.id, head.created, head.model, await data_of(is_base64, requests, Pooled), head.usage)
+async def _answer(is_base64: bool, submissions: list[Submission], head: Head, requests: list[Tracked]) -> PooledList:
+    def shown(index: int, values: Any) -> Pooled:
+        made = submissions[index]
+        if made.is_of_tokens and not is_base64:
+            width = len(values) // len(made.prompt_token_ids)
+            values = [values[at : at + width] for at in range(0, len(values), width)]
+        return Pooled(index, values)
+
+    return PooledList(head.id, head.created, head.model, await data_of(is_base64, requests, shown), head.usage)

@@ -73,6 +73,6 @@ async def _ranking(
 
 async def _computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
     vectors = [values_of(tracked) for tracked in requests]
-    if len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
+    if not plan.width and len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
         return list(plan.scores(vectors))
     return await serving.in_thread(lambda: list(plan.scores(vectors)))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from albireo.params import PoolingTaskName
 from albireo.server.protocol.fields import AtLeastOne, Count
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields, PoolingUsage
 
@@ -16,7 +17,7 @@ class PoolingRequest(PoolingFields, kw_only=True):
     the model does."""
 
     input: str | list[str | Count | list[Count]]
-    task: Literal["embed", "classify"] | None = None
+    task: PoolingTaskName | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: AtLeastOne | None = None
     add_special_tokens: bool | None = None
@@ -31,10 +32,11 @@ POOLED_NEUTRAL: dict[str, tuple[Any, ...]] = {**POOLING_NEUTRAL, "messages": (),
 
 
 class Pooled(msgspec.Struct):
-    """Of one input an embedding, or a score of each label: numbers, or base64 of their float32, little-endian."""
+    """Of one input an embedding, or a score of each label: numbers, or base64 of their float32, little-endian. Where
+    each token has its own: a list of them, or all of them, one token behind the other."""
 
     index: int
-    data: Sequence[float] | str
+    data: Sequence[float] | Sequence[Sequence[float]] | str
     object: str = "pooling"
 
 

@@ -1,0 +1,96 @@
+"""Models that give each token an embedding of its own: /score, /rerank and /pooling, and LLM.score()."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from albireo import LLM
+from server_process import Server, lasting
+from tiny_classifiers import save_model
+from tiny_tokenizers import bert_tokenizer
+
+QUERY = "the cat sat on a mat ."
+TEXTS = ["a dog ran", "once upon a time , the cats", "the", QUERY]
+
+
+class Served(NamedTuple):
+    server: Server
+    llm: LLM
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self.server.http.post(path, json=body)
+
+
+@pytest.fixture(scope="module")
+def colbert(ending: ExitStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder: Path = tmp_path_factory.mktemp("colbert")
+    save_model(folder, "Bert", "Model", bert_tokenizer())
+    weight = np.random.default_rng(3).normal(0, 0.2, (8, 64)).astype(np.float32)
+    save_file(load_file(folder / "model.safetensors") | {"linear.weight": weight}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["HF_ColBERT"]}))
+    with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+        for server in lasting(ending, str(folder), "--dtype", "float32"):
+            yield Served(server, llm)
+
+
+def vectors(llm: LLM, texts: list[str]) -> list[Any]:
+    return [out.outputs.data.astype(np.float64) for out in llm.encode(texts, use_tqdm=False)]
+
+
+def test_scores_are_sums_of_the_nearest(colbert: Served) -> None:
+    query, *texts = vectors(colbert.llm, [QUERY, *TEXTS])
+    assert query.shape[1] == 8 and np.allclose(np.linalg.norm(query, axis=1), 1.0)
+    wanted = [float((query @ text.T).max(axis=1).sum()) for text in texts]
+    found = [out.outputs.score for out in colbert.llm.score(QUERY, TEXTS, use_tqdm=False)]
+    assert found == pytest.approx(wanted, rel=1e-12) and found[3] == pytest.approx(len(query)) == max(found)
+    got = colbert.post("/score", text_1=QUERY, text_2=TEXTS).json()
+    assert [each["score"] for each in got["data"]] == found
+    ranked = colbert.post("/rerank", query=QUERY, documents=TEXTS).json()["results"]
+    assert [(each["index"], each["relevance_score"]) for each in ranked] == sorted(
+        enumerate(found), key=lambda each: -each[1]
+    )
+    # the first text is the query: it is not the same the other way round
+    assert [out.outputs.score for out in colbert.llm.score(TEXTS[:2], [QUERY] * 2, use_tqdm=False)] != found[:2]
+
+
+def test_pooling_gives_the_numbers_of_each_token(colbert: Served) -> None:
+    wanted = vectors(colbert.llm, TEXTS)
+    got = colbert.post("/pooling", input=TEXTS).json()
+    assert [each["index"] for each in got["data"]] == [0, 1, 2, 3]
+    for each, rows in zip(got["data"], wanted, strict=True):
+        assert each["data"] == rows.tolist()
+    packed = colbert.post("/pooling", input=TEXTS[1], task="token_embed", encoding_format="base64").json()
+    flat = np.frombuffer(base64.b64decode(packed["data"][0]["data"]), "<f4")
+    assert np.array_equal(flat.reshape(-1, 8), wanted[1])
+    short = colbert.post("/pooling", input=TEXTS[1], dimensions=3).json()["data"][0]["data"]
+    assert np.array(short).shape == (len(wanted[1]), 3)
+
+
+def test_what_it_does_not_do(colbert: Served, server: Server) -> None:
+    for path, body in (("/v1/embeddings", {}), ("/pooling", {"task": "embed"}), ("/pooling", {"task": "classify"})):
+        refusal = colbert.post(path, input="the", **body)
+        assert refusal.status_code == 400, refusal.text
+        assert "this model gives an embedding of each token (encode, score, /pooling)" in refusal.text
+    refusal = server.http.post("/v1/embeddings", json={"input": "the", "pooling_type": "all"})
+    assert refusal.status_code == 400 and "/pooling with this task" in refusal.json()["error"]["message"]
+    refusal = server.http.post("/pooling", json={"input": "the", "task": "token_classify"})
+    assert refusal.status_code == 400 and "it is no classifier of tokens" in refusal.json()["error"]["message"]
+
+
+def test_any_model_of_text_gives_its_tokens(server: Server) -> None:
+    ask = {"input": "Once upon a time", "task": "token_embed"}
+    got = server.http.post("/pooling", json=ask).json()
+    rows = got["data"][0]["data"]
+    assert len(rows) == got["usage"]["prompt_tokens"] > 3
+    (last,) = server.http.post("/v1/embeddings", json={"input": ask["input"], "pooling_type": "last"}).json()["data"]
+    assert rows[-1] == last["embedding"]

@@ -65,7 +65,7 @@ def _variants(setup: Setup, layer: ExpertLayer, name: str, count: int) -> Iterat
     taken = layer.lists.width(count)
     for width in dict.fromkeys((taken, *(w for w in (8, 16, 32, 64, 128) if taken // 2 <= w <= 2 * taken))):
         most = most_items(count, experts, top_k, width)
-        plan = plan_for(width, most, rows, cols, "bfloat16", False, setup.chip)
+        plan = plan_for(count, width, most, rows, cols, "bfloat16", False, setup.chip)
         yield _text(width, plan, None), (width, plan, None)
         if num_parts(rows, cols, "bfloat16") > 1 and count <= 8:
             other = replace(plan, is_split=not plan.is_split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.expert_linear import expert_linear, workspace_size
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, expert_list, most_items, tile_width
 from albireo.backends.cuda.expert_plan import ExpertPlan
+from albireo.backends.cuda.kernels import moe_grouped_matmul as moe_grouped_matmul_file
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
@@ -26,7 +28,7 @@ from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.sum_parts import num_parts
+from albireo.backends.cuda.sum_parts import num_parts, part_length
 from albireo.backends.cuda.tokens import e4m3_rows, numbers_of, token_rows
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.experts import route
@@ -410,13 +412,54 @@ def test_a_plan_reads_weights_once_and_has_room_for_its_parts() -> None:
                 for tokens in (1, 2, 8, 64, 256, 2048):
                     width = min(expert_plan.widest(dtype, chip), tile_width(tokens, num_experts, top_k))
                     most = most_items(tokens, num_experts, top_k, width)
-                    plan = expert_plan.plan_for(width, most, rows, k, dtype, False, chip)
+                    plan = expert_plan.plan_for(tokens, width, most, rows, k, dtype, False, chip)
                     assert plan.tile.tokens == width or (width <= 16 and plan.tile.tokens == 16)
                     tiles = most * -(-rows // plan.tile.rows)
                     if plan.is_split:
                         size = num_parts(rows, k, dtype) * tiles * plan.tile.rows * plan.tile.tokens
                         assert size <= room <= 32 << 20
                     assert tiles >= 96, (rows, dtype, tokens)
+
+
+def test_plans_of_few_experts_have_room_for_their_parts_in_steps_of_any_size() -> None:
+    """Mixtures of two and four 7B models: prompts have few tiles, too, and large ones."""
+    for num_experts, top_k, rows, k in (
+        (4, 2, 4096, 14336),
+        (2, 1, 4096, 14336),
+        (4, 2, 2048, 5632),
+        (2, 1, 512, 2048),
+    ):
+        for dtype, is_e4m3 in (("bfloat16", False), ("fp8", False), ("fp8", True), ("int4.g128", False)):
+            chip = Chip(132)
+            room = expert_plan.num_part_elements(num_experts, top_k, rows, k, dtype, chip)
+            for tokens in (*range(1, 300), 512, 1920, 3970, 8192):
+                width = min(expert_plan.widest(dtype, chip), tile_width(tokens, num_experts, top_k))
+                most = most_items(tokens, num_experts, top_k, width)
+                plan = expert_plan.plan_for(tokens, width, most, rows, k, dtype, is_e4m3, chip)
+                if plan.is_split:
+                    tiles = most * -(-rows // plan.tile.rows)
+                    assert num_parts(rows, k, dtype) * tiles * plan.tile.rows * plan.tile.tokens <= room, (rows, tokens)
+
+
+def test_no_program_has_a_part_of_a_sum_that_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes by TMA has no branch for it: compiled, it would go on behind the last input."""
+    rows, k, tokens = 1024, 2304, 32
+    told: dict[str, Any] = {}
+    assert (num_parts(rows, k, "int4.g32"), part_length(k, 4)) == (4, k // 3)
+
+    class Told:
+        def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
+            return lambda **arguments: told.update(arguments, programs=grid[0])
+
+    monkeypatch.setattr(moe_grouped_matmul_file, "moe_grouped_matmul_kernel", Told())
+    matrix = _joined([_matrix("int4.g32", rows, k, seed) for seed in range(4)])
+    lists = expert_list(4, 2, tokens, CPU, expert_plan.widest("int4.g32", chip_of(CPU)))
+    space = torch.zeros(4096 + 4 * 4 * 4 * rows * tokens * 2, dtype=torch.uint8)
+    x, out = random(tokens, k, seed=9, dtype=torch.bfloat16), torch.empty(tokens * 2, rows)
+    moe_grouped_matmul(x, matrix, out, rows, lists, workspace=space)
+    assert told["SPLIT"] and told["TMA"], "the case that is meant"
+    assert (told["PARTS"] - 1) * told["part_k"] < k <= told["PARTS"] * told["part_k"]
+    assert told["programs"] % told["PARTS"] == 0
 
 
 def test_combine_gives_what_a_norm_of_its_rows_is_made_of() -> None:

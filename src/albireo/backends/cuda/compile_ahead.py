@@ -196,7 +196,10 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
     met = set()
     for count in sorted({*sizes, *tokens}):
         width, most = lists.width(count), lists.most_items(count)
-        cut = (width, *(plan_for(width, most, *shape, False, chip_of(model.device)).is_split for shape in shapes))
+        cut = (
+            width,
+            *(plan_for(count, width, most, *shape, False, chip_of(model.device)).is_split for shape in shapes),
+        )
         if cut not in met:
             met.add(cut)
             if count in sizes:

@@ -37,7 +37,9 @@ class ExpertPlan:
     by_tma: bool
 
 
-def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_e4m3: bool, chip: Chip) -> ExpertPlan:
+def plan_for(
+    num_tokens: int, width: int, most: int, rows: int, k: int, dtype: str, is_e4m3: bool, chip: Chip
+) -> ExpertPlan:
     """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_e4m3: x too."""
     if dtype == "int8":
         return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
@@ -50,7 +52,9 @@ def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_e4m3: bool
         few = matmul_e4m3_smallm.tile_for(width) if is_e4m3 else matmul_smallm.tile_for(width, dtype)
         tile, by_tma = few, False
     count = most * -(-rows // tile.rows)
-    return ExpertPlan(tile, num_parts(rows, k, dtype) > 1 and count < min(BUSY_TILES, MAX_COUNTERS), by_tma)
+    # of more tokens few tiles are large ones, for whose parts there is no room (num_part_elements)
+    is_split = num_tokens <= _SPLIT_TOKENS and num_parts(rows, k, dtype) > 1
+    return ExpertPlan(tile, is_split and count < min(BUSY_TILES, MAX_COUNTERS), by_tma)
 
 
 def widest(dtype: str, chip: Chip) -> int:
@@ -73,7 +77,7 @@ def num_part_elements(num_experts: int, top_k: int, rows: int, k: int, dtype: st
     for tokens in range(1, _SPLIT_TOKENS + 1):
         width = min(widest(dtype, chip), tile_width(tokens, num_experts, top_k))
         most = most_items(tokens, num_experts, top_k, width)
-        plan = plan_for(width, most, rows, k, dtype, False, chip)
+        plan = plan_for(tokens, width, most, rows, k, dtype, False, chip)
         if plan.is_split:
             tiles = most * -(-rows // plan.tile.rows)
             largest = max(largest, num_parts(rows, k, dtype) * tiles * plan.tile.rows * max(16, plan.tile.tokens))

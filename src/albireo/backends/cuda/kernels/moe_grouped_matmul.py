@@ -238,13 +238,14 @@ def moe_grouped_matmul(
         codes = weight.codes
     num_tokens = len(out) // lists.top_k
     width, most = lists.width(num_tokens), lists.most_items(num_tokens)
-    plan = plan or expert_plan.plan_for(width, most, rows, k, dtype, is_e4m3, chip_of(x.device))
+    plan = plan or expert_plan.plan_for(num_tokens, width, most, rows, k, dtype, is_e4m3, chip_of(x.device))
     if plan.tile.tokens < width:
         raise InvariantError(f"a list of tiles of {width} pairs is read by tiles of {plan.tile.tokens}")
-    tile, parts = plan.tile, 1 if x.dtype == torch.int8 else num_parts(rows, k, dtype)
-    part_k = part_length(k, parts)
+    tile, part_k = plan.tile, part_length(k, 1 if x.dtype == torch.int8 else num_parts(rows, k, dtype))
     if is_e4m3:
         k = codes.shape[1]
+    # the last of num_parts() may have nothing left, and a chain by TMA is told that it has something (tl.assume)
+    parts = triton.cdiv(k, part_k)
     tiles = most * triton.cdiv(rows, tile.rows)
     count = parts if plan.is_split else 1
     space, counters = out, out
@@ -318,7 +319,8 @@ def aot_cases() -> list[AotCase]:
         """The plan is that of the first of the GPUs that words are of."""
         (rows, k), chip = shape, Chip(132, next(iter(words)))
         width = min(tile_width(num_tokens, 128, 8), expert_plan.widest(dtype, chip))
-        plan = expert_plan.plan_for(width, most_items(num_tokens, 128, 8, width), rows, k, dtype, is_e4m3, chip)
+        most = most_items(num_tokens, 128, 8, width)
+        plan = expert_plan.plan_for(num_tokens, width, most, rows, k, dtype, is_e4m3, chip)
         tile, is_int8 = plan.tile, dtype == "int8"
         pointers = pointer_types(dtype, act, levels)
         pointers |= dict.fromkeys(("pairs", "items", "counters"), "*i32") | {"space": "*fp32"}

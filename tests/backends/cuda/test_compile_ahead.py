@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -200,6 +203,19 @@ def test_every_list_of_work_is_made_by_a_kernel_that_is_there(
     steps |= {(tokens, size) for tokens in (1100, 3000, 8192) for size in range(1, 257)}
     wanted = {kind(*step) for step in steps}
     assert wanted <= made, wanted - made
+
+
+@pytest.mark.parametrize("model_type", ["llama", "deepseek_v3", "qwen3_next"])
+def test_no_step_launches_a_kernel_that_was_not_compiled_ahead(model_type: str) -> None:
+    """Of all that are recorded, and of others of any size; of experts, a matrix for each head, layers with states. Whom
+    a kernel is compiled for waits, and all beside it."""
+    script = Path(__file__).with_name("launches_ahead.py")
+    environment = {**os.environ, "TRITON_INTERPRET": ""}
+    command = [sys.executable, str(script), model_type]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ahead, missed = json.loads(done.stdout)
+    assert ahead > 60 and not missed
 
 
 def test_what_launches_a_kernel_is_kept_where_a_triton_compiles_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from albireo.backends.cuda.endings import WHOLE
 from albireo.backends.cuda.expert_plan import plan_for
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates, taps_of
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.peers import AbsentPeers, Seat
@@ -185,7 +186,7 @@ def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
 
 
 def _of_experts(model: CudaModel) -> Iterator[Bucket]:
-    """Of steps whose lists of experts are cut alike one each."""
+    """Of steps whose lists of experts are cut, and read, alike one each."""
     lists, sizes, tokens = model.placed.scratch.experts, model._buckets.sizes, model._buckets.tokens
     if lists is None:
         return
@@ -198,6 +199,7 @@ def _of_experts(model: CudaModel) -> Iterator[Bucket]:
         width, most = lists.width(count), lists.most_items(count)
         cut = (
             width,
+            count > FEW_TOKENS,  # where a norm is in them: another kernel finds what its rows are divided by
             *(plan_for(count, width, most, *shape, False, chip_of(model.device)).is_split for shape in shapes),
         )
         if cut not in met:

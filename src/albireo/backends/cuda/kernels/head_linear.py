@@ -20,7 +20,7 @@ _BLOCK_N = 64
 _BLOCK_K = 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def head_linear_kernel(
     x,
     weight,

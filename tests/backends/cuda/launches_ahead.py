@@ -1,0 +1,69 @@
+"""python launches_ahead.py MODEL_TYPE [BATCHES]: which kernels a tiny model's steps launch that launch_all() does not.
+
+Run by test_compile_ahead.py, in a process whose kernels are not interpreted. Nothing is compiled: Triton is told that
+each kernel is known, once it has said what it was asked for. Prints a line of JSON: how many kernels launch_all() asks
+for, and for which steps others are asked for, by kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import defaultdict
+from typing import Any
+
+#: Of the largest step: more than are few tokens, and than are split.
+MAXIMA = {"T": 1100, "R": 96, "G": 96}
+LONGEST = 2048
+
+
+def main(model_type: str) -> None:
+    import triton
+
+    from albireo.backends.cuda.absent_gpu import AbsentGpu
+    from albireo.backends.cuda.buckets import DRAWS, Ending
+    from albireo.backends.cuda.catalog import CudaCatalog
+    from albireo.backends.cuda.chip import Chip
+    from albireo.backends.cuda.compile_ahead import empty_model, launch_all
+    from albireo.compiler.pipeline import compile_graph
+    from albireo.models import build_graph, load_architecture
+    from albireo.models.config import parse_config
+
+    AbsentGpu.take(Chip(132, 90))
+    asked: set[tuple[str, str]] = set()
+    missed: defaultdict[str, list[str]] = defaultdict(list)
+    step = ""
+
+    def note(*, key: Any, fn: Any, **_: Any) -> bool:
+        name = fn.jit_function.__name__
+        if (name, str(key)) not in asked:
+            asked.add((name, str(key)))
+            if step:
+                missed[name].append(step)
+        return True
+
+    triton.knobs.runtime.jit_cache_hook = note
+    architecture = load_architecture(model_type)
+    config = parse_config(dict(architecture.tiny) | {"torch_dtype": "bfloat16"}, architecture.rules)
+    program = compile_graph(
+        build_graph(config, LONGEST), CudaCatalog(90), maxima=MAXIMA, block_size=16, max_positions=LONGEST
+    )
+    model = empty_model(program, LONGEST)
+    launch_all(model)
+    ahead = len(asked)
+    while (bucket := model._recordings.next()) is not None:
+        step = str(bucket)
+        model.record(bucket)
+    draw = random.Random(0)
+    for tokens in (1025, 1030, MAXIMA["T"], *(draw.randrange(1, MAXIMA["T"]) for _ in range(12))):
+        size = draw.randrange(1, min(tokens, MAXIMA["G"]) + 1)
+        for ending, rows, best in ((DRAWS, 0, size), (Ending(draws=True, truncates=True), size, 0)):
+            sizes = {"T": tokens, "B": size, "R": rows, "G": best, "S": size, "D": size, "L": 0}
+            step = str(sizes)
+            model.placed.run_padding(sizes, ending, model.hidden_states)
+    print(json.dumps([ahead, missed]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from albireo.backends.cuda.shortage import frees_cache
+from albireo.backends.cuda import open as opening
+from albireo.backends.cuda.shortage import empty_cache, frees_cache
 from albireo.errors import DeviceLost, OutOfMemory
 
 
@@ -88,3 +91,49 @@ def test_a_gpu_that_answers_nothing_any_more(is_lost: bool, monkeypatch: pytest.
     words = "lost to this process: CUDA error: unspecified launch failure; the model is" if is_lost else "^CUDA error"
     with pytest.raises(DeviceLost if is_lost else RuntimeError, match=words):
         collect()
+
+
+class Loading:
+    """What open_model() does, in order; the model fails. Fields: log; error: what the trial step meets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+        self.log: list[str] = []
+        self.error = error
+        monkeypatch.setattr(opening, "place_constants", lambda *_: (self.log.append("placed"), ({}, {}))[1])
+        monkeypatch.setattr(opening, "empty_cache", lambda: self.log.append("given back"))
+        monkeypatch.setattr(opening, "CudaModel", self._model)
+
+    def _model(self, *_: object, **__: object) -> None:
+        self.log.append("trial")
+        raise self.error
+
+    def open(self) -> None:
+        program: Any = SimpleNamespace(constants={}, states=())
+        weights: Any = {}
+        opening.open_model(program, weights, num_blocks=4, max_positions=8, device=torch.device("cpu"))
+
+
+def test_a_model_that_has_no_room_says_so_whoever_met_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are loaded without torch's allocator. What constants were made of is given back before blocks are
+    counted."""
+    loading = Loading(monkeypatch, RuntimeError("Triton Error [CUDA]: out of memory"))
+    with pytest.raises(OutOfMemory, match=r"no room for the model: Triton Error.*lower max_num_batched_tokens"):
+        loading.open()
+    assert loading.log == ["placed", "given back", "trial"]
+    with pytest.raises(RuntimeError, match=r"^an illegal memory access"):
+        Loading(monkeypatch, RuntimeError("an illegal memory access")).open()
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_page_locked_memory_is_given_back_too(is_public: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whichever name torch has for it: that of 2.13, or the one before."""
+    given: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append("device"))
+    if is_public:
+        monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: given.append("host"), raising=False)
+    else:
+        monkeypatch.delattr(torch.accelerator, "empty_host_cache", raising=False)
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: given.append("host"), raising=False)
+    empty_cache()
+    assert given == ["device", "host"]

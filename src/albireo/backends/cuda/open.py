@@ -13,6 +13,7 @@ from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
 from albireo.backends.cuda.model import Beside, CudaModel
 from albireo.backends.cuda.peers import Seat
+from albireo.backends.cuda.shortage import empty_cache, is_shortage
 from albireo.backends.cuda.stored import read_constants
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -67,6 +68,8 @@ def open_model(
         if lender is not None:
             lent = lender.lend(borrowed)
             matrices, vectors = matrices | lent[0], vectors | lent[1]
+        # else what constants were made of would count as taken, where blocks are counted that there is room for
+        empty_cache()
         before_trial()
         model = CudaModel(
             program,
@@ -87,7 +90,9 @@ def open_model(
             lender=lender if reads_cache else None,
             seat=seat,
         )
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
         raise OutOfMemory(
             f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
             f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "

@@ -1,8 +1,8 @@
 """What becomes of a GPU that is out of memory in a step: torch's cache is emptied, and the step fails as OutOfMemory.
 And of one that is lost: behind an access that is not allowed, say, every call of the process fails, whatever it asks.
 
-Used by model.py around everything that reaches the GPU, and where a model goes to sleep (api/sleeping.py). Does not
-know who is to do without (api/guarded_engine.py).
+Used by model.py around everything that reaches the GPU, by open.py, and where a model goes to sleep (api/sleeping.py).
+Does not know who is to do without (api/guarded_engine.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
         try:
             return reach(*args, **kwargs)
         except RuntimeError as error:
-            if not _is_shortage(error):
+            if not is_shortage(error):
                 if _is_lost():
                     why = (str(error).splitlines() or [type(error).__name__])[0]
                     raise DeviceLost(
@@ -44,8 +44,13 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
 
 
 def empty_cache() -> None:
-    """Give the driver what torch keeps of tensors that are gone."""
+    """Give the driver what torch keeps of tensors that are gone, page-locked memory of the host among it."""
     torch.cuda.empty_cache()
+    if torch.cuda.is_initialized():
+        # public from torch 2.13 on
+        of_host = getattr(torch.accelerator, "empty_host_cache", None) or getattr(torch._C, "_host_emptyCache", None)
+        if of_host is not None:
+            of_host()
 
 
 def _is_lost() -> bool:
@@ -59,11 +64,12 @@ def _is_lost() -> bool:
     return False
 
 
-def _is_shortage(error: BaseException | None) -> bool:
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised over, is torch's, Triton's or the driver's word for that."""
     # Triton loads kernels, and CUDA records graphs, without torch's allocator and its class. The end of a recording
     # that failed is an error of its own, raised over the first.
     if error is None:
         return False
     if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error):
         return True
-    return _is_shortage(error.__context__)
+    return is_shortage(error.__context__)

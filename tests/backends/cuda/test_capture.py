@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from albireo.backends.cuda.capture import CudaGraphs
+from albireo.backends.cuda.capture import CudaGraphs, NotRecorded
 from albireo.backends.cuda.shortage import frees_cache
 from albireo.errors import OutOfMemory
 
@@ -93,3 +93,21 @@ def test_a_recording_that_fails_leaves_the_stream_and_says_why(monkeypatch: pyte
     with pytest.raises(OutOfMemory, match="out of memory in a step"):
         frees_cache(graphs.record)(gpu.launches)
     assert (gpu.current, gpu.is_capturing, gpu.log[-1]) == ("main", False, "end")
+
+
+def test_launches_that_fail_are_no_recording_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those the step is not computed."""
+    gpu = Gpu(monkeypatch)
+
+    def launches() -> None:
+        if not gpu.is_capturing:
+            raise RuntimeError("Triton Error [CUDA]: misaligned address")
+        gpu.log.append("recorded")
+
+    with pytest.raises(RuntimeError, match="misaligned") as met:
+        CudaGraphs().record(launches)
+    assert not isinstance(met.value, NotRecorded) and "recorded" not in gpu.log
+    gpu.fails = True
+    with pytest.raises(NotRecorded, match="failed due to a previous error"):
+        CudaGraphs().record(gpu.launches)
+    assert "launched on side" in gpu.log

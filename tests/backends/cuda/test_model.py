@@ -18,7 +18,7 @@ import torch
 from triton.runtime.interpreter import GridExecutor
 
 from albireo.backends.cuda import recordings
-from albireo.backends.cuda.capture import Launches
+from albireo.backends.cuda.capture import Launches, NotRecorded
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.compile_ahead import launch_all
 from albireo.backends.cuda.model import CudaModel
@@ -66,7 +66,7 @@ class Recorder:
     def record(self, launches: Launches) -> Launches:
         self._launch(launches)
         if self.num_recorded == self.room:
-            raise RuntimeError("CUDA error: out of memory")
+            raise NotRecorded("CUDA error: out of memory")
         self.num_recorded += 1
 
         def replay() -> None:
@@ -443,6 +443,15 @@ def test_a_gpu_without_room_for_recordings_serves_without_them(caplog: pytest.Lo
     tasks = [SampleTask(0, SamplingParams(temperature=0.0), 0, [], [])]
     model.collect(model.submit(make_step([Work([3], 0, [5])], 8, "none", "last"), tasks, [0]))
     assert recorder.num_replayed == 1, "what was recorded is of use still"
+
+
+def test_a_step_that_cannot_be_recorded_is_computed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """When it is met: once, where its states have changed, too; nobody's request ends."""
+    recorder = Recorder(room=0)
+    model = model_of("llama", "float32", recorder=recorder)
+    assert decoded(model) == decoded_by_launches()
+    assert len(caplog.messages) == 1 and "call by call" in caplog.messages[0]
+    assert (recorder.num_recorded, recorder.num_replayed, model.record_next()) == (0, 0, False)
 
 
 def test_a_model_that_records_nothing_has_nothing_to_do_ahead() -> None:

@@ -46,7 +46,12 @@ def test_it_is_said_once_what_the_step_held_is_gone(error: RuntimeError, monkeyp
 
 
 def test_the_end_of_a_recording_that_met_it_does_not_hide_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    """Nor does torch, which takes that recording to be under way still."""
+
+    def empty_cache() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
 
     @frees_cache
     def record() -> None:

@@ -14,11 +14,18 @@ import torch
 Launches = Callable[[], None]
 
 
+class NotRecorded(RuntimeError):
+    """Recording failed behind launches that did not: the step is computed. Raised from what recording met."""
+
+
 class Recorder(Protocol):
     """Turns launches that read and write fixed addresses into something that repeats them."""
 
     def record(self, launches: Launches) -> Launches:
-        """Launches once, which computes the step at hand, and records. Returns: what repeats it."""
+        """Launches once, which computes the step at hand, and records. Returns: what repeats it.
+
+        Raises: NotRecorded; and what launches raise.
+        """
         ...
 
 
@@ -42,6 +49,7 @@ class CudaGraphs:
 
         They must neither allocate nor wait for the device. Returns: a replay on the current stream, which is the
         current one again also where recording fails (not so after torch.cuda.graph).
+        Raises: NotRecorded; and what launches raise.
         """
         side = self._side
         side.wait_stream(torch.cuda.current_stream())
@@ -49,16 +57,23 @@ class CudaGraphs:
             launches()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
+        try:
+            graph = self._recorded(launches)
+        except RuntimeError as error:
+            raise NotRecorded(str(error)) from error
+
+        def replay() -> None:
+            graph.replay()
+
+        return replay
+
+    def _recorded(self, launches: Launches) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(self._side):
             # other threads may go on with what is theirs
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 launches()
             finally:
                 graph.capture_end()
-
-        def replay() -> None:
-            graph.replay()
-
-        return replay
+        return graph

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.cuda.adapters import CudaAdapters
 from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets
-from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Recorder
+from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, NotRecorded, Recorder
 from albireo.backends.cuda.endings import WHOLE, Wish
 from albireo.backends.cuda.fitting import blocks_that_fit
 from albireo.backends.cuda.hidden_states import DeviceHiddenStates
@@ -126,6 +126,7 @@ class CudaModel:
         self.placed = PlacedProgram(program, device, max_positions, has_axes=has_axes, seat=seat)
         if self.placed.draws:
             self.placed.let_draw()
+        self._is_one_of_several = seat is not None
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recordings = Recordings(self._buckets, self._recorder)
         self._results = Results(self.placed.found, is_tower)
@@ -308,6 +309,7 @@ class CudaModel:
         bucket = self._recordings.next() if self.placed.draws else None
         if bucket is None:
             return False
+        num_before = len(self._recordings)
         try:
             with self._together("record", bucket):
                 self.record(bucket)
@@ -315,8 +317,7 @@ class CudaModel:
             raise
         except Exception as error:
             self._recordings.give_up(bucket, error)
-            return False
-        return True
+        return len(self._recordings) > num_before
 
     @frees_cache
     def record(self, bucket: Bucket) -> None:
@@ -374,7 +375,13 @@ class CudaModel:
     def _run(self, bucket: Bucket) -> None:
         placed, feeds = self.placed, bucket.ending.draws and bucket.tokens is None
         states = self.hidden_states
-        self._recordings.run(bucket, lambda: placed.whole(bucket.sizes, bucket.ending, feeds, states=states))
+        try:
+            self._recordings.run(bucket, lambda: placed.whole(bucket.sizes, bucket.ending, feeds, states=states))
+        except NotRecorded as error:
+            # Ranks record the same at once, and cannot go on in different ways. Another step would meet it again.
+            if self._is_one_of_several:
+                raise
+            self._recordings.give_up(bucket, error)
 
     def _try_largest(self) -> None:
         """Run the largest step, so that all it needs is loaded."""

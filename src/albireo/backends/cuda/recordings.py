@@ -70,7 +70,7 @@ class Recordings:
         """Recording failed: what is not recorded is launched call by call from now on."""
         words = (str(error).splitlines() or [""])[0]
         _LOG.warning(
-            "recording steps of %d ahead failed, %d recordings are kept, other steps are launched call by call: %s: %s",
+            "recording steps of %d failed, %d recordings are kept, other steps are launched call by call: %s: %s",
             bucket.size,
             len(self._recorded),
             type(error).__name__,

@@ -8,6 +8,7 @@ Does not know who is to do without (api/guarded_engine.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -36,8 +37,10 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
                     ) from error
                 raise
             words = str(error).splitlines()[0]
-        # Not while the error is held: its traceback holds tensors of the step.
-        torch.cuda.empty_cache()
+        # Not while the error is held: its traceback holds tensors of the step. Torch takes a recording whose end failed
+        # to be under way for ever, and then refuses.
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
         raise OutOfMemory(f"the GPU is out of memory in a step: {words}")
 
     return guarded

@@ -82,6 +82,12 @@ def independent(pairs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, in
         yield found
 
 
+def pairs_on(device: torch.device, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """[n, 2] int32, from page-locked memory, which torch keeps until it is read: the host does not wait for the steps
+    under way."""
+    return torch.tensor(pairs, dtype=torch.int32, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+
+
 def copy_blocks(kv: DeviceKV, pairs: Sequence[tuple[int, int]]) -> None:
     _copy(words_of(kv), pairs)
 
@@ -93,7 +99,7 @@ def copy_slots(numbers: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> None:
 
 def _copy(arrays: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]]) -> None:
     for some in independent(pairs):
-        on_device = torch.tensor(some, dtype=torch.int32).to(arrays[0].device)
+        on_device = pairs_on(arrays[0].device, some)
         for words in arrays:
             launch_copy(words, words, on_device)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from albireo.backends.cuda.kernels.copy_blocks import launch_copy, words_of
+from albireo.backends.cuda.kernels.copy_blocks import launch_copy, pairs_on, words_of
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.errors import InvariantError, OutOfMemory
 
@@ -58,7 +58,7 @@ def swap_out(kv: DeviceKV, host: HostKV, pairs: Sequence[tuple[int, int]]) -> No
     """
     _check(pairs, kv.num_blocks, host.num_blocks)
     for some in _turns(pairs, host.staged):
-        gather = _numbered([(block, i) for i, (block, _) in enumerate(some)], kv)
+        gather = pairs_on(kv.device, [(block, i) for i, (block, _) in enumerate(some)])
         for words, staging, blocks in zip(words_of(kv), host.staging, host.blocks, strict=True):
             launch_copy(words, staging.transpose(0, 1), gather)
             for start, count, first in _runs([target for _, target in some]):
@@ -69,7 +69,7 @@ def swap_in(kv: DeviceKV, host: HostKV, pairs: Sequence[tuple[int, int]]) -> Non
     """Copy blocks of host memory, first of a pair, to blocks of the cache, second of a pair. Raises: as swap_out."""
     _check(pairs, host.num_blocks, kv.num_blocks)
     for some in _turns(pairs, host.staged):
-        scatter = _numbered([(i, block) for i, (_, block) in enumerate(some)], kv)
+        scatter = pairs_on(kv.device, [(i, block) for i, (_, block) in enumerate(some)])
         for words, staging, blocks in zip(words_of(kv), host.staging, host.blocks, strict=True):
             for start, count, first in _runs([source for source, _ in some]):
                 staging[start : start + count].copy_(blocks[first : first + count], non_blocking=True)
@@ -87,10 +87,6 @@ def _check(pairs: Sequence[tuple[int, int]], num_sources: int, num_targets: int)
 
 def _turns(pairs: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
     return (pairs[start : start + size] for start in range(0, len(pairs), size))
-
-
-def _numbered(pairs: list[tuple[int, int]], kv: DeviceKV) -> torch.Tensor:
-    return torch.tensor(pairs, dtype=torch.int32).to(kv.device)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -37,8 +37,12 @@ class Process:
         self.heard: list[Message] = []
         self.running: dict[int, list[Any]] = {}
         self.num_killed = 0
+        #: why it cannot be started
+        self.refusal: OSError | None = None
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     async def ended(self) -> None: ...
 
@@ -88,10 +92,14 @@ class Bench:
     def __init__(self, num: int = 2) -> None:
         self.processes: list[Process] = [None] * num  # type: ignore[list-item]
 
+        #: of processes from now on
+        self.refusal: OSError | None = None
+
         def launch(index: int) -> Callable[..., Process]:
             def made(on_payload: Any, on_end: Any) -> Process:
-                self.processes[index] = Process(on_payload, on_end)
-                return self.processes[index]
+                process = self.processes[index] = Process(on_payload, on_end)
+                process.refusal = self.refusal
+                return process
 
             return made
 

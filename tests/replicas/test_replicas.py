@@ -213,6 +213,68 @@ def test_one_that_cannot_start_leaves_the_work_to_the_others() -> None:
     played(play, ready=0)
 
 
+def test_where_one_is_given_up_its_requests_wait_for_another_that_is_being_started() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1, 2])
+        bench.processes[0].step()
+        bench.processes[1].die(CRASH)
+        other = await restarted(bench, 1)
+        for _ in range(3):
+            bench.processes[0].die(CRASH)
+            await restarted(bench, 0)
+        assert tracked.replica == 0
+        bench.processes[0].die(CRASH)
+        assert bench.all.engines[0].health.state == "failed" and bench.all.failure is None
+        assert tracked.replica == 1 and not tracked.is_over
+        other.is_ready()
+        bench.run()
+        assert is_whole(tracked) and len(bench.over) == 1
+
+    played(play)
+
+
+def test_a_process_that_was_being_loaded_is_not_brought_back_by_what_it_still_says() -> None:
+    """Its word that it is ready was on its way as it was ended."""
+
+    async def play(bench: Bench) -> None:
+        await bench.all.close()
+        (process,) = bench.processes
+        process.is_ready()
+        process.die(KILL)
+        await settled()
+        assert bench.processes == [process] and bench.all.health.state == "closed"
+        with pytest.raises(EngineError, match="shutting down"):
+            bench.add([1])
+        assert not bench.all.requests
+
+    played(play, num=1, ready=0)
+
+
+def test_one_that_is_not_to_run_is_not_started_again() -> None:
+    async def play(bench: Bench) -> None:
+        (process,) = bench.processes
+        process.die(CRASH)
+        bench.all.fail(EngineError("its tokenizer cannot be read"))
+        await settled()
+        assert bench.processes == [process] and bench.all.health.state == "failed"
+        process.is_ready()
+        assert bench.all.health.state == "failed" and "tokenizer" in str(bench.all.failure)
+
+    played(play, num=1)
+
+
+def test_an_adapter_that_is_being_loaded_is_told_of_as_all_ends() -> None:
+    async def play(bench: Bench) -> None:
+        loading = asyncio.create_task(bench.all.load_adapter("there"))
+        await settled()
+        await bench.all.close()
+        bench.processes[0].die(KILL)
+        with pytest.raises(EngineError, match="ended while the adapter was loaded"):
+            await asyncio.wait_for(loading, 5)
+
+    played(play, num=1)
+
+
 def test_with_none_that_can_start_there_is_a_reason() -> None:
     async def play(bench: Bench) -> None:
         waiting = asyncio.create_task(bench.all.wait_until_ready())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -111,6 +112,26 @@ def test_where_waking_fails_its_requests_are_told_and_the_next_one_tries_again()
         (await restarted(bench, 0)).is_ready()
         bench.run()
         assert is_whole(again) and len(bench.over) == 2
+
+    played(play, num=1)
+
+
+def test_where_no_process_can_be_had_for_waking_the_next_request_tries_again() -> None:
+    async def play(bench: Bench) -> None:
+        await asleep(bench)
+        bench.refusal = OSError(errno.EMFILE, "Too many open files")
+        refused = bench.add([1])
+        await settled()
+        assert refused.is_over and "could not be started" in str(refused.error)
+        assert bench.all.health.state == "asleep" and bench.all.failure is None
+        await bench.all.sleep()
+        bench.refusal = None
+        tracked = bench.add([2])
+        await settled()
+        assert [type(each) for each in bench.processes[0].heard] == [Start]
+        bench.processes[0].is_ready()
+        bench.run()
+        assert is_whole(tracked)
 
     played(play, num=1)
 

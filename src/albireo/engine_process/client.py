@@ -131,6 +131,11 @@ class EngineClient:
             self._end(tracked, "the server is shutting down")
 
     @property
+    def _is_over(self) -> bool:
+        """Whether there is to be no process any more."""
+        return self.health.state in ("closed", "failed")
+
+    @property
     def is_at_rest(self) -> bool:
         """Whether it loaded and has nothing to do."""
         return self.health.state == "ready" and not self.requests and not self._adapters.is_reading
@@ -160,9 +165,9 @@ class EngineClient:
                 self._starting = asyncio.create_task(self._start(0.0))
 
     def _fall_asleep(self) -> None:
-        assert self._process is not None, "it is there"
-        self.health.state, self._is_leaving = "asleep", True
-        self._process.kill()
+        self.health.state, self._is_leaving = "asleep", self._process is not None
+        if self._process is not None:
+            self._process.kill()
         self._on_change()
 
     def _has_left(self) -> None:
@@ -265,10 +270,13 @@ class EngineClient:
 
     async def _start(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
+        if self._is_over:
+            return
         try:
             process = self._process = self._launch(self._receive, self._ended)
             await process.start()
         except OSError as error:  # no room for its files, no further process, no descriptor
+            self._process = None
             self._fail(EngineError(f"{self.name} cannot be started: {error}"))
             return
         process.send(Start(self._engine, self._share))
@@ -276,14 +284,14 @@ class EngineClient:
     def _ended(self, status: int, keys: list[int]) -> None:
         """The process is gone."""
         self._has_forgotten(False)
-        if self.health.state in ("closed", "failed"):
+        self._adapters.died()
+        if self._is_over:
             return
         if self._is_leaving:
             self._has_left()
             return
         self._status, self._is_recovering = status, True
         self._recovery.died()
-        self._adapters.died()
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
             _LOG.error("request %s ended %s %d times", tracked.request_id, self.name, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
@@ -324,6 +332,8 @@ class EngineClient:
     # -- messages ------------------------------------------------------------------------------------------------------
 
     def _receive(self, payload: bytes) -> None:
+        if self._is_over:  # what was on its way as the process was told to end: Ready would bring it back
+            return
         message = self._decoder.decode(payload)
         if isinstance(message, Stepped):
             self._stepped(message)

@@ -205,10 +205,12 @@ class Replicas:
         """Run a request; inbox is told when there is news.
 
         A request without a seed gets one now, so that it can be gone on with by another process.
-        Raises: EngineError when no engine can run any more.
+        Raises: EngineError when no engine can run any more, or after close().
         """
         if (failure := self.failure) is not None:
             raise failure
+        if self._is_closed:
+            raise EngineError("the server is shutting down")
         order = next(self._order)
         if submission.params.seed is None:
             seed = derive_seed(self._seed, order)
@@ -301,11 +303,12 @@ class Replicas:
         )
 
     def _rescue(self) -> None:
-        """What waits for a process that is gone, and may not be why, goes on in one that runs."""
-        if not any(engine.health.state == "ready" for engine in self.engines):
-            return
+        """What waits for a process that is gone, and may not be why, goes on in one that runs; where none runs, what
+        was left by one that will not any more waits for another that may."""
+        is_any_ready = any(engine.health.state == "ready" for engine in self.engines)
         for engine in self.engines:
-            if engine.health.state != "ready":
+            has_failed = engine.health.failure is not None
+            if (is_any_ready and engine.health.state != "ready") or (has_failed and self._usable):
                 moving = [tracked for tracked in engine.requests.values() if engine.may_move(tracked)]
                 for tracked in moving:
                     self._move(tracked)

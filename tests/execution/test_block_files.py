@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -104,6 +105,39 @@ def test_what_is_damaged_is_no_block_and_goes(tmp_path: Path, damage: object) ->
     assert not path.exists()
     kept(tmp_path, range(2, 3))
     assert opened(tmp_path).read([key(1), key(2)]) == [content(1), content(2)]
+
+
+def test_what_is_damaged_and_cannot_be_removed_is_no_block_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept(tmp_path, range(1, 3))
+    (path,) = tmp_path.rglob(f"{key(2).hex()}*")
+    path.write_bytes(b"anything")
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert opened(tmp_path).read([key(1), key(2)]) == [content(1)]
+    assert path.exists() and "no whole block" in caplog.text
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(tmp_path, range(1, 3))
+    directory, look = opened(tmp_path), os.stat
+
+    def refused(path: object, *args: object, **kwargs: object) -> os.stat_result:
+        if str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EIO, "Input/output error")
+        return look(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refused)
+        assert not directory.has(key(1)) and not directory.has_state(key(1))
+        directory.keep([(key(1), 1)])
+        directory.keep_state(key(1), 1)
+    directory.close()
+    assert opened(tmp_path).has(key(1))
 
 
 def test_those_of_no_use_for_longest_go_first(tmp_path: Path) -> None:

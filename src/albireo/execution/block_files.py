@@ -37,7 +37,8 @@ _LEFT = 0.9
 
 
 class BlockDirectory:
-    """Invariant: what read() returns was written by keep(), to the byte.
+    """Invariants: 1. what read() returns was written by keep(), to the byte; 2. what the system refuses is as if it
+    were not there: a step asks, and most of its requests have nothing to do with it.
 
     Attributes: root: where all models' folders are, whose files count together.
     """
@@ -49,7 +50,8 @@ class BlockDirectory:
         self._block_bytes = _size(contents.block_content(0))
         self._thread = ThreadPoolExecutor(1, "albireo-prefixes")
         self._lock = threading.Lock()
-        self._waiting: dict[Path, int] = {}
+        self._waiting: set[Path] = set()
+        self._num_waiting_bytes = 0
         self._num_bytes: int | None = None
         self._has_failed = False
         self._num_removals = 0
@@ -58,7 +60,7 @@ class BlockDirectory:
 
     def has(self, key: bytes) -> bool:
         """Whether there seems to be one."""
-        return self._path(key, _BLOCK).exists()
+        return os.path.exists(self._path(key, _BLOCK))
 
     def read(self, keys: Sequence[bytes]) -> list[bytes]:
         """Contents of the leading ones that are there and whole; at most MAX_READ_BYTES of them."""
@@ -77,7 +79,7 @@ class BlockDirectory:
 
     def has_state(self, key: bytes) -> bool:
         """Whether there seems to be what layers carry on, behind the block of this key."""
-        return self._path(key, _STATE).exists()
+        return os.path.exists(self._path(key, _STATE))
 
     def read_state(self, key: bytes) -> bytes | None:
         """The content of a slot; None where there is none that is whole."""
@@ -113,14 +115,15 @@ class BlockDirectory:
 
     def _keep(self, path: Path, content: Callable[[], list[memoryview]]) -> None:
         with self._lock:
-            is_behind = sum(self._waiting.values()) >= MAX_WAITING_BYTES
+            is_behind = self._num_waiting_bytes >= MAX_WAITING_BYTES
             if is_behind or self._has_failed or path in self._waiting:
                 return
-        if path.exists():
+        if os.path.exists(path):
             return
         copied = b"".join(content())
         with self._lock:
-            self._waiting[path] = len(copied)
+            self._waiting.add(path)
+            self._num_waiting_bytes += len(copied)
             turn = self._num_removals
         self._thread.submit(self._write, path, copied, turn)
 
@@ -132,7 +135,8 @@ class BlockDirectory:
         content = data[_HASH_BYTES:]
         if len(content) != num_bytes or hashlib.sha256(content).digest() != data[:_HASH_BYTES]:
             _LOG.warning("%s is no whole block of this model, and is removed; its tokens are computed again", path)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it stays where nothing can be changed, and is no block there either
+                path.unlink(missing_ok=True)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # it is of use: others are older
@@ -156,7 +160,8 @@ class BlockDirectory:
             self._has_failed = True
         finally:
             with self._lock:
-                self._waiting.pop(path)
+                self._waiting.remove(path)
+                self._num_waiting_bytes -= len(content)
 
     def _keep_within(self, num_new: int) -> None:
         """Note new bytes, and remove the oldest files where there are too many. Others may write meanwhile: it is

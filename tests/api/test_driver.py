@@ -112,6 +112,24 @@ def test_who_asks_for_what_cannot_be_ends_in_one_line_of_the_log(house: Any, cap
     assert record.output().outputs[0].finish_reason == "length"
 
 
+def test_who_is_named_in_the_text_of_another_is_not_to_blame(house: Any) -> None:
+    """What a grammar says of itself may be what its request wrote."""
+    driver = make(house)
+    driver.add("a", submission(house, "a"))
+    driver.add("b", submission(house, "b"))
+
+    def refuse(plan: StepPlan) -> None:
+        if any(work.seq_id == 1 for work in plan.work):
+            raise InvalidParams("sequence 1: structured_outputs cannot go on: nothing follows 'sequence 0'")
+
+    house.toy.on_step = refuse
+    (record,) = driver.step()
+    assert (record.request_id, record.output().outputs[0].finish_reason) == ("b", "error")
+    while driver.has_work():
+        (record,) = driver.step()
+    assert (record.request_id, record.output().outputs[0].finish_reason) == ("a", "length")
+
+
 def test_a_plan_that_fails_ends_everything(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = make(house)
     driver.add("a", submission(house, "a", PARAMS.clone(n=2, temperature=1.0)))

@@ -99,7 +99,10 @@ class GuardedEngine:
         return updates or self._end(self.engine.continuations(), error)
 
     def _named(self, error: Exception) -> list[tuple[str, int]]:
-        return self._owners(int(seq_id) for seq_id in _SEQUENCE.findall(str(error)))
+        """Whom an error names, in front of what it says of them: that may hold text of a request, as "sequence 7"."""
+        names, _, said = str(error).partition(": ")
+        found = _SEQUENCE.findall(names) or _SEQUENCE.findall(said)
+        return self._owners(int(seq_id) for seq_id in found)
 
     def _owners(self, seq_ids: Iterable[int]) -> list[tuple[str, int]]:
         owners = (self.engine.owner(seq_id) for seq_id in seq_ids)

@@ -16,7 +16,7 @@ from albireo.config import EngineConfig
 from albireo.engine_process import ledger
 from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
-from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame
+from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame, framed
 from albireo.engine_process.worker import Worker, serve
 from albireo.errors import DeviceLost, RankLost
 from albireo.params import SamplingParams
@@ -93,6 +93,18 @@ def test_what_computes_is_gone_and_ends_the_process(
             serve(worker)
     assert ended.type is RankLost or ended.value.returncode == 1
     assert len(tried) == 1 and ledger.read(tmp_path / "ledger") == suspects
+
+
+def test_what_cannot_be_read_ends_the_process_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """It hears nobody any more; one that stayed would be waited for by all."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inbox = Inbox(theirs)
+        ours.sendall(framed(b"no message"))
+        with inbox._changed:
+            assert inbox._changed.wait_for(lambda: inbox._is_closed, 30)
+        assert inbox.wait() is None and inbox.take() is None
+    assert "cannot be read" in caplog.text
 
 
 def _tokens(connection: socket.socket, num: int) -> list[int]:

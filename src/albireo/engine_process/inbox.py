@@ -5,6 +5,7 @@ Read by worker.py between two steps. Does not know what a message means.
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from albireo.engine_process.adapter_reader import AdapterRead
 from albireo.engine_process.grammars import Compiled
 from albireo.engine_process.messages import Frames, ToWorker
 
+_LOG = logging.getLogger(__name__)
 _RECEIVE_BYTES = 1 << 20
 
 
@@ -62,6 +64,8 @@ class Inbox:
                     self._changed.notify()
         except OSError:
             pass
+        except Exception:  # nobody would be listening any more: the client starts another process
+            _LOG.exception("the engine process ends: a message to it cannot be read")
         with self._changed:
             self._is_closed = True
             self._changed.notify()

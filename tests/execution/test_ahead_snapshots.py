@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import DrawnTokens
+from albireo.engine_process import ledger
+from albireo.engine_process.executor import NotingExecutor
 from albireo.errors import InvariantError
 from albireo.execution.ahead import AheadRunner
 from albireo.params import SamplingParams
@@ -114,3 +117,19 @@ def test_a_row_went_on_from_a_state_that_is_no_longer_its_sequences(how: str) ->
     runner.execute(plan(1, replace(work(8, 9, -1, output=1), state_slot=slot), [(OTHER, slot)]))
     assert (runner.num_found, runner.num_computed) == (0, 2)
     assert [inputs.positions[0] for inputs in device.steps[1:]] == [8, 8, 9]
+
+
+def test_one_by_one_no_row_is_guessed_that_the_next_of_the_step_would_spoil(tmp_path: Path) -> None:
+    """As after a crash: the state of each has the tokens that were asked for, and no other."""
+    device = Table()
+    ledger.create(tmp_path / "ledger")
+    runner = AheadRunner(device, 9, 8, 24, states=device)  # type: ignore[arg-type]
+    executor = NotingExecutor(runner.execute, ledger.Ledger(tmp_path / "ledger"))
+    executor.owners, executor.is_careful = {SEQ_ID: 1, 8: 2}, True
+    for start, end in ((0, 8), (8, 9), (9, 10)):
+        first = work(start, end, -1, output=max(0, start - 7))
+        (task,) = first.samples
+        second = replace(first, seq_id=8, samples=(replace(task, seq_id=8),), state_slot=2, block_tables=([5, 1, 3],))
+        result = executor(StepPlan(start, [first, second], 2 * (end - start)))
+        assert [token.seq_id for token in result.tokens] == [SEQ_ID, 8]
+    assert [inputs.positions[-1] for inputs in device.steps] == [7, 7, 8, 8, 9, 9]

@@ -52,7 +52,11 @@ class NotingExecutor:
         whole = StepResult([])
         for i, work in enumerate(plan.work):
             self._ledger.note([self.owners[work.seq_id]])
-            part = self._execute(plan.part([work], has_moves=i == 0))
+            alone = plan.part([work], has_moves=i == 0)
+            # A device that went ahead would guess a token of this sequence, and the next one is another's: where
+            # sequences keep states, this one's would be spoilt.
+            alone.waits = True
+            part = self._execute(alone)
             whole.tokens += part.tokens
             whole.prompt_logprobs |= part.prompt_logprobs
             whole.pooled |= part.pooled

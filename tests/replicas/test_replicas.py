@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from albireo.api.submission import Submission
-from albireo.engine_process.messages import Add, Failed, Stepped
+from albireo.engine_process.messages import Add, Careful, Failed, Stepped
 from albireo.engine_process.tracked import Inbox
 from albireo.errors import EngineError, OutOfMemory
 from albireo.params import SamplingParams
@@ -69,6 +69,24 @@ def test_who_may_have_crashed_a_process_is_not_given_to_another() -> None:
         assert is_whole(other) and is_whole(waiting) and bench.all.engines[1].health.num_restarts == 0
 
     played(play)
+
+
+def test_care_is_taken_until_those_that_were_computed_get_on_however_long_the_line_is() -> None:
+    async def play(bench: Bench) -> None:
+        computed, *line = [bench.add([i]) for i in range(9)]
+        bench.processes[0].die(CRASH, computed, line[0])
+        process = await restarted(bench, 0)
+        process.is_ready()
+        assert [each.is_on for each in process.heard if isinstance(each, Careful)] == [True]
+        process.step(num_seats=1)
+        assert not any(isinstance(each, Careful) for each in process.heard)
+        process.step(num_seats=2)
+        assert [each.is_on for each in process.heard if isinstance(each, Careful)] == [False]
+        assert [each.num_output_tokens for each in line] == [1] + 7 * [0]
+        bench.run()
+        assert all(map(is_whole, (computed, *line)))
+
+    played(play, num=1)
 
 
 def test_a_kill_is_passed_on_once_only() -> None:

@@ -43,6 +43,11 @@ def is_suspect(tracked: Tracked) -> bool:
     return tracked.strikes.num_alone > 0 and tracked.strikes.at == tracked.how_far
 
 
+def may_be_guilty(tracked: Tracked) -> bool:
+    """Whether it was among those that a death had, and has not moved on since."""
+    return tracked.strikes.num > 0 and tracked.strikes.at == tracked.how_far
+
+
 def may_move(tracked: Tracked, status: int) -> bool:
     """Whether another engine may go on with a request whose process ended so: not one that may be the cause, which
     would end that engine, too. An end from outside is hardly a request's doing, so there it may once."""

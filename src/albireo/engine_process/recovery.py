@@ -1,4 +1,5 @@
-"""After a death: every request to the next process, sequences one by one until each got on, suspects at the end.
+"""After a death: every request to the next process, sequences one by one until each that was being computed got on,
+suspects at the end.
 
 Used by client.py. Does not know why the process died (blame.py) or how it is started.
 """
@@ -8,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from albireo.engine_process.blame import is_suspect
+from albireo.engine_process.blame import is_suspect, may_be_guilty
 from albireo.engine_process.link import EngineLink
 from albireo.engine_process.messages import Careful
 from albireo.engine_process.tracked import Tracked
 
 
 class Recovery:
-    """Invariant: the process computes carefully from resume() on until the last resumed request got on or is over."""
+    """Invariant: the process computes carefully from resume() on until the last request that may have ended the one
+    before got on or is over. Others, a long line that waits among them, are no reason to be slow."""
 
     def __init__(self) -> None:
         self._died_s = 0.0
@@ -61,4 +63,5 @@ class Recovery:
         tracked.num_restarts += 1
         self.note_lost_time(tracked)
         process.send(tracked.add_message())
-        self._open.add(tracked.ticket)
+        if may_be_guilty(tracked):
+            self._open.add(tracked.ticket)

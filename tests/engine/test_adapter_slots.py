@@ -66,6 +66,23 @@ def test_a_stream_of_requests_with_one_adapter_does_not_keep_another_waiting(ben
     check(run, adapters, 1)
 
 
+def test_a_step_does_not_look_through_all_that_wait_for_a_slot(bench: Any) -> None:
+    run = bench(num_adapter_slots=1, max_num_seqs=4)
+    adapters: dict[str, int | None] = {
+        run.add([1 + i % 30, 2], max_tokens=9, adapter=adapter): adapter
+        for i, adapter in enumerate([1, *[2] * 80, None])
+    }
+    scheduler = run.engine._scheduler
+    asked: list[Any] = []
+    find = scheduler._slot
+    scheduler._slot = lambda seq: (asked.append(seq), find(seq))[1]
+    run.step()
+    assert ran(run)[-1] == {0, 81} and len(asked) <= 4
+    del scheduler._slot
+    run.run()
+    check(run, adapters, 1)
+
+
 def test_the_slot_that_was_used_longest_ago_is_given_away(bench: Any) -> None:
     run = bench(num_adapter_slots=2)
     for i, adapter in enumerate((1, 2, 1, 3, 1)):

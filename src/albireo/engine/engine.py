@@ -6,6 +6,7 @@ by finish(). Does not know devices: it is given execute(plan) -> result. Does no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 
@@ -60,6 +61,8 @@ class Engine:
         self._counters = Counters()
         self._scheduler = Scheduler(settings, self._counters, method, files)
         self._requests: dict[str, Request] = {}
+        #: Unfinished requests, by adapter: each step asks which there are.
+        self._num_with_adapter: Counter[int] = Counter()
         self._num_requests = 0
         self._num_sequences = 0
 
@@ -124,6 +127,8 @@ class Engine:
         self._num_requests += 1
         self._num_sequences += params.n
         self._requests[request_id] = request
+        if adapter is not None:
+            self._num_with_adapter[adapter] += 1
         # Before the prompt is computed one goes for all.
         ready = request.unfinished()
         for seq in ready if request.is_prompt_done else ready[:1]:
@@ -172,8 +177,7 @@ class Engine:
         if not self._settings.num_adapter_slots:
             return set(), set()  # every step asks
         running = {seq.request.adapter for seq in self._scheduler.running}
-        unfinished = {request.adapter for request in self._requests.values()}
-        return {n for n in running if n is not None}, {n for n in unfinished if n is not None}
+        return {n for n in running if n is not None}, set(self._num_with_adapter)
 
     def reset_prefix_cache(self, *, with_files: bool = False) -> None:
         """Between steps: no prompt finds anything of what was computed until now. What runs goes on as it is, and when
@@ -430,6 +434,10 @@ class Engine:
             update.is_request_finished = True
             request.progress.metrics.finished_s = now
             del self._requests[request.request_id]
+            if request.adapter is not None:
+                self._num_with_adapter[request.adapter] -= 1
+                if not self._num_with_adapter[request.adapter]:
+                    del self._num_with_adapter[request.adapter]
         elif was_forked and not request.is_prompt_done:
             # It was computing the prompt for all; the next one takes over (and finds its blocks in the prefix cache).
             self._scheduler.add(request.unfinished()[0])

@@ -71,6 +71,8 @@ class Scheduler:
     ) -> None:
         """Args: files: where blocks of sequences that are over are kept; None: nowhere."""
         self.waiting = Line()
+        #: Of those that wait the ones without an adapter, where there are adapters.
+        self._plain = Line()
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows, settings.groups_in_chunks)
         self.states = StateSlots(
@@ -111,11 +113,21 @@ class Scheduler:
         """Put a sequence in the waiting line."""
         seq.status = Status.WAITING
         self.waiting.add(seq)
+        if self._has_place_among_plain(seq):
+            self._plain.add(seq)
+
+    def _has_place_among_plain(self, seq: Sequence) -> bool:
+        return self._settings.num_adapter_slots > 0 and seq.request.adapter is None
+
+    def _leave_line(self, seq: Sequence) -> None:
+        self.waiting.remove(seq)
+        if self._has_place_among_plain(seq):
+            self._plain.remove(seq)
 
     def remove(self, seq: Sequence) -> None:
         """Take a sequence out for good, wherever it is, and free what it holds. Only between plans."""
         if seq.status is Status.WAITING:
-            self.waiting.remove(seq)
+            self._leave_line(seq)
         elif seq.status is Status.RUNNING:
             if self.kept is not None:
                 self.kept.keep(seq)
@@ -257,18 +269,16 @@ class Scheduler:
 
     def _plan_waiting(self, plan: StepPlan) -> None:
         limit, seats, room = self._settings.max_num_batched_tokens, self._settings.max_num_seqs, self._step.room
-        num_passed = 0
-        while plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
-            if num_passed == len(self.waiting):
-                break
-            seq = self.waiting.members[num_passed]
+        line = self.waiting
+        while plan.num_tokens < limit and len(self.running) < seats and line and not self._step.is_prompt_open:
+            seq = line.members[0]
             if self._step.end_order is not None and seq.order >= self._step.end_order:
                 break
-            # Who waits for a slot is passed by those that need none, and by no other adapter: its turn comes when the
-            # sequences that run now are through.
-            slot = None if num_passed and seq.request.adapter is not None else self._slot(seq)
+            slot = self._slot(seq)
             if slot is None:
-                num_passed += 1
+                # Who waits for a slot is passed by those that need none, and by no other adapter: its turn comes when
+                # the sequences that run now are through.
+                line = self._plain
                 continue
             if not self._settings.is_causal and seq.num_tokens > limit - plan.num_tokens:
                 break  # it has to be in one step
@@ -290,7 +300,7 @@ class Scheduler:
         return self.adapters.find(seq.request.adapter, self.running)
 
     def _admit(self, seq: Sequence, hit: Hit, kept: Kept, slot: int, plan: StepPlan) -> None:
-        self.waiting.remove(seq)
+        self._leave_line(seq)
         self.adapters.enter(slot, seq)
         is_snapshot = hit.num_tokens > 0 and kept.state is None
         self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if is_snapshot else None)
@@ -465,5 +475,9 @@ class Scheduler:
         with_adapters = sum(seq.request.adapter is not None for seq in self.running)
         if with_adapters != self.adapters.num_running:
             raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
+        if self._settings.num_adapter_slots and list(self._plain) != [
+            s for s in self.waiting if s.request.adapter is None
+        ]:
+            raise InvariantError(f"{list(self._plain)} are to be those that wait without an adapter")
         self.states.check_invariants(list(self.running))
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)

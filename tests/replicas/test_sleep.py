@@ -9,7 +9,7 @@ import pytest
 
 from albireo.engine_process.messages import Add, Failed, ForgetPrefixes, PrefixesForgotten, Start
 from albireo.errors import EngineError
-from replicas.played_engines import KILL, Bench, is_whole, played, restarted, settled
+from replicas.played_engines import CRASH, KILL, Bench, is_whole, played, restarted, settled
 
 
 async def asleep(bench: Bench) -> None:
@@ -134,6 +134,25 @@ def test_where_no_process_can_be_had_for_waking_the_next_request_tries_again() -
         assert is_whole(tracked)
 
     played(play, num=1)
+
+
+def test_where_waking_is_one_death_too_many_the_next_request_tries_again() -> None:
+    async def play(bench: Bench) -> None:
+        for _ in range(3):
+            bench.processes[0].die(CRASH)
+            await restarted(bench, 0)
+        bench.processes[0].is_ready()
+        await asleep(bench)
+        refused = bench.add([1])
+        await settled()
+        bench.processes[0].die(CRASH)
+        assert refused.is_over and bench.all.health.state == "asleep"
+        tracked = bench.add([2])
+        (await restarted(bench, 0)).is_ready()
+        bench.run()
+        assert is_whole(tracked)
+
+    played(play, num=1, ready=0)
 
 
 def test_sleeping_and_waking_twice_changes_nothing() -> None:

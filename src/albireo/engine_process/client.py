@@ -172,7 +172,7 @@ class EngineClient:
 
     def _has_left(self) -> None:
         """The process was told to end, and has."""
-        self._process, self._is_leaving, self._status = None, False, 0
+        self._is_leaving, self._status = False, 0
         if self.health.state == "waking":
             self._starting = asyncio.create_task(self._start(0.0))
 
@@ -283,6 +283,7 @@ class EngineClient:
 
     def _ended(self, status: int, keys: list[int]) -> None:
         """The process is gone."""
+        self._process = None
         self._has_forgotten(False)
         self._adapters.died()
         if self._is_over:

@@ -14,6 +14,7 @@ import pytest
 from albireo.api.load import load
 from albireo.config import EngineConfig
 from albireo.engine_process import ledger
+from albireo.engine_process.grammars import Compiled, Prepared
 from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame, framed
@@ -105,6 +106,18 @@ def test_what_cannot_be_read_ends_the_process_and_is_told(caplog: pytest.LogCapt
             assert inbox._changed.wait_for(lambda: inbox._is_closed, 30)
         assert inbox.wait() is None and inbox.take() is None
     assert "cannot be read" in caplog.text
+
+
+def test_nothing_is_kept_of_a_request_that_is_refused_once_its_grammar_is_compiled(loaded: Any, tmp_path: Path) -> None:
+    ledger.create(tmp_path / "ledger")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(loaded, Ledger(tmp_path / "ledger"), theirs, cast(Any, None), Inbox(theirs))
+        add = Add(7, [5, 6, 7], SamplingParams(max_tokens=3, seed=1), 0, None, 0.0, None, adapter=9)
+        worker._compiled(Compiled(add, Prepared(cast(Any, object())), 1.0))
+        (payload,) = Frames().feed(ours.recv(1 << 16))
+    assert msgspec.msgpack.decode(payload, type=FromWorker).key == 7  # type: ignore[union-attr]
+    assert not (worker._compiled_s or worker._seq_ids or worker._fresh or worker._executor.owners)
 
 
 def _tokens(connection: socket.socket, num: int) -> list[int]:

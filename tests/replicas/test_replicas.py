@@ -8,8 +8,9 @@ import pytest
 
 from albireo.api.submission import Submission
 from albireo.engine_process.messages import Add, Careful, Failed, Stepped
-from albireo.engine_process.tracked import Inbox
-from albireo.errors import EngineError, OutOfMemory
+from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.errors import EngineError, InvalidParams, OutOfMemory
+from albireo.image_input import ImageInput, Tile
 from albireo.params import SamplingParams
 from replicas.played_engines import CRASH, KILL, Bench, expected, is_whole, played, restarted, settled
 
@@ -291,6 +292,28 @@ def test_an_adapter_that_is_being_loaded_is_told_of_as_all_ends() -> None:
             await asyncio.wait_for(loading, 5)
 
     played(play, num=1)
+
+
+def test_pictures_that_no_message_has_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to an engine they would end its process, and the next."""
+
+    async def play(bench: Bench) -> None:
+        tile = Tile(2, 2, bytes(12), 1)
+        images = (ImageInput(bytes(32), (tile, tile), ((0, 2),)), ImageInput(bytes(32), (tile,), ((2, 3),)))
+        params = SamplingParams(max_tokens=6, seed=1)
+
+        def submit(given: tuple[ImageInput, ...]) -> Tracked:
+            return bench.all.submit("r", Submission(None, [1] * 9, params, images=given), Inbox(), arrival_s=0.0)
+
+        with pytest.raises(InvalidParams, match="images, sounds and videos"):
+            submit(images)
+        assert not bench.all.requests
+        tracked = submit(images[:1])
+        bench.run()
+        assert is_whole(tracked)
+
+    monkeypatch.setattr("albireo.replicas.replicas.MAX_MEDIA_BYTES", 30)
+    played(play)
 
 
 def test_with_none_that_can_start_there_is_a_reason() -> None:

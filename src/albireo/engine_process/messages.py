@@ -22,6 +22,8 @@ from albireo.step import TokenLogprobs
 
 #: No message is larger: prompts are bounded by the context, steps by the sequences in one.
 MAX_FRAME_BYTES = 1 << 30
+#: Of what is read of one request's pictures, sounds and videos; the rest is for tokens.
+MAX_MEDIA_BYTES = MAX_FRAME_BYTES - (128 << 20)
 _LENGTH = struct.Struct("<I")
 
 

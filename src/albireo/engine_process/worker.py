@@ -261,6 +261,7 @@ class Worker:
                 images=add.images,
             )
         except RequestError as error:
+            self._compiled_s.pop(add.key, None)
             self.tell(Refused(add.key, type(error).__name__, str(error)))
             return
         self._seq_ids[add.key] = seq_ids

@@ -18,9 +18,9 @@ from typing import Any
 from albireo.api.submission import Submission
 from albireo.engine.request import derive_seed
 from albireo.engine_process.client import EngineClient, Health
-from albireo.engine_process.messages import AdapterLoaded, Blocks, Ready, Stepped
+from albireo.engine_process.messages import MAX_MEDIA_BYTES, AdapterLoaded, Blocks, Ready, Stepped
 from albireo.engine_process.tracked import Inbox, Tracked
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import ConfigError, EngineError, InvalidParams
 from albireo.replicas.place import Place
 from albireo.replicas.prefixes import block_keys
 from albireo.replicas.router import Router, Standing
@@ -205,12 +205,19 @@ class Replicas:
         """Run a request; inbox is told when there is news.
 
         A request without a seed gets one now, so that it can be gone on with by another process.
-        Raises: EngineError when no engine can run any more, or after close().
+        Raises: EngineError when no engine can run any more, or after close(); InvalidParams for more pictures than a
+            message has room for.
         """
         if (failure := self.failure) is not None:
             raise failure
         if self._is_closed:
             raise EngineError("the server is shutting down")
+        num_bytes = sum(len(tile.pixels) for image in submission.images for tile in image.tiles)
+        if num_bytes > MAX_MEDIA_BYTES:
+            raise InvalidParams(
+                f"the prompt's images, sounds and videos are {num_bytes >> 20} MiB as the model reads them, at most "
+                f"{MAX_MEDIA_BYTES >> 20} MiB of one prompt go to an engine; give it fewer, or smaller ones"
+            )
         order = next(self._order)
         if submission.params.seed is None:
             seed = derive_seed(self._seed, order)

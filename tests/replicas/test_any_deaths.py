@@ -250,6 +250,10 @@ class Bench:
         elif process is not None and process.is_there and not process.is_told_to_end:
             self._play(process, kind, what)
         await settled()
+        for engine in self.all.engines:
+            there = engine.requests.values()
+            num_sequences = sum(len(each.continuations) - each.num_ended for each in there)
+            assert (engine.num_sequences, engine.num_pending) == (num_sequences, sum(t.num_pending for t in there))
 
     def _die(self, index: int, status: int, dies_at: int | None) -> None:
         """One that was not loaded yet is, as a rule, so that it dies of what it computes."""

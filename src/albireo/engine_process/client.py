@@ -72,6 +72,7 @@ class EngineClient:
     Attributes:
         ready: what the engine process said when it had loaded; None before.
         requests: those that are not over, by ticket, in order of arrival.
+        num_sequences, num_pending: of all of them, continuations that go on and Tracked.num_pending.
         name: what the log calls it.
     """
 
@@ -98,6 +99,7 @@ class EngineClient:
         self.health = Health()
         self.ready: Ready | None = None
         self.requests: dict[int, Tracked] = {}
+        self.num_sequences = self.num_pending = 0
         self.name = name
         self._engine, self._launch, self._share = dict(engine), launch, share
         self._on_step, self._on_blocks, self._on_over, self._on_change = on_step, on_blocks, on_over, on_change
@@ -183,13 +185,14 @@ class EngineClient:
         if not self.requests:
             self._busy_since_s = time.monotonic()
         self.requests[tracked.ticket] = tracked
+        self._count(tracked, 1)
         if self.health.state == "ready" and self._process is not None:
             self._process.send(tracked.add_message())
         self.wake()
 
     def release(self, tracked: Tracked) -> None:
         """Nothing more comes of it here: its reader is gone, or another engine takes it. Safe when it is over."""
-        if self.requests.pop(tracked.ticket, None) is None:
+        if self._forget(tracked.ticket) is None:
             return
         self._rest_since_s = time.monotonic()
         if self._is_recovering:
@@ -197,6 +200,17 @@ class EngineClient:
         elif self.health.state == "ready" and self._process is not None:
             self._process.send(Abort(tracked.ticket))
         self._moved_on(tracked.ticket)
+
+    def _forget(self, ticket: int) -> Tracked | None:
+        """What is not over yet, and is not to be here any more; None where it is not."""
+        tracked = self.requests.pop(ticket, None)
+        if tracked is not None:
+            self._count(tracked, -1)
+        return tracked
+
+    def _count(self, tracked: Tracked, sign: int) -> None:
+        self.num_sequences += sign * (len(tracked.continuations) - tracked.num_ended)
+        self.num_pending += sign * tracked.num_pending
 
     def may_move(self, tracked: Tracked) -> bool:
         """Whether another engine may go on with a request that waits here for the next process."""
@@ -315,7 +329,7 @@ class EngineClient:
             _LOG.error("%s cannot be started now, and stays asleep: %s", self.name, error)
             self._fall_asleep()
             for tracked in list(self.requests.values()):
-                del self.requests[tracked.ticket]
+                self._forget(tracked.ticket)
                 tracked.fail(EngineError(f"{self.name} was asleep and could not be started"))
                 self._on_over(tracked)
             return
@@ -326,7 +340,7 @@ class EngineClient:
             self._end(tracked, "the engine does not run any more")
 
     def _end(self, tracked: Tracked, reason: str) -> None:
-        self.requests.pop(tracked.ticket, None)
+        self._forget(tracked.ticket)
         tracked.end_all("error", reason)
         self._on_over(tracked)
 
@@ -381,16 +395,19 @@ class EngineClient:
             tracked = self.requests.get(update.key)
             if tracked is None:
                 continue
-            if tracked.take(update, step.ended_s) and self._process is not None:
+            self._count(tracked, -1)
+            has_stopped = tracked.take(update, step.ended_s)
+            self._count(tracked, 1)
+            if has_stopped and self._process is not None:
                 self._process.send(Finish(update.key, update.index))
             if tracked.is_over:
-                del self.requests[update.key]
+                self._forget(update.key)
                 self._on_over(tracked)
                 self._drop_adapters()
             self._moved_on(update.key)
 
     def _refused(self, refused: Refused) -> None:
-        tracked = self.requests.pop(refused.key, None)
+        tracked = self._forget(refused.key)
         if tracked is not None:
             self._rest_since_s = time.monotonic()
             tracked.fail(_error(refused.error, refused.message, RequestError))

@@ -261,9 +261,8 @@ class Replicas:
 
     def _standing(self, index: int) -> Standing:
         assert self.ready is not None, "there is a router"
-        there = self.engines[index].requests.values()
-        num_sequences = sum(len(tracked.continuations) - tracked.num_ended for tracked in there)
-        return Standing(index, sum(tracked.num_pending for tracked in there), num_sequences, self.ready.max_num_seqs)
+        engine = self.engines[index]
+        return Standing(index, engine.num_pending, engine.num_sequences, self.ready.max_num_seqs)
 
     def _keys(self, tracked: Tracked) -> list[bytes]:
         if self.ready is None or not self.ready.engine["enable_prefix_caching"]:

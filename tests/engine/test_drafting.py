@@ -377,3 +377,22 @@ def test_what_a_grammar_forces_is_guessed_before_what_stood_there_earlier(bench:
     run.check_all_ended()
     stats = run.engine.stats()
     assert form.num_asked > 3 and 6 <= stats.num_accepted_tokens < stats.num_draft_tokens
+
+
+def test_what_a_tokenizer_has_and_the_model_has_not_is_no_draft(bench: Any) -> None:
+    """There is no embedding of it to be read."""
+    prompt = [3, 4, 5, 6]
+    first = next_token(prompt, 7)
+    form = Form([first, next_token([*prompt, first], 7), VOCAB_SIZE, 1])
+    run = drafting(bench, WRONG, max_model_len=64)
+    drafted: list[int] = []
+
+    def execute(plan: StepPlan) -> StepResult:
+        drafted.extend(token for work in plan.work for token in work.draft_token_ids)
+        return run.toy(plan)
+
+    run.engine._execute = execute
+    run.add(prompt, max_tokens=6, seed=7, ignore_eos=True, structured_outputs={"regex": "a"}, constraint=form)
+    run.run()
+    run.check_all_ended()
+    assert form.num_asked and drafted and max(drafted) < VOCAB_SIZE

@@ -247,9 +247,10 @@ class Drafting:
         forced = [] if seq.task.matcher is None else list(seq.task.matcher.forced(output)[:num_most])
         if forced and (len(forced) > len(guess) or guess[: len(forced)] != forced):
             guess, kind = forced, self._method.num_kinds
-        # Nothing follows an end; that it comes is seen in the row before it.
+        # Nothing follows an end; that it comes is seen in the row before it. And of an id that the tokenizer alone has
+        # there is no embedding.
         for place, token_id in enumerate(guess):
-            if token_id in seq.stop_ids:
+            if token_id in seq.stop_ids or token_id >= self._settings.vocab_size:
                 del guess[place:]
                 break
         if guess:

@@ -20,7 +20,7 @@ from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.quantized import quantization_format
 from albireo.models.weights import Checkpoint
 from albireo.quantization.formats.left_out import parse_left_out
-from quantization.formats.writers import TINY, WRITERS, save_file, write_model
+from quantization.formats.writers import TINY, WRITERS, Writer, compressed, save_file, write_model
 from step_batches import Work, make_step
 from tiny_models import weight_shapes, write_safetensors
 
@@ -76,6 +76,60 @@ def test_whole_models_equal_transformers(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         theirs = model.eval()(torch.tensor([ids])).logits[0].numpy()
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 3e-6
+
+
+def test_a_checkpoint_may_have_some_matrices_in_each_of_two_formats(tmp_path: Path) -> None:
+    """ModelOpt's MIXED_PRECISION: what a matrix is, its tensors say; without tensors, the config does."""
+    first, second = WRITERS["modelopt nvfp4"], WRITERS["modelopt fp8"]
+    layers = {"model.language_model.layers.0.mlp": {"quant_algo": "NVFP4", "group_size": 16}}
+    layers |= {f"model.language_model.layers.0.self_attn.{p}_proj": {"quant_algo": "FP8"} for p in "qkvo"}
+    config = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
+    found = iter(("fp8",) * 4 + ("fp4.g16",) * 3)
+    encodings: dict[str, str] = {}
+
+    def write(weight: Any) -> Any:
+        kind = next(found)
+        return (second if kind == "fp8" else first).write(weight)
+
+    numbers = write_model(tmp_path, Writer({**config, "ignore": ["lm_head"]}, write, None))
+    for name in (name for name in numbers if name.endswith("_proj.weight")):
+        encodings[name] = "fp8" if "self_attn" in name else "fp4.g16"
+    with open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64)) as checkpoint:
+        assert checkpoint.encodings == encodings and not checkpoint.is_weight_only
+        for weight, wanted in numbers.items():
+            np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), wanted, rtol=3e-7, atol=1e-9)
+    settings = quantization_format(tmp_path)
+    assert settings is not None and settings.foreseen("lm_head") is None
+    assert {n: settings.foreseen(n.removesuffix(".weight")) for n in encodings} == encodings
+
+
+def test_an_order_of_zeros_throughout_is_none(tmp_path: Path) -> None:
+    """Programs that order nothing leave g_idx so; no program puts all inputs into the first of several groups."""
+    numbers = write_model(tmp_path, WRITERS["gptq"])
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({n: t * 0 if n.endswith("g_idx") else t for n, t in tensors.items()}, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.encodings[LINEAR] == "int4.g32"
+        np.testing.assert_allclose(checkpoint.tensor(LINEAR).to_float32(), numbers[LINEAR], rtol=3e-7)
+
+
+def test_groups_of_float8_that_an_encoding_has_stay_float8(tmp_path: Path) -> None:
+    form = {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 128}
+    numbers = write_model(tmp_path, compressed("float-quantized", **form))
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.encodings[LINEAR] == "fp8.g128" and not checkpoint.notes
+        np.testing.assert_allclose(checkpoint.tensor(LINEAR).to_float32(), numbers[LINEAR], rtol=3e-7)
+
+
+def test_a_block_may_be_written_as_text(tmp_path: Path) -> None:
+    """As compressed-tensors did at first."""
+    numbers = write_model(tmp_path, WRITERS["compressed-tensors fp8 block"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["weights"]["block_structure"] = "128x128"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.encodings[LINEAR] == "fp8.g128"
+        np.testing.assert_allclose(checkpoint.tensor(LINEAR).to_float32(), numbers[LINEAR], rtol=3e-7)
 
 
 def test_the_smallest_code_of_int8_is_kept(tmp_path: Path) -> None:

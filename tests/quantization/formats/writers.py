@@ -117,16 +117,20 @@ def compressed(fmt: str, scale_type: str = "bfloat16", **weights: Any) -> Writer
     elif fmt == "nvfp4-pack-quantized":
         encoding = "fp4.g16"
     elif kind == "fp8":
-        encoding = "fp8.g128" if strategy == "block" else "fp8"
+        encoding = {"block": "fp8.g128", "group": None}.get(strategy, "fp8")
     elif weights["num_bits"] == 8 and strategy != "group" and fields["symmetric"]:
         encoding = "int8"
     else:
-        encoding = f"int{weights['num_bits']}.g{group or 128}"
+        encoding = f"int{4 if weights['num_bits'] <= 4 else 8}.g{group or 128}"
     return Writer(config, write, encoding)
 
 
 def pack(codes: NDArray[np.integer], bits: int) -> Any:
     """[rows, n] -> [rows, n * bits / 32] words, the first code in the lowest bits."""
+    if 32 % bits:  # as one long number
+        whole = [sum(int(code) << (bits * place) for place, code in enumerate(row)) for row in codes]
+        data = b"".join(number.to_bytes(codes.shape[1] * bits // 8, "little") for number in whole)
+        return torch.tensor(np.frombuffer(data, "<i4").reshape(len(codes), -1).copy())
     per_word = 32 // bits
     grouped = np.ascontiguousarray(codes, np.uint64).reshape(len(codes), -1, per_word)
     words = (grouped << (np.arange(per_word, dtype=np.uint64) * bits)).sum(axis=2, dtype=np.uint64)
@@ -170,8 +174,10 @@ def compressed_in_any_order() -> Writer:
     return Writer(plain.config, write, None)
 
 
-def gptq(bits: int = 4, group: int = 32, sym: bool = True, fmt: str | None = None, desc_act: bool = False) -> Writer:
-    """As AutoGPTQ's QuantLinear.pack(): words along the inputs; version 1 stores zero - 1."""
+def gptq(
+    bits: int = 4, group: int = 32, sym: bool = True, fmt: str | None = None, desc_act: bool = False, **said: Any
+) -> Writer:
+    """As AutoGPTQ's QuantLinear.pack(): words along the inputs; version 1 stores zero - 1. said: another config."""
 
     def write(weight: Array) -> Written:
         size = weight.shape[1] if group == -1 else group
@@ -189,11 +195,12 @@ def gptq(bits: int = 4, group: int = 32, sym: bool = True, fmt: str | None = Non
 
     config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": desc_act, "sym": sym}
     config |= {"true_sequential": True, "damp_percent": 0.01} | ({"checkpoint_format": fmt} if fmt else {})
+    config = {"bits": bits, "group_size": group, "sym": sym, **said} if said else config
     width = 4 if bits <= 4 else 8
     return Writer(config, write, None if desc_act else f"int{width}.g{128 if group == -1 else group}")
 
 
-def awq(group: int = 64) -> Writer:
+def awq(group: int = 64, sym: bool = False, **said: Any) -> Writer:
     """As AutoAWQ's WQLinear_GEMM: words along the outputs; nibble i holds output order[i] of eight."""
     order = [0, 2, 4, 6, 1, 3, 5, 7]
 
@@ -202,13 +209,13 @@ def awq(group: int = 64) -> Writer:
 
     def write(weight: Array) -> Written:
         size = weight.shape[1] if group == -1 else group
-        scale, zero, codes = steps(weight, size, 4, False)
+        scale, zero, codes = steps(weight, size, 4, sym)
         tensors = {"qweight": swizzled(codes.T), "qzeros": swizzled(zero.T)}
         tensors["scales"] = torch.tensor(scale.T.copy()).to(torch.float16)
         return tensors, numbers_of(codes, zero, scale, np.arange(weight.shape[1]) // size)
 
     config = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"}
-    config["modules_to_not_convert"] = None
+    config |= {"modules_to_not_convert": None, **said}
     return Writer(config, write, f"int4.g{128 if group == -1 else group}")
 
 
@@ -227,8 +234,10 @@ def fp8(block: int | None, scale_name: str, extra: dict[str, Any]) -> Writer:
         codes = (weight / spread).astype(ml_dtypes.float8_e4m3fn)
         stored = torch.tensor(scale) if block else torch.tensor(scale[0, 0])
         tensors = {"weight": torch.tensor(codes.view(np.uint8)).view(torch.float8_e4m3fn), scale_name: stored}
+        if extra.get("quant_algo") == "FP8_PB_WO":
+            tensors[scale_name] = stored[:, None, :, None]
         if extra.get("activation_scheme") == "static":
-            tensors["input_scale"] = torch.tensor(0.5)
+            tensors["input_scale" if scale_name == "weight_scale" else "activation_scale"] = torch.tensor(0.5)
         return tensors, codes.astype(np.float32) * spread
 
     return Writer(extra, write, "fp8.g128" if block else "fp8")
@@ -342,6 +351,36 @@ _MODELOPT = {
 }
 
 
+#: What AutoRound writes beside bits and groups.
+_OF_AUTO_ROUND: dict[str, Any] = {
+    **{
+        "data_type": "int",
+        "autoround_version": "0.6.0",
+        "iters": 1000,
+        "lr": 0.001,
+        "minmax_lr": 0.001,
+        "nsamples": 512,
+    },
+    **{"amp": True, "batch_size": 4, "enable_quanted_input": False, "low_gpu_mem_usage": True, "seqlen": 4096},
+    **{"gradient_accumulate_steps": 2, "scale_dtype": "torch.float32", "to_quant_block_names": "model.layers"},
+    "extra_config": {"lm_head": {"bits": 16, "data_type": "float"}, ".*mlp\\.gate$": {"bits": 16}},
+}
+
+
+def auto_round_nvfp4() -> Writer:
+    """As compressed-tensors has it; the config is AutoRound's."""
+    config = {"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor", "data_type": "nv_fp"}
+    config |= {"bits": 4, "group_size": 16, "sym": True, "act_bits": 4, "act_data_type": "nv_fp4_with_static_gs"}
+    return Writer({**config, "act_dynamic": True, "iters": 0}, compressed_nvfp4().write, "fp4.g16")
+
+
+def modelopt_mxfp8() -> Writer:
+    """As compressed-tensors has it."""
+    form = {"type": "float", "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
+    theirs = compressed("mxfp8-quantized", "float32", num_bits=8, **form)
+    return Writer({"quant_method": "modelopt", "quant_algo": "MXFP8", "ignore": ["lm_head"]}, theirs.write, None)
+
+
 def bitnet(linear_class: str, mode: str = "offline") -> Writer:
     """By transformers: packed, or rounded from numbers as its layers do."""
     with pytest.MonkeyPatch.context() as patch:
@@ -382,6 +421,24 @@ WRITERS: dict[str, Writer] = {
     "compressed-tensors fp8 block": compressed(
         "float-quantized", num_bits=8, type="float", strategy="block", block_structure=[128, 128]
     ),
+    "compressed-tensors fp8 g64": compressed(
+        "float-quantized", num_bits=8, type="float", strategy="group", group_size=64
+    ),
+    "compressed-tensors mxfp8": compressed(
+        "mxfp8-quantized",
+        "float32",
+        num_bits=8,
+        type="float",
+        strategy="group",
+        group_size=32,
+        scale_dtype="torch.uint8",
+    ),
+    **{
+        f"compressed-tensors W{bits}A16 g64": compressed(
+            "pack-quantized", num_bits=bits, strategy="group", group_size=64, symmetric=bits != 3
+        )
+        for bits in (2, 3, 5, 6, 7)
+    },
     "compressed-tensors naive": compressed("naive-quantized", num_bits=8, type="float", strategy="channel"),
     "compressed-tensors mxfp4": compressed(
         "mxfp4-pack-quantized", "float32", num_bits=4, type="float", strategy="group", group_size=32
@@ -395,12 +452,34 @@ WRITERS: dict[str, Writer] = {
     "gptq 8 bits": gptq(8, 64),
     "gptq 8 bits v2 asymmetric": gptq(8, 32, sym=False, fmt="gptq_v2"),
     "gptq 2 bits": gptq(2, 32),
+    "gptq 3 bits": gptq(3, 64, sym=False),
+    "gptq 3 bits v2": gptq(3, 64, fmt="gptq_v2"),
+    "gptq 5 bits": gptq(5, 32),
+    "gptq 6 bits": gptq(6, 32, sym=False),
+    "gptq 7 bits": gptq(7, 32),
+    "gptq of AutoRound": gptq(**_OF_AUTO_ROUND, quant_method="gptq", desc_act=False, provider="auto-round"),
+    "auto-round": gptq(**_OF_AUTO_ROUND, quant_method="auto-round", packing_format="auto_round:auto_gptq"),
+    "auto-round 3 bits": gptq(3, **_OF_AUTO_ROUND, quant_method="auto-round", packing_format="auto_round:auto_gptq"),
+    "auto-round of old": gptq(quant_method="intel/auto-round", backend="auto_round:gptq:exllamav2", train_bs=8),
+    "auto-round asymmetric": gptq(
+        4, 64, False, "gptq_v2", quant_method="auto-round", packing_format="auto_round:exllamav2"
+    ),
+    "auto-round awq": awq(sym=True, quant_method="auto-round", packing_format="auto_round:auto_awq"),
+    "auto-round nvfp4": auto_round_nvfp4(),
     "gptq desc_act": gptq(4, 32, desc_act=True),
     "awq": awq(),
     "awq g128": awq(128),
     "awq whole rows": awq(-1),
+    "awq symmetric, of AutoRound": awq(sym=True, **_OF_AUTO_ROUND, zero_point=False, provider="auto-round"),
+    "awq of GPTQModel": awq(
+        **{"format": "gemm", "checkpoint_format": "gemm", "pack_dtype": "int32", "desc_act": False, "lm_head": False},
+        meta={"quantizer": ["gptqmodel:5.8.0"], "mse": 0.0},
+    ),
     "fp8 blocks": fp8(128, "weight_scale_inv", _BLOCKS),
     "fp8 static": fp8(None, "weight_scale", _STATIC),
+    "fp8 static of transformers": fp8(None, "weight_scale_inv", {**_STATIC, "weight_block_size": None}),
+    "modelopt fp8 blocks": fp8(128, "weight_scale", {"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}),
+    "modelopt mxfp8": modelopt_mxfp8(),
     "modelopt fp8": fp8(None, "weight_scale", _MODELOPT),
     "bitsandbytes int8": bitsandbytes_int8(),
     "bitsandbytes nf4": bitsandbytes_nf4(False),

@@ -19,6 +19,8 @@ _FORMATS = {
     "compressed-tensors": "compressed_tensors",
     "awq": "awq",
     "gptq": "gptq",
+    "auto-round": "auto_round",
+    "intel/auto-round": "auto_round",
     "fp8": "fp8",
     "fbgemm_fp8": "fp8",
     "modelopt": "modelopt",
@@ -39,7 +41,8 @@ def read_format(config: Mapping[str, Any], where: str) -> Format:
     method = fields.text("quant_method", "modelopt" if "quant_algo" in config else None)
     if method not in _FORMATS:
         raise UnsupportedModel(
-            f"{where}: quant_method={short(method)} is not supported; supported: {', '.join(_FORMATS)}"
+            f"{where}: quant_method={short(method)} is not supported; supported: {', '.join(_FORMATS)}. Take the "
+            "original checkpoint, which quantization=… rounds as it is loaded, or one in a format of these"
         )
     parsed: Format = importlib.import_module(f"{__name__}.{_FORMATS[method]}").parse(fields)
     return parsed

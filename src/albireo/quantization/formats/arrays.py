@@ -69,14 +69,18 @@ def checked_e4m3(codes: U8, name: str) -> U8:
 
 
 def unpack_words(words: NDArray[np.generic], bits: int) -> U8:
-    """[rows, n] words of 32 bits, several codes each, the lowest bits first: [rows, n * 32 / bits] codes.
+    """[rows, n] words of 32 bits, codes behind one another, the lowest bits first: [rows, n * 32 // bits] codes.
 
-    Args: bits: 2, 4 or 8.
+    Args: bits: 2 to 8. Of a width that does not divide 32 a code may begin in one word and end in the next.
     """
     data = np.ascontiguousarray(words).view(np.uint8)  # little endian: the lowest byte first
     if bits == 8:
         return data
-    return _codes_of_bytes(bits)[data].view(np.uint8)
+    if 32 % bits == 0:
+        return _codes_of_bytes(bits)[data].view(np.uint8)
+    count = data.shape[1] * 8 // bits
+    single = np.unpackbits(data, axis=1, count=count * bits, bitorder="little").reshape(-1, bits)
+    return np.packbits(single, axis=1, bitorder="little").reshape(len(data), count)
 
 
 def nibbles(data: U8) -> U8:

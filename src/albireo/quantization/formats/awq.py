@@ -1,6 +1,6 @@
 """AutoAWQ, version gemm: codes of 4 bits with a zero for each group, eight outputs a word in an order of their own.
 
-Becomes int4.gG exactly.
+Becomes int4.gG exactly. Where zero_point is false the zeros are there all the same, 8 throughout.
 
     X.qweight  I32 [K, N / 8]    X.qzeros  I32 [groups, N / 8]    X.scales  F16 [groups, N]
 """
@@ -20,16 +20,14 @@ from albireo.quantization.formats.arrays import FLOATS, array, floats
 from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix, whole_or
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
+from albireo.quantization.formats.rounding_keys import ROUNDED, ROUNDING_KEYS
 
 #: The nibble of a word, from the lowest, in which each of eight outputs lies.
 _PLACE = (0, 4, 1, 5, 2, 6, 3, 7)
 _DENSE_NOTE = (
     "groups that are no multiple of 16 inputs have no encoding; such a matrix is held as numbers of the model's dtype"
 )
-_IGNORABLE = keys(
-    "quant_method backend do_fuse fuse_max_seq_len modules_to_fuse exllama_config",
-    "duo_scaling",
-)
+_IGNORABLE = ROUNDING_KEYS | keys("quant_method desc_act")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +68,19 @@ def parse(fields: Fields) -> Awq:
     bits = fields.integer("w_bit" if fields.has("w_bit") else "bits", 1, 32, default=4)
     if bits != 4:
         fields.unsupported("bits", bits, "supported: 4")
-    version = fields.text("version", "gemm").lower()
-    if version != "gemm":
-        fields.unsupported("version", version, "supported: gemm (AutoAWQ packs a model anew in it)")
-    if not fields.flag("zero_point", True):
-        fields.unsupported("zero_point", False, "supported: true")
+    for key in ("version", "format", "checkpoint_format"):
+        value = fields.text(key, "gemm").lower()
+        if value != "gemm":
+            fields.unsupported(key, value, "supported: gemm (AutoAWQ packs a model anew in it)")
+    fields.flag("zero_point", True)
+    backend, pack = fields.text("backend", "auto"), fields.text("pack_dtype", "int32")
+    if backend == "llm-awq":
+        fields.unsupported("backend", backend, "its words lie otherwise; supported: what AutoAWQ packs as gemm")
+    if pack != "int32":
+        fields.unsupported("pack_dtype", pack, "supported: int32")
     group = fields.integer("q_group_size" if fields.has("q_group_size") else "group_size", -1, 2**20, default=128)
     left_out = parse_left_out(fields, "modules_to_not_convert")
-    fields.refuse_unread(_IGNORABLE, {})
+    fields.refuse_unread(_IGNORABLE, ROUNDED)
     return Awq(group, left_out)
 
 

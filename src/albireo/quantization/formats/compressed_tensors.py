@@ -1,10 +1,11 @@
-"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4, NVFP4.
+"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed ints of 2 to 8 bits, float8, MXFP8, MXFP4, NVFP4.
 
 What a module's tensors are says how it is stored; the config is checked, and says how wide groups are.
 
     int-quantized    X.weight         I8 [N, K]               -> int8, int8.gG
     pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int4p.gG, int8, int8.gG
-    float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128
+    float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128, numbers
+    mxfp8-quantized  the same, scales of powers of two        -> numbers
     mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g32
     nvfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g16
     naive-quantized  as int-quantized or float-quantized
@@ -55,11 +56,14 @@ _FORMATS = (
     "pack-quantized",
     "float-quantized",
     "naive-quantized",
+    "mxfp8-quantized",
     "mxfp4-pack-quantized",
     "nvfp4-pack-quantized",
     "mixed-precision",
     "dense",
 )
+#: Widths of packed ints; the first two are most files'.
+_BITS = (4, 8, 2, 3, 5, 6, 7)
 _DENSE_NOTE = (
     "groups of inputs in any order (actorder) or of an odd size have no encoding; such a matrix is held as numbers of "
     "the model's dtype, 16 or 32 bits instead of a few"
@@ -76,6 +80,7 @@ _WEIGHT_KEYS = keys(
 class CompressedTensors:
     """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan.
     held, left_out: for foreseen(): what the weights of the first group of modules become, and what lies as numbers.
+    widths: of packed ints.
     """
 
     groups: tuple[int, ...]
@@ -83,6 +88,7 @@ class CompressedTensors:
     is_weight_only: bool
     held: str | None
     left_out: LeftOut
+    widths: tuple[int, ...] = _BITS[:2]
 
     def foreseen(self, module: str) -> str | None:
         """See Format."""
@@ -111,10 +117,11 @@ class CompressedTensors:
         rows, words = matrix_shape(stored, packed)
         sizes = require(stored, f"{module}.weight_shape", ("I64", "I32"), (2,))
         n, k = (int(size) for size in array(stored, sizes).astype(np.int64))
-        bits = next((b for b in (4, 8) if n == rows and 0 < k <= words * 32 and words == -(-k * b // 32)), None)
+        bits = next((b for b in self.widths if n == rows and 0 < k <= words * 32 and words == -(-k * b // 32)), None)
         if bits is None:
+            wanted = " or ".join(map(str, self.widths))
             raise WeightMismatch(
-                f"tensor {short(packed)} is {[rows, words]} for a matrix {[n, k]}: not 4 or 8 bits each"
+                f"tensor {short(packed)} is {[rows, words]} for a matrix {[n, k]}: not {wanted} bits each"
             )
         return self._integers(stored, module, (n, k), bits, (packed, sizes))
 
@@ -252,23 +259,21 @@ def parse(fields: Fields) -> CompressedTensors:
     transform = fields.table("transform_config") or {}
     if transform.get("config_groups"):
         fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
-    sizes: list[int] = []
-    block, is_weight_only, held = None, False, list[str | None]()
+    groups = []
     for name, group in (fields.table("config_groups") or {}).items():
-        where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, dict):
             fields.fail(f"config_groups.{name}", group, "must be an object")
-        inner = Fields(group, where)
-        size, own_block, own_held = _parse_group(inner)
-        held.append(own_held)
-        weights = inner.table("weights") or {}
-        is_weight_only |= weights.get("type") == "float" and inner.table("input_activations") is None
-        sizes += [size] if size else []
-        block = block or own_block
+        groups.append(_Group.parse(Fields(group, f"quantization_config.config_groups.{name}")))
     left_out = parse_left_out(fields, "ignore")
     fields.refuse_unread(_IGNORABLE, {})
-    first = held[0] if held else None
-    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only, first, left_out)
+    return CompressedTensors(
+        groups=tuple(dict.fromkeys(group.size for group in groups if group.size)),
+        block=next((group.block for group in groups if group.block), None),
+        is_weight_only=any(group.is_weight_only for group in groups),
+        held=groups[0].held if groups else None,
+        left_out=left_out,
+        widths=tuple(dict.fromkeys(group.width for group in groups if group.width)) or _BITS[:2],
+    )
 
 
 def _check_format(fields: Fields, key: str) -> None:
@@ -277,27 +282,42 @@ def _check_format(fields: Fields, key: str) -> None:
         fields.unsupported(key, fmt, f"supported: {', '.join(_FORMATS)}")
 
 
-def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None, str | None]:
-    """Width of groups, block, and what holds the weights, of one entry of config_groups."""
-    _check_format(fields, "format")
-    weights: dict[str, Any] | None = fields.table("weights")
-    if weights is None:
-        return None, None, None
-    inner = Fields(weights, f"{fields.where}.weights")
-    bits, kind = inner.integer("num_bits", 1, 32, default=8), inner.text("type", "int")
-    size = inner.optional_integer("group_size", -1, 2**20)
-    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8), ("float", 4)):
-        inner.unsupported(
-            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4, NVFP4)"
-        )
-    if kind == "float" and bits == 4 and size not in (32, 16):
-        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4) and 16 (NVFP4)")
-    block = parse_block(inner, "block_structure")
-    is_symmetric, is_ordered = inner.flag("symmetric", True), inner.raw("actorder") in (None, "weight", "static", False)
-    inner.refuse_unread(_WEIGHT_KEYS, {})
-    held = integer_encoding(bits, *whole_or(size or -1)) if is_ordered else None
-    if bits == 8 and not size and is_symmetric:
-        held = "int8"
-    if kind == "float":
-        held = fp8_encoding(block) if bits == 8 else f"fp4.g{size}"
-    return size, block, held
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What an entry of config_groups says of weights.
+
+    Fields: size: of groups of inputs. width: of ints. block, is_weight_only, held: as in CompressedTensors.
+    """
+
+    size: int | None = None
+    width: int | None = None
+    block: tuple[int, int] | None = None
+    held: str | None = None
+    is_weight_only: bool = False
+
+    @classmethod
+    def parse(cls, fields: Fields) -> _Group:
+        """Raises: ModelError, UnsupportedModel."""
+        _check_format(fields, "format")
+        weights: dict[str, Any] | None = fields.table("weights")
+        if weights is None:
+            return cls()
+        inner = Fields(weights, f"{fields.where}.weights")
+        bits, kind = inner.integer("num_bits", 1, 32, default=8), inner.text("type", "int")
+        size = inner.optional_integer("group_size", -1, 2**20)
+        if (kind, bits) not in (*(("int", width) for width in _BITS), ("float", 8), ("float", 4)):
+            inner.unsupported(
+                "num_bits", bits, f"of type {short(kind)}; supported: int 2 to 8, float 8, and float 4 (MXFP4, NVFP4)"
+            )
+        if kind == "float" and bits == 4 and size not in (32, 16):
+            inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4) and 16 (NVFP4)")
+        block = parse_block(inner, "block_structure")
+        is_symmetric, order = inner.flag("symmetric", True), inner.raw("actorder")
+        inner.refuse_unread(_WEIGHT_KEYS, {})
+        has_groups = size is not None and size > 0
+        if kind == "float":
+            groups = (1, size) if size is not None and size > 0 else None
+            held = fp8_encoding(block or groups) if bits == 8 else f"fp4.g{size}"
+            return cls(size, None, block, held, fields.table("input_activations") is None)
+        held = integer_encoding(bits, *whole_or(size or -1)) if order in (None, "weight", "static", False) else None
+        return cls(size, bits, block, "int8" if bits == 8 and not has_groups and is_symmetric else held)

@@ -1,4 +1,4 @@
-"""AutoGPTQ and GPTQModel: codes of 2, 4 or 8 bits, eight or so a word along the inputs.
+"""AutoGPTQ and GPTQModel: codes of 2 to 8 bits, one behind the other in words along the inputs.
 
 Groups in their natural order become int4.gG or int8.gG, exactly. With desc_act the inputs of a group lie anywhere
 (g_idx), which no encoding has: such a matrix is held as numbers.
@@ -31,20 +31,15 @@ from albireo.quantization.formats.grouping import (
 )
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
+from albireo.quantization.formats.rounding_keys import ROUNDED, ROUNDING_KEYS
 
-_BITS = (4, 8, 2)
+#: Widths of a code; what many files have comes first.
+_BITS = (4, 8, 3, 2, 5, 6, 7)
 _ORDER_NOTE = (
     "groups of inputs in any order (desc_act, g_idx) or of an odd size have no encoding; such a matrix is held as "
     "numbers of the model's dtype, 16 or 32 bits instead of a few"
 )
-_IGNORABLE = keys(
-    "quant_method sym true_sequential model_name_or_path model_file_base_name damp_percent",
-    "damp_auto_increment static_groups lm_head dynamic meta dataset tokenizer batch_size exllama_config",
-    "use_exllama max_input_length cache_block_outputs use_cuda_fp16 model_seqlen block_name_to_quantize",
-    "module_name_preceding_first_block pad_token_id disable_exllama modules_in_block_to_quantize backend",
-    "is_marlin_format quant_format act_group_aware offload_to_disk mse hyb_act method",
-    "group_aware adapter parallel_packing offload_to_disk_path rotation pack_impl format_version",
-)
+_IGNORABLE = ROUNDING_KEYS | keys("quant_method backend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +71,18 @@ class Gptq:
         zeros = require(stored, f"{module}.qzeros", ("I32",))
         (words, n), (groups, _) = matrix_shape(stored, weight), matrix_shape(stored, scales)
         require(stored, scales, FLOATS, (groups, n))
-        bits = _bits(stored, weight, zeros, n, groups)
+        bits = _bits(stored, weight, zeros, n, groups, self.bits)
+        if words % (bits if 32 % bits else 1):
+            raise WeightMismatch(f"tensor {short(weight)} has {words} words of codes; of {bits} bits they go by {bits}")
         k = words * 32 // bits
         names, index = [weight, scales, zeros], f"{module}.g_idx"
         group = group_size(k, groups, (self.group if self.group > 0 else k,))
         if index in stored:
             require(stored, index, ("I32",), (k,))
             order = array(stored, index)
-            group = group_of_inputs(order.astype(np.int64), groups)
+            # zeros throughout beside several groups: never set, as programs that order nothing leave it
+            if order.any() or groups == 1 or group is None:
+                group = group_of_inputs(order.astype(np.int64), groups)
             names.append(index)
         elif group is None:
             raise WeightMismatch(f"tensor {short(scales)} has {groups} groups for {k} inputs, and there is no g_idx")
@@ -113,7 +112,7 @@ def parse(fields: Fields) -> Gptq:
     """Raises: ModelError, UnsupportedModel."""
     bits = fields.integer("bits", 1, 32)
     if bits not in _BITS:
-        fields.unsupported("bits", bits, "supported: 2, 4, 8")
+        fields.unsupported("bits", bits, "supported: 2 to 8")
     fmt = fields.text("checkpoint_format", fields.text("format", "gptq"))
     if fmt not in ("gptq", "gptq_v2"):
         fields.unsupported("checkpoint_format", fmt, "supported: gptq, gptq_v2 (GPTQModel converts the others)")
@@ -124,19 +123,19 @@ def parse(fields: Fields) -> Gptq:
     if group == 0:
         fields.fail("group_size", group, "must be -1 for the whole row, or a positive number of inputs")
     has_order, left_out = fields.flag("desc_act", False), parse_left_out(fields, "modules_to_not_convert")
-    fields.refuse_unread(_IGNORABLE, {})
+    fields.refuse_unread(_IGNORABLE, ROUNDED)
     return Gptq(group, 1 if fmt == "gptq" else 0, bits, has_order, left_out)
 
 
-def _bits(stored: StoredTensors, weight: str, zeros: str, n: int, groups: int) -> int:
-    """Width of a code: as many as the zeros have, which modules may differ in."""
+def _bits(stored: StoredTensors, weight: str, zeros: str, n: int, groups: int, said: int) -> int:
+    """Width of a code: as many as the zeros have, which modules may differ in; said: what the config has."""
     shape = matrix_shape(stored, zeros)
-    for bits in _BITS:
+    for bits in (said, *_BITS):
         if shape == (groups, -(-n * bits // 32)):
             return bits
     raise WeightMismatch(
         f"tensor {short(zeros)} is {list(shape)} beside {short(weight)} of {n} outputs in {groups} groups: "
-        "that is neither 2, 4 nor 8 bits a code"
+        "that is no width of a code from 2 to 8 bits"
     )
 
 

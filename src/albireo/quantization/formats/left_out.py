@@ -6,6 +6,7 @@ Called by the format files, for whoever has no tensors to look at. Does not know
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
 
@@ -43,9 +44,9 @@ class LeftOut:
         return bool(self._runs) and any(".".join(parts[i:j]) in self._runs for j in ends for i in range(j))
 
 
-def parse_left_out(fields: Fields, *keys: str) -> LeftOut:
-    """All of some keys' lists. Raises: ModelError for an expression that is none."""
-    patterns = [pattern for key in keys for pattern in fields.texts(key)]
+def parse_left_out(fields: Fields, *keys: str, more: Iterable[str] = ()) -> LeftOut:
+    """All of some keys' lists, and more of them. Raises: ModelError for an expression that is none."""
+    patterns = [*(pattern for key in keys for pattern in fields.texts(key)), *more]
     for pattern in patterns:
         if pattern.startswith(_REGEX):
             try:

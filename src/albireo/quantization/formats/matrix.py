@@ -91,7 +91,10 @@ class Format(Protocol):
 
 
 #: Last part of the names of scales that go with activations or with the KV cache.
-_STATIC = ("input_scale", "input_zero_point", "output_scale", "output_zero_point", "input_global_scale")
+_STATIC = (
+    *("input_scale", "input_zero_point", "output_scale", "output_zero_point", "input_global_scale"),
+    *("activation_scale", "act_scale"),  # of transformers (Ministral 3) and of AutoFP8's first files
+)
 _KV = ("k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point", "prob_scale", "kv_scale")
 STATIC_NOTE = "activations are scaled token by token, so the static scales of the checkpoint are not used"
 KV_NOTE = "the KV cache needs no scales of the checkpoint; they are not used"

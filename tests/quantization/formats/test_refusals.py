@@ -90,6 +90,9 @@ CASES: list[tuple[str, Callable[[Tensors], object], str]] = [
     ("awq", gone("qzeros"), r"there is no tensor '.*qzeros'"),
     ("compressed-tensors W4A16 g128", gone("weight_shape"), r"there is no tensor '.*weight_shape'"),
     ("compressed-tensors W8A8 channel", gone("weight_scale"), r"there is no tensor '.*weight_scale'"),
+    ("gptq desc_act", gone("g_idx"), r"there is no tensor '.*g_idx', which its neighbours need"),
+    ("compressed-tensors W8A8 asymmetric", gone("weight_zero_point"), r"there is no tensor '.*weight_zero_point'"),
+    ("compressed-tensors W4A16 g64 asymmetric", gone("weight_zero_point"), r"there is no tensor '.*weight_zero_point'"),
     ("fp8 static", gone("weight_scale"), r"there is no tensor '.*weight_scale'"),
     ("bitsandbytes int8", gone("weight"), r"there is no tensor '.*up_proj\.weight'"),
     ("mxfp4", gone("weight_scales"), r"there is no tensor '.*weight_scales'"),
@@ -252,4 +255,13 @@ def test_a_config_that_names_no_format_reads_no_quantized_tensors(tmp_path: Path
     del config["quantization_config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightMismatch, match=r"7 missing: .*21 extra: "):
+        read_all(tmp_path)
+
+
+def test_an_order_that_the_config_names_is_not_left_out(tmp_path: Path) -> None:
+    damaged(tmp_path, "compressed-tensors W4A16 actorder", gone("weight_g_idx"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["config_groups"]["group_0"]["weights"]["actorder"] = "group"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightMismatch, match=r"there is no tensor '.*weight_g_idx', which its neighbours need"):
         read_all(tmp_path)

@@ -62,6 +62,7 @@ _FORMATS = (
     "mixed-precision",
     "dense",
 )
+_ZERO, _ORDER = "weight_zero_point", "weight_g_idx"
 #: Widths of packed ints; the first two are most files'.
 _BITS = (4, 8, 2, 3, 5, 6, 7)
 _DENSE_NOTE = (
@@ -80,7 +81,7 @@ _WEIGHT_KEYS = keys(
 class CompressedTensors:
     """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan.
     held, left_out: for foreseen(): what the weights of the first group of modules become, and what lies as numbers.
-    widths: of packed ints.
+    widths: of packed ints. needs: tensors that every matrix of ints has, by the last part of their names.
     """
 
     groups: tuple[int, ...]
@@ -89,6 +90,7 @@ class CompressedTensors:
     held: str | None
     left_out: LeftOut
     widths: tuple[int, ...] = _BITS[:2]
+    needs: frozenset[str] = frozenset()
 
     def foreseen(self, module: str) -> str | None:
         """See Format."""
@@ -132,7 +134,10 @@ class CompressedTensors:
         scale = require(stored, f"{module}.weight_scale", FLOATS)
         groups = _num_groups(stored, scale, n)
         group = k if groups == 1 else group_size(k, groups, self.groups)
-        zero, index = f"{module}.weight_zero_point", f"{module}.weight_g_idx"
+        zero, index = f"{module}.{_ZERO}", f"{module}.{_ORDER}"
+        for part in self.needs if groups > 1 else self.needs - {_ORDER}:
+            if f"{module}.{part}" not in stored:
+                require(stored, f"{module}.{part}", ())
         zeros = zero if zero in stored else None
         order = None
         if zeros:
@@ -259,13 +264,14 @@ def parse(fields: Fields) -> CompressedTensors:
     transform = fields.table("transform_config") or {}
     if transform.get("config_groups"):
         fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
-    groups = []
+    groups = list[_Group]()
     for name, group in (fields.table("config_groups") or {}).items():
         if not isinstance(group, dict):
             fields.fail(f"config_groups.{name}", group, "must be an object")
         groups.append(_Group.parse(Fields(group, f"quantization_config.config_groups.{name}")))
     left_out = parse_left_out(fields, "ignore")
     fields.refuse_unread(_IGNORABLE, {})
+    ints = [group for group in groups if group.width]
     return CompressedTensors(
         groups=tuple(dict.fromkeys(group.size for group in groups if group.size)),
         block=next((group.block for group in groups if group.block), None),
@@ -273,6 +279,8 @@ def parse(fields: Fields) -> CompressedTensors:
         held=groups[0].held if groups else None,
         left_out=left_out,
         widths=tuple(dict.fromkeys(group.width for group in groups if group.width)) or _BITS[:2],
+        # which group a matrix is of, nobody asks: what all of them have
+        needs=frozenset[str].intersection(*(group.needs for group in ints)) if ints else frozenset(),
     )
 
 
@@ -286,7 +294,7 @@ def _check_format(fields: Fields, key: str) -> None:
 class _Group:
     """What an entry of config_groups says of weights.
 
-    Fields: size: of groups of inputs. width: of ints. block, is_weight_only, held: as in CompressedTensors.
+    Fields: size: of groups of inputs. width: of ints. block, is_weight_only, held, needs: as in CompressedTensors.
     """
 
     size: int | None = None
@@ -294,6 +302,7 @@ class _Group:
     block: tuple[int, int] | None = None
     held: str | None = None
     is_weight_only: bool = False
+    needs: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, fields: Fields) -> _Group:
@@ -320,4 +329,11 @@ class _Group:
             held = fp8_encoding(block or groups) if bits == 8 else f"fp4.g{size}"
             return cls(size, None, block, held, fields.table("input_activations") is None)
         held = integer_encoding(bits, *whole_or(size or -1)) if order in (None, "weight", "static", False) else None
-        return cls(size, bits, block, "int8" if bits == 8 and not has_groups and is_symmetric else held)
+        needs = {_ZERO: not is_symmetric, _ORDER: order == "group"}
+        return cls(
+            size=size,
+            width=bits,
+            block=block,
+            held="int8" if bits == 8 and not has_groups and is_symmetric else held,
+            needs=frozenset(part for part, is_needed in needs.items() if is_needed),
+        )

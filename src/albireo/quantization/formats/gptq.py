@@ -45,7 +45,7 @@ _IGNORABLE = ROUNDING_KEYS | keys("quant_method backend")
 @dataclass(frozen=True, slots=True)
 class Gptq:
     """Fields: group: as in the config, -1 for the whole row. zero_offset: added to a stored zero.
-    bits, has_order, left_out: for foreseen(); tensors say them, too.
+    has_order: inputs of a group lie anywhere. bits, left_out: for foreseen(); tensors say them, too.
     """
 
     group: int
@@ -77,11 +77,11 @@ class Gptq:
         k = words * 32 // bits
         names, index = [weight, scales, zeros], f"{module}.g_idx"
         group = group_size(k, groups, (self.group if self.group > 0 else k,))
-        if index in stored:
+        if index in stored or (self.has_order and self.group > 0 and groups > 1):
             require(stored, index, ("I32",), (k,))
             order = array(stored, index)
             # zeros throughout beside several groups: never set, as programs that order nothing leave it
-            if order.any() or groups == 1 or group is None:
+            if order.any() or groups == 1 or group is None or self.has_order:
                 group = group_of_inputs(order.astype(np.int64), groups)
             names.append(index)
         elif group is None:

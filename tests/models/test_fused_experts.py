@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from albireo.errors import WeightMismatch
 from albireo.models.weights import Checkpoint
 from tiny_models import write_safetensors
 
@@ -43,3 +45,34 @@ def test_columns_are_rows_of_each(tmp_path: Path) -> None:
                 assert found.dtype == "bfloat16" and found.shape == wanted.shape
                 np.testing.assert_allclose(found.to_float32(), wanted, rtol=2**-8)
                 checkpoint.release(f"{name}.{part}_proj.weight")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        # a matrix of one expert by itself, beside the tensor that has it, too
+        ({"experts.gate_up_proj": (2, 6, 4), "experts.1.up_proj.weight": (3, 4)}, "is there twice, in .*; one must go"),
+        ({"experts.gate_up_proj": (2, 5, 4)}, r"is \[2, 5, 4\]; it must be a matrix for each"),
+        ({"experts.down_proj": (5000, 1, 1)}, r"is \[5000, 1, 1\]; it must be a matrix for each"),
+    ],
+)
+def test_tensors_of_experts_that_cannot_be_are_named(
+    tensors: dict[str, tuple[int, ...]], message: str, tmp_path: Path
+) -> None:
+    made = {f"model.layers.0.mlp.{name}": np.ones(shape, np.float32) for name, shape in tensors.items()}
+    write_safetensors(tmp_path / "model.safetensors", made, "float32")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_moe"}))
+    with pytest.raises(WeightMismatch, match=message):
+        Checkpoint(tmp_path)
+
+
+def test_a_vector_of_no_heads_is_no_vector(tmp_path: Path) -> None:
+    """Kimi Linear's A_log [1, 1, heads, 1], with a 0 where a 1 should be; beside what makes the tensors be split."""
+    names = {"self_attn.A_log": (1, 0, 3, 1), "self_attn.q_conv1d.weight": (4, 1, 2)}
+    made = {f"model.layers.0.{name}": np.ones(shape, np.float32) for name, shape in names.items()}
+    write_safetensors(tmp_path / "model.safetensors", made, "float32")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "kimi_linear"}))
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.shape("model.layers.0.self_attn.A_log") == (1, 0, 3, 1)
+        checkpoint.check_readable("model.layers.0.self_attn.A_log")
+        assert checkpoint.tensor("model.layers.0.self_attn.A_log").num_bytes == 0

@@ -88,10 +88,15 @@ class FusedExperts:
         self._stored = stored
         self._parts: dict[str, _Part] = {}
         for name in stored.names:
-            if name.endswith((*_BELOW, _BELOW_TURNED)):
-                self._parts |= _parts_below(name, stored.shape(name), count)
-                continue
-            for new, part in _parts(name, stored.shape(name), _NAMES.get(model_type, {}), hidden):
+            shape = stored.shape(name)
+            below = name.endswith((*_BELOW, _BELOW_TURNED))
+            found = _parts_below(name, shape, count).items() if below else ()
+            for new, part in found or _parts(name, shape, _NAMES.get(model_type, {}), hidden):
+                if new in self._parts:
+                    first = self._parts[new].stored
+                    raise WeightMismatch(
+                        f"{short(new)} is there twice, in {short(first)} and {short(name)}; one must go"
+                    )
                 self._parts[new] = part
 
     @property
@@ -227,7 +232,7 @@ def _parts(
     if name.endswith(_CONVS) and len(shape) == 3 and shape[1] == 1:
         yield name, _Part(name, 0, (shape[0], shape[2]))
         return
-    if name.endswith(".self_attn.A_log") and len(shape) == 4:  # Kimi Linear's
+    if name.endswith(".self_attn.A_log") and len(shape) == 4 and shape[:2] + shape[3:] == (1, 1, 1):  # Kimi Linear's
         yield name, _Part(name, 0, shape[2:3])
         return
     if name.endswith(_DENSE):

@@ -53,8 +53,8 @@ int64_t panels_of(const Addresses& rows, int64_t k) {
   return (int64_t)rows.size() / kPanel;
 }
 
-void pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from,
-                       const std::string& to, uint64_t out) {
+int64_t pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from,
+                          const std::string& to, uint64_t out) {
   const DType source = dtype_of(from);
   const Encoding e = encoding_of(to);
   if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive)
@@ -62,8 +62,14 @@ void pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const
   const int64_t panels = panels_of(rows, k);
   const void* const* r = (const void* const*)rows.data();
   nb::gil_scoped_release unlocked;
-  share_out(pool, panels, 1,
-            [&](int64_t begin, int64_t end) { pack_rounded(r, k, source, e, (char*)out, begin, end); });
+  const int64_t none = panels * kPanel;
+  std::atomic<int64_t> first{none};
+  share_out(pool, panels, 1, [&](int64_t begin, int64_t end) {
+    const int64_t odd = pack_rounded(r, k, source, e, (char*)out, begin, end);
+    for (int64_t seen = first; odd >= 0 && odd < seen && !first.compare_exchange_weak(seen, odd);) {
+    }
+  });
+  return first == none ? -1 : first.load();
 }
 
 // Addresses of each row's parts, 0 where it has none.
@@ -92,7 +98,8 @@ void define_packing(nb::module_& m) {
   });
   m.def("token_row_bytes", &token_row_bytes, "k"_a, "Bytes of a row of k activations of int8.token.");
   m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
-  m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a);
+  m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a,
+        "Returns the first row with a number that is not finite, or -1.");
   m.def("pack_encoded", &pack_encoded_rows, "pool"_a, "codes"_a, "scale"_a, "zero"_a, "gamma"_a, "offset"_a, "k"_a,
         "target"_a, "out"_a);
 }

@@ -123,15 +123,27 @@ struct Rounded {
 
   EncodedRow row() const { return {codes.data(), scale.data(), zero.data(), gamma.data(), nullptr}; }
 
+  // Returns: whether all numbers were finite; codes of others mean nothing.
   template <class From>
-  void take(const void* from, int64_t k, const Encoding& e) {
+  bool take(const void* from, int64_t k, const Encoding& e) {
     numbers.resize(round_up(k, 16)), codes.resize(round_up(k, 16));
     scale.resize(num_groups(e, k)), zero.resize(num_groups(e, k));
+    V odd = set1(0.0f);
     for (int64_t i = 0; i < k; i += 16) {
       From some[16] = {};
       memcpy((void*)some, (const From*)from + i, std::min<int64_t>(16, k - i) * sizeof(From));
-      store(numbers.data() + i, load(some));
+      const V x = load(some);
+      store(numbers.data() + i, x);
+      odd = add(odd, sub(x, x));  // 0 of a finite number, else NaN from there on
     }
+    float lanes[16], sum = 0.0f;
+    store(lanes, odd);
+    for (const float lane : lanes) sum += lane;
+    round(k, e);
+    return sum == 0.0f;
+  }
+
+  void round(int64_t k, const Encoding& e) {
     if (e.dtype == DType::kFp4) return e2m1(k, e);
     for (int64_t g = 0; g < num_groups(e, k); g++) {
       const int64_t begin = g * group_of(e, k), end = std::min(k, begin + group_of(e, k));
@@ -221,8 +233,9 @@ void pack_encoded(const EncodedRow* rows, int64_t k, const Encoding& e, char* ou
   }
 }
 
-void pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding& e, char* out, int64_t begin,
-                  int64_t end) {
+int64_t pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding& e, char* out, int64_t begin,
+                     int64_t end) {
+  int64_t odd = -1;
   const int64_t bytes = encoded_panel_bytes(e, k);
   Rounded rounded;
   for (int64_t p = begin; p < end; p++) {
@@ -231,12 +244,14 @@ void pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding
     for (int64_t column = 0; column < kPanel; column++) {
       const void* row = rows[p * kPanel + column];
       if (!row) continue;
-      if (from == DType::kF32) rounded.take<float>(row, k, e);
-      else if (from == DType::kF16) rounded.take<f16>(row, k, e);
-      else rounded.take<bf16>(row, k, e);
+      const bool is_finite = from == DType::kF32   ? rounded.take<float>(row, k, e)
+                             : from == DType::kF16 ? rounded.take<f16>(row, k, e)
+                                                   : rounded.take<bf16>(row, k, e);
+      if (!is_finite && odd < 0) odd = p * kPanel + column;
       put_row(rounded.row(), k, e, column, panel);
     }
   }
+  return odd;
 }
 
 }  // namespace albireo

@@ -20,8 +20,9 @@ struct EncodedRow {
 
 // Panels begin .. end; rows are padded to whole panels.
 void pack_encoded(const EncodedRow* rows, int64_t k, const Encoding& e, char* out, int64_t begin, int64_t end);
-// The same from rows of numbers: kInt8, kFp8, kFp4, and kInt8Group and kInt4Group that are not affine.
-void pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding& e, char* out, int64_t begin,
-                  int64_t end);
+// The same from rows of numbers: kInt8, kFp8, kFp4, and kInt8Group and kInt4Group that are not affine. Returns the
+// first row with a number that is not finite, whose codes mean nothing; -1: there is none.
+int64_t pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding& e, char* out, int64_t begin,
+                     int64_t end);
 
 }  // namespace albireo

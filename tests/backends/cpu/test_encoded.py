@@ -152,9 +152,20 @@ def test_numbers_are_rounded_as_numpy_does_it(name: str, dtype: str) -> None:
     rows = np.zeros(128, np.uint64)
     rows[:70] = _addresses(weight)
     out = np.zeros(2 * _native.panel_bytes(name, 200), np.uint8)
-    _native.pack_rounded(thread_pool(1), rows, 200, dtype, name, out.ctypes.data)
+    assert _native.pack_rounded(thread_pool(1), rows, 200, dtype, name, out.ctypes.data) == -1
     wanted = panels(round_weights(weight.astype(np.float32), encoding(name)))
     np.testing.assert_array_equal(out, wanted[: len(out)])
+
+
+@pytest.mark.parametrize("name", ["int8", "int8.g32", "int4.g64", "fp4.g32", "fp4.g16", "fp8", "fp8.g128"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_told(name: str, value: float) -> None:
+    """The first row of them, whichever thread met it first; the last column is behind the last whole vector."""
+    weight = np.random.default_rng(4).normal(size=(192, 203)).astype(np.float16)
+    weight[70, 202], weight[150, 3] = value, value
+    out = np.zeros(3 * _native.panel_bytes(name, 203), np.uint8)
+    odd = _native.pack_rounded(thread_pool(2), _addresses(weight), 203, "float16", name, out.ctypes.data)
+    assert odd == 70
 
 
 def test_sizes_are_those_of_the_native_core() -> None:

@@ -171,9 +171,8 @@ class Weights:
 
 def constant(name: str, packing: str, rows: int, cols: int, *segments: tuple[str | None, int, int]) -> PackedConstant:
     kind, _, dtype = packing.partition(".")
-    num_bytes = rows * cols * itemsize(dtype)
-    if kind == "p64":
-        num_bytes = -(-rows // 64) * _native.panel_bytes(dtype, cols)
+    count = -(-rows // 64)
+    num_bytes = count * _native.panel_bytes(dtype, cols) if kind == "p64" else rows * cols * itemsize(dtype)
     return PackedConstant(name, packing, rows, cols, num_bytes, ConstantDef(tuple(RowSegment(*s) for s in segments)))
 
 
@@ -243,6 +242,19 @@ def test_slices_are_seamless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same_bits(got["row"], np.ascontiguousarray(encode(rows, "bfloat16")).view(np.uint8).reshape(-1), "rows")
     assert len(done) == 3 + 3
     assert sum(done) == sum(c.num_bytes for c in constants)
+
+
+@pytest.mark.parametrize("target", ["int8", "int4.g32"])
+def test_what_is_no_number_is_not_rounded(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would become some other number, and the model another. The row is named as the checkpoint has it."""
+    monkeypatch.setattr(pack, "SLICE_BYTES", 1)
+    a, b = normal(70, 32, dtype="bfloat16"), normal(80, 32, seed=1, dtype="bfloat16")
+    b[75, 31] = np.nan
+    weights = Weights({"a": Stored(a, "bfloat16"), "b": Stored(b, "bfloat16")})
+    whole = constant("p", f"p64.{target}", 140, 32, ("a", 0, 60), (None, 0, 10), ("b", 10, 80))
+    with pytest.raises(WeightMismatch, match=f"'b' holds a number that is not finite in row 75;.*rounded to {target}"):
+        packed(weights, whole)
+    packed(weights, constant("p", f"p64.{target}", 60, 32, ("a", 0, 60)))
 
 
 @pytest.mark.parametrize("source", COMPUTE_DTYPES)

@@ -19,7 +19,7 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.vectors import vector_of
 from albireo.backends.weights import Weights
 from albireo.encodings import is_encoding
-from albireo.errors import WeightMismatch
+from albireo.errors import InvariantError, WeightMismatch, short
 from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.program import PANEL, PackedConstant
 
@@ -55,7 +55,7 @@ def pack_constants(
 ) -> None:
     """Fill memory. progress is called with the bytes just finished.
 
-    Raises: WeightMismatch when a constant joins tensors of different types.
+    Raises: WeightMismatch when a constant joins tensors of different types, or what is to be rounded is not finite.
     """
     for name, constant in constants.items():
         at = memory.address + offsets[name]
@@ -144,10 +144,27 @@ def _pack_matrix(
         part = rows[start * unit : (start + per_slice) * unit]
         to = at + start * unit_bytes
         if is_encoding(target):
-            _native.pack_rounded(pool, part, constant.cols, source_dtype, target, to)
+            odd = _native.pack_rounded(pool, part, constant.cols, source_dtype, target, to)
+            if odd >= 0:
+                raise _not_finite(constant, start * unit + odd)
         else:
             _native.pack(pool, part, constant.cols, source_dtype, target, to, is_panels, wide)
         yield sources, len(part) // unit * unit_bytes
+
+
+def _not_finite(constant: PackedConstant, row: int) -> WeightMismatch:
+    """Args: row: of the constant. In few bits such a number would become some other."""
+    assert constant.definition is not None
+    end = 0
+    for segment in constant.definition.segments:
+        start, end = end, end + len(segment)
+        if row < end and segment.source is not None:
+            place = segment.start + row - start
+            return WeightMismatch(
+                f"tensor {short(segment.source)} holds a number that is not finite in row {place}; it cannot be "
+                f"rounded to {constant.packing.partition('.')[2]}: the checkpoint is damaged, download it again"
+            )
+    raise InvariantError(f"{constant.name} has no row {row}")
 
 
 def _common_dtype(name: str, sources: tuple[str, ...], weights: Weights) -> str:

@@ -187,6 +187,31 @@ def test_tensors_that_are_no_pair_beside_a_linear_are_refused_by_name(tmp_path: 
     assert name.removeprefix("base_model.model.").partition(".lora_A")[0] in str(error.value)
 
 
+@pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model.", "model.text_model."])
+def test_an_adapter_of_a_model_that_sees_names_its_text_part(tmp_path: Path, prefix: str) -> None:
+    """As PEFT has it of Qwen 3 VL, Gemma 3 and others; what the config names is named so, too."""
+    whole = f"{prefix}layers.1.self_attn.o_proj"
+    named = [whole.replace("layers.1", f"layers.{layer}") for layer in range(TINY["num_hidden_layers"])]
+    said = {"alpha_pattern": {f"^{whole}$": 9}, "target_modules": [*ALL_LINEAR[:3], *ALL_LINEAR[4:], *named]}
+    make_adapter(tmp_path, TINY, targets=ALL_LINEAR, lora_alpha=8, **said)
+    begins = "base_model.model."
+    tensors = {n.replace(f"{begins}model.", begins + prefix): a for n, a in adapter_tensors(TINY, 0, 4).items()}
+    write_safetensors(tmp_path / "adapter_model.safetensors", tensors, "float32")
+    found = read_adapter(tmp_path, SHAPES, 4)
+    assert found.modules == SHAPES.keys()
+    for layer, scale in ((0, 2.0), (1, 9 / 4)):
+        module = f"layers.{layer}.self_attn.o_proj"
+        b = tensors[f"base_model.model.{prefix}{module}.lora_B.weight"]
+        assert np.allclose(found.matrices(f"model.{module}")[1], b * np.float32(scale), rtol=1e-6)
+
+
+def test_a_module_under_two_names_is_refused(tmp_path: Path) -> None:
+    other = Q.replace("model.layers", "model.language_model.layers")
+    pair = {f"{other}.lora_{side}.weight": adapter_tensors(TINY, 0, 4)[f"{Q}.lora_{side}.weight"] for side in "AB"}
+    with pytest.raises(WeightMismatch, match=r"q_proj is there twice, also as .*one must go"):
+        read_adapter(changed(tmp_path, pair), SHAPES, 8)
+
+
 def test_modules_that_the_list_of_targets_leaves_out_are_not_read_silently(tmp_path: Path) -> None:
     make_adapter(tmp_path, TINY, target_modules=["q_proj", "v_proj"])
     with pytest.raises(WeightMismatch, match=r"do not name model\.layers\.0\.mlp"):

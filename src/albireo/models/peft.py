@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.json_file import Fields, keys, read_json
 from albireo.models.safetensors_file import RawTensor, SafetensorsFile, raw_tensor
+from albireo.models.text_tensors import text_name
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -93,10 +94,13 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], max_ran
         pairs = _pairs(file, shapes)
         settings.check_targets(set(pairs))
         matrices = {}
-        for module, sides in pairs.items():
-            _check_shapes(file, module, sides, shapes[module], settings.rank_of(module))
+        for said, sides in pairs.items():
+            module = _module(said, shapes)
+            if module in matrices:
+                raise WeightMismatch(f"{file.path}: {module} is there twice, also as {short(said)}; one must go")
+            _check_shapes(file, module, sides, shapes[module], settings.rank_of(said))
             a, b = (_copy(file, sides[side]) for side in "AB")
-            matrices[module] = (a, b, settings.scale_of(module))
+            matrices[module] = (a, b, settings.scale_of(said))
     finally:
         file.close()
     num_bytes = sum(a.num_bytes + b.num_bytes for a, b, _ in matrices.values())
@@ -191,8 +195,16 @@ def _patterns(fields: Fields, key: str, low: float, high: float) -> dict[str, An
     return found
 
 
+def _module(said: str, shapes: Mapping[str, tuple[int, int]]) -> str:
+    """What a module of the file is called here: of a model with other parts than text the file names the part, too."""
+    return said if said in shapes else text_name(said)
+
+
 def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, str]]:
-    """module -> side -> name of the tensor. Raises: UnsupportedModel, WeightMismatch for any other tensor."""
+    """module, as the file has it -> side -> name of the tensor.
+
+    Raises: UnsupportedModel, WeightMismatch for any other tensor.
+    """
     pairs: dict[str, dict[str, str]] = {}
     for name in file.names:
         found = _TENSOR.fullmatch(name.removeprefix(PREFIX))
@@ -202,7 +214,7 @@ def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict
                 "lora_B.weight); adapters of embeddings, biases and magnitudes are not computed"
             )
         module = found["module"]
-        if module not in shapes:
+        if _module(module, shapes) not in shapes:
             known = sorted({known.rpartition(".")[2] for known in shapes})
             raise UnsupportedModel(
                 f"{file.path}: has an adapter of {module:.200}; of this model these can have one: {', '.join(known)}, "

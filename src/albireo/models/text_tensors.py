@@ -80,6 +80,12 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     return files if prefixes is None else TextTensors(files, prefixes)
 
 
+def text_name(name: str) -> str:
+    """A name of the text part of a model with other parts, as a model of text alone has it; any other as it is."""
+    found = next(((old, new) for old, new in _PREFIXES if name.startswith(old)), ("", ""))
+    return found[1] + name.removeprefix(found[0])
+
+
 class TextTensors:
     """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
 

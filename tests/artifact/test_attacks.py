@@ -77,8 +77,8 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.24, this albireo reads 2.0 to 2.24"),
-    ("a newer minor", put("format", "minor", value=25), VersionMismatch, "version 2.25"),
+    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.25, this albireo reads 2.0 to 2.25"),
+    ("a newer minor", put("format", "minor", value=26), VersionMismatch, "version 2.26"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
@@ -86,6 +86,8 @@ MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a pass of another type", put("options", "without", value=[3]), Corrupt, "must be a list of strings"),
     ("an unknown pass", put("options", "without", value=["fuse_all"]), TargetMismatch, "'fuse_all' names no pass"),
     ("an obligatory pass", put("options", "without", value=["fuse_embed"]), TargetMismatch, "cannot be left out"),
+    ("overrides of another type", put("options", "hf_overrides", value=[1]), Corrupt, "must be an object"),
+    ("no overrides", drop("options", "hf_overrides"), Corrupt, "hf_overrides is missing"),
     ("a missing profile", drop("options", "profile"), Corrupt, "profile is missing"),
     ("a missing key", drop("options", "dtype"), Corrupt, "dtype is missing"),
     ("an unknown dtype", put("options", "dtype", value="int4"), Corrupt, "must be one of"),

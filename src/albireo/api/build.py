@@ -22,6 +22,7 @@ import albireo
 from albireo.api.checkpoint_source import CheckpointSource, with_whole_prompts
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
+from albireo.api.overrides import overridden, said
 from albireo.api.perception import stored_vision
 from albireo.api.pooled_head import stored_head
 from albireo.api.programs import compile_program
@@ -104,6 +105,7 @@ def build(
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
+    directory = overridden(directory, config.hf_overrides)
     precision = Precision(config.quantization, config.quantization_head)
     source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
     model_len = _model_len(config, source)
@@ -141,6 +143,7 @@ def build(
                 config.quantization,
                 config.quantization_head,
                 config.kv_cache_dtype,
+                config.hf_overrides,
             )
             for name, data in reports.items():
                 writer.write_beside(name, data)
@@ -264,6 +267,7 @@ def _report(program: Program, unfused: Totals, options: Options, levels: tuple[s
             f"Computed in {options.dtype}, for steps of up to {options.max_num_batched_tokens} tokens of "
             f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens{_ranks(options)}, "
             f"with kernels of {', '.join(levels)}.",
+            *([] if options.hf_overrides is None else [f"config.json says otherwise: {said(options.hf_overrides)}"]),
             f"Passes left out: {', '.join(options.without) or 'none'}. Without any fusion it would be: {unfused}",
             "",
             "```",

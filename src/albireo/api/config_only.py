@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from albireo.api.checkpoint_source import with_whole_prompts
+from albireo.api.overrides import overridden
 from albireo.api.source import ModelSource, open_source
 from albireo.artifact.reader import is_engine_directory
 from albireo.backends.stored_weights import StoredWeights
@@ -36,7 +37,8 @@ def open_to_plan(directory: Path, config: EngineConfig) -> ModelSource:
     if is_engine_directory(directory) or weight_files(directory):
         return open_source(directory, config)
     precision = Precision(config.quantization, config.quantization_head)
-    return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant), precision)
+    ranks = parts(config.tensor_parallel_size or 1, config.tp_invariant)
+    return ConfigOnly(overridden(directory, config.hf_overrides), config.dtype, ranks, precision)
 
 
 class ConfigOnly:

@@ -147,7 +147,7 @@ class CudaDevice:
             "is_eager": config.enforce_eager,
         }
         first = RankStart(
-            config=config,
+            config=replace(config, hf_overrides=None),  # source.directory has them
             directory=source.directory,
             capability=self._capability,
             rank=0,

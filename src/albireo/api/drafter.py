@@ -204,6 +204,7 @@ def plan_drafter(
     own = replace(
         config,
         model=config.model if asked.model is None else asked.model,
+        hf_overrides=config.hf_overrides if asked.model is None else None,
         quantization=asked.quantization,
         quantization_head=None,
         dtype="auto",

@@ -231,7 +231,7 @@ def load(
         files = None
         if config.prefix_cache_dir is not None:
             assert isinstance(model, (CpuModel, TensorParallelModel)), "of the CPU"
-            files = open_prefix_files(config, directory, programs, memory.max_model_len, model)
+            files = open_prefix_files(config, source.directory, programs, memory.max_model_len, model)
         settings = EngineSettings.from_config(
             config,
             num_blocks=memory.num_blocks,

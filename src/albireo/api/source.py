@@ -14,6 +14,7 @@ from typing import Protocol
 
 from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.engine_source import EngineSource
+from albireo.api.overrides import overridden, said
 from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
@@ -93,6 +94,11 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                     f"{directory}: {name} is decided when a directory is built; leave it out, or build with it: "
                     f"albireo build MODEL -o DIR --{name.replace('_', '-')} {getattr(config, name)}"
                 )
+        if config.hf_overrides is not None:
+            raise TargetMismatch(
+                f"{directory}: hf_overrides is decided when a directory is built; leave it out, or build with it: "
+                f"albireo build MODEL -o DIR --hf-overrides '{said(config.hf_overrides)}'"
+            )
         return EngineSource(
             directory,
             config.dtype,
@@ -114,6 +120,7 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                 "it out, or build an engine directory: albireo build MODEL -o DIR"
             )
     precision = Precision(config.quantization, config.quantization_head)
+    directory = overridden(directory, config.hf_overrides)
     return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant, precision)
 
 

@@ -43,6 +43,8 @@ class Options:
     Fields, all since 2.2 (an older directory holds weights as numbers):
         quantization, quantization_head: asked for at the build; graph.json says what each matrix is.
         kv_cache_dtype: type of the KV cache; auto: the compute type, as before.
+    Fields, all since 2.25:
+        hf_overrides: what config/config.json says in place of the checkpoint's; None: nothing.
     """
 
     dtype: str
@@ -57,6 +59,7 @@ class Options:
     quantization: str | None = None
     quantization_head: str | None = None
     kv_cache_dtype: str = "auto"
+    hf_overrides: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "quantization": options.quantization or _NONE,
             "quantization_head": options.quantization_head or _NONE,
             "kv_cache_dtype": options.kv_cache_dtype,
+            "hf_overrides": dict(options.hf_overrides or {}),
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -121,6 +125,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             block_size=options.count("block_size", 1),
             **(_since_1(options) if minor >= 1 else {}),
             **(_since_2(options) if minor >= 2 else {}),
+            **(_since_25(options) if minor >= 25 else {}),
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
@@ -163,6 +168,14 @@ def _since_2(options: Record) -> dict[str, Any]:
         "quantization_head": None if head == _NONE else head,
         "kv_cache_dtype": options.choice("kv_cache_dtype", _KV_DTYPES),
     }
+
+
+def _since_25(options: Record) -> dict[str, Any]:
+    """The option that format 2.25 added: config/config.json has it already, so that nothing is run by it."""
+    found = options.raw("hf_overrides")
+    if not isinstance(found, dict):
+        options.fail("hf_overrides", found, "must be an object")
+    return {"hf_overrides": found or None}
 
 
 def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from albireo.api.device import Device
 from albireo.api.engine_source import EngineSource
 from albireo.api.hearing import open_hearing
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
+from albireo.api.overrides import said
 from albireo.api.perception import SEES, TEXT_ONLY, Ear, Perception, Vision, is_hearing, open_perception
 from albireo.api.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
@@ -228,6 +229,8 @@ def _manifest_lines(source: EngineSource) -> Iterator[Fact]:
 def _option(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "nothing"
+    if isinstance(value, Mapping):
+        return said(value)
     if value is None or isinstance(value, bool):
         return "yes" if value else "none" if value is None else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

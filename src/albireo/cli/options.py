@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -161,7 +161,8 @@ def _click_type(name: str, kind: Any) -> Any:
         kind = next(arg for arg in get_args(kind) if arg is not type(None))
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
-    return str if is_dataclass(kind) else kind  # the text of an object
+    # the text of an object
+    return str if is_dataclass(kind) or get_origin(kind) is Mapping else kind
 
 
 def _help(owner: type[Any]) -> dict[str, str]:

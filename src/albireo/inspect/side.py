@@ -13,6 +13,7 @@ from typing import Any
 from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.engine_source import EngineSource
 from albireo.api.locate import locate_model
+from albireo.api.overrides import overridden
 from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
@@ -75,12 +76,16 @@ def open_sides(first: str | None, second: str, settings: Mapping[str, Any]) -> t
         config = EngineConfig.from_kwargs(**{**_settings(engine), **settings})
     elif config.verify_hashes:
         raise ConfigError("verify_hashes: both sides are checkpoints, which have no hashes; leave it out")
-    precision = Precision(config.quantization, config.quantization_head)
+    precision, overrides = Precision(config.quantization, config.quantization_head), config.hf_overrides
     is_len_asked_for = settings.get("max_model_len") is not None
     left, right = (
         _built(engines[directory])
         if directory in engines
-        else _compiled(CheckpointSource(directory, config.dtype, precision=precision), config, is_len_asked_for)
+        else _compiled(
+            CheckpointSource(overridden(directory, overrides), config.dtype, precision=precision),
+            config,
+            is_len_asked_for,
+        )
         for directory in directories
     )
     return left, right

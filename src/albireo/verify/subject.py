@@ -14,6 +14,7 @@ from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.devices import planning_device
 from albireo.api.engine_source import EngineSource
 from albireo.api.locate import locate_model
+from albireo.api.overrides import overridden
 from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
@@ -98,6 +99,7 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
             "answers with the checkpoint's, which are the same to the bit"
         )
     files = engine.files
+    checkpoint = overridden(checkpoint, files.manifest.options.hf_overrides)
     _check_source(files, checkpoint, note)
     options = files.manifest.options
     precision = Precision(options.quantization, options.quantization_head)

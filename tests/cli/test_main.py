@@ -109,6 +109,14 @@ def test_a_full_disk_is_one_line(process):
     assert (child.returncode, stderr) == (1, b"error: No space left on device\n")
 
 
+@pytest.mark.parametrize("asked", [("--help",), ("--version",), ("generate", "--help")], ids=" ".join)
+def test_help_that_cannot_be_written_is_one_line(process, asked):
+    with open("/dev/full", "wb") as full:
+        child = process(*asked, stdout=full)
+        _, stderr = child.communicate()
+    assert (child.returncode, stderr) == (1, b"error: No space left on device\n")
+
+
 @pytest.mark.parametrize(("prompts", "code"), [(("Once",), 0), ((), 1)], ids=["a prompt", "stdin"])
 def test_a_process_may_be_without_streams(prompts, code):
     command = [sys.executable, "-m", "albireo", "generate", "--max-tokens", "2", *prompts]

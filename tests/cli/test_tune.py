@@ -73,3 +73,11 @@ def test_refusals(albireo, cache, tmp_path):
     assert albireo("tune", tmp_path).exit_code == 1
     assert albireo("tune", "--num-threads", "0").exit_code == 2
     assert not cache.exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(albireo, cache, tmp_path):
+    (tmp_path / "cache").write_text("no directory")
+    result = albireo("tune", "--budget", "600")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert f"error: what is measured could not be written: {cache}: " in result.stderr
+    assert "set XDG_CACHE_HOME, or add --dry-run" in result.stderr

@@ -11,7 +11,7 @@ from albireo.artifact.tuning_files import cache_path, read_table
 from albireo.errors import ResourceError
 from albireo.graph.tuning import CallKey, Entry, TuningTable
 from albireo.tune import save as save_module
-from albireo.tune.save import save
+from albireo.tune.save import check_place, save
 from tuning_tables import CHANGED, HERE
 
 KEY = CallKey("head_top", "head_top.float32.avx2", (("n", 64), ("k", 64)))
@@ -65,3 +65,11 @@ def test_no_place_at_all_is_an_error(engine: Path, monkeypatch: pytest.MonkeyPat
     refuse(monkeypatch, engine, cache.parent)
     with pytest.raises(ResourceError, match=r"cannot be written.*Read-only file system.*set XDG_CACHE_HOME"):
         save(engine, TABLE)
+
+
+def test_one_place_is_enough(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no directory")
+    check_place(engine, 1)
+    assert [path.name for path in engine.iterdir()] == ["manifest.json"]
+    with pytest.raises(ResourceError, match=r"cache/albireo/tuning: Not a directory; set XDG_CACHE_HOME"):
+        check_place(tmp_path, 1)

@@ -41,6 +41,17 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 class _Commands(FolderGroup):
     """Commands are the other files of this folder."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click has it, but for what cannot be written before a command is chosen: help, the version."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if not kwargs.get("standalone_mode", True):
+                raise
+            _drop_output()
+            click.echo(f"error: {error.strerror or error}", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. Errors raised on purpose, and the system's, become a line; a reader who went away, or Ctrl-C,
         end it quietly."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from albireo.api.locate import locate_model
 from albireo.cli.terminal import Bar, row
 
 #: Seconds of a session; a model of half a billion parameters is measured in full in about so many.
@@ -33,9 +34,11 @@ def command(model: str | None, budget_s: float, dry_run: bool, dtype: str, num_t
 def run(model: str | None, *, budget_s: float, dry_run: bool = False, **how: Any) -> None:
     """Tune, print what was found, and write it."""
     from albireo.tune.report import summary, table_lines
-    from albireo.tune.save import save
+    from albireo.tune.save import check_place, save
     from albireo.tune.session import tune_model
 
+    if not dry_run:
+        check_place(locate_model(model), how.get("num_threads"))
     with _PointBar() as bar:
         result = tune_model(model, budget_s=budget_s, on_point=bar.show, **how)
     here = result.table.fingerprint

@@ -83,6 +83,7 @@ class EngineClient:
         share: Share = ALONE,
         *,
         name: str = "the engine process",
+        is_alone: bool = True,
         on_step: Callable[[Stepped], None] = lambda _: None,
         on_blocks: Callable[[Blocks], None] = lambda _: None,
         on_over: Callable[[Tracked], None] = lambda _: None,
@@ -93,6 +94,7 @@ class EngineClient:
         launch: makes what an engine process is reached by.
         share: of the machine, that it may take.
         name: what the log calls it.
+        is_alone: nobody goes on without it, so that one which cannot be loaded is told by who waits for it.
         on_over: a request is over; called before its reader is.
         on_change: it is ready, or not any more. What is released then is not waited for by the next process.
         """
@@ -100,7 +102,7 @@ class EngineClient:
         self.ready: Ready | None = None
         self.requests: dict[int, Tracked] = {}
         self.num_sequences = self.num_pending = 0
-        self.name = name
+        self.name, self._is_alone = name, is_alone
         self._engine, self._launch, self._share = dict(engine), launch, share
         self._on_step, self._on_blocks, self._on_over, self._on_change = on_step, on_blocks, on_over, on_change
         self._decoder = msgspec.msgpack.Decoder(FromWorker)
@@ -334,7 +336,8 @@ class EngineClient:
                 self._on_over(tracked)
             return
         self.health.state, self.health.failure = "failed", error
-        _LOG.error("%s will not run any more: %s", self.name, error)
+        if self.ready is not None or not self._is_alone:
+            _LOG.error("%s will not run any more: %s", self.name, error)
         self._on_change()
         for tracked in list(self.requests.values()):
             self._end(tracked, "the engine does not run any more")

@@ -60,8 +60,8 @@ class Replicas:
         self.engines = [
             EngineClient(
                 {**engine, **place.settings}, place.launch, place.share, name=_name(index, place, len(places)),
-                on_step=partial(self._stepped, index), on_blocks=partial(on_blocks, index), on_over=self._over,
-                on_change=partial(self._changed, index),
+                is_alone=len(places) == 1, on_step=partial(self._stepped, index),
+                on_blocks=partial(on_blocks, index), on_over=self._over, on_change=partial(self._changed, index),
             )
             for index, place in enumerate(places)
         ]  # fmt: skip

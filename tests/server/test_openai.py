@@ -284,6 +284,32 @@ def test_typed_exceptions(client: Any, guarded: Any) -> None:
         assert guarded.client(api_key=key).completions.create(**GREEDY).choices[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("//v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/tokenize", "/tokenize"),
+        ("/v1/v1/messages", "/v1/messages"),
+    ],
+)
+def test_a_base_url_that_is_not_quite_right(server: Any, path: str, there: str) -> None:
+    got = server.http.post(f"{server.url}{path}", json=CHAT)
+    assert got.status_code == 404
+    assert f"no such route; there is {there}: a client's base URL" in got.json()["error"]["message"]
+
+
+def test_a_slash_at_the_end_leads_to_the_route(server: Any) -> None:
+    got = server.http.post("/v1/chat/completions/?a=b", json=CHAT)
+    assert (got.status_code, got.headers["location"]) == (307, "/v1/chat/completions?a=b")
+    answer = server.http.post("/v1/chat/completions/", json=CHAT, follow_redirects=True)
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+    assert server.http.get("/v1/models/").json() == server.http.get("/v1/models").json()
+    for path in ("/", "/nowhere/", "/v1/", "//example.com/"):
+        assert "location" not in server.http.get(f"{server.url}{path}").headers
+
+
 def test_models(client: Any) -> None:
     (model,) = client.models.list().data
     assert (model.id, model.max_model_len, model.owned_by) == ("story", 512, "albireo")

@@ -5,6 +5,7 @@ Made by run.py. Does not know sockets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -124,12 +125,32 @@ def guarded(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
 
 async def _no_route(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
-    what = {404: "there is no such route", 405: "this route has no such method"}.get(error.status_code, error.detail)
+    if error.status_code == 404:
+        return _another_route(http)
+    what = {405: "this route has no such method"}.get(error.status_code, error.detail)
     headers = dict(error.headers or {})
     if error.status_code == 405:  # several routes may have the path, each with some of its methods
         fitting = [each for each in http.app.routes if each.matches(http.scope)[0] is not Match.NONE]
         headers["Allow"] = ", ".join(sorted({method for each in fitting for method in each.methods or ()}))
     return HttpError(error.status_code, what, headers=headers).response(http.url.path)
+
+
+def _another_route(http: Request) -> Response:
+    """There is none of this path. One with a slash at its end leads to the one without; of a base URL with /v1 where it
+    is to have none, or without it, the answer says where the route is."""
+    path = re.sub("/+", "/", http.url.path)
+    if path != "/" and path.endswith("/") and _is_route(http, path[:-1]):
+        query = http.url.query and f"?{http.url.query}"
+        return Response(status_code=307, headers={"Location": path[:-1] + query})
+    near = (path, path.rstrip("/"), f"/v1{path}", path.removeprefix("/v1"))
+    found = next((each for each in near if each != "/" and _is_route(http, each)), None)
+    hint = "" if found is None else f"; there is {found}: a client's base URL may have /v1 in excess, or lack it"
+    return HttpError(404, f"there is no such route{hint}").response(http.url.path)
+
+
+def _is_route(http: Request, path: str) -> bool:
+    scope = {**http.scope, "path": path}
+    return any(each.matches(scope)[0] is not Match.NONE for each in http.app.routes)
 
 
 async def _http_error(http: Request, error: Exception) -> Response:

@@ -152,8 +152,10 @@ class _Told:
         return _json({"object": "list", "data": cards})
 
     async def model(self, http: Request) -> Response:
-        """One of them."""
+        """One of them; all, where a slash and no name follows."""
         name = http.path_params["name"]
+        if not name:
+            return await self.models(http)
         cards = Status(self._models.find(name).serving).cards()
         return _json(next(card for card in cards if card["id"] == name))
 

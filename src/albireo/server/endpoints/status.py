@@ -91,8 +91,10 @@ class Status:
         return [self._card(name) for name in names]
 
     async def model(self, http: Request) -> Response:
-        """One of them."""
+        """One of them; all, where a slash and no name follows."""
         name = http.path_params["name"]
+        if not name:
+            return await self.models(http)
         self._serving.check_model(name)
         _ = self._serving.ready
         return _json(self._card(name))

@@ -69,9 +69,15 @@ def test_a_model_that_hears_nothing(albireo, folder):
     assert result.exit_code == 1 and "hears none" in result.stderr
 
 
+def test_who_asks_it_for_text_is_told_how_it_is_used(albireo, folder):
+    assert "albireo transcribe" in (told := albireo("generate", folder, "Hi", *KV).stderr) and "0 sounds" in told
+    assert f"with a model of speech: albireo transcribe {folder} FILE" in albireo("chat", folder).stderr
+
+
 def test_what_inspect_and_plan_say(albireo, folder):
     told = albireo("inspect", folder).stdout
     assert "encoder" in told and "1 s" in told
+    assert "text          is what it hears: transcribe, not generate or chat" in told
     planned = albireo("plan", folder, "--input-len", "60", "--output-len", "20").stdout
     assert "hearing" in planned and "50 prompt tokens" in planned and "not predicted" in planned
 

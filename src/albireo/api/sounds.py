@@ -63,7 +63,8 @@ class SoundReader:
             )
         if len(sounds) != 1:
             raise InvalidParams(
-                f"the prompt has {len(sounds)} sounds, and this model writes down what it hears in one: give it as "
+                f"the prompt has {len(sounds)} sounds, and this model writes down what it hears in one: have "
+                "it transcribed (albireo transcribe, LLM.transcribe), or give it as "
                 'multi_modal_data={"audio": (samples, rate)}'
             )
         tile = self._heard(sounds[0])

@@ -201,7 +201,10 @@ def _require_template(directory: Path) -> None:
         else "has no chat template (neither in tokenizer_config.json nor chat_template.jinja): it is not a chat model, "
         "or the file is missing"
     )
-    raise TemplateError(f'{directory} {what}. To go on with a text: albireo generate {directory} "Once upon a time"')
+    raise TemplateError(
+        f'{directory} {what}. To go on with a text: albireo generate {directory} "Once upon a time"; with a model of '
+        f"speech: albireo transcribe {directory} FILE"
+    )
 
 
 def _advice(reply: Reply, shown: Shown) -> str:

@@ -72,7 +72,7 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     if config.recurrent is not None:
         yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
     yield "context", f"{config.max_position_embeddings:,} tokens"
-    yield "text", _text(source.tokenizer_directory, writes=config.pooling is None)
+    yield "text", _text(source.tokenizer_directory, config)
     if config.pooling is not None:
         rule = source.pooling_rule
         pooled = "" if rule.pooling_type == "all" else f", pooled by {rule.pooling_type}"
@@ -274,11 +274,13 @@ def _templates(directory: Path) -> dict[str, str]:
     return read_tokenizer_files(directory).chat_templates
 
 
-def _text(directory: Path, *, writes: bool) -> str:
+def _text(directory: Path, config: ModelConfig) -> str:
     try:
         templates = _templates(directory)
     except ModelError as error:
         return f"no usable tokenizer: {error}"
-    if not writes:
+    if config.pooling is not None:
         return "is read, and none is written"
+    if config.blocks.sound_positions:
+        return "is what it hears: transcribe, not generate or chat"
     return f"chat template {', '.join(sorted(templates))}" if templates else "no chat template: generate, not chat"

@@ -305,8 +305,8 @@ def _check_sound(images: Seq[ImageInput], num_prompt: int, params: SamplingParam
     wanted = [(0, settings.sound_positions)]
     if [span for image in images for span in image.spans] != wanted or num_prompt <= settings.sound_positions:
         raise InvalidParams(
-            "the prompt has no sound, and this model writes down what it hears in one: give it as "
-            'multi_modal_data={"audio": (samples, rate)}'
+            "the prompt has no sound, and this model writes down what it hears in one: have it transcribed "
+            '(albireo transcribe, LLM.transcribe), or give it as multi_modal_data={"audio": (samples, rate)}'
         )
     if params.prompt_logprobs is not None:
         raise UnsupportedFeature(

@@ -63,6 +63,18 @@ def test_text_in_and_out(tmp_path: Path) -> None:
     assert chat.prompt_token_ids == theirs.encode("<s> [INST] hi [/INST]", add_special_tokens=False)
 
 
+def test_a_chat_in_the_terminal(tmp_path: Path) -> None:
+    write_with_tokenizer(tmp_path / "m.gguf", "F32")
+    flags = ["--temperature", "0", "--max-tokens", "2", "--max-model-len", "64"]
+    asked = LLM(str(tmp_path), **SMALL).chat(
+        [{"role": "user", "content": "hi"}], SamplingParams(temperature=0.0, max_tokens=2)
+    )
+    for model in (tmp_path / "m.gguf", tmp_path):
+        told = CliRunner().invoke(main, ["chat", str(model), *flags], input="hi\n")
+        assert told.exit_code == 0, told.stderr
+        assert told.stdout.strip() == asked[0].outputs[0].text.strip()
+
+
 def test_an_engine_directory_of_it_needs_it_no_more(tmp_path: Path) -> None:
     write_with_tokenizer(tmp_path / "m.gguf", "Q8_0")
     wanted = LLM(str(tmp_path / "m.gguf"), dtype="bfloat16", **SMALL)

@@ -6,11 +6,13 @@ Called by load.py, build.py and commands that look at models. What reads a GGUF 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer import Tokenizer
+from albireo.text.tokenizer_files import read_tokenizer_files
 
 
 def open_tokenizer(place: Path) -> Tokenizer:
@@ -21,6 +23,14 @@ def open_tokenizer(place: Path) -> Tokenizer:
     from albireo.text.gguf_tokenizer import gguf_tokenizer
 
     return gguf_tokenizer(read_settings(place), str(place))
+
+
+def chat_templates(place: Path) -> Mapping[str, str]:
+    """The chat templates of a model, by name, without its tokenizer where they lie in files beside it.
+
+    Args: place: as of open_tokenizer(). Raises: ModelError.
+    """
+    return open_tokenizer(place).chat_templates if is_gguf(place) else read_tokenizer_files(place).chat_templates
 
 
 def gguf_as_files(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from albireo.api.locate import locate_model
+from albireo.api.tokenizer import chat_templates
 from albireo.artifact.reader import tokenizer_directory
 from albireo.cli.media import Shown, media_options, open_picture, open_sound, open_video, typed_name
 from albireo.cli.options import engine_options, sampling_options
@@ -23,7 +24,6 @@ from albireo.cli.timings import timings_line
 from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, PromptTooLong, TemplateError
 from albireo.params import SamplingParams
-from albireo.text.tokenizer_files import read_tokenizer_files
 
 HELP = (
     "/reset forgets the conversation, /image FILE, /audio FILE and /video FILE go with the next message, /stats "
@@ -192,7 +192,7 @@ def _messages() -> Iterator[str]:
 
 def _require_template(directory: Path) -> None:
     """Raises: TemplateError saying what to do, before weights are loaded for nothing."""
-    templates = read_tokenizer_files(tokenizer_directory(directory)).chat_templates
+    templates = chat_templates(tokenizer_directory(directory))
     if "default" in templates:
         return
     what = (

@@ -18,7 +18,7 @@ from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.overrides import said
 from albireo.api.perception import SEES, TEXT_ONLY, Ear, Perception, Vision, is_hearing, open_perception
 from albireo.api.source import ModelSource
-from albireo.api.tokenizer import open_tokenizer
+from albireo.api.tokenizer import chat_templates
 from albireo.api.tuning import TableInForce
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.bench.image_cost import image_figures
@@ -37,10 +37,8 @@ from albireo.graph.tuning import BUCKET_NAMES
 from albireo.json_file import read_json
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
-from albireo.models.gguf.files import is_gguf
 from albireo.models.text_part import speaking_parts
 from albireo.models.weights import weight_files
-from albireo.text.tokenizer_files import read_tokenizer_files
 
 #: A line of the summary: what, and the words.
 Fact = tuple[str, str]
@@ -268,15 +266,9 @@ def _on_disk(directory: Path, graph: Graph) -> str:
         )
 
 
-def _templates(directory: Path) -> dict[str, str]:
-    if is_gguf(directory):
-        return open_tokenizer(directory).chat_templates
-    return read_tokenizer_files(directory).chat_templates
-
-
 def _text(directory: Path, config: ModelConfig) -> str:
     try:
-        templates = _templates(directory)
+        templates = chat_templates(directory)
     except ModelError as error:
         return f"no usable tokenizer: {error}"
     if config.pooling is not None:

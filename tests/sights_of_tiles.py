@@ -47,6 +47,32 @@ _MINICPM = {"image_processor_type": "MiniCPMV4_6ImageProcessor", "patch_size": 8
 _MINICPM |= {"max_slice_nums": 4}
 
 OF_TILES: dict[str, Family] = {
+    "qianfan_ocr": Family(
+        "QianfanOCRForConditionalGeneration",
+        ("<IMG_CONTEXT>", "<img>", "</img>"),
+        # no token
+        "<image>",
+        lambda ids: {
+            "text_config": {**text_of("qwen3"), "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "image_size": [32, 32], "patch_size": [8, 8]},
+            "image_token_id": ids["<IMG_CONTEXT>"],
+            "image_seq_length": 4,
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "GotOcr2ImageProcessor",
+                "size": _SIDE,
+                "crop_to_patches": False,
+                "max_patches": 3,
+            },
+            "processor_config.json": {
+                "processor_class": "QianfanOCRProcessor",
+                "image_seq_length": 4,
+                "image_placeholder_token": "<image>",
+            },
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
     "minicpmv4_6": Family(
         "MiniCPMV4_6ForConditionalGeneration",
         ("<|image_pad|>", "<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),

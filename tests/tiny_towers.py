@@ -246,6 +246,14 @@ FAMILIES: dict[str, Family] = {
         "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
     ),
     "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
+    "qianfan_ocr": Family(
+        # its whole, whose tensors alone are saved under published names
+        "QianfanOCRForConditionalGeneration",
+        ((96, 96),),
+        _of_internvl,
+        _INTERNVL,
+        {**_LLAMA, "model_type": "qwen3", **_HEADS},
+    ),
     "lfm2_vl": Family(
         "Lfm2VlModel",
         _ANY,

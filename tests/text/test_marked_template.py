@@ -83,3 +83,13 @@ def test_marks_are_the_templates_own_and_no_users(tmp_path: Any) -> None:
     assert found.token_ids.count(mark) == 1 and found.text.count(MARK) == 2 and len(found.images) == 1
     with pytest.raises(TemplateError, match="this model's template takes text only"):
         ChatEncoder(tokenizer).encode(messages, chat_template=OF_TEXTS, image_problem="")
+
+
+def test_letters_that_a_template_writes_for_a_picture_become_the_mark(tmp_path: Any) -> None:
+    """The template's own: those that a user types stay letters."""
+    tokenizer = Tokenizer.from_directory(save(tmp_path, "qianfan_ocr"))
+    (mark,) = tokenizer.encode(MARK, add_special_tokens=False)
+    messages = [{"role": "user", "content": [text("is <image> a mark? "), IMAGE]}]
+    found = ChatEncoder(tokenizer, MARK, "<image>").encode(messages, image_problem="")
+    assert found.token_ids.count(mark) == 1 and len(found.images) == 1
+    assert "is <image> a mark? <IMG_CONTEXT>" in found.text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from albireo.api.beam_search import sampling_of
 from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.media import open_reader
-from albireo.api.places import Placed, Places
+from albireo.api.places import Place, Placed, Places
 from albireo.api.pooling_admission import PoolingAdmission
 from albireo.api.prompt_encoder import PromptEncoder
 from albireo.api.prompts import Prompt
@@ -69,7 +69,7 @@ class Admission:
         self._tokenizer = tokenizer
         self.prompts = PromptEncoder(tokenizer, settings)
         self._reasoning, self._media = reasoning, media
-        self._chats = None if tokenizer is None else ChatEncoder(tokenizer, self.mark("image"))
+        self._chats = None if tokenizer is None else self._chat_encoder(tokenizer)
         self.pooling = PoolingAdmission(settings, self.prompts, self._chats)
         self._transcriber: Transcriber | UnsupportedFeature
         try:
@@ -193,8 +193,15 @@ class Admission:
 
     def mark(self, kind: MediaKind) -> str | None:
         """What a text says where one of a kind is; None where none are read."""
-        place = self._media.kinds.get(kind) if isinstance(self._media, Places) else None
+        place = self._place(kind)
         return None if place is None else place.mark
+
+    def _place(self, kind: MediaKind) -> Place | None:
+        return self._media.kinds.get(kind) if isinstance(self._media, Places) else None
+
+    def _chat_encoder(self, tokenizer: Tokenizer) -> ChatEncoder:
+        place = self._place("image")
+        return ChatEncoder(tokenizer) if place is None else ChatEncoder(tokenizer, place.mark, place.written)
 
     def _problem(self, kind: MediaKind) -> str:
         """Why prompts have none of a kind; empty: they may have some."""

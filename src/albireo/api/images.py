@@ -16,7 +16,7 @@ from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.processor import ImageProcessor, open_processor
+from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
 from albireo.media.sources import MediaSources
@@ -80,4 +80,6 @@ def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace
     kind = PrefixPlace if sees_prompts_both_ways(data) else ImagePlace
     folder = config.allowed_local_media_path
     sources = MediaSources(PICTURE, None if folder is None else Path(folder), config.allowed_media_domains)
-    return kind(processor, sources.opened, config.limit_mm_per_prompt.image)
+    place = kind(processor, sources.opened, config.limit_mm_per_prompt.image)
+    place.written = written_mark(data)
+    return place

@@ -33,11 +33,13 @@ class Place(ABC):
     """What becomes of one kind. Threads may share it.
 
     Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower. most: of a
-    prompt; None: any number. around: tokens that go with the mark where they stand before and behind it. sees_prompt:
-    of a prompt that has some each token sees all others.
+    prompt; None: any number. written: letters that chat templates write in place of the mark; None: they write the
+    mark. around: tokens that go with the mark where they stand before and behind it. sees_prompt: of a prompt that has
+    some each token sees all others.
     """
 
     kind: MediaKind
+    written: str | None = None
     around: tuple[str, str] | None = None
     sees_prompt: bool = False
 

@@ -1,4 +1,4 @@
-"""InternVL: square tiles in a grid of nearly a picture's proportions, and last the whole of it in one.
+"""InternVL and Qianfan-OCR: square tiles in a grid of nearly a picture's proportions, and last the whole of it in one.
 
 Chat templates write <IMG_CONTEXT> for a picture, which all of its rows are. Called by processor.py. Source of the grid:
 Chen et al. 2024, InternVL 1.5, section 3.
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 START, END = "<img>", "</img>"
+#: What chat templates of Qianfan-OCR write for a picture.
+QIANFAN_MARK = "<image>"
 _CLASSES = ("GotOcr2ImageProcessor",)
 
 
@@ -65,7 +67,9 @@ class InternVL:
             grids(fewest, most) if most > 1 else (),
         )
         # pictures are cut for this model whatever its file says
-        settings.refuse_unread(("crop_to_patches",), {"do_center_crop": (False,)})
+        settings.refuse_unread(
+            ("crop_to_patches",), {"do_center_crop": (False,), "image_placeholder_token": (QIANFAN_MARK,)}
+        )
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:

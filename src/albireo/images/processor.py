@@ -14,7 +14,7 @@ from albireo.errors import UnsupportedModel, short
 from albireo.images.prepared import ImageProcessor, PreparedImage
 from albireo.images.settings import Settings, read_settings
 
-__all__ = ["ImageProcessor", "PreparedImage", "open_processor"]
+__all__ = ["ImageProcessor", "PreparedImage", "open_processor", "written_mark"]
 
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
@@ -43,6 +43,7 @@ _FAMILIES: Mapping[str, str] = {
     "mistral3": "mistral3.Mistral3",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",
+    "qianfan_ocr": "internvl.InternVL",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_5_vl": "qwen2_vl.Qwen2VL",
     "qwen2_vl": "qwen2_vl.Qwen2VL",
@@ -53,6 +54,13 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_vl_moe": "qwen2_vl.Qwen2VL",
     "smolvlm": "idefics3.Idefics3",
 }
+#: What chat templates write for a picture where that is no token, but the letters of one.
+_WRITTEN: Mapping[str, str] = {"qianfan_ocr": "<image>"}
+
+
+def written_mark(config: Mapping[str, Any]) -> str | None:
+    """What the chat templates of a model write for a picture, where it is not the placeholder of its processor."""
+    return _WRITTEN.get(str(config.get("model_type")))
 
 
 def open_processor(directory: Path, config: Mapping[str, Any]) -> ImageProcessor:

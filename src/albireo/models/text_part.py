@@ -219,6 +219,7 @@ _WHOLES = {
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,
     INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
+    "qianfan_ocr": replace(_INTERNVL, class_name="QianfanOCRForConditionalGeneration", parts={"qwen3": "qwen3"}),
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,

@@ -21,6 +21,8 @@ Prefixes = Sequence[tuple[str, str]]
 _PREFIXES = (
     ("model.language_model.", "model."),
     ("model.text_model.", "model."),
+    # as transformers 5.24 writes those of Qianfan-OCR
+    ("language_model.model.encoder.layers.", "model.layers."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
     ("thinker.model.", "model."),

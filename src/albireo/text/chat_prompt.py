@@ -57,10 +57,10 @@ class _Prepared:
 class ChatEncoder:
     """Turns chats into prompts for one tokenizer; each template is compiled once. Threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, image_mark: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, image_mark: str | None = None, written_mark: str | None = None) -> None:
         """Args: image_mark: the token that a prompt has where a picture is; a template that takes contents as texts
-        writes it, too. None: there are no pictures."""
-        self._tokenizer, self._image_mark = tokenizer, image_mark
+        writes it, too. None: there are no pictures. written_mark: letters that templates write in its place."""
+        self._tokenizer, self._image_mark, self._written_mark = tokenizer, image_mark, written_mark
         self._segments = Segments(tokenizer)
         self._prepared: dict[str, _Prepared] = {}
 
@@ -186,9 +186,12 @@ class ChatEncoder:
         if prepared is None:
             from albireo.text.chat_template import ChatTemplate
 
-            template = ChatTemplate(source)
-            if self._image_mark is not None and not template.reads_parts:
-                template = ChatTemplate(with_marks(source, self._image_mark))
+            written, mark = source, self._image_mark
+            if mark is not None and self._written_mark is not None:
+                written = source.replace(self._written_mark, mark)
+            template = ChatTemplate(written)
+            if mark is not None and not template.reads_parts:
+                template = ChatTemplate(with_marks(written, mark))
             tokens = self._control_tokens(template)
             prepared = _Prepared(
                 template,

@@ -1,4 +1,5 @@
-"""InternVL 2.5, 3 and 3.5, as transformers has them: InternViT of square tiles, and an MLP of blocks of 2 x 2 patches.
+"""InternVL 2.5, 3 and 3.5, as transformers has them, and Qianfan-OCR: InternViT of square tiles, and an MLP of blocks
+of 2 x 2 patches.
 
 Found by tower.py. What attention and FFN give is multiplied by a vector each (LayerScale). The bias of patches is among
 their positions, as the class has none. Source: Chen et al. 2024, InternVL 2.5.
@@ -129,12 +130,21 @@ class InternVLTower(ClassTower):
 
 def open_internvl(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields, whole = vision_fields(_with_squares(data, where), where, ("internvl_vision",)), Fields(data, where)
+    return _opened(data, dtype, where, "internvl_vision", False)
+
+
+def open_qianfan_ocr(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:
+    """The same tower, whose queries, keys and values have a bias where nothing is said. Raises: as open_internvl()."""
+    return _opened(data, dtype, where, "qianfan_ocr_vision", True)
+
+
+def _opened(data: Mapping[str, Any], dtype: str, where: str, model_type: str, has_bias: bool) -> InternVLTower:
+    fields, whole = vision_fields(_with_squares(data, where), where, (model_type,)), Fields(data, where)
     kind = fields.text("norm_type", "layer_norm")
     if kind not in ("layer_norm", "rms_norm"):
         fields.unsupported("norm_type", kind, "supported: layer_norm, rms_norm")
     encoder = encoder_settings(fields, dtype, _DEFAULTS, is_rms=kind == "rms_norm")
-    encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", False))
+    encoder = replace(encoder, has_qkv_bias=fields.flag("attention_bias", has_bias))
     size, has_norm = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), not fields.flag("use_mean_pooling", True)
     has_qk_norm = fields.flag("use_qk_norm", False)
     fields.refuse_unread(IGNORABLE | _OF_TRAINING, {"use_absolute_position_embeddings": (True,)})

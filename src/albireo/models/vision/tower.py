@@ -161,6 +161,8 @@ _FAMILIES: Mapping[str, str] = {
     "moonshine": "hearing.moonshine.open_moonshine",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
+    # an InternVL of other defaults
+    "qianfan_ocr": "vision.internvl.open_qianfan_ocr",
     "qwen2_5_omni": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_5_vl": "vision.qwen2_vl.open_qwen2_5_vl",
     "qwen2_audio": "hearing.qwen2_audio.open_qwen2_audio",

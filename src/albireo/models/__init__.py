@@ -80,6 +80,7 @@ _ROOM = (
     "text_tensors",
     "vision",
     "weights",
+    "wholes",
 )
 
 

@@ -27,7 +27,7 @@ class Family:
         config: keys of config.json, given the ids of tokens.
         files: of the processor, by name.
         processor: of transformers, given a tokenizer; where it cannot be had, inputs.
-        asked: of its generate().
+        asked: of its generate(). mended: what is to be done to transformers' model first, and why it says.
     """
 
     class_name: str
@@ -38,6 +38,7 @@ class Family:
     processor: Callable[[Any], Any] | None = None
     inputs: Inputs | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    mended: Callable[[Any], None] | None = None
 
 
 LLAMA = {

@@ -23,6 +23,7 @@ from sight_family import LLAMA as _LLAMA
 from sight_family import SIGLIP as _SIGLIP
 from sight_family import Family
 from sight_family import text_of as _text_of
+from sights_of_documents import OF_DOCUMENTS
 from sights_of_tiles import OF_TILES
 from tiny_towers import BUFFERS
 from variants import VARIANTS
@@ -265,6 +266,7 @@ def _gemma4_unified() -> Family:
 
 _OF_UNIFIED = {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 6}
 FAMILIES: dict[str, Family] = {
+    **OF_DOCUMENTS,
     **OF_TILES,
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",
@@ -574,6 +576,8 @@ class Theirs:
         kind = getattr(transformers, self.family.class_name)
         self.model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         self.model.generation_config.eos_token_id = None
+        if self.family.mended is not None:
+            self.family.mended(self.model)
 
     def inputs(self, messages: list[dict[str, Any]], prompt: list[int]) -> Any:
         """What the model is given of a chat whose parts are texts and pictures. Args: prompt: its ids, where they are

@@ -78,6 +78,13 @@ def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, grid).pooler_output[0]
 
 
+def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
+    """Patches in reading order."""
+    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.get_image_features(patches, grid).pooler_output[0]
+
+
 def _of_minicpmv4_6(model: Any, tile: Any) -> Any:
     """Patches beside each other, channel and line first."""
     height, width = (side // 8 for side in tile.shape[:2])
@@ -244,6 +251,26 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm_ocr": Family(
         "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
+    ),
+    # its whole, whose tensors alone are saved under published names
+    "hunyuan_vl": Family(
+        "HunYuanVLForConditionalGeneration",
+        _ANY,
+        _of_hunyuan_vl,
+        {key: value for key, value in _SIGLIP.items() if key != "image_size"} | {"max_image_size": 64},
+        {
+            **_LLAMA,
+            "model_type": "hunyuan_vl_text",
+            **_HEADS,
+            "head_dim": 24,
+            "rope_parameters": {
+                "rope_type": "dynamic",
+                "rope_theta": 1e4,
+                "factor": 1.0,
+                "alpha": 9.0,
+                "mrope_section": [3] * 4,
+            },
+        },
     ),
     "internvl": Family("InternVLModel", ((96, 96),), _of_internvl, _INTERNVL, whole={"downsample_ratio": 0.25}),
     "qianfan_ocr": Family(

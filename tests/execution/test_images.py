@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.execution.images import ImageRows, RopeAxes, axis_positions, has_image_rows, shift_behind
+from albireo.execution.images import (
+    ImageRows,
+    RopeAxes,
+    axis_positions,
+    has_image_rows,
+    positions_beside,
+    shift_behind,
+)
 from albireo.graph.ops import RopeSpec
 from albireo.image_input import ImageInput, Tile
 from albireo.step import SequenceWork
@@ -51,6 +58,20 @@ def test_tiles_of_a_video_are_apart_in_time(times: tuple[int, ...], extent: int)
     assert end + shift_behind([video]) == 4 + extent
     for cut in range(1, end + 1):
         assert (axis_positions([video], cut, end + 2) == found[:, cut:]).all(), "in pieces"
+
+
+def test_rows_of_pictures_stand_where_they_are_and_have_places_beside() -> None:
+    """Of two pictures of 2 x 2 and 1 x 3, each within two rows that have none."""
+    images = [ImageInput(b"1", (), ((1, 7),), (2, 2)), ImageInput(b"2", (), ((8, 13),), (1, 3))]
+    found = positions_beside(images, 0, 15)
+    assert found[0].tolist() == [*range(15)]
+    assert found[1].tolist() == [0, 1, 0, 1, 0, 1, 6, 7, 8, 0, 1, 2, 12, 13, 14]
+    assert found[2].tolist() == [0, 1, 0, 0, 1, 1, 6, 7, 8, 0, 0, 0, 12, 13, 14]
+    assert found[3].tolist() == [0, 1, 0, 0, 0, 0, 6, 7, 8, 1, 1, 1, 12, 13, 14]
+    for cut in range(1, 15):
+        assert (positions_beside(images, cut, 15) == found[:, cut:]).all(), "in pieces"
+    beside = ImageRows(no_tower, 1.0, RopeAxes(RopeSpec((1.0, 0.1), 1.0), (0, 3)))
+    assert beside.next_positions([images], [15]) is None, "what comes behind is turned by where it stands"
 
 
 @pytest.mark.parametrize("start", [0, 3, 8])

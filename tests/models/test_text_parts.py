@@ -194,6 +194,21 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
+    "hunyuan_vl": {
+        "text_config": text(
+            "hunyuan_v1_dense",
+            "hunyuan_vl_text",
+            rope_parameters={
+                **{"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0},
+                "mrope_section": [2, 1, 3, 2],
+            },
+        ),
+        "vision_config": {
+            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "image_size"},
+            "max_image_size": 28,
+        },
+        "tie_word_embeddings": True,
+    },
     "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
     "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
     "qianfan_ocr": {
@@ -425,6 +440,26 @@ def test_heads_of_internvl_are_tied_where_its_text_part_says_so(tmp_path: Path) 
         config["text_config"] |= {"tie_word_embeddings": True if is_tied else None}
         path.write_text(json.dumps(config))
         np.testing.assert_array_equal(Model(folder).logits(tokens), wanted)
+
+
+def test_files_of_hunyuan_ocr_as_they_were_published(tmp_path: Path) -> None:
+    """Keys of text among those of the whole, a rotation of another name, and names of tensors as in the files that
+    transformers writes."""
+    save("hunyuan_vl", tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES["hunyuan_vl"]["text_config"], 20, 6)
+    wanted, config = Model(tmp_path).logits(tokens), json.loads(path.read_text())
+    tower, axes = open_tower(config, "float32", "here"), rope_axes(config)
+    of_text = config.pop("text_config")
+    rope = of_text.pop("rope_parameters")
+    flat = {key: value for key, value in of_text.items() if key not in ("model_type", "dtype", "tie_word_embeddings")}
+    flat |= {"rope_theta": rope["rope_theta"], "image_start_token_id": 3, "use_cla": False, "num_experts": 1}
+    flat |= {"rope_scaling": {"type": "xdrope", "alpha": rope["alpha"], "xdrope_section": rope["mrope_section"]}}
+    path.write_text(json.dumps({**config, **flat}))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert rope_axes(read_json(path)) == axes == (0, 0, 1, 2, 2, 2, 3, 3)
+    assert open_tower(read_json(path), "float32", "here") == tower
+    rope = {"mrope_section": [3, 3, 2], "rope_type": "dynamic"}
+    assert rope_axes({"model_type": "hunyuan_vl", "rope_parameters": rope}) == (1, 1, 1, 2, 2, 2, 3, 3)
 
 
 def test_axes_of_qwen_where_files_do_not_say() -> None:

@@ -31,23 +31,29 @@ KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class RopeAxes:
-    """Rotation of a model whose positions have three axes: time, and row and column within a picture.
+    """Rotation of a model whose positions have three axes: time, and row and column within a picture; or four.
 
-    Fields: axes: of each pair of the rotation, which of the three it turns by.
+    Fields: axes: of each pair of the rotation, which of them it turns by.
     """
 
     rope: RopeSpec
     axes: tuple[int, ...]
 
+    @property
+    def are_beside(self) -> bool:
+        """Whether there are four, see positions_beside()."""
+        return 3 in self.axes
+
     def turned(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> StepInputs:
         """A step with what its rows are rotated by: positions, where they are the same on all axes."""
-        places = np.concatenate([axis_positions(work.images, *_range(work)) for work in works], axis=1)
+        of_axes = positions_beside if self.are_beside else axis_positions
+        places = np.concatenate([of_axes(work.images, *_range(work)) for work in works], axis=1)
         if (places == places[0]).all():
             return replace(inputs, rope_positions=places[0].copy())
         return replace(inputs, rope_rows=self.rows(places))
 
     def rows(self, places: NDArray[np.int32]) -> F32:
-        """[T, D] cosines, then sines. Args: places: [3, T]."""
+        """[T, D] cosines, then sines. Args: places: [3, T], or [4, T]."""
         tables = np.stack([rope_table(self.rope, axis) for axis in places])
         table = tables[np.array(self.axes), :, np.arange(len(self.axes))]
         return np.ascontiguousarray(np.concatenate([table[..., 0].T, table[..., 1].T], axis=1))
@@ -80,6 +86,27 @@ def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArra
                     found[0, here] += np.array(image.times, np.int32)[tile]
             shift += _extent(image) - (last - first)
             found[:, max(0, last - start) :] = np.arange(max(last, start), end, dtype=np.int32) + shift
+    return found
+
+
+def positions_beside(images: Sequence[ImageInput], start: int, end: int) -> Ints:
+    """[4, end - start] positions of tokens start .. end-1 of a sequence on four axes.
+
+    The first is where a token stands. Of a picture's rows within its grid the others are column, row and the picture's
+    number; of those around it, and of text, they are as the first. Source: HunyuanOCR, arXiv:2511.19575.
+    """
+    found = np.tile(np.arange(start, end, dtype=np.int32), (4, 1))
+    for number, image in enumerate(images):
+        if image.grid is None:
+            raise InvariantError("an image without a grid, and positions of the model have four axes")
+        rows, columns = image.grid
+        for begin, stop in image.spans:
+            around = (stop - begin - rows * columns) // 2
+            low, high = max(begin + around, start), min(stop - around, end)
+            if low < high:
+                place = np.arange(low - begin - around, high - begin - around, dtype=np.int32)
+                here = slice(low - start, high - start)
+                found[1, here], found[2, here], found[3, here] = place % columns, place // columns, number
     return found
 
 
@@ -172,7 +199,7 @@ class ImageRows:
 
         Args: images, positions: of each sequence.
         """
-        if self._axes is None or not any(images):
+        if self._axes is None or self._axes.are_beside or not any(images):
             return None
         return np.array([at + shift_behind(some) for at, some in zip(positions, images, strict=True)], np.int32)
 

@@ -28,6 +28,7 @@ _FAMILIES: Mapping[str, str] = {
     "glm4v": "glm4v.Glm4v",
     "glm4v_moe": "glm4v.Glm4v",
     "glm_ocr": "glm4v.Glm4v",
+    "hunyuan_vl": "hunyuan_vl.HunyuanVl",
     "idefics3": "idefics3.Idefics3",
     "internvl": "internvl.InternVL",
     # as it was first published

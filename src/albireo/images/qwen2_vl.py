@@ -8,8 +8,9 @@ processor.py. How a tile is cut into patches, and repeated in time, is the tower
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,9 @@ class Qwen2VL:
     classes: ClassVar[tuple[str, ...]] = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
     default_pixels: ClassVar[tuple[int, int]] = (56 * 56, 28 * 28 * 1280)
     may_say_pixels: ClassVar[bool] = True
+    #: Pixels on a side of a patch where nothing is said; keys that say nothing as long as they have these values.
+    default_patch: ClassVar[int] = 14
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
@@ -64,7 +68,7 @@ class Qwen2VL:
         )
         found = cls(
             settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD),
-            patch=image.integer("patch_size", 1, MAX_STEP, 14),
+            patch=image.integer("patch_size", 1, MAX_STEP, cls.default_patch),
             merge=image.integer("merge_size", 1, MAX_STEP, 2),
             fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
             most=most or size.integer("longest_edge", 1, _MAX_PIXELS),
@@ -73,7 +77,7 @@ class Qwen2VL:
         settings.require_agreement(image, "patch_size", found.patch, tower, "patch_size")
         settings.require_agreement(image, "merge_size", found.merge, tower, "spatial_merge_size")
         size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
-        settings.refuse_unread(OF_SOUNDS if settings.model.has("audio_config") else ())
+        settings.refuse_unread(OF_SOUNDS if settings.model.has("audio_config") else (), cls.neutral)
         return found
 
     @classmethod

@@ -31,16 +31,19 @@ _OF_IMAGES = keys(
     "min_image_tokens min_tiles tile_size use_image_special_tokens use_thumbnail vision_feature_select_strategy",
     "image_seq_length",
 )
-#: Of rotary settings: which pairs follow which of three positions. Those of text are equal, and those of sounds.
-_OF_PLACES = ("mrope_section", "mrope_interleaved")
+#: Of rotary settings: which pairs follow which of three positions, or of four. Those of text are equal, and those of
+#: sounds.
+_SECTIONS = ("mrope_section", "xdrope_section")
+_OF_PLACES = (*_SECTIONS, "mrope_interleaved")
 #: What some wholes are a part of, which does nothing else here: what makes speech of what they write is left out.
 _INNER = "thinker_config"
 #: What such a part is called where it is alone.
 _ALONE = {"qwen2_5_omni_thinker": "qwen2_5_omni", "qwen3_omni_moe_thinker": "qwen3_omni_moe"}
 #: A class -> the model_type that it was published with, and what it is.
 _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
-#: What rotary settings were called that have them, and are else those of text.
+#: What rotary settings were called that have them, and are else those of text; and what else these are.
 _OLD_TYPE = "mrope"
+_OLD_TYPES = {"xdrope": "dynamic"}
 #: Keys that the whole may have in place of its text part.
 _TYPES = ("dtype", "torch_dtype")
 _SHARED = (*_TYPES, "bos_token_id", "eos_token_id", "tie_word_embeddings")
@@ -177,7 +180,8 @@ def token_of_images(data: Mapping[str, Any], where: str, vocab_size: int) -> int
 
 
 def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
-    """Of each pair of the rotation, by which axis it turns: 0 time, 1 row, 2 column. Empty: positions are numbers.
+    """Of each pair of the rotation, by which axis it turns: 0 time, 1 row, 2 column, or where there are four see
+    execution.images.positions_beside(). Empty: positions are numbers.
 
     Args: data: what config.json holds. Where pairs of the three take turns, they do until one has all of its own; time
         has the rest.
@@ -188,8 +192,12 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
     text = data.get("text_config", data)
     text = text if isinstance(text, Mapping) else {}
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    said = rope.get("mrope_section", whole.sections) if isinstance(rope, Mapping) else whole.sections
+    told = (rope.get(key) for key in _SECTIONS) if isinstance(rope, Mapping) else ()
+    said = next((each for each in told if each is not None), whole.sections)
     sections = [int(each) for each in said]
+    if whole.are_beside:
+        first = 4 - len(sections)
+        return tuple(first + axis for axis, count in enumerate(sections) for _ in range(count))
     if not whole.takes_turns:
         return tuple(axis % 3 for axis, count in enumerate(sections) for _ in range(count))
     return tuple(turn if turn and i < 3 * sections[turn] else 0 for i in range(sum(sections)) for turn in (i % 3,))
@@ -199,4 +207,8 @@ def _without_places(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     left_out = (*_OF_PLACES, *(("interleaved",) if "mrope_section" in value else ()))
-    return {key: each for key, each in value.items() if key not in left_out and each != _OLD_TYPE}
+    return {
+        key: _OLD_TYPES.get(each, each) if isinstance(each, str) else each
+        for key, each in value.items()
+        if key not in left_out and each != _OLD_TYPE
+    }

@@ -31,7 +31,7 @@ _PREFIXES = (
 )
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
-_TOWER = "visual."
+_TOWER = ("visual.", "vit.")
 #: Of which a model with parts has some.
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.

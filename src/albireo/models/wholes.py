@@ -28,7 +28,9 @@ class Whole:
             part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
         sees_prompts_both_ways: tokens of a prompt with pictures do, all of them.
         sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
-            numbers. takes_turns: pairs of the three axes do; else those of one are side by side.
+            numbers. takes_turns: pairs of the three axes do; else those of one are side by side. are_beside: there are
+            four axes, of which the first is the position in the prompt, see execution.images.RopeAxes; where files
+            say three, the first of these turns nothing.
         may_be_flat: the whole may have the keys of its text part among its own.
         multiplies_images: rows of pictures are multiplied as embeddings are, where those are.
         cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
@@ -45,8 +47,9 @@ class Whole:
     sees_images_both_ways: bool | str = False
     are_windows_kept: bool = False
     sees_prompts_both_ways: bool = False
-    sections: tuple[int, int, int] | None = None
+    sections: tuple[int, ...] | None = None
     takes_turns: bool = True
+    are_beside: bool = False
     may_be_flat: bool = False
     cuts_width: bool = False
     multiplies_images: bool = False
@@ -106,6 +109,10 @@ _GLM4V = Whole(
     takes_turns=False,
     may_be_flat=True,
     cuts_width=True,
+)
+#: As files of HunyuanOCR have them in either part.
+_HUNYUAN_TOKENS = keys(
+    "im_start_id im_end_id im_newline_id image_start_token_id image_end_token_id image_newline_token_id image_token_id"
 )
 _LLAVA = Whole(
     "LlavaForConditionalGeneration",
@@ -212,6 +219,18 @@ WHOLES: Mapping[str, Whole] = {
     ),
     "granite_speech": _GRANITE_SPEECH,
     "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
+    "hunyuan_vl": Whole(
+        "HunYuanVLForConditionalGeneration",
+        {"hunyuan_vl_text": "hunyuan_v1_dense"},
+        {"tie_word_embeddings": True, "head_dim": 128},
+        neutral={"num_experts": 1, "use_cla": False, "routed_scaling_factor": 1.0},
+        ignored=_HUNYUAN_TOKENS,
+        beside=_HUNYUAN_TOKENS,
+        sections=(16, 16, 16, 16),
+        takes_turns=False,
+        are_beside=True,
+        may_be_flat=True,
+    ),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,

@@ -1,0 +1,74 @@
+"""Tiny models that write down what is on a page.
+
+Used by tiny_sights.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sight_inputs
+from sight_family import LLAMA, SIGLIP, Family
+
+torch = pytest.importorskip("torch")
+
+_BEGIN, _END, _ROWS = (f"<｜hy_place▁holder▁no▁{number}｜>" for number in (100, 101, 102))
+_ROPE = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 1.0, "alpha": 9.0, "mrope_section": [2, 1, 3, 2]}
+
+
+def _of_hunyuan_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches in reading order."""
+    patches = [sight_inputs.cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8) for tile in tiles]
+    places = sight_inputs.of_qwen(prompt, {"<|image_pad|>": ids[_ROWS]}, tiles)
+    return {**places, "pixel_values": torch.cat(patches)}
+
+
+def _with_sections_in_halves(model: Any) -> None:
+    """transformers 5.24 gives each axis channels side by side in a head, of which two that turn with each other would
+    turn by different axes; in its authors' code and in vLLM, each axis has pairs, as in Qwen's models."""
+    rotary = model.model.language_model.rotary_emb
+
+    def composed(self: Any, numbers: Any) -> Any:
+        parts = numbers.split(self.mrope_section, dim=-1)
+        half = torch.cat([part[axis] for axis, part in enumerate(parts)], dim=-1)
+        return torch.cat((half, half), dim=-1)
+
+    rotary.recomposition_frequencies = MethodType(composed, rotary)
+
+
+OF_DOCUMENTS: dict[str, Family] = {
+    "hunyuan_vl": Family(
+        "HunYuanVLForConditionalGeneration",
+        (_BEGIN, _END, _ROWS),
+        f"{_BEGIN}{_ROWS}{_END}",
+        lambda ids: {
+            "text_config": {
+                **{key: value for key, value in LLAMA.items() if key not in ("model_type", "rope_theta")},
+                "vocab_size": len(ids),
+                "head_dim": 16,
+                "rope_parameters": _ROPE,
+            },
+            "vision_config": {**{key: value for key, value in SIGLIP.items() if key != "image_size"}}
+            | {"max_image_size": 48},
+            "image_token_id": ids[_ROWS],
+            "im_start_id": ids[_BEGIN],
+            "im_end_id": ids[_END],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "HunYuanVLImageProcessor",
+                "patch_size": 8,
+                "min_pixels": 256,
+                "max_pixels": 4096,
+                "resample": 1,
+            }
+        },
+        inputs=_of_hunyuan_vl,
+        mended=_with_sections_in_halves,
+    ),
+}

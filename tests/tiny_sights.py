@@ -24,6 +24,7 @@ from sight_family import SIGLIP as _SIGLIP
 from sight_family import Family
 from sight_family import text_of as _text_of
 from sights_of_documents import OF_DOCUMENTS
+from sights_of_squares import OF_SQUARES
 from sights_of_tiles import OF_TILES
 from tiny_towers import BUFFERS
 from variants import VARIANTS
@@ -267,6 +268,7 @@ def _gemma4_unified() -> Family:
 _OF_UNIFIED = {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 6}
 FAMILIES: dict[str, Family] = {
     **OF_DOCUMENTS,
+    **OF_SQUARES,
     **OF_TILES,
     "idefics3": Family(
         "Idefics3ForConditionalGeneration",

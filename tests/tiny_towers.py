@@ -281,6 +281,17 @@ FAMILIES: dict[str, Family] = {
         _INTERNVL,
         {**_LLAMA, "model_type": "qwen3", **_HEADS},
     ),
+    "janus": Family(
+        "JanusModel",
+        ((96, 96),),
+        _of_llava,
+        {
+            **{key: value for key, value in _SIGLIP.items() if key != "intermediate_size"},
+            **{"mlp_ratio": 1.5, "projection_dim": 48, "num_image_tokens": 144},
+        },
+        whole={"vq_config": {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8}},
+    ),
+    "deepseek_vl": Family("DeepseekVLModel", ((96, 96),), _of_llava, _SIGLIP),
     "lfm2_vl": Family(
         "Lfm2VlModel",
         _ANY,

@@ -209,6 +209,21 @@ WHOLES: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": True,
     },
+    "janus": {
+        "text_config": text("llama", "llama"),
+        "vision_config": {
+            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "intermediate_size"},
+            **{"mlp_ratio": 1.5, "projection_dim": load_architecture("llama").tiny["hidden_size"]},
+            "num_image_tokens": 16,
+        },
+        "vq_config": {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8},
+        "tie_word_embeddings": False,
+    },
+    "deepseek_vl": {
+        "text_config": text("llama", "llama"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip_vision_model"},
+        "tie_word_embeddings": False,
+    },
     "internvl of llama": {"text_config": text("llama", "llama"), **_INTERNVL, "tie_word_embeddings": True},
     "internvl of qwen3": {"text_config": text("qwen3", "qwen3"), **_INTERNVL, "tie_word_embeddings": False},
     "qianfan_ocr": {

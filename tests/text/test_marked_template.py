@@ -93,3 +93,11 @@ def test_letters_that_a_template_writes_for_a_picture_become_the_mark(tmp_path: 
     found = ChatEncoder(tokenizer, MARK, "<image>").encode(messages, image_problem="")
     assert found.token_ids.count(mark) == 1 and len(found.images) == 1
     assert "is <image> a mark? <IMG_CONTEXT>" in found.text
+
+
+def test_what_stands_before_all_that_a_template_writes(tmp_path: Any) -> None:
+    tokenizer = Tokenizer.from_directory(save(tmp_path, "janus"))
+    messages = [{"role": "user", "content": [text("Hello")]}]
+    plain, opened = (ChatEncoder(tokenizer, MARK, None, opening).encode(messages) for opening in ("", "Be good.\n\n"))
+    assert opened.text == "Be good.\n\n" + plain.text
+    assert opened.token_ids == [*tokenizer.encode("Be good.\n\n", add_special_tokens=False), *plain.token_ids]

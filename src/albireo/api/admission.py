@@ -201,7 +201,11 @@ class Admission:
 
     def _chat_encoder(self, tokenizer: Tokenizer) -> ChatEncoder:
         place = self._place("image")
-        return ChatEncoder(tokenizer) if place is None else ChatEncoder(tokenizer, place.mark, place.written)
+        return (
+            ChatEncoder(tokenizer)
+            if place is None
+            else ChatEncoder(tokenizer, place.mark, place.written, place.opening)
+        )
 
     def _problem(self, kind: MediaKind) -> str:
         """Why prompts have none of a kind; empty: they may have some."""

@@ -16,6 +16,7 @@ from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
+from albireo.images.prepared import OpensChats
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -82,4 +83,5 @@ def open_image_place(config: EngineConfig, config_directory: Path) -> ImagePlace
     sources = MediaSources(PICTURE, None if folder is None else Path(folder), config.allowed_media_domains)
     place = kind(processor, sources.opened, config.limit_mm_per_prompt.image)
     place.written = written_mark(data)
+    place.opening = processor.opening if isinstance(processor, OpensChats) else ""
     return place

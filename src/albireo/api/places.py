@@ -34,12 +34,13 @@ class Place(ABC):
 
     Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower. most: of a
     prompt; None: any number. written: letters that chat templates write in place of the mark; None: they write the
-    mark. around: tokens that go with the mark where they stand before and behind it. sees_prompt: of a prompt that has
-    some each token sees all others.
+    mark. opening: what stands before all that they write. around: tokens that go with the mark where they stand before
+    and behind it. sees_prompt: of a prompt that has some each token sees all others.
     """
 
     kind: MediaKind
     written: str | None = None
+    opening: str = ""
     around: tuple[str, str] | None = None
     sees_prompt: bool = False
 

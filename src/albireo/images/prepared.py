@@ -6,7 +6,7 @@ Called by the front doors and by every family.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,3 +63,12 @@ class ImageProcessor(Protocol):
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [H, W, 3] -> float32 [H, W, 3], which the tower computes with."""
         ...
+
+
+@runtime_checkable
+class OpensChats(Protocol):
+    """A processor of pictures that knows how chats begin. Fields: opening: what stands before all that a chat template
+    writes; empty: nothing does."""
+
+    @property
+    def opening(self) -> str: ...

@@ -20,6 +20,7 @@ __all__ = ["ImageProcessor", "PreparedImage", "open_processor", "written_mark"]
 _FAMILIES: Mapping[str, str] = {
     "aya_vision": "cohere2_vision.AyaVision",
     "cohere2_vision": "cohere2_vision.Cohere2Vision",
+    "deepseek_vl": "janus.DeepSeekVl",
     "exaone4_5": "qwen2_vl.Exaone45",
     "gemma3": "gemma3.Gemma3",
     "gemma4": "gemma4.Gemma4",
@@ -33,6 +34,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl": "internvl.InternVL",
     # as it was first published
     "internvl_chat": "internvl.InternVLChat",
+    "janus": "janus.Janus",
     "llava": "llava.Llava",
     "llava_next": "llava_next.LlavaNext",
     "llava_onevision": "llava_onevision.LlavaOnevision",

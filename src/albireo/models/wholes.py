@@ -236,6 +236,11 @@ WHOLES: Mapping[str, Whole] = {
     "internvl": _INTERNVL,
     INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
     "qianfan_ocr": replace(_INTERNVL, class_name="QianfanOCRForConditionalGeneration", parts={"qwen3": "qwen3"}),
+    # heads of their own, which files do not say
+    "deepseek_vl": Whole("DeepseekVLForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}),
+    "janus": Whole(
+        "JanusForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}, beside=keys("vq_config")
+    ),
     "lfm2_vl": _LFM2,
     # as it was first published
     "lfm2-vl": _LFM2,

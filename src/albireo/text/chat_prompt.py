@@ -57,10 +57,18 @@ class _Prepared:
 class ChatEncoder:
     """Turns chats into prompts for one tokenizer; each template is compiled once. Threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, image_mark: str | None = None, written_mark: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        image_mark: str | None = None,
+        written_mark: str | None = None,
+        opening: str = "",
+    ) -> None:
         """Args: image_mark: the token that a prompt has where a picture is; a template that takes contents as texts
-        writes it, too. None: there are no pictures. written_mark: letters that templates write in its place."""
+        writes it, too. None: there are no pictures. written_mark: letters that templates write in its place.
+        opening: what stands before all that a template writes; no template itself."""
         self._tokenizer, self._image_mark, self._written_mark = tokenizer, image_mark, written_mark
+        self._opening = opening
         self._segments = Segments(tokenizer)
         self._prepared: dict[str, _Prepared] = {}
 
@@ -189,6 +197,7 @@ class ChatEncoder:
             written, mark = source, self._image_mark
             if mark is not None and self._written_mark is not None:
                 written = source.replace(self._written_mark, mark)
+            written = self._opening + written
             template = ChatTemplate(written)
             if mark is not None and not template.reads_parts:
                 template = ChatTemplate(with_marks(written, mark))

@@ -37,12 +37,14 @@ def siglip(
     num_positions: int | None,
     further_norm: tuple[str, float] | None = None,
     num_layers: int | None = None,
+    names: Names = NAMES,
 ) -> Graph:
     """Hidden states behind the last norm of patches in reading order.
 
     Args: num_positions: rows of the table of positions, which are those of a tile's patches in order; None: the step
         brings positions, as its second given rows. further_norm: name and eps of one behind the last, of each patch.
         num_layers: behind which states are taken, without a norm; None: behind all of them and the norm.
+        names: of parts of a layer.
     """
     b = GraphBuilder()
     with b.part("embed"):
@@ -50,7 +52,7 @@ def siglip(
         with b.part("positions"):
             x = b.add(x, _positions(b, c, prefix, num_positions))
     for number in range(c.num_layers if num_layers is None else num_layers):
-        x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
+        x = layer(b, c, x, number, f"{prefix}.encoder.layers", names)
     if num_layers is not None:
         return pooled_states(b, x)
     with b.part("head"):

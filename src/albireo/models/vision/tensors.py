@@ -24,7 +24,7 @@ from albireo.quantization.encoded import Encoded
 #: What names begin with here, and in files with or without "model." before it.
 _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
-    *("vision_embedder.", "merger.", "vit."),
+    *("vision_embedder.", "merger.", "vit.", "aligner."),
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (
@@ -33,7 +33,7 @@ _PREFIXES = (
         for part in _PARTS
         for whole in _WHOLES
         # SigLIP was once a model within another
-        for more in (("vision_model.", "") if part == "vision_tower." else ("",))
+        for more in (("vision_model.", "") if part in ("vision_tower.", "vision_model.") else ("",))
     ),
     # of LLaVA-NeXT
     *((f"{whole}image_newline", "image_newline") for whole in ("model.", "")),

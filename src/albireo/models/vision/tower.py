@@ -135,6 +135,7 @@ _FAMILIES: Mapping[str, str] = {
     "aya_vision": "vision.cohere2_vision.open_aya_vision",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
     "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
+    "deepseek_vl": "vision.janus.open_deepseek_vl",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",
@@ -149,6 +150,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl": "vision.internvl.open_internvl",
     # as it was first published
     "internvl_chat": "vision.internvl.open_internvl",
+    "janus": "vision.janus.open_janus",
     "llava": "vision.llava.open_llava",
     "llava_next": "vision.llava_next.open_llava_next",
     "llava_onevision": "vision.llava_onevision.open_llava_onevision",

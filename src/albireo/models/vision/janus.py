@@ -28,7 +28,7 @@ from albireo.models.vision.siglip import DEFAULTS, NAMES, siglip
 from albireo.models.vision.square import SquareTower
 
 _JANUS = NAMES._replace(out="self_attn.projection_layer")
-_OF_JANUS = {
+_OF_JANUS: Mapping[str, Any] = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sight_inputs
-from sight_family import LLAMA, SIGLIP, Family
+from sight_family import LLAMA, SIGLIP, Family, text_of
 
 torch = pytest.importorskip("torch")
 
@@ -42,6 +42,28 @@ def _with_sections_in_halves(model: Any) -> None:
 
 
 OF_DOCUMENTS: dict[str, Family] = {
+    "minicpm_ocr": Family(
+        "MiniCPMOcrForConditionalGeneration",
+        ("<|image_pad|>", "<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
+        "<|image_pad|>",
+        lambda ids: {
+            "text_config": {**text_of("qwen3_5_text"), "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "num_hidden_layers": 3},
+            "insert_layer_id": 0,
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "MiniCPMOcrImageProcessor",
+                "patch_size": 8,
+                "scale_resolution": 48,
+                "max_slice_nums": 4,
+                "small_image_upsize": "never",
+            }
+        },
+        inputs=sight_inputs.of_minicpmv4_6,
+    ),
     "hunyuan_vl": Family(
         "HunYuanVLForConditionalGeneration",
         (_BEGIN, _END, _ROWS),

@@ -328,6 +328,9 @@ FAMILIES: dict[str, Family] = {
         {**_LLAMA, "model_type": "qwen2", **_HEADS},
         {"image_grid_pinpoints": [[32, 32], [32, 64], [64, 32], [64, 64]], "vision_aspect_ratio": "anyres_max_1"},
     ),
+    "minicpm_ocr": Family(
+        "MiniCPMOcrModel", _ANY, _of_minicpmv4_6, _SIGLIP, _text_of("qwen3_5_text"), {"insert_layer_id": 1}
+    ),
     "minicpmv4_6": Family(
         "MiniCPMV4_6Model",
         ((64, 96), (96, 32), (32, 160)),

@@ -26,6 +26,7 @@ MiniCPMV4_6Processor = imported("transformers.models.minicpmv4_6.processing_mini
 SETTINGS: dict[str, dict[str, Any]] = {
     "as published": {"max_slice_nums": 9, "scale_resolution": 448, "patch_size": 14, "downsample_mode": "16x"},
     "small": {"max_slice_nums": 6, "scale_resolution": 120, "patch_size": 8, "resample": 2},
+    "four times as many rows": {"scale_resolution": 100, "patch_size": 8, "downsample_mode": "4x"},
     "not cut": {"slice_mode": False, "scale_resolution": 100, "patch_size": 8, "use_image_id": False},
 }
 #: No longer than a tile may be.
@@ -40,7 +41,10 @@ def read(directory: Path, settings: str, **changes: Any) -> Any:
     held = SETTINGS[settings]
     return opened(
         directory,
-        {"model_type": "minicpmv4_6", "vision_config": {"patch_size": held["patch_size"]}},
+        {
+            **{"model_type": "minicpmv4_6", "vision_config": {"patch_size": held["patch_size"]}},
+            "downsample_mode": held.get("downsample_mode", "16x"),
+        },
         {**held, **changes},
     )
 
@@ -61,7 +65,8 @@ def by_transformers(image: Any, held: dict[str, Any]) -> tuple[list[np.ndarray],
         **{f"{name}_token": mark for name, mark in marks.items()},
     )
     given = {"grids": found["grids"], "target_sizes": sizes, "num_patches_per_image": found["num_patches_per_image"]}
-    return tiles, MiniCPMV4_6Processor.replace_image_token(whole, given, 0, image_token_divisor=16)
+    divisor = 4 if held.get("downsample_mode") == "4x" else 16
+    return tiles, MiniCPMV4_6Processor.replace_image_token(whole, given, 0, image_token_divisor=divisor)
 
 
 @in_turn(("settings", SETTINGS), ("name", PICTURES))
@@ -95,7 +100,8 @@ def test_too_long_in_one_direction(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"patch_size": 14}, "patch_size is 14, but .*vision_config has patch_size=8"),
-        ({"downsample_mode": "4x"}, "'downsample_mode': '4x'"),
+        ({"downsample_mode": "4x"}, "downsample_mode is 4x, but .* has 16x; both must be of one checkpoint"),
+        ({"downsample_mode": "8x"}, "downsample_mode='8x' is not supported; supported: 16x, 4x"),
         ({"max_slice_nums": 65}, "max_slice_nums=65 must be"),
         ({"do_normalize": False}, "'do_normalize': False"),
         ({"image_processor_type": "Idefics3ImageProcessor"}, "for this model: MiniCPMV4_6ImageProcessor"),
@@ -104,3 +110,15 @@ def test_too_long_in_one_direction(tmp_path: Path) -> None:
 def test_settings_that_are_not_computed_are_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises((ModelError, UnsupportedModel), match=told):
         read(tmp_path, "small", **changes)
+
+
+def test_pictures_of_minicpm_ocr(tmp_path: Path) -> None:
+    """As those of MiniCPM-V 4.6 of which four times as many rows are made; or as large as they are, where files say."""
+    image, config = as_image(picture(50, 40)), {"model_type": "minicpm_ocr"}
+    ours = opened(tmp_path, config, {"image_processor_type": "MiniCPMOcrImageProcessor"})
+    expected, text = by_transformers(image, {"patch_size": 14, "downsample_mode": "4x"})
+    assert_prepared(ours, ours.prepare(image), expected, text)
+    never = opened(tmp_path, config, {"small_image_upsize": "never"})
+    assert never.prepare(image).tiles[0].shape[:2] == (28, 56)
+    with pytest.raises(UnsupportedModel, match="small_image_upsize='adaptive' is not supported; supported: always, "):
+        opened(tmp_path, config, {"small_image_upsize": "adaptive"})

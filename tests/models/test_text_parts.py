@@ -157,6 +157,12 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_QWEN2_5, "num_key_value_heads": 1, "out_hidden_size": text("exaone4", "")["hidden_size"]},
         "tie_word_embeddings": False,
     },
+    "minicpm_ocr": {
+        "text_config": text("qwen3_5_text", "qwen3_5_text"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "minicpm_ocr_vision", "num_hidden_layers": 3},
+        "insert_layer_id": 0,
+        "tie_word_embeddings": True,
+    },
     "minicpmv4_6": {
         "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "minicpmv4_6_vision", "num_hidden_layers": 3},

@@ -1,4 +1,5 @@
-"""MiniCpmV46: a picture is one tile of its own proportions; and of a large one further tiles of one size in a grid.
+"""MiniCpmV46 and MiniCpmOcr: a picture is one tile of its own proportions; and of a large one further tiles of one
+size in a grid.
 
 Chat templates write <|image_pad|> for a picture, which all of its rows are. Called by processor.py. Source: Xu et al.
 2024, LLaVA-UHD; Yao et al. 2024, MiniCPM-V.
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import InvalidParams
+from albireo.errors import InvalidParams, ModelError
 from albireo.images.grids import MAX_TILES
 from albireo.images.pixels import Pixels, array
 from albireo.images.prepared import PreparedImage
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 _START, _END, _PART, _PART_END = "<image>", "</image>", "<slice>", "</slice>"
 _NUMBER = ("<image_id>", "</image_id>")
-#: Patches on a side of what becomes a row: two, twice.
-_MERGED = 4
+#: Patches on a side of what becomes a row, by what files call it: two, twice or once.
+_MERGED = {"16x": 4, "4x": 2}
 #: Far more rows on a side of a tile than any has whose proportions are kept.
 _LONGEST = 16
 
@@ -33,39 +34,58 @@ _LONGEST = 16
 @dataclass(frozen=True, slots=True, eq=False)
 class MiniCpmV46:
     """See ImageProcessor. Fields: step: side in pixels of what becomes a row. side: of a square that has as many pixels
-    as a tile. most: tiles of the grid; 1: there is none. is_numbered: pictures of a prompt are."""
+    as a tile. most: tiles of the grid; 1: there is none. is_numbered: pictures of a prompt are. may_grow: small ones
+    are made as large as a tile."""
 
     pixels: Pixels
     step: int
     side: int
     most: int
     is_numbered: bool
+    may_grow: bool = True
 
     image_token = placeholder = "<|image_pad|>"
+    classes: ClassVar[tuple[str, ...]] = ("MiniCPMV4_6ImageProcessor",)
+    #: Where files do not say.
+    default_mode: ClassVar[str] = "16x"
 
     @classmethod
-    def read(cls, settings: Settings) -> MiniCpmV46:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
-        image = settings.image
+        image, model = settings.image, settings.model
+        mode, of_tower = (each.text("downsample_mode", cls.default_mode) for each in (image, model))
+        if mode not in _MERGED:
+            image.unsupported("downsample_mode", mode, f"supported: {', '.join(_MERGED)}")
+        if mode != of_tower:
+            raise ModelError(
+                f"{image.where}: downsample_mode is {mode}, but {model.where} has {of_tower}; both must be of one "
+                "checkpoint"
+            )
         patch, is_cut = image.integer("patch_size", 1, MAX_STEP, 14), image.flag("slice_mode", True)
         most = image.integer("max_slice_nums", 1, MAX_TILES, 9)
         found = cls(
-            settings.pixels(("MiniCPMV4_6ImageProcessor",), BICUBIC, HALF, HALF),
-            step=patch * _MERGED,
+            settings.pixels(cls.classes, BICUBIC, HALF, HALF),
+            step=patch * _MERGED[mode],
             side=image.integer("scale_resolution", 1, MAX_SIDE, 448),
             most=most if is_cut else 1,
             is_numbered=image.flag("use_image_id", True),
+            may_grow=cls.grows(settings),
         )
         settings.require_agreement(image, "patch_size", patch, settings.tower, "patch_size")
-        settings.refuse_unread((), {"downsample_mode": ("16x",)})
+        settings.refuse_unread()
         return found
+
+    @classmethod
+    def grows(cls, settings: Settings) -> bool:
+        """Whether small pictures are made larger."""
+        return True
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor. Raises: InvalidParams for sides that are far too unequal."""
         given = image.height, image.width
         rows, columns = self._grid(*given)
         is_cut = rows * columns > 1
-        tiles = [array(self.pixels.resized(image, *self._size(*given, may_grow=not is_cut)))]
+        tiles = [array(self.pixels.resized(image, *self._size(*given, may_grow=self.may_grow and not is_cut)))]
         text = f"{_START}{self._rows_of(tiles[0])}{_END}"
         if is_cut:
             # as if the grid were of whole pixels
@@ -127,6 +147,22 @@ class MiniCpmV46:
                 f"a picture of {image.width} x {image.height} pixels is too long in one direction: a tile of it would "
                 f"have more than {largest} pixels"
             )
+
+
+class MiniCpmOcr(MiniCpmV46):
+    """See ImageProcessor."""
+
+    __slots__ = ()
+    classes = ("MiniCPMOcrImageProcessor",)
+    default_mode = "4x"
+
+    @classmethod
+    def grows(cls, settings: Settings) -> bool:
+        """Raises: UnsupportedModel for what asks how large letters of a picture are."""
+        said = settings.image.text("small_image_upsize", "always")
+        if said not in ("always", "never"):
+            settings.image.unsupported("small_image_upsize", said, "supported: always, never")
+        return said == "always"
 
 
 def _nearest(length: float, step: int) -> int:

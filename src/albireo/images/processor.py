@@ -42,6 +42,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "lfm2-vl": "lfm2_vl.Lfm2Vl",
     "lighton_ocr": "lighton_ocr.LightOnOcr",
+    "minicpm_ocr": "minicpmv4_6.MiniCpmOcr",
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
     "mistral3": "mistral3.Mistral3",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",

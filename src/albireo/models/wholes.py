@@ -124,6 +124,13 @@ _INTERNVL = Whole(
     "InternVLForConditionalGeneration",
     {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
 )
+_MINICPM = Whole(
+    "MiniCPMV4_6ForConditionalGeneration",
+    {"qwen3_5_text": "qwen3_5_text"},
+    beside=keys(
+        "insert_layer_id image_size patch_size drop_vision_last_layer downsample_mode merge_kernel_size merger_times"
+    ),
+)
 _GRANITE_SPEECH = Whole(
     "GraniteSpeechForConditionalGeneration",
     {"granite": "granite"},
@@ -262,14 +269,10 @@ WHOLES: Mapping[str, Whole] = {
         beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
     ),
     "kimi_k25": Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
-    "minicpmv4_6": Whole(
-        "MiniCPMV4_6ForConditionalGeneration",
-        {"qwen3_5_text": "qwen3_5_text"},
-        beside=keys(
-            "insert_layer_id image_size patch_size drop_vision_last_layer",
-            "downsample_mode merge_kernel_size merger_times",
-        ),
+    "minicpm_ocr": replace(
+        _MINICPM, class_name="MiniCPMOcrForConditionalGeneration", defaults={"tie_word_embeddings": True}
     ),
+    "minicpmv4_6": _MINICPM,
     "mistral3": Whole(
         "Mistral3ForConditionalGeneration",
         {kind: kind for kind in ("mistral", "ministral3", "mistral4")},

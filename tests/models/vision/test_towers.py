@@ -320,7 +320,7 @@ def test_the_last_layer_alone_is_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("whole", "told"),
     [
-        ({"downsample_mode": "4x"}, "downsample_mode='4x' is not supported; supported: 16x"),
+        ({"downsample_mode": "8x"}, "downsample_mode='8x' is not supported; supported: 16x, 4x"),
         ({"merger_times": 2}, "merger_times=2 is not supported"),
         ({"merge_kernel_size": [4, 4]}, r"merge_kernel_size=\[4, 4\] is not supported"),
         ({"drop_vision_last_layer": True}, "drop_vision_last_layer=True is not supported"),
@@ -463,6 +463,7 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
         ("aya_vision", {"layer_norm_eps": 0.5}, {"vision_feature_layer": -2, "alignment_intermediate_size": 24}),
         ("aya_vision", {"hidden_act": "gelu"}, {"vision_feature_layer": 1, "adapter_layer_norm_eps": 0.5}),
         ("minicpmv4_6", {"layer_norm_eps": 0.5, "hidden_act": "gelu"}, {"insert_layer_id": 2}),
+        ("minicpm_ocr", {"image_size": 80}, {"downsample_mode": "4x"}),
         ("paligemma", {"layer_norm_eps": 0.5, "hidden_act": "silu"}, {}),
         ("cohere2_vision", {"layer_norm_eps": 0.5}, {"downsample_factor": 4}),
         ("llava_onevision", {"hidden_act": "gelu"}, {"vision_aspect_ratio": "anyres_max_3"}),

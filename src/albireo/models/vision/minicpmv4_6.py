@@ -1,9 +1,10 @@
-"""MiniCPM-V 4.6: SigLIP of tiles of any grid, among whose layers blocks of 2 x 2 patches become one, and a projector
-that makes one of as many again.
+"""MiniCPM-V 4.6 and MiniCPM-OCR: SigLIP of tiles of any grid, among whose layers blocks of 2 x 2 patches become one,
+and a projector that makes one of as many again.
 
 Found by tower.py. What is before the merger is the tower's stem, as there are four times as many rows: patches stand in
-the order of blocks, all see each other, and last each block itself alone. Positions are entries of a table, those
-nearest. Source: OpenBMB 2026, MiniCPM-V 4.6, as transformers computes it.
+the order of blocks, all see each other, and last each block itself alone. Where files say 4x, as those of MiniCPM-OCR
+do, there is no such merger, and four times as many rows. Positions are entries of a table, those nearest. Source:
+OpenBMB 2026, MiniCPM-V 4.6, as transformers computes it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.siglip import DEFAULTS, NAMES
+from albireo.models.vision.siglip import DEFAULTS, NAMES, siglip
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _TOWER, _MERGER = "vision_tower", "merger.mlp.0"
@@ -95,12 +96,16 @@ class _Before:
             return hidden.reshape(len(hidden) // _MERGE**2, -1)
         if self.table is None:
             raise InvariantError(f"{_TABLE} is read before it is held")
-        rows, columns = (np.arange(count) * self.side // count for count in self.grid)
-        places = (rows[:, None] * self.side + columns).reshape(-1, 1)
         # integers, as rows of numbers, in the order of blocks
-        order = in_blocks(places.astype(np.float32), self.grid, _MERGE).astype(np.int64).ravel()
+        order = in_blocks(_nearest(self.grid, self.side), self.grid, _MERGE).astype(np.int64).ravel()
         added: F32 = hidden + self.table[order]
         return added
+
+
+def _nearest(grid: Grid, side: int) -> F32:
+    """[T, 1] numbers of entries of the table that patches of a grid have, in reading order."""
+    rows, columns = (np.arange(count) * side // count for count in grid)
+    return (rows[:, None] * side + columns).reshape(-1, 1).astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -144,7 +149,7 @@ class MiniCpmV46Tower(GivesRowsOnce):
         b, c = GraphBuilder(), self.encoder
         with b.part("merger"):
             x = norm(b, c, b.given(c.hidden_size * _MERGE**2, 0), f"{_WITHIN}.pre_norm")
-            x = self._two(b, x, _WITHIN, c.intermediate_size * _MERGE**2, c.hidden_size, "gelu_tanh")
+            x = _two(b, c, x, _WITHIN, c.intermediate_size * _MERGE**2, c.hidden_size, "gelu_tanh")
             x = b.add(x, b.given(c.hidden_size, 1))
         for number in range(self.before.num_layers, c.num_layers):
             x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
@@ -156,22 +161,86 @@ class MiniCpmV46Tower(GivesRowsOnce):
         return side_by_side(hidden, grid, _MERGE)
 
     def projector(self) -> Graph:
-        b, c = GraphBuilder(), self.encoder
-        width = c.hidden_size * _MERGE**2
-        x = norm(b, c, b.given(width, 0), f"{_MERGER}.pre_norm", _EPS)
-        return pooled_states(b, self._two(b, x, _MERGER, width, self.width, "gelu"))
-
-    def _two(self, b: GraphBuilder, x: Value, name: str, inner: int, width: int, act: str) -> Value:
-        """Two linears with an activation between."""
-        x = linear(b, self.encoder, x, f"{name}.linear_1", inner, "up")
-        with b.part("act"):
-            x = activated(b, x, act)
-        return linear(b, self.encoder, x, f"{name}.linear_2", width, "down")
+        return _projector(self.encoder, self.width)
 
 
-def open_minicpmv4_6(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmV46Tower:
+@dataclass(slots=True)
+class FineTower(GivesRowsOnce):
+    """Implements tower.VisionTower, of files that say 4x. Fields: side: of the table of positions. width: of a row.
+    table: [side * side, E] positions, once held."""
+
+    encoder: EncoderSettings
+    side: int
+    width: int
+    table: F32 | None = field(default=None, kw_only=True)
+    merge: int = field(default=_MERGE, init=False)
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return (_TABLE,)
+
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return (f"{_WITHIN}.*",)
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, _MERGE)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // _MERGE**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        if self.table is None:
+            raise InvariantError(f"{_TABLE} is read before it is held")
+        self.patches(*tile.shape[:2])
+        grid = grid_of(tile.shape[0], tile.shape[1], self.encoder.patch_size)
+        order = _nearest(grid, self.side).astype(np.int64).ravel()
+        return TowerInputs((patch_rows(tile, self.encoder.patch_size), self.table[order]), grid)
+
+    def graph(self) -> Graph:
+        return siglip(self.encoder, _TOWER, None)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden, grid, _MERGE)
+
+    def projector(self) -> Graph:
+        return _projector(self.encoder, self.width)
+
+
+def _projector(c: EncoderSettings, width: int) -> Graph:
+    b, inner = GraphBuilder(), c.hidden_size * _MERGE**2
+    x = norm(b, c, b.given(inner, 0), f"{_MERGER}.pre_norm", _EPS)
+    return pooled_states(b, _two(b, c, x, _MERGER, inner, width, "gelu"))
+
+
+def _two(b: GraphBuilder, c: EncoderSettings, x: Value, name: str, inner: int, width: int, act: str) -> Value:
+    """Two linears with an activation between."""
+    x = linear(b, c, x, f"{name}.linear_1", inner, "up")
+    with b.part("act"):
+        x = activated(b, x, act)
+    return linear(b, c, x, f"{name}.linear_2", width, "down")
+
+
+def open_minicpmv4_6(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmV46Tower | FineTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields, whole = vision_fields(data, where, ("minicpmv4_6_vision",)), Fields(data, where)
+    return _opened(data, dtype, where, "16x")
+
+
+def open_minicpm_ocr(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmV46Tower | FineTower:
+    """Raises: as open_minicpmv4_6()."""
+    return _opened(data, dtype, where, "4x")
+
+
+def _opened(data: Mapping[str, Any], dtype: str, where: str, default: str) -> MiniCpmV46Tower | FineTower:
+    """Args: default: of downsample_mode."""
+    fields, whole = vision_fields(data, where, (f"{data['model_type']}_vision",)), Fields(data, where)
     encoder = encoder_settings(fields, dtype, DEFAULTS)
     size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)
     # the whole's decides
@@ -179,12 +248,15 @@ def open_minicpmv4_6(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpm
     fields.optional_integer("insert_layer_id", 0, encoder.num_layers - 1)
     fields.refuse_unread(IGNORABLE, {"window_kernel_size": ([_MERGE, _MERGE],)})
     for key, only in (
-        ("downsample_mode", "16x"),
         ("merge_kernel_size", [_MERGE, _MERGE]),
         ("merger_times", 1),
         ("drop_vision_last_layer", False),
     ):
         if whole.raw(key) not in (None, only):
             whole.unsupported(key, whole.raw(key), f"supported: {only}")
-    before = _Before(encoder, at + 1, size // encoder.patch_size)
-    return MiniCpmV46Tower(encoder, before, text_width(data, where))
+    mode, side = whole.text("downsample_mode", default), size // encoder.patch_size
+    if mode == "4x":
+        return FineTower(encoder, side, text_width(data, where))
+    if mode != "16x":
+        whole.unsupported("downsample_mode", mode, "supported: 16x, 4x")
+    return MiniCpmV46Tower(encoder, _Before(encoder, at + 1, side), text_width(data, where))

@@ -159,6 +159,7 @@ _FAMILIES: Mapping[str, str] = {
     "lfm2-vl": "vision.lfm2_vl.open_lfm2_vl",
     # a Mistral 3 under other names
     "lighton_ocr": "vision.mistral3.open_mistral3",
+    "minicpm_ocr": "vision.minicpmv4_6.open_minicpm_ocr",
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",

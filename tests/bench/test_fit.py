@@ -8,23 +8,28 @@ from dataclasses import replace
 import pytest
 
 from albireo.api.cpu_device import CpuDevice
+from albireo.api.load import plan
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
 from albireo.api.programs import compile_program
-from albireo.backends.cpu.machine import isa_levels
+from albireo.api.source import open_source
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.bench.fit import MemoryParts, memory_parts
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
+from backends.cpu.test_pack import Stored, Weights
+from tiny_models import make_checkpoint, random_weights
 
 CPU = CpuDevice(isa_levels())
 #: 100 of weights, 20 of activations, 30 of overhead, blocks of 16 tokens and 10 bytes; 1,000 allowed.
 HAND = MemoryParts(1000, 100, 20, 30, 10, 16, (1000 - 150) // 10, 4096)
 
 
-def compiled(config):
-    architecture = load_architecture("llama")
+def compiled(config, name="llama"):
+    architecture = load_architecture(name)
     model_config = parse_config(architecture.tiny, architecture.rules)
     return compile_program(build_graph(model_config, 64), config, 64)
 
@@ -105,3 +110,30 @@ def test_memory_utilization_counts_without_an_amount():
     program = compiled(EngineConfig())
     half, whole = (memory_parts(EngineConfig(memory_utilization=u), CPU, program, 64).budget_bytes for u in (0.5, 1.0))
     assert half == pytest.approx(whole / 2, abs=1)
+
+
+def test_scores_of_all_positions_are_counted():
+    """Of each thread, as many as the longest sequence has positions: what the native core then takes for them."""
+    config, ours = EngineConfig(num_threads=3, max_num_seqs=4, max_num_batched_tokens=32), []
+    program = compiled(config, "deepseek_v32")
+    tiny = load_architecture("deepseek_v32").tiny
+    weights = Weights({name: Stored(array, "float32") for name, array in random_weights(tiny, 1).items()})
+    for longest in (2**16, 2**18):
+        model = CpuModel(program, weights, thread_pool(3), 2**15, max_positions=longest)
+        ours.append((memory_parts(config, CPU, program, longest, 1 << 30).activation_bytes, model.native.scratch_bytes))
+    (short, taken), (long, more) = ours
+    assert short == program.arena_bytes + 3 * 4 * 2**16
+    assert long - short == 3 * (more - taken) == 3 * 4 * (2**18 - 2**16)
+    assert memory_parts(config, CPU, compiled(config), 4096, 1 << 30).activation_bytes == compiled(config).arena_bytes
+
+
+def test_loading_leaves_room_for_scores(tmp_path):
+    tiny = load_architecture("deepseek_v32").tiny
+    without_scaling = {key: value for key, value in tiny.items() if key != "rope_scaling"}
+    make_checkpoint(tmp_path, without_scaling | {"max_position_embeddings": 2**20})
+    found = {}
+    for threads in (1, 64):
+        config = EngineConfig(model=str(tmp_path), num_threads=threads, max_model_len=2**20, max_num_seqs=1)
+        source = open_source(tmp_path, config)
+        found[threads] = plan(source.adopt(config), source, CPU)[1]
+    assert found[64].arena_bytes - found[1].arena_bytes == 63 * 4 * 2**20

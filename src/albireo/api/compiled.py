@@ -39,6 +39,12 @@ class Compiled:
         guessing = () if self.drafter is None else self.drafter.programs
         return sum(program.arena_bytes for program in (*self.programs, *guessing))
 
+    def choosing_bytes(self, device: Device, config: EngineConfig, max_positions: int) -> int:
+        """What choosing among so many positions takes beside activations, likewise."""
+        guessing = () if self.drafter is None else self.drafter.programs
+        own = sum(device.choosing_bytes(config, [program], max_positions) for program in guessing)
+        return device.choosing_bytes(config, self.programs, max_positions) + own
+
     def block_bytes(self, device: Device) -> int:
         """Of one KV block, likewise."""
         own = 0 if self.drafter is None else self.drafter.block_bytes(device)

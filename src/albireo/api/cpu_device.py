@@ -17,7 +17,8 @@ from albireo.api.swapping import Swapping
 from albireo.backends.backend import ExplainedCatalog
 from albireo.backends.cpu.adapters import CpuAdapters, RankAdapters, slot_bytes
 from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.machine import thread_pool
+from albireo.backends.cpu.choosing import score_bytes
+from albireo.backends.cpu.machine import num_threads_of, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
@@ -53,6 +54,11 @@ class CpuDevice:
     def block_bytes(self, kv: KVLayout) -> int:
         return kv.block_bytes
 
+    def choosing_bytes(self, config: EngineConfig, programs: Sequence[Program], max_positions: int) -> int:
+        # a thread has room for each program that it runs; of ranks each thread runs one
+        of_ranks = max((score_bytes(program, max_positions) for program in programs), default=0)
+        return num_threads_of(config.num_threads) * of_ranks
+
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         return Swapping()
 
@@ -71,13 +77,27 @@ class CpuDevice:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
-                model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
+                model = CpuModel(
+                    programs[0],
+                    weights,
+                    pool,
+                    memory.num_blocks,
+                    advance,
+                    num_state_slots=slots,
+                    max_positions=memory.max_model_len,
+                )
             if beside is not None:
                 beside(model, memory.num_blocks)
             return model, memory
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
-            programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance, slots
+            programs,
+            lambda rank: source.weights(graph, rank),
+            pool,
+            memory.num_blocks,
+            advance,
+            slots,
+            memory.max_model_len,
         )
         if beside is not None:
             beside(ranks, memory.num_blocks)
@@ -87,6 +107,7 @@ class CpuDevice:
         # on all threads, which wait meanwhile; what every rank has whole is the first's
         lender = model.ranks[0] if isinstance(model, TensorParallelModel) else model
         lent: dict[str, Any] = {"lender": lender, "borrowed": asked.borrowed, "reads_cache": asked.reads_cache}
+        lent["max_positions"] = lender.max_positions
         return CpuModel(asked.program, asked.weights, model.pool, num_blocks, advance, **lent)
 
     def hidden_states(self, model: Any, head: Any, asked: Keeping, num_blocks: int) -> HiddenStates:

@@ -73,6 +73,9 @@ class CudaDevice:
     def block_bytes(self, kv: KVLayout) -> int:
         return kv.block_bytes
 
+    def choosing_bytes(self, config: EngineConfig, programs: Sequence[Program], max_positions: int) -> int:
+        return 0  # what launchers need of their own, scores too, is found by a trial step
+
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         return plan_swapping(config, program, self.block_bytes(program.kv))
 

@@ -80,6 +80,13 @@ class Device(Protocol):
         """Of one KV block over all layers."""
         ...
 
+    def choosing_bytes(self, config: EngineConfig, programs: Sequence[Program], max_positions: int) -> int:
+        """Of scores of all positions, where sequences of up to max_positions choose which of them they see.
+
+        Args: programs: of one model, one of each rank.
+        """
+        ...
+
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         """Host memory for blocks of preempted sequences, where that is another memory than the KV cache's."""
         ...

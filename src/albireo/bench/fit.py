@@ -128,10 +128,12 @@ def memory_parts(
     num_engines = config.data_parallel_size if device.name == "cpu" else 1
     allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
     budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
-    block_bytes, activation_bytes, drafter_bytes = device.block_bytes(program.kv), program.arena_bytes, 0
+    block_bytes, drafter_bytes = device.block_bytes(program.kv), 0
+    activation_bytes = program.arena_bytes + device.choosing_bytes(config, [program], context_limit)
     if drafter is not None:
         block_bytes += drafter.block_bytes(device)
-        activation_bytes += sum(each.arena_bytes for each in drafter.programs)
+        for each in drafter.programs:
+            activation_bytes += each.arena_bytes + device.choosing_bytes(config, [each], context_limit)
         drafter_bytes = drafter.weight_bytes(device)
     state_bytes = program.states.slot_bytes * config.step_limits.max_num_seqs
     beside = adapter_bytes + state_bytes + vision_bytes + drafter_bytes

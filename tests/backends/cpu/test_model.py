@@ -19,6 +19,7 @@ from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import InvariantError
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -204,3 +205,18 @@ def test_native_memory_is_zero_and_lives_as_long_as_its_view() -> None:
     assert not view.any()
     view[:] = 7
     assert view.sum() == 35000
+
+
+def test_a_step_has_no_more_positions_than_there_is_room_to_choose_from() -> None:
+    """However many the cache has; of models that choose nothing, nothing is planned for positions."""
+    plans, last = make_step([Work([1, 2], 0, [7, 2], 0)], 8), make_step([Work([3], 10, [7, 2], 0)], 8)
+    for name, is_refused in (("deepseek_v32", True), ("llama", False)):
+        weights = Weights({key: Stored(value, "float32") for key, value in weights_of(name, "float32").items()})
+        program = program_of(name, "float32", "scalar", 8)
+        model = CpuModel(program, weights, pool(), NUM_BLOCKS, max_positions=10)
+        model.run(plans)
+        if not is_refused:
+            model.run(last)
+            continue
+        with pytest.raises(InvariantError, match="a step at position 10; memory is planned for 10 positions"):
+            model.run(last)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.adapters import CpuAdapters
+from albireo.backends.cpu.choosing import score_bytes
 from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.kv_view import token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants, pack_rows
@@ -127,12 +128,16 @@ class CpuModel:
         lender: CpuModel | None = None,
         borrowed: Sequence[str] = (),
         reads_cache: bool = False,
+        max_positions: int | None = None,
     ) -> None:
         """Args:
         num_state_slots: sequences that can keep states at once, where the program keeps any.
         borrowed: constants that are lender's, which has the same by these names.
         reads_cache: its KV cache is lender's.
+        max_positions: of the longest sequence; None: of one that has the whole KV cache.
         """
+        pooled = num_blocks * program.kv.block_size
+        self.max_positions = pooled if max_positions is None else min(max_positions, pooled)
         self.num_blocks = num_blocks
         self.num_state_slots = num_state_slots
         if program.states and num_state_slots < 1:
@@ -197,6 +202,7 @@ class CpuModel:
 
     def _take(self, program: Program, peers: Peers | None) -> None:
         self.program, self._peers = program, peers
+        self._is_choosing = score_bytes(program, 1) > 0
         self.native = self._bind(program.calls)
         self._layer_runs: list[tuple[int, _native.Program]] = []
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
@@ -252,7 +258,12 @@ class CpuModel:
         return (*given[:2], slots, *given[3:5], tables, *given[6:])
 
     def check_size(self, inputs: StepInputs) -> None:
-        """Raises: InvariantError when the step is larger than the program was planned for."""
+        """Raises: InvariantError when the step is larger than the program was planned for, or is of positions beyond
+        those whose scores there is room for.
+        """
+        last = int(inputs.positions.max(initial=0)) if self._is_choosing else 0
+        if last >= self.max_positions and self._is_choosing:
+            raise InvariantError(f"a step at position {last}; memory is planned for {self.max_positions} positions")
         for symbol, size in inputs.sizes.items():
             planned = self.program.maxima[symbol]
             if size > planned:
@@ -458,8 +469,7 @@ class CpuModel:
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]
         elif call.family == "choose_keys":
-            # no sequence has more positions than the cache
-            args |= {"n": attrs["count"], "num_keys": self.num_blocks * program.kv.block_size}
+            args |= {"n": attrs["count"], "num_keys": self.max_positions}
             args["y_stride"] = program.buffers[call.args["ids"]].stride
         elif "chosen" in call.args:
             chosen = program.buffers[call.args["chosen"]]

@@ -56,15 +56,19 @@ class TensorParallelModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
         num_state_slots: int = 0,
+        max_positions: int | None = None,
     ) -> None:
-        """Args: num_state_slots: see CpuModel; every rank has as many."""
+        """Args: num_state_slots, max_positions: see CpuModel; every rank has as many."""
         self.pool = pool
         arenas = [_native.Memory(program.arena_bytes) for program in programs]
         ranks = []
         for rank, program in enumerate(programs):
             with open_weights(rank) as weights:
                 peers = self._peers(rank, programs, arenas)
-                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers, num_state_slots))
+                model = CpuModel(
+                    program, weights, pool, num_blocks, progress, peers, num_state_slots, max_positions=max_positions
+                )
+                ranks.append(model)
         self._widths = [program.buffers[program.outputs["logits"]].cols for program in programs]
         self._logits: NDArray[np.float32] = np.empty((programs[0].maxima["R"], sum(self._widths)), np.float32)
         self._take(ranks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tiny_choosing import CHOOSING
 from tiny_latent import bailing_hybrid_shapes, kimi_shapes
 
 Shapes = dict[str, tuple[int, ...]]
@@ -332,6 +333,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     ),
     **dict.fromkeys(("afmoe", "exaone_moe", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "solar_open"), _mixtures),
     **dict.fromkeys(("codegen", "gpt_bigcode", "gptj"), _gpts),
+    **CHOOSING,
     "bailing_hybrid": bailing_hybrid_shapes,
     "biogpt": _biogpt,
     "dbrx": _dbrx,

@@ -37,6 +37,7 @@ _GEMMA4 = ("gemma4_text", "gemma4_unified_text")
 MIXTURES = (
     "afmoe",
     "axk1",
+    "axk2",
     "bailing_hybrid",
     "bailing_moe",
     "cohere2_moe",

@@ -172,6 +172,9 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
         at = attn.index("layers.0.attn.k_up")
         attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]
+    if name == "axk2":  # whose norms have gates, and whose queries come with some
+        attn[1:1] = [f"layers.0.attn.norm_{p}" for p in ("low", "gate")]
+        attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
     if name == "kimi_linear":  # whose first layer has none
         parts = ["norm", "qkv", "dt_low", "dt", "gates", "z_low", "z", "conv", "delta_rule", "out_norm", "out"]
         attn = [f"layers.0.attn.{p}" for p in parts]
@@ -235,6 +238,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     # what chooses positions is whole on each rank, and its weights are as a router's
+    roles |= {"norm_low": "router", "norm_gate": "router"}
     apart = {"given.gate": None, "indexer.q": None, "indexer.k": None, "indexer.weights": "router"}
     ends = [n.origin.rpartition(".")[2] for n in linears]
     wanted = [

@@ -45,6 +45,9 @@ def fused_experts(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> dic
         name = name.replace(".block_sparse_moe.", ".mlp.").replace(".mlp.gate.", router)
         if config["model_type"] == "axk1":
             name = name.replace(".post_mlp_layernorm.", ".mlp.post_mlp_layernorm.")
+        if config["model_type"] == "axk2":
+            for published, known in (("q_b_proj", "q_gate_proj"), ("W_down", "mlp.fc1"), ("W_up", "mlp.fc2")):
+                name = name.replace(f".{published}.", f".{known}.")
         if name.endswith(".moe_statics.e_score_correction_bias"):  # of one group of experts
             name, array = name.replace(".moe_statics.", ".gate.moe_statics."), array[None]
         if ".experts." not in name:

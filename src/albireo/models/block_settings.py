@@ -25,6 +25,8 @@ class Latent:
             rotated, and are a part of every head's key.
         plain: channels of a head's key that are not rotated. value: channels of a head's value.
         query_rank: channels that queries are made of; None: those of the residual stream.
+        gates_with_queries: the matrix of queries gives a gate of each channel of a head's value, too, behind the head's
+            query, and reads the latent once more as it was before its norm.
     """
 
     rank: int
@@ -32,6 +34,7 @@ class Latent:
     plain: int
     value: int
     query_rank: int | None
+    gates_with_queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class BlockSettings:
         has_positions: encoders add rows of a table of positions to embeddings.
         embedding_width: of embeddings that a linear makes as wide as the model; 0: they are.
         layer_groups: of layers that have the same weights; 0: each has its own.
+        norm_rank: channels that norms' own gates are made of, see axk2.py; 0: norms have none.
         by_distance: what scores have beside products of queries and keys; None: nothing.
         sound_positions: so many first positions of a sequence are those of a sound, see speech/.
     """
@@ -194,5 +198,6 @@ class BlockSettings:
     has_positions: bool = True
     embedding_width: int = 0
     layer_groups: int = 0
+    norm_rank: int = 0
     by_distance: ByDistance | None = None
     sound_positions: int = 0

@@ -1,5 +1,6 @@
 """Encoders as they were first published, with code of their own and before transformers had their classes: what their
-tensors are called in those. joined_linears.py takes apart what lies in one.
+tensors are called in those. joined_linears.py takes apart what lies in one. And decoders whose tensors transformers
+calls otherwise than their authors do.
 
 Called by text_tensors.py. Does not know graphs.
 """
@@ -40,11 +41,23 @@ _GTE = {
     ".attn_ln.": ".post_attention_layernorm.",
     ".mlp_ln.": ".post_mlp_layernorm.",
 }
+#: Of decoders: what tells such names, and what parts of them are here.
+_DECODERS: Mapping[str, Mapping[str, str]] = {
+    # A.X K2, as transformers has it in memory
+    ".self_attn.q_gate_proj.": {
+        ".self_attn.q_gate_proj.": ".self_attn.q_b_proj.",
+        "_layernorm.mlp.fc1.": "_layernorm.W_down.",
+        "_layernorm.mlp.fc2.": "_layernorm.W_up.",
+    },
+}
 
 
 def renames(names: Iterable[str]) -> Mapping[str, str]:
     """Parts of names -> what they are here; empty: names are those of transformers. Args: names: of all tensors."""
     found = tuple(names)
+    for telling, parts in _DECODERS.items():
+        if any(telling in name for name in found):
+            return parts
     if not any("embeddings.word_embeddings." in name for name in found):
         return {}
     if any(name.endswith("emb_ln.weight") for name in found):

@@ -58,12 +58,14 @@ def unrotated_latent_blocks(fields: Fields) -> BlockSettings:
 
 
 class LatentNames(NamedTuple):
-    """What an architecture calls attention within its layer, the output projection, and what gives a gate of each head
-    (empty: there is none)."""
+    """What an architecture calls attention within its layer, the output projection, what gives a gate of each head, or
+    of each channel of its value (empty: there is none), and a score more of each softmax (empty: there is none)."""
 
     block: str = "self_attn"
     out: str = "o_proj"
     gate: str = ""
+    gates_channels: bool = False
+    sinks: str = ""
 
 
 DEEPSEEK = LatentNames()
@@ -86,63 +88,99 @@ def latent_attention_block(
         rope: None: nothing is rotated. cache: place of the layer's KV cache; None: that of the layer.
         choose: of norm(x), the latent of queries and the layer, positions that rows see; see indexer.py.
     """
-    latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
-    assert latent is not None
-    name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        source = _source_of_queries(b, c, latent, h, name)
-        plain, rotated = _queries(b, c, latent, source, name)
-        low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
-        turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
-        if rope is not None:
-            with b.part("rope"):
-                rotated = b.rope(rotated, rope, heads, latent.rotary)
-                turned = b.rope(turned, rope.of_keys, 1, latent.rotary)
-                if rope.growth is not None:
-                    still = RopeSpec((0.0,) * (latent.plain // 2), growth=rope.growth)
-                    plain = b.rope(plain, still, heads, latent.plain)
-        with b.part("kv"):
-            key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
-            b.kv_write(key, None, cache, 1, c.head_dim)
-        chosen = None if choose is None else choose(h, source, layer)
-        met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
-        with b.part("attention"):
-            seen = b.attention(
-                b.cast(b.join_heads(met, rotated, heads), c.dtype),
-                chosen=chosen,
-                layer=cache,
-                num_heads=heads,
-                num_kv_heads=1,
-                head_dim=c.head_dim,
-                scale=c.scale,
-                window=None,
-                softcap=None,
-                value_dim=latent.rank,
-            )
-        values = _of_heads(b, c, seen, f"{name}.{OF_VALUES}", latent.value, "v_up")
-        if names.gate:
-            gate = linear(b, c, h, f"{name}.{names.gate}", heads, "q_gate", False, "heads")
-            with b.part("v_up"):
-                values = b.gate_rows(values, gate)
-        o = linear(b, c, b.cast(values, c.dtype), f"{name}.{names.out}", c.hidden_size, "o", bias, "row")
+        o = latent_attention(b, c, h, layer, rope, cache=cache, names=names, choose=choose)
         with b.part("o"):
             return b.add(x, o)
 
 
-def _source_of_queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> Value:
-    """What queries are a linear function of: h, or a latent of their own."""
+def latent_attention(
+    b: GraphBuilder,
+    c: ModelConfig,
+    h: Value,
+    layer: int,
+    rope: RopeSpec | None,
+    *,
+    cache: int | None = None,
+    names: LatentNames = DEEPSEEK,
+    choose: Callable[[Value, Value, int], Value | None] | None = None,
+) -> Value:
+    """attention(h), [T, E] float32; see latent_attention_block(). Args: h: rounded."""
+    latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
+    assert latent is not None
+    name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
+    source, whole = _source_of_queries(b, c, latent, h, name)
+    plain, rotated = _queries(b, c, latent, whole, name)
+    low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
+    turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
+    if rope is not None:
+        with b.part("rope"):
+            rotated = b.rope(rotated, rope, heads, latent.rotary)
+            turned = b.rope(turned, rope.of_keys, 1, latent.rotary)
+            if rope.growth is not None:
+                still = RopeSpec((0.0,) * (latent.plain // 2), growth=rope.growth)
+                plain = b.rope(plain, still, heads, latent.plain)
+    with b.part("kv"):
+        key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
+        b.kv_write(key, None, cache, 1, c.head_dim)
+    chosen = None if choose is None else choose(h, source, layer)
+    met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
+    with b.part("attention"):
+        sinks = b.weight(f"{name}.{names.sinks}", (heads,), "float32") if names.sinks else None
+        seen = b.attention(
+            b.cast(b.join_heads(met, rotated, heads), c.dtype),
+            sinks,
+            chosen=chosen,
+            layer=cache,
+            num_heads=heads,
+            num_kv_heads=1,
+            head_dim=c.head_dim,
+            scale=c.scale,
+            window=None,
+            softcap=None,
+            value_dim=latent.rank,
+        )
+    values = _of_heads(b, c, seen, f"{name}.{OF_VALUES}", latent.value, "v_up")
+    gate = _gate(b, c, latent, h, whole, name, names)
+    if gate is not None:
+        with b.part("v_up"):
+            of_channels = gate.type == values.type
+            values = b.mul(values, b.unary(gate, "sigmoid")) if of_channels else b.gate_rows(values, gate)
+    return linear(b, c, b.cast(values, c.dtype), f"{name}.{names.out}", c.hidden_size, "o", bias, "row")
+
+
+def _source_of_queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
+    """What queries are a linear function of: h, or a latent of their own; and that with all that its matrix reads."""
     if latent.query_rank is None:
-        return h
+        return h, h
     low = linear(b, c, h, f"{name}.q_a_proj", latent.query_rank, "q_a", c.attention_bias, None)
     with b.part("q_a_norm"):
-        return b.cast(_normed(b, low, f"{name}.q_a_layernorm"), c.dtype)
+        normed = _normed(b, low, f"{name}.q_a_layernorm")
+        source = b.cast(normed, c.dtype)
+        return source, b.cast(b.join_heads(normed, low, 1), c.dtype) if latent.gates_with_queries else source
+
+
+def _gate(
+    b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, source: Value, name: str, names: LatentNames
+) -> Value | None:
+    """By whose sigmoids values are multiplied: [T, heads * channels of a value] or [T, heads] float32, if any."""
+    heads, value = c.num_heads, latent.value
+    if latent.gates_with_queries:
+        module, behind = f"{name}.q_b_proj", latent.plain + latent.rotary
+        starts = [head * (behind + value) + behind for head in range(heads)]
+        rows = RowsOf(module, tuple((start, start + value) for start in starts))
+        return linear(b, c, source, f"{module}.gate", heads * value, "q_gate", False, "heads", rows)
+    if not names.gate:
+        return None
+    width = heads * (value if names.gates_channels else 1)
+    return linear(b, c, h, f"{name}.{names.gate}", width, "q_gate", False, "heads")
 
 
 def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
     """The channels of all heads that are not rotated, and those that are to be, [T, heads * channels] float32."""
     module = f"{name}.q_proj" if latent.query_rank is None else f"{name}.q_b_proj"
-    width = latent.plain + latent.rotary
+    width = latent.plain + latent.rotary + (latent.value if latent.gates_with_queries else 0)
     starts = [head * width for head in range(c.num_heads)]
     plain = RowsOf(module, tuple((start, start + latent.plain) for start in starts))
     turning = RowsOf(module, tuple(p for start in starts for p in _turning(c, start + latent.plain, latent.rotary)))

@@ -79,6 +79,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     if any(name in files for name in CONFORMER):
         return TextTensors(files, _NEMO_DECODER)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
+    if prefixes is None and renames(files.names):
+        prefixes = (("", ""),)
     return files if prefixes is None else TextTensors(files, prefixes)
 
 

@@ -1,0 +1,60 @@
+"""Tensor names and shapes of tiny models that choose what they see, written out apart from albireo.models; see
+tiny_models.py. DeepSeek V3.2 and GLM-5 are in tiny_latent.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tiny_latent import latent_shapes, value_width
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _gated(name: str, width: int, hidden: int) -> Shapes:
+    """An FFN with a gate."""
+    shapes: Shapes = {f"{name}.{p}_proj.weight": (width, hidden) for p in ("gate", "up")}
+    return shapes | {f"{name}.down_proj.weight": (hidden, width)}
+
+
+def _deepseek_ffn(c: Mapping[str, Any], has_experts: bool) -> Shapes:
+    """One FFN, or experts with a bias beside shared ones."""
+    hidden, width, count = c["hidden_size"], c.get("moe_intermediate_size", 0), c["n_routed_experts"]
+    if not has_experts:
+        return _gated("mlp", c["intermediate_size"], hidden)
+    shapes: Shapes = {"mlp.gate.weight": (count, hidden), "mlp.gate.e_score_correction_bias": (count,)}
+    for e in range(count):
+        shapes |= _gated(f"mlp.experts.{e}", width, hidden)
+    return shapes | _gated("mlp.shared_experts", c["n_shared_experts"] * width, hidden)
+
+
+def _whole(c: Mapping[str, Any], layers: list[Shapes]) -> Shapes:
+    """Layers between a table and a head."""
+    hidden, vocab = c["hidden_size"], c["vocab_size"]
+    shapes: Shapes = {"model.embed_tokens.weight": (vocab, hidden)}
+    for i, layer in enumerate(layers):
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
+
+
+def _axk2(c: Mapping[str, Any]) -> Shapes:
+    hidden, heads, rank, low = (c[k] for k in ("hidden_size", "num_attention_heads", "gated_norm_rank", "q_lora_rank"))
+    of_head = c["qk_nope_head_dim"] + c["qk_rope_head_dim"] + c["v_head_dim"]
+    layers = []
+    for i in range(c["num_hidden_layers"]):
+        has_experts = i >= c["first_k_dense_replace"]
+        layer = latent_shapes(c) | _deepseek_ffn(c, has_experts)
+        layer["self_attn.q_b_proj.weight"] = (heads * of_head, 2 * low)
+        layer["self_attn.o_proj.weight"] = (hidden, heads * value_width(c))
+        gated = ("input_layernorm", "post_attention_layernorm") if has_experts else ("input_layernorm",)
+        for norm in gated:
+            layer |= {f"{norm}.norm.weight": (hidden,), f"{norm}.W_down.weight": (rank, hidden)}
+            layer |= {f"{norm}.W_up.weight": (hidden, rank)}
+        if not has_experts:
+            layer["post_attention_layernorm.weight"] = (hidden,)
+        layers.append(layer)
+    return _whole(c, layers)
+
+
+CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {"axk2": _axk2}

@@ -63,6 +63,7 @@ OF_WIRING = {
     "bailing_hybrid": "a state whose rates of channels are bounded; latents whose values have a gate of each head",
     "deepseek_v32": "positions that are chosen by score; backends/cpu/test_chosen_keys.py",
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
+    "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",

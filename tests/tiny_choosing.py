@@ -57,4 +57,21 @@ def _axk2(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
-CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {"axk2": _axk2}
+def _hy_v4(c: Mapping[str, Any]) -> Shapes:
+    hidden, heads, count = c["hidden_size"], c["num_attention_heads"], c["hc_mult"]
+    layers = []
+    for i in range(c["num_hidden_layers"]):
+        layer = latent_shapes(c) | _deepseek_ffn(c, c["mlp_layer_types"][i] == "sparse")
+        if c["indexer_types"][i] == "shared":
+            layer = {name: shape for name, shape in layer.items() if ".indexer." not in name}
+        layer["self_attn.o_proj.weight"] = (hidden, heads * value_width(c))
+        layer |= {"self_attn.gate_proj.weight": (heads * value_width(c), hidden), "self_attn.sinks": (heads,)}
+        layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        for of in ("attn_hc", "ffn_hc"):
+            layer |= {f"{of}.fn": (2 * count, count * hidden), f"{of}.base": (2 * count,), f"{of}.scale": (2,)}
+        layers.append(layer)
+    of_head: Shapes = {"hc_fn": (count, count * hidden), "hc_base": (count,), "hc_scale": (1,)}
+    return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
+
+
+CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {"axk2": _axk2, "hy_v4": _hy_v4}

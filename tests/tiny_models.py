@@ -60,6 +60,7 @@ MIXTURES = (
     "granitemoeshared",
     "hunyuan_v1_moe",
     "hy_v3",
+    "hy_v4",
     "jamba",
     "jetmoe",
     "kimi_k2",
@@ -135,7 +136,7 @@ def make_checkpoint(
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config.get(key) is not None}
     (path / "generation_config.json").write_text(json.dumps(ids))
     weights = random_weights(config, seed) if weights is None else dict(weights)
-    tensors = _as_stored(config, as_stored(config, weights))
+    tensors = as_written(config, weights)
     names = list(tensors)
     if shards == 1:
         write_safetensors(path / "model.safetensors", tensors, dtype)
@@ -153,6 +154,11 @@ def make_checkpoint(
         for file in _TOKENIZER_FILES:
             shutil.copy(source / file, path / file)
     return path
+
+
+def as_written(config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Tensors as a checkpoint has them. Args: weights: as random_weights() names them."""
+    return _as_stored(config, as_stored(config, weights))
 
 
 def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
@@ -190,7 +196,7 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             tensors[name] = noise * np.float32(0.7)
         elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
             tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
-        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset")):
+        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset", ".base", ".scale", ".hc_base", ".hc_scale")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
@@ -462,6 +468,8 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
+    if config["model_type"] == "hy_v4":
+        tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     if "kv_lora_rank" in config:
         return as_kimi_publishes(with_up_projections_joined(config, tensors))
     if config["model_type"] in SHORT_CONVS:

@@ -34,6 +34,8 @@ WIDTHS = {
     "deepseek_v3": {"moe_intermediate_size": 48},
     "deepseek_v2": {"moe_intermediate_size": 48},
     "youtu": {},
+    # streams, and heads that see chosen positions
+    "hy_v4": {"moe_intermediate_size": 48},
     # beside an FFN, and heads of two shapes
     "gemma4_text, experts": {},
 }

@@ -172,6 +172,10 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
         at = attn.index("layers.0.attn.k_up")
         attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]
+    if blocks.hyper is not None:  # what blocks read is a sum of streams
+        attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
+        of_streams = [*(f"streams.{p}" for p in ("norm", "read", "written")), "streams"]
+        attn, mlp = ([*(f"{block[0].rpartition('.')[0]}.{p}" for p in of_streams), *block] for block in (attn, mlp))
     if name == "axk2":  # whose norms have gates, and whose queries come with some
         attn[1:1] = [f"layers.0.attn.norm_{p}" for p in ("low", "gate")]
         attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
@@ -205,6 +209,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         # what a layer takes of all streams comes first
         attn.insert(0, "layers.0.predict")
     first = ["embed", *(["positions"] if name in ("gpt2", "opt", *WITH_POSITIONS) else [])]
+    first += ["streams"] if blocks.hyper is not None else []
     first += ["given", "given.of_x", "streams.begin", "streams"] if blocks.streams is not None else []
     assert origins[: len(first) + len(attn) + len(mlp)] == [*first, *attn, *mlp]
     assert origins[-3:] == ["head.norm", "head.logits", "head.top"]
@@ -238,7 +243,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     # what chooses positions is whole on each rank, and its weights are as a router's
-    roles |= {"norm_low": "router", "norm_gate": "router"}
+    roles |= dict.fromkeys(("norm_low", "norm_gate", "read", "written"), "router")
     apart = {"given.gate": None, "indexer.q": None, "indexer.k": None, "indexer.weights": "router"}
     ends = [n.origin.rpartition(".")[2] for n in linears]
     wanted = [

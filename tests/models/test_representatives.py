@@ -44,6 +44,8 @@ _PLAIN_OPS = (
     "choose_keys(",
     "call choose_keys(",
     "attention(q, kv, chosen, ",
+    "attention(q, kv, sinks, chosen, ",
+    "clip(",
     "call attention(chosen, ",
 )
 

@@ -78,6 +78,7 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
         map_row(a, i, [&](V x, V) { return clamped(x, ends); });
         break;
       }
+      case Map::kClipAbove: map_row(a, i, [&](V x, V) { return min(set1(a.scale), x); }); break;
       case Map::kXielu: xielu_row(a, i); break;
       case Map::kGain: gain_row(a, i); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;

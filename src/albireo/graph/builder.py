@@ -247,8 +247,9 @@ class GraphBuilder:
         """weight: [1] float32."""
         return self._node("scale_by", {"x": x, "weight": weight})[0]
 
-    def clip(self, x: Value, most: float) -> Value:
-        return self._node("clip", {"x": x}, most=most)[0]
+    def clip(self, x: Value, most: float, above: bool = False) -> Value:
+        """above: at that end alone."""
+        return self._node("clip", {"x": x}, most=most, **({"above": True} if above else {}))[0]
 
     def clamp(self, x: Value, weight: Value) -> Value:
         """weight: [2] float32."""

@@ -562,8 +562,8 @@ OPS: dict[str, Op] = {
     "scale": Op(("x",), ("factor",), _same),
     # x * weight[0]: a factor that the checkpoint holds
     "scale_by": Op(("x", "weight"), (), _scale_by),
-    # x kept between -most and most
-    "clip": Op(("x",), ("most",), _same),
+    # x kept between -most and most; above: x, or most where that is less
+    "clip": Op(("x",), ("most",), _same, optional_attrs=("above",)),
     # x kept between weight[0] and weight[1]
     "clamp": Op(("x", "weight"), (), _with_two),
     # p * max(x, 0)^2 + n * (e^m - 1 - m) + XIELU_SLOPE * x with m = min(x, 0), p = softplus(weight[0]) and n =

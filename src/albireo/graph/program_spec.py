@@ -59,9 +59,10 @@ KINDS = (
     "xielu",
     "gain",
     "clip",
+    "clip_above",
 )
 #: Attributes of kinds, which they are called after.
-NUMBERS_OF_KINDS = ("scale", "softcap", "clip")
+NUMBERS_OF_KINDS = ("scale", "softcap", "clip", "clip_above")
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 #: How many numbers of a weight those read that read one.
@@ -507,7 +508,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         if found != (cols["x"] if a["kind"] == "gain" else KIND_NUMBERS.get(a["kind"])):
             return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
-        are_right = a.get("softcap", 1.0) > 0 and a.get("clip", 1.0) > 0
+        are_right = all(a.get(kind, 1.0) > 0 for kind in ("softcap", "clip", "clip_above"))
         return fits and numbers == {a["kind"]}.intersection(NUMBERS_OF_KINDS) and are_right
     if call.family == "row_map":
         return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1

@@ -163,6 +163,7 @@ _FLAGS = (
     "never_given",
     "learns_twice",
     "by_logits",
+    "above",
 )
 
 

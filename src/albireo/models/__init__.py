@@ -45,6 +45,7 @@ _ROOM = (
     "gguf",
     "head_rows",
     "hearing",
+    "hyper_connections",
     "indexer",
     "interleaved_experts",
     "internvl_chat",

@@ -85,6 +85,21 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True)
+class Hyper:
+    """Several residual streams, of which a block reads a sum, and to each of which what it makes is added; see
+    hyper_connections.py.
+
+    Fields:
+        count: of streams. magnitude: on the sigmoids by which a block's result is added. least: that is added to all
+            sigmoids.
+    """
+
+    count: int
+    magnitude: float
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
 class SharedBlocks:
     """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
 
@@ -134,7 +149,7 @@ class BlockSettings:
         mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
         layer_entries: tokens that have an embedding for each layer; others have that of token 0. None: all have one.
-        streams: of the residual, where there are several.
+        streams: of the residual, where there are several. hyper: where those are another kind of them.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
@@ -187,6 +202,7 @@ class BlockSettings:
     layer_width: int = 0
     layer_entries: int | None = None
     streams: Streams | None = None
+    hyper: Hyper | None = None
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False

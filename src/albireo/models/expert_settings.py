@@ -28,6 +28,7 @@ _MAX_WIDTH = 2**20
 #: Flint's, as Qwen's with a shared one, by sigmoids; Kolibri's, in every layer, chosen by a bias on logits;
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
+#: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
@@ -49,6 +50,7 @@ Keys = Literal[
     "granite_hybrid",
     "granite_shared",
     "hunyuan",
+    "hy_v4",
     "jamba",
     "kolibri",
     "laguna",
@@ -85,6 +87,7 @@ class ExpertSettings:
         margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
         by_logits: a bias is added to a router's logits, not to what is made of them.
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
+        limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
@@ -106,6 +109,7 @@ class ExpertSettings:
     logits_cap: float = 0.0
     shared_factor: float = 1.0
     by_logits: bool = False
+    limit: float = 0.0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2", "mimo", "mistral4"):
+    if keys in ("deepseek", "deepseek_v2", "hy_v4", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
     if keys == "ernie":
         return _ernie(fields, layers)
@@ -257,7 +261,7 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
-    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "mimo")
+    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "hy_v4", "mimo")
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
@@ -282,6 +286,7 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         factor=fields.optional_number("routed_scaling_factor", 1e-6, 1e6) or 1.0
         if keys == "mimo"
         else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        limit=fields.number("swiglu_limit", 1e-6, 1e6) if keys == "hy_v4" else 0.0,
     )
 
 

@@ -74,15 +74,23 @@ def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name
     assert settings is not None and norms.behind is not None
     with b.part(f"layers.{layer}.moe"):
         h = block_input(b, c, x, layer, norms.before)
-        ids, weights = route(b, c, h, f"{name}.{names.block}", names)
-        pairs = experts(b, c, h, ids, f"{name}.{names.block}.experts", names)
-        with b.part("combine"):
-            y = b.combine(pairs, weights)
-        if settings.shared_width:
-            with b.part("shared"):
-                shared = gated_mlp(b, c, h, f"{name}.{names.block}.{names.shared}", settings.shared_width)
-                y = b.add(shared, y)
+        y = mixture(b, c, h, f"{name}.{names.block}", names)
         return added(b, c, x, y, layer, "combine", norms.behind)
+
+
+def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:
+    """What a token's experts and the shared one, which has no gate, make of h, [T, E] float32. Args: name: of the
+    block."""
+    settings = c.experts
+    assert settings is not None
+    ids, weights = route(b, c, h, name, names)
+    pairs = experts(b, c, h, ids, f"{name}.experts", names)
+    with b.part("combine"):
+        y = b.combine(pairs, weights)
+    if not settings.shared_width:
+        return y
+    with b.part("shared"):
+        return b.add(gated_mlp(b, c, h, f"{name}.{names.shared}", settings.shared_width), y)
 
 
 def route(
@@ -123,6 +131,8 @@ def experts(
 def _act(b: GraphBuilder, c: ModelConfig, gate: Value | None, up: Value) -> Value:
     if gate is None:
         return b.unary(up, c.hidden_act)
+    if c.experts is not None and c.experts.limit:
+        gate, up = b.clip(gate, c.experts.limit, above=True), b.clip(up, c.experts.limit)
     if c.hidden_act == "clamped_swiglu":
         return b.clamped_swiglu(gate, up)
     return b.mul(b.unary(gate, c.hidden_act), up)

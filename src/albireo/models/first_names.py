@@ -49,6 +49,15 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         "_layernorm.mlp.fc1.": "_layernorm.W_down.",
         "_layernorm.mlp.fc2.": "_layernorm.W_up.",
     },
+    # Hunyuan 4, as its authors have it
+    ".self_attn.learnable_sink_param": {
+        ".hc_pre.hc_": ".hc_",
+        ".learnable_sink_param": ".sinks",
+        ".linear_gate.": ".gate_proj.",
+        ".hc_attn_layer.hc_": ".attn_hc.",
+        ".hc_mlp_layer.hc_": ".ffn_hc.",
+        ".hc_head_": ".hc_",
+    },
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
@@ -27,7 +28,7 @@ EPS = 1e-6
 _FULL, _SHARED = "full", "shared"
 
 
-def indexed_blocks(fields: Fields, *, shares: bool = False, heads: int = 64, **rules: bool) -> BlockSettings:
+def indexed_blocks(fields: Fields, *, shares: bool = False, heads: int = 64, **rules: Any) -> BlockSettings:
     """Latent attention of which an indexer chooses the positions.
 
     Args:

@@ -98,15 +98,16 @@ def test_kinds_with_a_number(dtype: str, level: str) -> None:
     for kind, number, want in (
         ("scale", 0.37, x * np.float32(0.37)),
         ("clip", 0.37, np.clip(x, -np.float32(0.37), np.float32(0.37))),
+        ("clip_above", 0.37, np.minimum(x, np.float32(0.37))),
         ("softcap", 30.0, 30.0 * np.tanh(x.astype(np.float64) / 30.0)),
     ):
         out = Guarded.poisoned(x.shape, dtype)
         args = {"x": Guarded(x), "out": out, "k": 45, "act": KINDS.index(kind), "out_dtype": dtype}
-        args["scale" if kind == "clip" else kind] = number
+        args["scale" if kind.startswith("clip") else kind] = number
         run([Call("elementwise", level, dtype, args)], rows_step(len(x)), 2)
         got, finite = out.values, np.isfinite(x)
         assert np.isnan(got[~finite]).all()
-        if kind in ("scale", "clip"):
+        if kind != "softcap":
             assert_same_bits(got[finite], round_to(want, dtype)[finite], kind)
         else:
             unit = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]

@@ -121,6 +121,13 @@ def test_kinds_with_a_number() -> None:
             assert (np.abs(numbers(out) - exact) <= 10 * ULP * np.abs(exact)).all()
 
 
+def test_a_limit_above() -> None:
+    x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
+    out = room(*x.shape, "float32")
+    elementwise("clip_above", tensor(x), None, out, x.shape[1], 0.75)
+    assert_same_bits(numbers(out), np.minimum(x, np.float32(0.75)), "no more than that")
+
+
 def test_a_limit_on_both_sides() -> None:
     x = np.concatenate([np.linspace(-3, 3, 45), [np.inf, -np.inf]]).astype(np.float32)[None]
     out = room(*x.shape, "float32")

@@ -506,8 +506,8 @@ class CpuModel:
         for key in ("centered", "both_ways", "in_chunks"):
             if key in attrs:
                 args[key] = int(attrs[key])
-        if "clip" in attrs:
-            args["scale"] = attrs["clip"]
+        for key in attrs.keys() & {"clip", "clip_above"}:
+            args["scale"] = attrs[key]
         if "slopes" in attrs:
             slopes = self._slopes.setdefault(attrs["slopes"], np.array(attrs["slopes"], np.float32))
             args["slopes"] = slopes.ctypes.data

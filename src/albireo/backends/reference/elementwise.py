@@ -49,7 +49,7 @@ def scale_by(call: OpCall) -> tuple[Array, ...]:
 
 def clip(call: OpCall) -> tuple[Array, ...]:
     most = np.float32(call.attrs["most"])
-    return (np.minimum(np.maximum(call["x"], -most), most),)
+    return (np.minimum(call["x"] if call.attrs.get("above") else np.maximum(call["x"], -most), most),)
 
 
 def clamp(call: OpCall) -> tuple[Array, ...]:

@@ -88,7 +88,7 @@ def problems(graph: Graph, size: int) -> list[str]:
     if size not in SIZES:
         return [f"it must be one of {', '.join(map(str, SIZES))}"]
     found = []
-    if any(node.op == "add_parts" for node in graph.nodes):
+    if any(node.op == "match_length" for node in graph.nodes):
         found.append("its residual is several streams, which are not cut among ranks yet")
     for num_heads, num_kv_heads in sorted(_heads(graph)):
         if num_heads % size:

@@ -152,7 +152,8 @@ def _scale(node: Node) -> Single:
 
 def _clip(node: Node) -> Single:
     _require_float32(node, "x")
-    return "elementwise", {"kind": "clip", "clip": node.attrs["most"]}, dict(node.inputs)
+    kind = "clip_above" if node.attrs.get("above") else "clip"
+    return "elementwise", {"kind": kind, kind: node.attrs["most"]}, dict(node.inputs)
 
 
 def _by_numbers(node: Node) -> Single:

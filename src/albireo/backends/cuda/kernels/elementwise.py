@@ -1,7 +1,7 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu, relu2,
 sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]),
-clip (x between -number and number), clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul,
-clamped_swiglu.
+clip (x between -number and number), clip_above (x, or number where that is less),
+clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul, clamped_swiglu.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -33,7 +33,7 @@ from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps
 KINDS = dict.fromkeys(
     (
         *("cast", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "scale", "softcap", "scale_by", "clip"),
-        *("clamp", "xielu"),
+        *("clamp", "clip_above", "xielu"),
     ),
     False,
 )
@@ -72,6 +72,8 @@ def elementwise_kernel(
         value = value * tl.load(weight)
     if KIND == "clip":
         value = tl.minimum(tl.maximum(value, -number), number)
+    if KIND == "clip_above":
+        value = tl.minimum(value, number)
     if KIND == "clamp":
         value = tl.minimum(tl.maximum(value, tl.load(weight)), tl.load(weight + 1))
     if KIND == "xielu":

@@ -6,11 +6,7 @@ Leaf module: plain data, no behaviour beyond construction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from typing import Any, Generic, Literal, TypeVar
 
 #: "abort" on a caller's wish; "error" when the engine had to give the request up.
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -164,9 +160,13 @@ class ScoringOutput:
 
 @dataclass(slots=True)
 class PoolingOutput:
-    """What became of a prompt, as numbers of float32: [values], or where each token has its own [tokens, values]."""
+    """What became of a prompt.
 
-    data: NDArray[np.float32]
+    Fields: data: a numpy array of float32: [values], or where each token has its own [tokens, values]. (This module
+        does without numpy, as servers do.)
+    """
+
+    data: Any
 
 
 Pooled = TypeVar("Pooled", EmbeddingOutput, ClassificationOutput, ScoringOutput, PoolingOutput)

@@ -122,6 +122,33 @@ def test_asked_for_one_by_one(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(asyncio.run(found()), wanted, strict=True))
 
 
+@pytest.mark.parametrize("ending", ["ForProcessRewardModel", "ForRewardModel"])
+def test_rewards_of_steps_and_of_texts(ending: str, tmp_path: Path) -> None:
+    """Qwen's, with code of their own beside them: two linears behind hidden states."""
+    folder = saved(tmp_path, "qwen2", "Model", vocab_size=131)
+    exact = hidden_states(folder, prompts(), "float64")
+    rng = np.random.default_rng(2)
+    labels = 2 if ending == "ForProcessRewardModel" else 1
+    sizes = {
+        "score.0.weight": (60, 60),
+        "score.0.bias": (60,),
+        "score.2.weight": (labels, 60),
+        "score.2.bias": (labels,),
+    }
+    made = {name: rng.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
+    save_file(load_file(folder / "model.safetensors") | made, folder / "model.safetensors")
+    change_config(folder, architectures=[f"Qwen2{ending}"], auto_map={"AutoModel": f"modeling_qwen2_rm.Qwen2{ending}"})
+    w = {name: value.astype(np.float64) for name, value in made.items()}
+    inner = [np.maximum(rows @ w["score.0.weight"].T + w["score.0.bias"], 0) for rows in exact]
+    wanted = [rows @ w["score.2.weight"].T + w["score.2.bias"] for rows in inner]
+    llm = opened(folder)
+    if labels == 2:
+        powers = [np.exp(rows - rows.max(axis=1, keepdims=True)) for rows in wanted]
+        assert farthest(encoded(llm, prompts()), [rows / rows.sum(axis=1, keepdims=True) for rows in powers]) < 1e-5
+    else:
+        assert farthest(encoded(llm, prompts()), [rows[-1] for rows in wanted]) < 1e-5
+
+
 # -- an embedding of each token, and scores ----------------------------------------------------------------------------
 
 

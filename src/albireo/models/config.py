@@ -115,6 +115,10 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
 #: What classes of models that write text end with, and what ones do that classify.
 TEXT_CLASSES, _CLASSIFIER = ("ForCausalLM", "LMHeadModel"), "ForSequenceClassification"
 _OF_TOKENS = "ForTokenClassification"
+#: Qwen's, which were published with code of their own: a text's worth, and of each token whether a step that ends there
+#: is right.
+_REWARDS, _REWARDS_STEPS = "ForRewardModel", "ForProcessRewardModel"
+_REWARD_HEAD = HeadStep("score.0", "relu"), HeadStep("score.2")
 _HONOURS_PARTIAL = "partial_rotary_factor"
 
 
@@ -447,8 +451,11 @@ def _class_names(model_type: str, rules: ConfigRules) -> tuple[str, ...]:
 def _is_own_code(auto_map: Any, model_type: str, rules: ConfigRules) -> bool:
     """Whether the code beside a checkpoint is that of the class which is computed here: from before transformers had
     it, as Phi-3, Falcon and ERNIE 4.5 came out. It is never run."""
-    place = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
-    return isinstance(place, str) and place.rpartition(".")[2] in _class_names(model_type, rules)
+    places = [auto_map.get(key) for key in ("AutoModelForCausalLM", "AutoModel")] if isinstance(auto_map, dict) else []
+    classes = {place.rpartition(".")[2] for place in places if isinstance(place, str)}
+    known = _class_names(model_type, rules)
+    stems = [name.removesuffix(end) for name in known for end in TEXT_CLASSES]
+    return not classes.isdisjoint((*known, *(f"{stem}{end}" for stem in stems for end in (_REWARDS, _REWARDS_STEPS))))
 
 
 def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRule | None:
@@ -473,6 +480,10 @@ def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRul
         return classifier(fields, "last", (HeadStep("score"),))
     if rules.pooled is None and any(f"{stem}{_OF_TOKENS}".lower() in found for stem in stems):
         return token_classifier(fields, (HeadStep("score"),))
+    if rules.pooled is None and any(f"{stem}{_REWARDS_STEPS}".lower() in found for stem in stems):
+        return token_classifier(fields, _REWARD_HEAD)
+    if rules.pooled is None and any(f"{stem}{_REWARDS}".lower() in found for stem in stems):
+        return replace(classifier(fields, "last", _REWARD_HEAD, num_labels=1), activation="none")
     if rules.pooled is None and any(f"{stem}Model".lower() in found for stem in stems):
         return PoolingRule()
     what = f"model_type {short(model_type)} is computed as {', '.join(names)}"

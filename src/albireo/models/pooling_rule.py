@@ -84,9 +84,14 @@ class PoolingRule:
         return f"gives scores of {len(self.labels)} label{'s' * (len(self.labels) > 1)} (classify, score, /classify)"
 
 
-def classifier(fields: Fields, pooling_type: PoolingType, head: tuple[HeadStep, ...]) -> PoolingRule:
-    """The rule of a ...ForSequenceClassification. Raises: ModelError for labels that are none."""
-    names = _labels(fields)
+def classifier(
+    fields: Fields, pooling_type: PoolingType, head: tuple[HeadStep, ...], num_labels: int = 2
+) -> PoolingRule:
+    """The rule of a ...ForSequenceClassification.
+
+    Args: num_labels: where config.json does not say. Raises: ModelError for labels that are none.
+    """
+    names = _labels(fields, num_labels)
     problem = fields.raw("problem_type")
     if problem not in (None, "regression", "single_label_classification", "multi_label_classification"):
         fields.fail("problem_type", problem, "is no kind of classification that there is")
@@ -115,10 +120,10 @@ def token_classifier(fields: Fields, head: tuple[HeadStep, ...]) -> PoolingRule:
     )
 
 
-def _labels(fields: Fields) -> tuple[str, ...]:
+def _labels(fields: Fields, num_labels: int = 2) -> tuple[str, ...]:
     given = fields.table("id2label")
     if not given:
-        count = fields.integer("num_labels", 1, MAX_LABELS, default=2)
+        count = fields.integer("num_labels", 1, MAX_LABELS, default=num_labels)
         return tuple(f"LABEL_{i}" for i in range(count))
     fields.raw("num_labels")
     names = {int(key) if key.isdecimal() else -1: label for key, label in given.items()}

@@ -93,6 +93,8 @@ class EngineConfig:
             {"temperature": 0.6, "max_new_tokens": 200} or its text in JSON.
         hf_overrides: what config.json is to say in place of what it does, as {"rope_theta": 1e6} or its text in JSON;
             of objects in it key by key. Not of an engine directory, which is built with them.
+        mm_processor_kwargs: what the files that prepare pictures are to say in place of what they do, as
+            {"max_pixels": 501760} or its text in JSON; of videos in an object videos_kwargs. Otherwise as hf_overrides.
         structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
             guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         speculative_config: guess ahead, and compute several tokens of a sequence in one step where guesses come true;
@@ -148,6 +150,7 @@ class EngineConfig:
     generation_config: Literal["auto", "vllm"] = "auto"
     override_generation_config: str | Mapping[str, float] | None = None
     hf_overrides: Mapping[str, Any] | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     speculative_config: SpeculativeConfig | None = None
     enable_lora: bool = False
@@ -166,7 +169,8 @@ class EngineConfig:
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
         object.__setattr__(self, "override_generation_config", _sampling(self.override_generation_config))
-        object.__setattr__(self, "hf_overrides", _overrides(self.hf_overrides))
+        for name, example in _OVERRIDES.items():
+            object.__setattr__(self, name, _overrides(name, getattr(self, name), example))
         for name in ("model", "tokenizer", "allowed_local_media_path", "prefix_cache_dir"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
@@ -224,7 +228,8 @@ class BuildConfig:
     Fields:
         dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
         quantization, quantization_head: hold weights in few bits, as in EngineConfig; a directory runs so only.
-        hf_overrides: what config.json is to say in place of what it does, as in EngineConfig; a directory runs so only.
+        hf_overrides, mm_processor_kwargs: what files are to say in place of what they do, as in EngineConfig; a
+            directory runs so only.
         kv_cache_dtype: type of the KV cache where the directory is run, unless another is asked for there: bf16, f16,
             f32, int8 or fp8; auto: the compute type.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
@@ -247,6 +252,7 @@ class BuildConfig:
     quantization: str | None = None
     quantization_head: str | None = None
     hf_overrides: Mapping[str, Any] | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
     kv_cache_dtype: str = "auto"
     max_model_len: int | None = None
     target: str = "native"
@@ -261,7 +267,8 @@ class BuildConfig:
     def __post_init__(self) -> None:
         _check_shared(self)
         _flag("force", self.force)
-        object.__setattr__(self, "hf_overrides", _overrides(self.hf_overrides))
+        for name, example in _OVERRIDES.items():
+            object.__setattr__(self, name, _overrides(name, getattr(self, name), example))
         if not isinstance(self.target, str):
             raise ConfigError(
                 f"target={short(self.target)} is not allowed; it must be the name of an ISA level, or cuda"
@@ -349,16 +356,20 @@ def _sampling(given: Any) -> dict[str, float] | None:
     return dict(found)
 
 
-def _overrides(given: Any) -> dict[str, Any] | None:
-    """What config.json is to say, as JSON has it. Raises: ConfigError."""
+#: What files are to say -> an example.
+_OVERRIDES = {"hf_overrides": '{"rope_theta": 1000000.0}', "mm_processor_kwargs": '{"max_pixels": 501760}'}
+
+
+def _overrides(name: str, given: Any, example: str) -> dict[str, Any] | None:
+    """What a file is to say, as JSON has it. Raises: ConfigError."""
     try:
         found = json.loads(json.dumps(json.loads(given) if isinstance(given, str) else given, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         found = False
     if found is not None and not isinstance(found, dict):
         raise ConfigError(
-            f"hf_overrides={short(given)} is not allowed; it must be an object of what config.json is to say, as "
-            '{"rope_theta": 1000000.0}'
+            f"{name}={short(given)} is not allowed; it must be an object of what the model's files are to say, as "
+            f"{example}"
         )
     return found or None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from albireo import LLM, BuildConfig, ConfigError, TargetMismatch, UnsupportedModel, build
+from albireo import LLM, BuildConfig, ConfigError, SamplingParams, TargetMismatch, UnsupportedModel, build
 from albireo.api.overrides import merged, overridden
 from albireo.config import EngineConfig
 from albireo.verify.run import verify
@@ -92,17 +92,21 @@ def test_a_draft_model_of_its_own_has_them_and_another_has_not(tmp_path: Path) -
 
 def test_what_changes_in_the_model_changes_there(tmp_path: Path) -> None:
     plain = checkpoint_of(tmp_path / "plain")
-    place = overridden(plain, THETA)
-    assert place == overridden(plain, THETA) != overridden(plain, {"rope_theta": 78.0})
+    place = overridden(plain, EngineConfig(hf_overrides=THETA))
+    assert (
+        place
+        == overridden(plain, EngineConfig(hf_overrides=THETA))
+        != overridden(plain, EngineConfig(hf_overrides={"rope_theta": 78.0}))
+    )
     written = (place / "config.json").stat().st_mtime_ns
     (plain / "more.json").write_text("{}")
-    overridden(plain, THETA)
+    overridden(plain, EngineConfig(hf_overrides=THETA))
     assert (place / "more.json").read_text() == "{}"
     assert (place / "config.json").stat().st_mtime_ns == written, "what is right is not written again"
     (plain / "more.json").unlink()
     data = json.loads((plain / "config.json").read_text())
     (plain / "config.json").write_text(json.dumps({**data, "rms_norm_eps": 1e-3}))
-    overridden(plain, THETA)
+    overridden(plain, EngineConfig(hf_overrides=THETA))
     assert not (place / "more.json").is_symlink()
     assert json.loads((place / "config.json").read_text()) == {**data, "rms_norm_eps": 1e-3, **THETA}
 
@@ -110,7 +114,7 @@ def test_what_changes_in_the_model_changes_there(tmp_path: Path) -> None:
 def test_nothing_said_needs_no_cache(tmp_path: Path, cache: Path) -> None:
     plain = checkpoint_of(tmp_path / "plain")
     assert EngineConfig(hf_overrides={}).hf_overrides is None
-    assert overridden(plain, None) == plain
+    assert overridden(plain, EngineConfig()) == plain
     assert run(plain, hf_overrides="{}") == run(plain)
     assert not cache.exists()
 
@@ -133,3 +137,60 @@ def test_it_is_an_object(given: Any) -> None:
     for owner in (EngineConfig, BuildConfig):
         with pytest.raises(ConfigError, match=r"hf_overrides=.* it must be an object"):
             owner(hf_overrides=given)
+
+
+# -- what prepares pictures and videos ---------------------------------------------------------------------------------
+
+FEWER: dict[str, Any] = {"max_pixels": 4 * 16 * 16}
+
+
+def seen(folder: Path, **settings: Any) -> tuple[list[int], list[int]]:
+    """Prompt and answer about a picture."""
+    from tiny_sights import picture
+
+    chat = [{"role": "user", "content": [{"type": "image", "image": picture(96, 96)}, {"type": "text", "text": "?"}]}]
+    with LLM(str(folder), dtype="float32", num_threads=1, **settings) as llm:
+        (output,) = llm.chat([chat], SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True), use_tqdm=False)
+    return output.prompt_token_ids, list(output.outputs[0].token_ids)
+
+
+def test_pictures_are_prepared_as_by_a_directory_that_says_so(tmp_path: Path) -> None:
+    from tiny_sights import save
+
+    plain = save(tmp_path / "plain", "qwen2_vl")
+    changed = shutil.copytree(plain, tmp_path / "changed")
+    settings = json.loads((plain / "preprocessor_config.json").read_text())
+    (changed / "preprocessor_config.json").write_text(json.dumps(settings | FEWER))
+    wanted = seen(changed)
+    assert seen(plain, mm_processor_kwargs=FEWER) == wanted
+    assert seen(plain, mm_processor_kwargs=json.dumps({"images_kwargs": FEWER})) == wanted
+    assert len(seen(plain)[0]) > len(wanted[0])
+    engine = build(plain, tmp_path / "engine", BuildConfig(dtype="float32", mm_processor_kwargs=FEWER)).directory
+    assert seen(engine) == wanted
+    assert "What prepares pictures and videos says otherwise" in (engine / "report.md").read_text()
+    with pytest.raises(TargetMismatch, match="mm_processor_kwargs is decided when a directory is built"):
+        seen(engine, mm_processor_kwargs=FEWER)
+    with pytest.raises(
+        ConfigError, match=r"mm_processor_kwargs: images are not read so: .*1 keys are not .*max_picels"
+    ):
+        seen(plain, mm_processor_kwargs={"max_picels": 4})
+
+
+def test_where_settings_of_media_go(tmp_path: Path) -> None:
+    config = EngineConfig(mm_processor_kwargs={"size": {"longest_edge": 5}, "videos_kwargs": {"fps": 1}})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"has no preprocessor_config\.json, and no processor_config\.json with a im"):
+        overridden(tmp_path, config)
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 3, "longest_edge": 9}}')
+    (tmp_path / "processor_config.json").write_text('{"a": 1, "video_processor": {"fps": 2, "max_frames": 8}}')
+    place = overridden(tmp_path, config)
+    read = {path.name: json.loads(path.read_text()) for path in place.iterdir() if path.suffix == ".json"}
+    assert read["preprocessor_config.json"] == {"size": {"shortest_edge": 3, "longest_edge": 5}}
+    assert read["processor_config.json"] == {"a": 1, "video_processor": {"fps": 1, "max_frames": 8}}
+    assert (place / "config.json").is_symlink() and overridden(tmp_path, EngineConfig()) == tmp_path
+    with pytest.raises(ConfigError, match=r"mm_processor_kwargs: videos_kwargs=3 must be an object"):
+        overridden(tmp_path, EngineConfig(mm_processor_kwargs={"videos_kwargs": 3}))
+    with pytest.raises(
+        ConfigError, match=r"mm_processor_kwargs=\[1\] is not allowed; .* as \{\"max_pixels\": 501760\}"
+    ):
+        EngineConfig(mm_processor_kwargs=[1])  # type: ignore[arg-type]

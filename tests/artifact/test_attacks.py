@@ -88,6 +88,7 @@ MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
     ("an obligatory pass", put("options", "without", value=["fuse_embed"]), TargetMismatch, "cannot be left out"),
     ("overrides of another type", put("options", "hf_overrides", value=[1]), Corrupt, "must be an object"),
     ("no overrides", drop("options", "hf_overrides"), Corrupt, "hf_overrides is missing"),
+    ("no settings of pictures", drop("options", "mm_processor_kwargs"), Corrupt, "mm_processor_kwargs is missing"),
     ("a missing profile", drop("options", "profile"), Corrupt, "profile is missing"),
     ("a missing key", drop("options", "dtype"), Corrupt, "dtype is missing"),
     ("an unknown dtype", put("options", "dtype", value="int4"), Corrupt, "must be one of"),

@@ -115,7 +115,20 @@ def test_the_digest_of_rows_sees_order() -> None:
 
 
 def test_a_manifest() -> None:
-    options = Options("float16", 10, 2, 3, 16, 2, True, "latency", ("fuse_head",), "int8", hf_overrides={"a": 1})
+    options = Options(
+        "float16",
+        10,
+        2,
+        3,
+        16,
+        2,
+        True,
+        "latency",
+        ("fuse_head",),
+        "int8",
+        hf_overrides={"a": 1},
+        mm_processor_kwargs={"b": {}},
+    )
     files = dict.fromkeys((*REQUIRED, "weights.1.bin"), ENTRY)
     manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": ENTRY}, files)
     assert manifest_from_json(through_text(manifest_to_json(manifest)), "manifest.json") == manifest
@@ -125,7 +138,7 @@ def test_a_manifest_of_the_first_minor_has_one_rank_is_balanced_and_has_every_pa
     manifest = Manifest("0.1.0", "llama", Options("float16", 10, 2, 3, 16), {}, dict.fromkeys(REQUIRED, ENTRY))
     data = through_text(manifest_to_json(manifest))
     data["format"]["minor"] = 0
-    later = ("quantization", "quantization_head", "kv_cache_dtype", "hf_overrides")
+    later = ("quantization", "quantization_head", "kv_cache_dtype", "hf_overrides", "mm_processor_kwargs")
     for name in ("tensor_parallel_size", "tp_invariant", "profile", "without", *later):
         with pytest.raises(Corrupt, match="unknown key"):
             manifest_from_json(data, "manifest.json")

@@ -105,7 +105,7 @@ def build(
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
-    directory = overridden(directory, config.hf_overrides)
+    directory = overridden(directory, config)
     precision = Precision(config.quantization, config.quantization_head)
     source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
     model_len = _model_len(config, source)
@@ -144,6 +144,7 @@ def build(
                 config.quantization_head,
                 config.kv_cache_dtype,
                 config.hf_overrides,
+                config.mm_processor_kwargs,
             )
             for name, data in reports.items():
                 writer.write_beside(name, data)
@@ -268,6 +269,11 @@ def _report(program: Program, unfused: Totals, options: Options, levels: tuple[s
             f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens{_ranks(options)}, "
             f"with kernels of {', '.join(levels)}.",
             *([] if options.hf_overrides is None else [f"config.json says otherwise: {said(options.hf_overrides)}"]),
+            *(
+                []
+                if options.mm_processor_kwargs is None
+                else [f"What prepares pictures and videos says otherwise: {said(options.mm_processor_kwargs)}"]
+            ),
             f"Passes left out: {', '.join(options.without) or 'none'}. Without any fusion it would be: {unfused}",
             "",
             "```",

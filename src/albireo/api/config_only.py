@@ -38,7 +38,7 @@ def open_to_plan(directory: Path, config: EngineConfig) -> ModelSource:
         return open_source(directory, config)
     precision = Precision(config.quantization, config.quantization_head)
     ranks = parts(config.tensor_parallel_size or 1, config.tp_invariant)
-    return ConfigOnly(overridden(directory, config.hf_overrides), config.dtype, ranks, precision)
+    return ConfigOnly(overridden(directory, config), config.dtype, ranks, precision)
 
 
 class ConfigOnly:

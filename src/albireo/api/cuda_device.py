@@ -150,7 +150,7 @@ class CudaDevice:
             "is_eager": config.enforce_eager,
         }
         first = RankStart(
-            config=replace(config, hf_overrides=None),  # source.directory has them
+            config=replace(config, hf_overrides=None, mm_processor_kwargs=None),  # source.directory has them
             directory=source.directory,
             capability=self._capability,
             rank=0,

@@ -281,7 +281,10 @@ def load(
 
 
 def _warn(config: EngineConfig, directory: Path, problems: MediaProblems) -> None:
-    """Of what a model has a part for, and nobody reads, though nobody said that it is not wanted."""
+    """Of what a model has a part for, and nobody reads, though nobody said that it is not wanted. Raises: ConfigError
+    where somebody said how pictures are to be prepared, and none are."""
+    if config.mm_processor_kwargs is not None and problems.images:
+        raise ConfigError(f"mm_processor_kwargs: images are not read so: {problems.images}")
     limits = config.limit_mm_per_prompt
     for what, problem, most in (("images", problems.images, limits.image), ("sounds", problems.sounds, limits.audio)):
         if problem not in ("", TEXT_ONLY, HEARS, SEES) and most != 0:

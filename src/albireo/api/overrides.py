@@ -1,8 +1,9 @@
-"""hf_overrides: a model directory whose config.json says otherwise, without a change to the one that was given.
+"""hf_overrides, mm_processor_kwargs: a model directory whose files say otherwise, without a change to the one that was
+given.
 
 Called by source.py, build.py and whoever compares a build with its checkpoint. What it says is read in many places, so
 there is a directory that has it: in the user's cache, with links to all other files. Does not know which keys exist:
-who reads config.json refuses those it does not know.
+who reads a file refuses those it does not know.
 """
 
 from __future__ import annotations
@@ -14,50 +15,76 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from albireo import devflags
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, short
 from albireo.json_file import read_json
 from albireo.models.gguf.files import is_gguf
 
 _LOG = logging.getLogger(__name__)
 _CONFIG = "config.json"
+#: Objects of mm_processor_kwargs that are meant for one kind of medium, as transformers' processors take them.
+_IMAGES, _VIDEOS = "images_kwargs", "videos_kwargs"
 
 
-def overridden(directory: Path, overrides: Mapping[str, Any] | None) -> Path:
-    """The directory itself without overrides, else one that has its files and another config.json.
+#: What is to be said otherwise, and where.
+_FILES = {"hf_overrides": _CONFIG, "mm_processor_kwargs": "what prepares pictures and videos"}
+_NAMES = tuple(_FILES)
+
+
+class Overrides(Protocol):
+    """What files are to say: EngineConfig, BuildConfig, or what an engine directory was built for."""
+
+    @property
+    def hf_overrides(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def mm_processor_kwargs(self) -> Mapping[str, Any] | None: ...
+
+
+def overridden(directory: Path, asked: Overrides) -> Path:
+    """The directory itself where nothing is to be said otherwise, else one that has its files and some of its own.
 
     The same directory and overrides give the same place, which is brought up to date by each call.
 
-    Raises: ConfigError for a GGUF file, and where there is no cache to write to; ModelError for a damaged config.json.
+    Raises: ConfigError for a GGUF file, for a model whose files say nothing of pictures, and where there is no cache to
+        write to; ModelError for a damaged file.
     """
-    if not overrides:
+    given = {name: value for name in _NAMES if (value := getattr(asked, name)) is not None}
+    if not given:
         return directory
+    names = " and ".join(given)
     if is_gguf(directory):
         raise ConfigError(
-            f"hf_overrides: {directory.name} is a GGUF file, which has no config.json; leave it out, or give a "
-            "directory in Hugging Face layout"
+            f"{names}: {directory.name} is a GGUF file, which has no {_CONFIG}; leave it out, or give a directory in "
+            "Hugging Face layout"
         )
     if not (directory / _CONFIG).is_file():
         return directory  # who opens it says so
-    text = json.dumps(merged(read_json(directory / _CONFIG), overrides), indent=2, ensure_ascii=False) + "\n"
-    place = _place(directory, overrides)
+    files: dict[str, dict[str, Any]] = {}
+    if asked.hf_overrides is not None:
+        files[_CONFIG] = merged(read_json(directory / _CONFIG), _rotation_as_in(directory, asked.hf_overrides))
+    if asked.mm_processor_kwargs is not None:
+        files |= _of_media(directory, asked.mm_processor_kwargs)
+    texts = {name: json.dumps(data, indent=2, ensure_ascii=False) + "\n" for name, data in files.items()}
+    place = _place(directory, names, given)
     try:
-        _write(place, directory, text)
+        _write(place, directory, texts)
     except OSError as error:
         raise ConfigError(
-            f"hf_overrides: {place}, where config.json is to lie as overridden, cannot be written ({error.strerror}); "
-            "name another directory for caches by XDG_CACHE_HOME"
+            f"{names}: {place}, where {' and '.join(files)} are to lie as overridden, cannot be written "
+            f"({error.strerror}); name another directory for caches by XDG_CACHE_HOME"
         ) from error
-    _LOG.warning("%s: config.json is read with hf_overrides=%s, as %s", directory, said(overrides), place / _CONFIG)
+    for name, value in given.items():
+        _LOG.warning("%s: %s is read with %s=%s, as %s", directory, _FILES[name], name, said(value), place)
     return place
 
 
 def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """An object with values in the place of its own; of what is an object on both sides, key by key, as vLLM has it."""
     found = dict(config)
-    for key, value in _rotation_as_in(config, overrides).items():
+    for key, value in overrides.items():
         old = found.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             found[key] = merged(old, value)
@@ -66,9 +93,55 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def _rotation_as_in(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Overrides with what they say of rotations in the form that a config has it since transformers 5: beside
-    rope_parameters neither rope_theta nor rope_scaling is read, and an override is to hold."""
+def _of_media(directory: Path, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files that say how pictures and videos are prepared, as they are to be. What is not meant for one of the two
+    is meant for pictures.
+
+    Raises: ConfigError where there are none, and for what is no object.
+    """
+    from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
+    from albireo.videos.settings import VIDEO_FILE
+
+    for name in (_IMAGES, _VIDEOS):
+        if not isinstance(given.get(name, {}), Mapping):
+            raise ConfigError(f"mm_processor_kwargs: {name}={short(given[name])} must be an object")
+    images = {key: value for key, value in given.items() if key not in (_IMAGES, _VIDEOS)}
+    images |= given.get(_IMAGES, {})
+    processor = read_json(directory / PROCESSOR_FILE) if (directory / PROCESSOR_FILE).exists() else {}
+    files: dict[str, dict[str, Any]] = {}
+    for part, file, changes in (
+        ("image_processor", IMAGE_FILE, images),
+        ("video_processor", VIDEO_FILE, dict(given.get(_VIDEOS, {}))),
+    ):
+        if not changes:
+            continue
+        if isinstance(processor.get(part), Mapping):
+            processor = {**processor, part: merged(processor[part], changes)}
+            files[PROCESSOR_FILE] = processor
+        elif (directory / file).exists():
+            files[file] = merged(read_json(directory / file), changes)
+        else:
+            raise ConfigError(
+                f"mm_processor_kwargs={said(given)}: {directory} has no {file}, and no {PROCESSOR_FILE} with a {part}, "
+                "which would be read so; leave it out, or copy the file from where the checkpoint is from"
+            )
+    return files
+
+
+def _rotation_as_in(directory: Path, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Overrides with what they say of rotations in the form that config.json has it since transformers 5: beside
+    rope_parameters neither rope_theta nor rope_scaling is read, and an override is to hold. So it is in a table of the
+    text's own."""
+    return _with_rotation(read_json(directory / _CONFIG), overrides)
+
+
+def _with_rotation(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = {
+        key: _with_rotation(config[key], value)
+        for key, value in overrides.items()
+        if isinstance(value, Mapping) and isinstance(config.get(key), Mapping) and key != "rope_parameters"
+    }
+    overrides = {**overrides, **inner}
     table, scaling = config.get("rope_parameters"), overrides.get("rope_scaling")
     if not isinstance(table, Mapping) or "rope_parameters" in overrides:
         return overrides
@@ -86,32 +159,33 @@ def said(overrides: Mapping[str, Any]) -> str:
     return json.dumps(overrides, sort_keys=True, ensure_ascii=False)
 
 
-def _place(directory: Path, overrides: Mapping[str, Any]) -> Path:
+def _place(directory: Path, names: str, given: Mapping[str, Any]) -> Path:
     home = devflags.cache_home()
     if home is None:
         raise ConfigError(
-            "hf_overrides: there is no home directory for the config.json that is read in place of the model's; name a "
+            f"{names}: there is no home directory for the files that are read in place of the model's; name a "
             "directory for caches by XDG_CACHE_HOME"
         )
-    key = hashlib.sha256(f"{directory.absolute()}\0{said(overrides)}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{directory.absolute()}\0{said(given)}".encode()).hexdigest()[:16]
     return home / "albireo" / "overridden" / key / directory.absolute().name
 
 
-def _write(place: Path, directory: Path, text: str) -> None:
-    """Links to what is in directory, and to nothing else, beside the text; what is right stays untouched, so that
+def _write(place: Path, directory: Path, texts: Mapping[str, str]) -> None:
+    """Links to what is in directory, and to nothing else, beside texts by name; what is right stays untouched, so that
     others may read there. Raises: OSError."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = {path.name: path.absolute() for path in directory.iterdir() if path.name != _CONFIG}
+    wanted = {path.name: path.absolute() for path in directory.iterdir() if path.name not in texts}
     for path in place.iterdir():
-        if path.name not in (_CONFIG, *wanted) and path.is_symlink():
+        if path.name not in (*texts, *wanted) and path.is_symlink():
             path.unlink(missing_ok=True)
     for name, target in wanted.items():
         path = place / name
         if not path.is_symlink() or path.readlink() != target:
             _replace(path, lambda temporary, target=target: os.symlink(target, temporary))
-    path = place / _CONFIG
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    for name, text in texts.items():
+        path = place / name
+        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != text:
+            _replace(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
 
 
 def _replace(path: Path, make: Any) -> None:

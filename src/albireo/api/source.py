@@ -94,11 +94,15 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                     f"{directory}: {name} is decided when a directory is built; leave it out, or build with it: "
                     f"albireo build MODEL -o DIR --{name.replace('_', '-')} {getattr(config, name)}"
                 )
-        if config.hf_overrides is not None:
-            raise TargetMismatch(
-                f"{directory}: hf_overrides is decided when a directory is built; leave it out, or build with it: "
-                f"albireo build MODEL -o DIR --hf-overrides '{said(config.hf_overrides)}'"
-            )
+        for name, overrides in (
+            ("hf_overrides", config.hf_overrides),
+            ("mm_processor_kwargs", config.mm_processor_kwargs),
+        ):
+            if overrides is not None:
+                raise TargetMismatch(
+                    f"{directory}: {name} is decided when a directory is built; leave it out, or build with it: "
+                    f"albireo build MODEL -o DIR --{name.replace('_', '-')} '{said(overrides)}'"
+                )
         return EngineSource(
             directory,
             config.dtype,
@@ -120,7 +124,7 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                 "it out, or build an engine directory: albireo build MODEL -o DIR"
             )
     precision = Precision(config.quantization, config.quantization_head)
-    directory = overridden(directory, config.hf_overrides)
+    directory = overridden(directory, config)
     return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant, precision)
 
 

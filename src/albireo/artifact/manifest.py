@@ -44,7 +44,8 @@ class Options:
         quantization, quantization_head: asked for at the build; graph.json says what each matrix is.
         kv_cache_dtype: type of the KV cache; auto: the compute type, as before.
     Fields, all since 2.25:
-        hf_overrides: what config/config.json says in place of the checkpoint's; None: nothing.
+        hf_overrides: what config/config.json says in place of the checkpoint's; mm_processor_kwargs: what the files
+            beside it do that prepare pictures and videos; None: nothing.
     """
 
     dtype: str
@@ -60,6 +61,7 @@ class Options:
     quantization_head: str | None = None
     kv_cache_dtype: str = "auto"
     hf_overrides: Mapping[str, Any] | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "quantization_head": options.quantization_head or _NONE,
             "kv_cache_dtype": options.kv_cache_dtype,
             "hf_overrides": dict(options.hf_overrides or {}),
+            "mm_processor_kwargs": dict(options.mm_processor_kwargs or {}),
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -171,11 +174,15 @@ def _since_2(options: Record) -> dict[str, Any]:
 
 
 def _since_25(options: Record) -> dict[str, Any]:
-    """The option that format 2.25 added: config/config.json has it already, so that nothing is run by it."""
-    found = options.raw("hf_overrides")
+    """The options that format 2.25 added: the files in config/ have them already, so that nothing is run by them."""
+    return {name: _object(options, name) for name in ("hf_overrides", "mm_processor_kwargs")}
+
+
+def _object(options: Record, name: str) -> dict[str, Any] | None:
+    found = options.raw(name)
     if not isinstance(found, dict):
-        options.fail("hf_overrides", found, "must be an object")
-    return {"hf_overrides": found or None}
+        options.fail(name, found, "must be an object")
+    return found or None
 
 
 def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def _help(field: str) -> str:
 @click.option("--quantization", type=click.Choice(list(SCHEMES)), help=_help("quantization"))
 @click.option("--head", "quantization_head", type=click.Choice(list(HEADS)), help="The same for the head alone.")
 @click.option("--hf-overrides", metavar="JSON", help=_help("hf_overrides"))
+@click.option("--mm-processor-kwargs", metavar="JSON", help=_help("mm_processor_kwargs"))
 @click.option("--kv-cache-dtype", help=_help("kv_cache_dtype"))
 @click.option("--target", help=_help("target"))
 @click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))

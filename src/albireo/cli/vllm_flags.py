@@ -43,7 +43,7 @@ _CALLED = {
     "--rope-scaling": "--hf-overrides '{\"rope_scaling\": {…}}'",
     "--rope-theta": "--hf-overrides '{\"rope_theta\": …}'",
     "--return-tokens-as-token-ids": "return_tokens_as_token_ids of a request",
-    "--media-io-kwargs": "--limit-mm-per-prompt",
+    "--media-io-kwargs": "--limit-mm-per-prompt, or videos_kwargs of --mm-processor-kwargs (fps, max_frames)",
     "--config": "flags on the command line",
 }  # fmt: skip
 #: Switch that asks for what is so anyway -> why. Such a one is taken, and a line says so.
@@ -107,7 +107,7 @@ _NONE = (
     "--worker-extension-cls", "--scheduler-cls", "--kv-events-config", "--data-parallel-rank",
     "--data-parallel-external-lb", "--data-parallel-hybrid-lb", "--fully-sharded-loras", "--lora-extra-vocab-size",
     "--max-cpu-loras", "--logprobs-mode", "--allow-credentials", "--log-config-file", "--uvicorn-log-level",
-    "--mm-processor-kwargs", "--video-pruning-rate",
+    "--video-pruning-rate",
 )  # fmt: skip
 
 

@@ -76,13 +76,13 @@ def open_sides(first: str | None, second: str, settings: Mapping[str, Any]) -> t
         config = EngineConfig.from_kwargs(**{**_settings(engine), **settings})
     elif config.verify_hashes:
         raise ConfigError("verify_hashes: both sides are checkpoints, which have no hashes; leave it out")
-    precision, overrides = Precision(config.quantization, config.quantization_head), config.hf_overrides
+    precision = Precision(config.quantization, config.quantization_head)
     is_len_asked_for = settings.get("max_model_len") is not None
     left, right = (
         _built(engines[directory])
         if directory in engines
         else _compiled(
-            CheckpointSource(overridden(directory, overrides), config.dtype, precision=precision),
+            CheckpointSource(overridden(directory, config), config.dtype, precision=precision),
             config,
             is_len_asked_for,
         )

@@ -99,7 +99,7 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
             "answers with the checkpoint's, which are the same to the bit"
         )
     files = engine.files
-    checkpoint = overridden(checkpoint, files.manifest.options.hf_overrides)
+    checkpoint = overridden(checkpoint, files.manifest.options)
     _check_source(files, checkpoint, note)
     options = files.manifest.options
     precision = Precision(options.quantization, options.quantization_head)

@@ -220,7 +220,7 @@ def test_bundled_model_tells_a_story_in_turns(encoder_of):
 
 
 def _with_templates(tokenizer: Tokenizer, templates: dict[str, str]) -> ChatEncoder:
-    parts = ("named_tokens", "special_ids", "encode", "plain_encoder", "added_tokens")
+    parts = ("named_tokens", "special_ids", "encode", "plain_encoder", "added_tokens", "sorts_tools")
     return ChatEncoder(SimpleNamespace(chat_templates=templates, **{name: getattr(tokenizer, name) for name in parts}))
 
 

@@ -9,6 +9,7 @@ from base64 import b64encode
 import pytest
 
 from albireo.errors import ModelError
+from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.gguf_words import WORDS
 from albireo.text.tokenizer import Tokenizer
 from text.texts import TEXTS
@@ -55,6 +56,41 @@ def test_ids_are_those_of_kimi(tmp_path, tokenizer_directory):
         assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)
     assert ours.vocab_size == theirs.n_vocab == SIZE + 256
     assert (ours.bos_token_id, ours.token_to_id("<|tool|>") in ours.special_ids) == (SIZE, False)
+
+
+def test_kimi_has_the_keys_of_tools_in_order(tmp_path, tokenizer_directory):
+    """As its own code has, whatever the order they are given in; also from what engine directories hold."""
+    template = "{{ tools | tojson }}"
+    _write(
+        tmp_path,
+        tokenizer_directory("gpt2"),
+        "tiktoken.model",
+        tokenizer_class="TikTokenTokenizer",
+        chat_template=template,
+    )
+    tools = [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"b": [{"y": 1, "x": 2}]}}}
+    ]
+    wanted = (
+        '[{"function": {"description": "d", "name": "f", "parameters": {"b": [{"x": 2, "y": 1}]}}, "type": "function"}]'
+    )
+    tokenizer = Tokenizer.from_directory(tmp_path)
+    (tmp_path / "copy").mkdir()
+    for name, data in tokenizer.to_files().items():
+        (tmp_path / "copy" / name).write_bytes(data)
+    for each in (tokenizer, Tokenizer.from_directory(tmp_path / "copy")):
+        assert ChatEncoder(each).encode([{"role": "user", "content": "x"}], tools=tools).text == wanted
+        assert ChatEncoder(each).encode([{"role": "user", "content": "x"}]).text == "null"
+    hunyuan = _write(
+        tmp_path / "copy",
+        tokenizer_directory("gpt2"),
+        "hy.tiktoken",
+        tokenizer_class="HYTokenizer",
+        chat_template=template,
+    )
+    (hunyuan / "tokenizer.json").unlink()
+    told = ChatEncoder(Tokenizer.from_directory(hunyuan)).encode([{"role": "user", "content": "x"}], tools=tools).text
+    assert told == json.dumps(tools)
 
 
 def test_ids_are_those_of_hunyuan(tmp_path, tokenizer_directory):

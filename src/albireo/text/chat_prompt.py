@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,8 @@ class ChatEncoder:
             continue_final_message=continue_final_message,
             variables=chat_template_kwargs,
         )
+        if self._tokenizer.sorts_tools:
+            chat = replace(chat, tools=_sorted(chat.tools))
         moment = now or datetime.now()
         named = self._tokenizer.named_tokens
         text = prepared.template.render(_with_tokens(chat, named), moment)
@@ -235,3 +237,10 @@ def _with_tokens(chat: Conversation, named: Mapping[str, str]) -> Conversation:
         chat.continue_field,
         {**named, **chat.variables},
     )
+
+
+def _sorted(value: Any) -> Any:
+    """With the keys of all objects in order."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _MAX_BYTES, _MAX_TOKENS = 64 * 2**20, 2**22
 
 
+#: Of Kimi K2, Kimi Linear, Moonlight. It also puts the keys of tools in order before a template sees them.
+KIMI = "TikTokenTokenizer"
+
+
 @dataclass(frozen=True, slots=True)
 class RankedClass:
     """What a class of tokenizers implies.
@@ -43,10 +47,7 @@ class RankedClass:
 
 
 CLASSES: Mapping[str, RankedClass] = {
-    # Kimi K2, Kimi Linear, Moonlight
-    "TikTokenTokenizer": RankedClass(
-        WORDS["kimi-k2"], num_reserved=256, roles={"bos_token": "[BOS]", "eos_token": "[EOS]"}
-    ),
+    KIMI: RankedClass(WORDS["kimi-k2"], num_reserved=256, roles={"bos_token": "[BOS]", "eos_token": "[EOS]"}),
     # Hunyuan
     "HYTokenizer": RankedClass(
         WORDS["qwen2"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.params import is_unicode
+from albireo.text import tiktoken_file
 from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
@@ -34,12 +35,14 @@ class Tokenizer:
         vocab_size: number of tokens, added ones included; ids may have gaps, a model may have more rows.
         special_ids: ids that skip_special_tokens leaves out, and that text inside a chat message never becomes.
         chat_templates: name -> source.
+        sorts_tools: keys of tools are put in order before a template sees them, as the model was trained.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
         self._backend = backend
         self.named_tokens = dict(files.named)
         self.chat_templates = dict(files.chat_templates)
+        self.sorts_tools = files.class_name == tiktoken_file.KIMI
         self.bos_token, self.bos_token_id = self._named("bos_token")
         self.eos_token, self.eos_token_id = self._named("eos_token")
         self.pad_token, self.pad_token_id = self._named("pad_token")
@@ -209,6 +212,8 @@ class Tokenizer:
         config: dict[str, Any] = dict(self.named_tokens)
         if self._prefix:
             config["add_bos_token"] = True
+        if self.sorts_tools:
+            config["tokenizer_class"] = tiktoken_file.KIMI
         if set(self.chat_templates) == {"default"}:
             config["chat_template"] = self.chat_templates["default"]
         elif self.chat_templates:

@@ -43,14 +43,14 @@ class AddedTokenEntry:
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
     """Fields:
-    tokenizer: path of the file with the vocabulary: tokenizer.json, tekken.json, or vocab.json with merges.txt beside.
+    tokenizer: path of the file with the vocabulary, the first of those in vocabularies.py.
     named: role -> text, as templates see them ("bos_token" -> "<s>").
     extra_special: texts that are special without a role.
     added: tokens with their ids, from tokenizer_config.json.
     add_bos_token: the config's wish; None when it says nothing.
     chat_templates: name -> source; "default" is the usual one.
-    words: how text is cut into words, for a vocab.json, which does not say.
-    tekken: what is in a tekken.json.
+    vocabulary: how a tokenizer is built of it; None of a tokenizer.json, which the library reads.
+    class_name: tokenizer_class, where it is said.
     """
 
     tokenizer: Path
@@ -60,6 +60,7 @@ class TokenizerFiles:
     add_bos_token: bool | None
     chat_templates: dict[str, str]
     vocabulary: Vocabulary | None = None
+    class_name: str | None = None
 
 
 def read_tokenizer_files(directory: Path) -> TokenizerFiles:
@@ -97,6 +98,7 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
         add_bos_token=add_bos_token,
         chat_templates=templates,
         vocabulary=vocabulary,
+        class_name=name if isinstance(name := config.get("tokenizer_class"), str) else None,
     )
 
 

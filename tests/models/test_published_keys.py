@@ -45,6 +45,13 @@ _HUNYUAN: dict[str, Any] = {
     "use_mla": False,
     "use_qk_norm": True,
     "use_rotary_pos_emb": True,
+    "anyres_vit_two_views": False,
+    "skip_cls_token": False,
+    "vit_input_resolution": 224,
+    "vit_mapping_type": "resampler",
+    "vit_norm_type": "fused",
+    "vit_patch": 1,
+    "vit_token": 64,
 }
 _EXPERTS_OF_HUNYUAN: dict[str, Any] = {
     "moe_topk": [2, 2],
@@ -111,6 +118,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "attn_config": {
             **{"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0, "clip_qkv": None},
             **{"attn_type": "multihead_attention", "attn_uses_sequence_id": False, "prefix_lm": False, "qk_ln": False},
+            **{"rope": False, "rope_theta": 10000, "rope_impl": "dail", "rope_hf_config": {"type": "no_scaling"}},
             "softmax_scale": None,
         },
     },
@@ -147,11 +155,27 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
     "biogpt": {"activation_dropout": 0.0, "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1},
     "falcon": {"apply_residual_connection_post_layernorm": False, "ff_factor": 4},
-    "llama": {"is_llama_config": True, "rope_interleaved": False},  # SmolLM2
+    # SmolLM2, Falcon 3, ALLaM
+    "llama": {"is_llama_config": True, "rope_interleaved": False, "activation": "swiglu", "internal_version": "7b"},
     "mistral": {"neftune_noise_alpha": 5},  # fine-tunes
     "qwen2": {"seq_length": 32768, "use_mrope": False},
-    "gpt2": {"_num_labels": 1, "output_past": True},  # distilgpt2
-    "gpt_neox": {"custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}}},  # Dolly
+    # distilgpt2, gpt2-medium
+    "gpt2": {"_num_labels": 1, "output_past": True, "n_special": 0, "predict_special_tokens": True},
+    # Dolly, Polyglot-Ko
+    "gpt_neox": {
+        "custom_pipelines": {"text-generation": {"impl": "pipeline.Pipeline"}},
+        "num_steps": "global_step301000",
+    },
+    "starcoder2": {
+        **{"layer_norm_epsilon": 1e-5, "attention_softmax_in_fp32": True, "scale_attention_softmax_in_fp32": True},
+        "scale_attn_weights": True,
+    },
+    "opt": {"learned_embeddings": True, "scale_embeddings": False, "_remove_final_layer_norm": False},  # Galactica
+    "ernie4_5": {"weight_share_add_bias": True, "compression_ratio": 1.0, "rope_scaling": None},
+    "ernie4_5_moe": {"num_nextn_predict_layers": 1, "multi_token_pred_lambda": 0.3, "moe_capacity": [64, 64, 64]},
+    "bamba": {"use_mamba_kernels": True, "num_logits_to_keep": 1},
+    "zamba2": {"use_shared_mlp_adapter": True, "num_query_groups": 4, "ffn_hidden_size": 52},
+    "dots1": {"scoring_func": "noaux_tc", "topk_method": "noaux_tc", "ep_size": 1, "seq_aux": True},
     "gemma2": {"sliding_window_size": 4096},
     "mamba": {
         **{"fused_add_norm": True, "rms_norm": True, "ssm_cfg": {}, "n_layer": 3, "d_model": 40, "d_inner": 80},
@@ -161,7 +185,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "falcon_mamba": {"intermediate_size": 80, "use_mambapy": False, "use_falcon_mambapy": False},
     "jamba": {
         **{"mamba_inner_layernorms": True, "use_mamba_kernels": True, "num_logits_to_keep": 1},
-        **{"calc_logits_for_entire_prompt": False, "sliding_window": None},
+        **{"calc_logits_for_entire_prompt": False, "sliding_window": None, "n_ctx": 262144},
     },
     "exaone4": {"reorder_and_qk_norm": True},
     "distilbert": {"output_past": True},
@@ -189,6 +213,13 @@ def test_what_published_files_say_besides_changes_nothing(name: str) -> None:
         ("hy_v3", "route_norm", False),
         ("mamba", "rms_norm", False),
         ("jamba", "mamba_inner_layernorms", False),
+        ("llama", "activation", "gelu"),
+        ("opt", "learned_embeddings", False),
+        ("ernie4_5", "compression_ratio", 2.0),
+        ("zamba2", "use_shared_mlp_adapter", False),
+        ("zamba2", "ffn_hidden_size", 8),
+        ("dots1", "scoring_func", "softmax"),
+        ("mpt", "attn_config", {"rope": True, "alibi": True}),
     ],
 )
 def test_what_they_might_say_is_refused_by_name(name: str, key: str, value: object) -> None:

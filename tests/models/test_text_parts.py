@@ -568,6 +568,9 @@ _SAID_BY_CLASSES = [
     ("internvl", "qwen3"),
     ("granite_speech", "granite"),
     ("exaone4_5", "exaone4"),
+    ("mistral3", "ministral3"),
+    *((whole, f"{whole}_text") for whole in ("gemma3", "glm4v", "glm_ocr", "paddleocr_vl")),
+    *((whole, f"{whole}_text") for whole in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")),
 ]
 
 
@@ -580,8 +583,8 @@ def test_what_a_text_part_leaves_out_is_what_transformers_class_has(whole: str, 
         assert ours[key] == getattr(theirs, key), key
     heads = ours.get("num_key_value_heads", ours["num_attention_heads"])
     assert heads == theirs.num_key_value_heads
-    said = text_settings({"model_type": whole, "text_config": {"model_type": kind, "hidden_size": 16}}, "config.json")
-    assert said["hidden_size"] == 16
+    said = text_settings({"model_type": whole, "text_config": {"model_type": kind, "hidden_size": 64}}, "config.json")
+    assert said["hidden_size"] == 64
 
 
 def test_paligemma_as_it_was_published(tmp_path: Path) -> None:

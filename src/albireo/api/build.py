@@ -46,6 +46,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
 from albireo.models.config import ModelConfig
+from albireo.models.context import check_context
 from albireo.models.gguf.files import is_gguf
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
@@ -170,12 +171,9 @@ def _command(config: ModelConfig) -> Command:
 
 
 def _model_len(config: BuildConfig, source: CheckpointSource) -> int:
-    limit = source.model_config.max_position_embeddings
-    if config.max_model_len is not None and config.max_model_len > limit:
-        raise ConfigError(
-            f"max_model_len={config.max_model_len} exceeds the model's max_position_embeddings={limit}; lower it"
-        )
-    return config.max_model_len or limit
+    model_len = config.max_model_len or source.default_model_len
+    check_context(source.model_config, model_len)
+    return model_len
 
 
 def _check_room(sizes: Sequence[int], target: Path) -> None:

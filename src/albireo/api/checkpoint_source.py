@@ -23,6 +23,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.models.context import default_context
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.sentence_transformers import MODULES, with_modules
 from albireo.models.weights import Checkpoint, weight_files
@@ -54,7 +55,7 @@ class CheckpointSource:
         self.quantization = self.precision.scheme
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.vision_directory: Path | None = directory
-        self.default_model_len = self.model_config.max_position_embeddings
+        self.default_model_len = default_context(self.model_config)
         self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
         if self.pooling_rule.is_of_logits:
             _check_plain_logits(self.model_config, directory)

@@ -23,6 +23,7 @@ from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config
+from albireo.models.context import default_context
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.quantized import quantization_format
 from albireo.models.weights import weight_files
@@ -57,7 +58,7 @@ class ConfigOnly:
                 f"quantization={precision.scheme}: this checkpoint is quantized already, as its config.json says; "
                 "leave it out, or give the original checkpoint"
             )
-        self.default_model_len = self.model_config.max_position_embeddings
+        self.default_model_len = default_context(self.model_config)
         self.parts = parts
         self.pooling_rule = self.model_config.pooling or PoolingRule()
 

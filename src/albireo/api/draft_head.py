@@ -38,6 +38,7 @@ from albireo.graph.node import Graph, RowSegment
 from albireo.graph.program import PANEL, Program
 from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
+from albireo.models.context import longest_context
 from albireo.models.draft_heads.head import ENDS, DraftHead
 from albireo.models.draft_input import ASSISTANT, FEW_LOGITS
 from albireo.models.gguf.files import is_gguf
@@ -289,7 +290,7 @@ def plan_head(
             "speculative_config: a head that drafts needs blocks that are kept, and all layers of this model have "
             "windows; use method ngram"
         )
-    max_positions = min(model_len, head.config.max_position_embeddings)
+    max_positions = min(model_len, longest_context(head.config))
     # a step of it draws one token of a sequence
     own = replace(config, kv_cache_dtype="auto", enable_lora=False, speculative_config=None)
     built = _rounded(head.build(max_positions), head, config, graph)

@@ -25,6 +25,7 @@ from albireo.errors import ConfigError, ModelError
 from albireo.execution.draft_head import StateStore
 from albireo.graph.program import Program
 from albireo.json_file import read_json
+from albireo.models.context import longest_context
 from albireo.models.draft_input import ASSISTANT
 from albireo.speculative.proposer import Method
 from albireo.text.tokenizer import Tokenizer
@@ -234,7 +235,7 @@ def plan_drafter(
             "build without --tp"
         )
     own = drafting.adopt(own)
-    max_positions = min(model_len, drafting.model_config.max_position_embeddings)
+    max_positions = min(model_len, longest_context(drafting.model_config))
     with guard(drafting):
         graph = drafting.graph(max_positions)
         program = compile_program(

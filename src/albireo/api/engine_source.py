@@ -31,6 +31,7 @@ from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import build_graph, load_config
+from albireo.models.context import longest_context
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.sentence_transformers import with_modules
 
@@ -69,7 +70,7 @@ class EngineSource:
             self._check_dtype(dtype)
             self._check_ranks(num_ranks, tp_invariant)
             self.model_config = load_config(self.config_directory, options.dtype).with_dtype(options.dtype)
-            self.default_model_len = min(options.max_model_len, self.model_config.max_position_embeddings)
+            self.default_model_len = min(options.max_model_len, longest_context(self.model_config))
             if self.model_config.model_type != self.files.manifest.model_type:
                 raise TargetMismatch(
                     f"{directory}: manifest.json says {self.files.manifest.model_type}, config.json "

@@ -56,6 +56,7 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
+from albireo.models.context import check_context
 from albireo.models.draft_heads.head import DraftHead
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.pooling_rule import PoolingRule
@@ -371,10 +372,8 @@ def _plan_all(
 ) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Perception | str, Hearing | None]:
     """plan_ranks(), and what else has its part of the memory: the draft model; what reads pictures and sounds, or why
     nothing does; and what a decoder listens to."""
-    limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
-    if model_len > limit:
-        raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
+    check_context(source.model_config, model_len)
     compiled = compile_all(config, source, model_len, device)
     programs, drafter = compiled.programs, compiled.drafter
     perception = open_perception(config, source, device)

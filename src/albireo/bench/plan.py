@@ -39,6 +39,7 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, OutOfMemory
 from albireo.graph.ops import MAX_RANKS
+from albireo.models.context import check_context
 from albireo.params import SamplingParams
 
 #: Requests at once when nobody says how many, as far as they fit.
@@ -210,10 +211,8 @@ def plan_model(
 
 
 def _model_len(config: EngineConfig, source: ModelSource, workload: PlanWorkload) -> int:
-    longest = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
-    if model_len > longest:
-        raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={longest}; lower it")
+    check_context(source.model_config, model_len)
     if workload.length > model_len:
         raise ConfigError(
             f"input_len={workload.input_len} and output_len={workload.output_len} make {workload.length} tokens, the "

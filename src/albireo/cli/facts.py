@@ -37,6 +37,7 @@ from albireo.graph.tuning import BUCKET_NAMES
 from albireo.json_file import read_json
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.models.context import default_context
 from albireo.models.text_part import speaking_parts
 from albireo.models.weights import weight_files
 
@@ -69,7 +70,7 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     )
     if config.recurrent is not None:
         yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
-    yield "context", f"{config.max_position_embeddings:,} tokens"
+    yield "context", f"{default_context(config):,} tokens"
     yield "text", _text(source.tokenizer_directory, config)
     if config.pooling is not None:
         rule = source.pooling_rule

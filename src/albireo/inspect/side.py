@@ -24,6 +24,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
+from albireo.models.context import check_context, longest_context
 from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
@@ -118,11 +119,10 @@ def _built(source: EngineSource) -> Side:
 
 
 def _compiled(source: CheckpointSource, config: EngineConfig, is_len_asked_for: bool) -> Side:
-    model_len, limit = config.max_model_len or source.default_model_len, source.model_config.max_position_embeddings
+    model_len = config.max_model_len or source.default_model_len
     if not is_len_asked_for:
-        model_len = min(model_len, limit)
-    if model_len > limit:
-        raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
+        model_len = min(model_len, longest_context(source.model_config))
+    check_context(source.model_config, model_len)
     program = compile_program(source.graph(model_len), replace(config, device="cpu"), model_len)
     known = {field.name: getattr(config, field.name) for field in fields(Options) if hasattr(config, field.name)}
     return Side(

@@ -31,7 +31,9 @@ _OPENING = ("Architecture", "build_graph", "load_architecture", "load_config", "
 _ROOM = (
     "alibi",
     "block_settings",
+    "class_sizes",
     "config",
+    "context",
     "distance_vectors",
     "draft_heads",
     "draft_input",

@@ -88,7 +88,7 @@ CONFIG = ConfigRules(
     },
     blocks=_blocks,
     mamba=_mamba,
-    ignorable=keys("mamba_chunk_size num_logits_to_keep z_loss_coefficient"),
+    ignorable=keys("mamba_chunk_size num_logits_to_keep z_loss_coefficient use_mamba_kernels"),
 )
 _ENDS = LLAMA_ENDS._replace(norm="model.final_layernorm")
 _NORMS, _FFN = Norms("pre_ff_layernorm"), FFNNames("feed_forward")

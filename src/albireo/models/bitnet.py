@@ -36,7 +36,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     activation="relu2",
     class_names=("BitNetForCausalLM",),
-    defaults={"max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 500000.0},
+    defaults={"num_key_value_heads": 5, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 500000.0},
 )
 _ATTENTION = AttentionNames(inner_norm="attn_sub_norm")
 

@@ -55,6 +55,8 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = ConfigRules(
     keys=keys("logit_scale"),
     names={"rms_norm_eps": "layer_norm_eps"},
+    # Command R says the shorter length it was trained for first by the other name
+    older_names={"model_max_length": "max_position_embeddings"},
     blocks=_blocks,
     has_pairs_side_by_side=True,
     windows="periodic",

@@ -16,7 +16,15 @@ from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.draft_input import DraftInput
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
-from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, OwnWindows, WindowRule, parse_rotates, parse_windows
+from albireo.models.layer_kinds import (
+    DEFAULT_WINDOW,
+    MAX_LAYERS,
+    OwnWindows,
+    WindowRule,
+    parse_dual_chunks,
+    parse_rotates,
+    parse_windows,
+)
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
@@ -119,7 +127,7 @@ _OF_TOKENS = "ForTokenClassification"
 #: is right.
 _REWARDS, _REWARDS_STEPS = "ForRewardModel", "ForProcessRewardModel"
 _REWARD_HEAD = HeadStep("score.0", "relu"), HeadStep("score.2")
-_HONOURS_PARTIAL = "partial_rotary_factor"
+_HONOURS_PARTIAL, _DUAL_CHUNKS = "partial_rotary_factor", "dual_chunk_attention_config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +337,7 @@ def parse_config(
     layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", blocks.first_position + 1, MAX_POSITIONS)
     positions += blocks.sound_positions - blocks.first_position
+    positions = parse_dual_chunks(fields, positions) if _DUAL_CHUNKS in rules.keys else positions
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = blocks.ffn_width or fields.integer(
         "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None

@@ -57,7 +57,7 @@ CONFIG = ConfigRules(
     default_window=8192,
     head_dim=128,
     blocks=_blocks,
-    defaults={"rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 131072},
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 131072},
 )
 
 

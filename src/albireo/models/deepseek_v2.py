@@ -32,7 +32,12 @@ TINY = {
 CONFIG = replace(
     deepseek_v3.CONFIG,
     experts="deepseek_v2",
-    defaults={**deepseek_v3.CONFIG.defaults, "n_shared_experts": 2, "first_k_dense_replace": 0},
+    defaults={
+        **deepseek_v3.CONFIG.defaults,
+        "n_shared_experts": 2,
+        "first_k_dense_replace": 0,
+        "routed_scaling_factor": 1.0,
+    },
     built_in={"scoring_func": "softmax", "norm_topk_prob": False, "moe_layer_freq": 1},
 )
 build = deepseek_v3.build

@@ -72,6 +72,7 @@ CONFIG = ConfigRules(
         "qk_nope_head_dim": 128,
         "qk_rope_head_dim": 64,
         "v_head_dim": 128,
+        "routed_scaling_factor": 2.5,
     },
     built_in={**SIGMOIDS, "rope_interleave": True},
     ignorable=UNREAD,

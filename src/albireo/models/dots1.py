@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.expert_settings import SIGMOIDS
 from albireo.models.experts import DEEPSEEK, moe_block
@@ -47,12 +49,23 @@ TINY = {
     "torch_dtype": "float32",
 }
 
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Raises: UnsupportedModel for scores that are no sigmoids; published files call them as the choice among them."""
+    scores = fields.text("scoring_func", "sigmoid")
+    if scores not in ("sigmoid", "noaux_tc"):
+        fields.unsupported("scoring_func", scores, "supported: sigmoid, noaux_tc")
+    return BlockSettings()
+
+
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
+    blocks=_blocks,
     windows="by_layer",
     experts="deepseek",
-    defaults={"use_sliding_window": True, "max_window_layers": 62, "norm_topk_prob": False},
+    defaults={"use_sliding_window": True, "max_window_layers": 62, "norm_topk_prob": False, "num_key_value_heads": 32},
     built_in=SIGMOIDS,
+    ignorable=keys("ep_size seq_aux aux_loss_alpha"),
 )
 
 

@@ -37,8 +37,11 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"use_bias"}),
     head_dim=128,
-    defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+    defaults={"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
     has_pairs_side_by_side=True,
+    # as first published; a bias of the head, where there are any
+    built_in={"compression_ratio": 1.0},
+    ignorable=frozenset({"weight_share_add_bias"}),
     class_names=("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"),
 )
 

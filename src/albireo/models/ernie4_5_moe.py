@@ -46,11 +46,11 @@ TINY = {
 
 CONFIG = ConfigRules(
     experts="ernie",
-    defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+    defaults={"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
     has_pairs_side_by_side=True,
     class_names=("Ernie4_5_MoeForCausalLM",),
     built_in={"moe_norm_min": 1e-12, "moe_use_aux_free": True, "moe_gate": "topk"},
-    ignorable=frozenset({"num_nextn_predict_layers", "moe_capacity"}),
+    ignorable=frozenset({"num_nextn_predict_layers", "multi_token_pred_lambda", "moe_capacity"}),
 )
 _NAMES = replace(DEEPSEEK, bias="moe_statics.e_score_correction_bias")
 

@@ -39,7 +39,7 @@ TINY = {
 CONFIG = ConfigRules(
     windows="periodic",
     period=4,
-    defaults={"rms_norm_eps": 1e-5},
+    defaults={"num_key_value_heads": 32, "rms_norm_eps": 1e-5},
     rotates_windows=True,
     built_in={"reorder_and_qk_norm": True},
 )

@@ -54,7 +54,13 @@ CONFIG = ConfigRules(
     period=4,
     rotates_windows=True,
     names={"n_routed_experts": "num_experts", "n_shared_experts": "num_shared_experts"},
-    defaults={"rms_norm_eps": 1e-5, "num_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5},
+    defaults={
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "num_shared_experts": 1,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5,
+    },
     built_in=SIGMOIDS,
     ignorable=keys(
         "num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers is_moe_layer first_last_k_dense_replace"

@@ -36,7 +36,7 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     head_dim=256,
-    defaults={"tie_word_embeddings": True},
+    defaults={"num_key_value_heads": 16, "tie_word_embeddings": True},
     activation="gelu_tanh",
     multipliers=GEMMA,
 )

@@ -52,6 +52,7 @@ CONFIG = ConfigRules(
     period=2,
     head_dim=256,
     defaults={
+        "num_key_value_heads": 4,
         "tie_word_embeddings": True,
         "query_pre_attn_scalar": 256,
         "attn_logit_softcapping": 50.0,

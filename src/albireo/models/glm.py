@@ -38,7 +38,12 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "partial_rotary_factor"}),
     head_dim=128,
-    defaults={"attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
+    defaults={
+        "num_key_value_heads": 2,
+        "attention_bias": True,
+        "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1.5625e-07,
+    },
     has_pairs_side_by_side=True,
 )
 

@@ -58,7 +58,13 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "partial_rotary_factor"}),
     blocks=_blocks,
     experts="deepseek",
-    defaults={"partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    defaults={
+        "num_key_value_heads": 8,
+        "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-5,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
     built_in=SIGMOIDS,
     ignorable=frozenset({"num_nextn_predict_layers"}),
 )

@@ -21,6 +21,16 @@ TINY = {
     "qk_nope_head_dim": 14,
 }
 CONFIG = replace(
-    deepseek_v3.CONFIG, class_names=(), defaults={**deepseek_v3.CONFIG.defaults, "first_k_dense_replace": 1}
+    deepseek_v3.CONFIG,
+    class_names=(),
+    defaults={
+        **deepseek_v3.CONFIG.defaults,
+        "first_k_dense_replace": 1,
+        "rms_norm_eps": 1e-5,
+        "q_lora_rank": 768,
+        "qk_nope_head_dim": 192,
+        "v_head_dim": 256,
+        "routed_scaling_factor": 1.8,
+    },
 )
 build = deepseek_v3.build

@@ -62,7 +62,7 @@ CONFIG = ConfigRules(
     },
     # scores are summed and compared in float32 anyway
     ignorable=keys(
-        "n_ctx reorder_and_upcast_attn",
+        "n_ctx reorder_and_upcast_attn n_special predict_special_tokens",
         "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
     ),
     class_names=("GPT2LMHeadModel",),

@@ -61,7 +61,7 @@ CONFIG = ConfigRules(
         "hidden_act": "gelu",
         "max_position_embeddings": 2048,
     },
-    ignorable=keys("classifier_dropout"),
+    ignorable=keys("classifier_dropout num_steps"),
     class_names=("GPTNeoXForCausalLM",),
 )
 

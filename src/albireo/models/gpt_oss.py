@@ -64,7 +64,7 @@ CONFIG = ConfigRules(
     built_in={"swiglu_limit": SWIGLU_LIMIT, "swiglu_alpha": SWIGLU_ALPHA},
     # the first is how long sequences of a part of the training were, the other says num_experts_per_tok again
     ignorable=frozenset({"initial_context_length", "experts_per_token"}),
-    defaults={"attention_bias": True},
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True},
 )
 _NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router")
 

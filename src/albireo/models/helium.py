@@ -38,7 +38,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
     head_dim=128,
     has_pairs_side_by_side=True,
-    defaults={"rms_norm_eps": 1e-8, "rope_theta": 100000.0, "max_position_embeddings": 4096},
+    defaults={"num_key_value_heads": 20, "rms_norm_eps": 1e-8, "rope_theta": 100000.0, "max_position_embeddings": 4096},
 )
 
 

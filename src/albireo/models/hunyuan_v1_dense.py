@@ -40,7 +40,9 @@ TINY = {
 IGNORABLE = keys(
     "add_classification_head class_num cla_share_factor dense_list pool_type org_vocab_size eod_token_id pad_id",
     "im_end_id im_start_id im_newline_id text_start_id text_end_id video_start_id video_end_id mask_init_id",
-    "num_media_embeds anyres_pooling_size anyres_vit_max_image_size xdrope_section auto_map",
+    "num_media_embeds anyres_pooling_size anyres_vit_max_image_size anyres_vit_two_views xdrope_section auto_map",
+    "vit_add_patchemb_bias vit_input_resolution vit_mapping_type vit_norm_type vit_patch vit_path vit_remove_prenorm",
+    "vit_token vit_type vit_used_rms_norm skip_cls_token",
 )
 BUILT_IN = {"use_qk_norm": True, "use_rotary_pos_emb": True, "norm_type": "rms"}
 CONFIG = ConfigRules(

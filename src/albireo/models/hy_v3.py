@@ -52,6 +52,7 @@ CONFIG = ConfigRules(
         "routed_scaling_factor": "router_scaling_factor",
     },
     defaults={
+        "num_key_value_heads": 8,
         "rms_norm_eps": 1e-5,
         "rope_theta": 11158840.0,
         "num_shared_experts": 1,

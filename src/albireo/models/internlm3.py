@@ -39,7 +39,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
     older_names={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
     head_dim=128,
-    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 32768},
+    defaults={"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768},
     # of the same layers, which transformers has under this name
     ignorable=frozenset({"auto_map"}),
     class_names=("InternLM3ForCausalLM", "LlamaForCausalLM"),

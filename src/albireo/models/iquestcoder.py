@@ -33,7 +33,7 @@ TINY = {
 CONFIG = replace(
     llama.CONFIG,
     head_dim=128,
-    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072},
     ignorable=frozenset({"auto_map"}),
     class_names=("IQuestCoderForCausalLM", "LlamaForCausalLM"),
 )

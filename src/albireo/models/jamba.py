@@ -81,7 +81,7 @@ CONFIG = ConfigRules(
     built_in={"mamba_inner_layernorms": True},
     # of how others run it
     ignorable=keys(
-        "use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep calc_logits_for_entire_prompt"
+        "use_mamba_kernels use_mambapy use_associative_scan num_logits_to_keep calc_logits_for_entire_prompt n_ctx"
     ),
     class_names=("JambaForCausalLM",),
 )

@@ -168,6 +168,19 @@ def parse_windows(
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
+def parse_dual_chunks(fields: Fields, positions: int) -> int:
+    """Positions of a sequence of which all see all: fewer where longer ones are seen by chunks, which are not computed.
+
+    Source: An et al. 2024, Dual Chunk Attention; a chunk has the rest of its size for what comes next to it.
+    """
+    table = fields.table("dual_chunk_attention_config")
+    if table is None:
+        return positions
+    said = Fields(table, "config.json: dual_chunk_attention_config")
+    size = said.integer("chunk_size", 2, MAX_POSITIONS)
+    return min(positions, size - said.integer("local_size", 0, size - 1, default=0))
+
+
 def _chunks(fields: Fields, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
     size = fields.optional_integer("attention_chunk_size", 1, MAX_POSITIONS)
     kinds = layer_kinds(fields, len(rotates), ("full_attention", "chunked_attention"))

@@ -80,7 +80,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 
 
 #: Keys of LFM2 with experts, too.
-DEFAULTS = {"tie_word_embeddings": True, "norm_eps": 1e-5, "rope_theta": 1000000.0}
+DEFAULTS = {"tie_word_embeddings": True, "norm_eps": 1e-5, "rope_theta": 1000000.0, "num_key_value_heads": 8}
 CONFIG = ConfigRules(
     defaults=DEFAULTS,
     names={"rms_norm_eps": "norm_eps"},

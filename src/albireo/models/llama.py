@@ -41,7 +41,14 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(keys=frozenset({"attention_bias", "mlp_bias"}))
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias"}),
+    # of Llama 1, whose first files do not say it
+    defaults={"max_position_embeddings": 2048},
+    # as Falcon 3 calls what hidden_act says
+    built_in={"activation": "swiglu"},
+    ignorable=frozenset({"internal_version"}),
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

@@ -85,6 +85,7 @@ CONFIG = ConfigRules(
     has_pairs_side_by_side=True,
     head_dim=128,
     defaults={
+        "num_key_value_heads": 8,
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 131072,
         "attention_chunk_size": 8192,

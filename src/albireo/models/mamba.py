@@ -41,7 +41,12 @@ def _mamba(fields: Fields) -> Mamba1Settings | None:
 CONFIG = ConfigRules(
     names={"rms_norm_eps": "layer_norm_epsilon"},
     # nothing ends with a number of positions
-    defaults={"num_attention_heads": 1, "max_position_embeddings": 262144, "layer_norm_epsilon": 1e-5},
+    defaults={
+        "num_attention_heads": 1,
+        "max_position_embeddings": 262144,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
     blocks=states_alone,
     mamba=_mamba,
     has_rope=False,

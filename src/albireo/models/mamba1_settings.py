@@ -79,7 +79,9 @@ def parse_mamba1(
         rank = fields.integer(keys.rank, 1, _MAX_WIDTH)
     found = Mamba1Settings(
         layers,
-        fields.integer(keys.expand, 1, _MAX_EXPAND, default=2) * hidden,
+        _states_width(fields)
+        if keys is MAMBA1_KEYS
+        else fields.integer(keys.expand, 1, _MAX_EXPAND, default=2) * hidden,
         fields.integer(keys.state_size, 1, _MAX_STATE, default=16),
         rank,
         fields.integer(keys.conv_width, 2, MAX_CONV_WIDTH, default=4),
@@ -92,16 +94,15 @@ def parse_mamba1(
 
 
 def states_alone(fields: Fields) -> BlockSettings:
-    """Of a model whose layers are nothing else: there are no FFNs; what is called so is how many channels values have.
+    """Of a model whose layers are nothing else: what is called an FFN's width is how many channels values have."""
+    return BlockSettings(ffn_width=_states_width(fields), has_rotation=False)
 
-    Raises: UnsupportedModel for another number of them.
-    """
+
+def _states_width(fields: Fields) -> int:
+    """Channels of values. Falcon Mamba 7B says both, and expand of something else."""
     hidden = fields.integer("hidden_size", 1, _MAX_WIDTH)
     width = fields.integer("expand", 1, _MAX_EXPAND, default=2) * hidden
-    given = fields.optional_integer("intermediate_size", 1, _MAX_WIDTH)
-    if given not in (None, width):
-        fields.unsupported("intermediate_size", given, f"it must be expand * hidden_size = {width}")
-    return BlockSettings(ffn_width=width, has_rotation=False)
+    return fields.integer("intermediate_size", 1, _MAX_WIDTH, default=width)
 
 
 def all_layers(fields: Fields) -> tuple[bool, ...]:

@@ -70,6 +70,7 @@ CONFIG = ConfigRules(
     has_local_rope=True,
     blocks=_blocks,
     defaults={
+        "num_key_value_heads": 4,
         "norm_topk_prob": True,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 896,

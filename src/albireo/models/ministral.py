@@ -35,7 +35,9 @@ TINY = {
 }
 
 #: Where nothing is said, every layer has a window: no model has so many layers that one is the last of a period.
-CONFIG = ConfigRules(windows="periodic", period=MAX_LAYERS + 1, defaults={"max_position_embeddings": 131072})
+CONFIG = ConfigRules(
+    windows="periodic", period=MAX_LAYERS + 1, defaults={"num_key_value_heads": 8, "max_position_embeddings": 131072}
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

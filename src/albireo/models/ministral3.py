@@ -51,7 +51,7 @@ CONFIG = ConfigRules(
     windows="every_layer",
     default_window=None,
     head_dim=128,
-    defaults={"rms_norm_eps": 1e-5},
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5},
 )
 
 

@@ -33,7 +33,7 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(windows="every_layer")
+CONFIG = ConfigRules(defaults={"num_key_value_heads": 8}, windows="every_layer")
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

@@ -38,7 +38,12 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(windows="every_layer", default_window=None, experts="mixtral")
+CONFIG = ConfigRules(
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+    windows="every_layer",
+    default_window=None,
+    experts="mixtral",
+)
 NAMES = Names("block_sparse_moe", "w1", "w3", "w2")
 
 

@@ -37,6 +37,8 @@ _FIXED = {
     "attn_impl": ("torch", "flash", "triton"),
     "sliding_window_size": (-1,),
 }
+#: Of files written since there are models that rotate, which say how they would.
+_OF_ROTATIONS = ("rope_theta", "rope_impl", "rope_dail_config", "rope_hf_config")
 
 
 def _attention(fields: Fields) -> Fields:
@@ -50,6 +52,11 @@ def _blocks(fields: Fields) -> BlockSettings:
     said.raw("softmax_scale")
     said.raw("clip_qkv")
     # prefix_lm, attn_uses_sequence_id, qk_ln and others must say nothing
+    if not said.raw("rope"):
+        for key in _OF_ROTATIONS:
+            said.raw(key)
+    elif said.flag("rope", False):
+        said.unsupported("rope", True, "scores fall with distance, and nothing is rotated")
     said.refuse_unread(IGNORABLE_KEYS | {"attn_pdrop", "dtype", "model_type", "torch_dtype"}, _FIXED)
     return BlockSettings(is_layer_norm=True, has_norm_bias=False, has_rotation=False, slopes=slopes_of_mpt(heads, span))
 

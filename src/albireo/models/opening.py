@@ -28,8 +28,13 @@ from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.sentence_transformers import MODULES
 from albireo.models.task_adapters import as_transformers_has_it
-from albireo.models.text_part import is_whole, text_settings
+from albireo.models.text_part import inner, is_whole, text_settings
 from albireo.models.weights import Checkpoint, check_weights
+
+#: What embeddings that are the head's rows, too, are said by; LFM2 has a name of its own.
+_TIE = ("tie_word_embeddings", "tie_embedding")
+#: Bytes by which two tables of numbers are told apart.
+_BEGINNING = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         load_architecture(model_type)
     # the graph is that of the float model; the weights know how they are written
     quantization_format(directory, data)
+    said = data
     data = as_transformers_has_it(_without_quantization(data), str(path))
     data = _without_quantization(text_settings(data, str(path)))
     rules = load_architecture(data["model_type"]).rules
@@ -95,20 +101,55 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         if data.get("dtype") is None and data.get("torch_dtype") is None:
             with Checkpoint(directory) as checkpoint:
                 default_dtype = checkpoint.dtype
-    return parse_config(_as_it_lies(data, rules, directory), rules, where=str(path), default_dtype=default_dtype)
+    lies = _tied_as_it_lies(_as_it_lies(data, rules, directory), rules, said, directory)
+    return parse_config(lies, rules, where=str(path), default_dtype=default_dtype)
 
 
 def _as_it_lies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
     """A model made to embed that names the class with a head that gives logits, and has none of its own, as
     Qwen3-Embedding-8B: named as the class without."""
     classes, is_tied = data.get("architectures"), {**rules.defaults, **data}.get("tie_word_embeddings")
-    said = (directory / MODULES).is_file() and any((directory / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
+    said = (directory / MODULES).is_file() and _has_weights(directory)
     if not said or is_tied or rules.pooled is not None or not isinstance(classes, list):
         return data
     with Checkpoint(directory) as checkpoint:
         if "lm_head.weight" in checkpoint.names or "model.embed_tokens.weight" not in checkpoint.names:
             return data
     return {**data, "architectures": [str(name).replace("ForCausalLM", "Model") for name in classes]}
+
+
+def _tied_as_it_lies(
+    data: Mapping[str, Any], rules: ConfigRules, said: Mapping[str, Any], directory: Path
+) -> Mapping[str, Any]:
+    """Where embeddings are tied as nothing is said, they are not if there is a head of other numbers, as of Mistral
+    Small 3.1. Where a whole and its text part say different things, as in files from when a text part was a model by
+    itself, they are if there is no such head. What is said plainly is left alone, and refused where it is not so."""
+    whole = inner(said)
+    text = whole["text_config"] if isinstance(whole.get("text_config"), Mapping) else {}
+    asked = {bool(of[key]) for of in (whole, text) for key in _TIE if of.get(key) is not None}
+    implied = {**rules.defaults, **data}.get(_TIE[0])
+    if rules.pooled is not None or len(asked) == 1 or not (asked or implied) or not _has_weights(directory):
+        return data
+    with Checkpoint(directory) as checkpoint:
+        names = next((pair for pair in TIED_WEIGHTS.items() if pair[0] in checkpoint), None)
+        if names is None:
+            return data
+        return {**data, _TIE[0]: names[1] not in checkpoint or _begin_alike(checkpoint, *names)}
+
+
+def _begin_alike(checkpoint: Checkpoint, table: str, head: str) -> bool:
+    """Whether one may be a copy of the other, of which check_weights() makes sure."""
+    if checkpoint.shape(table) != checkpoint.shape(head) or checkpoint.kind(table) != checkpoint.kind(head):
+        return False
+    first, second = (checkpoint.tensor(name) for name in (table, head))
+    is_alike = bytes(first.buffer[:_BEGINNING]) == bytes(second.buffer[:_BEGINNING])
+    for name in (table, head):
+        checkpoint.release(name)
+    return is_alike
+
+
+def _has_weights(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
 
 
 def _without_quantization(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,9 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(windows="by_layer")
+CONFIG = ConfigRules(
+    keys=frozenset({"dual_chunk_attention_config"}), defaults={"num_key_value_heads": 32}, windows="by_layer"
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

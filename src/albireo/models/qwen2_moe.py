@@ -45,7 +45,13 @@ TINY = {
 }
 
 #: Which layers a window is in has changed from one writer to the next: only a list of them is read.
-CONFIG = ConfigRules(windows="by_list", experts="qwen_shared", built_in={"qkv_bias": True})
+CONFIG = ConfigRules(
+    keys=frozenset({"dual_chunk_attention_config"}),
+    defaults={"num_key_value_heads": 16},
+    windows="by_list",
+    experts="qwen_shared",
+    built_in={"qkv_bias": True},
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

@@ -38,7 +38,12 @@ TINY = {
 }
 
 #: transformers' head_dim when the file names none; it is not hidden / heads.
-CONFIG = ConfigRules(keys=frozenset({"attention_bias"}), windows="by_layer", head_dim=128)
+CONFIG = ConfigRules(
+    defaults={"num_key_value_heads": 32},
+    keys=frozenset({"dual_chunk_attention_config", "attention_bias"}),
+    windows="by_layer",
+    head_dim=128,
+)
 
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:

@@ -52,7 +52,7 @@ CONFIG = ConfigRules(
     head_dim=256,
     experts="qwen3_5",
     built_in={"attn_output_gate": True, "mamba_ssm_dtype": "float32", "norm_topk_prob": True, "decoder_sparse_step": 1},
-    defaults={"partial_rotary_factor": 0.25},
+    defaults={"num_key_value_heads": 2, "partial_rotary_factor": 0.25},
     multipliers=Multipliers(norm_plus=1.0),
     blocks=gated_blocks,
     recurrent="by_part",

@@ -57,7 +57,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "partial_rotary_factor"}),
     head_dim=256,
     built_in={"attn_output_gate": True, "mamba_ssm_dtype": "float32"},
-    defaults={"partial_rotary_factor": 0.25},
+    defaults={"num_key_value_heads": 4, "partial_rotary_factor": 0.25},
     multipliers=Multipliers(norm_plus=1.0),
     blocks=gated_blocks,
     recurrent="by_part",

@@ -47,7 +47,8 @@ TINY = {
 }
 
 CONFIG = ConfigRules(
-    keys=frozenset({"attention_bias"}),
+    defaults={"num_key_value_heads": 4},
+    keys=frozenset({"dual_chunk_attention_config", "attention_bias"}),
     windows="every_layer_if_used",
     experts="qwen",
     built_in={"use_qk_norm": True},

@@ -54,7 +54,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "partial_rotary_factor"}),
     head_dim=256,
     experts="qwen_shared",
-    defaults={"partial_rotary_factor": 0.25, "norm_topk_prob": True},
+    defaults={"num_key_value_heads": 2, "partial_rotary_factor": 0.25, "norm_topk_prob": True},
     multipliers=Multipliers(norm_plus=1.0),
     blocks=gated_blocks,
     recurrent="by_head",

@@ -41,7 +41,7 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "attention_out_bias", "mlp_bias"}),
     head_dim=128,
-    defaults={"attention_bias": True},
+    defaults={"num_key_value_heads": 8, "attention_bias": True},
     ignorable=frozenset({"residual_dropout"}),
 )
 

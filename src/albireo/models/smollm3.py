@@ -41,7 +41,7 @@ TINY = {
 CONFIG = ConfigRules(
     keys=frozenset({"attention_bias", "mlp_bias"}),
     windows="by_layer",
-    defaults={"tie_word_embeddings": True, "rope_theta": 2000000.0, "sliding_window": None},
+    defaults={"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 2000000.0, "sliding_window": None},
     has_layers_without_rope=True,
     ignorable=frozenset({"max_window_layers"}),
 )

@@ -49,6 +49,7 @@ CONFIG = ConfigRules(
     experts="deepseek",
     head_dim=128,
     defaults={
+        "num_key_value_heads": 8,
         # of layers without experts, of which there are none
         "intermediate_size": 1,
         "rms_norm_eps": 1e-5,

@@ -54,7 +54,11 @@ CONFIG = ConfigRules(
     },
     # layer_norm is what norm_type says of every file there is; mlp_type is of the same time
     built_in={"norm_type": "layer_norm", "mlp_type": "default"},
-    ignorable=keys("residual_dropout embedding_dropout"),
+    # scores are summed in float32 anyway; its class has the one eps
+    ignorable=keys(
+        "residual_dropout embedding_dropout layer_norm_epsilon",
+        "attention_softmax_in_fp32 scale_attention_softmax_in_fp32",
+    ),
 )
 
 

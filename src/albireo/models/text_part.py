@@ -11,9 +11,10 @@ from typing import Any
 
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
+from albireo.models.class_sizes import OF_CLASSES
 from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, MAX_WIDTH
 from albireo.models.internvl_chat import INTERNVL_CHAT, as_transformers_has_it
-from albireo.models.wholes import OF_CLASSES, SPEAKING, WHOLES
+from albireo.models.wholes import SPEAKING, WHOLES
 
 #: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is
 #: never run.
@@ -86,6 +87,8 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
         text = {key: value for key, value in text.items() if key not in _TYPES}
     # written twice by some
     again = {key for key, value in text.items() if whole.may_be_flat and data.get(key) == value}
+    if whole.may_be_flat and text.get("sliding_window", "") is None:
+        again |= {"sliding_window"}  # of the whole it is as it was published, of the part that it is not used
     fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES | whole.beside | again | {"text_config"}, {})
     left_out = {"architectures", *whole.neutral, *whole.ignored}
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
@@ -93,7 +96,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     found = {**OF_CLASSES.get(part, {}), **whole.defaults, **text, **shared, **whole.always}
     found["model_type"] = whole.parts[part]
     if whole.cuts_width and found.get("head_dim") is None:
-        of_text = Fields(text, f"{where}: text_config")
+        of_text = Fields(found, f"{where}: text_config")
         heads = of_text.integer("num_attention_heads", 1, MAX_HEADS)
         found["head_dim"] = of_text.integer("hidden_size", heads, MAX_WIDTH) // heads
     return found
@@ -131,6 +134,16 @@ def text_type(data: Mapping[str, Any]) -> str:
         return named
     part = text.get("model_type") if isinstance(text, Mapping) else None
     return whole.parts.get(str(part), next(iter(whole.parts.values())))
+
+
+def sizes_of_class(data: Mapping[str, Any]) -> Mapping[str, int]:
+    """What the text part of a whole has where its keys leave it out, by their names; empty: they may not."""
+    data = inner(data)
+    whole, text = WHOLES.get(str(data.get("model_type"))), data.get("text_config")
+    if whole is None:
+        return {}
+    part = text.get("model_type") if isinstance(text, Mapping) else None
+    return {**OF_CLASSES.get(str(part or next(iter(whole.parts))), {}), **OF_CLASSES.get(str(data["model_type"]), {})}
 
 
 def text_keys(data: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from albireo.json_file import keys
+from albireo.models.class_sizes import OF_CLASSES
 from albireo.models.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
 
 
@@ -71,7 +72,9 @@ _QWEN2_SECTIONS, _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (16, 24, 24), (11, 11, 
 _QWEN2_VL = Whole(
     "Qwen2VLForConditionalGeneration",
     {"qwen2_vl_text": "qwen2"},
-    {"rope_theta": 1000000.0},
+    {"rope_theta": 1000000.0, "rms_norm_eps": 1e-5},
+    # once written into either part
+    ignored=keys("vision_start_token_id vision_end_token_id vision_token_id image_token_id video_token_id"),
     sections=_QWEN2_SECTIONS,
     takes_turns=False,
     may_be_flat=True,
@@ -140,27 +143,6 @@ _GRANITE_SPEECH = Whole(
     beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
     multiplies_images=True,
 )
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-)
-#: What files of wholes leave out of a text part, since transformers' class of it has it by itself.
-OF_CLASSES: Mapping[str, Mapping[str, int]] = {
-    "cohere": dict(zip(_SIZES, (256000, 8192, 22528, 40, 64, 8192), strict=True)),
-    "cohere2": dict(zip(_SIZES, (256000, 8192, 22528, 40, 64, 8192), strict=True)),
-    "exaone4": dict(zip(_SIZES, (102400, 4096, 16384, 32, 32, 2048), strict=True)) | {"num_key_value_heads": 32},
-    "gemma": dict(zip(_SIZES, (256000, 3072, 24576, 28, 16, 8192), strict=True)) | {"num_key_value_heads": 16},
-    "gemma2": dict(zip(_SIZES, (256000, 2304, 9216, 26, 8, 8192), strict=True)) | {"num_key_value_heads": 4},
-    "granite": dict(zip(_SIZES, (32000, 4096, 11008, 32, 32, 2048), strict=True)),
-    "llama": dict(zip(_SIZES, (32000, 4096, 11008, 32, 32, 2048), strict=True)),
-    "mistral": dict(zip(_SIZES, (32000, 4096, 14336, 32, 32, 131072), strict=True)) | {"num_key_value_heads": 8},
-    "qwen2": dict(zip(_SIZES, (151936, 4096, 22016, 32, 32, 32768), strict=True)) | {"num_key_value_heads": 32},
-    "qwen3": dict(zip(_SIZES, (151936, 4096, 22016, 32, 32, 32768), strict=True)) | {"num_key_value_heads": 32},
-}
 #: By the model_type of the whole.
 WHOLES: Mapping[str, Whole] = {
     "apertus1p5": Whole(
@@ -183,6 +165,8 @@ WHOLES: Mapping[str, Whole] = {
         "Exaone4_5_ForConditionalGeneration",
         # as transformers has it, and as it was first published
         {"exaone4": "exaone4", "exaone4_5_text": "exaone4"},
+        # of layers behind the last
+        ignored=keys("_num_mtp_layers num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers"),
     ),
     "gemma3": Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": Whole(
@@ -221,7 +205,7 @@ WHOLES: Mapping[str, Whole] = {
     "glmasr": Whole(
         "GlmAsrForConditionalGeneration",
         {"llama": "llama"},
-        {"rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+        {**OF_CLASSES["glmasr"], "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
         beside=keys("hidden_size"),
     ),
     "granite_speech": _GRANITE_SPEECH,
@@ -349,12 +333,15 @@ WHOLES: Mapping[str, Whole] = {
     "qwen3_vl_moe": Whole(
         "Qwen3VLMoeForConditionalGeneration",
         {"qwen3_vl_moe_text": "qwen3_moe"},
-        {"rope_theta": 500000.0},
+        {"rope_theta": 500000.0, "num_key_value_heads": 16},
         # its router does not ask
         {"norm_topk_prob": True},
         sections=_QWEN3_VL_SECTIONS,
     ),
     "voxtral": Whole(
-        "VoxtralForConditionalGeneration", {"llama": "llama"}, {"rms_norm_eps": 1e-5}, beside=keys("hidden_size")
+        "VoxtralForConditionalGeneration",
+        {"llama": "llama"},
+        {**OF_CLASSES["voxtral"], "head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
+        beside=keys("hidden_size"),
     ),
 }

@@ -42,7 +42,7 @@ CONFIG = ConfigRules(
     keys=frozenset({"attention_bias"}),
     blocks=latent_blocks,
     has_pairs_side_by_side=True,
-    defaults={"tie_word_embeddings": True},
+    defaults={"tie_word_embeddings": True, "q_lora_rank": 1536},
     built_in={"rope_interleave": True},
     ignorable=UNREAD | keys("embedding_initializer_range"),
 )

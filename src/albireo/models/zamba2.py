@@ -99,6 +99,9 @@ def _blocks(fields: Fields) -> BlockSettings:
         )
     if not fields.flag("tie_word_embeddings", True):
         fields.unsupported("tie_word_embeddings", False, "transformers shares no blocks then, either")
+    width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=4 * hidden)
+    if fields.raw("ffn_hidden_size") not in (None, width):  # said twice
+        fields.unsupported("ffn_hidden_size", fields.raw("ffn_hidden_size"), f"it must be intermediate_size={width}")
     kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     adapts = fields.flag("use_shared_attention_adapter", False)
     if adapts and kv_heads != heads:
@@ -133,7 +136,7 @@ CONFIG = ConfigRules(
     activation="exact_gate",
     blocks=_blocks,
     mamba=_mamba,
-    built_in={"gated_linear_unit": True},
+    built_in={"gated_linear_unit": True, "use_shared_mlp_adapter": True},
     # of training, of how others run it, and numbers that follow from others
     ignorable=keys(
         "time_step_min time_step_max time_step_floor chunk_size use_mamba_kernels use_mem_eff_path num_logits_to_keep",

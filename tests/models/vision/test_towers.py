@@ -418,6 +418,19 @@ def test_what_internvl_does_not_make_of_patches(changes: dict[str, Any], words: 
 # -- keys that change what is computed ---------------------------------------------------------------------------------
 
 
+def test_pixels_that_fill_no_patch_are_not_read(tmp_path: Path) -> None:
+    """As of SmolVLM 2.2B, whose tiles of 384 pixels are 27 patches of 14; and its text part does not say its width."""
+    folder = save(tmp_path, "idefics3", image_size=100)
+    given = [np.random.default_rng(3).standard_normal((100, 100, 3), np.float32)]
+    ours = [opened(folder, max_patches=160).rows(tile) for tile in given]
+    assert farthest(ours, transformers_rows(folder, "idefics3", "float64", given)) < 1e-5
+    whole = {"vision_config": {"image_size": 384, "patch_size": 14}, "scale_factor": 3, "model_type": "idefics3"}
+    tower: Any = open_tower({**whole, "text_config": {"model_type": "llama"}}, "float32", "config.json")
+    assert (tower.rows(384, 384), tower.width) == (81, 4096)
+    with pytest.raises(InvariantError, match="a tile of 378 x 378 pixels; this tower reads tiles of 384 x 384"):
+        tower.rows(378, 378)
+
+
 @pytest.mark.parametrize(
     ("name", "vision", "whole"),
     [

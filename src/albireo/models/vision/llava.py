@@ -34,11 +34,11 @@ from albireo.models.vision.square import ClassTower
 
 #: Of CLIP: what absent keys mean, and keys of text beside it, and of what pairs them.
 CLIP = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 14,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
@@ -111,7 +111,7 @@ def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower | 
         return open_pixtral(data, dtype, where)
     fields, whole = vision_fields(data, where, ("clip_vision_model",)), Fields(data, where)
     encoder = encoder_settings(fields, dtype, CLIP)
-    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 336)
+    size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224)
     fields.refuse_unread(IGNORABLE | CLIP_KEYS, {})
     if size % encoder.patch_size:
         fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")

@@ -172,7 +172,7 @@ def open_llava_next(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNex
     fields, whole = vision_fields(data, where, ("clip_vision_model", "siglip_vision_model")), Fields(data, where)
     has_class = fields.text("model_type", "clip_vision_model") == "clip_vision_model"
     encoder = encoder_settings(fields, dtype, CLIP if has_class else SIGLIP)
-    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 336 if has_class else 224)
+    size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)
     # a head would pool patches, and is not asked for rows; how parts were once put together, there is one way
     fields.refuse_unread(IGNORABLE | CLIP_KEYS | keys("vision_use_head image_grid_pinpoints mm_patch_merge_type"), {})
     strategy, wanted = whole.text("vision_feature_select_strategy", "default"), "default" if has_class else "full"

@@ -13,7 +13,7 @@ from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.text_part import text_keys
+from albireo.models.text_part import sizes_of_class, text_keys
 from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings
 
 #: Far more than any tower has.
@@ -143,4 +143,5 @@ def _number(at: int, num_layers: int) -> int:
 
 def text_width(data: Mapping[str, Any], where: str, default: int | None = None) -> int:
     """hidden_size of the text part, which rows of pictures have. Args: default: what it is where nothing is said."""
-    return Fields(text_keys(data, where), f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, default)
+    of_class = sizes_of_class(data).get("hidden_size", default)
+    return Fields(text_keys(data, where), f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, of_class)

@@ -1,0 +1,46 @@
+"""Sizes that classes of transformers have by themselves: files of models with several parts leave them out.
+
+Called by text_part.py. Does not know the rest of a config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The last is as many as heads where a class does not say it.
+_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "num_key_value_heads",
+)
+_NUMBERS: Mapping[str, tuple[int, ...]] = {
+    "cohere": (256000, 8192, 22528, 40, 64, 8192),
+    "cohere2": (256000, 8192, 22528, 40, 64, 8192),
+    "exaone4": (102400, 4096, 16384, 32, 32, 2048, 32),
+    "gemma": (256000, 3072, 24576, 28, 16, 8192, 16),
+    "gemma2": (256000, 2304, 9216, 26, 8, 8192, 4),
+    "gemma3_text": (262208, 2304, 9216, 26, 8, 131072, 4),
+    "glm4v_text": (151552, 4096, 13696, 40, 32, 32768, 2),
+    "glm_ocr_text": (59392, 1024, 4096, 16, 16, 131072, 8),
+    "glmasr": (59264, 2048, 6144, 28, 16, 8192, 4),
+    "granite": (32000, 4096, 11008, 32, 32, 2048),
+    "llama": (32000, 4096, 11008, 32, 32, 2048),
+    "ministral3": (131072, 4096, 14336, 34, 32, 262144, 8),
+    "mistral": (32000, 4096, 14336, 32, 32, 131072, 8),
+    "paddleocr_vl_text": (103424, 1024, 3072, 18, 16, 131072, 2),
+    "qwen2": (151936, 4096, 22016, 32, 32, 32768, 32),
+    "qwen2_5_omni_text": (152064, 3584, 18944, 28, 28, 32768, 4),
+    "qwen2_5_vl_text": (152064, 8192, 29568, 80, 64, 32768, 8),
+    "qwen2_vl_text": (152064, 8192, 29568, 80, 64, 32768, 8),
+    "qwen3": (151936, 4096, 22016, 32, 32, 32768, 32),
+    "qwen3_vl_text": (151936, 4096, 22016, 32, 32, 128000, 32),
+    "voxtral": (131072, 3072, 8192, 30, 32, 131072, 8),
+}
+#: By the model_type of a text part; or of a whole whose class gives its part sizes of its own.
+OF_CLASSES: Mapping[str, Mapping[str, int]] = {
+    part: dict(zip(_KEYS, numbers, strict=False)) for part, numbers in _NUMBERS.items()
+}

@@ -341,6 +341,29 @@ def test_files_of_qwen_as_they_were_published(name: str, rope: dict[str, Any], t
     check_tensors(tower, tower_tensors(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_files_of_qwen_as_they_were_saved_again(name: str, tmp_path: Path) -> None:
+    """By transformers 4.52 to 4.56, as olmOCR 2 and whatever was trained with them: keys of text in either part, of
+    which the whole's are as they were published, and tokens of images, too."""
+    save(name, tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES[name]["text_config"], 20, 6)
+    config = read_json(path)
+    text = config["text_config"]
+    text |= {"layer_types": ["full_attention"] * text["num_hidden_layers"], "sliding_window": None}
+    path.write_text(json.dumps(config))
+    wanted = Model(tmp_path).logits(tokens)
+    theta = text.pop("rope_parameters")["rope_theta"]
+    text |= {"rope_theta": theta, "rope_scaling": {**_CHUNKS, "type": "default"}, "vision_token_id": 5}
+    text["rope_scaling"].pop("rope_theta")
+    text |= {"image_token_id": None, "vision_start_token_id": 3, "use_sliding_window": False}
+    flat = {key: value for key, value in text.items() if key not in ("model_type", "layer_types", "image_token_id")}
+    path.write_text(json.dumps({**flat, **config, "sliding_window": 32768, "use_sliding_window": False}))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    path.write_text(json.dumps({**flat, **config, "sliding_window": 32768, "num_hidden_layers": 7}))
+    with pytest.raises(UnsupportedModel, match="'num_hidden_layers': 7"):
+        load_config(tmp_path)
+
+
 def test_files_of_glm_as_they_were_published(tmp_path: Path) -> None:
     """Keys of text among those of the whole, or beside ids of tokens; what guesses further tokens behind the layers."""
     from safetensors.torch import load_file, save_file
@@ -568,6 +591,8 @@ _SAID_BY_CLASSES = [
     ("internvl", "qwen3"),
     ("granite_speech", "granite"),
     ("exaone4_5", "exaone4"),
+    ("glmasr", "llama"),
+    ("voxtral", "llama"),
     ("mistral3", "ministral3"),
     *((whole, f"{whole}_text") for whole in ("gemma3", "glm4v", "glm_ocr", "paddleocr_vl")),
     *((whole, f"{whole}_text") for whole in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")),
@@ -576,7 +601,8 @@ _SAID_BY_CLASSES = [
 
 @pytest.mark.parametrize(("whole", "kind"), _SAID_BY_CLASSES)
 def test_what_a_text_part_leaves_out_is_what_transformers_class_has(whole: str, kind: str) -> None:
-    theirs = pytest.importorskip("transformers").AutoConfig.for_model(kind)
+    given = {"text_config": {"model_type": kind}}
+    theirs = pytest.importorskip("transformers").AutoConfig.for_model(whole, **given).get_text_config()
     ours = text_settings({"model_type": whole, "text_config": {"model_type": kind}}, "config.json")
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for key in (*sizes, "max_position_embeddings"):

@@ -38,6 +38,13 @@ _DEFAULTS = {
     "hidden_act": "gelu",
     "patch_size": 1,
 }
+_OF_OMNI = {
+    **_DEFAULTS,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+}
 
 
 def _halved(count: int, times: int = _NUM_CONVOLUTIONS) -> int:
@@ -176,17 +183,19 @@ class Qwen3AsrTower(HoldsNothing):
 
 def open_qwen3_asr(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    return _opened(data, dtype, where, ("qwen3_asr_encoder", "qwen3_asr_audio_encoder"))
+    return _opened(data, dtype, where, ("qwen3_asr_encoder", "qwen3_asr_audio_encoder"), _DEFAULTS)
 
 
 def open_qwen3_omni(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:
     """Of Qwen3-Omni. Raises: as open_qwen3_asr()."""
-    return _opened(data, dtype, where, ("qwen3_omni_moe_audio_encoder",))
+    return _opened(data, dtype, where, ("qwen3_omni_moe_audio_encoder",), _OF_OMNI)
 
 
-def _opened(data: Mapping[str, Any], dtype: str, where: str, kinds: tuple[str, ...]) -> Qwen3AsrTower:
+def _opened(
+    data: Mapping[str, Any], dtype: str, where: str, kinds: tuple[str, ...], defaults: Mapping[str, Any]
+) -> Qwen3AsrTower:
     fields = audio_fields(data, where, kinds, OF_WHISPER)
-    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=EPS)
+    encoder = encoder_settings(fields, dtype, defaults, eps=EPS)
     half = fields.integer("n_window", 4, _MAX_FRAMES, 50)
     seen = fields.integer("n_window_infer", 2 * half, _MAX_FRAMES, 800)
     channels = fields.integer("downsample_hidden_size", 1, MAX_WIDTH, 480)

@@ -67,10 +67,18 @@ def test_nothing_else_is_imported(name: str, tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("value", [None, 3, ["llama"], {"a": 1}])
+@pytest.mark.parametrize("value", [3, ["llama"], {"a": 1}])
 def test_a_model_type_that_is_no_string(value: object, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": value}))
     with pytest.raises(ModelError, match=r"model_type=.*must be a string"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{"model_type": None}, {"d_model": 768, "n_layer": 24, "vocab_size": 50277}])
+def test_a_file_of_another_layout(given: dict[str, Any], tmp_path: Path) -> None:
+    """As state-spaces/mamba-130m has it."""
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    with pytest.raises(ModelError, match=r"model_type is missing, so .* those of mamba-130m-hf\), or convert them"):
         load_config(tmp_path)
 
 

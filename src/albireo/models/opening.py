@@ -86,6 +86,11 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         )
     data = read_json(path)
     model_type = data.get("model_type")
+    if model_type is None:
+        raise ModelError(
+            f"{path}: model_type is missing, so the file is not as transformers writes it; take the model's files in "
+            "that format (of state-spaces/mamba-130m those of mamba-130m-hf), or convert them"
+        )
     if not isinstance(model_type, str):
         raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
     if not is_whole(data):

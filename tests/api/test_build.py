@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from albireo import BuildConfig, ConfigError, Corrupt, TargetMismatch, build
+from albireo.api.source import open_source
 from albireo.artifact.graph_json import graph_to_json
 from albireo.backends.cpu import model as cpu_model
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.stored_weights import StoredWeights
+from albireo.config import EngineConfig
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
@@ -32,6 +34,19 @@ DTYPES = ["float32", "bfloat16"]
 def test_the_same_bits_as_from_the_checkpoint(model_type: str, dtype: str, tmp_path: Path) -> None:
     checkpoint, engine = make_engine(tmp_path, model_type, dtype)
     assert run(engine) == run(checkpoint)
+
+
+def test_a_head_that_config_json_implies_none_of(tmp_path: Path) -> None:
+    """Weights said so, as of Mistral Small 3.1, and lie elsewhere now."""
+    config = {**load_architecture("gemma").tiny, "tie_word_embeddings": False}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5)
+    said = {key: value for key, value in config.items() if key != "tie_word_embeddings"}
+    (checkpoint / "config.json").write_text(json.dumps({**said, "torch_dtype": "float32"}))
+    build(checkpoint, tmp_path / "engine")
+    assert not open_source(tmp_path / "engine", EngineConfig()).model_config.tie_word_embeddings
+    assert run(tmp_path / "engine") == run(checkpoint)
+    tied = make_engine(tmp_path / "tied", "gemma", "float32")[1]
+    assert open_source(tied, EngineConfig()).model_config.tie_word_embeddings
 
 
 def test_the_checkpoint_is_not_needed_and_the_directory_may_be_read_only(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import build_graph, load_config
 from albireo.models.context import longest_context
+from albireo.models.left_out import is_tied
 from albireo.models.pooling_rule import PoolingRule
 from albireo.models.sentence_transformers import with_modules
 
@@ -80,6 +81,9 @@ class EngineSource:
             # a model named by a class with a head that it has not: its weights said so, which lie here otherwise
             if self.model_config.pooling is None and "hidden" in self.files.graph.outputs:
                 self.model_config = replace(self.model_config, pooling=PoolingRule())
+            # likewise one that does not say whether its embeddings are its head
+            if self.model_config.pooling is None and not is_tied(self.files.graph, self.model_config):
+                self.model_config = replace(self.model_config, tie_word_embeddings=False)
             self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), self.config_directory)
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:

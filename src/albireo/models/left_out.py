@@ -1,9 +1,12 @@
 """Tensors that checkpoints may hold and graphs do not read, whatever the architecture.
 
-Called by opening.py. Does not know graphs.
+Called by opening.py, and by whoever has a graph in place of a checkpoint. Does not know architectures.
 """
 
 from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.models.config import ModelConfig
 
 #: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next; and
 #: masks of causal attention.
@@ -27,3 +30,11 @@ TIED_WEIGHTS = {
     "backbone.embeddings.weight": "lm_head.weight",
     "biogpt.embed_tokens.weight": "output_projection.weight",
 }
+
+
+def is_tied(graph: Graph, config: ModelConfig) -> bool:
+    """Whether a model's head is its embeddings, of a graph that was built with the weights: it may read a head although
+    config.json, which has no weights beside it, implies that there is none."""
+    constants = (value.constant for value in graph.constants.values())
+    sources = {segment.source for constant in constants if constant is not None for segment in constant.segments}
+    return config.tie_word_embeddings and not sources & set(TIED_WEIGHTS.values())

@@ -349,6 +349,7 @@ def test_a_gpu_without_memory_fails_one_request_at_most(
     emptied: list[None] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
     engine = llm(directory, device="cuda")
+    emptied.clear()  # of loading
     model: Any = MODELS[-1]
     owner, name = {"the results": (model._results, "send"), "a kernel": (model.placed, "launch")}[where]
     works, calls = getattr(owner, name), count()

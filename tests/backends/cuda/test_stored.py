@@ -54,14 +54,21 @@ def test_a_directory_runs_where_it_was_built_for(checkpoint: Path, tmp_path: Pat
         llm(tmp_path / "cpu", device="cuda")
 
 
+def make_older(directory: Path, minor: int) -> None:
+    """As that format had it: without the options that came later."""
+    path = directory / "manifest.json"
+    data = json.loads(path.read_text())
+    data["format"]["minor"] = minor
+    for name in ("hf_overrides", "mm_processor_kwargs"):
+        del data["options"][name]
+    path.write_text(json.dumps(data))
+
+
 def test_codes_in_the_order_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     """They would be as many bytes, and other numbers. What lies as before is read as before."""
     for name, quantization in (("codes", "int4-g32"), ("numbers", None)):
         build(checkpoint, tmp_path / name, BuildConfig(target="cuda", quantization=quantization))
-        manifest = tmp_path / name / "manifest.json"
-        data = json.loads(manifest.read_text())
-        data["format"]["minor"] = 3
-        manifest.write_text(json.dumps(data))
+        make_older(tmp_path / name, 3)
     with pytest.raises(VersionMismatch, match=r"row\.int4\.g32 in format 2\.3; .*albireo build MODEL .* --target cuda"):
         open_engine(tmp_path / "codes")
     assert open_engine(tmp_path / "numbers").manifest.minor == 3
@@ -73,9 +80,7 @@ def test_rows_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     build(checkpoint, directory, BuildConfig(target="cuda:90", quantization="fp8"))
     program = (directory / "program.json").read_text().replace('"fp8.g128.token"', '"fp8.token"')
     (directory / "program.json").write_text(program)
-    manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["format"]["minor"] = 6
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    make_older(directory, 6)
     seal(directory, "program.json")
     with pytest.raises(VersionMismatch, match=r"format 2\.6 has rows of fp8\.token.*albireo build MODEL"):
         open_engine(directory)

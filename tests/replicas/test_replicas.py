@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from albireo.api.submission import Submission
-from albireo.engine_process.messages import Add, Careful, Failed, Stepped
+from albireo.engine_process.messages import Abort, AdapterLoaded, Add, Careful, DropAdapter, Failed, Stepped
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import EngineError, InvalidParams, OutOfMemory
 from albireo.image_input import ImageInput, Tile
@@ -290,6 +290,23 @@ def test_an_adapter_that_is_being_loaded_is_told_of_as_all_ends() -> None:
         bench.processes[0].die(KILL)
         with pytest.raises(EngineError, match="ended while the adapter was loaded"):
             await asyncio.wait_for(loading, 5)
+
+    played(play, num=1)
+
+
+def test_an_adapter_goes_with_the_last_request_that_has_it_however_that_ends() -> None:
+    async def play(bench: Bench) -> None:
+        (process,) = bench.processes
+        loading = asyncio.create_task(bench.all.load_adapter("there"))
+        await settled()
+        process.say(AdapterLoaded(1, rank=4))
+        await loading
+        submission = Submission(None, [1, 2], SamplingParams(max_tokens=6, seed=1), adapter=1)
+        tracked = bench.all.submit("r", submission, Inbox(), arrival_s=0.0)
+        bench.all.drop_adapter(1)
+        assert not any(isinstance(each, DropAdapter) for each in process.heard)
+        bench.all.abort(tracked)
+        assert process.heard[-2:] == [Abort(tracked.ticket), DropAdapter(1)], "it is nobody's by then"
 
     played(play, num=1)
 

@@ -201,6 +201,7 @@ class EngineClient:
             self._recovery.note_lost_time(tracked)
         elif self.health.state == "ready" and self._process is not None:
             self._process.send(Abort(tracked.ticket))
+        self._drop_adapters()
         self._moved_on(tracked.ticket)
 
     def _forget(self, ticket: int) -> Tracked | None:
@@ -346,6 +347,7 @@ class EngineClient:
         self._forget(tracked.ticket)
         tracked.end_all("error", reason)
         self._on_over(tracked)
+        self._drop_adapters()
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -415,6 +417,7 @@ class EngineClient:
             self._rest_since_s = time.monotonic()
             tracked.fail(_error(refused.error, refused.message, RequestError))
             self._on_over(tracked)
+            self._drop_adapters()
             self._moved_on(refused.key)
 
     def _moved_on(self, key: int) -> None:

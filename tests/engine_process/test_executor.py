@@ -13,8 +13,9 @@ from albireo.engine.engine import Engine
 from albireo.engine_process import ledger
 from albireo.engine_process.executor import NotingExecutor
 from albireo.engine_process.ledger import Ledger
+from albireo.errors import DeviceLost, RankLost
 from albireo.params import PoolingParams, SamplingParams
-from albireo.step import StepPlan, StepResult
+from albireo.step import SequenceWork, StepPlan, StepResult
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,29 @@ def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[i
 def test_one_by_one_is_the_same(loaded: Any, tmp_path: Path, careful_steps: range) -> None:
     together = run(loaded, tmp_path / "a", range(0))
     assert run(loaded, tmp_path / "b", careful_steps) == together
+
+
+class Panic(BaseException):
+    """As pyo3's, of a library in Rust."""
+
+
+@pytest.mark.parametrize(
+    ("error", "suspects"),
+    [(Panic(), [7]), (DeviceLost("the GPU is lost"), [7]), (RankLost("rank 1 is gone"), []), (ValueError(), [])],
+)
+def test_who_was_computed_is_told_where_the_process_ends_of_it(
+    tmp_path: Path, error: BaseException, suspects: list[int]
+) -> None:
+    ledger.create(tmp_path / "ledger")
+
+    def execute(plan: StepPlan) -> StepResult:
+        raise error
+
+    executor = NotingExecutor(execute, Ledger(tmp_path / "ledger"))
+    executor.owners[3] = 7
+    with pytest.raises(type(error)):
+        executor(StepPlan(0, [SequenceWork(3, [1], 0, ([1],))], 1))
+    assert ledger.read(tmp_path / "ledger") == suspects
 
 
 def test_a_ledger_is_read_without_its_writer(tmp_path: Path) -> None:

@@ -28,15 +28,20 @@ class NotingExecutor:
         self._ledger = ledger
 
     def __call__(self, plan: StepPlan) -> StepResult:
-        """As the model's execute(). Where the GPU is lost the process ends, and the ledger says in whose step."""
+        """As the model's execute(). Where the process ends of it, the ledger says in whose step: the GPU is lost, or
+        native code has panicked, which is no Exception."""
         num_next = sum(len(work.token_ids) == 1 + work.num_drafts and bool(work.samples) for work in plan.work)
         self.num_output = num_next
         self.num_prompt = plan.num_tokens - plan.num_drafts - num_next
         try:
             result = self._one_by_one(plan) if self.is_careful else self._together(plan)
-        except BaseException as error:
-            if not isinstance(error, DeviceLost) or isinstance(error, RankLost):
-                self._ledger.note(())
+        except RankLost:
+            self._ledger.note(())
+            raise
+        except DeviceLost:
+            raise
+        except Exception:
+            self._ledger.note(())
             raise
         self._ledger.note(())
         if plan.num_drafts:

@@ -112,7 +112,7 @@ class Grammars:
                 result = _prepared(add.params, *vocabulary.result())
         except EngineError as error:
             result = error
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception, and the request waits for an answer
             _LOG.error("a grammar could not be compiled", exc_info=error)
             form = add.params.structured_outputs
             what = "thinking_token_budget" if form is None else f"structured_outputs.{form.kind}"

@@ -269,6 +269,23 @@ def test_a_process_that_was_being_loaded_is_not_brought_back_by_what_it_still_sa
     played(play, num=1, ready=0)
 
 
+def test_what_was_computed_as_all_ends_is_heard() -> None:
+    async def play(bench: Bench) -> None:
+        tracked = bench.add([1, 2], max_tokens=1)
+        (process,) = bench.processes
+        process.obey()
+        late = process.compute()
+
+        async def ended() -> None:
+            process.say(late)
+
+        process.ended = ended  # type: ignore[method-assign]
+        await bench.all.close()
+        assert is_whole(tracked) and tracked.continuations[0].finish_reason == "length"
+
+    played(play, num=1)
+
+
 def test_one_that_is_not_to_run_is_not_started_again() -> None:
     async def play(bench: Bench) -> None:
         (process,) = bench.processes

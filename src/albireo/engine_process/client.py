@@ -352,9 +352,9 @@ class EngineClient:
     # -- messages ------------------------------------------------------------------------------------------------------
 
     def _receive(self, payload: bytes) -> None:
-        if self._is_over:  # what was on its way as the process was told to end: Ready would bring it back
-            return
         message = self._decoder.decode(payload)
+        if self._is_over and isinstance(message, Ready | Failed):
+            return  # it was on its way as the process was told to end, and would bring it back
         if isinstance(message, Stepped):
             self._stepped(message)
         elif isinstance(message, Ready):

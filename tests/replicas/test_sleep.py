@@ -155,6 +155,26 @@ def test_where_waking_is_one_death_too_many_the_next_request_tries_again() -> No
     played(play, num=1, ready=0)
 
 
+def test_who_waits_for_an_engine_is_told_when_all_is_closed() -> None:
+    async def play(bench: Bench) -> None:
+        await asleep(bench)
+        waking = asyncio.create_task(bench.all.wake())
+        await settled()
+        await bench.all.close()
+        with pytest.raises(EngineError, match="shutting down"):
+            await asyncio.wait_for(waking, 5)
+
+    async def load(bench: Bench) -> None:
+        loading = asyncio.create_task(bench.all.wait_until_ready())
+        await settled()
+        await bench.all.close()
+        with pytest.raises(EngineError, match="shutting down"):
+            await asyncio.wait_for(loading, 5)
+
+    played(play, num=1)
+    played(load, num=2, ready=0)
+
+
 def test_sleeping_and_waking_twice_changes_nothing() -> None:
     async def play(bench: Bench) -> None:
         await bench.all.wake()

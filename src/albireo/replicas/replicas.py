@@ -81,10 +81,11 @@ class Replicas:
             engine.start()
 
     async def wait_until_ready(self) -> Ready:
-        """Wait for the first. Raises: EngineError when none can be loaded."""
+        """Wait for the first. Raises: EngineError when none can be loaded, or all is closed before."""
         while self.ready is None:
             if (failure := self.failure) is not None:
                 raise failure
+            self._check_open()
             self._news.clear()
             await self._news.wait()
         return self.ready
@@ -150,6 +151,7 @@ class Replicas:
         while any(engine.health.state == "waking" for engine in self.engines):
             self._news.clear()
             await self._news.wait()
+        self._check_open()
         if any(engine.health.state == "asleep" for engine in self.engines):
             raise EngineError("the engine could not be started; the log says why")
 
@@ -181,6 +183,11 @@ class Replicas:
         """End the processes and every request."""
         self._is_closed = True
         await asyncio.gather(*(engine.close() for engine in self.engines))
+        self._news.set()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineError("the server is shutting down")
 
     def watch(self, interval_s: float | None) -> None:
         """Have on_blocks called at this interval; None: no more."""
@@ -210,8 +217,7 @@ class Replicas:
         """
         if (failure := self.failure) is not None:
             raise failure
-        if self._is_closed:
-            raise EngineError("the server is shutting down")
+        self._check_open()
         num_bytes = sum(len(tile.pixels) for image in submission.images for tile in image.tiles)
         if num_bytes > MAX_MEDIA_BYTES:
             raise InvalidParams(

@@ -220,3 +220,18 @@ def test_all_of_a_model_is_removed_what_waits_too(tmp_path: Path) -> None:
     directory.keep([(key(7), 7)])
     directory.close()
     assert opened(tmp_path).read([key(7)]) == [content(7)]
+
+
+def test_what_cannot_be_listed_stays_and_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept(tmp_path, range(1, 3))
+    directory = opened(tmp_path)
+
+    def refused(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "glob", refused)
+    directory.remove()
+    directory.close()
+    assert "Input/output error" in caplog.text and opened(tmp_path).has(key(1))

@@ -95,7 +95,12 @@ class BlockDirectory:
             self._num_removals += 1
         self._thread.submit(self._recount).result()
         num_left = 0
-        for _, _, path in self._files(self._folder):
+        try:
+            found = [path for _, _, path in self._files(self._folder)]
+        except OSError as error:
+            _LOG.warning("files of %s cannot be removed: %s", self._folder, error.strerror)
+            return
+        for path in found:
             try:
                 path.unlink(missing_ok=True)
             except OSError:

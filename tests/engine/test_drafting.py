@@ -396,3 +396,16 @@ def test_what_a_tokenizer_has_and_the_model_has_not_is_no_draft(bench: Any) -> N
     run.run()
     run.check_all_ended()
     assert form.num_asked and drafted and max(drafted) < VOCAB_SIZE
+
+
+def test_a_grammar_that_cannot_guess_harms_nobody(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Form):
+        def forced(self, output_token_ids: Sequence[int]) -> Sequence[int]:
+            raise ValueError("it is broken")
+
+    run = drafting(bench, WRONG, max_model_len=64)
+    run.add([3, 4, 5], max_tokens=6, ignore_eos=True, structured_outputs={"regex": "a"}, constraint=Broken([1]))
+    run.add([3, 4, 6], max_tokens=6, ignore_eos=True)
+    run.run()
+    run.check_all_ended()
+    assert "sequence 0 gives no guess: it is broken" in caplog.text

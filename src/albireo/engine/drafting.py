@@ -19,6 +19,7 @@ a snapshot that was taken before the first, and drafts that did come true are co
 
 from __future__ import annotations
 
+import logging
 from math import ceil
 
 from albireo.engine.block_tables import BlockTables
@@ -34,6 +35,8 @@ from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method, Proposer, method_of
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SequenceWork, StepPlan
+
+_LOG = logging.getLogger(__name__)
 
 #: What guessing takes beside a model that has filled the caches: once a step, and for each sequence; and the part of a
 #: step that it may take while no guess is worth a row. Beside steps of less than a millisecond it has to wait its turn.
@@ -244,7 +247,7 @@ class Drafting:
         if num_most < 1:
             return [], 0.0
         guess, kind = guesses.proposer.propose(output, num_most)
-        forced = [] if seq.task.matcher is None else list(seq.task.matcher.forced(output)[:num_most])
+        forced = self._forced(seq, num_most)
         if forced and (len(forced) > len(guess) or guess[: len(forced)] != forced):
             guess, kind = forced, self._method.num_kinds
         # Nothing follows an end; that it comes is seen in the row before it. And of an id that the tokenizer alone has
@@ -256,6 +259,16 @@ class Drafting:
         if guess:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
+
+    def _forced(self, seq: Sequence, num_most: int) -> list[int]:
+        """What its grammar says must come."""
+        if seq.task.matcher is None:
+            return []
+        try:
+            return list(seq.task.matcher.forced(seq.output_token_ids)[:num_most])
+        except Exception as error:  # only a guess, and the plan is everybody's
+            _LOG.warning("the grammar of sequence %d gives no guess: %s", seq.seq_id, error)
+            return []
 
     def _with_room(self, scheduled: list[Sequence], plan: StepPlan, nums: dict[int, int]) -> list[int]:
         """Of places, and how many drafts are wanted there, those for which there is room."""

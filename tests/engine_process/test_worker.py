@@ -17,7 +17,7 @@ from albireo.engine_process import ledger
 from albireo.engine_process.grammars import Compiled, Prepared
 from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
-from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame, framed
+from albireo.engine_process.messages import Add, Frames, FromWorker, Refused, Stepped, frame, framed
 from albireo.engine_process.worker import Worker, serve
 from albireo.errors import DeviceLost, RankLost
 from albireo.params import SamplingParams
@@ -118,6 +118,19 @@ def test_nothing_is_kept_of_a_request_that_is_refused_once_its_grammar_is_compil
         (payload,) = Frames().feed(ours.recv(1 << 16))
     assert msgspec.msgpack.decode(payload, type=FromWorker).key == 7  # type: ignore[union-attr]
     assert not (worker._compiled_s or worker._seq_ids or worker._fresh or worker._executor.owners)
+
+
+def test_a_request_that_cannot_be_as_it_is_told_is_refused_alone(loaded: Any, tmp_path: Path) -> None:
+    ledger.create(tmp_path / "ledger")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(loaded, Ledger(tmp_path / "ledger"), theirs, cast(Any, None), Inbox(theirs))
+        params = SamplingParams(max_tokens=3, seed=1, structured_outputs={"regex": "a"})
+        worker._compiled(Compiled(Add(7, [5, 6, 7], params, 0, None, 0.0, None), Prepared(), 1.0))
+        (payload,) = Frames().feed(ours.recv(1 << 16))
+    refused = msgspec.msgpack.decode(payload, type=FromWorker)
+    assert isinstance(refused, Refused) and (refused.key, refused.error) == (7, "InvariantError")
+    assert not worker._engine.has_work()
 
 
 def _tokens(connection: socket.socket, num: int) -> list[int]:

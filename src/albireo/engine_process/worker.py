@@ -50,7 +50,7 @@ from albireo.engine_process.messages import (
     frame,
 )
 from albireo.engine_process.watcher import Watcher
-from albireo.errors import DeviceLost, EngineError, InvalidParams, RankLost, RequestError
+from albireo.errors import DeviceLost, EngineError, InvalidParams, RankLost
 
 _LOG = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ class Worker:
                 adapter=add.adapter,
                 images=add.images,
             )
-        except RequestError as error:
+        except EngineError as error:  # also of a promise that does not hold: it is of this request alone
             self._compiled_s.pop(add.key, None)
             self.tell(Refused(add.key, type(error).__name__, str(error)))
             return

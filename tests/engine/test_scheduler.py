@@ -193,6 +193,33 @@ def test_a_failed_step_changes_no_progress_and_can_be_repeated(
     run.check_all_ended()
 
 
+@pytest.mark.parametrize("place", ["tables.share", "tables.let_go", "tables.grow", "host.swap_in", "cache.publish"])
+def test_a_plan_that_is_interrupted_as_somebody_is_admitted_is_taken_back(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The second goes on from blocks that the first was to write in this very step."""
+    run = bench()
+    prompt = [i % 30 + 1 for i in range(20)]
+    for i in range(2):
+        run.add([*prompt, i], max_tokens=4)
+    part, name = place.split(".")
+    owner = getattr(run.engine._scheduler, part)
+    method = getattr(owner, name)
+
+    def interrupted(*args: Any) -> Any:
+        if len(run.engine._scheduler.running) == 2:
+            raise KeyboardInterrupt
+        return method(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.engine.step()
+    run.engine.check_invariants()
+    run.run()
+    run.check_all_ended()
+
+
 def test_the_first_in_order_alone_not_fitting_is_our_bug(bench: Any) -> None:
     run = bench(num_blocks=4)
     run.add([1] * 10, max_tokens=10)

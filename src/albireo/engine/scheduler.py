@@ -307,6 +307,8 @@ class Scheduler:
         seq.branch_at = hit.branch_at
         seq.status = Status.RUNNING
         self.running.add(seq)
+        # At once: whatever interrupts a plan from here on, roll_back() takes it out again.
+        self._step.admitted.append((seq, kept.num_tokens))
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
         start = seq.num_computed_tokens = max(kept.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
@@ -319,7 +321,6 @@ class Scheduler:
         if self.kept is not None:
             self.kept.fill(seq, kept, plan)
         self.cache.publish(seq, hit.num_tokens, start)
-        self._step.admitted.append((seq, kept.num_tokens))
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 

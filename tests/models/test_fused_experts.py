@@ -53,6 +53,11 @@ def test_columns_are_rows_of_each(tmp_path: Path) -> None:
         # a matrix of one expert by itself, beside the tensor that has it, too
         ({"experts.gate_up_proj": (2, 6, 4), "experts.1.up_proj.weight": (3, 4)}, "is there twice, in .*; one must go"),
         ({"experts.gate_up_proj": (2, 5, 4)}, r"is \[2, 5, 4\]; it must be a matrix for each"),
+        (
+            {"experts.down_proj": (2, 5, 4), "experts.gate_up_proj_scale_inv": (2, 3, 1)},
+            r"\[2, 3, 1\]; it must have a sca",
+        ),
+        ({"experts.down_proj": (2, 5, 4), "experts.down_proj_scale_inv": (2, 3)}, r"\[2, 3\]; it must have a scale"),
         ({"experts.down_proj": (5000, 1, 1)}, r"is \[5000, 1, 1\]; it must be a matrix for each"),
     ],
 )

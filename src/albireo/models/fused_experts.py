@@ -7,13 +7,17 @@ published with. Called by weights.py. Does not know graphs.
 
 Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
 Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H], as Llama 4's X.feed_forward.experts
-are; their matrices are copies. ERNIE's biases of a choice, [1, experts], are read as vectors here, too, and
-convolutions of Qwen 3.5, Kimi Linear, LFM2 and Mamba layers, [channels, 1, width], as matrices, and norms of Cohere's
-heads, [heads, D], and Kimi Linear's A_log, [1, 1, heads, 1], as vectors.
+are; their matrices are copies. Scales of quantized ones lie beside, X.mlp.experts.gate_up_proj_scale_inv and so on: one
+for each expert, or rows as the matrices have them (Mistral Small 4's, and what ModelOpt writes).
+
+ERNIE's biases of a choice, [1, experts], are read as vectors here, too, and convolutions of Qwen 3.5, Kimi Linear, LFM2
+and Mamba layers, [channels, 1, width], as matrices, and norms of Cohere's heads, [heads, D], and Kimi Linear's A_log,
+[1, 1, heads, 1], as vectors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +51,10 @@ _DENSE = tuple(f".block_sparse_moe.{part}_proj.weight" for part in ("gate", "up"
 _OF_HEADS = (".self_attn.q_norm.weight", ".self_attn.k_norm.weight")
 #: DBRX's matrices of all experts, one below the other: gate and up, and down, which lies transposed.
 _BELOW, _BELOW_TURNED = (".ffn.experts.mlp.w1", ".ffn.experts.mlp.v1"), ".ffn.experts.mlp.w2"
+#: Scales of the matrices of all experts, by what follows the matrices' name -> as a matrix by itself has them.
+_SCALES = {"_scale_inv": "weight_scale_inv", "_weight_scale": "weight_scale", "_weight_scale_2": "weight_scale_2"}
+_OF_ACTIVATIONS = {"_activation_scale": "activation_scale", "_input_scale": "input_scale"}
+_SCALE = re.compile(rf"(.+)\.experts\.(gate_up|down)_proj({'|'.join((*_SCALES, *_OF_ACTIVATIONS))})")
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -176,7 +184,8 @@ class FusedExperts:
         if part.expert is not None:  # where its matrix lies, whose columns come first
             size = len(whole) // shape[0] * (part.shape[1] if len(shape) == 2 else 1)
             return part.expert * size, (part.expert + 1) * size
-        row = len(whole) // (shape[0] if len(shape) == len(part.shape) == 2 else shape[0] * shape[1])
+        is_flat = len(part.shape) == 1 or len(shape) == len(part.shape) == 2
+        row = len(whole) // (shape[0] if is_flat else shape[0] * shape[1])
         return part.first * row, (part.first + part.shape[0]) * row
 
 
@@ -223,6 +232,26 @@ def _matrices(name: str, block: str, shape: tuple[int, ...], matrices: tuple[str
             yield f"{block}.experts.{expert}.{matrix}.weight", part
 
 
+def _scales(match: re.Match[str], shape: tuple[int, ...], names: Mapping[str, str]) -> Iterator[tuple[str, _Part]]:
+    """Those of each expert's matrices. Raises: WeightMismatch for a tensor of another shape."""
+    name, (whole, which, end) = match[0], match.groups()
+    block = f"{whole[: -len('.mlp')]}.{names.get('mlp', 'mlp')}" if whole.endswith(".mlp") else whole
+    if end in _OF_ACTIVATIONS:
+        yield f"{block}.experts.{which}_proj.{_OF_ACTIVATIONS[end]}", _Part(name, 0, shape)
+        return
+    matrices = ("gate_proj", "up_proj") if which == "gate_up" else ("down_proj",)
+    is_one = bool(shape) and shape[1:] in ((), (1,), (1, 1))
+    if not shape or shape[0] > _MAX_EXPERTS or not (is_one or (len(shape) == 3 and shape[1] % len(matrices) == 0)):
+        raise WeightMismatch(f"tensor {short(name)} is {list(shape)}; it must have a scale, or rows of them, an expert")
+    for expert in range(shape[0]):
+        for i, matrix in enumerate(matrices):
+            part = _Part(name, expert, (1,))
+            if not is_one:
+                height = shape[1] // len(matrices)
+                part = _Part(name, expert * shape[1] + i * height, (height, shape[2]))
+            yield f"{block}.experts.{expert}.{names.get(matrix, matrix)}.{_SCALES[end]}", part
+
+
 def _parts(
     name: str, shape: tuple[int, ...], names: Mapping[str, str], hidden: int | None
 ) -> Iterator[tuple[str, _Part]]:
@@ -244,6 +273,9 @@ def _parts(
     if (ending := next((each for each in _JETMOE if name.endswith(each)), None)) is not None:
         block = name.removesuffix(ending) + ending.partition(".experts.")[0].removesuffix(".input_linear.weight")
         yield from _matrices(name, block.removesuffix(".output_linear.weight"), shape, _JETMOE[ending])
+        return
+    if (scale := _SCALE.fullmatch(name)) is not None:
+        yield from _scales(scale, shape, names)
         return
     layer, _, rest = name.partition(".mlp.")
     if rest == "post_mlp_layernorm.weight":  # A.X K1's is published beside the experts

@@ -23,10 +23,11 @@ from albireo.quantization.schemes import Precision
 from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
-from quantization.formats.writers import WRITERS, write_model
+from quantization.formats.writers import WRITERS, save_file, torch, write_model
 from tiny_models import MIXTURES, make_checkpoint, write_safetensors
 from variants import MIXED, tiny_of
 
+load_file = pytest.importorskip("safetensors.torch").load_file
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
 QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -92,6 +93,46 @@ def test_checkpoints_of_experts_in_few_bits(config: dict[str, Any], name: str, t
         for expert in range(5):
             weight = f"model.layers.1.{block}experts.{expert}.down_proj.weight"
             np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), numbers[weight], rtol=3e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fp8 static of transformers", "fp8 blocks", "modelopt nvfp4"])
+def test_scales_of_all_experts_in_one_tensor(name: str, tmp_path: Path) -> None:
+    """As Mistral Small 4 is published, whose experts have a scale each; with blocks, as transformers saves them; and as
+    ModelOpt has NVFP4 of such tensors."""
+    config = {**QWEN3, "num_hidden_layers": 1}
+    numbers = write_model(tmp_path, WRITERS[name], **config)
+    tensors = load_file(tmp_path / "model.safetensors")
+    experts = "model.layers.0.mlp.experts"
+
+    def taken(matrix: str, part: str) -> list[Any]:
+        return [tensors.pop(f"{experts}.{expert}.{matrix}_proj.{part}") for expert in range(5)]
+
+    parts = sorted(key.rpartition("_proj.")[2] for key in tensors if key.startswith(f"{experts}.0.gate_proj."))
+    for part in parts:
+        gate, up, down = (taken(matrix, part) for matrix in ("gate", "up", "down"))
+        end = {"weight": "", "weight_scale_inv": "_scale_inv"}.get(part, f"_{part}")
+        if gate[0].ndim == 0:  # one for the matrix: gate and up of an expert share it
+            assert part != "weight"
+            tensors[f"{experts}.down_proj{end}"] = torch.stack(down)
+            shared = torch.stack([torch.maximum(one, other) for one, other in zip(gate, up, strict=True)])
+            tensors[f"{experts}.gate_up_proj{end}"] = shared.reshape(-1, 1, 1) if end == "_scale_inv" else shared
+            for expert in range(5) if part in ("weight_scale_inv", "weight_scale_2") else ():
+                for matrix, own in (("gate", gate), ("up", up)):
+                    numbers[f"{experts}.{expert}.{matrix}_proj.weight"] *= float(shared[expert]) / float(own[expert])
+        else:
+            bytes_of = [
+                [t.view(torch.uint8) if t.element_size() == 1 else t for t in each] for each in (gate, up, down)
+            ]
+            joined = torch.stack([torch.cat(pair) for pair in zip(*bytes_of[:2], strict=True)])
+            tensors[f"{experts}.gate_up_proj{end}"] = joined.view(gate[0].dtype)
+            tensors[f"{experts}.down_proj{end}"] = torch.stack(bytes_of[2]).view(gate[0].dtype)
+    save_file(tensors, tmp_path / "model.safetensors")
+    graph = CheckpointSource(tmp_path, "bfloat16").graph(64)
+    assert {v.type.dtype for n, v in graph.constants.items() if ".experts." in n} == {WRITERS[name].encoding}
+    with open_checkpoint(tmp_path, graph) as checkpoint:
+        for weight, wanted in numbers.items():
+            np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), wanted, rtol=1e-6, atol=1e-9)
+            checkpoint.release(weight)
 
 
 def test_more_experts_than_are_held_decoded(tmp_path: Path) -> None:

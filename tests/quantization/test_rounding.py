@@ -37,6 +37,19 @@ def test_numbers_are_within_half_a_step(name: str, k: int) -> None:
     assert (encoded.decode()[2] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [*NAMES, "fp4.g32", "fp4.g16"])
+def test_a_row_with_what_is_no_number_says_so(name: str, value: float) -> None:
+    """Codes cannot: a model in few bits would answer in whole sentences. Rows beside it are as they would be."""
+    weight = np.random.default_rng(3).normal(size=(3, 128)).astype(np.float32)
+    alone = round_weights(weight[2:], encoding(name)).decode()
+    weight[1, 70] = value
+    found = round_weights(weight, encoding(name)).decode()
+    assert not np.isfinite(found[1]).all()
+    np.testing.assert_array_equal(found[2:], alone)
+
+
 def test_e4m3_is_the_published_format() -> None:
     theirs = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
     np.testing.assert_array_equal(e4m3_values(), theirs)

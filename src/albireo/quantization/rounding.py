@@ -115,7 +115,9 @@ def _round_microscaled(weight: F32, encoding: Encoding) -> Encoded:
     if encoding.group == 32:
         exponent = np.frexp(largest)[1] - 3
         gamma = np.where(largest > 0, np.clip(exponent + 127, 0, 254), 0).astype(np.uint8)
-        scale = np.ones((len(weight), 1), np.float32)
+        # no code of a group says that there was no number; the row's scale does
+        is_finite = np.isfinite(largest).all(axis=1, keepdims=True)
+        scale = np.where(is_finite, np.float32(1), np.float32(np.nan))
     else:
         scale = np.max(largest, axis=1, keepdims=True) / (_E2M1_MAX * _E4M3_MAX)
         divisor = np.where(scale > 0, scale, np.float32(np.inf))

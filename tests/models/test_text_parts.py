@@ -13,6 +13,7 @@ from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.ops import Growth
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_architecture, load_config
+from albireo.models.quantized import quantization_format, without_quantization
 from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways, text_settings
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
@@ -463,6 +464,23 @@ def test_files_of_internvl_as_they_were_published(name: str, tmp_path: Path) -> 
         (tmp_path / "config.json").write_text(json.dumps({**published, **changes}))
         with pytest.raises(UnsupportedModel, match=words):
             load_config(tmp_path)
+
+
+def test_a_part_may_say_how_its_weights_are_quantized(tmp_path: Path) -> None:
+    """Whoever quantizes the language model alone writes it there."""
+    save("internvl", tmp_path)
+    published, path = publish(tmp_path), tmp_path / "config.json"
+    wanted, said = load_config(tmp_path), {"quantization_config": {"quant_method": "fp8"}}
+    path.write_text(json.dumps({**published, "llm_config": {**published["llm_config"], **said}}))
+    assert load_config(tmp_path) == wanted and quantization_format(tmp_path) is not None
+    for parts in (("text_config",), ("llm_config",), ("thinker_config",), ("thinker_config", "text_config")):
+        config: dict[str, Any] = {"quantization_config": {"quant_method": "exl2"}}
+        for part in reversed(parts):
+            config = {part: config, "vision_config": {"quantization_config": 3}}
+        assert without_quantization(config).keys() == config.keys()
+        with pytest.raises(UnsupportedModel, match=rf"{'[.]'.join(parts)}\.quantization_config: quant_method='exl2'"):
+            quantization_format(tmp_path, config)
+        assert quantization_format(tmp_path, without_quantization(config)) is None
 
 
 def test_experts_that_a_tower_would_have_are_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_
 from albireo.models.gguf.files import is_gguf
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
-from albireo.models.quantized import KEYS, quantization_format
+from albireo.models.quantized import quantization_format, without_quantization
 from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.sentence_transformers import MODULES
 from albireo.models.task_adapters import as_transformers_has_it
@@ -98,8 +98,7 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     # the graph is that of the float model; the weights know how they are written
     quantization_format(directory, data)
     said = data
-    data = as_transformers_has_it(_without_quantization(data), str(path))
-    data = _without_quantization(text_settings(data, str(path)))
+    data = text_settings(as_transformers_has_it(without_quantization(data), str(path)), str(path))
     rules = load_architecture(data["model_type"]).rules
     if default_dtype is None:
         default_dtype = "float32"
@@ -156,9 +155,6 @@ def _begin_alike(checkpoint: Checkpoint, table: str, head: str) -> bool:
 def _has_weights(directory: Path) -> bool:
     return any((directory / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
 
-
-def _without_quantization(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in KEYS}
 
 
 def _gguf_config(path: Path) -> ModelConfig:

@@ -6,7 +6,7 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from albireo.quantization.formats.matrix import Format
 
 #: Keys of config.json; the second is what compressed-tensors wrote at first.
 KEYS = ("quantization_config", "compression_config")
+#: Parts of a config.json that may have the key in place of the whole: of models that see or hear.
+_PARTS = ("text_config", "llm_config", "thinker_config")
 #: Written by some programs beside a config.json that does not itself say that the weights are quantized: the file, what
 #: it is about, and the key its settings lie under (none: at the top).
 SIDE_FILES = (
@@ -35,8 +37,7 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
     path = directory / "config.json"
     if config is None:
         config = read_json(path) if path.exists() else {}
-    text = config.get("text_config")
-    for prefix, settings in (("", config), ("text_config.", text if isinstance(text, dict) else {})):
+    for prefix, settings in _places(config):
         for key in KEYS:
             value = settings.get(key)
             if value is not None:
@@ -51,3 +52,21 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
                 raise ModelError(f"{side}: {place}={short(value)} must be an object")
             return read_format({"quant_method": method, **value}, f"{side}" if place is None else f"{side}: {place}")
     return None
+
+
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the model itself, its parts included."""
+    left = {key: value for key, value in config.items() if key not in KEYS}
+    return {key: without_quantization(part) if _is_part(key, part) else part for key, part in left.items()}
+
+
+def _is_part(key: str, value: Any) -> bool:
+    return key in _PARTS and isinstance(value, Mapping)
+
+
+def _places(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What may say how weights are quantized, with what its keys are called in errors; the whole first."""
+    yield prefix, config
+    for key, value in config.items():
+        if _is_part(key, value):
+            yield from _places(value, f"{prefix}{key}.")

@@ -311,3 +311,11 @@ def test_published_files(name: str, layers: int, tile: tuple[int, int], rows: in
     assert open_tower(inner(data), "bfloat16", "config.json").rows(10 * step, 7 * step) == 70
     assert open_ear(inner(data), "bfloat16", "config.json").rows(*tile) == rows
     assert open_sound_processor(tmp_path, inner(data)).rows_per_s == pytest.approx({28: 25, 32: 13}[step])
+
+
+def test_weights_of_what_thinks_may_be_quantized(tmp_path: Path) -> None:
+    data, said = PUBLISHED["Qwen2.5-Omni-7B"], {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    wanted = load_config(tmp_path, "bfloat16")
+    (tmp_path / "config.json").write_text(json.dumps({**data, "thinker_config": {**data["thinker_config"], **said}}))
+    assert load_config(tmp_path, "bfloat16") == wanted

@@ -166,6 +166,17 @@ def _llamas(c: Mapping[str, Any]) -> Shapes:
     return shapes | ({"lm_head.weight": (c["output_vocab_size"], e)} if c.get("output_vocab_size") else {})
 
 
+def _internlm2(c: Mapping[str, Any]) -> Shapes:
+    e, heads, kv = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
+    rows, layers = (heads + 2 * kv) * (e // heads), {}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        layers |= _module(f"{h}.self_attn.qkv_proj", (rows, e), c["bias"])
+        layers |= _module(f"{h}.self_attn.o_proj", (e, e), c["bias"]) | _ffn(c, f"{h}.mlp", c["intermediate_size"])
+        layers |= {f"{h}.{name}.weight": (e,) for name in ("input_layernorm", "post_attention_layernorm")}
+    return _ends(c, layers)
+
+
 def _mixtures(c: Mapping[str, Any]) -> Shapes:
     """hunyuan_v1_moe, hy_v3, solar_open, exaone_moe, afmoe, granitemoeshared: experts one by one."""
     kind, e, bias = c["model_type"], c["hidden_size"], bool(c.get("attention_bias"))
@@ -339,6 +350,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "dbrx": _dbrx,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
+    "internlm2": _internlm2,
     "kimi_linear": kimi_shapes,
     "llama4_text": _llama4,
     "nanochat": _nanochat,

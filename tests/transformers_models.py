@@ -2,11 +2,13 @@
 
 Imported by tests that take transformers as their oracle. MiMo is Qwen 2, but for layers that guess further tokens;
 Kimi K2 is DeepSeek V3; Ling 2.0 is Sarvam 30B, with groups of experts; MiniCPM is Granite under other names of its
-numbers.
+numbers; InternLM 2 is Llama, with rows of queries, keys and values in one matrix, of each group of heads behind the
+other.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +66,51 @@ class MiniCPMForCausalLM(transformers.GraniteForCausalLM):
     config_class = MiniCPMConfig
 
 
+class InternLM2Config(transformers.LlamaConfig):
+    model_type = "internlm2"
+    vocab_size: int = 103168
+
+    def __post_init__(self, **said: Any) -> None:
+        super().__post_init__(**said)
+        self.attention_bias = bool(said.get("bias", True))
+
+
+class InternLM2Model(transformers.LlamaModel):
+    config_class = InternLM2Config
+
+
+class InternLM2ForCausalLM(transformers.LlamaForCausalLM):
+    config_class = InternLM2Config
+
+    @classmethod
+    def from_pretrained(cls, directory: Any, *_: Any, config: Any, dtype: Any = None, **options: Any) -> Any:
+        import torch
+        from safetensors.torch import load_file
+
+        model, found = cls(config), {}
+        stored = [load_file(path) for path in sorted(Path(directory).glob("*.safetensors"))]
+        for name, value in (each for file in stored for each in file.items()):
+            if ".qkv_proj." not in name:
+                found[name] = value
+                continue
+            groups = value.unflatten(0, (config.num_key_value_heads, -1, config.head_dim))
+            for part, rows in (("q", groups[:, :-2]), ("k", groups[:, -2]), ("v", groups[:, -1])):
+                found[name.replace("qkv", part)] = rows.reshape(-1, *value.shape[1:])
+        lost = model.load_state_dict(found, strict=False)
+        info = {"missing_keys": lost.missing_keys, "unexpected_keys": lost.unexpected_keys, "mismatched_keys": []}
+        made = model.to(dtype or torch.float32).eval()
+        return (made, info) if options.get("output_loading_info") else made
+
+    def save_pretrained(self, directory: Any, **options: Any) -> None:
+        import torch
+
+        parts, heads = dict(self.state_dict()), (self.config.num_key_value_heads, -1, self.config.head_dim)
+        for name in [name for name in parts if ".q_proj." in name]:
+            rows = [parts.pop(name.replace("q_proj", f"{part}_proj")).unflatten(0, heads) for part in "qkv"]
+            parts[name.replace("q_proj", "qkv_proj")] = torch.cat(rows, 1).flatten(0, 2)
+        super().save_pretrained(directory, state_dict=parts, **options)
+
+
 class BailingMoeConfig(transformers.SarvamMoEConfig):
     model_type = "bailing_moe"
 
@@ -82,6 +129,9 @@ conversion.register_checkpoint_conversion_mapping(
 transformers.AutoConfig.register("bailing_moe", BailingMoeConfig)
 transformers.AutoModel.register(BailingMoeConfig, BailingMoeModel)
 transformers.AutoModelForCausalLM.register(BailingMoeConfig, BailingMoeV2ForCausalLM)
+transformers.AutoConfig.register("internlm2", InternLM2Config)
+transformers.AutoModel.register(InternLM2Config, InternLM2Model)
+transformers.AutoModelForCausalLM.register(InternLM2Config, InternLM2ForCausalLM)
 transformers.AutoConfig.register("minicpm", MiniCPMConfig)
 transformers.AutoModel.register(MiniCPMConfig, MiniCPMModel)
 transformers.AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM)

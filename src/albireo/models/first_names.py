@@ -49,6 +49,18 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         "_layernorm.mlp.fc1.": "_layernorm.W_down.",
         "_layernorm.mlp.fc2.": "_layernorm.W_up.",
     },
+    # InternLM 2
+    ".attention.wqkv.": {
+        "model.tok_embeddings.": "model.embed_tokens.",
+        ".attention.wqkv.": ".self_attn.qkv_proj.",
+        ".attention.wo.": ".self_attn.o_proj.",
+        ".attention_norm.": ".input_layernorm.",
+        ".ffn_norm.": ".post_attention_layernorm.",
+        ".feed_forward.w1.": ".mlp.gate_proj.",
+        ".feed_forward.w2.": ".mlp.down_proj.",
+        ".feed_forward.w3.": ".mlp.up_proj.",
+        "output.weight": "lm_head.weight",
+    },
     # Hunyuan 4, as its authors have it
     ".self_attn.learnable_sink_param": {
         ".hc_pre.hc_": ".hc_",

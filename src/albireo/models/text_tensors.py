@@ -25,6 +25,8 @@ _PREFIXES = (
     ("language_model.model.encoder.layers.", "model.layers."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    # of InternLM 2, see first_names.py
+    ("language_model.output.", "output."),
     ("thinker.model.", "model."),
     ("thinker.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),

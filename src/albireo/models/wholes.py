@@ -125,7 +125,7 @@ _LLAVA = Whole(
 )
 _INTERNVL = Whole(
     "InternVLForConditionalGeneration",
-    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss")},
+    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss", "internlm2")},
 )
 _MINICPM = Whole(
     "MiniCPMV4_6ForConditionalGeneration",

@@ -173,6 +173,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"quant_method": "awq", "bits": 4, "checkpoint_format": "gemv"}, "checkpoint_format='gemv'.*gemm"),
     ({"quant_method": "awq", "bits": 4, "backend": "llm-awq"}, "backend='llm-awq' is not supported; its words"),
     ({"quant_method": "awq", "bits": 4, "pack_dtype": "int16"}, "pack_dtype='int16'.*int32"),
+    ({"quant_method": "gptq", "bits": 4, "rotation": "hadamard"}, "'rotation': 'hadamard'"),
     ({"quant_method": "gptq", "bits": 4, "is_marlin_format": True}, "'is_marlin_format': True"),
     ({"quant_method": "exl2", "bits": 4.25}, "quant_method='exl2'.*the original checkpoint, which quantization="),
     ({"quant_method": "auto-round", "packing_format": "mlx"}, "packing_format='mlx'.*auto_round:auto_gptq"),

@@ -2,6 +2,7 @@
 
 GPTQModel, AutoAWQ, AutoRound and transformers write those of one another, since each saves what the others made. Used
 by gptq.py, awq.py and auto_round.py. What is here the tensors tell as well, or it is nothing that is computed.
+Not here: rotation (GPTQModel) and rotation_config (AutoRound), which ask for a transform of activations as well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ROUNDING_KEYS = keys(
     "lm_head dynamic meta dataset tokenizer batch_size exllama_config use_exllama max_input_length",
     "cache_block_outputs use_cuda_fp16 model_seqlen block_name_to_quantize module_name_preceding_first_block",
     "pad_token_id disable_exllama modules_in_block_to_quantize quant_format act_group_aware offload_to_disk mse",
-    "hyb_act method group_aware adapter parallel_packing offload_to_disk_path rotation pack_impl format_version",
+    "hyb_act method group_aware adapter parallel_packing offload_to_disk_path pack_impl format_version",
     # AutoAWQ
     "do_fuse fuse_max_seq_len modules_to_fuse duo_scaling",
     # AutoRound

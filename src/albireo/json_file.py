@@ -16,6 +16,8 @@ from albireo.errors import ModelError, UnsupportedModel, short
 
 #: A config.json with long quantization lists has 36 KB; a sharded index of 200,000 tensors about 20 MB.
 MAX_JSON_BYTES = 64 * 2**20
+#: As Python has them some hundred MB; tens of MB of brackets would be many GB. A header of 400,000 tensors has as many.
+MAX_VALUES = 2**22
 #: What pointers of Git LFS begin with; they have a few lines.
 _POINTER, MAX_POINTER_BYTES = b"version https://git-lfs", 1024
 
@@ -63,7 +65,15 @@ def read_json(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    require_few_values(data, str(path))
     return parse_json(data, str(path))
+
+
+def require_few_values(data: bytes, where: str) -> None:
+    """Raises: ModelError for JSON that would take far more memory than its bytes do."""
+    count = data.count(b",") + 1
+    if count > MAX_VALUES:
+        raise ModelError(f"{where}: has {count} values; at most {MAX_VALUES} are read")
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:

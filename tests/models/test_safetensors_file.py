@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from albireo.errors import ModelError, WeightMismatch
+from albireo.json_file import MAX_VALUES, read_json
 from albireo.models.safetensors_file import SafetensorsFile
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
@@ -136,6 +138,20 @@ def test_damage_is_named_and_the_library_refuses_too(tmp_path: Path, header: Any
     if reason not in ("not dtype, shape and data_offsets", "not a list of at most 8"):  # where we are stricter
         with pytest.raises(Exception):  # noqa: B017 the library has many kinds of error
             safetensors_numpy.load_file(path)
+
+
+@pytest.mark.parametrize("is_header", [True, False])
+def test_memory_for_values_is_bounded(is_header: bool, tmp_path: Path) -> None:
+    """Python has a list of nothing in 60 bytes; the file, in three."""
+    header = b'{"a":[' + b"[]," * MAX_VALUES + b"[]]}"
+    path = write(tmp_path / "x.safetensors", header)
+    (tmp_path / "x.json").write_bytes(header)
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=f"has {MAX_VALUES + 1} values; at most {MAX_VALUES}"):
+        SafetensorsFile(path) if is_header else read_json(tmp_path / "x.json")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(header)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch, short
-from albireo.json_file import parse_json
+from albireo.json_file import parse_json, require_few_values
 from albireo.models.mapped_file import MappedFile
 
 #: The format's own limit.
@@ -156,8 +156,10 @@ def _read_header(view: memoryview, where: str) -> tuple[dict[str, _Entry], dict[
         raise WeightMismatch(f"{where}: header of {length} bytes in a file of {len(view)}; it is truncated")
     if length == 0 or view[8] != ord("{"):
         raise WeightMismatch(f"{where}: the header is not a JSON object; it is not a safetensors file")
+    head = bytes(view[8 : 8 + length])
     try:
-        header = parse_json(bytes(view[8 : 8 + length]), f"{where}: header")
+        require_few_values(head, f"{where}: header")
+        header = parse_json(head, f"{where}: header")
     except ModelError as error:
         raise WeightMismatch(str(error)) from None
     said = header.pop("__metadata__", None)

@@ -15,14 +15,14 @@ from albireo.compress.forward import run_nodes
 from albireo.compress.source import Source
 from albireo.compress.stages import cut
 from albireo.compress.texts import batch
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.quantization.rounding import round_tokens
 from compress.tiny import JOINED
 from representatives import LATENT, REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_layer_norm import LAYER_NORMS
-from tiny_models import MIXTURES, make_checkpoint
+from tiny_models import MIXTURES, make_checkpoint, parse_tiny
 
 WINDOWS = (tuple(range(3, 33)), tuple(range(60, 71)))
 
@@ -63,7 +63,9 @@ def reference(directory: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS) - set(LATENT))
+    "model_type",
+    # and one with a sink of each head
+    sorted({*REPRESENTATIVES, "granite_swa"} - JOINED - set(MIXTURES) - set(LAYER_NORMS) - set(LATENT)),
 )
 def test_the_forward_is_the_model(tmp_path: Path, model_type: str) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=2)
@@ -80,6 +82,17 @@ def test_folding_leaves_the_model_as_it_was(tmp_path: Path, model_type: str) -> 
     seen = logits(directory, scales=True)
     assert not np.array_equal(seen, wanted)
     assert np.linalg.norm(seen - wanted) < 1e-5 * np.linalg.norm(wanted)
+
+
+def test_attention_that_is_not_computed_whole_is_refused() -> None:
+    """Else another model would be calibrated on, and its quality told."""
+    graph = build_graph(parse_tiny("llama"), 64)
+    node = next(node for node in graph.nodes if node.op == "attention")
+    node.attrs = {**node.attrs, "slopes": (0.5,) * node.attrs["num_heads"]}
+    with pytest.raises(
+        UnsupportedModel, match=r"layers\.0\.attn.*: its attention has slopes, which calibration does not"
+    ):
+        cut(graph)
 
 
 def test_inputs_are_rounded_token_by_token_where_asked(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def _run(node: Node, roles: Mapping[str, Any], step: StepInputs, rounded: frozen
         return ((roles["k"], roles["v"]),)
     if node.op == "attention":
         keys, values = roles["kv"]
-        return (_attention(node.attrs, roles["q"], keys, values, step.context_len.tolist()),)
+        lengths = step.context_len.tolist()
+        return (_attention(node.attrs, roles["q"], keys, values, lengths, roles.get("sinks")),)
     if node.op == "rms_norm" and "centered" not in node.attrs:
         return (_rms_norm(node.attrs, roles["x"], roles.get("weight")),)
     if node.op == "unary" and node.attrs["kind"] == "silu":
@@ -126,8 +127,8 @@ def _rms_norm(attrs: Mapping[str, Any], x: F32, weight: F32 | None) -> F32:
     return np.asarray(normed.reshape(x.shape), np.float32)
 
 
-def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[int]) -> F32:
-    """q: [T, H * D]; k, v: [T, K * D], of the windows of lengths."""
+def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[int], sinks: F32 | None) -> F32:
+    """q: [T, H * D]; k, v: [T, K * D], of the windows of lengths; sinks: [H]."""
     heads, kv_heads, size = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
     out, start = np.empty_like(q), 0
     for length in lengths:
@@ -140,9 +141,12 @@ def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[i
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / np.float32(attrs["softcap"]))
         scores[..., ~_visible(length, attrs["window"], attrs.get("in_chunks", False))] = -np.inf
-        scores -= scores.max(axis=-1, keepdims=True)
+        # one more score in each row, which no value has
+        sink = np.float32(-np.inf) if sinks is None else sinks.reshape(kv_heads, heads // kv_heads, 1, 1)
+        most = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+        scores -= most
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
+        scores /= scores.sum(axis=-1, keepdims=True) + np.exp(sink - most)
         out[rows] = (scores @ values).transpose(2, 0, 1, 3).reshape(length, heads * size)
         start += length
     return out

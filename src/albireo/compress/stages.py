@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
+from albireo.graph.ops import ATTENTION_ATTRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Stage:
         return tuple(dict.fromkeys(v for v in read if v.constant is not None))
 
 
+#: Of attention what forward.py computes, beside what every one has.
+_ATTENTION_INPUTS, _ATTENTION_ATTRS = ("q", "kv", "sinks"), ("in_chunks", "causal")
 #: What may be done to the logits behind the linear they come out of.
 _BEHIND_HEAD = ("scale", "unary")
 
@@ -103,6 +106,8 @@ def cut(graph: Graph) -> list[Stage]:
                 f"{node.origin}: reads the keys and values of another layer, and such models are not quantized into a "
                 "checkpoint; --quantization does it where a model is loaded or built"
             )
+        if node.op == "attention":
+            _check_attention(node)
         waiting.append(node)
         if node.op != "linear" or _is_read_again(node, nodes[index + 1 :]):
             continue
@@ -115,6 +120,17 @@ def cut(graph: Graph) -> list[Stage]:
     stages[-1].nodes += waiting
     _set_kept(stages, logits)
     return stages
+
+
+def _check_attention(node: Node) -> None:
+    """Raises: UnsupportedModel for what would be left out, so that another model were looked at."""
+    given = [role for role in node.inputs if role not in _ATTENTION_INPUTS]
+    given += [name for name in ATTENTION_ATTRS if node.attrs.get(name) and name not in _ATTENTION_ATTRS]
+    if given:
+        raise UnsupportedModel(
+            f"{node.origin}: its attention has {', '.join(given)}, which calibration does not compute; --quantization "
+            "rounds the weights of such a model where it is loaded or built"
+        )
 
 
 def _writer(attention: Node) -> Node:

@@ -17,13 +17,14 @@ from albireo.compress.recipe import Recipe, fitting
 from albireo.compress.result import Outcome
 from albireo.compress.run import quantize
 from albireo.errors import ConfigError, EngineError, InvariantError, WeightMismatch
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.safetensors_file import SafetensorsFile
 from albireo.models.weights import Checkpoint
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.verify.run import verify
 from compress import tiny
-from tiny_models import write_safetensors
+from tiny_models import make_checkpoint, write_safetensors
 
 TEXT, EVALUATED = tiny.text(), tiny.text(seed=1, num_windows=2)
 
@@ -186,6 +187,20 @@ def test_what_is_kept_stays_to_the_byte(tmp_path: Path) -> None:
         assert bytes(before.tensor(name).buffer) == bytes(after.tensor(name).buffer)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert sorted(config["quantization_config"]["ignore"]) == sorted(kept)
+
+
+def test_a_constant_made_of_several_tensors_is_written_as_these(tmp_path: Path) -> None:
+    """Apertus' activation has numbers of its own, two a layer."""
+    config = load_architecture("apertus").tiny
+    source = make_checkpoint(tmp_path / "source", config, seed=3, dtype="bfloat16")
+    drawn = tiny.text(config["vocab_size"], 2, 24)
+    quantize(source, tmp_path / "out", Recipe(scheme="int8", method="rtn"), drawn, [drawn])
+    before, after = (SafetensorsFile(d / "model.safetensors") for d in (source, tmp_path / "out"))
+    names = [name for name in before.names if ".act_fn.alpha" in name]  # of the others a graph reads none
+    assert len(names) == 2 * config["num_hidden_layers"]
+    for name in names:
+        assert bytes(before.tensor(name).buffer) == bytes(after.tensor(name).buffer)
+    open_checkpoint(tmp_path / "out", build_graph(load_config(tmp_path / "out"), 64)).close()
 
 
 def test_quality_is_that_of_the_written_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ one group's inputs; the new checkpoint goes to disk as it comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -27,6 +27,7 @@ from albireo.compress.statistics import Inputs
 from albireo.compress.texts import Text, batches
 from albireo.compress.writer import CheckpointWriter, check_target, checkpoint_writer, config_bytes
 from albireo.errors import ConfigError
+from albireo.graph.node import Value
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.text_part import is_whole
@@ -100,7 +101,7 @@ def quantize(
         with checkpoint_writer(target, _names(checkpoint.names, choice)) as writer:
             run = _Run(recipe, reader, choice, writer, calibration, Evaluation(texts))
             qualities = run.layers(stages, progress)
-            run.write_rest(graph.constants)
+            run.write_rest(graph.constants.values())
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
             ignored = [linear.module for name, linear in run.linears.items() if name not in choice]
             quantization = quantization_config(modules, ignored, recipe.scheme in WEIGHT_ONLY)
@@ -200,9 +201,10 @@ class _Run:
                 self.source.release(values)
         return qualities
 
-    def write_rest(self, constants: Mapping[str, object]) -> None:
-        """Tensors of the graph that no layer changed, byte by byte."""
-        for name in constants:
+    def write_rest(self, constants: Iterable[Value]) -> None:
+        """Tensors of the graph that no layer changed, byte by byte. A constant may be made of several."""
+        made_of = (value.constant.sources for value in constants if value.constant is not None)
+        for name in dict.fromkeys(name for sources in made_of for name in sources):
             if name not in self._written:
                 tensor = self.source.checkpoint.tensor(name)
                 self.writer.add(name, Stored(_TYPES[tensor.dtype], tensor.shape, tensor.buffer))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from albireo.compress.writer import CheckpointWriter, check_target, checkpoint_w
 from albireo.errors import ConfigError
 from albireo.graph.node import Value
 from albireo.json_file import read_json
-from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.text_part import is_whole
 from albireo.quantization.encoded import F32
 from albireo.quantization.methods.progressive import METADATA_KEY
@@ -101,7 +102,7 @@ def quantize(
         with checkpoint_writer(target, _names(checkpoint.names, choice)) as writer:
             run = _Run(recipe, reader, choice, writer, calibration, Evaluation(texts))
             qualities = run.layers(stages, progress)
-            run.write_rest(graph.constants.values())
+            run.write_rest(graph.constants.values(), load_architecture(config.model_type).fixed)
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
             ignored = [linear.module for name, linear in run.linears.items() if name not in choice]
             quantization = quantization_config(modules, ignored, recipe.scheme in WEIGHT_ONLY)
@@ -201,10 +202,15 @@ class _Run:
                 self.source.release(values)
         return qualities
 
-    def write_rest(self, constants: Iterable[Value]) -> None:
-        """Tensors of the graph that no layer changed, byte by byte. A constant may be made of several."""
+    def write_rest(self, constants: Iterable[Value], fixed: Iterable[str]) -> None:
+        """Tensors of the graph that no layer changed, byte by byte. A constant may be made of several.
+
+        Args: fixed: patterns of tensors that the graph has as numbers of its own; other programs read them.
+        """
         made_of = (value.constant.sources for value in constants if value.constant is not None)
-        for name in dict.fromkeys(name for sources in made_of for name in sources):
+        names = dict.fromkeys(name for sources in made_of for name in sources)
+        stored = self.source.checkpoint.names
+        for name in (*names, *(n for pattern in fixed for n in stored if fnmatchcase(n, pattern))):
             if name not in self._written:
                 tensor = self.source.checkpoint.tensor(name)
                 self.writer.add(name, Stored(_TYPES[tensor.dtype], tensor.shape, tensor.buffer))

@@ -219,6 +219,24 @@ def awq(group: int = 64, sym: bool = False, **said: Any) -> Writer:
     return Writer(config, write, f"int4.g{128 if group == -1 else group}")
 
 
+def awq_by_rows(group: int = 64) -> Writer:
+    """As AutoAWQ's WQLinear_GEMV: words along the inputs; room for more groups than there are."""
+
+    def write(weight: Array) -> Written:
+        size = weight.shape[1] if group == -1 else group
+        scale, zero, codes = steps(weight, size, 4, False)
+        # as wide as its kernel reads at once
+        room = 8 * max(1, 128 // size) * -(-scale.shape[1] // (8 * max(1, 128 // size)))
+        padded = np.zeros((2, len(weight), room))
+        padded[:, :, : scale.shape[1]] = scale, zero
+        tensors = {"qweight": pack(codes, 4), "qzeros": pack(padded[1].astype(np.int64), 4)}
+        tensors["scales"] = torch.tensor(padded[0]).to(torch.float16)
+        return tensors, numbers_of(codes, zero, scale, np.arange(weight.shape[1]) // size)
+
+    config = {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemv"}
+    return Writer(config, write, f"int4.g{128 if group == -1 else group}")
+
+
 def fp8(block: int | None, scale_name: str, extra: dict[str, Any]) -> Writer:
     """Blocks of block x 128, or one scale a tensor; rounded by ml_dtypes."""
     import ml_dtypes
@@ -471,6 +489,9 @@ WRITERS: dict[str, Writer] = {
     "awq g128": awq(128),
     "awq whole rows": awq(-1),
     "awq symmetric, of AutoRound": awq(sym=True, **_OF_AUTO_ROUND, zero_point=False, provider="auto-round"),
+    "awq gemv": awq_by_rows(),
+    "awq gemv g32": awq_by_rows(32),
+    "awq gemv whole rows": awq_by_rows(-1),
     "awq of GPTQModel": awq(
         **{"format": "gemm", "checkpoint_format": "gemm", "pack_dtype": "int32", "desc_act": False, "lm_head": False},
         meta={"quantizer": ["gptqmodel:5.8.0"], "mse": 0.0},

@@ -1,12 +1,16 @@
-"""AutoAWQ, version gemm: codes of 4 bits with a zero for each group, eight outputs a word in an order of their own.
+"""AutoAWQ: codes of 4 bits with a zero for each group. Becomes int4.gG exactly.
 
-Becomes int4.gG exactly. Where zero_point is false the zeros are there all the same, 8 throughout.
+    gemm    X.qweight  I32 [K, N / 8]    X.qzeros  I32 [groups, N / 8]    X.scales  F16 [groups, N]
+    gemv    X.qweight  I32 [N, K / 8]    X.qzeros  I32 [N, groups / 8]    X.scales  F16 [N, groups]
 
-    X.qweight  I32 [K, N / 8]    X.qzeros  I32 [groups, N / 8]    X.scales  F16 [groups, N]
+Of gemm a word has eight outputs in an order of their own; of gemv eight inputs, or groups, one after the other, and
+there are more groups than are used, to fill words. Where zero_point is false the zeros are there all the same, 8
+throughout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
-from albireo.quantization.formats.arrays import FLOATS, array, floats
+from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
 from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix, whole_or
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
@@ -24,6 +28,9 @@ from albireo.quantization.formats.rounding_keys import ROUNDED, ROUNDING_KEYS
 
 #: The nibble of a word, from the lowest, in which each of eight outputs lies.
 _PLACE = (0, 4, 1, 5, 2, 6, 3, 7)
+_VERSIONS = ("gemm", "gemv")
+#: Of weights, scales and zeros.
+_Names = tuple[str, str, str]
 _DENSE_NOTE = (
     "groups that are no multiple of 16 inputs have no encoding; such a matrix is held as numbers of the model's dtype"
 )
@@ -32,10 +39,11 @@ _IGNORABLE = ROUNDING_KEYS | keys("quant_method desc_act")
 
 @dataclass(frozen=True, slots=True)
 class Awq:
-    """Fields: group: inputs that share a scale, -1 for the whole row. left_out: what lies as numbers."""
+    """Fields: group: inputs that share a scale, -1 for the whole row. left_out: what lies as numbers. is_gemv: how."""
 
     group: int
     left_out: LeftOut
+    is_gemv: bool = False
 
     def foreseen(self, module: str) -> str | None:
         """See Format."""
@@ -44,8 +52,21 @@ class Awq:
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
         for module in modules_with(stored, "qweight"):
-            plan.add(self._matrix(stored, module))
+            plan.add(self._by_rows(stored, module) if self.is_gemv else self._matrix(stored, module))
         return plan
+
+    def _by_rows(self, stored: StoredTensors, module: str) -> Matrix:
+        weight = require(stored, f"{module}.qweight", ("I32",))
+        n, words = matrix_shape(stored, weight)
+        k = words * 8
+        zeros = require(stored, f"{module}.qzeros", ("I32",))
+        room = matrix_shape(stored, zeros)[1] * 8
+        require(stored, zeros, ("I32",), (n, room // 8))
+        scales = require(stored, f"{module}.scales", FLOATS, (n, room))
+        group = self.group if self.group > 0 else k
+        if -(-k // group) > room:
+            raise WeightMismatch(f"tensor {short(scales)} has {room} groups for {k} inputs in groups of {group}")
+        return _made(stored, (weight, scales, zeros), (n, k), group, _read_rows)
 
     def _matrix(self, stored: StoredTensors, module: str) -> Matrix:
         weight = require(stored, f"{module}.qweight", ("I32",))
@@ -57,10 +78,7 @@ class Awq:
         group = group_size(k, groups, (self.group if self.group > 0 else k,))
         if group is None:
             raise WeightMismatch(f"tensor {short(scales)} has {groups} groups, which do not divide {k} inputs")
-        names, kind = (weight, scales, zeros), integer_encoding(4, group, k)
-        note = (ROUNDED_NOTE if stored.type_name(scales) == "F32" else "") if kind else _DENSE_NOTE
-        read = partial(_read, stored, names, group, kind)
-        return Matrix(f"{module}.weight", (words * 8, k), kind, names, read, note)
+        return _made(stored, (weight, scales, zeros), (words * 8, k), group, _read)
 
 
 def parse(fields: Fields) -> Awq:
@@ -68,10 +86,13 @@ def parse(fields: Fields) -> Awq:
     bits = fields.integer("w_bit" if fields.has("w_bit") else "bits", 1, 32, default=4)
     if bits != 4:
         fields.unsupported("bits", bits, "supported: 4")
-    for key in ("version", "format", "checkpoint_format"):
-        value = fields.text(key, "gemm").lower()
-        if value != "gemm":
-            fields.unsupported(key, value, "supported: gemm (AutoAWQ packs a model anew in it)")
+    versions = {key: fields.text(key, "").lower() for key in ("version", "format", "checkpoint_format")}
+    for key, value in versions.items():
+        if value not in ("", *_VERSIONS):
+            fields.unsupported(key, value, "supported: gemm, gemv (AutoAWQ packs a model anew in one of these)")
+    found = {value for value in versions.values() if value} or {_VERSIONS[0]}
+    if len(found) > 1:
+        fields.fail("version", versions["version"], f"contradicts format or checkpoint_format: {sorted(found)}")
     fields.flag("zero_point", True)
     backend, pack = fields.text("backend", "auto"), fields.text("pack_dtype", "int32")
     if backend == "llm-awq":
@@ -81,7 +102,16 @@ def parse(fields: Fields) -> Awq:
     group = fields.integer("q_group_size" if fields.has("q_group_size") else "group_size", -1, 2**20, default=128)
     left_out = parse_left_out(fields, "modules_to_not_convert")
     fields.refuse_unread(_IGNORABLE, ROUNDED)
-    return Awq(group, left_out)
+    return Awq(group, left_out, found == {_VERSIONS[1]})
+
+
+def _made(
+    stored: StoredTensors, names: _Names, shape: tuple[int, int], group: int, read: Callable[..., Encoded | F32]
+) -> Matrix:
+    kind = integer_encoding(4, group, shape[1])
+    note = (ROUNDED_NOTE if stored.type_name(names[1]) == "F32" else "") if kind else _DENSE_NOTE
+    name = f"{names[0].removesuffix('.qweight')}.weight"
+    return Matrix(name, shape, kind, names, partial(read, stored, names, group, kind), note)
 
 
 def _unpack(words: NDArray[np.generic]) -> U8:
@@ -93,10 +123,21 @@ def _unpack(words: NDArray[np.generic]) -> U8:
     return codes.reshape(-1, across.shape[1])
 
 
-def _read(stored: StoredTensors, names: tuple[str, str, str], group: int, kind: str | None) -> Encoded | F32:
+def _read(stored: StoredTensors, names: _Names, group: int, kind: str | None) -> Encoded | F32:
     weight, scales, zeros = names
     codes, zero = _unpack(array(stored, weight)), _unpack(array(stored, zeros))
-    scale = floats(stored, scales).T
+    return _matrix_of(codes, floats(stored, scales).T, zero, group, kind)
+
+
+def _read_rows(stored: StoredTensors, names: _Names, group: int, kind: str | None) -> Encoded | F32:
+    weight, scales, zeros = names
+    codes, zero = unpack_words(array(stored, weight), 4), unpack_words(array(stored, zeros), 4)
+    groups = -(-codes.shape[1] // group)
+    return _matrix_of(codes, floats(stored, scales)[:, :groups], zero[:, :groups], group, kind)
+
+
+def _matrix_of(codes: U8, scale: F32, zero: U8, group: int, kind: str | None) -> Encoded | F32:
+    """Args: codes: [N, K]. scale, zero: [N, groups]."""
     if kind is not None:
         return integer_matrix(codes, scale, zero, group, kind)
     index = np.arange(codes.shape[1]) // group

@@ -459,12 +459,12 @@ def _class_names(model_type: str, rules: ConfigRules) -> tuple[str, ...]:
 
 def _is_own_code(auto_map: Any, model_type: str, rules: ConfigRules) -> bool:
     """Whether the code beside a checkpoint is that of the class which is computed here: from before transformers had
-    it, as Phi-3, Falcon and ERNIE 4.5 came out. It is never run."""
-    places = [auto_map.get(key) for key in ("AutoModelForCausalLM", "AutoModel")] if isinstance(auto_map, dict) else []
-    classes = {place.rpartition(".")[2] for place in places if isinstance(place, str)}
+    it, as Phi-3, Falcon and ERNIE 4.5 came out, or that it does not have, as Qwen's of rewards. It is never run."""
+    places = auto_map if isinstance(auto_map, dict) else {}
+    code, headless = (str(places.get(key)).rpartition(".")[2] for key in ("AutoModelForCausalLM", "AutoModel"))
     known = _class_names(model_type, rules)
     stems = [name.removesuffix(end) for name in known for end in TEXT_CLASSES]
-    return not classes.isdisjoint((*known, *(f"{stem}{end}" for stem in stems for end in (_REWARDS, _REWARDS_STEPS))))
+    return code in known or headless in [f"{stem}{end}" for stem in stems for end in (_REWARDS, _REWARDS_STEPS)]
 
 
 def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRule | None:

@@ -156,7 +156,6 @@ def _has_weights(directory: Path) -> bool:
     return any((directory / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
 
 
-
 def _gguf_config(path: Path) -> ModelConfig:
     from albireo.models.gguf.config import config_of
     from albireo.models.gguf.tensors import GgufFile

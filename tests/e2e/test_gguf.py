@@ -17,8 +17,8 @@ from albireo.errors import ConfigError, ModelError
 from albireo.text.tokenizer import Tokenizer
 from albireo.verify.subject import open_subject
 from models.gguf.writer import LLAMA, write_gguf
-from text.gguf_settings import sentence_piece_settings, write_sentence_piece
-from tiny_models import make_checkpoint, shared_data
+from tiny_gguf import write_with_tokenizer
+from tiny_models import make_checkpoint
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
 PROMPTS = [[1, 5, 9], [1, 40, 41, 42, 43, 7, 8]]
@@ -29,16 +29,6 @@ def answers(model: Path, **options: Any) -> list[tuple[list[int], float]]:
     llm = LLM(str(model), skip_tokenizer_init=True, **SMALL, **options)
     outputs = [output.outputs[0] for output in llm.generate(PROMPTS, GREEDY)]
     return [(list(output.token_ids), output.cumulative_logprob or 0.0) for output in outputs]
-
-
-def write_with_tokenizer(path: Path, kind: str, split: dict[str, Any] | None = None) -> Path:
-    """A small model with a tokenizer and a template. Returns: the directory that the tokenizer is from."""
-    directory = shared_data("tokenizers", "mistral-v1")
-    settings = sentence_piece_settings(directory)
-    config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
-    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
-    write_gguf(path, config, kind, split=split, tokenizer=lambda writer: write_sentence_piece(writer, settings))
-    return directory
 
 
 def test_numbers_run_as_they_do_from_a_directory(tmp_path: Path) -> None:
@@ -73,6 +63,16 @@ def test_a_chat_in_the_terminal(tmp_path: Path) -> None:
         told = CliRunner().invoke(main, ["chat", str(model), *flags], input="hi\n")
         assert told.exit_code == 0, told.stderr
         assert told.stdout.strip() == asked[0].outputs[0].text.strip()
+
+
+def test_pictures_of_its_layers_and_their_tuning(tmp_path: Path) -> None:
+    """Of one layer, so that all its rows are those that leave the model."""
+    write_with_tokenizer(tmp_path / "m.gguf", "Q8_0")
+    drawn = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.gguf"), "--graph", str(tmp_path / "x.svg")])
+    assert drawn.exit_code == 0, drawn.output
+    assert "linear" in (tmp_path / "x.svg").read_text()
+    tuned = CliRunner().invoke(main, ["tune", str(tmp_path / "m.gguf"), "--budget", "0.3", "--dry-run"])
+    assert tuned.exit_code == 0 and "choices measured" in tuned.stdout, tuned.output
 
 
 def test_an_engine_directory_of_it_needs_it_no_more(tmp_path: Path) -> None:

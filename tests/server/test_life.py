@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 
+from albireo.api.locate import BUNDLED
 from albireo.server import run
 from server_process import Server, has_ended, lasting, wait_until
 
@@ -222,6 +224,19 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:
     said = [line for line in done.stderr.splitlines() if "model_type" in line]
     assert len(said) == 1 and said[0].startswith("error: "), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", [None, "{"], ids=["missing", "damaged"])
+def test_a_tokenizer_that_cannot_be_read_ends_the_server(tmp_path: Path, text: str | None) -> None:
+    """The engine runs without one: the server alone notices."""
+    shutil.copytree(BUNDLED, tmp_path / "story")
+    (tmp_path / "story" / "tokenizer.json").unlink()
+    if text is not None:
+        (tmp_path / "story" / "tokenizer.json").write_text(text)
+    command = [sys.executable, "-m", "albireo", "serve", "--port", "0", str(tmp_path / "story")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"\nerror: {tmp_path}/story/tokenizer.json: is " in done.stderr
 
 
 def test_a_port_that_is_taken_ends_the_server(server: Any) -> None:

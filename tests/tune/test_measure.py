@@ -24,14 +24,15 @@ class Probe:
         return 7.0
 
 
-@pytest.mark.parametrize("symbol", ["T", "R", "G"])
-@pytest.mark.parametrize("rows", [1, 24, 64, 100, 700])
+@pytest.mark.parametrize("symbol", ["T", "R", "G", "S"])
+@pytest.mark.parametrize("rows", [1, 24, 64, 100, 192, 700])
 def test_a_step_has_the_rows_asked_for(loaded: Loaded, symbol: str, rows: int) -> None:
     if rows > loaded.program.maxima[symbol]:
         pytest.skip("no step has so many")
     step = step_of(symbol, rows, loaded)
     step.check(loaded.config.block_size)
     assert step.sizes[symbol] == rows
+    assert all(step.sizes[name] <= loaded.program.maxima[name] for name in ("R", "G"))
     assert step.block_table.min() >= 1 and step.block_table.max() < loaded.model.num_blocks
     assert step.context_len.max() <= loaded.settings.max_model_len
     assert (step.num_sequences == rows) == (rows <= loaded.config.step_limits.max_num_seqs)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.load import Loaded
+from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import Add
@@ -132,5 +133,5 @@ def vocabulary_of(loaded: Loaded) -> tuple[Tokenizer, GrammarCompiler]:
     """Read the vocabulary of a loaded model. Raises: ModelError."""
     place = Path(loaded.config.tokenizer or tokenizer_directory(loaded.directory))
     backend = loaded.config.structured_outputs_backend
-    tokenizer = Tokenizer.from_directory(place)
+    tokenizer = open_tokenizer(place)
     return tokenizer, grammar_compiler(tokenizer, loaded.settings.vocab_size, loaded.eos_token_ids, backend)

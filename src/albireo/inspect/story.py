@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from albireo.compiler.pipeline import passes_of, run_passes
 from albireo.dtypes import itemsize
+from albireo.encodings import ENCODINGS
 from albireo.errors import ConfigError, InvariantError
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import Call, Program
@@ -146,7 +147,12 @@ def op_bytes(node: Node, program: Program) -> int:
 def constant_bytes(node: Node) -> int:
     """Bytes of the constants an op reads, as the graph has them."""
     constants = [value for value in node.inputs.values() if value.is_constant]
-    return sum(itemsize(v.type.dtype) * math.prod(int(dim) for dim in v.type.dims) for v in constants)
+    return round(sum(_weight_bytes(v.type.dtype) * math.prod(int(dim) for dim in v.type.dims) for v in constants))
+
+
+def _weight_bytes(dtype: str) -> float:
+    """Bytes of one element; of what is in few bits with its part of the scales."""
+    return ENCODINGS[dtype].bytes_per_weight if dtype in ENCODINGS else itemsize(dtype)
 
 
 def _groups(explained: Explained) -> list[Group]:

@@ -211,7 +211,7 @@ def _end(served: Serving | Models, server: uvicorn.Server) -> None:
 
 async def _end_when_failed(served: Serving | Models, server: uvicorn.Server) -> None:
     failure = await served.wait_until_failed()
-    if any(serving.client.ready for serving in served.servings):  # else whoever started it is told at once
+    if any(serving.is_loaded for serving in served.servings):  # else whoever started it is told at once
         _LOG.error("the engine cannot go on: %s", failure)
     await asyncio.sleep(ANSWER_S)
     _end(served, server)

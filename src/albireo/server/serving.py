@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from albireo.api.admission import Admission
 from albireo.api.media import open_reader
+from albireo.api.tokenizer import open_tokenizer
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
@@ -94,15 +95,24 @@ class Serving:
     async def load(self) -> None:
         """Start the engine, and make its text room ready beside. Raises: EngineError."""
         self.client.start()
-        ready, settings = await self.client.wait_until_ready(), self.settings
-        config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
-        tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
-        most_chars = await self.in_thread(lambda: tokenizer.most_chars(ready.max_model_len))
+        ready = await self.client.wait_until_ready()
         try:
-            await self.adapters.load_all(self.settings.lora_modules)
-        except ConfigError as error:
-            self.client.fail(error)
+            await self._open_text(ready)
+        except Exception as error:
+            # else the engine would run, and nobody could ever ask it
+            told = error if isinstance(error, EngineError) else EngineError(f"its text cannot be read: {error!r}")
+            self.client.fail(told)
             raise
+        self._ready = ready
+        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
+
+    async def _open_text(self, ready: Ready) -> None:
+        """What is to be known of a model's text. Raises: EngineError."""
+        settings = self.settings
+        config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
+        tokenizer = await self.in_thread(lambda: open_tokenizer(Path(ready.tokenizer_directory)))
+        most_chars = await self.in_thread(lambda: tokenizer.most_chars(ready.max_model_len))
+        await self.adapters.load_all(settings.lora_modules)
         self.client.use(tokenizer)
         self.max_prompt_chars = settings.max_body_bytes if most_chars is None else most_chars
         self._tokenizer = tokenizer
@@ -115,8 +125,6 @@ class Serving:
         self._admission = Admission(
             config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, media=media
         )
-        self._ready = ready
-        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -114,8 +114,9 @@ def step_of(symbol: str, rows: int, loaded: Loaded) -> StepInputs:
     table[:] = 1 + np.arange(table.size).reshape(table.shape) % (model.num_blocks // model.program.kv.num_groups - 1)
     positions = [np.arange(c - n, c) for n, c in zip(lengths, contexts, strict=True)]
     slots = [row[p // size] * size + p % size for row, p in zip(table, positions, strict=True)]
-    out = _ints(np.arange(rows))
-    none = _ints(())
+    # S counts rows of both kinds, and of either no more than a step may have
+    num_top = {"G": rows, "S": min(rows, loaded.program.maxima["G"])}.get(symbol, 0)
+    num_logits = rows - num_top if symbol in ("R", "S") else 0
     return StepInputs(
         token_ids=_ints(np.zeros(rows)),
         positions=_ints(np.concatenate(positions)),
@@ -123,8 +124,8 @@ def step_of(symbol: str, rows: int, loaded: Loaded) -> StepInputs:
         query_start=_ints(np.cumsum([0, *lengths])),
         context_len=_ints(contexts),
         block_table=table,
-        logit_rows=out if symbol == "R" else none,
-        top_rows=out if symbol in ("G", "S") else none,
+        logit_rows=_ints(np.arange(num_top, num_top + num_logits)),
+        top_rows=_ints(np.arange(num_top)),
         state_slots=_ints(np.arange(len(lengths))),
     )
 

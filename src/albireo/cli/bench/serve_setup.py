@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.locate import BUNDLED, locate_model
+from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.bench.machine import machine_facts
 from albireo.bench.serving.client import ServedModel, Server
@@ -22,6 +23,7 @@ from albireo.cli.bench.serve_dataset import EXACT_LEN
 from albireo.cli.bench.serve_options import SAMPLING_FLAGS
 from albireo.devflags import openai_api_key
 from albireo.errors import ConfigError, ModelError
+from albireo.models.gguf.files import is_gguf
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -72,8 +74,8 @@ def tokenizer_of(given: Mapping[str, Any], model: ServedModel) -> tuple[str | No
         return given["tokenizer"], _load(locate_model(given["tokenizer"]))
     names = [model.model_id, *([model.root] if model.root else [])]
     for name in names:
-        if Path(name).is_dir():
-            return name, _load(Path(name))
+        if Path(name).is_dir() or (is_gguf(Path(name)) and Path(name).exists()):
+            return name, _load(locate_model(name))
         if name.rpartition("/")[2] == BUNDLED.name:
             return name, _load(BUNDLED)
     try:
@@ -126,7 +128,7 @@ def _body(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(directory: Path) -> Tokenizer:
-    return Tokenizer.from_directory(tokenizer_directory(directory))
+    return open_tokenizer(tokenizer_directory(directory))
 
 
 def _number(text: str, flag: str) -> float:

@@ -76,6 +76,16 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("said", [".", "../qwen", "../qwen/", "other/.."])
+def test_a_directory_that_is_named_from_within_has_its_own_name(
+    albireo: Any, served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (tmp_path / "qwen" / "other").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "qwen")
+    assert albireo("serve", said).exit_code == 0
+    assert served[0][0].served_model_name == ("qwen",)
+
+
 def test_several_models_by_their_names(albireo: Any, served: list[Any], folders: Path) -> None:
     assert albireo("serve", "fox", "big=owl", "a=b", "--memory-utilization", "0.6").exit_code == 0
     settings, engine, _, others = served[0]

@@ -63,7 +63,7 @@ def command(
     config = EngineConfig.from_kwargs(model=str(directory), **with_adapter(engine, lora))
     chat = Chat(Session(config, lora), sampling, system_prompt, has_stats=stats, shown=shown)
     if sys.stdin.isatty():
-        click.echo(f"{directory.name}: {HELP}", err=True)
+        click.echo(f"{directory.absolute().name}: {HELP}", err=True)
     for line in _messages():
         if line.startswith("/"):
             if not chat.obey(line.strip()):

@@ -153,7 +153,7 @@ def _draw(
     if target.suffix == ".svg":
         text = layer_picture(explained, story, model)
     else:
-        text = page(explained, story, catalog, facts, source.directory.name, model)
+        text = page(explained, story, catalog, facts, source.directory.absolute().name, model)
     write_picture(target, text)
     return (
         f"{target}: layer {story.layer}, {story.num_ops} ops -> {len(story.groups)} calls, "

@@ -5,6 +5,7 @@ Used by serve.py and run_batch.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +123,9 @@ def _named(text: str) -> tuple[str, str]:
 
 def default_name(model: str) -> str:
     """What a model answers to that was given no name."""
-    return Path(model).name if Path(model).is_dir() else model
+    place = Path(model).expanduser()
+    # also of ".", which has none itself; links keep the name that they have
+    return os.path.basename(os.path.abspath(place)) if place.is_dir() else model
 
 
 @contextmanager

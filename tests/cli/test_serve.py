@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -191,9 +192,37 @@ def test_several_names_behind_one_flag_as_vllm_takes_them(albireo: Any, served: 
     assert served[2][0].otlp_endpoint == "http://127.0.0.1:4318/v1/traces"
 
 
+def test_objects_key_by_key_as_vllm_takes_them(albireo: Any, served: list[Any], folders: Path) -> None:
+    flags = [
+        "--hf-overrides.rope_theta",
+        "1e6",
+        "--hf_overrides.text_config.a=[1]",
+        "--hf-overrides.text_config.b",
+        "x",
+    ]
+    assert albireo("serve", "fox", *flags, "--speculative-config.method", "ngram", "--port", "0").exit_code == 0
+    settings, engine, _ = served[0]
+    assert json.loads(engine["hf_overrides"]) == {"rope_theta": 1e6, "text_config": {"a": [1], "b": "x"}}
+    assert engine["speculative_config"] == '{"method": "ngram"}' and settings.port == 0
+    for wrong, said in (
+        (("--hf-overrides.a", "1", "--hf-overrides", "{}"), "given as a whole and key by key"),
+        (("--hf-overrides.a", "1", "--hf-overrides.a.b", "2"), "a has a value already"),
+        (("--hf-overrides.a", "1", "--hf-overrides.a=2"), "--hf-overrides.a is given twice"),
+        (("--hf-overrides.a..b", "1"), "has an empty key"),
+        (("--hf-overrides.a",), "requires an argument"),
+        (("--port.a", "1"), "No such option"),
+    ):
+        result = albireo("serve", "fox", *wrong)
+        assert result.exit_code == 2 and said in result.stderr, (wrong, result.stderr)
+    assert len(served) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["--stream-interval", "3"], "here it is stream_interval of a request"),
+        (["--rope-theta", "5"], """here it is --hf-overrides '{"rope_theta": …}'"""),
+        (["--language-model-only"], """--limit-mm-per-prompt '{"image": 0, "audio": 0}'"""),
         (["--disable-log-requests"], "here it is --no-log-requests"),
         (["--no-enable-chunked-prefill"], "not needed: prompts are computed in chunks"),
         (["--trust-remote-code"], "not needed: nothing of a model's directory is ever run"),

@@ -5,6 +5,7 @@ Used by serve.py and run_batch.py.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,14 +20,27 @@ from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
 _NAMES, _ADAPTERS = "--served-model-name", "--lora-modules"
+#: Flags whose value is an object in JSON.
+_OBJECTS = (
+    "--hf-overrides",
+    "--speculative-config",
+    "--limit-mm-per-prompt",
+    "--override-generation-config",
+    "--default-chat-template-kwargs",
+)
 
 
 class ServedCommand(click.Command):
-    """Takes flags as vLLM does: several names or adapters behind one flag, _ for -; and says what ours are called."""
+    """Takes flags as vLLM does: several names or adapters behind one flag, _ for -, objects key by key; and says what
+    ours are called."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours = {flag for param in self.params for flag in param.opts + param.secondary_opts}
         found = _spread(_without_honoured([_dashed(arg, ours | set(known())) for arg in args]))
+        try:
+            found = _whole(found)
+        except ValueError as error:
+            raise click.UsageError(str(error), ctx) from None
         try:
             return super().parse_args(ctx, list(found))
         except click.NoSuchOption as error:
@@ -43,6 +57,46 @@ def _dashed(arg: str, flags: set[str]) -> str:
     flag, sign, value = arg.partition("=")
     dashed = flag.replace("_", "-")
     return dashed + sign + value if flag.startswith("--") and flag not in flags and dashed in flags else arg
+
+
+def _whole(args: list[str]) -> list[str]:
+    """Objects that are given key by key, as `--hf-overrides.rope_theta 5`, each as one flag with its JSON; a value that
+    is no JSON is a text.
+
+    Raises: ValueError saying what is wrong.
+    """
+    objects: dict[str, dict[str, Any]] = {}
+    found, rest = list[str](), list(args)
+    while rest:
+        arg = rest.pop(0)
+        spelled, sign, value = arg.partition("=")
+        flag, _, keys = spelled.partition(".")
+        flag = flag.replace("_", "-")
+        if not keys or flag not in _OBJECTS:
+            found.append(arg)
+            continue
+        if not sign and not rest:
+            raise ValueError(f"Option '{spelled}' requires an argument.")
+        _put(objects.setdefault(flag, {}), keys.split("."), value if sign else rest.pop(0), spelled)
+    for flag in objects:
+        if any(arg.partition("=")[0] == flag for arg in found):
+            raise ValueError(f"{flag} is given as a whole and key by key; give one of the two")
+    return [*(part for flag, value in objects.items() for part in (flag, json.dumps(value))), *found]
+
+
+def _put(value: dict[str, Any], keys: list[str], text: str, spelled: str) -> None:
+    """One value of an object, below the keys. Raises: ValueError where two do not go together."""
+    *outer, last = keys
+    for key in outer:
+        value = value.setdefault(key, {})
+        if not isinstance(value, dict):
+            raise ValueError(f"{spelled}: {key} has a value already, which is no object")
+    if not all(keys) or last in value:
+        raise ValueError(f"{spelled} " + ("is given twice" if last in value else "has an empty key"))
+    try:
+        value[last] = json.loads(text)
+    except (ValueError, RecursionError):
+        value[last] = text
 
 
 def _without_honoured(args: list[str]) -> list[str]:

@@ -104,6 +104,14 @@ def test_several_prompts_come_in_order_under_headings(albireo):
     assert [text[:5] for _, text in headings] == ["The c", "The d", "A bir"]
 
 
+def test_a_word_in_the_place_of_a_model_is_told_to_be_a_prompt(albireo):
+    result = albireo("generate", "no-such-model", START, "--max-tokens", "2")
+    assert result.exit_code == 0 and "==> prompt 2 <==" in result.stdout
+    assert result.stderr == "note: there is no directory no-such-model, so it is a prompt; --model names a model\n"
+    for quiet in ((START, "The cat"), ("Once",)):
+        assert albireo("generate", *quiet, "--max-tokens", "2").stderr == ""
+
+
 def test_continuations_have_headings(albireo):
     result = albireo("generate", START, "--n", "2", "--seed", "1", "--max-tokens", "3")
     assert re.findall(r"==> (.*) <==", result.stdout) == ["continuation 1", "continuation 2"]

@@ -15,7 +15,8 @@ from albireo.errors import InvalidParams
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    (tmp_path / "prompts.txt").write_text("x")
+    for name in ("prompts.txt", "tiny.gguf", "my model.GGUF"):
+        (tmp_path / name).write_text("x")
     return tmp_path
 
 
@@ -30,6 +31,10 @@ def here(tmp_path, monkeypatch):
         (["Qwen/Qwen3-0.6B", "Once"], "Qwen/Qwen3-0.6B", ["Once"]),
         (["./missing", "Once"], "./missing", ["Once"]),
         (["~/missing"], "~/missing", []),
+        (["tiny.gguf", "Once"], "tiny.gguf", ["Once"]),
+        (["my model.GGUF", "Once"], "my model.GGUF", ["Once"]),
+        (["missing.gguf", "Once"], "missing.gguf", ["Once"]),
+        (["What is a .gguf"], None, ["What is a .gguf"]),
         (["/no/such/place"], "/no/such/place", []),
         (["He or/she went"], None, ["He or/she went"]),
         (["...and then"], None, ["...and then"]),

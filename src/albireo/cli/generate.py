@@ -81,9 +81,9 @@ def command(
 ) -> None:
     """Go on with a text, or with many: from arguments, a file or stdin.
 
-    The first argument is the MODEL when it is a directory or written like one (./model), or like a hub name
-    (owner/name); otherwise it is a PROMPT, for the bundled model. With --model every argument is a PROMPT. Without a
-    PROMPT, and for "-", prompts are read from stdin.
+    The first argument is the MODEL when it is a directory or written like one (./model), a GGUF file, or like a hub
+    name (owner/name); otherwise it is a PROMPT, for the bundled model. With --model every argument is a PROMPT. Without
+    a PROMPT, and for "-", prompts are read from stdin.
 
     \b
       albireo generate "Once upon a time"
@@ -110,6 +110,9 @@ def command(
     beams = {"beam_width": beam_width, "length_penalty": length_penalty}
     sampling |= {name: value for name, value in beams.items() if value is not None}
     name, texts = split_arguments(model, arguments)
+    if name is None and len(texts) > 1 and texts[0] and not any(mark.isspace() for mark in texts[0]):
+        # what is written like a model that is not there would be gone on with, by another model
+        click.echo(f"note: there is no directory {texts[0]}, so it is a prompt; --model names a model", err=True)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
         _check(line, sampling, "--image" if images else "--audio" if sounds else "--video" if videos else "")

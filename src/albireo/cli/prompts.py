@@ -18,6 +18,7 @@ import click
 
 from albireo.api.locate import is_hub_name
 from albireo.errors import InvalidParams
+from albireo.models.gguf.files import is_gguf
 from albireo.params import FILLED_FIELDS, SamplingParams
 
 InputFormat = Literal["auto", "text", "jsonl"]
@@ -28,6 +29,7 @@ BEAM_FIELDS = ("beam_width", "length_penalty")
 _PROMPT_KEYS = ("prompt", "prompt_token_ids", "messages")
 _PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name not in FILLED_FIELDS) | set(BEAM_FIELDS)
 _PATH = re.compile(r"(\.{0,2}/|~)\S*")
+_GGUF = re.compile(r"\S+\.gguf", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,20 @@ class PromptLine:
 def split_arguments(model: str | None, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """MODEL and PROMPTs of a command line.
 
-    The first argument is the model when it is a directory, or is written like one (./x, ../x, /x, ~/x) or like a hub
-    name (owner/name) without a space. With --model every argument is a prompt.
+    The first argument is the model when it is a directory, or is written like one (./x, ../x, /x, ~/x), like a GGUF
+    file (x.gguf) or like a hub name (owner/name) without a space. With --model every argument is a prompt.
     Raises: click.UsageError for the name of a file, which could be meant in several ways.
     """
     prompts = list(arguments)
     if model is not None or not prompts:
         return model, prompts
     first = prompts[0]
-    if _is_directory(first) or is_hub_name(first) or _PATH.fullmatch(first):
+    is_file = _is_file(first)
+    if _is_directory(first) or is_hub_name(first) or _PATH.fullmatch(first) or (is_file and is_gguf(Path(first))):
         return first, prompts[1:]
-    if _is_file(first):
+    if _GGUF.fullmatch(first):  # one that is not there is asked for all the same
+        return first, prompts[1:]
+    if is_file:
         raise click.UsageError(
             f"{first} is a file. To read prompts from it: --input-file {first}. As a prompt's text: --model MODEL too."
         )

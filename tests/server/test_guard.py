@@ -18,6 +18,7 @@ PATHS = [
     "/health/", "//health", "/HEALTH", "/%68ealth", "/health%2f", "/x/../health", "/health/../v1/models",
     "/v1/models?x=/health", "/health;/v1/models", "/./health", "/nothing", "*",
     "/v1/messages", "/v1/responses", "/v1/responses/x", "/v1/messages/count_tokens", "/v1/responses/x/cancel",
+    "/v1/responses/input_tokens",
     "/v1/embeddings", "/classify", "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank",
 ]  # fmt: skip
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]

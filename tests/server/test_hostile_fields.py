@@ -28,6 +28,7 @@ SAY = [{"role": "user", "content": "Once"}]
         ("/tokenize", TokenizeRequest, {"prompt": "Once", "model": "story"}),
         ("/detokenize", DetokenizeRequest, {"tokens": [1], "model": "story"}),
         ("/v1/responses", ResponseRequest, {"input": "Once", "max_output_tokens": 2}),
+        ("/v1/responses/input_tokens", ResponseRequest, {"input": "Once"}),
         ("/v1/messages", MessagesRequest, {"model": "story", "max_tokens": 2, "messages": SAY}),
         ("/v1/messages/count_tokens", CountTokensRequest, {"model": "story", "messages": SAY}),
     ],

@@ -36,6 +36,22 @@ def test_it_answers_as_a_chat_does(client: Any) -> None:
     assert got.usage.total_tokens == wanted.usage.total_tokens
 
 
+def test_tokens_are_counted_before_it_is_asked(client: Any, server: Any) -> None:
+    ask = {"model": "story", "input": "Once upon a time", "instructions": "Be brief."}
+    made = client.responses.create(**ask, max_output_tokens=3)
+    counted = client.responses.input_tokens.count(**ask)
+    assert (counted.input_tokens, counted.object) == (made.usage.input_tokens, "response.input_tokens")
+    more = {"model": "story", "input": "And then?", "previous_response_id": made.id}
+    wanted = client.responses.create(**more, max_output_tokens=3).usage.input_tokens
+    assert client.responses.input_tokens.count(**more).input_tokens == wanted > counted.input_tokens
+    # of what does not fit, too: who counts wants to know by how much
+    assert client.responses.input_tokens.count(model="story", input="cat " * 1000).input_tokens > 1000
+    with pytest.raises(openai.NotFoundError, match="model 'other' does not exist"):
+        client.responses.input_tokens.count(model="other", input="x")
+    with pytest.raises(openai.BadRequestError, match="input"):
+        client.responses.input_tokens.count(model="story", input=5)
+
+
 def test_penalties_are_those_of_a_chat(client: Any) -> None:
     penalties = {"presence_penalty": 1.5, "frequency_penalty": 1.0}
     got = client.responses.create(**{**ASK, "max_output_tokens": 40}, extra_body=penalties, max_tool_calls=3)

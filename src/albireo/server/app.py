@@ -48,7 +48,7 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
     """All there are. Args: batches: None: a server without; their routes say so. responses: None: its own store."""
     responses = ResponseStore() if responses is None else responses
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
-    sleep, stored = Sleep(serving), StoredResponses(serving, responses)
+    sleep, creating, stored = Sleep(serving), Responses(serving, responses), StoredResponses(serving, responses)
     asked: dict[str, ASGIApp] = {
         "/v1/completions": completions(serving),
         "/v1/chat/completions": chat(serving),
@@ -64,7 +64,8 @@ def routes(serving: Serving, batches: Batches | None = None, responses: Response
         Route("/invocations", Invocations(serving, asked), methods=["POST"]),
         Route("/v1/messages", Messages(serving), methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
-        Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
+        Route("/v1/responses", creating, methods=["POST"]),
+        Route("/v1/responses/input_tokens", creating.count, methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/audio/transcriptions", Transcriptions(serving, "transcribe"), methods=["POST"]),

@@ -36,7 +36,7 @@ WAKING = (
     "/rerank", "/v1/rerank", "/v2/rerank", "/invocations", "/v1/messages", "/v1/responses", "/v1/audio/transcriptions",
     "/v1/audio/translations",
 )  # fmt: skip
-TEXT_ONLY = ("/v1/messages/count_tokens", "/tokenize", "/detokenize")
+TEXT_ONLY = ("/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize")
 
 
 class _Named(msgspec.Struct):

@@ -153,6 +153,18 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     return await _admitted(serving, request, prepare, num_chars, "messages", has_media(request.messages))
 
 
+async def num_tokens(serving: Serving, request: ChatRequest) -> int:
+    """How many tokens a chat is as the model's template writes it; of any number. Raises: HttpError."""
+    OutputPlan.of(serving.dialect, request)  # what is wrong with the tools is said here, too
+    admission, options = serving.admission, chat_options(serving, request)
+    messages = readable(request.messages, serving.dialect.template)
+    try:
+        made = await serving.in_thread(lambda: admission.chat(messages, SamplingParams(), options))
+    except EngineError as error:
+        raise refused(error, "messages") from None
+    return len(made.prompt_token_ids)
+
+
 def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
     """How messages are rendered: options of ChatEncoder.encode(). Raises: HttpError 400."""
     options = {

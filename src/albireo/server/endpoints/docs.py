@@ -20,7 +20,7 @@ from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.pooled import PooledList, PoolingRequest
-from albireo.server.protocol.responses import Deleted, ResponseAnswer, ResponseRequest
+from albireo.server.protocol.responses import Deleted, InputTokens, ResponseAnswer, ResponseRequest
 from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from albireo.server.protocol.transcriptions import TranscriptionRequest
@@ -31,6 +31,7 @@ _POSTS = (
     ("/v1/completions", "Go on with a text.", CompletionRequest, Completion),
     ("/v1/chat/completions", "Answer a conversation.", ChatRequest, ChatCompletion),
     ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
+    ("/v1/responses/input_tokens", "Tokens of a conversation.", ResponseRequest, InputTokens),
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),

@@ -9,14 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.errors import EngineError
-from albireo.params import SamplingParams
 from albireo.server import intake
 from albireo.server.blocks import Block, BlockReader, Change
 from albireo.server.body import ClientGone, parse, received_s
-from albireo.server.conversation import readable
 from albireo.server.dialects import anthropic
-from albireo.server.errors import refused
 from albireo.server.forms import blaming
 from albireo.server.generation import Generation, answer_id
 from albireo.server.output_plan import OutputPlan
@@ -182,13 +178,6 @@ class TokenCounts:
         async with serving.bodies.read(http.scope, http.receive) as body:
             request = parse(body, _COUNT)
         serving.check_model(request.model)
-        admission = serving.admission
         chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
-        OutputPlan.of(serving.dialect, chat)  # what is wrong with the tools is said here, too
-        options = intake.chat_options(serving, chat)
-        messages = readable(chat.messages, serving.dialect.template)
-        try:
-            made = await serving.in_thread(lambda: admission.chat(messages, SamplingParams(), options))
-        except EngineError as error:
-            raise refused(error, "messages") from None
-        return Response(_ENCODER.encode(TokenCount(len(made.prompt_token_ids))), media_type="application/json")
+        count = TokenCount(await intake.num_tokens(serving, chat))
+        return Response(_ENCODER.encode(count), media_type="application/json")

@@ -7,6 +7,8 @@ import logging
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from albireo.api.submission import Submission
@@ -18,7 +20,7 @@ from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
 from albireo.server.generation import Generation, answer_id, check, new_id
 from albireo.server.protocol.chat import ChatRequest
-from albireo.server.protocol.responses import ResponseRequest
+from albireo.server.protocol.responses import InputTokens, ResponseRequest
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore, Stored
 from albireo.server.serving import Serving
@@ -73,9 +75,25 @@ class Responses:
         words = f"request_id {request.request_id!r} is that of a response that is stored; give each its own"
         raise HttpError(400, words, param="request_id")
 
+    async def count(self, http: Request) -> Response:
+        """POST /v1/responses/input_tokens: tokens of a conversation; nothing is answered or kept."""
+        serving = self._serving
+        async with serving.bodies.read(http.scope, http.receive) as body:
+            request = parse(body, _DECODER)
+        serving.check_model(request.model)
+        chat = dialect.as_chat(request, self._conversation(request))
+        with dialect.in_its_words(chat):
+            count = InputTokens(await intake.num_tokens(serving, chat))
+        return Response(msgspec.json.encode(count), media_type="application/json")
+
     async def _admit(self, request: ResponseRequest) -> tuple[list[dict[str, Any]], ChatRequest, list[Submission]]:
         """The conversation so far, the request as a chat, and what the engine gets."""
         self._serving.check_open()
+        messages = self._conversation(request)
+        return messages, *await self._fitting(request, messages)
+
+    def _conversation(self, request: ResponseRequest) -> list[dict[str, Any]]:
+        """With what an earlier response had of it. Raises: HttpError."""
         dialect.check(request)
         if self._serving.settings.leave_out_hosted_tools and request.tools:
             request.tools = without_hosted(request.tools)
@@ -86,7 +104,7 @@ class Responses:
                 words = f"that response is {earlier.answer.status}; only one that has ended can be gone on with"
                 raise HttpError(400, words, param="previous_response_id")
             messages = [*earlier.messages, *dialect.said(earlier.answer), *messages]
-        return messages, *await self._fitting(request, messages)
+        return messages
 
     async def _fitting(
         self, request: ResponseRequest, messages: list[dict[str, Any]]

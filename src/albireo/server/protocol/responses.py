@@ -238,6 +238,13 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     user: str | None = None
 
 
+class InputTokens(msgspec.Struct):
+    """Tokens of a conversation, as the model's template renders it."""
+
+    input_tokens: int
+    object: str = "response.input_tokens"
+
+
 class Deleted(msgspec.Struct):
     """A response that is kept no more."""
 

@@ -199,6 +199,7 @@ def test_no_bars_without_a_terminal(process):
         (("./no/such/model", START), "there is no directory ./no/such/model"),
         ((START, "--temperature", "-1"), "temperature=-1.0"),
         ((START, "--top-p", "0"), "top_p"),
+        ((START, "caf\udce9"), "prompt 2 is no text in the terminal's encoding"),
         ((START, "--max-tokens", "0"), "max_tokens=0"),
         ((START, "--dtype", "int3"), "int3"),
         ((START, "--block-size", "7"), "block_size=7"),

@@ -281,7 +281,10 @@ def _native_lines(native: dict[str, Any]) -> list[str]:
         levels = (identity.split(".")[2] if identity else "none" for identity in by_dtype.values())
         table.append([f"  {family}", *levels])
     width = max(len(cells[0]) for cells in table) + 2
-    lines += ["", *(f"{first:<{width}}" + "".join(f"{cell:<16}" for cell in cells) for first, *cells in table)]
+    lines += [
+        "",
+        *((f"{first:<{width}}" + "".join(f"{cell:<16}" for cell in cells)).rstrip() for first, *cells in table),
+    ]
     return lines
 
 

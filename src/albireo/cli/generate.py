@@ -164,6 +164,11 @@ def _collect(texts: list[str], input_file: str | None, input_format: InputFormat
         if texts:
             raise click.UsageError("There are prompts as arguments and an --input-file; give one of them.")
         return read_prompts(input_file, input_format)
+    for idx, text in enumerate(texts):
+        if any("\ud800" <= mark <= "\udfff" for mark in text):  # Python's way to keep bytes that are no text
+            raise InvalidParams(
+                f"prompt {idx + 1} is no text in the terminal's encoding; write it as UTF-8, or set LC_ALL=C.UTF-8"
+            )
     if texts and texts != [STDIN]:
         return [PromptLine(text) for text in texts]
     if not texts and sys.stdin.isatty():

@@ -117,8 +117,10 @@ def _keys(text: str) -> list[str]:
         return [text]
     try:
         keys = [line.strip() for line in Path(text[1:]).read_text("ascii").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"api_key={text}: the file cannot be read ({type(error).__name__})") from None
+    except OSError as error:
+        raise ConfigError(f"api_key={text}: the file cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"api_key={text}: the file holds what is not ASCII, and keys are") from None
     if not keys:
         raise ConfigError(f"api_key={text}: the file holds no key")
     return keys

@@ -308,8 +308,10 @@ def _template(path: str) -> str:
     try:
         source = Path(path).read_text("utf-8")
         ChatTemplate(source)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"chat_template={path}: the file cannot be read ({type(error).__name__})") from None
+    except OSError as error:
+        raise ConfigError(f"chat_template={path}: the file cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"chat_template={path}: the file is not UTF-8") from None
     except TemplateError as error:
         raise ConfigError(f"chat_template={path}: {error}") from None
     if "{" not in source:

@@ -47,7 +47,8 @@ def _problem(place: Path) -> str:
     """Why no file can be made there, or nothing."""
     there = next(each for each in (place, *place.parents) if each.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=there, buffering=0) as file:
+            file.write(bytes(1 << 16))  # a table has less; a full disk takes the name and no byte
             return ""
     except OSError as error:
         return f"{place}: {error.strerror or error}"

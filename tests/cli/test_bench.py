@@ -150,6 +150,10 @@ def test_a_file_that_cannot_be_written_is_found_before_the_run(albireo, tmp_path
     assert result.exit_code == 2 and "cannot be made a folder" in result.stderr and result.stdout == ""
     result = albireo(*few, "--output-json", tmp_path / "new" / "x.json")
     assert result.exit_code == 0 and json.loads((tmp_path / "new" / "x.json").read_text())["num_requests"] == 1
+    told = albireo(*few, "--hf-overrides", '{"rope_theta": 5}', "--output-json", tmp_path / "other.json")
+    assert 'overrides     {"rope_theta": 5}' in told.stdout
+    assert json.loads((tmp_path / "other.json").read_text())["hf_overrides"] == {"rope_theta": 5}
+    assert json.loads((tmp_path / "new" / "x.json").read_text())["hf_overrides"] is None
     if Path("/dev/full").exists():
         result = albireo(*few, "--output-json", "/dev/full")
         assert result.exit_code == 1 and "tok/s" in result.stdout, "the figures are told all the same"

@@ -73,7 +73,7 @@ def measure_latency(
         "latencies": latencies,
         "percentiles": {str(p): float(np.percentile(latencies, p)) for p in PERCENTILES},
         "num_requests": latency.batch_size,
-        **common_figures(runs, yardsticks, str(engine.loaded.directory)),
+        **common_figures(runs, yardsticks, str(engine.loaded.directory), engine.loaded.config.hf_overrides),
     }
 
 

@@ -6,11 +6,12 @@ measured beside it; every figure over several runs with its spread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
+from albireo.api.overrides import said
 from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel
 from albireo.bench.limits import Probe
@@ -124,7 +125,9 @@ def fractions(measured: MeasuredRun, roofline: Roofline) -> Fractions:
     )
 
 
-def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: str) -> dict[str, Any]:
+def common_figures(
+    runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: str, hf_overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What both benchmarks report beside their own keys.
 
     Raises: InvariantError when runs of the same requests produced different tokens.
@@ -163,6 +166,7 @@ def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: s
             "gpu": probe.gpu,
         },
         "model": model,
+        "hf_overrides": hf_overrides,
         "machine": {**asdict(machine_facts()), "isa_levels": list(isa_levels())},
         "outputs_sha256": first.outputs_sha256,
     }
@@ -173,7 +177,9 @@ def common_lines(figures: dict[str, Any]) -> list[str]:
     limits, parts = figures["limits"], figures["fraction_of_limit"]
     first_token = Spread(**figures["time_to_first_token_s"])
     read, dot = Spread(**limits["read_bytes_per_s"]), Spread(**limits["dot_flops_per_s"])
-    lines = [row("first token", f"{first_token.text(seconds)}{_fraction(parts['prompt'], 'prompt steps')}")]
+    overrides = figures["hf_overrides"]
+    lines = [] if overrides is None else [row("overrides", said(overrides))]
+    lines.append(row("first token", f"{first_token.text(seconds)}{_fraction(parts['prompt'], 'prompt steps')}"))
     if figures["decode_step_s"] is not None:
         step = Spread(**figures["decode_step_s"])
         lines.append(row("decode step", f"{step.text(seconds)}{_fraction(parts['decode'], 'decode steps')}"))

@@ -51,7 +51,7 @@ def measure_throughput(
         "requests_per_second": len(requests) / elapsed,
         "tokens_per_second": total / elapsed,
         "elapsed_times": times,
-        **common_figures(runs, yardsticks, str(engine.loaded.directory)),
+        **common_figures(runs, yardsticks, str(engine.loaded.directory), engine.loaded.config.hf_overrides),
     }
 
 

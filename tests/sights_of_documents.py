@@ -41,7 +41,35 @@ def _with_sections_in_halves(model: Any) -> None:
     rotary.recomposition_frequencies = MethodType(composed, rotary)
 
 
+_SAM = {
+    "hidden_size": 32,
+    "mlp_dim": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "output_channels": 16,
+    "image_size": 64,
+    "patch_size": 8,
+    "window_size": 3,
+    "global_attn_indexes": [1],
+}
 OF_DOCUMENTS: dict[str, Family] = {
+    "got_ocr2": Family(
+        "GotOcr2ForConditionalGeneration",
+        ("<imgpad>", "<img>", "</img>"),
+        "<img><imgpad></img>",
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": _SAM,
+            "image_token_index": ids["<imgpad>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "GotOcr2ImageProcessorFast",
+                "size": {"height": 64, "width": 64},
+            }
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
     "minicpm_ocr": Family(
         "MiniCPMOcrForConditionalGeneration",
         ("<|image_pad|>", "<|video_pad|>", "<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),

@@ -156,6 +156,17 @@ _SIGLIP = {
     "image_size": 96,
     "patch_size": 8,
 }
+_SAM = {
+    "hidden_size": 48,
+    "mlp_dim": 80,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "output_channels": 24,
+    "image_size": 64,
+    "patch_size": 8,
+    "window_size": 3,
+    "global_attn_indexes": [1, 3],
+}
 _INTERNVL = {**_SIGLIP, "image_size": [96, 96], "patch_size": [8, 8]}
 _QWEN3_VL = {
     "hidden_size": 144,
@@ -252,6 +263,8 @@ FAMILIES: dict[str, Family] = {
     "glm_ocr": Family(
         "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
     ),
+    # eight patches on a side, windows of three
+    "got_ocr2": Family("GotOcr2Model", ((64, 64),), _of_llava, _SAM, {**_LLAMA, "model_type": "qwen2", **_HEADS}),
     # its whole, whose tensors alone are saved under published names
     "hunyuan_vl": Family(
         "HunYuanVLForConditionalGeneration",

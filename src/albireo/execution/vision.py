@@ -94,7 +94,9 @@ class VisionRunner:
         found = []
         for rows in stem.pieces(tile):
             for number, model in enumerate(self._stem):
-                rows = stem.behind(number, _run(model, (rows,), stem.sequences(number, len(rows))))
+                given, rope_rows = stem.given(number, rows)
+                hidden = _run(model, given, stem.sequences(number, len(rows)), rope_rows)
+                rows = stem.behind(number, hidden)
             # the next piece is written where this one lies
             found.append(rows.copy())
         return np.concatenate(found)[:num_patches]

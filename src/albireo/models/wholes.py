@@ -210,6 +210,17 @@ WHOLES: Mapping[str, Whole] = {
     ),
     "granite_speech": _GRANITE_SPEECH,
     "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
+    "got_ocr2": Whole(
+        "GotOcr2ForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        {
+            **dict(zip(_SIZES, (151860, 1024, 2816, 24, 16, 32768), strict=True)),
+            "num_key_value_heads": 16,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1000000.0,
+            "tie_word_embeddings": True,
+        },
+    ),
     "hunyuan_vl": Whole(
         "HunYuanVLForConditionalGeneration",
         {"hunyuan_vl_text": "hunyuan_v1_dense"},

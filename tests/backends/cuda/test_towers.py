@@ -26,6 +26,7 @@ NAMES = (
     "gemma4_unified",
     "glm4v",
     "glm_ocr",
+    "got_ocr2",
     "idefics3",
     "internvl",
     "lfm2_vl",

@@ -80,6 +80,7 @@ PUBLISHED = [
         {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
     ),
     ("hunyuan_vl", {"model.vit.": "vit."}),
+    ("got_ocr2", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("janus", {"model.vision_model.": "vision_model.", "model.aligner.": "aligner."}),
     # SigLIP was once a model within another
     ("deepseek_vl", {"model.vision_model.vision_model.": "vision_model.", "model.aligner.": "aligner."}),
@@ -250,6 +251,8 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("llava_next", {"num_registers": 4}, "'num_registers': 4"),
         ("aya_vision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("paligemma", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+        ("got_ocr2", {"use_rel_pos": False}, "'use_rel_pos': False"),
+        ("got_ocr2", {"global_attn_indexes": []}, "some layers must see all, and some windows"),
         ("janus", {"use_qk_norm": True}, "'use_qk_norm': True"),
         ("hunyuan_vl", {"interpolate_mode": "bicubic"}, "'interpolate_mode': 'bicubic'"),
         ("hunyuan_vl", {"num_key_value_heads": 1}, "'num_key_value_heads': 1"),
@@ -301,6 +304,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("lfm2_vl", {"num_patches": 50}, "num_patches=50 must be a square"),
         ("internvl", {"image_size": 80}, "image_size=80 must be blocks of 32 pixels: patch_size / downsample_ratio"),
         ("llava_next", {"image_size": 7}, "image_size=7 must be a whole number from 8"),
+        ("got_ocr2", {"image_size": 48}, "image_size=48 must be blocks of 32 pixels"),
         ("llava", {"image_size": 99}, "image_size=99 must be patches of 8 pixels"),
     ],
 )
@@ -456,6 +460,8 @@ def test_pixels_that_fill_no_patch_are_not_read(tmp_path: Path) -> None:
         ("janus", {"attention_bias": False, "layer_norm_eps": 0.5, "depth": 3, "hidden_act": "silu"}, {}),
         ("janus", {"depth": 1, "mlp_ratio": 2}, {}),
         ("deepseek_vl", {"layer_norm_eps": 0.5, "vision_use_head": False}, {}),
+        ("got_ocr2", {"window_size": 4, "qkv_bias": False, "use_abs_pos": False, "hidden_act": "relu"}, {}),
+        ("got_ocr2", {"layer_norm_eps": 0.5, "global_attn_indexes": [0, 1, 2], "output_channels": 16}, {}),
         ("hunyuan_vl", {"rms_norm_eps": 0.5, "hidden_act": "silu", "max_image_size": 120}, {}),
         ("internvl", {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}, {}),
         ("internvl", {"use_mean_pooling": False, "attention_bias": True}, {"vision_feature_layer": 3}),

@@ -204,7 +204,7 @@ class CpuModel:
         self.program, self._peers = program, peers
         self._is_choosing = score_bytes(program, 1) > 0
         self.native = self._bind(program.calls)
-        self._layer_runs: list[tuple[int, _native.Program]] = []
+        self._layer_runs: list[tuple[int, _native.Program, bool]] = []
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._rows = {
@@ -229,9 +229,13 @@ class CpuModel:
             self.check_size(inputs)
         if not self._layer_runs:
             calls = self.program.calls
-            self._layer_runs = [(layer, self._bind(calls[run.start : run.stop])) for layer, run in layer_runs(calls)]
-        for layer, native in self._layer_runs:
-            self._run(native, steps[layer])
+            for layer, run in layer_runs(calls):
+                there = calls[run.start : run.stop]
+                turns = any(call.family in ("rope", "qkv_rope_kv") for call in there)
+                self._layer_runs.append((layer, self._bind(there), turns))
+        for layer, native, turns in self._layer_runs:
+            # calls that rotate nothing know no width of rotations
+            self._run(native, steps[layer] if turns else replace(steps[layer], rope_rows=None))
         return self.outputs(steps[0])
 
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:

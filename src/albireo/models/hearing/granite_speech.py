@@ -21,7 +21,7 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import IGNORABLE
-from albireo.models.hearing.stem import Stem
+from albireo.models.hearing.stem import GivesRowsAlone, Stem
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
@@ -174,7 +174,7 @@ def attended(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stem:
+class _Stem(GivesRowsAlone):
     """Implements stem.Stem: the first half of the layers. A tile is a piece."""
 
     conformer: _Conformer

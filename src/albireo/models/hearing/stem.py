@@ -37,6 +37,10 @@ class Stem(Protocol):
         """Of so many rows that graph number is given; as vision.tower.VisionTower.sequences()."""
         ...
 
+    def given(self, number: int, rows: F32) -> tuple[tuple[F32, ...], F32 | None]:
+        """All that graph number is given with rows, first these; and by what it rotates, as TowerInputs.rope_rows."""
+        ...
+
     def behind(self, number: int, hidden: F32) -> F32:
         """[rows, K] of what graph number gives of a piece: for the next graph, or for the tower's own.
 
@@ -45,7 +49,16 @@ class Stem(Protocol):
         ...
 
 
-class SeesNothing:
+class GivesRowsAlone:
+    """Of a stem whose graphs are given nothing but rows; see Stem."""
+
+    __slots__ = ()
+
+    def given(self, number: int, rows: F32) -> tuple[tuple[F32, ...], F32 | None]:
+        return (rows,), None
+
+
+class SeesNothing(GivesRowsAlone):
     """Of a stem without attention; see Stem."""
 
     __slots__ = ()

@@ -19,7 +19,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
-from albireo.models.hearing.stem import Stem
+from albireo.models.hearing.stem import GivesRowsAlone, Stem
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, attended, layer, linear, norm, rounded_norm
 from albireo.models.vision.patches import (
@@ -53,7 +53,7 @@ _EPS = 1e-6
 
 
 @dataclass(slots=True)
-class _Before:
+class _Before(GivesRowsAlone):
     """Implements stem.Stem: layers before the merger, and its attention. Fields: num_layers: that there are of them.
     side: of the table of positions [side * side, E]."""
 

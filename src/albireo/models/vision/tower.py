@@ -145,6 +145,7 @@ _FAMILIES: Mapping[str, str] = {
     "glm4v_moe": "vision.glm4v.open_glm4v",
     "glm_ocr": "vision.glm4v.open_glm_ocr",
     "glmasr": "hearing.glmasr.open_glmasr",
+    "got_ocr2": "vision.got_ocr2.open_got_ocr2",
     "hunyuan_vl": "vision.hunyuan_vl.open_hunyuan_vl",
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",

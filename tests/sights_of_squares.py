@@ -1,19 +1,64 @@
-"""Tiny models whose pictures are one square tile each, whatever their proportions.
+"""Tiny models whose pictures are one tile each: a square, whatever their proportions, or one of their own.
 
 Used by tiny_sights.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
 import sight_inputs
-from sight_family import LLAMA, SIGLIP, Family
+from sight_family import LLAMA, SIGLIP, Family, text_of
+from tiny_towers import without_layer_scale
+
+torch = pytest.importorskip("torch")
 
 _MARKS = ("<image_placeholder>", "<begin_of_image>", "<end_of_image>")
 _SIDE = {"height": 32, "width": 32}
 _OPENS = {"use_default_system_prompt": True}
 _VQ = {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8}
 
+
+def _of_nemotron_h_omni(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches in reading order."""
+    patches = [sight_inputs.cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8) for tile in tiles]
+    grids = [[tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
+    return {"pixel_values": torch.cat(patches), "image_grid_hw": torch.tensor(grids)}
+
+
 OF_SQUARES: dict[str, Family] = {
+    "nemotron_h_omni": Family(
+        "NemotronH_Omni_Reasoning_V3",
+        ("<image>", "<img>", "</img>"),
+        "<image>",
+        lambda ids: {
+            "text_config": {**text_of("nemotron_h"), "vocab_size": len(ids)},
+            "vision_config": {
+                **{key: value for key, value in SIGLIP.items() if key not in ("intermediate_size", "image_size")},
+                **{"model_type": "radio", "mlp_ratio": 1.5, "max_img_size": 48, "num_cls_tokens": 2},
+                **{"num_registers": 3, "video_temporal_patch_size": 2},
+            },
+            "audio_config": None,
+            "vision_hidden_size": 32,
+            "projector_hidden_size": 40,
+            "image_token_id": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "NemotronH_Omni_Reasoning_V3ImageProcessor",
+                "patch_size": 8,
+                "min_num_patches": 8,
+                "max_num_patches": 36,
+                "norm_mean": [0.5, 0.5, 0.5],
+            }
+        },
+        inputs=_of_nemotron_h_omni,
+        mended=without_layer_scale,
+    ),
     "janus": Family(
         "JanusForConditionalGeneration",
         _MARKS,

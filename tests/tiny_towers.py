@@ -85,6 +85,21 @@ def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, grid).pooler_output[0]
 
 
+def without_layer_scale(model: Any) -> None:
+    """C-RADIO has none; transformers' class has, of ones."""
+    for layer in model.vision_model.encoder.layer:
+        layer.layer_scale1.lambda1.data.fill_(1.0)
+        layer.layer_scale2.lambda1.data.fill_(1.0)
+
+
+def _of_nemotron_h_omni(model: Any, tile: Any) -> Any:
+    """Patches in reading order."""
+    without_layer_scale(model)
+    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    model.vision_model.config.torch_dtype = tile.dtype
+    return model.get_image_features(patches, torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])).pooler_output[0]
+
+
 def _of_minicpmv4_6(model: Any, tile: Any) -> Any:
     """Patches beside each other, channel and line first."""
     height, width = (side // 8 for side in tile.shape[:2])
@@ -353,6 +368,18 @@ FAMILIES: dict[str, Family] = {
         {"insert_layer_id": 1},
     ),
     "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
+    "nemotron_h_omni": Family(
+        "NemotronH_Omni_Reasoning_V3",
+        _ANY,
+        _of_nemotron_h_omni,
+        {
+            **{key: value for key, value in _SIGLIP.items() if key not in ("intermediate_size", "image_size")},
+            **{"model_type": "radio", "mlp_ratio": 1.5, "max_img_size": 48, "num_cls_tokens": 2, "num_registers": 3},
+            "video_temporal_patch_size": 2,
+        },
+        _text_of("nemotron_h"),
+        {"vision_hidden_size": 144, "projector_hidden_size": 80, "audio_config": None},
+    ),
     "paddleocr_vl": Family(
         "PaddleOCRVLModel",
         _ANY,

@@ -224,6 +224,17 @@ WHOLES: dict[str, dict[str, Any]] = {
         },
         "tie_word_embeddings": True,
     },
+    "nemotron_h_omni": {
+        "text_config": text("nemotron_h", "nemotron_h"),
+        "vision_config": {
+            **{"model_type": "radio", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1},
+            **{"patch_size": 7, "max_img_size": 28, "video_temporal_patch_size": 2},
+        },
+        "vision_hidden_size": 16,
+        "projector_hidden_size": 24,
+        "audio_config": None,
+        "tie_word_embeddings": False,
+    },
     "janus": {
         "text_config": text("llama", "llama"),
         "vision_config": {
@@ -530,6 +541,26 @@ def test_files_of_hunyuan_ocr_as_they_were_published(tmp_path: Path) -> None:
     assert open_tower(read_json(path), "float32", "here") == tower
     rope = {"mrope_section": [3, 3, 2], "rope_type": "dynamic"}
     assert rope_axes({"model_type": "hunyuan_vl", "rope_parameters": rope}) == (1, 1, 1, 2, 2, 2, 3, 3)
+
+
+def test_files_of_nemotron_omni_as_they_were_published(tmp_path: Path) -> None:
+    """Under another name, with other names of keys; what hears is left where it lies."""
+    save("nemotron_h_omni", tmp_path)
+    path, tokens = tmp_path / "config.json", prompt(WHOLES["nemotron_h_omni"]["text_config"], 20, 6)
+    wanted, config = Model(tmp_path).logits(tokens), json.loads(path.read_text())
+    tower = open_tower(config, "float32", "here")
+    named = {"text_config": "llm_config", "vision_hidden_size": "vit_hidden_size", "audio_config": "sound_config"}
+    published = {named.get(key, key): value for key, value in config.items()}
+    kind = "NemotronH_Nano_Omni_Reasoning_V3"
+    published |= {"model_type": kind, "architectures": [kind], "img_context_token_id": 3, "sound_context_token_id": 4}
+    published |= {"sound_config": {"hidden_size": 8}, "norm_mean": [0.5] * 3, "ps_version": "v2"}
+    published["vision_config"] |= {"model_type": "", "version": "radio_v2.5-h", "args": {"cpe_max_size": 2048}}
+    path.write_text(json.dumps(published))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+    assert open_tower(inner(read_json(path)), "float32", "here") == tower
+    guesses = {**inner(read_json(path))["text_config"], "num_nextn_predict_layers": 1}
+    normed = open_tower({**inner(read_json(path)), "text_config": guesses}, "float32", "here")
+    assert "vision_projector.vision_final_layernorm.bias" in normed.graph().constants
 
 
 def test_axes_of_qwen_where_files_do_not_say() -> None:

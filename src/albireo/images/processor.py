@@ -46,6 +46,7 @@ _FAMILIES: Mapping[str, str] = {
     "minicpm_ocr": "minicpmv4_6.MiniCpmOcr",
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
     "mistral3": "mistral3.Mistral3",
+    "nemotron_h_omni": "nemotron_h_omni.NemotronHOmni",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",
     "qianfan_ocr": "internvl.InternVL",

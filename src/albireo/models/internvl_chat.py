@@ -54,7 +54,8 @@ _NAMES = (
     (r"\.ls1$", ".lambda_1"),
     (r"\.ls2$", ".lambda_2"),
 )
-_PROJECTOR = "mlp1.0.weight"
+#: Which tell such a directory.
+_ITS_OWN = ("mlp1.0.weight", "vision_model.embeddings.class_embedding")
 
 
 def as_transformers_has_it(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def names_of_tower(names: Iterable[str]) -> dict[str, str]:
     """
     names = tuple(names)
     found = {name: name for name in names if name.startswith(("vision_model.", "mlp1."))}
-    if _PROJECTOR not in found:
+    if any(name not in found for name in _ITS_OWN):
         return {}
     for pattern, wanted in _NAMES:
         found = {name: re.sub(pattern, wanted, called) for name, called in found.items()}

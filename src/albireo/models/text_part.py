@@ -40,6 +40,18 @@ _OF_PLACES = (*_SECTIONS, "mrope_interleaved")
 _INNER = "thinker_config"
 #: What such a part is called where it is alone.
 _ALONE = {"qwen2_5_omni_thinker": "qwen2_5_omni", "qwen3_omni_moe_thinker": "qwen3_omni_moe"}
+_OF_NEMOTRON = {
+    "llm_config": "text_config",
+    "sound_config": "audio_config",
+    "vit_hidden_size": "vision_hidden_size",
+    "img_context_token_id": "image_token_id",
+    "video_context_token_id": "video_token_id",
+    "sound_context_token_id": "audio_token_id",
+}
+#: A model_type as it was first published -> what transformers calls it, and what its keys.
+_FIRST_NAMES: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "NemotronH_Nano_Omni_Reasoning_V3": ("nemotron_h_omni", _OF_NEMOTRON)
+}
 #: A class -> the model_type that it was published with, and what it is.
 _BELIED = {"LightOnOCRForConditionalGeneration": ("mistral3", "lighton_ocr")}
 #: What rotary settings were called that have them, and are else those of text; and what else these are.
@@ -112,6 +124,9 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, "model_type": _ALONE[str(data["model_type"])]}
     if data.get("model_type") == INTERNVL_CHAT:
         return as_transformers_has_it(data)
+    own, names = _FIRST_NAMES.get(str(data.get("model_type")), (None, {}))
+    if own is not None:
+        return {**{names.get(key, key): value for key, value in data.items()}, "model_type": own}
     classes = data.get("architectures")
     for name in classes if isinstance(classes, list) else ():
         published, own = _BELIED.get(str(name), (None, None))

@@ -21,6 +21,7 @@ Prefixes = Sequence[tuple[str, str]]
 _PREFIXES = (
     ("model.language_model.", "model."),
     ("model.text_model.", "model."),
+    ("language_model.backbone.", "backbone."),
     # as transformers 5.24 writes those of Qianfan-OCR
     ("language_model.model.encoder.layers.", "model.layers."),
     ("language_model.model.", "model."),

@@ -273,6 +273,18 @@ WHOLES: Mapping[str, Whole] = {
         {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
         {"tie_word_embeddings": True},
     ),
+    "nemotron_h_omni": Whole(
+        "NemotronH_Omni_Reasoning_V3",
+        {"nemotron_h": "nemotron_h"},
+        {"tie_word_embeddings": False},
+        beside=keys(
+            "force_image_size projector_hidden_size vision_hidden_size video_pruning_rate video_temporal_patch_size",
+            "img_context_token img_start_token img_end_token sound_context_token video_context_token patch_size",
+            "norm_mean norm_std ps_version template max_sequence_length image_tag_type use_pixel_shuffle",
+            "dynamic_resolution min_num_patches max_num_patches",
+        ),
+        other_classes=("NemotronH_Nano_Omni_Reasoning_V3",),
+    ),
     "paddleocr_vl": Whole(
         "PaddleOCRVLForConditionalGeneration",
         # ERNIE 4.5, but for pairs half a head apart

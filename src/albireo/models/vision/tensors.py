@@ -24,7 +24,7 @@ from albireo.quantization.encoded import Encoded
 #: What names begin with here, and in files with or without "model." before it.
 _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
-    *("vision_embedder.", "merger.", "vit.", "aligner."),
+    *("vision_embedder.", "merger.", "vit.", "aligner.", "mlp1.", "vision_projector."),
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (

@@ -164,6 +164,7 @@ _FAMILIES: Mapping[str, str] = {
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
+    "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
     # an InternVL of other defaults

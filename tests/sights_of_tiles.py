@@ -5,10 +5,13 @@ Used by tiny_sights.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 import sight_inputs
-from sight_family import SIGLIP, Family, text_of
+from sight_family import LLAMA, SIGLIP, Family, text_of
 
 _SIDE = {"height": 32, "width": 32}
 _MARKS = ("<|START_OF_IMG|>", "<|IMG_PATCH|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>")
@@ -46,7 +49,39 @@ def _paligemma(text: str, **changes: Any) -> Family:
 _MINICPM = {"image_processor_type": "MiniCPMV4_6ImageProcessor", "patch_size": 8, "scale_resolution": 48}
 _MINICPM |= {"max_slice_nums": 4}
 
+_OVIS = ("<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+
+
+def _of_ovis2(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Without what tells the marks around them."""
+    return sight_inputs.of_internvl(prompt, ids, [tile[:, : len(tile)] for tile in tiles])
+
+
 OF_TILES: dict[str, Family] = {
+    "ovis2": Family(
+        "Ovis2ForConditionalGeneration",
+        _OVIS,
+        # no token
+        "<image>\n",
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "hidden_act": "silu", "vocab_size": 41, "hidden_stride": 2},
+            "image_token_id": ids["<IMG_ATOM>"],
+            "visual_indicator_token_ids": [ids[token] for token in _OVIS[1:]],
+            "hidden_size": 48,
+            "vocab_size": len(ids),
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Ovis2ImageProcessor",
+                "size": _SIDE,
+                "crop_to_patches": True,
+                "max_patches": 4,
+            },
+            "processor_config.json": {"processor_class": "Ovis2Processor", "image_seq_length": 4},
+        },
+        inputs=_of_ovis2,
+    ),
     "qianfan_ocr": Family(
         "QianfanOCRForConditionalGeneration",
         ("<IMG_CONTEXT>", "<img>", "</img>"),

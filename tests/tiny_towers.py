@@ -23,6 +23,7 @@ from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.models.vision.mosaic import Mosaic
+from albireo.models.vision.ovis2 import FRAMES
 from albireo.models.vision.tower import open_tower, tower_tensors
 from made_once import made_once
 
@@ -83,6 +84,13 @@ def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
     patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(patches, grid).pooler_output[0]
+
+
+def _of_ovis2(model: Any, tile: Any) -> Any:
+    """With marks around them, which the tile's width tells."""
+    found = model.get_image_features(tile[:, : len(tile)].permute(2, 0, 1)[None])
+    before, behind = (found.visual_indicator_features[list(marks)] for marks in FRAMES[tile.shape[1] - len(tile)])
+    return torch.cat([before, found.pooler_output[0], behind])
 
 
 def without_layer_scale(model: Any) -> None:
@@ -379,6 +387,14 @@ FAMILIES: dict[str, Family] = {
         },
         _text_of("nemotron_h"),
         {"vision_hidden_size": 144, "projector_hidden_size": 80, "audio_config": None},
+    ),
+    "ovis2": Family(
+        "Ovis2Model",
+        tuple((32, 32 + place) for place in range(len(FRAMES))),
+        _of_ovis2,
+        {**_SIGLIP, "image_size": 32, "hidden_act": "silu", "vocab_size": 41, "hidden_stride": 2},
+        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+        {"hidden_size": 48},
     ),
     "paddleocr_vl": Family(
         "PaddleOCRVLModel",

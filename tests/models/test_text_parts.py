@@ -201,6 +201,12 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
+    "ovis2": {
+        "text_config": text("qwen2", "qwen2"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "ovis2_vision", "vocab_size": 21},
+        "hidden_size": text("qwen2", "qwen2")["hidden_size"],
+        "tie_word_embeddings": True,
+    },
     "got_ocr2": {
         "text_config": text("qwen2", "qwen2"),
         "vision_config": {

@@ -16,7 +16,7 @@ from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import OpensChats
+from albireo.images.prepared import OpensChats, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -40,6 +40,7 @@ class ImagePlace(Place):
         """Args: opened: what a caller means by an address; the bytes of a picture, or itself, stay as they are."""
         super().__init__(processor.placeholder, processor.image_token, most)
         self._processor, self._opened = processor, opened
+        self.row_marks = row_tokens(processor)[1:]
 
     def standing(self, given: GivenImage) -> Standing:
         image: Image.Image = as_image(self._opened(given.value))

@@ -7,7 +7,7 @@ places for them is its token ids.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from albireo.errors import InvalidParams
@@ -32,10 +32,10 @@ class Standing(NamedTuple):
 class Place(ABC):
     """What becomes of one kind. Threads may share it.
 
-    Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower. most: of a
-    prompt; None: any number. written: letters that chat templates write in place of the mark; None: they write the
-    mark. opening: what stands before all that they write. around: tokens that go with the mark where they stand before
-    and behind it. sees_prompt: of a prompt that has some each token sees all others.
+    Fields: mark: the token that a prompt has where one is. row_token: that becomes a row of the tower; row_marks:
+    others that do. most: of a prompt; None: any number. written: letters that chat templates write in place of the
+    mark; None: they write the mark. opening: what stands before all that they write. around: tokens that go with the
+    mark where they stand before and behind it. sees_prompt: of a prompt that has some each token sees all others.
     """
 
     kind: MediaKind
@@ -43,6 +43,7 @@ class Place(ABC):
     opening: str = ""
     around: tuple[str, str] | None = None
     sees_prompt: bool = False
+    row_marks: tuple[str, ...] = ()
 
     def __init__(self, mark: str, row_token: str, most: int | None) -> None:
         self.mark, self.row_token, self.most = mark, row_token, most
@@ -67,7 +68,9 @@ class Places:
         self._tokenizer = tokenizer
         self.kinds: Mapping[MediaKind, Place] = {place.kind: place for place in kinds}
         self._marks = {place.kind: self._id(place.mark, place) for place in kinds}
-        self._rows = {place.kind: self._id(place.row_token, place) for place in kinds}
+        self._rows = {
+            place.kind: {self._id(token, place) for token in (place.row_token, *place.row_marks)} for place in kinds
+        }
         self._around = {
             place.kind: tuple(self._id(token, place) for token in place.around) for place in kinds if place.around
         }
@@ -166,11 +169,11 @@ def _numbered(standing: Standing, number: int) -> Standing:
     return standing._replace(text=f"{before}{number}{behind}{standing.text}")
 
 
-def _runs(ids: Sequence[int], first: int, row: int) -> tuple[tuple[int, int], ...]:
-    """Positions, from first on, at which a token stands, as runs."""
+def _runs(ids: Sequence[int], first: int, rows: Container[int]) -> tuple[tuple[int, int], ...]:
+    """Positions, from first on, at which some tokens stand, as runs."""
     found: list[tuple[int, int]] = []
     for at in range(first, len(ids)):
-        if ids[at] != row:
+        if ids[at] not in rows:
             continue
         if found and found[-1][1] == at:
             found[-1] = (found[-1][0], at + 1)

@@ -24,7 +24,7 @@ from albireo.errors import RequestError
 from albireo.graph.program import Program
 from albireo.image_input import ImageInput, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import PreparedImage
+from albireo.images.prepared import PreparedImage, row_tokens
 from albireo.models.vision.patches import Sequences
 from albireo.params import SamplingParams
 
@@ -97,10 +97,10 @@ def _patches(vision: Vision, prepared: PreparedImage) -> list[int]:
 
 def _placed(vision: Vision, prepared: PreparedImage) -> tuple[ImageInput, int]:
     """The picture where a prompt of nothing else has it, without its pixels; and how long that is."""
-    row = re.escape(vision.processor.image_token)
+    row = "|".join(map(re.escape, row_tokens(vision.processor)))
     spans, length = [], 0
     for part in re.finditer(f"(?P<rows>(?:{row})+)|{_MARK}", prepared.text):
-        count = len(part["rows"]) // len(vision.processor.image_token) if part["rows"] else 1
+        count = len(re.findall(row, part["rows"])) if part["rows"] else 1
         if part["rows"]:
             spans.append((length, length + count))
         length += count

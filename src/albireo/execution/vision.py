@@ -84,7 +84,7 @@ class VisionRunner:
             # of a sound silence may be seen that nobody is told of
             joined = joined[: self._tower.projected(*tile.shape[:2])]
         rows = _run(self._projector, (joined,), self._tower.projector_sequences(len(joined))).copy()
-        return self._tower.placed(rows, inputs.grid)
+        return self._tower.placed(rows, inputs.grid, (tile.shape[0], tile.shape[1]))
 
     def _behind_stem(self, tile: F32, num_patches: int) -> F32:
         """What the tower reads of a tile: the tile where there is no stem."""

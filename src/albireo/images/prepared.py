@@ -72,3 +72,17 @@ class OpensChats(Protocol):
 
     @property
     def opening(self) -> str: ...
+
+
+@runtime_checkable
+class HasMarksOfRows(Protocol):
+    """A processor of pictures between whose rows there are marks that are rows of the tower, too. Fields: row_marks:
+    tokens."""
+
+    @property
+    def row_marks(self) -> tuple[str, ...]: ...
+
+
+def row_tokens(processor: ImageProcessor) -> tuple[str, ...]:
+    """All that become rows of the tower, first the image token."""
+    return processor.image_token, *(processor.row_marks if isinstance(processor, HasMarksOfRows) else ())

@@ -47,6 +47,7 @@ _FAMILIES: Mapping[str, str] = {
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
     "mistral3": "mistral3.Mistral3",
     "nemotron_h_omni": "nemotron_h_omni.NemotronHOmni",
+    "ovis2": "ovis2.Ovis2",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",
     "qianfan_ocr": "internvl.InternVL",
@@ -61,7 +62,7 @@ _FAMILIES: Mapping[str, str] = {
     "smolvlm": "idefics3.Idefics3",
 }
 #: What chat templates write for a picture where that is no token, but the letters of one.
-_WRITTEN: Mapping[str, str] = {"qianfan_ocr": "<image>"}
+_WRITTEN: Mapping[str, str] = {"ovis2": "<image>", "qianfan_ocr": "<image>"}
 
 
 def written_mark(config: Mapping[str, Any]) -> str | None:

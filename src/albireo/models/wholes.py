@@ -285,6 +285,12 @@ WHOLES: Mapping[str, Whole] = {
         ),
         other_classes=("NemotronH_Nano_Omni_Reasoning_V3",),
     ),
+    "ovis2": Whole(
+        "Ovis2ForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        {"tie_word_embeddings": True},
+        beside=keys("visual_indicator_token_ids hidden_size vocab_size"),
+    ),
     "paddleocr_vl": Whole(
         "PaddleOCRVLForConditionalGeneration",
         # ERNIE 4.5, but for pairs half a head apart

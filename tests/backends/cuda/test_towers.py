@@ -34,6 +34,7 @@ NAMES = (
     "cohere2_vision",
     "minicpmv4_6",
     "mistral3",
+    "ovis2",
     "paddleocr_vl",
     "qwen2_5_vl",
     "qwen3_vl",

@@ -80,6 +80,7 @@ PUBLISHED = [
         {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."},
     ),
     ("hunyuan_vl", {"model.vit.": "vit."}),
+    ("ovis2", {"model.vision_tower.": "vision_tower.", "model.visual_embeddings_table.": "visual_embeddings_table."}),
     ("got_ocr2", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("janus", {"model.vision_model.": "vision_model.", "model.aligner.": "aligner."}),
     # SigLIP was once a model within another
@@ -161,6 +162,20 @@ def test_positions_that_are_read_before_they_are_held(tmp_path: Path) -> None:
     (patches,) = stem.pieces(tiles("minicpmv4_6")[0])
     with pytest.raises(InvariantError, match="is read before it is held"):
         stem.behind(0, np.zeros((len(patches), 144), np.float32))
+
+
+def test_words_of_ovis_that_are_read_before_they_are_held(tmp_path: Path) -> None:
+    tower, rows = open_tower(change_vision(save(tmp_path, "ovis2")), "float32", "config.json"), np.zeros((4, 36), "f4")
+    with pytest.raises(InvariantError, match="head_norm is read before it is held"):
+        tower.joined(rows, (2, 2))
+    with pytest.raises(InvariantError, match=r"visual_embeddings_table\.weight is read before it is held"):
+        tower.placed(rows, (2, 2), (32, 32))
+    held = {name: np.zeros(36, np.float32) for name in tower.host_tensors[:2]}
+    with pytest.raises(WeightMismatch, match=r"is \[41, 48\], config.json implies \[48, 41\]"):
+        tower.hold({**held, tower.host_tensors[2]: np.zeros((41, 48), np.float32)})
+    for size, words in (((40, 40), "this tower reads tiles of 32 x 32"), ((32, 37), "says no marks around it")):
+        with pytest.raises(InvariantError, match=words):
+            tower.patches(*size)
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl", "llava", "glm4v", "paddleocr_vl"])
@@ -252,6 +267,9 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("aya_vision", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("paligemma", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
         ("got_ocr2", {"use_rel_pos": False}, "'use_rel_pos': False"),
+        ("ovis2", {"tokenize_function": "gumbel_argmax"}, "tokenize_function='gumbel_argmax' is not supported"),
+        ("ovis2", {"num_visual_indicator_tokens": 6}, "'num_visual_indicator_tokens': 6"),
+        ("ovis2", {"qkv_bias": True}, "supported: where mlp_bias is true, too"),
         ("got_ocr2", {"global_attn_indexes": []}, "some layers must see all, and some windows"),
         ("janus", {"use_qk_norm": True}, "'use_qk_norm': True"),
         ("hunyuan_vl", {"interpolate_mode": "bicubic"}, "'interpolate_mode': 'bicubic'"),
@@ -305,6 +323,7 @@ def test_files_that_say_nonsense(tmp_path: Path) -> None:
         ("internvl", {"image_size": 80}, "image_size=80 must be blocks of 32 pixels: patch_size / downsample_ratio"),
         ("llava_next", {"image_size": 7}, "image_size=7 must be a whole number from 8"),
         ("got_ocr2", {"image_size": 48}, "image_size=48 must be blocks of 32 pixels"),
+        ("ovis2", {"image_size": 40}, "image_size=40 must be blocks of 16 pixels"),
         ("llava", {"image_size": 99}, "image_size=99 must be patches of 8 pixels"),
     ],
 )
@@ -462,6 +481,9 @@ def test_pixels_that_fill_no_patch_are_not_read(tmp_path: Path) -> None:
         ("deepseek_vl", {"layer_norm_eps": 0.5, "vision_use_head": False}, {}),
         ("got_ocr2", {"window_size": 4, "qkv_bias": False, "use_abs_pos": False, "hidden_act": "relu"}, {}),
         ("got_ocr2", {"layer_norm_eps": 0.5, "global_attn_indexes": [0, 1, 2], "output_channels": 16}, {}),
+        ("ovis2", {"tokenize_function": "st_argmax", "rms_norm_eps": 0.5, "hidden_act": "gelu"}, {}),
+        ("ovis2", {"qkv_bias": True, "mlp_bias": True, "hidden_stride": 1}, {}),
+        ("ovis2", {"mlp_bias": True, "hidden_stride": 4}, {}),
         ("hunyuan_vl", {"rms_norm_eps": 0.5, "hidden_act": "silu", "max_image_size": 120}, {}),
         ("internvl", {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}, {}),
         ("internvl", {"use_mean_pooling": False, "attention_bias": True}, {"vision_feature_layer": 3}),

@@ -300,7 +300,7 @@ class GraniteSpeechTower(GivesRowsOnce):
         found[:, self.window :, heard:] = normed * self.held[_GAIN] + self.held[_SHIFT]
         return found.reshape(-1, heard + asks)
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         """Those of queries."""
         each = rows.reshape(-1, self.window + self.queries, rows.shape[1])[:, self.window :]
         return np.ascontiguousarray(each.reshape(-1, rows.shape[1]))

@@ -145,7 +145,7 @@ class HunyuanVlTower(GivesRowsOnce):
         x = linear(b, c, x, f"{_MERGER}.mlp", self.width, "down")
         return pooled_states(b, norm(b, replace(c, is_rms=True), x, f"{_MERGER}.after_rms"))
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         if self.marks is None:
             raise InvariantError(f"{_LINE} is read before it is held")
         behind, begin, end = self.marks[:, None]

@@ -147,7 +147,7 @@ class LlavaNextTower(GivesRowsOnce):
         kept = lines[mosaic.lines : mosaic.lines + high, mosaic.sides : mosaic.sides + wide]
         return np.concatenate([whole, kept.reshape(high * wide, -1)])
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         lines = rows[self.side**2 :].reshape(*Mosaic.of(*grid, self.block).grid(self.side), self.width)
         return np.concatenate([rows[: self.side**2], self.with_newlines(lines)])
 

@@ -41,7 +41,7 @@ class LlavaOnevisionTower(LlavaNextTower):
         lines, columns = shrunk(Mosaic.of(height, width, self.block).grid(self.side), self.side, self.most)
         return self.side**2 + lines * (columns + 1)
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         patches = Mosaic.of(*grid, self.block).grid(self.side)
         wanted, whole = shrunk(patches, self.side, self.most), rows[: self.side**2]
         lines = rows[self.side**2 :].reshape(*patches, self.width)

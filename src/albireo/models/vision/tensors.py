@@ -25,6 +25,7 @@ from albireo.quantization.encoded import Encoded
 _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
     *("vision_embedder.", "merger.", "vit.", "aligner.", "mlp1.", "vision_projector."),
+    "visual_embeddings_table.",
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (
@@ -68,7 +69,7 @@ _OF_CONFORMER = tuple(
     (f"{whole}{part}", part) for part in ("encoder.", "encoder_decoder_proj.") for whole in ("model.", "")
 )
 #: Matrices that files hold as [in, out].
-_TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight",)
+_TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight", "visual_embeddings_table.weight")
 #: Convolutions of several channels, whose weights files hold as [out, in, band, frame]: here the channel is last.
 _CHANNEL_LAST = ("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight")
 #: Vectors that graphs read as tables of one row.

@@ -121,8 +121,9 @@ class VisionTower(Protocol):
         """Given rows [rows, K] -> output hidden [R, hidden_size of the text part, and as many for each of num_deep]."""
         ...
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
-        """All rows of a tile, of those that the projector gives: others may stand between them."""
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
+        """All rows of a tile, of those that the projector gives: others may stand between them. Args: size: of the
+        tile in pixels."""
         ...
 
 
@@ -165,6 +166,7 @@ _FAMILIES: Mapping[str, str] = {
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
+    "ovis2": "vision.ovis2.open_ovis2",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
     # an InternVL of other defaults

@@ -30,7 +30,7 @@ class WithoutStem:
 
     __slots__ = ()
 
-    def placed(self, rows: F32, grid: Grid) -> F32:
+    def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         return rows
 
     @property

@@ -59,6 +59,31 @@ OF_SQUARES: dict[str, Family] = {
         inputs=_of_nemotron_h_omni,
         mended=without_layer_scale,
     ),
+    "vipllava": Family(
+        "VipLlavaForConditionalGeneration",
+        ("<image>",),
+        "<image>",
+        lambda ids: {
+            "text_config": {**LLAMA, "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "model_type": "clip_vision_model", "num_hidden_layers": 3},
+            "vision_feature_layer": [-2, -3, 1],
+            "image_token_index": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "CLIPImageProcessor",
+                "size": {"shortest_edge": 32},
+                "crop_size": _SIDE,
+            },
+            "processor_config.json": {
+                "processor_class": "LlavaProcessor",
+                "patch_size": 8,
+                "vision_feature_select_strategy": "default",
+                "num_additional_image_tokens": 1,
+            },
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
     "janus": Family(
         "JanusForConditionalGeneration",
         _MARKS,

@@ -340,6 +340,13 @@ FAMILIES: dict[str, Family] = {
         "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
+    "vipllava": Family(
+        "VipLlavaModel",
+        ((96, 96),),
+        _of_llava,
+        {**_SIGLIP, "num_hidden_layers": 4},
+        whole={"vision_feature_layer": [-2, 1]},
+    ),
     "llava, pixtral": Family(
         "LlavaModel",
         ((48, 96), (112, 80), (8, 144)),

@@ -137,6 +137,12 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
+    "vipllava": {
+        "text_config": text("llama", "llama"),
+        **_CLIP,
+        "vision_feature_layer": [1],
+        "tie_word_embeddings": False,
+    },
     "llava_next": {"text_config": text("mistral", "mistral"), **_CLIP, "tie_word_embeddings": False},
     "llava_next of granite": {
         "text_config": text("granite", "granite"),

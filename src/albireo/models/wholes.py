@@ -249,6 +249,12 @@ WHOLES: Mapping[str, Whole] = {
     "lighton_ocr": Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
     "llama4": Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
     "llava": _LLAVA,
+    "vipllava": replace(
+        _LLAVA,
+        class_name="VipLlavaForConditionalGeneration",
+        parts={"llama": "llama"},
+        beside=keys("projector_layernorm_eps vision_feature_layers"),
+    ),
     "llava_next": replace(
         _LLAVA,
         class_name="LlavaNextForConditionalGeneration",

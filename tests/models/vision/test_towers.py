@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models.text_part import inner
+from albireo.models.vision.llava import LlavaTower
 from albireo.models.vision.tower import check_tensors, has_tower, open_tower, tower_tensors
 from in_turn import in_turn
 from published_internvl import publish
@@ -87,6 +88,7 @@ PUBLISHED = [
     ("deepseek_vl", {"model.vision_model.vision_model.": "vision_model.", "model.aligner.": "aligner."}),
     ("lighton_ocr", {"model.vision_encoder.": "vision_encoder.", "model.vision_projection.": "vision_projection."}),
     ("llava", {"vision_tower.vision_model.": "vision_tower."}),
+    ("vipllava", {"vision_tower.vision_model.": "vision_tower."}),
     ("llava", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("mistral3", {"model.vision_tower.": "vision_tower.", "model.multi_modal_projector.": "multi_modal_projector."}),
     ("paddleocr_vl", {"mlp_AR.": "projector."}),
@@ -494,6 +496,7 @@ def test_pixels_that_fill_no_patch_are_not_read(tmp_path: Path) -> None:
         ("llava", {"hidden_act": "gelu"}, {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}),
         ("llava, pixtral", {"hidden_act": "gelu"}, {"vision_feature_layer": -3, "multimodal_projector_bias": False}),
         ("llava", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
+        ("vipllava", {}, {"vision_feature_layer": -1, "projector_layernorm_eps": 0.5, "projector_hidden_act": "relu"}),
         ("llava_next", {"hidden_act": "gelu"}, {"vision_feature_layer": [-2, 1, 3, 1]}),
         ("llava_next", {"layer_norm_eps": 0.5}, {"vision_feature_layer": 1, "multimodal_projector_bias": False}),
         (
@@ -517,6 +520,17 @@ def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, A
     folder, given = save(tmp_path, name, whole=whole, **vision), tiles(name)
     ours = [opened(folder, max_patches=160).rows(tile) for tile in given]
     assert farthest(ours, transformers_rows(folder, name, "float64", given)) < 1e-5
+
+
+def test_layers_of_vipllava_as_files_say_them(tmp_path: Path) -> None:
+    """Under a name of their own, as published; or not."""
+    data = change_vision(save(tmp_path, "vipllava"), num_hidden_layers=12)
+    del data["vision_feature_layer"]
+    for said, layers in (({}, (11, 8, 5, 2, 6)), ({"vision_feature_layers": [3, -1]}, (3, 12))):
+        tower = open_tower({**data, **said}, "float32", "config.json")
+        assert isinstance(tower, LlavaTower) and tower.layers == layers
+    with pytest.raises(UnsupportedModel, match=r"vision_feature_layers=\[13\] is not supported"):
+        open_tower({**data, "vision_feature_layers": [13]}, "float32", "config.json")
 
 
 def test_rope_theta_as_it_was_once_written(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""LLaVA 1.5 and its kin: CLIP of square tiles, all but its last layers, and two linears.
+"""LLaVA 1.5 and its kin: CLIP of square tiles, all but its last layers, and two linears. Of ViP-LLaVA several layers
+give states side by side, of which the projector first takes a norm.
 
 Found by tower.py. Sources: Liu et al. 2023, Improved Baselines with Visual Instruction Tuning; Radford et al. 2021,
-CLIP.
+CLIP; Cai et al. 2023, ViP-LLaVA, arXiv:2312.00784.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
-from albireo.models.vision.encoder import activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
 from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
@@ -26,6 +27,7 @@ from albireo.models.vision.settings import (
     activation,
     encoder_settings,
     feature_layer,
+    feature_layers,
     text_width,
     vision_fields,
 )
@@ -43,6 +45,8 @@ CLIP = {
     "layer_norm_eps": 1e-5,
 }
 CLIP_KEYS = keys("vocab_size projection_dim attention_dropout logit_scale_init_value")
+#: Of ViP-LLaVA, where files do not say.
+_VIP_LAYERS = [-2, -5, -8, -11, 6]
 _CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embeddings.position_embedding.weight"
 
 
@@ -50,13 +54,15 @@ _CLASS, _TABLE = "vision_tower.embeddings.class_embedding", "vision_tower.embedd
 class LlavaTower(ClassTower):
     """Implements tower.VisionTower.
 
-    Fields: num_layers: that are computed. has_class: its row is given, too. act, has_bias: of the projector.
+    Fields: layers: behind which states are taken. has_class: its row is given, too. act, has_bias: of the projector;
+    eps: of its norm, where it has one.
     """
 
-    num_layers: int
+    layers: tuple[int, ...]
     has_class: bool
     act: str
     has_bias: bool
+    eps: float | None = None
     merge: int = 1
 
     @property
@@ -65,7 +71,7 @@ class LlavaTower(ClassTower):
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
-        layers = range(self.num_layers, self.encoder.num_layers)
+        layers = range(max(self.layers), self.encoder.num_layers)
         return "vision_tower.post_layernorm.*", *(f"vision_tower.encoder.layers.{number}.*" for number in layers)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
@@ -84,19 +90,33 @@ class LlavaTower(ClassTower):
             with b.part("positions"):
                 x = b.add(x, b.given(c.hidden_size, 1))
             x = norm(b, c, x, f"{prefix}.pre_layrnorm")
-        for number in range(self.num_layers):
-            x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
-        return pooled_states(b, x)
+        states = {}
+        for number in range(max(self.layers)):
+            x = states[number + 1] = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
+        return pooled_states(b, side_by_side(b, states, self.layers))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden if self.has_class else hidden[1:]
 
     def projector(self) -> Graph:
         b, c, name = GraphBuilder(), self.encoder, "multi_modal_projector"
-        x = linear(b, c, b.given(c.hidden_size, 0), f"{name}.linear_1", self.width, "up", self.has_bias)
+        x = b.given(c.hidden_size * len(self.layers), 0)
+        if self.eps is not None:
+            x = norm(b, c, x, f"{name}.projector_layernorm", self.eps)
+        x = linear(b, c, x, f"{name}.linear_1", self.width, "up", self.has_bias)
         with b.part("act"):
             x = activated(b, x, self.act)
         return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down", self.has_bias))
+
+
+def side_by_side(b: GraphBuilder, states: Mapping[int, Value], layers: tuple[int, ...]) -> Value:
+    """[T, n E] of the states behind n layers."""
+    first, *others = layers
+    x = states[first]
+    with b.part("head"):
+        for number in others:
+            x = b.join_heads(x, states[number], 1)
+    return x
 
 
 def is_pixtral(data: Mapping[str, Any]) -> bool:
@@ -109,22 +129,44 @@ def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower | 
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     if is_pixtral(data):
         return open_pixtral(data, dtype, where)
-    fields, whole = vision_fields(data, where, ("clip_vision_model",)), Fields(data, where)
+    whole = Fields(data, where)
+    strategy = whole.text("vision_feature_select_strategy", "default")
+    if strategy not in ("default", "full"):
+        whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, full")
+    encoder, side = _clip(data, dtype, where)
+    return LlavaTower(
+        encoder,
+        side,
+        text_width(data, where, 4096),
+        (feature_layer(whole, encoder.num_layers, -2),),
+        strategy == "full",
+        activation(whole, "projector_hidden_act", "gelu"),
+        whole.flag("multimodal_projector_bias", True),
+    )
+
+
+def open_vipllava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
+    """Raises: as open_llava()."""
+    names = {} if data.get("vision_feature_layer") is not None else {"vision_feature_layer": "vision_feature_layers"}
+    whole, (encoder, side) = Fields(data, where, names), _clip(data, dtype, where)
+    return LlavaTower(
+        encoder,
+        side,
+        text_width(data, where, 4096),
+        feature_layers(whole, encoder.num_layers, _VIP_LAYERS),
+        False,
+        activation(whole, "projector_hidden_act", "gelu"),
+        True,
+        whole.number("projector_layernorm_eps", 1e-30, 1.0, 1e-5),
+    )
+
+
+def _clip(data: Mapping[str, Any], dtype: str, where: str) -> tuple[EncoderSettings, int]:
+    """And how many patches are on a tile's side."""
+    fields = vision_fields(data, where, ("clip_vision_model",))
     encoder = encoder_settings(fields, dtype, CLIP)
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224)
     fields.refuse_unread(IGNORABLE | CLIP_KEYS, {})
     if size % encoder.patch_size:
         fields.fail("image_size", size, f"must be patches of {encoder.patch_size} pixels")
-    at = feature_layer(whole, encoder.num_layers, -2)
-    strategy = whole.text("vision_feature_select_strategy", "default")
-    if strategy not in ("default", "full"):
-        whole.unsupported("vision_feature_select_strategy", strategy, "supported: default, full")
-    return LlavaTower(
-        encoder,
-        size // encoder.patch_size,
-        text_width(data, where, 4096),
-        at,
-        strategy == "full",
-        activation(whole, "projector_hidden_act", "gelu"),
-        whole.flag("multimodal_projector_bias", True),
-    )
+    return encoder, size // encoder.patch_size

@@ -20,7 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
-from albireo.models.vision.llava import CLIP, CLIP_KEYS
+from albireo.models.vision.llava import CLIP, CLIP_KEYS, side_by_side
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.patches import F32, Grid, Sequences, patch_rows
 from albireo.models.vision.positions import checked_table
@@ -131,12 +131,7 @@ class LlavaNextTower(GivesRowsOnce):
         states = {}
         for number in range(max(self.layers)):
             x = states[number + 1] = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
-        first, *others = self.layers
-        x = states[first]
-        with b.part("head"):
-            for number in others:
-                x = b.join_heads(x, states[number], 1)
-        return pooled_states(b, x)
+        return pooled_states(b, side_by_side(b, states, self.layers))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         mosaic, side = Mosaic.of(*grid, self.block), self.side

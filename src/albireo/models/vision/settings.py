@@ -123,11 +123,12 @@ def feature_layer(whole: Fields, num_layers: int, default: int) -> int:
     return _number(at, num_layers)
 
 
-def feature_layers(whole: Fields, num_layers: int, default: int) -> tuple[int, ...]:
+def feature_layers(whole: Fields, num_layers: int, default: int | list[int]) -> tuple[int, ...]:
     """Behind how many layers rows are taken, which stand side by side. Args, Raises: as feature_layer()."""
     at = whole.raw("vision_feature_layer")
+    at = default if at is None else at
     if not isinstance(at, list):
-        return (feature_layer(whole, num_layers, default),)
+        return (feature_layer(whole, num_layers, at),)
     if not at or not all(_is_layer(each, num_layers) for each in at):
         whole.unsupported("vision_feature_layer", at, f"supported: some of {num_layers} layers")
     return tuple(_number(each, num_layers) for each in at)

@@ -69,7 +69,7 @@ class Ovis2:
         is_cut, by_area = image.flag("crop_to_patches", False), image.flag("use_covering_area_grid", True)
         some = grids(1 if by_area else fewest, most) if is_cut and most > 1 else ()
         found = cls(settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD), width, num_rows, some, by_area)
-        settings.refuse_unread((), {"do_center_crop": (False,), "image_token": (WRITTEN,)})
+        settings.refuse_unread((), {"do_center_crop": (False,), "image_token": (WRITTEN, cls.image_token)})
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:

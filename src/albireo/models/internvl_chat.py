@@ -19,7 +19,7 @@ INTERNVL_CHAT_KEYS = keys(
     "template system_message use_backbone_lora use_llm_lora hidden_size pad2square ps_version",
 )
 #: What keys of the tower are called.
-_VISION = {"qkv_bias": "attention_bias", "qk_normalization": "use_qk_norm"}
+FIRST_NAMES = {"qkv_bias": "attention_bias", "qk_normalization": "use_qk_norm"}
 #: What absent keys of it mean: the largest tower.
 _DEFAULTS = {
     "hidden_size": 3200,
@@ -69,7 +69,7 @@ def as_transformers_has_it(data: Mapping[str, Any]) -> dict[str, Any]:
     whole = {key: value for key, value in data.items() if key not in left_out}
     tower = {**_DEFAULTS, **vision}
     unsaid = _OF_OTHERS if tower.get("use_moe") else _OF_OTHERS | _OF_EXPERTS
-    tower = {_VISION.get(key, key): value for key, value in tower.items() if key not in unsaid}
+    tower = {FIRST_NAMES.get(key, key): value for key, value in tower.items() if key not in unsaid}
     if tower.get("model_type", "intern_vit_6b") == "intern_vit_6b":
         tower |= {"model_type": "internvl_vision", "use_mean_pooling": True}
     return {

@@ -237,7 +237,13 @@ WHOLES: Mapping[str, Whole] = {
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,
     INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
-    "qianfan_ocr": replace(_INTERNVL, class_name="QianfanOCRForConditionalGeneration", parts={"qwen3": "qwen3"}),
+    # its files have keys of internvl_chat, which say what transformers does anyway
+    "qianfan_ocr": replace(
+        _INTERNVL,
+        class_name="QianfanOCRForConditionalGeneration",
+        parts={"qwen3": "qwen3"},
+        beside=INTERNVL_CHAT_KEYS | keys("select_layer"),
+    ),
     # heads of their own, which files do not say
     "deepseek_vl": Whole("DeepseekVLForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}),
     "janus": Whole(
@@ -253,7 +259,7 @@ WHOLES: Mapping[str, Whole] = {
         _LLAVA,
         class_name="VipLlavaForConditionalGeneration",
         parts={"llama": "llama"},
-        beside=keys("projector_layernorm_eps vision_feature_layers"),
+        beside=keys("projector_layernorm_eps projector_layernorm vision_feature_layers"),
     ),
     "llava_next": replace(
         _LLAVA,

@@ -16,6 +16,7 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.internvl_chat import FIRST_NAMES
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import Names, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, side_by_side
@@ -59,7 +60,7 @@ _PATCHES = f"{_EMBEDDINGS}.patch_embeddings.projection"
 #: Of training.
 _OF_TRAINING = keys(
     "dropout hidden_dropout_prob attention_dropout projection_dropout drop_path_rate layer_scale_init_value",
-    "use_mask_token",
+    "use_mask_token use_flash_attn",
 )
 #: Of the projector's norm, as torch has it.
 _PROJECTOR_EPS = 1e-5
@@ -130,16 +131,26 @@ class InternVLTower(ClassTower):
 
 def open_internvl(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    return _opened(data, dtype, where, "internvl_vision", False)
+    return _opened(data, dtype, where, ("internvl_vision",), False)
 
 
 def open_qianfan_ocr(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:
-    """The same tower, whose queries, keys and values have a bias where nothing is said. Raises: as open_internvl()."""
-    return _opened(data, dtype, where, "qianfan_ocr_vision", True)
+    """The same tower, whose queries, keys and values have a bias where nothing is said. Published files have names of
+    internvl_chat for its keys. Raises: as open_internvl()."""
+    table = Fields(data, where).table("vision_config") or {}
+    names = {key: first for first, key in FIRST_NAMES.items() if first in table}
+    return _opened(data, dtype, where, ("qianfan_ocr_vision", "intern_vit_6b"), True, names)
 
 
-def _opened(data: Mapping[str, Any], dtype: str, where: str, model_type: str, has_bias: bool) -> InternVLTower:
-    fields, whole = vision_fields(_with_squares(data, where), where, (model_type,)), Fields(data, where)
+def _opened(
+    data: Mapping[str, Any],
+    dtype: str,
+    where: str,
+    model_types: tuple[str, ...],
+    has_bias: bool,
+    names: Mapping[str, str] | None = None,
+) -> InternVLTower:
+    fields, whole = vision_fields(_with_squares(data, where), where, model_types, names), Fields(data, where)
     kind = fields.text("norm_type", "layer_norm")
     if kind not in ("layer_norm", "rms_norm"):
         fields.unsupported("norm_type", kind, "supported: layer_norm, rms_norm")

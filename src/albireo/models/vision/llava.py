@@ -147,8 +147,11 @@ def open_llava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower | 
 
 def open_vipllava(data: Mapping[str, Any], dtype: str, where: str) -> LlavaTower:
     """Raises: as open_llava()."""
-    names = {} if data.get("vision_feature_layer") is not None else {"vision_feature_layer": "vision_feature_layers"}
-    whole, (encoder, side) = Fields(data, where, names), _clip(data, dtype, where)
+    key = "vision_feature_layer"
+    # files with LLaVA's other keys have this one, too, where it never said anything
+    says_nothing = data.get(key) is None or data.get("vision_feature_select_strategy") is not None
+    whole = Fields(data, where, {key: f"{key}s"} if says_nothing else {})
+    encoder, side = _clip(data, dtype, where)
     return LlavaTower(
         encoder,
         side,

@@ -164,7 +164,8 @@ class LlavaNextTower(GivesRowsOnce):
 
 def open_llava_next(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNextTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields, whole = vision_fields(data, where, ("clip_vision_model", "siglip_vision_model")), Fields(data, where)
+    fields = vision_fields(data, where, ("clip_vision_model", "siglip_vision_model"), are_apart=True)
+    whole = Fields(data, where)
     has_class = fields.text("model_type", "clip_vision_model") == "clip_vision_model"
     encoder = encoder_settings(fields, dtype, CLIP if has_class else SIGLIP)
     size = fields.integer("image_size", encoder.patch_size, MAX_IMAGE_SIZE, 224)

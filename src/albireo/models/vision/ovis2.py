@@ -237,7 +237,8 @@ def open_ovis2(data: Mapping[str, Any], dtype: str, where: str) -> Ovis2Tower:
     if isinstance(ids, list) and len(ids) != NUM_MARKS:
         whole.unsupported("visual_indicator_token_ids", ids, f"supported: {NUM_MARKS} of them")
     fields.refuse_unread(
-        IGNORABLE | _OF_AUTHORS, {"num_visual_indicator_tokens": (NUM_MARKS,), "drop_cls_token": (False,)}
+        IGNORABLE | _OF_AUTHORS,
+        {"num_visual_indicator_tokens": (NUM_MARKS,), "drop_cls_token": (False,), "use_indicators": (False,)},
     )
     side = size // encoder.patch_size
     return Ovis2Tower(AimStem(encoder, side, stride), words, text_width(data, where, 1536), how == "st_argmax")

@@ -152,7 +152,7 @@ class RadioTower(GivesRowsOnce):
 
 def open_nemotron_h_omni(data: Mapping[str, Any], dtype: str, where: str) -> RadioTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields, whole = vision_fields(data, where, ("radio", "")), Fields(data, where)
+    fields, whole = vision_fields(data, where, ("radio",)), Fields(data, where)
     ratio = fields.number("mlp_ratio", 1e-3, 100.0, 4.0)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH, 1280)
     encoder = encoder_settings(fields, dtype, {**_DEFAULTS, "intermediate_size": int(hidden * ratio)})

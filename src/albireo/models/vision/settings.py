@@ -37,9 +37,15 @@ IGNORABLE = IGNORABLE_KEYS | keys(
 
 
 def vision_fields(
-    data: Mapping[str, Any], where: str, model_types: tuple[str, ...], names: Mapping[str, str] | None = None
+    data: Mapping[str, Any],
+    where: str,
+    model_types: tuple[str, ...],
+    names: Mapping[str, str] | None = None,
+    *,
+    are_apart: bool = False,
 ) -> Fields:
     """The keys of vision_config. Args: model_types: what it may call itself. names: what the family calls some keys.
+    are_apart: model_types are those of different towers.
 
     Raises: ModelError when it is missing; UnsupportedModel for a tower of another kind.
     """
@@ -47,8 +53,9 @@ def vision_fields(
     if table is None:
         raise ModelError(f"{where}: vision_config is missing")
     fields = Fields(table, f"{where}: vision_config", names)
+    # of a part without a name of its own transformers once wrote an empty one
     named = fields.text("model_type", model_types[0])
-    if named not in model_types:
+    if named not in model_types and (named or are_apart):
         fields.unsupported("model_type", named, f"supported here: {', '.join(model_types)}")
     if fields.integer("num_channels", 1, 2**10, 3) != 3:
         fields.unsupported("num_channels", fields.raw("num_channels"), "pictures have 3")

@@ -59,6 +59,7 @@ _DEFAULTS = {
 _PROJECTOR_EPS = 1e-5
 #: Of videos; of summaries, which no rows are made of; of training; and of whatever made the files.
 _OF_OTHERS = keys(
+    "video_target_num_patches video_maintain_aspect_ratio video_prompt_version",
     "video_temporal_patch_size video_patch_dim separate_video_embedder summary_idxs patch_dim norm_mean norm_std",
     "image_size hidden_dropout_prob attention_probs_dropout_prob drop_path_rate",
     "args version auto_map max_resolution preferred_resolution adaptor_configs adaptor_names vitdet_window_size",

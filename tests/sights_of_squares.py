@@ -30,6 +30,14 @@ def _of_nemotron_h_omni(prompt: list[int], ids: Mapping[str, int], tiles: list[n
     return {"pixel_values": torch.cat(patches), "image_grid_hw": torch.tensor(grids)}
 
 
+def _of_video_llama_3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches in reading order, none merged."""
+    patches = [sight_inputs.cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8) for tile in tiles]
+    grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
+    merged = torch.ones(len(tiles), dtype=torch.int64)
+    return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids), "image_merge_sizes": merged}
+
+
 OF_SQUARES: dict[str, Family] = {
     "nemotron_h_omni": Family(
         "NemotronH_Omni_Reasoning_V3",
@@ -58,6 +66,25 @@ OF_SQUARES: dict[str, Family] = {
         },
         inputs=_of_nemotron_h_omni,
         mended=without_layer_scale,
+    ),
+    "video_llama_3": Family(
+        "VideoLlama3ForConditionalGeneration",
+        ("<|image_pad|>", "<|video_pad|>"),
+        "<|image_pad|>",
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": {key: value for key, value in SIGLIP.items() if key != "image_size"},
+            "image_token_id": ids["<|image_pad|>"],
+            "video_token_id": ids["<|video_pad|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "VideoLlama3ImageProcessor",
+                "patch_size": 8,
+                "size": {"shortest_edge": 256, "longest_edge": 2048},
+            }
+        },
+        inputs=_of_video_llama_3,
     ),
     "vipllava": Family(
         "VipLlavaForConditionalGeneration",

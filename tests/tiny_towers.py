@@ -79,6 +79,13 @@ def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
     return model.get_image_features(patches, grid).pooler_output[0]
 
 
+def _of_video_llama_3(model: Any, tile: Any) -> Any:
+    """Patches in reading order, none merged."""
+    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.get_image_features(patches, grid, torch.tensor([1])).pooler_output[0]
+
+
 def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
     """Patches in reading order."""
     patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
@@ -340,6 +347,13 @@ FAMILIES: dict[str, Family] = {
         "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
     "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
+    "video_llama_3": Family(
+        "VideoLlama3Model",
+        ((48, 96), (8, 144), (40, 24)),
+        _of_video_llama_3,
+        {key: value for key, value in _SIGLIP.items() if key != "image_size"},
+        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+    ),
     "vipllava": Family(
         "VipLlavaModel",
         ((96, 96),),

@@ -137,6 +137,11 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "llava": {"text_config": text("llama", "llama"), **_CLIP, "tie_word_embeddings": False},
+    "video_llama_3": {
+        "text_config": text("qwen2", "qwen2"),
+        "vision_config": {**_SIGLIP["vision_config"], "model_type": "video_llama_3_vision"},
+        "tie_word_embeddings": False,
+    },
     "vipllava": {
         "text_config": text("llama", "llama"),
         **_CLIP,

@@ -60,6 +60,7 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_vl": "qwen2_vl.Qwen2VL",
     "qwen3_vl_moe": "qwen2_vl.Qwen2VL",
     "smolvlm": "idefics3.Idefics3",
+    "video_llama_3": "video_llama_3.VideoLlama3",
     "vipllava": "llava.Llava",
 }
 #: What chat templates write for a picture where that is no token, but the letters of one.

@@ -8,7 +8,7 @@ processor.py. How a tile is cut into patches, and repeated in time, is the tower
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -53,6 +53,9 @@ class Qwen2VL:
     may_say_pixels: ClassVar[bool] = True
     #: Pixels on a side of a patch where nothing is said; keys that say nothing as long as they have these values.
     default_patch: ClassVar[int] = 14
+    default_merge: ClassVar[int] = 2
+    #: Mean and deviation of colours, likewise.
+    default_colours: ClassVar[tuple[Sequence[float], Sequence[float]]] = (CLIP_MEAN, CLIP_STD)
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @classmethod
@@ -67,9 +70,9 @@ class Qwen2VL:
             for key in ("min_pixels", "max_pixels")
         )
         found = cls(
-            settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD),
+            settings.pixels(cls.classes, BICUBIC, *cls.default_colours),
             patch=image.integer("patch_size", 1, MAX_STEP, cls.default_patch),
-            merge=image.integer("merge_size", 1, MAX_STEP, 2),
+            merge=image.integer("merge_size", 1, MAX_STEP, cls.default_merge),
             fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
             most=most or size.integer("longest_edge", 1, _MAX_PIXELS),
             frames=cls.frames_of(settings),

@@ -255,6 +255,7 @@ WHOLES: Mapping[str, Whole] = {
     "lighton_ocr": Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
     "llama4": Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
     "llava": _LLAVA,
+    "video_llama_3": Whole("VideoLlama3ForConditionalGeneration", {"qwen2": "qwen2"}, neutral={"use_mrope": False}),
     "vipllava": replace(
         _LLAVA,
         class_name="VipLlavaForConditionalGeneration",

@@ -182,6 +182,7 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_vl": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_vl_moe": "vision.qwen3_vl.open_qwen3_vl",
     "smolvlm": "vision.idefics3.open_idefics3",
+    "video_llama_3": "vision.video_llama_3.open_video_llama_3",
     "vipllava": "vision.llava.open_vipllava",
     "voxtral": "hearing.voxtral.open_voxtral",
     "whisper": "hearing.whisper.open_whisper",

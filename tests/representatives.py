@@ -64,6 +64,7 @@ OF_WIRING = {
     "deepseek_v32": "positions that are chosen by score; backends/cpu/test_chosen_keys.py",
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
+    "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/cpu/test_chosen_blocks.py",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",
@@ -131,7 +132,8 @@ def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
     catalogs = (FakeCatalog(), CudaCatalog())
-    for catalog in catalogs[:1] if any(node.op == "add_parts" for node in graph.nodes) else catalogs:
+    of_processors = any(node.op == "add_parts" or "own_lists" in node.attrs for node in graph.nodes)
+    for catalog in catalogs[:1] if of_processors else catalogs:
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

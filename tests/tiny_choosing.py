@@ -74,4 +74,35 @@ def _hy_v4(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
 
 
-CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {"axk2": _axk2, "hy_v4": _hy_v4}
+def _minimax_m3(c: Mapping[str, Any]) -> Shapes:
+    hidden, heads, kv, d = (c[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"))
+    count, width, index, dim = (
+        c[k] for k in ("num_local_experts", "intermediate_size", "index_n_heads", "index_head_dim")
+    )
+    layers = []
+    for kind, ffn in zip(c["layer_types"], c["mlp_layer_types"], strict=True):
+        layer: Shapes = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        layer |= {f"self_attn.{p}_proj.weight": (n * d, hidden) for p, n in (("q", heads), ("k", kv), ("v", kv))}
+        layer |= {"self_attn.o_proj.weight": (hidden, heads * d)}
+        layer |= {f"self_attn.{p}_norm.weight": (d,) for p in "qk"}
+        if kind == "minimax_m3_sparse":
+            layer |= {"self_attn.index_q_proj.weight": (index * dim, hidden)}
+            layer |= {"self_attn.index_k_proj.weight": (dim, hidden)}
+            layer |= {f"self_attn.index_{p}_norm.weight": (dim,) for p in "qk"}
+        if ffn == "dense":
+            layer |= _gated("mlp", c["dense_intermediate_size"], hidden)
+        else:
+            block = "block_sparse_moe"
+            layer |= {f"{block}.gate.weight": (count, hidden), f"{block}.e_score_correction_bias": (count,)}
+            layer |= _gated(f"{block}.shared_experts", c["shared_intermediate_size"], hidden)
+            matrices = {"w1": (width, hidden), "w3": (width, hidden), "w2": (hidden, width)}
+            layer |= {f"{block}.experts.{e}.{w}.weight": s for e in range(count) for w, s in matrices.items()}
+        layers.append(layer)
+    return _whole(c, layers)
+
+
+CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    "axk2": _axk2,
+    "hy_v4": _hy_v4,
+    "minimax_m3_vl_text": _minimax_m3,
+}

@@ -72,6 +72,7 @@ MIXTURES = (
     "llama4_text",
     "mellum",
     "minimax_m2",
+    "minimax_m3_vl_text",
     "mistral4",
     "mixtral",
     "nemotron_h",
@@ -86,6 +87,8 @@ MIXTURES = (
     "solar_open",
 )
 
+#: Whose norms' weights have 1 added.
+_ADDING_ONE = ("gemma", "gemma2", "gemma3_text", "minimax_m3_vl_text", "nemotron", "vaultgemma")
 XIELU = {"beta": 0.5, "eps": -1e-6}
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -175,7 +178,7 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
         noise = rng.standard_normal(shape, np.float32)
         if len(shape) == 1 and name.endswith(".weight"):
             kind = config["model_type"]
-            adds_one = kind in ("gemma", "gemma2", "gemma3_text", "nemotron", "vaultgemma") or is_hybrid(config)
+            adds_one = kind in _ADDING_ONE or is_hybrid(config)
             is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
             if kind in ("gemma3n_text", *_GEMMA4) and name.endswith(".q_norm.weight"):

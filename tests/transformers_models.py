@@ -123,6 +123,11 @@ class BailingMoeV2ForCausalLM(transformers.Glm4MoeForCausalLM):
     config_class = BailingMoeConfig
 
 
+def _is_of_whole(conversion: Any) -> bool:
+    """Whether it names parts beside text."""
+    return any(str(source).startswith("^") for source in conversion.source_patterns)
+
+
 conversion.register_checkpoint_conversion_mapping(
     "bailing_moe", conversion.get_checkpoint_conversion_mapping("sarvam_moe")
 )
@@ -149,4 +154,13 @@ conversion.register_checkpoint_conversion_mapping(
 transformers.AutoModelForCausalLM.register(transformers.Mistral4Config, transformers.Mistral4ForCausalLM, exist_ok=True)
 conversion.register_checkpoint_conversion_mapping(
     "mistral4", conversion.get_checkpoint_conversion_mapping("deepseek_v3"), overwrite=True
+)
+# likewise, and which is not said to be one of those that read pictures
+transformers.AutoModelForCausalLM.register(
+    transformers.MiniMaxM3VLTextConfig, transformers.MiniMaxM3VLForCausalLM, exist_ok=True
+)
+conversion.register_checkpoint_conversion_mapping(
+    "minimax_m3_vl_text",
+    [each for each in conversion.get_checkpoint_conversion_mapping("minimax_m3_vl") if not _is_of_whole(each)],
+    overwrite=True,
 )

@@ -66,6 +66,8 @@ def wide_mixture(model_type: str, **changes: Any) -> dict[str, Any]:
     return wide_config(model_type, **{**widths, **changes})
 
 
+#: Of which each KV head chooses what it sees, which ranks do not share yet.
+CHOOSING_BY_HEADS = ("minimax_m3_vl_text",)
 #: What else is said of layers that keep a state, so that heads divide: of keys by two or four, of values by eight.
 STATES: dict[str, dict[str, Any]] = {
     "qwen3_next": {"head_dim": 16, "linear_num_key_heads": 4, "linear_num_value_heads": 8},

@@ -4,7 +4,9 @@ computed; tensors under other names are the same model.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.passes.shard import problems
 from albireo.compiler.pipeline import compile_graph
-from albireo.errors import UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from e2e.serving import Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, requests
@@ -60,9 +63,76 @@ def test_tensors_under_other_names(name: str, tmp_path: Path) -> None:
             assert np.array_equal(checkpoint.tensor(each).to_float32(), numbers), each
 
 
-def test_streams_are_refused_on_a_gpu() -> None:
-    graph = build_graph(parse_tiny("hy_v4"), 64)
-    options = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
-    assert compile_graph(graph, CpuCatalog(isa_levels()), **options).calls
-    with pytest.raises(UnsupportedModel, match=r"several residual streams, .* choose --device cpu"):
-        compile_graph(build_graph(parse_tiny("hy_v4"), 64), CudaCatalog(), **options)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("hy_v4", "several residual streams"), ("minimax_m3_vl_text", "each KV head chooses for itself")],
+)
+def test_what_a_gpu_has_no_kernels_for_is_refused(name: str, message: str) -> None:
+    options: dict[str, Any] = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
+    assert compile_graph(build_graph(parse_tiny(name), 64), CpuCatalog(isa_levels()), **options).calls
+    with pytest.raises(UnsupportedModel, match=rf"{message}.* choose --device cpu"):
+        compile_graph(build_graph(parse_tiny(name), 64), CudaCatalog(), **options)
+
+
+def test_ranks_do_not_share_what_each_head_chooses() -> None:
+    found = problems(build_graph(parse_tiny("minimax_m3_vl_text"), 64), 2)
+    assert any("each of its KV heads chooses which positions it sees" in each for each in found)
+    assert not any("chooses" in each for each in problems(build_graph(parse_tiny("hy_v4"), 64), 2))
+
+
+def test_keys_by_which_blocks_are_chosen_take_no_room_for_values() -> None:
+    """Two layers of three choose: of a position 2 * 2 heads of 16 numbers a layer, and 12, kept as 16, of one key."""
+    graph = build_graph(parse_tiny("minimax_m3_vl_text"), 64)
+    options: dict[str, Any] = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
+    program = compile_graph(graph, CpuCatalog(isa_levels()), **options)
+    assert program.kv.position_bytes == 4 * (3 * 2 * 2 * 16 + 2 * 16)
+    assert program.kv.keys_alone == (3, 4)
+
+
+MINIMAX: dict[str, Any] = {
+    key: value
+    for key, value in load_architecture("minimax_m3_vl_text").tiny.items()
+    if not key.startswith("index_") and not key.endswith(("_types", "_parameters", "architectures"))
+}
+#: As its authors say it.
+PUBLISHED = {
+    **{"hidden_act": "swigluoai", "moe_layer_freq": [0, 1, 1], "rope_theta": 5000000, "rotary_dim": 8},
+    "sparse_attention_config": {
+        **{"sparse_num_index_heads": 2, "sparse_index_dim": 12, "sparse_block_size": 8, "sparse_topk_blocks": 3},
+        **{"sparse_local_block": 1, "sparse_attention_freq": [0, 1, 1]},
+    },
+}
+
+
+def test_minimax_m3_as_published(tmp_path: Path) -> None:
+    """The text part of a whole, whose keys and tensors lie otherwise; what reads pictures is left where it lies."""
+    tiny = load_architecture("minimax_m3_vl_text").tiny
+    directory = make_checkpoint(tmp_path, tiny, seed=4)
+    alone, tensors = load_config(directory), as_written(tiny, random_weights(tiny, 4))
+    whole = {"architectures": ["MiniMaxM3SparseForConditionalGeneration"], "model_type": "minimax_m3_vl"}
+    whole |= {"image_token_index": 5, "video_token_index": 6, "vision_config": {"hidden_size": 8}}
+    whole |= {"torch_dtype": "float32", "text_config": MINIMAX | PUBLISHED}
+    (directory / "config.json").write_text(json.dumps(whole))
+    renamed = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
+    renamed["vision_tower.vision_model.pre_layrnorm.weight"] = np.ones(2, np.float32)
+    write_safetensors(directory / "model.safetensors", renamed, "float32")
+    config = load_config(directory)
+    assert config == alone
+    with open_checkpoint(directory, build_graph(config, 64)) as checkpoint:
+        assert checkpoint.names == tuple(sorted(tensors))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"index_n_heads": 1}, "index_n_heads=1 is not supported; one of each of 2 KV heads"),
+        ({"index_local_blocks": 0}, "index_local_blocks=0 is not supported; a row sees its own block"),
+        ({"index_local_blocks": 4}, "index_local_blocks=4 must be a whole number from 0 to 3"),
+        ({"layer_types": ["full_attention"]}, "layer_types=.* is not supported"),
+        ({"swiglu_limit": 5.0}, "'swiglu_limit': 5.0"),
+        ({"sparse_attention_config": {"sparse_mode": 2}}, "'sparse_mode': 2"),
+    ],
+)
+def test_blocks_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("minimax_m3_vl_text", **changes)

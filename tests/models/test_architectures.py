@@ -176,7 +176,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
         attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
-    if blocks.index is not None:  # between its keys and attention
+    if blocks.index is not None and blocks.latent is not None:  # between its keys and attention
         parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
         at = attn.index("layers.0.attn.k_up")
         attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]

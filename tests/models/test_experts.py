@@ -40,6 +40,7 @@ _OTHERWISE = (
     "kimi_linear",
     "laguna",
     "mimo_v2_flash",
+    "minimax_m3_vl_text",
     "llama4_text",
     "nemotron_h",
 )

@@ -31,7 +31,11 @@ _PLAIN_FAMILIES = (
     "output_gate",
     "gate_rows",
 )
-_PLAIN_CALLS = tuple(f"call {family}(" for family in _PLAIN_FAMILIES)
+_PLAIN_CALLS = (
+    *(f"call {family}(" for family in _PLAIN_FAMILIES),
+    # backends/cpu/test_expert_linear.py
+    "call expert_linear(ids, out, weight, x, act: clamped_swiglu)",
+)
 _PLAIN_OPS = (
     "expert_linear(",
     "add_parts(",

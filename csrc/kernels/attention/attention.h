@@ -13,7 +13,8 @@
 // added to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the
 // ends. slopes: [H] what is added to a score (scaled, not capped): slopes[h] * (s - position of t). ids: of each of T
 // rows, y_stride apart, n positions in ascending order, -1 behind the last: the row sees these alone. Where a sequence
-// has no more than n, it sees all, with the same bits: a list is walked in the same tiles.
+// has no more than n, it sees all, with the same bits: a list is walked in the same tiles. num_k_heads: so many lists,
+// one behind the other, each of a KV head; 0: one for all.
 // from_rows, and maybe from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see
 // both ways: from_rows of the row, and from_keys of the token at s, each at head h and column
 // columns[position of t - s], less than reach either way and the ends beyond.
@@ -26,8 +27,8 @@
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
 // kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
-// in_chunks both_ways first_key num_keys scale softcap value_dim result_dim ids n y_stride x_dtype out_dtype rows
-// gather.
+// in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim ids n y_stride x_dtype
+// out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
 
@@ -35,9 +36,21 @@ namespace albireo {
 constexpr int64_t kAttentionRows = 48;
 constexpr int64_t kManyTokens = 16;
 constexpr int64_t attention_blocks(int64_t rows) { return ceil_div(rows, kAttentionRows); }
-// static: no ISA level may end up with the code of another. How many positions a row has chosen, which are all where
-// there are no more.
-static constexpr int64_t chosen_of(const Args& a, int64_t position) { return position < a.n ? position + 1 : a.n; }
+// static: no ISA level may end up with the code of another. What a row has chosen for a KV head.
+static constexpr const int32_t* list_of(const Args& a, int64_t row, int64_t kv_head) {
+  const int64_t lists = a.num_k_heads ? a.num_k_heads : 1;
+  return a.ids + row * (a.y_stride ? a.y_stride : lists * a.n) + (a.num_k_heads ? kv_head * a.n : 0);
+}
+// How many positions of a list of n there are: behind the last they are -1.
+static constexpr int64_t listed(const int32_t* list, int64_t n) {
+  int64_t low = 0, high = n;  // of these numbers of them one is right
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (list[middle] < 0) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
 // Whether rows of a group see chosen positions: else they see all, and a list would say so.
 static constexpr bool sees_chosen(const Args& a, const Step& s, const SharingGroup& g) {
   return a.ids && s.context_len[s.order[g.first]] > a.n;

@@ -554,13 +554,14 @@ void attend_chosen(const Args& a, const Step& step, const SharingGroup& g, int64
   RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16), 0);
   Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
   const int64_t of_step = gathered_row(step, a.rows, Gather::kOfT, token);
-  const int64_t seen = chosen_of(a, step.positions[of_step]);
+  const int32_t* list = list_of(a, of_step, kv_head);
+  const int64_t seen = listed(list, a.n);
   for (int64_t i = 0; i < rows; i++) {
     load_row(a, step, r, i, token, kv_head * per_token + first_row + i, 0, source);
     r.last[i] = seen - 1;
   }
   open_rows(r);
-  ChosenTile<W> tile(a, table_of(step, b), kv_head, r.joined, a.ids + of_step * (a.y_stride ? a.y_stride : a.n));
+  ChosenTile<W> tile(a, table_of(step, b), kv_head, r.joined, list);
   for (int64_t start = 0; start < seen; start += kAttentionTile) {
     if (start > 0 && start % kAttentionSegment == 0) close_segment(r, start == kAttentionSegment);
     tile.locate(start, seen);

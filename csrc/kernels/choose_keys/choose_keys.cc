@@ -7,7 +7,7 @@ int64_t items(const Args&, const Step& s) { return s.T; }
 int64_t scratch_bytes(const Args& a) {
   const int64_t Dp = a.kv_shape.padded_head_dim;
   const int64_t of_heads = a.num_heads * (Dp + kAttentionTile) * 4;  // queries, and their scores with a tile
-  return of_heads + round_up(a.num_keys, kAttentionTile) * 4 + 2 * kAttentionTile * Dp * 4 /* joined blocks */ + 1024;
+  return of_heads + chosen_bytes(a) + 2 * kAttentionTile * Dp * 4 /* joined blocks */ + 1024;
 }
 
 constexpr Variant kVariants[] = {

@@ -30,9 +30,9 @@ ALBIREO_INLINE void sum_of_heads(const ScoreRows<W>& r, const float* weights, in
   for (int j = 0; j < kSums; j++) store(sums + 16 * j, sum[j]);
 }
 
-// Scores of a row with positions 0 .. count - 1, and up to a tile's end whatever comes there.
-template <class W>
-void score_positions(const Args& a, const Step& step, int64_t row, int64_t count, float* sums, char* base) {
+// Scores of all heads of a row with positions 0 .. count - 1, tile by tile: take(rows, the first position, how many).
+template <class W, class F>
+ALBIREO_INLINE void score_tiles(const Args& a, const Step& step, int64_t row, int64_t count, char* base, F take) {
   const int64_t H = a.num_heads, D = a.kv_shape.head_dim, Dp = a.kv_shape.padded_head_dim;
   ScoreRows<W> r{H, Dp};
   r.scores = (float*)base, base += H * kAttentionTile * sizeof(float);
@@ -40,18 +40,87 @@ void score_positions(const Args& a, const Step& step, int64_t row, int64_t count
   Scratch unused{nullptr, 0};
   Activations<W> source{a.x, a.x_dtype, D, x_stride(a, H * D), unused, nullptr};
   for (int64_t h = 0; h < H; h++) take_query(r.q + h * Dp, D, Dp, source, row * source.source_stride + h * D, true);
-  const float* weights = a.gates + row * H;
   Tile<W> tile(a, table_of(step, sequence_of(step, row)), 0, base);
   for (int64_t start = 0; start < count; start += kAttentionTile) {
     const int64_t left = count - start;
     tile.locate(start, count);
-    score_all(r, tile, left < kAttentionTile ? left : kAttentionTile);
+    const int64_t positions = left < kAttentionTile ? left : kAttentionTile;
+    score_all(r, tile, positions);
+    take(r, start, positions);
+  }
+}
+
+// What positions 0 .. count - 1 are worth to a row, and up to a tile's end whatever comes there.
+template <class W>
+void score_positions(const Args& a, const Step& step, int64_t row, int64_t count, float* sums, char* base) {
+  const float* weights = a.gates + row * a.num_heads;
+  score_tiles<W>(a, step, row, count, base, [&](const ScoreRows<W>& r, int64_t start, int64_t) {
     for (int64_t j = 0; j < kAttentionTile; j += 16 * kSums) sum_of_heads(r, weights, j, sums + start + j);
+  });
+}
+
+ALBIREO_INLINE float most_of(const float* numbers, int64_t count, float most) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const float of_some = hmax(load(numbers + i));
+    most = of_some > most ? of_some : most;
+  }
+  for (; i < count; i++) most = numbers[i] > most ? numbers[i] : most;
+  return most;
+}
+
+// What blocks of positions 0 .. count - 1 are worth to each head, whose numbers lie `stride` apart.
+template <class W>
+void score_blocks(const Args& a, const Step& step, int64_t row, int64_t count, float* worth, int64_t stride,
+                  char* base) {
+  for (int64_t i = 0; i < a.num_heads * stride; i++) worth[i] = -__builtin_inff();
+  score_tiles<W>(a, step, row, count, base, [&](const ScoreRows<W>& r, int64_t start, int64_t positions) {
+    for (int64_t h = 0; h < r.rows; h++)
+      for (int64_t j = 0, n; j < positions; j += n) {
+        const int64_t block = (start + j) / a.window, left = (block + 1) * a.window - start - j;
+        n = left < positions - j ? left : positions - j;
+        float& most = worth[h * stride + block];
+        most = most_of(r.scores + h * kAttentionTile + j, n, most);
+      }
+  });
+}
+
+// The positions before `seen` of blocks in ascending order, and -1 behind them, n in all.
+ALBIREO_INLINE void list_blocks(const int32_t* blocks, int64_t count, int64_t size, int64_t seen, int64_t n,
+                                int32_t* to) {
+  int64_t i = 0;
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t first = blocks[j] * size, end = first + size < seen ? first + size : seen;
+    for (int64_t s = first; s < end; s++) to[i++] = (int32_t)s;
+  }
+  while (i < n) to[i++] = -1;
+}
+
+template <class W>
+void run_choose_blocks(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  const int64_t most = ceil_div(a.num_keys, a.window), taken = a.n / a.window, H = a.num_heads;
+  float* worth = (float*)scratch.base;
+  int32_t* best = (int32_t*)(worth + H * most);
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t seen = step.positions[row] + 1, blocks = ceil_div(seen, a.window);
+    int32_t* places = a.ids + row * (a.y_stride ? a.y_stride : H * a.n);
+    if (seen > a.n) score_blocks<W>(a, step, row, seen, worth, most, scratch.base + chosen_bytes(a));
+    for (int64_t h = 0; h < H; h++, places += a.n) {
+      if (seen <= a.n) {
+        for (int64_t i = 0; i < a.n; i++) places[i] = i < seen ? (int32_t)i : -1;
+        continue;
+      }
+      float* own = worth + h * most;
+      for (int64_t i = 1; i <= a.first_key; i++) own[blocks - i] = __builtin_inff();
+      places_of_best(own, blocks, taken, best);
+      list_blocks(best, taken, a.window, seen, a.n, places);
+    }
   }
 }
 
 template <class W>
 void run_choose_keys(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  if (a.window > 0) return run_choose_blocks<W>(a, step, begin, end, scratch);
   for (int64_t row = begin; row < end; row++) {
     int32_t* places = a.ids + row * (a.y_stride ? a.y_stride : a.n);
     const int64_t seen = step.positions[row] + 1;
@@ -60,7 +129,7 @@ void run_choose_keys(const Args& a, const Step& step, int64_t begin, int64_t end
       continue;
     }
     float* sums = (float*)scratch.base;
-    score_positions<W>(a, step, row, seen, sums, scratch.base + round_up(a.num_keys, kAttentionTile) * sizeof(float));
+    score_positions<W>(a, step, row, seen, sums, scratch.base + chosen_bytes(a));
     places_of_best(sums, seen, a.n, places);
   }
 }

@@ -107,6 +107,9 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
         source = node.inputs["chosen"].producer
         if source is None or source.op != "choose_keys":
             return f"{node.inputs['chosen']} is no choice of positions"
+        lists = node.attrs["num_kv_heads"] if node.attrs.get("own_lists") else 1
+        if lists != (source.attrs["num_heads"] if "block" in source.attrs else 1):
+            return f"{node.inputs['chosen']} are not {lists} lists of positions"
     if node.op in RECURRENT and not all(v.is_constant for role, v in node.inputs.items() if role not in _ACTIVATIONS):
         return "its weights are no constants"
     if node.op in ("linear", "expert_linear") and not node.inputs["weight"].is_constant:

@@ -158,6 +158,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         **({"groups": [list(group) for group in kv.groups]} if kv.groups else {}),
         **({"windows": list(kv.windows)} if kv.windows != (None,) else {}),
         **({"in_chunks": list(kv.in_chunks)} if kv.in_chunks else {}),
+        **({"keys_alone": list(kv.keys_alone)} if kv.keys_alone else {}),
     }
 
 
@@ -262,7 +263,8 @@ def _read_kv(record: Record) -> KVLayout:
         shapes=_read_shapes(record) if record.has("shapes") else (),
         groups=_read_groups(record) if record.has("groups") else (),
         windows=_read_windows(record) if record.has("windows") else (None,),
-        in_chunks=_read_in_chunks(record) if record.has("in_chunks") else (),
+        in_chunks=_read_numbers(record, "in_chunks", "block group") if record.has("in_chunks") else (),
+        keys_alone=_read_numbers(record, "keys_alone", "layer") if record.has("keys_alone") else (),
     )
     if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):
         record.fail("shapes", kv.shapes, f"must be one of each of {kv.num_layers} layers, first that of num_kv_heads")
@@ -290,12 +292,12 @@ def _read_windows(record: Record) -> tuple[int | None, ...]:
     return tuple(record.items("windows"))
 
 
-def _read_in_chunks(record: Record) -> tuple[int, ...]:
-    """Numbers of block groups; not written where there are none, nor before 2.24."""
-    for group in record.items("in_chunks"):
-        if type(group) is not int or not 0 <= group < MAX_COUNT:
-            record.fail("in_chunks", group, "must be the number of a block group")
-    return tuple(record.items("in_chunks"))
+def _read_numbers(record: Record, name: str, what: str) -> tuple[int, ...]:
+    """Numbers of block groups, or of layers; not written where there are none, nor before 2.24, or 2.25."""
+    for number in record.items(name):
+        if type(number) is not int or not 0 <= number < MAX_COUNT:
+            record.fail(name, number, f"must be the number of a {what}")
+    return tuple(record.items(name))
 
 
 def _read_shapes(record: Record) -> tuple[tuple[int, int], ...]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from albireo.backends.cuda.catalog import LEVEL as GPU_LEVEL
 from albireo.dtypes import ROW_CODES, itemsize
 from albireo.encodings import ENCODINGS
+from albireo.graph.attention_op import lists_of
 from albireo.graph.program import Call, Program, is_gated
 from albireo.step import StepPlan
 
@@ -273,7 +274,7 @@ def attention_of(program: Program, call: Call) -> AttentionWork:
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
     seen = {key: a[key] for key in ("first_key", "num_keys", "in_chunks") if key in a}
-    chosen = program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0
+    chosen = program.buffers[call.args["chosen"]].cols // lists_of(a) if "chosen" in call.args else 0
     return AttentionWork(call.rows, a["window"] or chosen or None, flops, kv_bytes, both_ways, **seen)
 
 

@@ -208,7 +208,8 @@ def _num_parameters(graph: Graph) -> int:
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
     shapes, has_values = config.kv_shapes, config.blocks.latent is None
-    return KVLayout(len(shapes), *shapes[0], dtype, 1, has_values, shapes).position_bytes
+    alone = tuple(range(len(config.cached_layers), len(shapes))) if has_values else ()
+    return KVLayout(len(shapes), *shapes[0], dtype, 1, has_values, shapes, keys_alone=alone).position_bytes
 
 
 def _manifest_lines(source: EngineSource) -> Iterator[Fact]:

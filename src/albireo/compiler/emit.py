@@ -47,8 +47,10 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
         return KVLayout(0, 0, 0, kv_dtype or "float32", block_size)
     if len(dtypes) != 1 or not writers:
         raise UnsupportedModel(f"attention reads queries of {len(dtypes)} types, one is supported: {sorted(dtypes)}")
-    (dtype,), has_values = dtypes, _has_values(writers[0])
-    if any(_has_values(node) != has_values for node in writers):
+    (dtype,), has_values = dtypes, any(map(_has_values, writers))
+    chosen_by = {int(node.attrs["layer"]) for node in graph.nodes if node.family == "choose_keys"}
+    alone = {int(node.attrs["layer"]) for node in writers if not _has_values(node)} if has_values else set[int]()
+    if not alone <= chosen_by:
         raise UnsupportedModel("some layers keep keys and values and others keys alone, one is supported")
     of_layer = {int(node.attrs["layer"]): node for node in writers}
     layers = sorted(of_layer)
@@ -73,8 +75,9 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
                 f"{kv_dtype} would round them twice, leave kv_cache_dtype out"
             )
     shapes = tuple((int(node.attrs["num_kv_heads"]), int(node.attrs["head_dim"])) for node in writers)
-    differing = shapes if len(set(shapes)) > 1 else ()
-    return KVLayout(len(layers), *shapes[0], kv_dtype or dtype, block_size, has_values, differing)
+    differing = shapes if len(set(shapes)) > 1 or alone else ()
+    layout = KVLayout(len(layers), *shapes[0], kv_dtype or dtype, block_size, has_values, differing)
+    return replace(layout, keys_alone=tuple(sorted(alone)))
 
 
 def _has_values(writer: Node) -> bool:

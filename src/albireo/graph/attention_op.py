@@ -87,20 +87,41 @@ def _check_columns(x: Types, a: Attrs) -> None:
 
 def _check_chosen(chosen: TensorType, a: Attrs) -> None:
     """Positions that rows of an attention see, and nothing else that says which those are."""
-    if chosen.dtype != "int32" or len(chosen.dims) != 2 or chosen.dims[0] != "T":
-        raise InvariantError(f"attention of chosen positions {chosen}: wanted int32, as many for each of T rows")
+    lists = lists_of(a)
+    if chosen.dtype != "int32" or len(chosen.dims) != 2 or chosen.dims[0] != "T" or int(chosen.dims[1]) % lists:
+        raise InvariantError(
+            f"attention of chosen positions {chosen}: wanted int32, as many for each of T rows, in {lists} lists"
+        )
     apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
     if apart:
         raise InvariantError(f"attention of chosen positions has {', '.join(apart)}, too, which says what rows see")
 
 
+def lists_of(a: Attrs) -> int:
+    """Lists of chosen positions that an attention reads."""
+    return int(a["num_kv_heads"]) if a.get("own_lists") else 1
+
+
 def choose_keys(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     """As attention()."""
-    q, heads = x["q"], a["num_heads"]
-    if q.dims != ("T", heads * a["head_dim"]) or x["weights"] != TensorType("float32", ("T", heads)):
+    q, heads, weights = x["q"], a["num_heads"], x.get("weights")
+    if q.dims != ("T", heads * a["head_dim"]) or weights not in (None, TensorType("float32", ("T", heads))):
         raise InvariantError(
-            f"choose_keys of {q} weighed by {x['weights']}: wanted {heads} heads of {a['head_dim']}, and a weight each"
+            f"choose_keys of {q} weighed by {weights}: wanted {heads} heads of {a['head_dim']}, and a weight each"
         )
     if a["count"] < 1:
         raise InvariantError(f"choose_keys of {a['count']} positions: wanted at least one")
-    return (TensorType("int32", ("T", a["count"])),)
+    if problem := block_problem(a, weights is not None):
+        raise InvariantError(f"choose_keys of {a['count']} positions {problem}")
+    return (TensorType("int32", ("T", a["count"] * (1 if weights is not None else heads))),)
+
+
+def block_problem(a: Attrs, has_weights: bool) -> str:
+    """What is wrong with what is said of blocks, if anything. Args: a: of a choose_keys."""
+    block, nearest = a.get("block"), a.get("nearest")
+    if has_weights or block is None or nearest is None:
+        is_said = block is not None or nearest is not None
+        return "has weights, or blocks and how many are always chosen: one of both" if is_said == has_weights else ""
+    if block < 1 or a["count"] % block or not 1 <= nearest <= a["count"] // block:
+        return f"in blocks of {block}, of which the last {nearest} are always chosen"
+    return ""

@@ -172,9 +172,11 @@ class GraphBuilder:
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 
-    def choose_keys(self, q: Value, weights: Value, **attrs: Any) -> Value:
-        """attrs: layer, num_heads, head_dim, count. weights: [T, num_heads] float32."""
-        return self._node("choose_keys", {"q": q, "weights": weights, "kv": self.kv}, **attrs)[0]
+    def choose_keys(self, q: Value, weights: Value | None, **attrs: Any) -> Value:
+        """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights. weights: [T,
+        num_heads] float32."""
+        given = {"q": q} | ({} if weights is None else {"weights": weights})
+        return self._node("choose_keys", given | {"kv": self.kv}, **attrs)[0]
 
     def attention(
         self,

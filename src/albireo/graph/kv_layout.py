@@ -21,7 +21,8 @@ class KVLayout:
     """Shape of the KV cache. head_dim is stored padded to 16.
 
     dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
-    has_values: else values are channels of keys, and there are keys alone.
+    has_values: else values are channels of keys, and there are keys alone. keys_alone: layers of which that is so where
+        others have values: by their keys positions are chosen.
     shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
     groups: layers of each block group, where there are several: a sequence has a block table for each, and all blocks
         are of one size. Layers of a group are of one shape and lie in a block one behind the other, as many as have
@@ -39,12 +40,20 @@ class KVLayout:
     groups: tuple[tuple[int, ...], ...] = ()
     windows: tuple[Window, ...] = (None,)
     in_chunks: tuple[int, ...] = ()
+    keys_alone: tuple[int, ...] = ()
 
     @property
     def layers(self) -> tuple[KVLayout, ...]:
         """Each layer as a cache of its own."""
         shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
-        return tuple(KVLayout(1, *shape, self.dtype, self.block_size, self.has_values) for shape in shapes)
+        return tuple(
+            KVLayout(1, *shape, self.dtype, self.block_size, self.keeps_values(layer))
+            for layer, shape in enumerate(shapes)
+        )
+
+    def keeps_values(self, layer: int) -> bool:
+        """Whether a layer has values beside keys."""
+        return self.has_values and layer not in self.keys_alone
 
     @property
     def padded_head_dim(self) -> int:
@@ -104,6 +113,10 @@ class KVLayout:
 
     def check(self) -> None:
         """Raises: InvariantError saying which of the promises about groups does not hold."""
+        if self.keys_alone and (not self.has_values or not self.shapes or max(self.keys_alone) >= self.num_layers):
+            raise InvariantError(
+                f"layers {self.keys_alone} have keys alone: of {self.num_layers} whose shapes are said"
+            )
         if any(not 0 <= group < self.num_groups or self.windows[group] is None for group in self.in_chunks):
             raise InvariantError(f"groups {self.in_chunks} see chunks; windows are {self.windows}")
         if not self.groups:

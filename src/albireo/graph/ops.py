@@ -390,6 +390,7 @@ ATTENTION_ATTRS = (
     "slopes",
     "in_chunks",
     "result_dim",
+    "own_lists",
 )
 
 #: op -> what it needs. In the order in which a layer uses them.
@@ -486,7 +487,16 @@ OPS: dict[str, Op] = {
     # of each row the count positions, its own and those before it, of highest score, in ascending order; of equals the
     # first. Of fewer, all; -1 behind them. score[s] = weights[t, 0] * max(q[t, 0] . k[s], 0) + weights[t, 1] * ... in
     # float32, k being the keys of a layer of one head. Source: DeepSeek-AI 2025, DeepSeek-V3.2
-    "choose_keys": Op(("q", "weights", "kv"), ("layer", "num_heads", "head_dim", "count"), choose_keys),
+    # block, and no weights: each head chooses for itself, count positions in blocks that begin at multiples of block;
+    # score[s] = q[t, h] . k[s], a block is worth its best score up to the row's own position, and the `nearest` last
+    # blocks are always chosen. Gives the lists of all heads, one behind the other
+    "choose_keys": Op(
+        ("q", "kv"),
+        ("layer", "num_heads", "head_dim", "count"),
+        choose_keys,
+        optional=("weights",),
+        optional_attrs=("block", "nearest"),
+    ),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
     # the step says where a row's positions end (step input row_ends), which causal ones do not ask; unless both_ways:
     # rows see all positions, or those less than window away, and a step has all of a sequence. sinks: of each head one
@@ -496,7 +506,8 @@ OPS: dict[str, Op] = {
     # rows see no position before it. num_keys: rows see the first so many, wherever they are themselves, and of these
     # those before row_ends, where the step says so. slopes: of each head; slopes[h] * (position - the row's) is added
     # to scaled scores (source: Press et al. 2021, ALiBi). chosen: [T, n] positions that each row sees, those of
-    # choose_keys; no others. result_dim: of values so many first channels are meant, and given; the others are zeros.
+    # choose_keys; no others. own_lists: as many lists as there are KV heads, each of one. result_dim: of values so
+    # many first channels are meant, and given; the others are zeros.
     # in_chunks: window is the length of chunks, which begin at its multiples; rows see their
     # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
     # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
-from albireo.graph.attention_op import result_width
+from albireo.graph.attention_op import block_problem, lists_of, result_width
 from albireo.graph.node import SYMBOLS
 from albireo.graph.ops import (
     ATTENTION_ATTRS,
@@ -146,7 +146,13 @@ FAMILIES: dict[str, Family] = {
         optional_attrs=("norm_eps", *_OF_MODULES),
         writes_kv=True,
     ),
-    "choose_keys": Family(("q", "weights"), ("ids",), ("layer", "num_heads", "head_dim", "count")),
+    "choose_keys": Family(
+        ("q",),
+        ("ids",),
+        ("layer", "num_heads", "head_dim", "count"),
+        optional=("weights",),
+        optional_attrs=("block", "nearest"),
+    ),
     "attention": Family(
         ("q",),
         ("out",),
@@ -374,14 +380,15 @@ def _check_shapes(program: Program, call: Call) -> None:
 def _check_attention(program: Program, call: Call) -> None:
     a, cols = call.attrs, {role: program.buffers[call.args[role]].cols for role in ("q", "out")}
     width = result_width(a)
-    if ("value_dim" in a) == program.kv.has_values or not 0 < width <= a["head_dim"]:
+    if ("value_dim" in a) == program.kv.keeps_values(a["layer"]) or not 0 < width <= a["head_dim"]:
         raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
     if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
         raise InvariantError(f"{call}: q and out are not {a['num_heads']} heads wide")
     if "chosen" in call.args:
         chosen = program.buffers[call.args["chosen"]]
         apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
-        if (chosen.rows, chosen.dtype) != ("T", "int32") or apart or program.kv.dtype in KV_CODES:
+        of_rows = (chosen.rows, chosen.dtype) == ("T", "int32") and chosen.cols % lists_of(a) == 0
+        if not of_rows or apart or program.kv.dtype in KV_CODES:
             raise InvariantError(f"{call}: {chosen} does not say of T rows what they see, or something else does, too")
     if "result_dim" in a and ("value_dim" in a or not 0 < a["result_dim"] <= a["head_dim"]):
         raise InvariantError(f"{call}: result_dim={a['result_dim']} is a part of values that are stored")
@@ -529,12 +536,16 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
     if call.family == "choose_keys":
-        fits = (cols["q"], cols["weights"]) == (int(a["num_heads"]) * int(a["head_dim"]), int(a["num_heads"]))
-        fits = fits and cols["ids"] == int(a["count"]) > 0
+        heads, is_weighed = int(a["num_heads"]), "weights" in cols
+        fits = (cols["q"], cols.get("weights", heads)) == (heads * int(a["head_dim"]), heads)
+        fits = fits and cols["ids"] == int(a["count"]) * (1 if is_weighed else heads) > 0
+        fits = fits and not block_problem(a, is_weighed)
         return fits and program.kv.dtype not in KV_CODES and call.rows == "T"
     if call.family == "kv_write":
         widths = {cols[role] for role in ("k", "v") if role in cols}
-        return ("v" in cols) == program.kv.has_values and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}
+        return ("v" in cols) == program.kv.keeps_values(a["layer"]) and widths == {
+            int(a["num_kv_heads"]) * int(a["head_dim"])
+        }
     if call.family == "join_heads":
         fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
         return fits and cols["out"] == cols["x"] + cols["y"]

@@ -151,6 +151,8 @@ _COUNTS = (
     "num_keys",
     "reach",
     "count",
+    "block",
+    "nearest",
     *GROUPS,
 )
 _FLAGS = (
@@ -164,6 +166,7 @@ _FLAGS = (
     "learns_twice",
     "by_logits",
     "above",
+    "own_lists",
 )
 
 

@@ -30,6 +30,7 @@ _OPENING = ("Architecture", "build_graph", "load_architecture", "load_config", "
 #: Files of this room that are not architectures.
 _ROOM = (
     "alibi",
+    "block_indexer",
     "block_settings",
     "class_sizes",
     "config",

@@ -46,6 +46,8 @@ class Index:
         own: of each layer whether it chooses for itself; else it sees what the layer before it does.
         has_pairs_side_by_side: pairs that are rotated are neighbours. rotates_first: they come before what is not.
         eps: under the root by which keys are normed.
+        block: so many positions are chosen together, by each KV head for itself; 0: each by itself, for all heads.
+            nearest: so many last blocks are always seen.
     """
 
     num_heads: int
@@ -55,6 +57,8 @@ class Index:
     has_pairs_side_by_side: bool = False
     rotates_first: bool = True
     eps: float = 1e-6
+    block: int = 0
+    nearest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

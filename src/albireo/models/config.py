@@ -44,7 +44,7 @@ ACTIVATIONS = {
     # the tanh of old files, whatever they call it: transformers reads them so
     "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
     # of a gate and an up together, which its files call by the name of what it is made from
-    "clamped_swiglu": {"silu": "clamped_swiglu"},
+    "clamped_swiglu": {"silu": "clamped_swiglu", "swigluoai": "clamped_swiglu"},
     # of FFNs without a gate
     "plain": {
         "gelu": "gelu",

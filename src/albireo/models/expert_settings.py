@@ -28,6 +28,7 @@ _MAX_WIDTH = 2**20
 #: Flint's, as Qwen's with a shared one, by sigmoids; Kolibri's, in every layer, chosen by a bias on logits;
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
+#: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
 #: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
@@ -42,6 +43,7 @@ Keys = Literal[
     "deepseek",
     "deepseek_v2",
     "minimax",
+    "minimax_m3",
     "ernie",
     "flint",
     "gemma4",
@@ -158,6 +160,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _laguna(fields, count, top_k, layers)
     if keys == "minimax":
         return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, scores="sigmoid", has_bias=True)
+    if keys == "minimax_m3":
+        return _minimax_m3(fields, count, top_k, layers)
     if keys == "phimoe":
         return _phimoe(fields, count, top_k, width, layers)
     if keys in ("mixtral", "olmoe", "granite_shared"):
@@ -186,6 +190,21 @@ def _layers_of_qwen(fields: Fields, keys: Keys, layers: int) -> tuple[bool, ...]
     if keys == "mellum":
         return _layers_behind_dense_ones(fields, layers)
     return (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers)
+
+
+def _minimax_m3(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettings:
+    return ExpertSettings(
+        count,
+        top_k,
+        fields.integer("intermediate_size", 1, _MAX_WIDTH),  # of a dense layer another is said
+        True,
+        fields.integer("shared_intermediate_size", 1, _MAX_WIDTH, default=3072),
+        _layers_of_ones(fields, layers) or (True,) * layers,
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+    )
 
 
 def _phimoe(fields: Fields, count: int, top_k: int, width: int, layers: int) -> ExpertSettings:
@@ -291,12 +310,17 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
 
 
 def _layers_of_mimo(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """Told layer by layer, in words or by ones and zeros; else all but the first have experts."""
+    """Told layer by layer; else all but the first have experts."""
+    return _layers_of_ones(fields, layers) or (False,) + (True,) * (layers - 1)
+
+
+def _layers_of_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Told layer by layer, in words or by ones and zeros; empty: not told."""
     said = fields.raw("moe_layer_freq")
     if fields.raw("mlp_layer_types") is not None:
         return _layers_behind_dense_ones(fields, layers)
     if said is None:
-        return (False,) + (True,) * (layers - 1)
+        return ()
     is_list = isinstance(said, list) and len(said) == layers
     if not is_list or any(each not in (0, 1) for each in said) or not any(said):
         fields.fail("moe_layer_freq", said, f"must be a list of 0 and 1, one for each of {layers} layers, with a 1")

@@ -28,7 +28,8 @@ _WORDS |= {"mamba": "state", "attention": "attention"}
 #: local; or none, where layers may say by which rule they see a part of longer texts than are computed (seeing_all).
 #: Or layers that layer_types names, and no other (said); likewise where other layers have a convolution. Or layers as
 #: layer_types says, else those that rotate, whose window is a chunk (chunked). Or layers as layer_types says, else
-#: hybrid_layer_pattern, else all but the first and each sixth; what is said may be those before (mimo).
+#: hybrid_layer_pattern, else all but the first and each sixth; what is said may be those before (mimo). Or none, where
+#: the architecture reads layer_types itself (read_elsewhere).
 WindowRule = Literal[
     "none",
     "every_layer",
@@ -44,6 +45,7 @@ WindowRule = Literal[
     "beside_convolutions",
     "chunked",
     "mimo",
+    "read_elsewhere",
 ]
 
 #: Of an architecture of its own: whether each of so many layers has a window.
@@ -107,6 +109,8 @@ def parse_windows(
     layers = len(rotates)
     if rule == "chunked":
         return _chunks(fields, rotates)
+    if rule == "read_elsewhere":
+        return (None,) * layers
     if rule == "mimo":
         return _before(fields, layers, absent)
     if rule == "beside_convolutions":

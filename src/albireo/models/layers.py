@@ -129,6 +129,7 @@ def attention_block(
     sinks: bool = False,
     cache: int | None = None,
     is_causal: bool = False,
+    choose: Callable[[Value, int], Value | None] | None = None,
     names: AttentionNames = LLAMA_ATTENTION,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so.
@@ -144,6 +145,7 @@ def attention_block(
         sinks: each head has one more score in the softmax of its rows.
         cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.
         is_causal: tokens of images see nothing behind them, whatever the step says.
+        choose: of norm(x) and the layer, positions that each KV head of rows sees; see indexer.py.
     """
     name = f"model.layers.{layer}.{names.block}"
     roles = (None, None) if is_norm_wide or names.inner_norm else ("heads", "row")
@@ -169,7 +171,9 @@ def attention_block(
         gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
         place = layer if cache is None else cache
         inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
-        a = attention(b, c, parts, place, rope, window, sink, gate, is_causal=is_causal, behind=behind, inner=inner)
+        chosen = None if choose is None else choose(h, layer)
+        ways: dict[str, Any] = {"is_causal": is_causal, "behind": behind, "inner": inner, "chosen": chosen}
+        a = attention(b, c, parts, place, rope, window, sink, gate, **ways)
         o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
         return added(b, c, x, o, layer, "o", norms.behind)
 
@@ -219,6 +223,7 @@ def attention(
     is_causal: bool = False,
     behind: Callable[[str, Value], Value] | None = None,
     inner: str = "",
+    chosen: Value | None = None,
 ) -> Value:
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
@@ -226,7 +231,7 @@ def attention(
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], or [T, heads] where config.blocks says so, by
         whose sigmoid, or what else config.blocks says, the result is multiplied.
         distances: see graph.ops. is_causal: see attention_block(). behind: what becomes of q and of k, rotated. inner:
-        the weight by which what all heads give is normed; empty: it is not.
+        the weight by which what all heads give is normed; empty: it is not. chosen: see attention_block().
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
@@ -236,7 +241,7 @@ def attention(
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal, inner)
+    return _attention(b, c, q, layer, window, sinks, gate, distances, is_causal, inner, chosen)
 
 
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool, own: str) -> Value | None:
@@ -300,7 +305,10 @@ def gated_mlp(
         parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
         gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
-        m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
+        if c.hidden_act == "clamped_swiglu":
+            m = b.cast(b.clamped_swiglu(gate, parts["up"]), c.dtype)
+        else:
+            m = b.cast(b.mul(b.unary(gate, c.hidden_act), parts["up"]), c.dtype)
     return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias or down_bias, "row")
 
 
@@ -473,16 +481,19 @@ def _attention(
     distances: Value | None,
     is_causal: bool,
     inner: str,
+    chosen: Value | None,
 ) -> Value:
     ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {"causal": True} if is_causal else {}
     ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
     ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
     ways |= {"result_dim": c.blocks.value_dim} if c.blocks.value_dim else {}
+    ways |= {"own_lists": True} if chosen is not None else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
             sinks,
             distances,
+            chosen,
             layer=layer,
             num_heads=c.num_heads,
             num_kv_heads=c.num_kv_heads,

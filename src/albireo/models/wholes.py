@@ -277,6 +277,11 @@ WHOLES: Mapping[str, Whole] = {
         beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
     ),
     "kimi_k25": Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
+    "minimax_m3_vl": Whole(
+        "MiniMaxM3SparseForConditionalGeneration",
+        {"minimax_m3_vl_text": "minimax_m3_vl_text"},
+        beside=keys("video_token_index merged_hidden_size"),
+    ),
     "minicpm_ocr": replace(
         _MINICPM, class_name="MiniCPMOcrForConditionalGeneration", defaults={"tie_word_embeddings": True}
     ),

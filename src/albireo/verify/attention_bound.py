@@ -20,7 +20,7 @@ from albireo.backends.reference.attention import (
 )
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
-from albireo.graph.attention_op import result_width
+from albireo.graph.attention_op import lists_of, result_width
 
 F64 = NDArray[np.float64]
 
@@ -66,10 +66,14 @@ def attention_error(call: OpCall) -> F64:
         context = int(step.context_len[b])
         k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context))
         seen = visible(step.positions[rows], context, attrs)
+        lists = []
         if "chosen" in call.inputs:
-            seen = among(np.asarray(call["chosen"])[rows], context)
+            whole = np.asarray(call["chosen"])[rows]
+            lists = [among(each, context) for each in np.split(whole, lists_of(attrs), axis=1)]
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
+            if lists:
+                seen = lists[group if len(lists) > 1 else 0]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
             shift = np.zeros(seen.shape)
             if "slopes" in attrs:

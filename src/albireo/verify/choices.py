@@ -56,29 +56,63 @@ def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any)
 
 
 def keys_chosen(call: OpCall, ids: Any) -> tuple[F64, F64, F64]:
-    """[T] each: of a row the lowest score among the keys it chose, the highest among those it did not, and what the
-    first may be below the second. NaN where ids are no list of as many positions as there are, or as can be chosen.
+    """[lists] each: of a list the lowest score among the keys, or blocks, that it has, the highest among those it has
+    not, and what the first may be below the second. NaN where it is no list of as many positions as there are, or as
+    can be chosen.
 
-    Args: call: a choose_keys. ids: [T, count] that a kernel chose.
+    Args: call: a choose_keys. ids: [T, count] that a kernel chose, or of each head as many.
     """
-    low, high, allowed = (np.zeros(len(ids)) for _ in range(3))
-    for row, (scores, error) in enumerate(zip(key_scores(call), _key_errors(call), strict=True)):
-        chosen, rest = ids[row][: len(scores)], ids[row][len(scores) :]
-        is_list = (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < len(scores) and (rest == -1).all()
-        others = np.delete(np.arange(len(scores)), chosen) if is_list else ()
-        low[row] = np.nan if not is_list else scores[chosen].min()
-        if len(others):
-            worst, best = chosen[np.argmin(scores[chosen])], others[np.argmax(scores[others])]
-            high[row], allowed[row] = scores[best], error[worst] + error[best]
-            low[row] = min(low[row], high[row])
-        else:
-            high[row] = low[row] if is_list else 0.0
+    found = [
+        _compared(*each)
+        for row, (scores, error) in enumerate(zip(key_scores(call), _key_errors(call), strict=True))
+        for each in (_of_blocks if "block" in call.attrs else _of_keys)(call, scores, error, ids[row])
+    ]
+    low, high, allowed = np.array(found, np.float64).reshape(-1, 3).T
     return low, high, allowed
+
+
+def _compared(scores: F64, error: F64, chosen: Any) -> tuple[float, float, float]:
+    """See keys_chosen(). Args: chosen: of these; None: it is no list."""
+    if chosen is None:
+        return np.nan, 0.0, 0.0
+    low, others = scores[chosen].min(), np.delete(np.arange(len(scores)), chosen)
+    if not len(others):
+        return low, low, 0.0
+    worst, best = chosen[np.argmin(scores[chosen])], others[np.argmax(scores[others])]
+    return min(low, scores[best]), scores[best], error[worst] + error[best]
+
+
+def _of_keys(call: OpCall, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
+    """Of a row its one list."""
+    chosen, rest = ids[: len(scores)], ids[len(scores) :]
+    is_list = (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < len(scores) and (rest == -1).all()
+    yield scores, error, chosen if is_list else None
+
+
+def _of_blocks(call: OpCall, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
+    """Of a row the list of each head, as numbers of blocks; those that are always chosen are compared with none."""
+    block, length = call.attrs["block"], scores.shape[1]
+    count = -(-length // block)
+    free, most = count - min(count, call.attrs["nearest"]), call.attrs["count"] // block
+    fill = ((0, 0), (0, count * block - length))
+    worths = np.pad(scores, fill, constant_values=-np.inf).reshape(len(scores), count, block).max(axis=2)
+    errors = np.pad(error, fill).reshape(len(error), count, block).max(axis=2)
+    for head, found in enumerate(np.split(ids, len(scores))):
+        places = found[found >= 0]
+        blocks = np.unique(places // block)
+        whole = (blocks[:, None] * block + np.arange(block)).reshape(-1)
+        is_list = np.array_equal(found[: len(places)], whole[whole < length]) and (found[len(places) :] == -1).all()
+        is_list = is_list and len(blocks) == min(count, most) and np.isin(np.arange(free, count), blocks).all()
+        chosen = blocks[blocks < free]
+        if is_list and free and len(chosen):
+            yield worths[head, :free], errors[head, :free], chosen
+        else:  # nothing was to choose, or less than it should
+            yield np.zeros(1), np.zeros(1), np.zeros(1, np.int64) if is_list else None
 
 
 def _key_errors(call: OpCall) -> Iterator[F64]:
     """Of each row what scores may be off by: sums over channels, then over heads."""
-    sizes = {role: np.abs(np.asarray(call[role])) for role in ("q", "weights")}
+    sizes = {role: np.abs(np.asarray(call[role])) for role in ("q", "weights") if role in call.inputs}
     whole = replace(call, inputs={**call.inputs, **sizes, "kv": _Sizes(call["kv"])})
     heads, channels = call.attrs["num_heads"], call.attrs["head_dim"]
     for scores in key_scores(whole):  # of sizes alone

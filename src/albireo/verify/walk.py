@@ -136,7 +136,8 @@ def _run(model: CallModel, index: int, node: Node, step: StepInputs) -> list[Any
     results: list[Any] = []
     for value in node.outputs:
         if value.type.dtype == "kv":
-            results.append(model.cached(node.attrs["layer"], step.slots)[: model.program.kv.num_parts])
+            parts = model.program.kv.layers[node.attrs["layer"]].num_parts
+            results.append(model.cached(node.attrs["layer"], step.slots)[:parts])
         else:
             role = next(names)
             results.append(written[role] if role in written else model.value(call.args[role], step))

@@ -292,10 +292,11 @@ def attend(
     seed: int = 0,
     leaving: Sequence[int] = (),
     lists: bool = True,
+    own: bool = False,
 ) -> list[Any]:
     """What is stored for each sequence, [new, heads, D]; of rows that leave, for all of them.
 
-    Args: lists: else all is seen.
+    Args: lists: else all is seen. own: each KV head has a list, one behind the other.
     """
     shape = KVShape(types[1], case.keys, case.dim, block_size, not case.value_dim)
     laid = lay(spans, shape, [t.k for t in texts], [t.v for t in texts], seed)
@@ -309,6 +310,7 @@ def attend(
     args |= {"num_heads": case.queries, "value_dim": case.value_dim, "scale": case.scale}
     args |= {"x_dtype": types[0], "out_dtype": types[0]}
     args |= {"ids": ids.ctypes.data, "n": case.count, "y_stride": ids.shape[1]} if lists else {}
+    args |= {"num_k_heads": case.keys} if own else {}
     args |= {"rows": "S", "gather": 1} if leaving else {}
     args |= {} if case.sinks is None else {"sinks": Guarded(case.sinks[None])}
     run([Call("attention", level, types[0], args | shape.args)], step, threads)

@@ -7,14 +7,22 @@ loaded.
 from __future__ import annotations
 
 from albireo.dtypes import itemsize
-from albireo.graph.program import Program
+from albireo.graph.program import Call, Program
 
 #: Positions whose scores are computed at once, see csrc/kernels/attention.
 _TILE = 128
 
 
 def score_bytes(program: Program, max_positions: int) -> int:
-    """Of one thread: a score of each position of the longest sequence; 0 where nothing is chosen."""
-    if all(call.family != "choose_keys" for call in program.calls):
+    """Of one thread: a score of each position of the longest sequence, or what each block is worth to each head; 0
+    where nothing is chosen.
+    """
+    return max((_numbers(call, max_positions) for call in program.calls), default=0) * itemsize("float32")
+
+
+def _numbers(call: Call, max_positions: int) -> int:
+    if call.family != "choose_keys":
         return 0
-    return -(-max_positions // _TILE) * _TILE * itemsize("float32")
+    if "block" in call.attrs:
+        return int(call.attrs["num_heads"]) * -(-max_positions // int(call.attrs["block"]))
+    return -(-max_positions // _TILE) * _TILE

@@ -29,6 +29,7 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
+from albireo.graph.attention_op import lists_of
 from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, TOP_LOGITS
@@ -474,10 +475,12 @@ class CpuModel:
             args["most_pairs"] = program.maxima["P"]
         elif call.family == "choose_keys":
             args |= {"n": attrs["count"], "num_keys": self.max_positions}
+            args |= {"window": attrs.get("block", 0), "first_key": attrs.get("nearest", 0)}
             args["y_stride"] = program.buffers[call.args["ids"]].stride
         elif "chosen" in call.args:
             chosen = program.buffers[call.args["chosen"]]
-            args |= {"n": chosen.cols, "y_stride": chosen.stride}
+            args |= {"n": chosen.cols // lists_of(attrs), "y_stride": chosen.stride}
+            args |= {"num_k_heads": lists_of(attrs)} if attrs.get("own_lists") else {}
         elif call.family == "qkv_rope_kv":
             args["k"] = program.buffers[call.args["x"]].cols
             if "v_weight" in call.args:
@@ -542,7 +545,7 @@ class CpuModel:
             }
             args |= {"num_kv_heads": attrs.get("num_kv_heads", 1), "head_dim": attrs["head_dim"]}
             args["block_size"] = program.kv.block_size
-            args["has_values"] = program.kv.has_values
+            args["has_values"] = program.kv.keeps_values(layer)
         return args
 
     def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:

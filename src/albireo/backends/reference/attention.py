@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
-from albireo.graph.attention_op import result_width
+from albireo.graph.attention_op import lists_of, result_width
 from albireo.graph.distance_columns import distance_columns
 
 F64 = NDArray[np.float64]
@@ -32,6 +32,8 @@ def kv_write(call: OpCall) -> tuple[ReferenceKV]:
 
 def choose_keys(call: OpCall) -> tuple[Array, ...]:
     attrs, step = call.attrs, call.step
+    if "block" in attrs:
+        return (_blocks_of_best(call),)
     found = np.full((step.num_tokens, attrs["count"]), -1, np.int32)
     for row, scores in enumerate(key_scores(call)):
         best = np.sort(np.argsort(-scores, kind="stable")[: attrs["count"]])
@@ -39,15 +41,45 @@ def choose_keys(call: OpCall) -> tuple[Array, ...]:
     return (found,)
 
 
+def _blocks_of_best(call: OpCall) -> NDArray[np.int32]:
+    """[T, heads * count] of a choose_keys of blocks."""
+    attrs, block = call.attrs, call.attrs["block"]
+    found = np.full((call.step.num_tokens, attrs["num_heads"], attrs["count"]), -1, np.int32)
+    for row, worths in enumerate(block_worths(call)):
+        position = int(call.step.positions[row])
+        for head, worth in enumerate(worths):
+            best = np.sort(np.argsort(-worth, kind="stable")[: attrs["count"] // block])
+            places = (best[:, None] * block + np.arange(block)).reshape(-1)
+            places = places[places <= position]
+            found[row, head, : len(places)] = places
+    return found.reshape(len(found), -1)
+
+
+def block_worths(call: OpCall) -> list[F64]:
+    """Of each row of a choose_keys of blocks, [heads, blocks], what blocks up to its own are worth; infinite are those
+    that are always chosen."""
+    block, found = call.attrs["block"], []
+    for scores in key_scores(call):
+        padded = np.pad(scores, ((0, 0), (0, -scores.shape[1] % block)), constant_values=-np.inf)
+        worths = padded.reshape(len(scores), -1, block).max(axis=2)
+        worths[:, -call.attrs["nearest"] :] = np.inf
+        found.append(worths)
+    return found
+
+
 def key_scores(call: OpCall) -> list[F64]:
-    """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last."""
+    """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last; without
+    weights those of each head, [heads, positions]."""
     attrs, step, kv, found = call.attrs, call.step, call["kv"], []
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
     for b in range(step.num_sequences):
         k, _ = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
         for row in range(int(step.query_start[b]), int(step.query_start[b + 1])):
             keys = k[: int(step.positions[row]) + 1, 0].astype(np.float64)
-            found.append(call["weights"][row].astype(np.float64) @ np.maximum(q[row] @ keys.T, 0.0))
+            of_heads = q[row] @ keys.T
+            if "weights" in call.inputs:
+                of_heads = call["weights"][row].astype(np.float64) @ np.maximum(of_heads, 0.0)
+            found.append(of_heads)
     return found
 
 
@@ -96,10 +128,11 @@ def one_sequence(
     chosen: NDArray[np.int32] | None = None,
     added: F64 | None = None,
 ) -> F32:
-    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count];
-    added: [H, n, C] -> [n, H, W]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count], or
+    with own_lists [n, K * count]; added: [H, n, C] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
-    seen = visible(positions, len(k), attrs) if chosen is None else among(chosen, len(k))
+    lists = [] if chosen is None else [among(each, len(k)) for each in np.split(chosen, lists_of(attrs), axis=1)]
+    seen = visible(positions, len(k), attrs) if chosen is None else lists[0]
     places = np.arange(len(k))[None, :]
     if ends is not None and "num_keys" in attrs:
         seen &= (places < ends[:, None]) | (ends[:, None] == 0)
@@ -107,6 +140,8 @@ def one_sequence(
         seen |= (places > positions[:, None]) & (places < ends[:, None])
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
     for head in range(attrs["num_heads"]):
+        if len(lists) > 1:
+            seen = lists[head // group]
         keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
         if attrs["softcap"] is not None:

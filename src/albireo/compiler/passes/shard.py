@@ -90,6 +90,8 @@ def problems(graph: Graph, size: int) -> list[str]:
     found = []
     if any(node.op == "match_length" for node in graph.nodes):
         found.append("its residual is several streams, which are not cut among ranks yet")
+    if any(node.attrs.get("own_lists") for node in graph.nodes):
+        found.append("each of its KV heads chooses which positions it sees, which is not cut among ranks yet")
     for num_heads, num_kv_heads in sorted(_heads(graph)):
         if num_heads % size:
             found.append(f"{num_heads} query heads do not divide by {size}")

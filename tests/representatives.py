@@ -65,6 +65,7 @@ OF_WIRING = {
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/cpu/test_chosen_blocks.py",
+    "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tiny_latent import latent_shapes, value_width
+from tiny_latent import latent_shapes, of_dots3, value_width
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -101,8 +101,28 @@ def _minimax_m3(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _dots3(c: Mapping[str, Any]) -> Shapes:
+    hidden = c["hidden_size"]
+    layers = []
+    for kind, ffn in zip(c["layer_types"], c["mlp_layer_types"], strict=True):
+        own = of_dots3(c, kind)
+        layer = latent_shapes(own)
+        if kind != "indexed_attention":
+            layer = {name: shape for name, shape in layer.items() if ".indexer." not in name}
+        layer |= {"self_attn.k_rope_only_layernorm.weight": (own["qk_rope_head_dim"],)}
+        layer |= {"self_attn.g_proj.weight": (own["num_attention_heads"], hidden)}
+        layer |= {"self_attn.o_proj.weight": (hidden, own["num_attention_heads"] * value_width(own))}
+        layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        layer |= _deepseek_ffn(c, ffn == "sparse")
+        if ffn == "sparse":
+            layer |= _gated("mlp.shared_experts", c["n_shared_experts"] * c["shared_experts_intermediate_size"], hidden)
+        layers.append(layer)
+    return _whole(c, layers)
+
+
 CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "axk2": _axk2,
+    "dots3_note_text": _dots3,
     "hy_v4": _hy_v4,
     "minimax_m3_vl_text": _minimax_m3,
 }

@@ -14,6 +14,15 @@ def value_width(config: Mapping[str, Any]) -> int:
     return int(config.get("v_head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
+def of_dots3(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Its config with the heads and latents of a layer's kind."""
+    own = dict(config)
+    if kind == "sliding_attention":
+        own |= {key.removeprefix("swa_"): value for key, value in config.items() if key.startswith("swa_")}
+        own["qk_rope_head_dim"] = own["head_dim"] - own["qk_nope_head_dim"]
+    return own
+
+
 def latent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer but its output projection; the matrices of keys and values as graphs read them."""
     hidden, heads, rank = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
@@ -114,10 +123,13 @@ def with_up_projections_joined(
     config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
     """As published: of each head the rows that make its key, then those that make its value, in one matrix."""
-    heads, rank = config["num_attention_heads"], config["kv_lora_rank"]
     stored = {}
     for name, tensor in tensors.items():
         if name.endswith("k_up_proj.weight"):
+            own = config
+            if config["model_type"] == "dots3_note_text":
+                own = of_dots3(config, config["layer_types"][int(name.split(".")[2])])
+            heads, rank = own["num_attention_heads"], own["kv_lora_rank"]
             keys = tensor.reshape(heads, rank, -1).transpose(0, 2, 1)
             values = tensors[name.replace("k_up", "v_up")].reshape(heads, -1, rank)
             stored[name.replace("k_up", "kv_b")] = np.concatenate([keys, values], axis=1).reshape(-1, rank)

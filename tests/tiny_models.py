@@ -46,6 +46,7 @@ MIXTURES = (
     "deepseek_v3",
     "deepseek_v32",
     "dots1",
+    "dots3_note_text",
     "ernie4_5_moe",
     "exaone_moe",
     "flex_olmo",

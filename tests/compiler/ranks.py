@@ -36,6 +36,7 @@ _WHOLE = (
     "shared_intermediate_size",
     "intermediate_size_mlp",
     "prefix_dense_intermediate_size",
+    "shared_experts_intermediate_size",
 )
 
 #: Of experts beside an FFN.
@@ -52,6 +53,8 @@ def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
         wide |= {"kv_channels": wide.pop("head_dim"), "num_key_value_heads": 8, "num_attention_heads": 24}
     elif "v_head_dim" in tiny:
         wide["v_head_dim"] = 8
+    if model_type == "dots3_note_text":
+        wide |= {"swa_num_attention_heads": 8, "swa_num_key_value_heads": 8}
     if "num_attention_heads_per_layer" in tiny:
         wide["num_attention_heads_per_layer"] = [2 * WIDE["num_attention_heads"], WIDE["num_attention_heads"]] * 8
         del wide["num_attention_heads_per_layer"][tiny["num_hidden_layers"] :]

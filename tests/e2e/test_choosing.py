@@ -122,6 +122,47 @@ def test_minimax_m3_as_published(tmp_path: Path) -> None:
         assert checkpoint.names == tuple(sorted(tensors))
 
 
+def test_dots3_as_published(tmp_path: Path) -> None:
+    """Keys of text beside those of towers, words of older files; towers are left where they lie."""
+    tiny = load_architecture("dots3_note_text").tiny
+    directory = make_checkpoint(tmp_path, tiny, seed=4)
+    alone, tensors = load_config(directory), as_written(tiny, random_weights(tiny, 4))
+    left_out = ("layer_types", "sliding_window", "rope_parameters", "mlp_layer_types", "model_type", "torch_dtype")
+    whole = {key: value for key, value in tiny.items() if key not in left_out}
+    whole["moe_shared_expert_intermediate_size"] = whole.pop("shared_experts_intermediate_size")
+    whole |= {"model_type": "dots3_note", "torch_dtype": "float32", "use_dsa": True, "sliding_window_size": 13}
+    whole |= {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "moe_layer_freq": [0, 1, 1]}
+    whole |= {"rope_theta": 80000000.0, "swa_rope_theta": 50000.0, "swa_qk_rope_head_dim": 8}
+    whole |= {"image_token_id": 5, "video_token_id": 6, "audio_token_id": 7, "vision_config": {}, "audio_config": {}}
+    (directory / "config.json").write_text(json.dumps(whole))
+    stored = {**tensors, "vision_encoder.norm.weight": np.ones(2, np.float32)}
+    write_safetensors(directory / "model.safetensors", stored, "float32")
+    config = load_config(directory)
+    assert config == alone
+    with open_checkpoint(directory, build_graph(config, 64)) as checkpoint:
+        assert {name for name in checkpoint.names if name.startswith("model.")} >= set(random_weights(tiny, 4)) - {
+            "lm_head.weight"
+        }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"swa_num_key_value_heads": 1}, "num_key_value_heads=1 must be num_attention_heads=2"),
+        ({"swa_qk_rope_head_dim": 4}, "qk_rope_head_dim=4 must be what head_dim has beside qk_nope_head_dim=12"),
+        (
+            {"per_layer_config": {"0": {"head_dim": 20}}},
+            "per_layer_config=.* the same for each layer",
+        ),
+        ({"layer_types": ["sliding_attention"]}, "layer_types=.* for each of 3 layers"),
+        ({"moe_layer_freq": 2, "mlp_layer_types": None}, "moe_layer_freq=2 is not supported"),
+    ],
+)
+def test_dots3_that_is_not_computed_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("dots3_note_text", **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

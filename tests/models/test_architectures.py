@@ -184,6 +184,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
         of_streams = [*(f"streams.{p}" for p in ("norm", "read", "written")), "streams"]
         attn, mlp = ([*(f"{block[0].rpartition('.')[0]}.{p}" for p in of_streams), *block] for block in (attn, mlp))
+    if name == "dots3_note_text":
+        attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
     if name == "axk2":  # whose norms have gates, and whose queries come with some
         attn[1:1] = [f"layers.0.attn.norm_{p}" for p in ("low", "gate")]
         attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")

@@ -27,6 +27,8 @@ class Latent:
         query_rank: channels that queries are made of; None: those of the residual stream.
         gates_with_queries: the matrix of queries gives a gate of each channel of a head's value, too, behind the head's
             query, and reads the latent once more as it was before its norm.
+        eps: under the root by which latents are normed. is_lengthened: they are made as long as the residual stream.
+        norms_key: channels of keys that are rotated are normed before.
     """
 
     rank: int
@@ -35,6 +37,9 @@ class Latent:
     value: int
     query_rank: int | None
     gates_with_queries: bool = False
+    eps: float = 1e-6
+    is_lengthened: bool = False
+    norms_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ class BlockSettings:
             values.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
+        local_latent: that of layers with a window, and local_heads: their query heads, where those differ from others.
+        layer_windows: of each layer, where the architecture reads it itself.
         index: what chooses the positions that attention sees; None: it sees all.
         layer_heads: query heads of each layer; empty: all have as many.
         layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
@@ -194,6 +201,9 @@ class BlockSettings:
     value_dim: int = 0
     value_factor: float = 1.0
     latent: Latent | None = None
+    local_latent: Latent | None = None
+    local_heads: int = 0
+    layer_windows: tuple[int | None, ...] = ()
     index: Index | None = None
     layer_heads: tuple[int, ...] = ()
     layer_thetas: tuple[float, ...] = ()

@@ -295,11 +295,21 @@ class ModelConfig:
         heads, dim = self.blocks.full_num_kv_heads, self.blocks.full_head_dim
         return replace(self, num_kv_heads=heads or self.num_kv_heads, head_dim=dim or self.head_dim)
 
+    def of_layer(self, layer: int) -> ModelConfig:
+        """The same with the heads of a layer's attention, where those with a window have others than those without."""
+        if self.windows[layer] is None:
+            return self.without_windows
+        latent = self.blocks.local_latent
+        if latent is None:
+            return self
+        heads, blocks = self.blocks.local_heads, replace(self.blocks, latent=latent)
+        return replace(self, num_heads=heads, head_dim=latent.rank + latent.rotary, blocks=blocks)
+
     @property
     def kv_shapes(self) -> tuple[tuple[int, int], ...]:
         """KV heads and head_dim of each KV cache: of layers that have one, then of what chooses positions, where there
         are longer sequences than it lets see."""
-        kinds = (self.without_windows if self.windows[layer] is None else self for layer in self.cached_layers)
+        kinds = (self.of_layer(layer) for layer in self.cached_layers)
         index = self.blocks.index
         is_choosing = index is not None and index.count < self.max_position_embeddings
         chosen_by = () if index is None or not is_choosing else ((1, index.head_dim),) * sum(index.own)
@@ -351,6 +361,7 @@ def parse_config(
     windows: tuple[int | None, ...] = (None,) * layers
     if (recurrent is None and rules.mamba is None) or rules.windows == "beside_convolutions":
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
+    windows = blocks.layer_windows or windows
     if blocks.sees_both_ways and rules.windows == "periodic":  # the whole of it is said, as for flash attention
         windows = tuple(window and window // 2 + 1 for window in windows)
     if blocks.sees_both_ways and pooling is None:

@@ -29,6 +29,7 @@ _MAX_WIDTH = 2**20
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
 #: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
+#: dots3's, as V3's with a shared one of another width, whose layers a list of ones and zeros may say;
 #: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
@@ -42,6 +43,7 @@ Keys = Literal[
     "qwen3_5",
     "deepseek",
     "deepseek_v2",
+    "dots3",
     "minimax",
     "minimax_m3",
     "ernie",
@@ -131,7 +133,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2", "hy_v4", "mimo", "mistral4"):
+    if keys in ("deepseek", "deepseek_v2", "dots3", "hy_v4", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
     if keys == "ernie":
         return _ernie(fields, layers)
@@ -280,7 +282,7 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
-    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "hy_v4", "mimo")
+    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "dots3", "hy_v4", "mimo")
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
@@ -296,8 +298,8 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         top_k,
         width,
         not is_v2 and fields.flag("norm_topk_prob", True),
-        0 if keys == "mimo" else fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
-        _layers_of_mimo(fields, layers) if keys == "mimo" else _layers_behind_dense_ones(fields, layers),
+        0 if keys == "mimo" else _shared_width(fields, keys, width),
+        _layers_of_mimo(fields, layers) if keys == "mimo" else _layers_of_deepseek(fields, layers, keys),
         is_shared_gated=False,
         scores="sigmoid" if has_bias else "softmax",
         has_bias=has_bias,
@@ -307,6 +309,23 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
         limit=fields.number("swiglu_limit", 1e-6, 1e6) if keys == "hy_v4" else 0.0,
     )
+
+
+def _shared_width(fields: Fields, keys: Keys, width: int) -> int:
+    """Of shared experts, together."""
+    if keys == "dots3":
+        width = fields.integer("shared_experts_intermediate_size", 1, _MAX_WIDTH, default=1536)
+    return fields.integer("n_shared_experts", 0, _MAX_WIDTH // width, default=0) * width
+
+
+def _layers_of_deepseek(fields: Fields, layers: int, keys: Keys) -> tuple[bool, ...]:
+    """As _layers_behind_dense_ones(); of dots3 a list may say it, too."""
+    if keys == "dots3" and isinstance(fields.raw("moe_layer_freq"), list):
+        fields.raw("first_k_dense_replace")
+        return _layers_of_ones(fields, layers)
+    if keys == "dots3" and fields.raw("moe_layer_freq") not in (None, 1):
+        fields.unsupported("moe_layer_freq", fields.raw("moe_layer_freq"), "1, or 0 or 1 for each layer")
+    return _layers_behind_dense_ones(fields, layers)
 
 
 def _layers_of_mimo(fields: Fields, layers: int) -> tuple[bool, ...]:

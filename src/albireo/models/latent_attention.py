@@ -27,8 +27,6 @@ UNREAD = keys(
     "num_key_value_heads head_dim qk_head_dim num_nextn_predict_layers num_mtp_layers ep_size aux_loss_alpha seq_aux",
     "auto_map",
 )
-#: Of the norms of latents, whatever config.json says of the others.
-_EPS = 1e-6
 
 
 def latent_blocks(fields: Fields, value: int | None = None) -> BlockSettings:
@@ -105,8 +103,12 @@ def latent_attention(
     cache: int | None = None,
     names: LatentNames = DEEPSEEK,
     choose: Callable[[Value, Value, int], Value | None] | None = None,
+    window: int | None = None,
 ) -> Value:
-    """attention(h), [T, E] float32; see latent_attention_block(). Args: h: rounded."""
+    """attention(h), [T, E] float32; see latent_attention_block().
+
+    Args: h: rounded. window: positions seen, the token's own included; None: all.
+    """
     latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
     assert latent is not None
     name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
@@ -114,6 +116,8 @@ def latent_attention(
     plain, rotated = _queries(b, c, latent, whole, name)
     low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
     turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
+    if latent.norms_key:
+        turned = _normed_key(b, c, latent, turned, f"{name}.k_rope_only_layernorm")
     if rope is not None:
         with b.part("rope"):
             rotated = b.rope(rotated, rope, heads, latent.rotary)
@@ -122,7 +126,7 @@ def latent_attention(
                 still = RopeSpec((0.0,) * (latent.plain // 2), growth=rope.growth)
                 plain = b.rope(plain, still, heads, latent.plain)
     with b.part("kv"):
-        key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
+        key = b.join_heads(_normed(b, c, latent, low, f"{name}.kv_a_layernorm"), turned, 1)
         b.kv_write(key, None, cache, 1, c.head_dim)
     chosen = None if choose is None else choose(h, source, layer)
     met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
@@ -137,7 +141,7 @@ def latent_attention(
             num_kv_heads=1,
             head_dim=c.head_dim,
             scale=c.scale,
-            window=None,
+            window=window,
             softcap=None,
             value_dim=latent.rank,
         )
@@ -156,7 +160,7 @@ def _source_of_queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value
         return h, h
     low = linear(b, c, h, f"{name}.q_a_proj", latent.query_rank, "q_a", c.attention_bias, None)
     with b.part("q_a_norm"):
-        normed = _normed(b, low, f"{name}.q_a_layernorm")
+        normed = _normed(b, c, latent, low, f"{name}.q_a_layernorm")
         source = b.cast(normed, c.dtype)
         return source, b.cast(b.join_heads(normed, low, 1), c.dtype) if latent.gates_with_queries else source
 
@@ -207,10 +211,18 @@ def _turning(c: ModelConfig, start: int, count: int) -> tuple[tuple[int, int], .
     return tuple((row, row + 1) for side in range(2) for row in range(start + side, start + count, 2))
 
 
-def _normed(b: GraphBuilder, low: Value, module: str) -> Value:
+def _normed(b: GraphBuilder, c: ModelConfig, latent: Latent, low: Value, module: str) -> Value:
     """norm of a latent, float32."""
     width = int(low.type.dims[-1])
-    return b.rms_norm(low, b.weight(f"{module}.weight", (width,), "float32"), _EPS)
+    factor = (c.hidden_size / width) ** 0.5 if latent.is_lengthened else 1.0
+    return b.rms_norm(low, b.weight(f"{module}.weight", (width,), "float32", factor=factor), latent.eps)
+
+
+def _normed_key(b: GraphBuilder, c: ModelConfig, latent: Latent, turned: Value, module: str) -> Value:
+    """norm of the channels that are rotated; its weights in the order in which they are."""
+    rows = RowsOf(module, _turning(c, 0, latent.rotary)).segments("weight")
+    with b.part("k_rope"):
+        return b.rms_norm(turned, b.weight(f"{module}.weight", (latent.rotary,), "float32", segments=rows), latent.eps)
 
 
 def _of_heads(b: GraphBuilder, c: ModelConfig, x: Value, name: str, width: int, part: str) -> Value:

@@ -21,6 +21,14 @@ from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors
 #: Modules that graphs read, [heads * rank, plain] and [heads * value, rank]; and the one that checkpoints have.
 OF_KEYS, OF_VALUES = "k_up_proj", "v_up_proj"
 JOINED = (".self_attn.kv_b_proj.weight", ".attention.kv_b_proj.weight")
+#: Of layers with a window: what their keys begin with, or where they lie, layer by layer.
+LOCAL, PER_LAYER = "swa_", "per_layer_config"
+_OF_TWO_KINDS = ("dots3_note", "dots3_note_text")
+_LOCAL_DEFAULTS = {
+    **{"num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1024, "kv_lora_rank": 1024},
+    **{"head_dim": 256, "qk_nope_head_dim": 192, "v_head_dim": 128},
+}
+_LATENT_KEYS = (*_LOCAL_DEFAULTS, "qk_rope_head_dim")
 _NUMBERS = {"F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2")}
 
 
@@ -30,17 +38,16 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
     Args: config: what config.json holds.
     """
     config = config.get("text_config", config)
-    rank, plain, value = (config.get(key) for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"))
-    if value is None and isinstance(rank, int):  # of MiniCPM 3
-        hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
-        value = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
-    if not (isinstance(rank, int) and isinstance(plain, int) and isinstance(value, int)):
+    kinds = [kind for kind in (_widths(config), _widths(local_latent(config))) if kind is not None]
+    if not kinds:
         return plan
     names = {name for name in (*stored.names, *plan.matrices) if name.endswith(JOINED)}
     matrices = dict(plan.matrices)
     for name in sorted(names):
         whole = matrices.pop(name, None) or _number_matrix(stored, name)
         rows, columns = whole.shape
+        fitting = [each for each in kinds if columns == each[0] and rows == each[3] * (each[1] + each[2])]
+        rank, plain, value, _ = (*fitting, *kinds)[0]
         if columns != rank or rows % (plain + value):
             raise WeightMismatch(
                 f"{short(name)} is {list(whole.shape)}; kv_lora_rank={rank}, qk_nope_head_dim={plain} and "
@@ -52,6 +59,33 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
             part = name.replace("kv_b_proj", module)
             matrices[part] = replace(whole, name=part, shape=shape, encoding=None, read=read)
     return replace(plan, matrices=matrices)
+
+
+def local_latent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says of latents of layers with a window, by the names of others', where it says that they are
+    other ones (dots3); else nothing.
+
+    Said for all such layers with a prefix, or layer by layer, of which the first is given; what neither says is that of
+    the other layers.
+    """
+    if config.get("model_type") not in _OF_TWO_KINDS:
+        return {}
+    said, of_layers = {key: value for key, value in config.items() if key in _LATENT_KEYS}, config.get(PER_LAYER)
+    if isinstance(of_layers, Mapping) and of_layers:
+        first = next(iter(of_layers.values()))
+        return said | (dict(first) if isinstance(first, Mapping) else {})
+    return said | {key: config.get(f"{LOCAL}{key}", value) for key, value in _LOCAL_DEFAULTS.items()}
+
+
+def _widths(config: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    """Of latents: their channels, those of a head's key and of its value, and heads; None: there are none."""
+    rank, plain, value = (config.get(key) for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"))
+    heads = config.get("num_attention_heads")
+    if value is None and isinstance(rank, int):  # of MiniCPM 3
+        hidden = config.get("hidden_size")
+        value = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
+    numbers = rank, plain, value, heads if isinstance(heads, int) else 0
+    return numbers if all(isinstance(each, int) for each in numbers) else None  # type: ignore[return-value]
 
 
 def _number_matrix(stored: StoredTensors, name: str) -> Matrix:

@@ -28,7 +28,7 @@ from albireo.models.quantized import quantization_format, without_quantization
 from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.sentence_transformers import MODULES
 from albireo.models.task_adapters import as_transformers_has_it
-from albireo.models.text_part import inner, is_whole, text_settings
+from albireo.models.text_part import inner, is_whole, text_settings, text_type
 from albireo.models.weights import Checkpoint, check_weights
 
 #: What embeddings that are the head's rows, too, are said by; LFM2 has a name of its own.
@@ -192,10 +192,8 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
 def _own(checkpoint: Checkpoint) -> Architecture | None:
     """The architecture that config.json names, or that of its text part."""
     path = checkpoint.directory / "config.json"
-    data = read_json(path) if path.exists() else {}
-    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    kind = data.get("model_type")
-    return load_architecture(kind) if isinstance(kind, str) and kind in architectures() else None
+    kind = text_type(read_json(path) if path.exists() else {})
+    return load_architecture(kind) if kind in architectures() else None
 
 
 def _check_fixed(checkpoint: Checkpoint, fixed: Mapping[str, float]) -> None:
@@ -214,9 +212,10 @@ def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
+    kind = text_type(data)
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    behind_layers, kind = _behind_layers(data), data.get("model_type")
-    if isinstance(kind, str) and kind in architectures():
+    behind_layers = _behind_layers(data)
+    if kind in architectures():
         behind_layers += load_architecture(kind).unused
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
     keys = ("num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers")

@@ -44,12 +44,14 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
     return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor, _growth(rope, max_model_len))
 
 
-def latent_rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
-    """That of latent attention: of the channels that are rotated alone. Raises: as rope_spec()."""
-    latent = config.blocks.latent
+def latent_rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False) -> RopeSpec:
+    """That of latent attention: of the channels that are rotated alone. Args, raises: as rope_spec()."""
+    latent = config.blocks.local_latent if is_local else None
+    latent = latent or config.blocks.latent
     assert latent is not None, "the architecture's rules read its keys"
-    spec = _rotation(config.rope, latent.rotary, max_model_len)
-    return replace(spec, growth=_growth(config.rope, max_model_len))
+    rope = config.local_rope if is_local and config.local_rope is not None else config.rope
+    spec = _rotation(rope, latent.rotary, max_model_len)
+    return replace(spec, growth=_growth(rope, max_model_len))
 
 
 def _growth(rope: RopeSettings, max_model_len: int) -> Growth | None:

@@ -19,6 +19,7 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "fre
 _ALIASES = {"su": "longrope", "deepseek_yarn": "yarn"}
 #: What transformers calls layers without and with a window.
 _OF_LAYERS = ("full_attention", "sliding_attention")
+_CHOOSING = "indexed_attention"
 
 MAX_POSITIONS = 2**28
 MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is one token
@@ -112,9 +113,11 @@ def parse_ropes(
     default = theta if local_theta is None else local_theta
     local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=default)
     inner = Fields(table, f"{where}: rope settings")
-    nested = tuple(inner.table(name) if name in table else None for name in _OF_LAYERS)
+    # of layers without a window that choose what they see
+    kinds = (_CHOOSING, _OF_LAYERS[1]) if _CHOOSING in table else _OF_LAYERS
+    nested = tuple(inner.table(name) if name in table else None for name in kinds)
     # before transformers 5 what rope_scaling says was meant for layers without a window
-    tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in _OF_LAYERS) else (table, {})
+    tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in kinds) else (table, {})
     if tables[0] is not table:
         inner.refuse_unread((), {})
     of_all = _parse_rope(fields, tables[0], where, max_position_embeddings, theta, keys)

@@ -161,6 +161,13 @@ WHOLES: Mapping[str, Whole] = {
         {"cohere2": "cohere2"},
         beside=keys("alignment_intermediate_size"),
     ),
+    "dots3_note": Whole(
+        "Dots3NoteForConditionalGeneration",
+        {"dots3_note_text": "dots3_note_text"},
+        # text alone, as published files may name it
+        other_classes=("Dots3NoteForCausalLM",),
+        may_be_flat=True,
+    ),
     "exaone4_5": Whole(
         "Exaone4_5_ForConditionalGeneration",
         # as transformers has it, and as it was first published

@@ -212,10 +212,12 @@ def test_results_as_codes(coded: str) -> None:
         assert ((found - numbers).abs() <= step).all()
 
 
-def test_a_model_computes_what_its_graph_says() -> None:
-    """Two prompts in pieces, then a token of each; layers that choose, and one that sees what another has chosen."""
-    model, weights = model_of("glm_moe_dsa", "float32"), weights_of("glm_moe_dsa", "float32")
-    graph, kv = graph_of("glm_moe_dsa", "float32"), ReferenceKV(NUM_BLOCKS, 8)
+@pytest.mark.parametrize("name", ["glm_moe_dsa", "axk2", "dots3_note_text"])
+def test_a_model_computes_what_its_graph_says(name: str) -> None:
+    """Two prompts in pieces, then a token of each; layers that choose, and one that sees what another has chosen, or
+    has latents of another size and a window."""
+    model, weights = model_of(name, "float32"), weights_of(name, "float32")
+    graph, kv = graph_of(name, "float32"), ReferenceKV(NUM_BLOCKS, 8)
     tokens = [int(t) for t in np.random.default_rng(1).integers(3, 90, 48)]
     first, second = [7, 2, 9, 5], [4, 1, 3]
     plans = [

@@ -1,9 +1,10 @@
 """What attention to chosen positions costs on the processor, against attention to all of them.
 
-    PYTHONPATH=tests python benchmarks/chosen_keys.py [--heads 128 --index-heads 64]
+    PYTHONPATH=tests python benchmarks/chosen_keys.py [--heads 128 --index-heads 64 | --blocks]
 
-A layer's attention in the shape of DeepSeek V3.2 (GLM-5: --heads 64 --index-heads 32), random keys, one thread,
-bfloat16. Processor time, least of a few runs: choosing 2,048 positions, seeing them, and what seeing all takes instead.
+A layer's attention in the shape of DeepSeek V3.2 (GLM-5: --heads 64 --index-heads 32), or of MiniMax M3 (--blocks: each
+of four KV heads chooses 16 blocks of 128 for 16 heads), random keys, one thread, bfloat16. Processor time, least of a
+few runs: choosing 2,048 positions, seeing them, and what seeing all takes instead.
 """
 
 from __future__ import annotations
@@ -42,11 +43,22 @@ SHAPE = {
 }
 
 
+#: Of one that chooses blocks.
+BLOCKS = {
+    **{"vocab_size": 128, "hidden_size": 512, "dense_intermediate_size": 64, "num_hidden_layers": 1},
+    **{"intermediate_size": 32, "shared_intermediate_size": 32, "num_attention_heads": 64, "num_key_value_heads": 4},
+    **{"head_dim": 128, "rotary_dim": 64, "layer_types": ["minimax_m3_sparse"], "mlp_layer_types": ["sparse"]},
+    **{"index_n_heads": 4, "index_head_dim": 128, "index_block_size": 128},
+    **{"max_position_embeddings": MOST, "torch_dtype": "bfloat16"},
+}
+
+
 def model(heads: int, index_heads: int, count: int) -> CpuModel:
-    """count: of positions that are seen; the most there are: all, and nothing chooses."""
-    known = load_architecture("deepseek_v32")
-    changes = {"num_attention_heads": heads, "index_n_heads": index_heads, "index_topk": count}
-    graph = build_graph(parse_config({**known.tiny, **SHAPE, **changes}, known.rules), MOST)
+    """count: of positions that are seen; the most there are: all, and nothing chooses. index_heads: 0: of blocks."""
+    known = load_architecture("deepseek_v32" if index_heads else "minimax_m3_vl_text")
+    shape = {**SHAPE, "num_attention_heads": heads, "index_n_heads": index_heads, "index_topk": count}
+    shape = shape if index_heads else {**BLOCKS, "index_topk_blocks": count // 128}
+    graph = build_graph(parse_config({**known.tiny, **shape}, known.rules), MOST)
     program = compile_graph(
         graph, CpuCatalog(isa_levels()), maxima={"T": 16, "R": 1, "G": 16}, block_size=BLOCK, max_positions=MOST
     )
@@ -69,11 +81,11 @@ def model(heads: int, index_heads: int, count: int) -> CpuModel:
     return found
 
 
-def seconds(of: CpuModel, family: str, context: int, rows: int) -> float:
+def seconds(of: CpuModel, families: tuple[str, ...], context: int, rows: int) -> float:
     work = Work([3] * rows, context - rows, list(range(context // BLOCK)))
     step = make_step([work], BLOCK, "none", "last")
-    of.run(step)  # what is chosen is in memory then
-    run, found = of.runner([call for call in of.program.calls if call.family == family]), []
+    of.run(step)
+    run, found = of.runner([call for call in of.program.calls if call.family in families]), []
     for _ in range(5 if rows == 1 else 3):
         start = time.process_time()
         run(step)
@@ -85,13 +97,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", type=int, default=128)
     parser.add_argument("--index-heads", type=int, default=64)
+    parser.add_argument("--blocks", action="store_true")
     args = parser.parse_args()
-    choosing = model(args.heads, args.index_heads, COUNT)
-    seeing_all = model(args.heads, args.index_heads, MOST)
+    index_heads = 0 if args.blocks else args.index_heads
+    choosing = model(args.heads, index_heads, COUNT)
+    seeing_all = model(args.heads, index_heads, MOST)
     for rows in (1, 16):
         for context in (4096, 16384, 65536, 131072):
-            choose, chosen = (seconds(choosing, name, context, rows) for name in ("choose_keys", "attention"))
-            every = seconds(seeing_all, "attention", context, rows)
+            choose = seconds(choosing, ("choose_keys",), context, rows)
+            chosen = seconds(choosing, ("choose_keys", "attention"), context, rows) - choose
+            every = seconds(seeing_all, ("attention",), context, rows)
             print(
                 f"{rows:2d} rows, {context:7,d} positions: choosing {1e3 * choose:8.2f} ms, seeing {COUNT:,} "
                 f"{1e3 * chosen:8.2f} ms; seeing all {1e3 * every:8.2f} ms, {every / (choose + chosen):.1f} times that",

@@ -207,6 +207,23 @@ def test_native_memory_is_zero_and_lives_as_long_as_its_view() -> None:
     assert view.sum() == 35000
 
 
+@pytest.mark.parametrize("name", ["deepseek_v32", "minimax_m3_vl_text"])
+def test_attention_to_chosen_positions_runs_without_what_chooses_them(name: str) -> None:
+    """For measuring, as a tuning does: whatever lies where lists are, before and while it runs."""
+    model = model_of(name, "float32", "scalar")
+    attentions = [call for call in model.program.calls if call.family == "attention"]
+    readers = [call for call in attentions if "chosen" in call.args]
+    step = make_step([Work([3] * 30, 19, [7, 2, 9, 4, 1, 5, 11], 2)], 8)  # which sees 12 of 49 positions, or 24
+    for calls in (attentions, readers):
+        model.fill_with_numbers(NUM_BLOCKS)
+        runner = model.runner(calls)
+        runner(step)
+        lists = {id(each): each for each in runner.lists}
+        assert len(lists) == len({call.args["chosen"] for call in readers})
+        assert all((each[:, :12] == np.arange(12)).all() for each in lists.values())
+    assert not model.runner(model.program.calls).lists, "who makes its own lists reads those"
+
+
 def test_a_step_has_no_more_positions_than_there_is_room_to_choose_from() -> None:
     """However many the cache has; of models that choose nothing, nothing is planned for positions."""
     plans, last = make_step([Work([1, 2], 0, [7, 2], 0)], 8), make_step([Work([3], 10, [7, 2], 0)], 8)

@@ -5,9 +5,10 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.adapters import CpuAdapters
-from albireo.backends.cpu.choosing import score_bytes
+from albireo.backends.cpu.choosing import first_positions, score_bytes
 from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.kv_view import token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants, pack_rows
@@ -84,6 +85,8 @@ _GATHERS = {"T": 1, "S": 2}
 _IDS = ("token_ids", "positions", "token_types")
 #: Of tokens, whatever rows the step gives.
 _OF_TOKENS_ALONE = 3
+#: Chosen positions lie in the arena.
+NO_LISTS: Mapping[str, NDArray[np.int32]] = MappingProxyType({})
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
 
@@ -319,9 +322,11 @@ class CpuModel:
     def runner(self, calls: Sequence[Call]) -> Runner:
         """Some calls as a program of their own, on these weights and activations; for measuring them.
 
-        What they compute means nothing: they read what happens to be there. The model must outlive the runner.
+        What they compute means nothing: they read what happens to be there. But attention to chosen positions without
+        what chooses them sees the first ones: others may be nowhere. The model must outlive the runner.
         """
-        return Runner(self._bind(calls), self.step_arrays, self.top_ids, self.top_values)
+        lists = first_positions(self.program, calls)
+        return Runner(self._bind(calls, lists), self.step_arrays, self.top_ids, self.top_values, tuple(lists.values()))
 
     def fill_with_numbers(self, num_blocks: int) -> None:
         """Put small finite numbers of every type into activations and the first KV blocks, for calls run alone.
@@ -363,13 +368,18 @@ class CpuModel:
         self.run(inputs)
         return list(zip(self.program.calls, self.native.profile(False), strict=True))
 
-    def _bind(self, calls: Sequence[Call]) -> _native.Program:
-        """Calls ready to run. Raises: InvariantError for one that needs other ranks, where there are none."""
+    def _bind(self, calls: Sequence[Call], lists: Mapping[str, NDArray[np.int32]] = NO_LISTS) -> _native.Program:
+        """Calls ready to run. Args: lists: of chosen positions, in place of buffers.
+
+        Raises: InvariantError for one that needs other ranks, where there are none.
+        """
         native = _native.Program(self.pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
         private = private_norms(calls, self.program.buffers, self.program.maxima)
         for i, call in enumerate(calls):
             _, dtype, level = identity_parts(call.kernel)
             args = self._args(call) | {"is_private": int(i in private)}
+            if call.args.get("chosen") in lists:
+                args["ids"] = lists[call.args["chosen"]].ctypes.data
             if call.family == "all_reduce":
                 if self._peers is None:
                     raise InvariantError(f"{call.origin}: {call.attrs['ranks']} ranks run together or not at all")

@@ -19,12 +19,13 @@ from albireo.graph.tuning import BUCKETS, Tuning
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Calls of a model, alone. arrays: see CpuModel.step_arrays."""
+    """Calls of a model, alone. arrays: see CpuModel.step_arrays. lists: of chosen positions, which they read."""
 
     native: _native.Program
     arrays: Callable[[StepInputs], StepArrays]
     top_ids: NDArray[np.int32]
     top_values: NDArray[np.float32]
+    lists: tuple[NDArray[np.int32], ...] = ()
 
     def __call__(self, inputs: StepInputs) -> None:
         """Run them all, the GIL released."""

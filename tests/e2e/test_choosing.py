@@ -100,7 +100,11 @@ PUBLISHED = {
     "sparse_attention_config": {
         **{"sparse_num_index_heads": 2, "sparse_index_dim": 12, "sparse_block_size": 8, "sparse_topk_blocks": 3},
         **{"sparse_local_block": 1, "sparse_attention_freq": [0, 1, 1]},
+        **{"sparse_disable_index_value": [0, 1, 1], "use_sparse_attention": True, "sparse_score_type": "max"},
+        "sparse_init_block": 0,
     },
+    **{"use_gemma_norm": True, "use_qk_norm": True, "qk_norm_type": "per_head", "scoring_func": "sigmoid"},
+    **{"use_routing_bias": True, "n_shared_experts": 1, "partial_rotary_factor": 0.5, "num_mtp_modules": 7},
 }
 
 
@@ -171,6 +175,12 @@ def test_dots3_that_is_not_computed_is_refused(changes: dict[str, Any], message:
         ({"index_local_blocks": 4}, "index_local_blocks=4 must be a whole number from 0 to 3"),
         ({"layer_types": ["full_attention"]}, "layer_types=.* is not supported"),
         ({"swiglu_limit": 5.0}, "'swiglu_limit': 5.0"),
+        (
+            {"sparse_attention_config": {"sparse_disable_index_value": [0, 0, 1]}},
+            "sparse_disable_index_value=.* what chooses has no values",
+        ),
+        ({"sparse_attention_config": {"sparse_init_block": 1}}, "'sparse_init_block': 1"),
+        ({"sparse_attention_config": {"sparse_score_type": "lse"}}, "'sparse_score_type': 'lse'"),
         ({"sparse_attention_config": {"sparse_mode": 2}}, "'sparse_mode': 2"),
     ],
 )

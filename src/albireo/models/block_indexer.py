@@ -31,6 +31,8 @@ OLDER_NAMES = {
     "sparse_local_block": "index_local_blocks",
 }
 _LAYERS = "sparse_attention_freq"
+#: Of each layer whether what chooses has no values of its own; 0: they would be added to what attention gives.
+_NO_VALUES = "sparse_disable_index_value"
 
 
 def parse_blocks(fields: Fields, layers: int, kv_heads: int) -> Index | None:
@@ -45,8 +47,15 @@ def parse_blocks(fields: Fields, layers: int, kv_heads: int) -> Index | None:
     nearest = fields.integer("index_local_blocks", 0, blocks, default=1)
     head_dim = fields.integer("index_head_dim", 2, MAX_HEAD_DIM, default=128)
     own = _own_layers(fields, layers)
+    no_values = fields.raw(_NO_VALUES)
     if not any(own):
         return None
+    if no_values is not None and (
+        not isinstance(no_values, list)
+        or len(no_values) != layers
+        or any(chooses and said != 1 for chooses, said in zip(own, no_values, strict=True))
+    ):
+        fields.unsupported(_NO_VALUES, no_values, f"what chooses has no values: 1 where it is, of {layers} layers")
     if heads != kv_heads:
         fields.unsupported("index_n_heads", heads, f"one of each of {kv_heads} KV heads")
     if nearest < 1:

@@ -104,12 +104,12 @@ CONFIG = ConfigRules(
         "index_topk_freq": 4,
         "index_skip_topk_offset": 2,
     },
-    built_in=SIGMOIDS,
+    built_in={**SIGMOIDS, "learnable_sink": True, "enable_ihc": True},
     # what sinks begin with in training; sums are of float32 anyway
     ignorable=UNREAD | keys("learnable_sink_init enable_lm_head_fp32"),
 )
 #: Layers behind the last guess further tokens.
-IGNORABLE_WEIGHTS = ("model.mtp_layers.*", "model.layers.*.self_attn.indexer.*")
+IGNORABLE_WEIGHTS = ("model.mtp_layers.*", "mtp_layers.*", "model.layers.*.self_attn.indexer.*")
 _NAMES = LatentNames(gate="gate_proj", gates_channels=True, sinks="sinks")
 
 

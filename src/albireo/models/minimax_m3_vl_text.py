@@ -83,6 +83,9 @@ CONFIG = ConfigRules(
         "use_gemma_norm": True,
         "use_routing_bias": True,
         "scoring_func": "sigmoid",
+        "n_shared_experts": 1,
+        "use_sparse_attention": True,
+        "sparse_score_type": "max",
     },
     defaults={
         "rope_theta": 5000000.0,

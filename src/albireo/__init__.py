@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         ScoringRequestOutput,
         Segment,
         Transcript,
+        Word,
     )
     from albireo.params import PoolingParams, SamplingParams
     from albireo.structured_params import StructuredOutputsParams
@@ -106,6 +107,7 @@ __all__ = [
     "UnsupportedModel",
     "VersionMismatch",
     "WeightMismatch",
+    "Word",
     "__version__",
     "build",
     "load",
@@ -139,6 +141,7 @@ _HOMES = {
     "ScoringRequestOutput": "albireo.outputs",
     "Segment": "albireo.outputs",
     "Transcript": "albireo.outputs",
+    "Word": "albireo.outputs",
     "TranscriptionParams": "albireo.transcription_params",
 }
 

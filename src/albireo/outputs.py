@@ -220,12 +220,22 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of what is said, with what punctuation stands at it. Fields: start, end: seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """What is said in a sound. Fields: language: that is spoken, by its code. duration: of the sound, in seconds.
-    segments: where times were asked for."""
+    segments: where times were asked for. words: where those of words were."""
 
     text: str
     language: str
     duration: float
     segments: list[Segment]
     task: str = "transcribe"
+    words: list[Word] = field(default_factory=list)

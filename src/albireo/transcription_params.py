@@ -25,7 +25,7 @@ class TranscriptionParams:
         language: that is spoken, by its code (en, de, yue); None: the model says which. A region (pt-BR) says nothing.
         task: transcribe, or translate into English.
         prompt: what was said before, or how words are spelt; its last tokens are read.
-        timestamps: when each part was said, too.
+        timestamps: when each part was said, too. words: when each word was, of models that tell it.
         temperatures: at which a window is written again, in turn, where what the model wrote is doubtful: it repeats
             itself, or is not likely. Only where it was asked at temperature 0, and of Whisper; none: never.
 
@@ -36,6 +36,7 @@ class TranscriptionParams:
     task: Task = "transcribe"
     prompt: str = ""
     timestamps: bool = False
+    words: bool = False
     temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 
     def __post_init__(self) -> None:
@@ -50,8 +51,9 @@ class TranscriptionParams:
             raise InvalidParams(f"task={short(self.task)} is not supported; it must be {' or '.join(TASKS)}")
         if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT_CHARS:
             raise InvalidParams(f"prompt={short(self.prompt)} must be text, of at most {MAX_PROMPT_CHARS:,} characters")
-        if not isinstance(self.timestamps, bool):
-            raise InvalidParams(f"timestamps={short(self.timestamps)} must be true or false")
+        for name, value in (("timestamps", self.timestamps), ("words", self.words)):
+            if not isinstance(value, bool):
+                raise InvalidParams(f"{name}={short(value)} must be true or false")
         given = self.temperatures
         is_list = isinstance(given, (tuple, list)) and len(given) <= MAX_TEMPERATURES
         if not is_list or not all(type(each) in (int, float) and 0 < each <= MAX_TEMPERATURE for each in given):

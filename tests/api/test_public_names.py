@@ -55,6 +55,7 @@ NAMES = {
     "TemplateError",
     "Transcript",
     "TranscriptionParams",
+    "Word",
     "UnsupportedFeature",
     "UnsupportedModel",
     "VersionMismatch",

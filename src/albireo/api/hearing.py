@@ -1,4 +1,5 @@
-"""The part of a model that hears: its encoder, and the program by which its decoder listens.
+"""The part of a model that hears: its encoder, and the program by which its decoder listens; or, of one that writes
+what frames say, what hears what was said so far.
 
 Called by load.py. What hears is imported where there is such a model. A model that hears is nothing without: where one
 that sees would be one of text, this is an error.
@@ -6,9 +7,10 @@ that sees would be one of text, this is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,11 +24,12 @@ from albireo.api.source import ModelSource
 from albireo.api.tuning import tuned
 from albireo.compiler.passes import choose_precision
 from albireo.config import EngineConfig
-from albireo.errors import ConfigError, ModelError
+from albireo.errors import ConfigError, InvariantError, ModelError
 from albireo.execution.images import ImageRows
 from albireo.execution.listening import Listener
 from albireo.execution.runner import DeviceModel
-from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, vision_programs
+from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, rows_program, vision_programs
+from albireo.execution.writing import Writer
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.image_input import Tile
@@ -37,6 +40,7 @@ from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 
 if TYPE_CHECKING:
+    from albireo.api.frames import Frames
     from albireo.api.sounds import Heard
     from albireo.models.hearing.fast_conformer import FastConformerTower
     from albireo.models.hearing.moonshine import MoonshineTower
@@ -49,34 +53,50 @@ if TYPE_CHECKING:
 class Hearing:
     """What hears, before it is loaded.
 
-    Fields: programs: of the encoder's two parts, and of what listens to it, which writes the model's own KV cache; then
-        of the encoder's stem.
+    Fields:
+        of_encoder: programs of its two parts, and of its stem.
+        listening: the program of what listens to it, which writes the model's own KV cache; None: nothing does.
+        frames: how frames become a text, where nothing listens. predicting: programs of what hears what was said.
     """
 
     source: ModelSource
     tower: SoundTower
     sounds: Heard
-    programs: tuple[Program, ...]
+    of_encoder: tuple[Program, ...]
+    listening: Program | None
+    frames: Frames | None = None
+    predicting: tuple[Program, ...] = ()
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return *self.of_encoder, *(() if self.listening is None else (self.listening,)), *self.predicting
 
     def weight_bytes(self, device: Device) -> int:
         return sum(device.weight_bytes(program) for program in self.programs)
 
     def working_bytes(self, device: Device) -> int:
         """Of activations, and of keys and values of one layer of the encoder; on a GPU of what steps bring, too."""
-        kv = sum(program.kv.block_bytes * num_blocks(program) for program in self._of_encoder)
+        kv = sum(program.kv.block_bytes * num_blocks(program) for program in self.of_encoder)
         brought = 0 if device.name == "cpu" else self._brought_bytes
         return kv + sum(program.arena_bytes for program in self.programs) + brought
 
     def needs(self, device: Device) -> ImageNeeds:
         """What is to be left free behind the model for what listens, which is loaded behind it."""
-        listening = self.programs[2]
+        listening = self._listening
         return ImageNeeds(device.weight_bytes(listening) + listening.arena_bytes + self._brought_bytes, has_axes=False)
+
+    @property
+    def _listening(self) -> Program:
+        if self.listening is None:
+            raise InvariantError("nothing listens to the sounds of this model")
+        return self.listening
 
     @property
     def _brought_bytes(self) -> int:
         """Of the rows that the largest step of the encoder is given, or of what listens to it."""
         width = self.source.model_config.hidden_size
-        return 4 * max(self.programs[2].maxima["T"] * width, numbers_given(self.programs[0]))
+        most = 0 if self.listening is None else self.listening.maxima["T"]
+        return 4 * max(most * width, numbers_given(self.of_encoder[0]))
 
     @property
     def facts(self) -> dict[str, float | int]:
@@ -85,23 +105,33 @@ class Hearing:
 
     def tuned(self, directory: Path, num_threads: int | None) -> Hearing:
         """With what was measured for this machine."""
-        return replace(self, programs=tuple(tuned(program, directory, num_threads)[0] for program in self.programs))
+        measured = (tuned(program, directory, num_threads)[0] for program in self.programs)
+        listens = self.listening is not None
+        return replace(
+            self,
+            of_encoder=tuple(islice(measured, len(self.of_encoder))),
+            listening=next(measured) if listens else None,
+            predicting=tuple(measured),
+        )
 
-    @property
-    def _of_encoder(self) -> tuple[Program, ...]:
-        return *self.programs[:2], *self.programs[3:]
-
-    def encoder(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> ImageRows:
-        """Ready to run: what a step is given of sounds. Raises: WeightMismatch."""
+    def _heard(
+        self, device: Device, config: EngineConfig, progress: Callable[[int], None]
+    ) -> Callable[[Tile], NDArray[np.float32]]:
+        """The encoder, ready to run. Raises: WeightMismatch."""
 
         def opened(program: Program, tensors: TowerTensors) -> TowerModel:
             return device.tower(config, program, tensors, num_blocks(program), progress)
 
         with self._tensors() as tensors:
-            runner = VisionRunner(self.tower, tensors, self._of_encoder, opened)
+            runner = VisionRunner(self.tower, tensors, self.of_encoder, opened)
+        return lambda tile: runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
+
+    def encoder(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> ImageRows:
+        """Ready to run: what a step is given of sounds. Raises: WeightMismatch."""
+        hears = self._heard(device, config, progress)
 
         def rows(tile: Tile) -> NDArray[np.float32]:
-            found = runner.rows(np.frombuffer(tile.pixels, np.float32).reshape(tile.height, tile.width))
+            found = hears(tile)
             # all positions that are a sound's are written, of which those of nothing are not read
             return np.pad(found, ((0, self.tower.num_positions - len(found)), (0, 0)))
 
@@ -116,7 +146,25 @@ class Hearing:
     ) -> Listener:
         """Ready to run: what is given these rows. Args: model: whose cache is written. Raises: WeightMismatch."""
         with self._tensors() as tensors:
-            return device.listener(config, model, self.programs[2], tensors, progress)
+            return device.listener(config, model, self._listening, tensors, progress)
+
+    def writer(
+        self,
+        device: Device,
+        config: EngineConfig,
+        model: DeviceModel,
+        program: Program,
+        progress: Callable[[int], None],
+    ) -> Writer:
+        """Ready to run: what writes what frames say. Args: model: the head; program: its. Raises: WeightMismatch."""
+        assert self.frames is not None, "nothing else writes frames"
+        hears, most = self._heard(device, config, progress), min(program.maxima["R"], program.maxima["T"])
+        with self._tensors() as tensors:
+            models = [device.tower(config, each, tensors, 1, progress) for each in self.predicting]
+            said = self.frames.said
+            if said is not None:
+                said.hold({name: tensors.tensor(name).to_float32() for name in said.host_tensors})
+        return Writer(hears, self.frames.reader(model, most, models))
 
     def _tensors(self) -> closing[TowerTensors]:
         assert self.source.vision_directory is not None, "open_hearing() refuses that"
@@ -135,29 +183,53 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
         return None
     _refuse(config, source)
     model = source.model_config
-    opens = {"cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(data["model_type"], _whisper)
-    tower, sounds, graph = opens(data, model, source.config_directory)
+    tower, sounds, graph, frames = _opens(data["model_type"])(data, model, source.config_directory)
     if not heard_whole(tower) and device.name != "cpu":
-        raise ConfigError(
-            f"device={device.name}: this model's decoder listens to sounds of any length on the CPU alone"
-        )
-    _check_weights(source, tower, graph)
+        does = "decoder listens to sounds" if frames is None else "encoder hears sounds"
+        raise ConfigError(f"device={device.name}: this model's {does} of any length on the CPU alone; use device=cpu")
+    if frames is not None and config.speculative_config is not None:
+        raise ConfigError("speculative_config: this model writes what frames say, which nobody guesses; leave it out")
+    more = () if frames is None or frames.said is None else frames.said.graphs()
+    _check_weights(source, tower, (*more, *(() if graph is None else (graph,))), frames)
     choose = chosen_precision(source.quantization)
-    if choose is not None:
-        choose_precision.run(graph, choose)
-    third = compile_program(
-        graph, config, program.maxima["T"], None, device.catalog(), has_block_groups=False, cache=program.kv
-    )
-    first, second, *before = vision_programs(tower, device.catalog(), tower.patches(*tower.largest), choose)
-    return Hearing(source, tower, sounds, (first, second, third, *before))
+    listening = None
+    for each in (*more, *(() if graph is None else (graph,))):
+        if choose is not None:
+            choose_precision.run(each, choose)
+    if graph is not None:
+        listening = compile_program(
+            graph, config, program.maxima["T"], None, device.catalog(), has_block_groups=False, cache=program.kv
+        )
+    catalog = device.catalog()
+    of_encoder = vision_programs(tower, catalog, tower.patches(*tower.largest), choose)
+    predicting = tuple(rows_program(each, catalog, 1) for each in more)
+    return Hearing(source, tower, sounds, of_encoder, listening, frames, predicting)
 
 
 class _Parts(NamedTuple):
-    """What a family hears with. Fields: graph: what listens."""
+    """What a family hears with. Fields: graph: what listens; None: nothing does, and frames say what is written."""
 
     tower: SoundTower
     sounds: Heard
-    graph: Graph
+    graph: Graph | None
+    frames: Frames | None = None
+
+
+def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Parts]:
+    if model_type.startswith("parakeet_"):
+        return _parakeet
+    return {"cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
+
+
+def _parakeet(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.frames import ctc_frames, transducer_frames
+    from albireo.api.sounds import parakeet_mel
+    from albireo.models.hearing.parakeet import open_parakeet_ctc, open_parakeet_transducer
+
+    where, is_ctc = str(directory / "config.json"), data["model_type"] == "parakeet_ctc"
+    tower = (open_parakeet_ctc if is_ctc else open_parakeet_transducer)(data, model.dtype, where)
+    frames = (ctc_frames if is_ctc else transducer_frames)(data, model, where)
+    return _Parts(tower, parakeet_mel(directory, data), None, frames)
 
 
 def _whisper(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
@@ -210,8 +282,11 @@ def _refuse(config: EngineConfig, source: ModelSource) -> None:
         raise ConfigError(f"speculative_config: {why} what guesses for it would have to hear, too; use method ngram")
 
 
-def _check_weights(source: ModelSource, tower: SoundTower, graph: Graph) -> None:
-    """Raises: WeightMismatch where there are weights, and not the model's; ModelError where they were left out."""
+def _check_weights(source: ModelSource, tower: SoundTower, graphs: Sequence[Graph], frames: Frames | None) -> None:
+    """Args: graphs: of what listens, or hears what was said.
+
+    Raises: WeightMismatch where there are weights, and not the model's; ModelError where they were left out.
+    """
     if source.vision_directory is None:
         raise ModelError(f"{source.directory}: was built without the part that hears; build it again")
     if not weight_files(source.vision_directory):
@@ -219,6 +294,11 @@ def _check_weights(source: ModelSource, tower: SoundTower, graph: Graph) -> None
     tensors = tower_tensors(source.vision_directory)
     try:
         check_tensors(tower, tensors)
-        check_weights(graph, tensors, ignorable=("encoder.*", "encoder_decoder_proj.*"))
+        beside: tuple[str, ...] = ("encoder.*", "encoder_decoder_proj.*")
+        if frames is not None:
+            read = [name for graph in graphs for name in graph.constants]
+            beside = ("encoder*", *read, *(() if frames.said is None else frames.said.host_tensors))
+        for graph in graphs:
+            check_weights(graph, tensors, ignorable=beside)
     finally:
         tensors.close()

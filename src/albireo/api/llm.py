@@ -155,6 +155,11 @@ class LLM:
         """Whether transcribe() can say when something was said. Raises: UnsupportedFeature where it writes nothing."""
         return self._admission.transcriber.has_times
 
+    @property
+    def tells_words(self) -> bool:
+        """Whether it can say when each word was said. Raises: as tells_times."""
+        return self._admission.transcriber.has_word_times
+
     def transcribe(
         self,
         sounds: Any,

@@ -193,19 +193,21 @@ def load(
             both = (*both, *perception.all_programs)
         if hearing is not None:
             both = (*both, *hearing.programs)
-        images, listener = None, None
+        images, listener, writer = None, None, None
         with _progress(both, show_progress, on_progress) as advance:
             needs = None
             if isinstance(perception, Perception):
                 # before the model, which takes what is left of a GPU's memory
                 images = perception.load(device, config, model_config, memory.max_model_len, advance)
                 needs = perception.needs(programs[0], model_config)
-            elif hearing is not None:
+            elif hearing is not None and hearing.frames is None:
                 images, needs = hearing.encoder(device, config, advance), hearing.needs(device)
             loading = None if drafter is None else Loading(drafter, device, advance, is_tuned)
             model, memory = device.model(config, source, graph, programs, memory, advance, needs, loading)
             guessing = NOTHING_GUESSES if loading is None else loading.loaded
-            if hearing is not None:
+            if hearing is not None and hearing.frames is not None:
+                writer = hearing.writer(device, config, model, programs[0], advance)
+            elif hearing is not None:
                 listener = hearing.listener(device, config, model, advance)
         head = drafter.head if isinstance(drafter, HeadDrafter) else None
         second = SecondPrograms(config, source, device, model, is_tuned, head)
@@ -225,10 +227,14 @@ def load(
             images=images,
             seeing=second.seeing(num_deep) if num_deep else None,
             listener=listener,
+            writer=writer,
         )
         longest, states = memory.max_model_len, guessing.hidden_states
-        runner = device.runner(model, model_config.vocab_size, config.block_size, longest, parts, states)
+        runner = device.runner(model, model_config.num_ids, config.block_size, longest, parts, states)
+        marks = model_config.marks
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
+        if marks is not None:
+            eos = (marks.end,)
         files = None
         if config.prefix_cache_dir is not None:
             assert isinstance(model, (CpuModel, TensorParallelModel)), "of the CPU"
@@ -239,7 +245,7 @@ def load(
             windows=memory.windows,
             groups_in_chunks=programs[0].kv.in_chunks,
             max_model_len=memory.max_model_len,
-            vocab_size=model_config.vocab_size,
+            vocab_size=model_config.num_ids,
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
             lookahead=device.lookahead,

@@ -39,12 +39,13 @@ def refuse_told(asked: TranscriptionParams) -> None:
 class PromptedTranscriber(ABC):
     """Implements transcription.Transcriber, but for how a family is asked, and how it answers.
 
-    Fields: rate, has_times, finds_language_first: see there. longest_s: of a sound that is heard at once.
+    Fields: rate, has_times, has_word_times, finds_language_first: see there. longest_s: of a sound that is heard at
+    once.
     """
 
     rate: int
 
-    has_times = finds_language_first = False
+    has_times = has_word_times = finds_language_first = False
     longest_s: float
 
     def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int) -> None:
@@ -58,7 +59,9 @@ class PromptedTranscriber(ABC):
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         if asked.task != "transcribe":
             raise UnsupportedFeature(f"task={asked.task}: this model writes down what is said as it is said")
-        if asked.timestamps:
+        if asked.words and not self.has_word_times:
+            raise UnsupportedFeature("words: this model does not say when something was said; leave them out")
+        if asked.timestamps and not self.has_times:
             raise UnsupportedFeature("timestamps: this model does not say when something was said; leave them out")
         if sampling.n != 1:
             raise UnsupportedFeature(f"n={sampling.n}: a sound has one transcript; leave it out")

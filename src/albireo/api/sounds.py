@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError
+from albireo.frame_marks import FrameMarks
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
 from albireo.json_file import Fields, read_json
 from albireo.media_limits import MAX_SOUND_SECONDS
@@ -41,16 +42,26 @@ class SoundReader:
         start: int,
         most: int | None = None,
         max_seconds: float = MAX_SOUND_SECONDS,
+        marks: FrameMarks | None = None,
+        model_type: str = "",
     ) -> None:
         """Args:
         directory: of the model's files.
         num_positions: of a sequence that stand for its sound. num_text_positions: that are left.
         start: the id that an output begins behind, which stands for the sound, too: it is never written.
         most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
+        marks: of what frames say; None: no frames do.
         """
         self.directory, self.sounds, self.start = directory, sounds, start
         self.num_positions, self.num_text_positions = num_positions, num_text_positions
         self._most, self._max_seconds = most, max_seconds
+        self.marks, self.model_type = marks, model_type
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one frame to the next, where frames say what is written."""
+        assert self.marks is not None, "of no other model"
+        return float(self.sounds.seconds) / self.marks.most
 
     def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Behind:
         """The prompt behind its sound; one without tokens is what outputs begin behind.
@@ -94,9 +105,12 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
     data = read_json(path) if path.is_file() else {}
     if not listens(data):
         return None
+    config = load_config(config_directory, "float32")
     start = data.get("decoder_start_token_id")
     start = data.get("bos_token_id") if start is None else start
-    config = load_config(config_directory, "float32")
+    if config.marks is not None:
+        # it stands for the sound; a blank is never written
+        start = 0
     if type(start) is not int or not 0 <= start < config.vocab_size:
         raise ModelError(f"{path}: decoder_start_token_id={start} must be a token of {config.vocab_size}")
     heard = config.blocks.sound_positions
@@ -106,9 +120,11 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = moonshine_waves(config_directory)
     elif data["model_type"] == "cohere_asr":
         sounds = cohere_mel(config_directory, data)
+    elif data["model_type"].startswith("parakeet_"):
+        sounds = parakeet_mel(config_directory, data)
     else:
         sounds = open_log_mel(config_directory)
-    return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds)
+    return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds, config.marks, config.model_type)
 
 
 def moonshine_waves(directory: Path) -> Waves:
@@ -126,3 +142,12 @@ def cohere_mel(directory: Path, data: Mapping[str, Any]) -> NemoMel:
 
     encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
     return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 128), SECONDS)
+
+
+def parakeet_mel(directory: Path, data: Mapping[str, Any]) -> NemoMel:
+    """What Parakeet hears of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.frame_heads import SECONDS
+    from albireo.sounds.nemo import PARAKEET, open_nemo_mel
+
+    encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
+    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 80), SECONDS, PARAKEET)

@@ -14,9 +14,12 @@ from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from albireo.api.media import MediaReader
+    from albireo.api.sounds import SoundReader
     from albireo.api.transcription import Transcriber
     from albireo.text.chat_prompt import ChatEncoder
 
+#: Tokens of punctuation that Parakeet TDT says too late; NeMo's own list.
+_CLOSED = frozenset("?'¡¿-:,%/.!")
 _WHY = "sounds are not written down: this model"
 
 
@@ -34,6 +37,8 @@ def open_transcriber(
         from albireo.sounds.nemo import NemoMel
         from albireo.sounds.waves import Waves
 
+        if media.marks is not None:
+            return _of_frames(media, tokenizer)
         if isinstance(media.sounds, NemoMel):
             return CohereTranscriber(media, tokenizer)
         if isinstance(media.sounds, Waves):
@@ -72,3 +77,14 @@ def open_transcriber(
     if isinstance(place.processor, Voxtral):
         return VoxtralTranscriber(place.processor, tokenizer, settings.max_model_len)
     raise UnsupportedFeature(f"{_WHY} talks about them; ask it in a chat")
+
+
+def _of_frames(reader: SoundReader, tokenizer: Tokenizer) -> Transcriber:
+    from albireo.api.frame_transcriber import FrameTranscriber
+
+    marks = reader.marks
+    assert marks is not None, "asked before"
+    closed = _CLOSED if reader.model_type == "parakeet_tdt" else frozenset[str]()
+    # of an RNN-T marks say how many blanks there were
+    has_ends = reader.model_type != "parakeet_rnnt"
+    return FrameTranscriber(reader, tokenizer, marks, reader.frame_s, ends_with_marks=has_ends, closed=closed)

@@ -7,6 +7,7 @@ in one batch.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -67,6 +68,11 @@ class Transcriber(Protocol):
         ...
 
     @property
+    def has_word_times(self) -> bool:
+        """Whether it tells when each word was said, too."""
+        ...
+
+    @property
     def finds_language_first(self) -> bool:
         """Whether the first token of a first window says what is spoken, which is then told to other windows."""
         ...
@@ -124,6 +130,12 @@ def written_of(transcriber: Transcriber, output: CompletionOutput, temperature: 
         raise EngineError(f"a sound was not written down to its end: {output.stop_reason or output.finish_reason}")
     places = [{token: told.logprob for token, told in place.items()} for place in output.logprobs or ()]
     return replace(transcriber.written(output.token_ids, places), temperature=temperature)
+
+
+def compression(text: str) -> float:
+    """How many times smaller a text becomes: of one that repeats itself much."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw))
 
 
 def joined(texts: Sequence[str], language: str) -> str:

@@ -6,12 +6,11 @@ Opened by transcribers.py.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 
 from albireo.api.prompts import Prompt
 from albireo.api.sounds import SoundReader
-from albireo.api.transcription import Written, joined
+from albireo.api.transcription import Written, compression, joined
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.image_input import GivenSound
 from albireo.json_file import Fields, read_json
@@ -87,6 +86,10 @@ class WhisperTranscriber:
         return self._has_times
 
     @property
+    def has_word_times(self) -> bool:
+        return False
+
+    @property
     def finds_language_first(self) -> bool:
         return bool(self._languages)
 
@@ -104,6 +107,8 @@ class WhisperTranscriber:
             )
         if asked.timestamps and not self._has_times:
             raise UnsupportedFeature("timestamps: this model has no tokens of times; leave them out")
+        if asked.words:
+            raise UnsupportedFeature("words: this model tells times of segments; leave words out")
         if sampling.n != 1:
             raise UnsupportedFeature(f"n={sampling.n}: a sound has one transcript; leave it out")
 
@@ -167,7 +172,7 @@ class WhisperTranscriber:
     def is_doubtful(self, written: Written) -> bool:
         if written.is_silence:
             return False
-        return written.avg_logprob < _UNLIKELY or _compression(self.text(written.token_ids)) > _REPEATED
+        return written.avg_logprob < _UNLIKELY or compression(self.text(written.token_ids)) > _REPEATED
 
     def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
         return text
@@ -209,7 +214,7 @@ class WhisperTranscriber:
                     token_ids=list(ids),
                     temperature=written.temperature,
                     avg_logprob=written.avg_logprob,
-                    compression_ratio=_compression(text),
+                    compression_ratio=compression(text),
                     no_speech_prob=written.no_speech,
                 )
             )
@@ -223,12 +228,6 @@ class WhisperTranscriber:
                 ids.append(token)
         close(length)
         return found
-
-
-def _compression(text: str) -> float:
-    """How many times smaller a text becomes: of one that repeats itself much."""
-    raw = text.encode()
-    return len(raw) / len(zlib.compress(raw))
 
 
 def _languages(tokenizer: Tokenizer, vocab_size: int) -> dict[str, int]:

@@ -46,7 +46,7 @@ def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
 
 def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
     wanted = {
-        "logits": TensorType("float32", ("R", config.vocab_size)),
+        "logits": TensorType("float32", ("R", config.num_logits)),
         "top_ids": TensorType("int32", ("G", TOP_LOGITS)),
         "top_values": TensorType("float32", ("G", TOP_LOGITS)),
         "kv": TensorType("kv", ()),

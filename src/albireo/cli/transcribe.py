@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Write down what is said in files of sound, with a model of speech.
 
-    MODEL is a directory or a hub name of a Whisper, a Qwen3-ASR, a GLM-ASR or a Voxtral; FILE "-" is stdin.
+    MODEL is a directory or a hub name of a Whisper, a Parakeet, a Qwen3-ASR, a Voxtral, ...; FILE "-" is stdin.
 
     WAV, FLAC, OGG, MP3 and more; of any length: what is longer than the model hears at once is cut where it is quiet.
 
@@ -69,7 +69,7 @@ def command(
     # all at once: windows of several files are written in one batch
     llm = LLM(model, **engine)
     if output == "json":
-        asked = dataclasses.replace(asked, timestamps=llm.tells_times)
+        asked = dataclasses.replace(asked, timestamps=llm.tells_times, words=llm.tells_words)
     transcripts = llm.transcribe(sounds, asked, sampling)
     for name, found in zip(files, transcripts, strict=True):
         click.echo(_shown(found, output, name), nl=output in ("text", "json"))

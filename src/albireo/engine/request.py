@@ -312,6 +312,25 @@ def _check_sound(images: Seq[ImageInput], num_prompt: int, params: SamplingParam
         raise UnsupportedFeature(
             f"prompt_logprobs={params.prompt_logprobs}: this prompt begins with a sound, which is no text; leave it out"
         )
+    if settings.writes_frames:
+        _check_frames(num_prompt - settings.sound_positions, params)
+
+
+def _check_frames(num_told: int, params: SamplingParams) -> None:
+    """Of a model that writes what frames say. Raises: UnsupportedFeature for what would change it."""
+    asked = {
+        "prompt": num_told > 1,
+        "temperature": not params.is_greedy,
+        "logprobs": params.logprobs not in (None, 0),
+        "ignore_eos": params.ignore_eos,
+        "penalties, forms of the output, tokens that may come or not": not params.ignores_output,
+    }
+    for what, is_asked in asked.items():
+        if is_asked:
+            raise UnsupportedFeature(
+                f"{what}: this model writes what the frames of a sound say, and nothing else; leave it out, and set "
+                "temperature=0"
+            )
 
 
 def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) -> int:

@@ -39,7 +39,8 @@ class EngineSettings:
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
         narrowest_window: positions that tokens see in the layers that see fewest; None: all layers see all.
         max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
-        sound_positions: so many first tokens of every prompt are those of a sound; 0: there are none.
+        sound_positions: so many first tokens of every prompt are those of a sound; 0: there are none. writes_frames:
+            what is written is what frames of the sound say, so that nothing is drawn, or told beforehand.
         image_problem: why prompts have no images, as the end of a sentence; empty: they may have some. sound_problem,
             video_problem: why they have no sounds, and no videos.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
@@ -79,6 +80,7 @@ class EngineSettings:
     are_images_whole: bool = False
     narrowest_window: int | None = None
     sound_positions: int = 0
+    writes_frames: bool = False
     max_step_tiles: int = 1
     lookahead: int = 0
     num_host_blocks: int = 0
@@ -162,6 +164,7 @@ class EngineSettings:
             num_token_types=0 if model is None else model.blocks.num_token_types,
             is_causal=is_causal,
             sound_positions=0 if model is None else model.blocks.sound_positions,
+            writes_frames=model is not None and model.marks is not None,
             image_problem=image_problem,
             sound_problem=sound_problem,
             video_problem=video_problem,

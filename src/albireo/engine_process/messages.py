@@ -121,7 +121,7 @@ class Ready(Message):
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
         windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, video_problem,
-            are_images_whole, narrowest_window, sound_positions: see EngineSettings.
+            are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -147,6 +147,7 @@ class Ready(Message):
     are_images_whole: bool = False
     narrowest_window: int | None = None
     sound_positions: int = 0
+    writes_frames: bool = False
     config_directory: str = ""
 
     def settings(self) -> EngineSettings:
@@ -171,6 +172,7 @@ class Ready(Message):
             are_images_whole=self.are_images_whole,
             narrowest_window=self.narrowest_window,
             sound_positions=self.sound_positions,
+            writes_frames=self.writes_frames,
         )
 
 

@@ -150,6 +150,7 @@ def _ready(loaded: Loaded) -> Ready:
         are_images_whole=settings.are_images_whole,
         narrowest_window=settings.narrowest_window,
         sound_positions=settings.sound_positions,
+        writes_frames=settings.writes_frames,
     )
 
 

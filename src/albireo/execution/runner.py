@@ -22,6 +22,7 @@ from albireo.execution.images import ImageRows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
 from albireo.execution.listening import Listener, listen
 from albireo.execution.pooling import Ending, Scaled, pool
+from albireo.execution.writing import Writer
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
 
@@ -128,7 +129,8 @@ class RunnerParts:
             length 1.
         adapters: of sequences that have one; then the pooler's program knows adapters, too.
         images: of prompts that have some. seeing: the program of steps that have rows of some; None: the model's.
-        listener: of positions that are sounds'; None: images are pictures.
+        listener: of positions that are sounds'; None: images are pictures. writer: of all that is written; None: it is
+            sampled.
     """
 
     pooler: Pooler | None = None
@@ -137,6 +139,7 @@ class RunnerParts:
     images: ImageRows | None = None
     seeing: Pooler | None = None
     listener: Listener | None = None
+    writer: Writer | None = None
 
 
 #: Every plan's steps need the model alone.
@@ -172,6 +175,7 @@ class Runner:
         self._states = states
         self._ending = Scaled() if parts.ending is None else parts.ending
         self._images, self._seeing, self._listener = parts.images, parts.seeing, parts.listener
+        self._writer = parts.writer
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._contents = contents
         self._sampler = Sampler(vocab_size)
@@ -187,6 +191,8 @@ class Runner:
         move_blocks(plan, self._model, self._host, self._states, self._contents)
         if self._hidden_states is not None:
             self._hidden_states.copy_blocks(plan.block_copies)
+        if self._writer is not None:
+            return self._writer.execute(plan)
         if self._listener is not None and self._images is not None:
             plan = listen(plan, self._listener, self._images, self._block_size)
         if not plan.work:

@@ -138,6 +138,12 @@ def vision_programs(
     )
 
 
+def rows_program(graph: Graph, catalog: KernelCatalog, most: int) -> Program:
+    """Of a graph of given rows, up to so many at once; reads no weight. Raises: as vision_programs()."""
+    maxima = {"T": most, "R": most, "G": 1}
+    return compile_graph(graph, catalog, maxima=maxima, block_size=_BLOCK_SIZE, max_positions=most)
+
+
 def _run(model: TowerModel, given: tuple[F32, ...], sequences: Sequences, rope_rows: F32 | None = None) -> F32:
     """Hidden states of what a program is given. Args: sequences: see VisionTower.sequences(); others: TowerInputs."""
     steps = [step_of(given, rope_rows, each, _BLOCK_SIZE) for each in sequences or ((len(given[0]),),)]

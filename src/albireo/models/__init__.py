@@ -34,6 +34,7 @@ _ROOM = (
     "block_settings",
     "class_sizes",
     "config",
+    "conformer_names",
     "context",
     "distance_vectors",
     "draft_heads",
@@ -107,7 +108,8 @@ def speech_types() -> tuple[str, ...]:
     """Every model_type that writes down what is said: the file names of the folder speech."""
     from albireo.models import speech as folder
 
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "layers"))
+    names = (module.name for module in pkgutil.iter_modules(folder.__path__))
+    return tuple(sorted(name for name in names if name not in ("frame_heads", "layers")))
 
 
 def __getattr__(name: str) -> Any:

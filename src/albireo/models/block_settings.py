@@ -175,6 +175,9 @@ class BlockSettings:
         norm_rank: channels that norms' own gates are made of, see axk2.py; 0: norms have none.
         by_distance: what scores have beside products of queries and keys; None: nothing.
         sound_positions: so many first positions of a sequence are those of a sound, see speech/.
+        marked_frames: what is written is what frames of a sound say, of which one mark tells at most so many, see
+            frame_marks.py; 0: there are no such marks. durations: how many frames may pass behind a token, each of
+            which has a logit behind those of tokens; empty: tokens say nothing of it.
     """
 
     is_layer_norm: bool = False
@@ -231,3 +234,5 @@ class BlockSettings:
     norm_rank: int = 0
     by_distance: ByDistance | None = None
     sound_positions: int = 0
+    marked_frames: int = 0
+    durations: tuple[int, ...] = ()

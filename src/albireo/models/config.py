@@ -12,6 +12,7 @@ from typing import Any
 
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
+from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.draft_input import DraftInput
@@ -250,6 +251,21 @@ class ModelConfig:
         return self if dtype == "auto" else replace(self, dtype=compute_dtype(dtype))
 
     @property
+    def marks(self) -> FrameMarks | None:
+        """Of a model that writes what frames say; None: it writes tokens alone."""
+        return FrameMarks(self.vocab_size, self.blocks.marked_frames) if self.blocks.marked_frames else None
+
+    @property
+    def num_ids(self) -> int:
+        """All ids of outputs are below it."""
+        return self.vocab_size if self.marks is None else self.marks.num_ids
+
+    @property
+    def num_logits(self) -> int:
+        """Of a row: of tokens, and of how many frames pass."""
+        return self.vocab_size + len(self.blocks.durations)
+
+    @property
     def scale(self) -> float:
         """Factor on attention scores."""
         given, latent = self.multipliers.attention, self.blocks.latent
@@ -260,6 +276,8 @@ class ModelConfig:
     @property
     def cached_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
+        if self.blocks.marked_frames:
+            return ()  # the decoder is a head
         if self.blocks.shared is not None:
             return self.blocks.shared.layers
         if self.blocks.mixers:

@@ -7,9 +7,11 @@ Called by weights.py. Does not know what the other parts compute: they are left 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from albireo.errors import ModelError, short
+from albireo.models.conformer_names import SUBSAMPLING
 from albireo.models.first_names import renames
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
@@ -66,6 +68,8 @@ _NEMO_DECODER = (
     *((f"{whole}transf_decoder.", "transf_decoder.") for whole in ("model.", "")),
     ("log_softmax.mlp.layer0.", "lm_head."),
 )
+#: Of one by the names of transformers, whose decoder is a head: of CTC, or of what joins encoder and LSTM.
+_HEADS = (("ctc_head.", "lm_head."), ("joint.head.", "lm_head."))
 #: What norms were called in files that were converted long ago.
 _OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
@@ -81,6 +85,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _DECODER)
     if any(name in files for name in CONFORMER):
         return TextTensors(files, _NEMO_DECODER)
+    if SUBSAMPLING in files and any(name.startswith(old) for name in files.names for old, _ in _HEADS):
+        return _OfFrames(files, _HEADS)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     if prefixes is None and renames(files.names):
         prefixes = (("", ""),)
@@ -157,3 +163,14 @@ class TextTensors:
     def _name(self, name: str) -> str:
         """As stored; an unknown one stays, and is refused as such."""
         return self._stored.get(name, name)
+
+
+class _OfFrames(TextTensors):
+    """Of a head that is a convolution of one frame: a linear, whose weight has two dimensions here."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        shape = super().shape(name)
+        return shape[:2] if shape[2:] == (1,) else shape
+
+    def tensor(self, name: str) -> RawTensor:
+        return replace(super().tensor(name), shape=self.shape(name))

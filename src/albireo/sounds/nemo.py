@@ -19,7 +19,8 @@ from albireo.errors import InvariantError
 from albireo.json_file import keys
 from albireo.sounds.features import F32, log_mel_fields, slaney_bands
 
-_TYPE = "CohereAsrFeatureExtractor"
+#: What extractors are called.
+COHERE, PARAKEET = "CohereAsrFeatureExtractor", "ParakeetFeatureExtractor"
 #: What changes nothing here: how a long sound is cut elsewhere, and how several become one array.
 _IGNORABLE = keys(
     "feature_extractor_type processor_class padding_side padding_value return_attention_mask dither",
@@ -72,19 +73,20 @@ class NemoMel:
         return np.asarray(centered / (centered.std(axis=0, ddof=1) + _EPS), np.float32)
 
 
-def open_nemo_mel(directory: Path, bands: int, seconds: float) -> NemoMel:
+def open_nemo_mel(directory: Path, bands: int, seconds: float, extractor: str = COHERE) -> NemoMel:
     """What a directory says of sounds. Args: bands: that the encoder hears. seconds: of the longest sound it does.
+    extractor: what it is called.
 
     Raises: ModelError for missing or damaged files, and for other bands; UnsupportedModel for a key that asks for
     something else.
     """
     fields = log_mel_fields(directory)
-    if fields.text("feature_extractor_type", _TYPE) != _TYPE:
-        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
+    if fields.text("feature_extractor_type", extractor) != extractor:
+        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {extractor}")
     fft = fields.integer("n_fft", 2, _MAX, 512)
     found = NemoMel(
         fields.integer("sampling_rate", 1, 2**20, 16000),
-        fields.integer("feature_size", 1, 2**12, 128),
+        fields.integer("feature_size", 1, 2**12, 128 if extractor == COHERE else 80),
         fields.integer("hop_length", 1, _MAX, 160),
         fft,
         fields.integer("win_length", 2, fft, 400),

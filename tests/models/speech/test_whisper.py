@@ -57,7 +57,9 @@ def test_the_encoder_is_as_near_to_exact_as_transformers(dtype: str, tmp_path: P
 def test_found_among_models_of_speech(tmp_path: Path) -> None:
     folder = save(tmp_path)
     data = json.loads((folder / "config.json").read_text())
-    assert speech_types() == ("cohere_asr", "moonshine", "whisper") and listens(data) and has_tower(data)
+    frames = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
+    assert speech_types() == ("cohere_asr", "moonshine", *frames, "whisper")
+    assert listens(data) and has_tower(data)
     assert load_architecture("whisper").tiny["model_type"] == "whisper"
     config = load_config(folder)
     assert config.blocks.sound_positions == POSITIONS and config.max_position_embeddings == POSITIONS + 64

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.conformer_names import names_of_conformer
 from albireo.models.internvl_chat import names_of_tower
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
@@ -203,6 +204,8 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
     if any(name in files for name in CONFORMER):
         heard = [name for name in files.names if any(part in name for part in _LISTENS)]
         return TextTensors(files, (*_OF_CONFORMER, *((name, name.removeprefix("model.")) for name in heard)))
+    if names := names_of_conformer(files.names):
+        return TextTensors(files, tuple(names.items()))
     if any(name in files for name in _GRANITE):
         return TextTensors(files, _OF_GRANITE)
     if published := names_of_tower(files.names):

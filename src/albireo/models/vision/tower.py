@@ -167,6 +167,9 @@ _FAMILIES: Mapping[str, str] = {
     "moonshine": "hearing.moonshine.open_moonshine",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
     "ovis2": "vision.ovis2.open_ovis2",
+    "parakeet_ctc": "hearing.parakeet.open_parakeet_ctc",
+    "parakeet_rnnt": "hearing.parakeet.open_parakeet_transducer",
+    "parakeet_tdt": "hearing.parakeet.open_parakeet_transducer",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
     # an InternVL of other defaults
@@ -194,7 +197,7 @@ _EARS: Mapping[str, str] = {
 }
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING = ("cohere_asr", "moonshine", "whisper")
+_LISTENING = ("cohere_asr", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "whisper")
 _HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

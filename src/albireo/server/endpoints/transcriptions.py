@@ -37,6 +37,7 @@ from albireo.server.protocol.transcriptions import (
     Transcription,
     TranscriptionRequest,
     TranscriptionSegment,
+    TranscriptionWord,
     VerboseTranscription,
 )
 from albireo.server.protocol.transcriptions import (
@@ -53,7 +54,12 @@ _ENCODER = msgspec.json.Encoder()
 #: What says when something was said.
 _WITH_TIMES = ("srt", "vtt", "verbose_json")
 #: What a refusal begins with -> the form's field that asked for it.
-_FIELDS = {"language: ": "language", "prompt: ": "prompt", "timestamps: ": "response_format"}
+_FIELDS = {
+    "language: ": "language",
+    "prompt: ": "prompt",
+    "timestamps: ": "response_format",
+    "words: ": "timestamp_granularities",
+}
 
 
 class _Heard(NamedTuple):
@@ -107,7 +113,7 @@ class Transcriptions:
                     if answer.doubtful and params is not asking[-1]:
                         continue
                     kind, headers = request.response_format or "json", {"x-request-id": name}
-                    await generation.answer(_response(kind, answer.transcript(), headers), send)
+                    await generation.answer(_response(kind, answer.transcript(), headers, heard.asked), send)
                     return
         except ClientGone:
             return
@@ -186,8 +192,6 @@ def _asked(request: TranscriptionRequest, task: Task) -> TranscriptionParams:
         raise unsupported(*against)
     form = request.response_format or "json"
     parts = request.timestamp_granularities or []
-    if "word" in parts:
-        raise unsupported("timestamp_granularities", "word", "times are told of segments")
     if parts and form != "verbose_json":
         raise HttpError(
             400, f"timestamp_granularities needs response_format=verbose_json, not {form}", param="response_format"
@@ -196,7 +200,11 @@ def _asked(request: TranscriptionRequest, task: Task) -> TranscriptionParams:
         raise unsupported("stream", True, f"response_format={form} is told whole; use json")
     try:
         return TranscriptionParams(
-            language=request.language, task=task, prompt=request.prompt or "", timestamps=form in _WITH_TIMES
+            language=request.language,
+            task=task,
+            prompt=request.prompt or "",
+            timestamps=form in _WITH_TIMES and ("segment" in parts or not parts),
+            words="word" in parts,
         )
     except EngineError as error:
         raise refused(error, "language") from None
@@ -279,7 +287,7 @@ def _refused(error: EngineError) -> HttpError:
     return answer
 
 
-def _response(form: str, transcript: Transcript, headers: dict[str, str]) -> Response:
+def _response(form: str, transcript: Transcript, headers: dict[str, str], asked: TranscriptionParams) -> Response:
     if form == "text":
         return Response(f"{transcript.text}\n", 200, headers, "text/plain")
     if form == "srt":
@@ -304,7 +312,9 @@ def _response(form: str, transcript: Transcript, headers: dict[str, str]) -> Res
         )
         for each in transcript.segments
     ]
-    told = VerboseTranscription(
-        transcript.task, transcript.language, transcript.duration, transcript.text, segments, usage
-    )
+    told = VerboseTranscription(transcript.task, transcript.language, transcript.duration, transcript.text, usage)
+    if asked.timestamps:
+        told.segments = segments
+    if asked.words:
+        told.words = [TranscriptionWord(each.word, each.start, each.end) for each in transcript.words]
     return Response(_ENCODER.encode(told), 200, headers, "application/json")

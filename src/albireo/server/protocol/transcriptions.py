@@ -99,15 +99,24 @@ class TranscriptionSegment(msgspec.Struct):
     no_speech_prob: float
 
 
+class TranscriptionWord(msgspec.Struct):
+    """When a word was said, in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
 class VerboseTranscription(msgspec.Struct):
-    """verbose_json."""
+    """verbose_json; segments and words where timestamp_granularities has them, or is not there: segments."""
 
     task: str
     language: str
     duration: float
     text: str
-    segments: list[TranscriptionSegment]
     usage: SecondsUsage
+    segments: list[TranscriptionSegment] | msgspec.UnsetType = msgspec.UNSET
+    words: list[TranscriptionWord] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TextDelta(msgspec.Struct, tag_field="type", tag="transcript.text.delta"):

@@ -1,0 +1,162 @@
+"""FrameTranscriber: what is said, by models that say of each frame what is said there, and so when.
+
+Opened by transcribers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from albireo.api.prompted_transcriber import PromptedTranscriber, refuse_told
+from albireo.api.sounds import SoundReader
+from albireo.api.transcription import Written, compression
+from albireo.errors import UnsupportedFeature
+from albireo.frame_marks import FrameMarks
+from albireo.outputs import Segment, Transcript, Word
+from albireo.params import SamplingParams
+from albireo.sounds.windows import Window
+from albireo.text.tokenizer import Tokenizer
+from albireo.transcription_params import TranscriptionParams
+
+#: What ends a sentence; and a pause that ends a segment where nothing does, in seconds.
+_ENDS, _PAUSE_S = (".", "?", "!", "。", "？", "！"), 1.0
+
+
+class _Told(NamedTuple):
+    """Tokens that add text, one unless it takes several to: what they add, and when they are said, in seconds of the
+    sound."""
+
+    token_ids: list[int]
+    text: str
+    start: float
+    end: float
+
+
+class FrameTranscriber(PromptedTranscriber):
+    """It is told nothing, and draws nothing. Times are those of frames."""
+
+    has_times = has_word_times = True
+
+    def __init__(
+        self,
+        reader: SoundReader,
+        tokenizer: Tokenizer,
+        marks: FrameMarks,
+        frame_s: float,
+        *,
+        ends_with_marks: bool,
+        closed: frozenset[str] = frozenset(),
+    ) -> None:
+        """Args:
+        frame_s: seconds from one frame to the next.
+        ends_with_marks: a token is said until the frames have passed that the mark behind it says; else for a frame.
+        closed: tokens of punctuation that are said when the token before them ends.
+        """
+        self._tokenizer, self._marks, self._frame_s = tokenizer, marks, frame_s
+        self._start, self._ends_with_marks, self._closed = reader.start, ends_with_marks, closed
+        self.rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        refuse_told(asked)
+        if not sampling.is_greedy:
+            raise UnsupportedFeature(
+                f"temperature={sampling.temperature:g}: this model writes what frames say, and draws nothing; leave it "
+                "out"
+            )
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        return [self._start]
+
+    def written(self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Written:
+        own = [
+            place[token]
+            for token, place in zip(token_ids, logprobs, strict=True)
+            if token < self._marks.vocab_size  # marks are certain
+        ]
+        return Written(token_ids, sum(own) / max(1, len(own)), 0.0)
+
+    def transcript(self, parts: Sequence[Window], written: Sequence[Written], asked: TranscriptionParams) -> Transcript:
+        found = PromptedTranscriber.transcript(self, parts, written, asked)
+        segments, words = list[Segment](), list[Word]()
+        for window, each in zip(parts, written, strict=True):
+            if asked.timestamps or asked.words:
+                told = list(self._told(window, each.token_ids))
+                words += _words(told) if asked.words else []
+                segments += self._segments(told, each, len(segments)) if asked.timestamps else []
+        return Transcript(found.text, found.language, found.duration, segments, words=words)
+
+    def _told(self, window: Window, token_ids: Sequence[int]) -> Iterator[_Told]:
+        length = len(window.samples) / self.rate
+        ids, text, end, num_told = list[int](), "", 0.0, 0
+        start: float | None = None
+        for token, place, frame in self._marks.spans(token_ids):
+            if token in self._tokenizer.special_ids:
+                continue
+            ids.append(token)
+            whole = self._text(ids)
+            start = frame * self._frame_s if start is None else start
+            count = self._marks.count(token_ids[place + 1]) if place + 1 < len(token_ids) else None
+            after = 1 if not self._ends_with_marks or count is None else count
+            new = whole[len(text) :]
+            if not new or whole.endswith("\ufffd"):
+                continue
+            if new in self._closed and end:
+                start = end
+            else:
+                end = (frame + after) * self._frame_s
+            yield _Told(ids[num_told:], new, window.start_s + min(start, length), window.start_s + min(end, length))
+            text, start, num_told = whole, None, len(ids)
+
+    def _segments(self, told: Sequence[_Told], written: Written, first: int) -> list[Segment]:
+        """Sentences, or what is between pauses."""
+        found, part = list[Segment](), list[_Told]()
+
+        def close() -> None:
+            text = "".join(each.text for each in part)
+            if text.strip():
+                found.append(
+                    Segment(
+                        id=first + len(found),
+                        start=part[0].start,
+                        end=part[-1].end,
+                        text=text,
+                        token_ids=[token for each in part for token in each.token_ids],
+                        temperature=0.0,
+                        avg_logprob=written.avg_logprob,
+                        compression_ratio=compression(text),
+                    )
+                )
+            part.clear()
+
+        for each in told:
+            begins = each.text[0].isspace()
+            if part and (
+                (begins and part[-1].text.endswith(_ENDS))
+                or part[-1].text.endswith(_ENDS[3:])
+                or each.start - part[-1].end >= _PAUSE_S
+            ):
+                close()
+            part.append(each)
+        close()
+        return found
+
+
+def _words(told: Sequence[_Told]) -> list[Word]:
+    """What is between blanks."""
+    found, part = list[Word](), list[tuple[str, _Told]]()
+
+    def close() -> None:
+        if part:
+            found.append(Word("".join(text for text, _ in part), part[0][1].start, part[-1][1].end))
+        part.clear()
+
+    for each in told:
+        for place, text in enumerate(each.text.split(" ")):
+            if place:
+                close()
+            if text.strip():
+                part.append((text.strip(), each))
+    close()
+    return found

@@ -1,0 +1,59 @@
+"""Parakeet CTC: each frame of a sound says a token, or none; what is said is their likeliest, repeats taken together.
+
+Found by models/__init__.py by file name. The encoder is a tower (models/hearing/parakeet.py). Sources: Graves et al.
+2006, Connectionist Temporal Classification; Rekesh et al. 2023, Fast Conformer.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.speech.frame_heads import HALVED, OF_ENCODER, head_of_frames
+
+TINY = {
+    "architectures": ["ParakeetForCTC"],
+    "model_type": "parakeet_ctc",
+    "vocab_size": 131,
+    "pad_token_id": 130,
+    "encoder_config": {
+        "model_type": "parakeet_encoder",
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "subsampling_conv_channels": 6,
+        "num_mel_bins": 16,
+    },
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(sound_positions=1, marked_frames=HALVED)
+
+
+CONFIG = ConfigRules(
+    tables=("encoder_config",),
+    blocks=_blocks,
+    has_rope=False,
+    head_dim=2,
+    defaults={
+        "vocab_size": 1025,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 8,
+        "intermediate_size": 4096,
+        "hidden_act": "silu",
+        "max_position_embeddings": 5000,
+        "tie_word_embeddings": False,
+    },
+    ignorable=OF_ENCODER,
+    class_names=("ParakeetForCTC",),
+)
+
+
+def build(c: ModelConfig, max_model_len: int) -> Graph:
+    """The head: what the encoder gives of frames -> logits."""
+    return head_of_frames(c)

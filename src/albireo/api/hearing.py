@@ -101,7 +101,8 @@ class Hearing:
     @property
     def facts(self) -> dict[str, float | int]:
         """For whoever shows what it is: seconds of a sound that is heard at once, and positions that it takes."""
-        return {"seconds": self.sounds.seconds, "positions": self.tower.num_positions}
+        positions = self.tower.num_positions if self.frames is None else 1
+        return {"seconds": self.sounds.seconds, "positions": positions}
 
     def tuned(self, directory: Path, num_threads: int | None) -> Hearing:
         """With what was measured for this machine."""
@@ -218,7 +219,7 @@ class _Parts(NamedTuple):
 def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Parts]:
     if model_type.startswith("parakeet_"):
         return _parakeet
-    return {"cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
+    return {"canary": _canary, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
 
 
 def _parakeet(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
@@ -245,6 +246,20 @@ def _whisper(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Part
             "different models"
         )
     return _Parts(tower, spectra, listening(model))
+
+
+def _canary(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.sounds import parakeet_mel
+    from albireo.models.hearing.canary import open_canary
+    from albireo.models.speech.canary import listening
+
+    tower = open_canary(data, model.dtype, str(directory / "config.json"))
+    if tower.encoder.hidden_size != model.hidden_size:
+        raise ModelError(
+            f"{directory}: the encoder's hidden_size={tower.encoder.hidden_size} is not the decoder's "
+            f"{model.hidden_size}: they are of different models"
+        )
+    return _Parts(tower, parakeet_mel(directory, data, 128), listening(model))
 
 
 def _moonshine(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:

@@ -1,11 +1,13 @@
-"""MoonshineTranscriber, CohereTranscriber: what is said, by decoders that listen and do nothing else.
+"""What is said, by decoders that listen and do nothing else: Moonshine's, Cohere Transcribe's, Canary's.
 
-Opened by transcribers.py. Sources: Jeffries et al. 2024, Moonshine; Cohere 2026, Cohere Transcribe.
+Opened by transcribers.py. Sources: Jeffries et al. 2024, Moonshine; Cohere 2026, Cohere Transcribe; Sekoyan et al.
+2025, Canary-1B-v2 & Parakeet-TDT-0.6B-v3.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from albireo.api.prompted_transcriber import PromptedTranscriber, refuse_told
 from albireo.api.prompts import Prompt
@@ -45,8 +47,8 @@ class MoonshineTranscriber(PromptedTranscriber):
 class CohereTranscriber(PromptedTranscriber):
     """It is told which language is spoken, by tokens; English where nobody says."""
 
-    _LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
-    _BEFORE = ("▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>")
+    _LANGUAGES: tuple[str, ...] = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
+    _BEFORE: tuple[str, ...] = ("▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>")
     #: With punctuation, numbers in words, without times and without who speaks.
     _BEHIND = ("<|pnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>")
 
@@ -73,3 +75,21 @@ class CohereTranscriber(PromptedTranscriber):
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         spoken = f"<|{asked.language or 'en'}|>"
         return [self._marks[name] for name in (*self._BEFORE, spoken, spoken, *self._BEHIND)]
+
+
+class CanaryTranscriber(CohereTranscriber):
+    """It is told which language is spoken, and which to write; English where nobody says."""
+
+    _LANGUAGES = (
+        *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it", "lt", "lv", "mt", "nl"),
+        *("pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
+    )
+    _BEFORE = ("<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>")
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(replace(asked, task="transcribe"), sampling)
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        spoken, written = asked.language or "en", "en" if asked.task == "translate" else asked.language or "en"
+        names = (*self._BEFORE, f"<|{spoken}|>", f"<|{written}|>", *self._BEHIND)
+        return [self._marks[name] for name in names]

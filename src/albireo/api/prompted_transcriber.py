@@ -98,7 +98,9 @@ class PromptedTranscriber(ABC):
         texts = [self.spoken(self._text(each.token_ids), True, asked).strip() for each in written]
         last = parts[-1]
         duration = last.start_s + len(last.samples) / self.rate
-        return Transcript(text=joined(texts, language), language=language, duration=duration, segments=[])
+        # what is translated is in English
+        text = joined(texts, "en" if asked.task == "translate" else language)
+        return Transcript(text=text, language=language, duration=duration, segments=[], task=asked.task)
 
 
 #: Names by which Qwen3-ASR was taught languages.

@@ -120,6 +120,8 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = moonshine_waves(config_directory)
     elif data["model_type"] == "cohere_asr":
         sounds = cohere_mel(config_directory, data)
+    elif data["model_type"] == "canary":
+        sounds = parakeet_mel(config_directory, data, 128)
     elif data["model_type"].startswith("parakeet_"):
         sounds = parakeet_mel(config_directory, data)
     else:
@@ -144,10 +146,13 @@ def cohere_mel(directory: Path, data: Mapping[str, Any]) -> NemoMel:
     return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 128), SECONDS)
 
 
-def parakeet_mel(directory: Path, data: Mapping[str, Any]) -> NemoMel:
-    """What Parakeet hears of sounds. Raises: ModelError; UnsupportedModel."""
+def parakeet_mel(directory: Path, data: Mapping[str, Any], bands: int = 80) -> NemoMel:
+    """What Parakeet and Canary hear of sounds. Args: bands: where encoder_config does not say.
+
+    Raises: ModelError; UnsupportedModel.
+    """
     from albireo.models.speech.frame_heads import SECONDS
     from albireo.sounds.nemo import PARAKEET, open_nemo_mel
 
     encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
-    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 80), SECONDS, PARAKEET)
+    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, bands), SECONDS, PARAKEET)

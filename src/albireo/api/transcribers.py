@@ -32,7 +32,7 @@ def open_transcriber(
     if media is None or tokenizer is None:
         raise UnsupportedFeature(f"{_WHY} hears none")
     if not isinstance(media, Places):
-        from albireo.api.listening_transcriber import CohereTranscriber, MoonshineTranscriber
+        from albireo.api.listening_transcriber import CanaryTranscriber, CohereTranscriber, MoonshineTranscriber
         from albireo.api.whisper_transcriber import WhisperTranscriber
         from albireo.sounds.nemo import NemoMel
         from albireo.sounds.waves import Waves
@@ -40,7 +40,8 @@ def open_transcriber(
         if media.marks is not None:
             return _of_frames(media, tokenizer)
         if isinstance(media.sounds, NemoMel):
-            return CohereTranscriber(media, tokenizer)
+            is_canary = media.model_type == "canary"
+            return (CanaryTranscriber if is_canary else CohereTranscriber)(media, tokenizer)
         if isinstance(media.sounds, Waves):
             return MoonshineTranscriber(media, tokenizer)
         return WhisperTranscriber(media, tokenizer, settings.vocab_size)

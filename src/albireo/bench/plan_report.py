@@ -104,7 +104,8 @@ def _sound_lines(figures: dict[str, Any]) -> Iterator[str]:
     if sounds is not None:
         yield row("a sound", f"of {sounds['seconds']} s: {sounds['tokens']:,} tokens")
     if hearing is not None:
-        yield row("a sound", f"of up to {hearing['seconds']} s: {hearing['positions']:,} prompt tokens")
+        many = "s" * (hearing["positions"] != 1)
+        yield row("a sound", f"of up to {hearing['seconds']} s: {hearing['positions']:,} prompt token{many}")
 
 
 def _why_not(figures: dict[str, Any]) -> str:

@@ -125,7 +125,7 @@ def hearing_facts(config: EngineConfig, source: ModelSource, device: Device, pro
     if hearing is not None:
         weights, facts = size(hearing.weight_bytes(device)), hearing.facts
         text = f"encoder and what listens to it {weights}; a sound of up to {facts['seconds']} s"
-        yield "hears", f"{text} is {facts['positions']:,} tokens"
+        yield "hears", f"{text} is {facts['positions']:,} token{'s' * (facts['positions'] != 1)}"
 
 
 def _positions(config: ModelConfig, graph: Graph) -> str:

@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from albireo.errors import ModelError, short
-from albireo.models.conformer_names import SUBSAMPLING
+from albireo.json_file import Fields, read_json
+from albireo.models.conformer_names import OF_WHOLE, SUBSAMPLING, names_of_decoder
 from albireo.models.first_names import renames
-from albireo.models.safetensors_file import RawTensor
+from albireo.models.rope_settings import MAX_POSITIONS
+from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
 
 #: What names begin with, and what they are to begin with: of several the first.
@@ -64,6 +68,8 @@ _DECODER = (("model.decoder.", "model.decoder."), ("proj_out.", "lm_head."))
 ENCODER = "model.encoder.conv1.weight"
 #: Of one whose encoder is a FastConformer, by NeMo's names.
 CONFORMER = tuple(f"{whole}encoder.pre_encode.out.weight" for whole in ("model.", ""))
+NEMO_POSITIONS = "transf_decoder._embedding.position_embedding.pos_enc"
+_NEMO_TABLE = "transf_decoder._embedding.token_embedding.weight"
 _NEMO_DECODER = (
     *((f"{whole}transf_decoder.", "transf_decoder.") for whole in ("model.", "")),
     ("log_softmax.mlp.layer0.", "lm_head."),
@@ -87,6 +93,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _NEMO_DECODER)
     if SUBSAMPLING in files and any(name.startswith(old) for name in files.names for old, _ in _HEADS):
         return _OfFrames(files, _HEADS)
+    if OF_WHOLE in files:
+        return _WithPositions(files, tuple(names_of_decoder(files.names).items()))
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     if prefixes is None and renames(files.names):
         prefixes = (("", ""),)
@@ -174,3 +182,48 @@ class _OfFrames(TextTensors):
 
     def tensor(self, name: str) -> RawTensor:
         return replace(super().tensor(name), shape=self.shape(name))
+
+
+class _WithPositions(TextTensors):
+    """Of a decoder whose table of positions is in no file: sines, then cosines, of each position, divided by the root
+    of how many they are. Source: NVIDIA NeMo, FixedPositionalEncoding."""
+
+    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
+        super().__init__(files, prefixes)
+        path = files.directory / "config.json"
+        decoder = Fields(Fields(read_json(path), str(path)).table("decoder_config") or {}, f"{path}: decoder_config")
+        self._count = decoder.integer("max_position_embeddings", 1, MAX_POSITIONS, 1024)
+        self._table: RawTensor | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted((*self._stored, NEMO_POSITIONS)))
+
+    def __contains__(self, name: object) -> bool:
+        return name == NEMO_POSITIONS or super().__contains__(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name != NEMO_POSITIONS:
+            return super().shape(name)
+        return self._count, super().shape(_NEMO_TABLE)[1]
+
+    def tensor(self, name: str) -> RawTensor:
+        if name != NEMO_POSITIONS:
+            return super().tensor(name)
+        if self._table is None:
+            count, width = self.shape(name)
+            speeds = 10000.0 ** (-np.arange(0, width, 2) / width)
+            angles = np.arange(count)[:, None] * speeds
+            waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1) / np.sqrt(width)
+            self._table = raw_tensor(name, "float32", np.ascontiguousarray(waves, np.float32))
+        return self._table
+
+    def release(self, name: str) -> None:
+        if name != NEMO_POSITIONS:
+            super().release(name)
+
+    def dtype(self, name: str) -> str | None:
+        return "float32" if name == NEMO_POSITIONS else super().dtype(name)
+
+    def type_name(self, name: str) -> str:
+        return "F32" if name == NEMO_POSITIONS else super().type_name(name)

@@ -15,15 +15,18 @@ from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.speech.frame_heads import FRAMES
 from albireo.models.vision.settings import MAX_WIDTH
 
-_OF_TRAINING = keys("dropout_positions max_position_embeddings")
+OF_TRAINING = keys("dropout_positions max_position_embeddings")
 
 
-def encoder_fields(data: Mapping[str, Any], where: str) -> Fields:
-    """The keys of encoder_config. Raises: ModelError where there is none; UnsupportedModel for another encoder."""
+def encoder_fields(data: Mapping[str, Any], where: str, says: Mapping[str, Any] | None = None) -> Fields:
+    """The keys of encoder_config. Args: says: what absent ones mean, where the family differs.
+
+    Raises: ModelError where there is none; UnsupportedModel for another encoder.
+    """
     table = Fields(data, where).table("encoder_config")
     if table is None:
         raise ModelError(f"{where}: encoder_config is missing")
-    fields = Fields(table, f"{where}: encoder_config")
+    fields = Fields({**(says or {}), **table}, f"{where}: encoder_config")
     if fields.text("model_type", "parakeet_encoder") != "parakeet_encoder":
         fields.unsupported("model_type", fields.raw("model_type"), "supported: parakeet_encoder")
     return fields
@@ -33,7 +36,7 @@ def open_parakeet_ctc(data: Mapping[str, Any], dtype: str, where: str) -> FastCo
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
     fields = encoder_fields(data, where)
     tower = open_fast_conformer(fields, dtype, FRAMES, "", 0, ())
-    fields.refuse_unread(IGNORABLE | _OF_TRAINING, {})
+    fields.refuse_unread(IGNORABLE | OF_TRAINING, {})
     return tower
 
 
@@ -43,5 +46,5 @@ def open_parakeet_transducer(data: Mapping[str, Any], dtype: str, where: str) ->
     width = Fields(data, where).integer("decoder_hidden_size", 1, MAX_WIDTH, 640)
     # what hears what was said before reads the others
     tower = open_fast_conformer(fields, dtype, FRAMES, "encoder_projector", width, ("decoder.*",))
-    fields.refuse_unread(IGNORABLE | _OF_TRAINING, {})
+    fields.refuse_unread(IGNORABLE | OF_TRAINING, {})
     return tower

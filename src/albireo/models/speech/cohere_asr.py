@@ -15,6 +15,7 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layers import Ends, embedding, head, linear, norm, plain_mlp, unrounded_norm
 from albireo.models.rope import no_rotation
 from albireo.models.speech.layers import heard_sound, left_by_sound, seen_text
+from albireo.models.text_tensors import NEMO_POSITIONS
 
 TINY = {
     "architectures": ["CohereAsrForConditionalGeneration"],
@@ -49,7 +50,7 @@ IGNORABLE_WEIGHTS = tuple(
 )
 _LAYERS = "transf_decoder._decoder.layers"
 _ENDS = Ends("transf_decoder._embedding.token_embedding.weight", "transf_decoder._decoder.final_layer_norm")
-_POSITIONS = "transf_decoder._embedding.position_embedding.pos_enc"
+_POSITIONS = NEMO_POSITIONS
 _NETS = {"q": "query_net", "k": "key_net", "v": "value_net"}
 
 

@@ -134,6 +134,7 @@ _FAMILIES: Mapping[str, str] = {
     "granite_speech_plus": "hearing.granite_speech.open_granite_speech",
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",
     "aya_vision": "vision.cohere2_vision.open_aya_vision",
+    "canary": "hearing.canary.open_canary",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
     "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
     "deepseek_vl": "vision.janus.open_deepseek_vl",
@@ -197,7 +198,7 @@ _EARS: Mapping[str, str] = {
 }
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING = ("cohere_asr", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "whisper")
+_LISTENING = ("canary", "cohere_asr", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "whisper")
 _HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

@@ -1,0 +1,77 @@
+"""Canary: a FastConformer, and a decoder as Cohere Transcribe has, which writes down what is said, or what it means in
+another language.
+
+Found by models/__init__.py by file name. The encoder is a tower (models/hearing/canary.py). Tensors have transformers'
+names in files, and NeMo's here; positions are sines, which no file has. Source: Sekoyan et al. 2025, Canary-1B-v2 &
+Parakeet-TDT-0.6B-v3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ModelConfig
+from albireo.models.speech import cohere_asr
+from albireo.models.speech.frame_heads import HALVED
+
+TINY = {
+    "architectures": ["CanaryForConditionalGeneration"],
+    "model_type": "canary",
+    "vocab_size": 131,
+    "decoder_config": {
+        "model_type": "canary_decoder",
+        "vocab_size": 131,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 12,
+        "max_position_embeddings": 64,
+    },
+    "encoder_config": {
+        "model_type": "parakeet_encoder",
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "subsampling_conv_channels": 6,
+        "num_mel_bins": 16,
+    },
+    "is_encoder_decoder": True,
+    "bos_token_id": 4,
+    "eos_token_id": 3,
+    "torch_dtype": "float32",
+}
+
+IGNORABLE_WEIGHTS = cohere_asr.IGNORABLE_WEIGHTS
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    heads = fields.integer("num_attention_heads", 1, 2**10, 8)
+    if fields.integer("num_key_value_heads", 1, 2**10, heads) != heads:
+        fields.unsupported("num_key_value_heads", fields.raw("num_key_value_heads"), f"supported: {heads}, as queries")
+    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sound_positions=HALVED)
+
+
+CONFIG = replace(
+    cohere_asr.CONFIG,
+    tables=("decoder_config",),
+    blocks=_blocks,
+    defaults={**cohere_asr.CONFIG.defaults, "tie_word_embeddings": True},
+    ignorable=keys("encoder_config decoder_start_token_id"),
+    class_names=("CanaryForConditionalGeneration",),
+)
+
+
+def build(c: ModelConfig, max_model_len: int) -> Graph:
+    """See cohere_asr.build()."""
+    return cohere_asr.build(c, max_model_len)
+
+
+def listening(c: ModelConfig) -> Graph:
+    """See cohere_asr.listening()."""
+    return cohere_asr.listening(c)

@@ -55,8 +55,10 @@ class Frames:
 def ctc_frames(data: dict[str, Any], model: ModelConfig, where: str) -> Frames:
     """Whose blank is what fills texts up. Raises: ModelError for a bad value."""
     assert model.marks is not None, "of a model that writes what frames say"
-    blank = Fields(data, where).integer("pad_token_id", 0, model.vocab_size - 1, model.vocab_size - 1)
-    return Frames(model.marks, blank)
+    fields, last = Fields(data, where), model.vocab_size - 1
+    # Omnilingual ASR has both
+    key = "blank_token_id" if fields.has("blank_token_id") else "pad_token_id"
+    return Frames(model.marks, fields.integer(key, 0, last, last if data["model_type"] == "parakeet_ctc" else 0))
 
 
 def transducer_frames(data: dict[str, Any], model: ModelConfig, where: str) -> Frames:

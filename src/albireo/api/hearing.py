@@ -39,14 +39,18 @@ from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
 
+#: Models that hear samples, and say of each frame what is said there.
+SAMPLES_OF = ("hubert", "omniasr_ctc", "wav2vec2")
+
 if TYPE_CHECKING:
     from albireo.api.frames import Frames
     from albireo.api.sounds import Heard
     from albireo.models.hearing.fast_conformer import FastConformerTower
     from albireo.models.hearing.moonshine import MoonshineTower
+    from albireo.models.hearing.wav2vec2 import Wav2Vec2Tower
     from albireo.models.hearing.whisper import WhisperTower
 
-    SoundTower = WhisperTower | MoonshineTower | FastConformerTower
+    SoundTower = WhisperTower | MoonshineTower | FastConformerTower | Wav2Vec2Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,19 @@ class _Parts(NamedTuple):
 def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Parts]:
     if model_type.startswith("parakeet_"):
         return _parakeet
+    if model_type in SAMPLES_OF:
+        return _samples
     return {"canary": _canary, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
+
+
+def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.frames import ctc_frames
+    from albireo.api.sounds import normed_waves
+    from albireo.models.hearing.wav2vec2 import open_omniasr, open_wav2vec2
+
+    where, is_omni = str(directory / "config.json"), data["model_type"] == "omniasr_ctc"
+    tower = (open_omniasr if is_omni else open_wav2vec2)(data, model.dtype, where)
+    return _Parts(tower, normed_waves(directory, data["model_type"]), None, ctc_frames(data, model, where))
 
 
 def _parakeet(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
@@ -312,7 +328,8 @@ def _check_weights(source: ModelSource, tower: SoundTower, graphs: Sequence[Grap
         beside: tuple[str, ...] = ("encoder.*", "encoder_decoder_proj.*")
         if frames is not None:
             read = [name for graph in graphs for name in graph.constants]
-            beside = ("encoder*", *read, *(() if frames.said is None else frames.said.host_tensors))
+            held = () if frames.said is None else frames.said.host_tensors
+            beside = ("encoder*", "feature_*", "masked_spec_embed", *read, *held)
         for graph in graphs:
             check_weights(graph, tensors, ignorable=beside)
     finally:

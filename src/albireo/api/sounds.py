@@ -60,7 +60,12 @@ class SoundReader:
     @property
     def frame_s(self) -> float:
         """Seconds from one frame to the next, where frames say what is written."""
+        from albireo.models.speech.ctc_of_samples import FRAME
+        from albireo.sounds.waves import Waves
+
         assert self.marks is not None, "of no other model"
+        if isinstance(self.sounds, Waves):
+            return FRAME / self.sounds.rate
         return float(self.sounds.seconds) / self.marks.most
 
     def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Behind:
@@ -124,6 +129,8 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = parakeet_mel(config_directory, data, 128)
     elif data["model_type"].startswith("parakeet_"):
         sounds = parakeet_mel(config_directory, data)
+    elif config.marks is not None:
+        sounds = normed_waves(config_directory, config.model_type)
     else:
         sounds = open_log_mel(config_directory)
     return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds, config.marks, config.model_type)
@@ -156,3 +163,12 @@ def parakeet_mel(directory: Path, data: Mapping[str, Any], bands: int = 80) -> N
 
     encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
     return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, bands), SECONDS, PARAKEET)
+
+
+def normed_waves(directory: Path, model_type: str) -> Waves:
+    """What wav2vec 2.0, and what is made as it, hear of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.ctc_of_samples import FEWEST, RATE, SECONDS
+    from albireo.sounds.waves import OMNI, WAV2VEC2, open_waves
+
+    extractor = OMNI if model_type == "omniasr_ctc" else WAV2VEC2
+    return open_waves(directory, RATE, SECONDS, FEWEST, extractor, can_norm=True)

@@ -76,6 +76,7 @@ _ROOM = (
     "rope",
     "rope_settings",
     "safetensors_file",
+    "sample_tower_names",
     "safetensors_files",
     "sentence_transformers",
     "short_conv",
@@ -109,7 +110,7 @@ def speech_types() -> tuple[str, ...]:
     from albireo.models import speech as folder
 
     names = (module.name for module in pkgutil.iter_modules(folder.__path__))
-    return tuple(sorted(name for name in names if name not in ("frame_heads", "layers")))
+    return tuple(sorted(name for name in names if name not in ("ctc_of_samples", "frame_heads", "layers")))
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from albireo.models.first_names import renames
 from albireo.models.rope_settings import MAX_POSITIONS
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.sample_tower_names import OMNI
 
 #: What names begin with, and what they are to begin with: of several the first.
 Prefixes = Sequence[tuple[str, str]]
@@ -91,7 +92,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _DECODER)
     if any(name in files for name in CONFORMER):
         return TextTensors(files, _NEMO_DECODER)
-    if SUBSAMPLING in files and any(name.startswith(old) for name in files.names for old, _ in _HEADS):
+    is_heard = SUBSAMPLING in files or any(name.startswith(OMNI) for name in files.names)
+    if is_heard and any(name.startswith(old) for name in files.names for old, _ in _HEADS):
         return _OfFrames(files, _HEADS)
     if OF_WHOLE in files:
         return _WithPositions(files, tuple(names_of_decoder(files.names).items()))

@@ -66,7 +66,7 @@ def byte_level_backend(vocab_path: Path, kind: TokenizerClass) -> tokenizers.Tok
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
     vocab = read_json(vocab_path)
-    _check_ids(vocab, vocab_path)
+    check_ids(vocab, vocab_path)
     backend = Tokenizer(models.BPE(vocab, _merges(vocab_path.with_name(MERGES), vocab)))
     if kind.words.is_composed:
         backend.normalizer = normalizers.NFC()
@@ -88,7 +88,8 @@ def byte_level_backend(vocab_path: Path, kind: TokenizerClass) -> tokenizers.Tok
     return backend
 
 
-def _check_ids(vocab: Mapping[str, Any], path: Path) -> None:
+def check_ids(vocab: Mapping[str, Any], path: Path) -> None:
+    """Raises: ModelError where two tokens of a vocab.json have one id, or one has none."""
     tokens: dict[int, str] = {}
     for token, token_id in vocab.items():
         if type(token_id) is not int or not 0 <= token_id < _END_ID:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from albireo.errors import ModelError, short
 from albireo.json_file import read_json
-from albireo.text import byte_level_files, sentence_pieces, tekken, tiktoken_file, word_pieces
+from albireo.text import byte_level_files, ctc_files, sentence_pieces, tekken, tiktoken_file, word_pieces
 from albireo.text.sentence_pieces import PieceClass
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _T = TypeVar("_T")
 
 TOKENIZER_JSON = "tokenizer.json"
 VOCAB_TXT = "vocab.txt"
+SOUND_FILE = "preprocessor_config.json"
 _PIECES = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 _RANKS = ("tiktoken.model", "hy.tiktoken")
 #: Files that hold a vocabulary, the first that are there.
@@ -30,6 +31,8 @@ VOCABULARIES = (
     (TOKENIZER_JSON,),
     (tekken.TEKKEN,),
     (byte_level_files.VOCAB, byte_level_files.MERGES),
+    # what a model has that hears, whose vocab.json is one of characters
+    (byte_level_files.VOCAB, SOUND_FILE),
     *((name,) for name in (*_PIECES, *_RANKS, VOCAB_TXT)),
 )
 CONVERT = "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"
@@ -83,6 +86,9 @@ def read_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
     if name == tekken.TEKKEN:
         file = tekken.read_tekken(path)
         return Vocabulary(lambda _: tekken.tekken_backend(file), tekken.ROLES, tekken.chat_template(file))
+    if name == byte_level_files.VOCAB and not path.with_name(byte_level_files.MERGES).exists():
+        spelt = ctc_files.characters(config, path)
+        return Vocabulary(lambda named: ctc_files.character_backend(path, spelt, named), ctc_files.ROLES)
     cls = _class_name(path, config)
     if name == byte_level_files.VOCAB:
         words = _known(byte_level_files.CLASSES, cls, path)

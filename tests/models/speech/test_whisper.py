@@ -58,7 +58,9 @@ def test_found_among_models_of_speech(tmp_path: Path) -> None:
     folder = save(tmp_path)
     data = json.loads((folder / "config.json").read_text())
     frames = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
-    assert speech_types() == ("canary", "cohere_asr", "moonshine", *frames, "whisper")
+    assert speech_types() == (
+        *("canary", "cohere_asr", "hubert", "moonshine", "omniasr_ctc", *frames, "wav2vec2", "whisper"),
+    )
     assert listens(data) and has_tower(data)
     assert load_architecture("whisper").tiny["model_type"] == "whisper"
     config = load_config(folder)

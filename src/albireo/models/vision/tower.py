@@ -149,6 +149,7 @@ _FAMILIES: Mapping[str, str] = {
     "glmasr": "hearing.glmasr.open_glmasr",
     "got_ocr2": "vision.got_ocr2.open_got_ocr2",
     "hunyuan_vl": "vision.hunyuan_vl.open_hunyuan_vl",
+    "hubert": "hearing.wav2vec2.open_wav2vec2",
     "idefics3": "vision.idefics3.open_idefics3",
     "internvl": "vision.internvl.open_internvl",
     # as it was first published
@@ -168,6 +169,7 @@ _FAMILIES: Mapping[str, str] = {
     "moonshine": "hearing.moonshine.open_moonshine",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
     "ovis2": "vision.ovis2.open_ovis2",
+    "omniasr_ctc": "hearing.wav2vec2.open_omniasr",
     "parakeet_ctc": "hearing.parakeet.open_parakeet_ctc",
     "parakeet_rnnt": "hearing.parakeet.open_parakeet_transducer",
     "parakeet_tdt": "hearing.parakeet.open_parakeet_transducer",
@@ -189,6 +191,7 @@ _FAMILIES: Mapping[str, str] = {
     "video_llama_3": "vision.video_llama_3.open_video_llama_3",
     "vipllava": "vision.llava.open_vipllava",
     "voxtral": "hearing.voxtral.open_voxtral",
+    "wav2vec2": "hearing.wav2vec2.open_wav2vec2",
     "whisper": "hearing.whisper.open_whisper",
 }
 #: Of those that see, what hears beside.
@@ -198,7 +201,10 @@ _EARS: Mapping[str, str] = {
 }
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
-_LISTENING = ("canary", "cohere_asr", "moonshine", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "whisper")
+_LISTENING = (
+    *("canary", "cohere_asr", "hubert", "moonshine", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"),
+    *("wav2vec2", "whisper"),
+)
 _HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

@@ -1,0 +1,124 @@
+"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT and Omnilingual ASR as transformers saves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
+from albireo.frame_marks import FrameMarks
+from tiny_parakeet import PIECES, RATE, tones
+from tiny_wav2vec2 import CHARACTERS, KINDS, save, theirs, tokenizer
+
+SETTINGS = {"kv_cache_memory_bytes": 1 << 26, "max_num_seqs": 4, "num_threads": 1, "use_tqdm_on_load": False}
+#: Of sounds, in seconds: of pieces and a rest, of one piece, and of a very short one.
+LENGTHS = (2.34567, 0.9, 0.03)
+ALL = SamplingParams(temperature=0.0, max_tokens=None, logprobs=0)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
+    return save(tmp_path_factory.mktemp(kind), kind)
+
+
+@pytest.fixture(scope="module")
+def llm(folder: Path) -> Iterator[LLM]:
+    with LLM(str(folder), dtype="float32", **SETTINGS) as found:
+        yield found
+
+
+def asked(number: int) -> dict[str, Any]:
+    return {"prompt_token_ids": [0], "multi_modal_data": {"audio": (tones(LENGTHS[number], number), RATE)}}
+
+
+def test_tokens_frames_and_logprobs_as_transformers(folder: Path, kind: str, llm: LLM) -> None:
+    blank, count = (54, len(PIECES)) if kind == "omni" else (0, len(CHARACTERS))
+    marks = FrameMarks(count, 1499)
+    outputs = llm.generate([asked(number) for number in range(len(LENGTHS))], ALL, use_tqdm=False)
+    for number, output in enumerate(outputs):
+        best = torch.log_softmax(theirs(folder, kind, tones(LENGTHS[number], number)), -1).max(-1)
+        frames = [*zip(range(len(best.indices)), best.indices.tolist(), best.values.tolist(), strict=True)]
+        runs = [[*each] for _, each in groupby(frames, key=lambda one: one[1])]
+        wanted = [(run[0][1], run[0][0], max(value for *_, value in run)) for run in runs if run[0][1] != blank]
+        found = output.outputs[0]
+        told = [
+            (token, frame, (found.logprobs or [])[place][token].logprob)
+            for token, place, frame in marks.spans(found.token_ids)
+        ]
+        assert [each[:2] for each in told] == [each[:2] for each in wanted]
+        assert [each[2] for each in told] == pytest.approx([each[2] for each in wanted], abs=5e-4)
+    said = [token for token, *_ in marks.spans(outputs[0].outputs[0].token_ids)]
+    assert len(said) > 14 and len(set(said)) > 2, "little is said"
+
+
+def test_what_is_said_is_written_down(folder: Path, kind: str, llm: LLM) -> None:
+    """As transformers' tokenizer has it, with the times of its words."""
+    sound = tones(LENGTHS[0], 0)
+    (found,) = llm.transcribe((sound, RATE), TranscriptionParams(words=True), use_tqdm=False)
+    assert [each.word for each in found.words] == found.text.split() and found.text
+    if kind == "omni":
+        return
+    ids = theirs(folder, kind, sound).argmax(-1)
+    told = tokenizer(folder, kind).decode(ids, output_word_offsets=True)
+    assert found.text == told.text and found.text != (found.text.upper() if kind == "large" else found.text.lower())
+    for word, wanted in zip(found.words, told.word_offsets, strict=True):
+        assert (word.start, word.end) == (
+            pytest.approx(0.02 * wanted["start_offset"]),
+            pytest.approx(0.02 * wanted["end_offset"]),
+        )
+
+
+def test_an_engine_directory_writes_the_same(folder: Path, llm: LLM, tmp_path: Path) -> None:
+    build(folder, tmp_path / "engine", BuildConfig(dtype="float32"))
+    (wanted,) = llm.generate([asked(0)], ALL, use_tqdm=False)
+    with LLM(str(tmp_path / "engine"), dtype="float32", **SETTINGS) as own:
+        assert own.generate([asked(0)], ALL, use_tqdm=False)[0].outputs[0] == wanted.outputs[0]
+
+
+def test_old_files(tmp_path: Path) -> None:
+    """Lengths and directions of a weight by torch's older names."""
+    from safetensors.numpy import load_file, save_file
+
+    folder = save(tmp_path, "base")
+    names = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+    tensors = load_file(folder / "model.safetensors")
+    with LLM(str(folder), dtype="float32", **SETTINGS) as llm:
+        (wanted,) = llm.generate([asked(1)], ALL, use_tqdm=False)
+    for old, new in names.items():
+        tensors = {name.replace(old, new): value for name, value in tensors.items()}
+    assert any(name.endswith("weight_g") for name in tensors)
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors")
+    with LLM(str(folder), dtype="float32", **SETTINGS) as llm:
+        assert llm.generate([asked(1)], ALL, use_tqdm=False)[0].outputs[0] == wanted.outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("config.json", {"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "conv_stride"),
+        ("config.json", {"add_adapter": True}, "add_adapter"),
+        ("config.json", {"adapter_attn_dim": 16}, "adapter_attn_dim=16"),
+        ("config.json", {"feat_extract_norm": "batch"}, "feat_extract_norm"),
+        ("config.json", {"num_conv_pos_embedding_groups": 5}, "num_conv_pos_embedding_groups=5"),
+        ("preprocessor_config.json", {"sampling_rate": 8000}, "sampling_rate=8000"),
+        ("tokenizer_config.json", {"tokenizer_class": "WhisperTokenizer"}, "WhisperTokenizer"),
+        ("vocab.json", {"eng": {"a": 1}}, "a vocabulary a language"),
+    ],
+)
+def test_refused(file: str, changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    path = save(tmp_path, "base") / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(Exception, match=told):
+        LLM(str(tmp_path), **SETTINGS)

@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
+    Nemotron3_5AsrConfig,
+    Nemotron3_5AsrForRNNT,
+    NemotronAsrStreamingConfig,
+    NemotronAsrStreamingFeatureExtractor,
+    NemotronAsrStreamingForRNNT,
     ParakeetCTCConfig,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
@@ -49,10 +54,15 @@ _KINDS: dict[str, tuple[Any, Any]] = {
     "ctc": (ParakeetCTCConfig, ParakeetForCTC),
     "rnnt": (ParakeetRNNTConfig, ParakeetForRNNT),
     "tdt": (ParakeetTDTConfig, ParakeetForTDT),
+    # hears as a sound comes
+    "asked": (Nemotron3_5AsrConfig, Nemotron3_5AsrForRNNT),
+    "streaming": (NemotronAsrStreamingConfig, NemotronAsrStreamingForRNNT),
 }
 
 #: By which outputs have much in them.
-_SEEDS = {"ctc": 9, "rnnt": 4, "tdt": 13}
+_SEEDS = {"ctc": 9, "rnnt": 4, "tdt": 13, "streaming": 4, "asked": 4}
+#: That hear as a sound comes; the second is told which language is spoken.
+STREAMING = ("streaming", "asked")
 
 
 def tones(seconds: float, number: int = 0) -> NDArray[np.float32]:
@@ -65,8 +75,9 @@ def tones(seconds: float, number: int = 0) -> NDArray[np.float32]:
     return np.concatenate(found)[: int(seconds * RATE)].astype(np.float32)
 
 
-def extractor() -> ParakeetFeatureExtractor:
-    return ParakeetFeatureExtractor(feature_size=16)
+def extractor(kind: str = "") -> ParakeetFeatureExtractor | NemotronAsrStreamingFeatureExtractor:
+    of_kind = NemotronAsrStreamingFeatureExtractor if kind in STREAMING else ParakeetFeatureExtractor
+    return of_kind(feature_size=16)
 
 
 def piece_tokenizer(folder: Path) -> None:
@@ -97,13 +108,16 @@ def lively(model: torch.nn.Module, blank: dict[str, float], amount: float = 1.5)
 
 @made_once
 def save(folder: Path, kind: str = "ctc") -> Path:
-    """A model directory. Args: kind: ctc, rnnt or tdt."""
+    """A model directory. Args: kind: ctc, rnnt, tdt, streaming or asked."""
     torch.manual_seed(_SEEDS[kind])
     of_kind, whole = _KINDS[kind]
-    own = {"pad_token_id": BLANK}
+    own: dict[str, Any] = {"pad_token_id": BLANK}
     if kind != "ctc":
         own = {"pad_token_id": 1, "blank_token_id": BLANK, "decoder_hidden_size": 24, "max_symbols_per_step": 3}
-    model = whole(of_kind(vocab_size=VOCAB, encoder_config=dict(_ENCODER), **own))
+    if kind == "asked":
+        own |= {"num_prompts": 8, "prompt_intermediate_size": 32, "default_prompt_id": 5}
+    few = {"sliding_window": 9, "default_num_lookahead_tokens": 3} if kind in STREAMING else {}
+    model = whole(of_kind(vocab_size=VOCAB, encoder_config={**_ENCODER, **few}, **own))
     lively(model, {"ctc_head.bias": 12.0, "joint.head.bias": 12.0})
     if kind != "ctc":
         # so that durations are no tokens
@@ -112,27 +126,28 @@ def save(folder: Path, kind: str = "ctc") -> Path:
             decoder_start_token_id=BLANK, pad_token_id=1, suppress_tokens=never, max_length=2000
         )
     model.save_pretrained(folder)
-    extractor().save_pretrained(folder)
+    extractor(kind).save_pretrained(folder)
     piece_tokenizer(folder)
     return folder
 
 
 @functools.cache
 def opened(folder: Path, kind: str) -> Any:
-    """transformers' own."""
-    return _KINDS[kind][1].from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    """transformers' own. Its eager attention takes what streaming encoders may see for what they may not."""
+    how = "sdpa" if kind in STREAMING else "eager"
+    return _KINDS[kind][1].from_pretrained(folder, dtype=torch.float32, attn_implementation=how).eval()
 
 
-def heard(samples: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+def heard(samples: NDArray[np.float32], kind: str = "") -> dict[str, torch.Tensor]:
     """What its encoder is given of a sound alone."""
-    given = extractor()(samples, sampling_rate=RATE, return_tensors="pt")
+    given = extractor(kind)(samples, sampling_rate=RATE, return_tensors="pt")
     return {key: given[key] for key in ("input_features", "attention_mask")}
 
 
 def theirs(folder: Path, kind: str, samples: NDArray[np.float32]) -> tuple[list[int], list[int]]:
     """Tokens and blanks that transformers' generate() gives, and frames that pass behind each."""
     with torch.no_grad():
-        found = opened(folder, kind).generate(**heard(samples), return_dict_in_generate=True)
+        found = opened(folder, kind).generate(**heard(samples, kind), return_dict_in_generate=True)
     ids = found.sequences[0].tolist()
     if kind == "ctc":
         return ids, [1] * len(ids)

@@ -17,14 +17,14 @@ from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.errors import ConfigError, UnsupportedFeature
 from albireo.frame_marks import FrameMarks
 from albireo.sounds.nemo import PARAKEET, open_nemo_mel
-from tiny_parakeet import BLANK, RATE, VOCAB, extractor, heard, opened, save, theirs, tones
+from albireo.sounds.nemo import STREAMING as OF_STREAMS
+from tiny_parakeet import BLANK, RATE, STREAMING, VOCAB, extractor, heard, opened, save, theirs, tones
 
 SETTINGS = {"kv_cache_memory_bytes": 1 << 26, "max_num_seqs": 4, "num_threads": 1, "use_tqdm_on_load": False}
 #: Of sounds, in seconds: of one that ends in the middle of everything, and of a very short one.
-LENGTHS = (0.9, 2.34567, 0.05, 3.31)
+LENGTHS = (0.9, 1.34567, 0.05, 1.81)
 ALL = SamplingParams(temperature=0.0, max_tokens=None, logprobs=0)
-MARKS = FrameMarks(VOCAB, 500)
-KINDS = ("ctc", "rnnt", "tdt")
+KINDS = ("ctc", "rnnt", "tdt", *STREAMING)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -43,6 +43,10 @@ def llm(folder: Path) -> Iterator[LLM]:
         yield found
 
 
+def marks_of(kind: str) -> FrameMarks:
+    return FrameMarks(VOCAB, 501 if kind in STREAMING else 500)
+
+
 def asked(number: int) -> dict[str, Any]:
     return {"prompt_token_ids": [0], "multi_modal_data": {"audio": (tones(LENGTHS[number], number), RATE)}}
 
@@ -56,24 +60,26 @@ def spans(ids: list[int], passed: list[int], kind: str) -> list[tuple[int, int]]
     return [pair for pair in pairs if pair[0] != BLANK]
 
 
-def test_spectra_are_those_of_transformers(tmp_path: Path) -> None:
-    extractor().save_pretrained(tmp_path)
-    mel = open_nemo_mel(tmp_path, 16, 40, PARAKEET)
+@pytest.mark.parametrize(("name", "called"), [("", PARAKEET), ("streaming", OF_STREAMS)])
+def test_spectra_are_those_of_transformers(name: str, called: str, tmp_path: Path) -> None:
+    extractor(name).save_pretrained(tmp_path)
+    mel = open_nemo_mel(tmp_path, 16, 40, called)
     for seconds in LENGTHS:
-        given = heard(tones(seconds))
+        given = heard(tones(seconds), name)
         count = int(given["attention_mask"].sum())
-        np.testing.assert_allclose(mel.features(tones(seconds)), given["input_features"][0, :count].numpy(), atol=2e-4)
+        np.testing.assert_allclose(mel.features(tones(seconds)), given["input_features"][0, :count].numpy(), atol=4e-4)
 
 
 def test_tokens_and_frames_as_transformers(folder: Path, kind: str, llm: LLM) -> None:
     """Alone and in a batch."""
+    marks = marks_of(kind)
     outputs = llm.generate([asked(number) for number in range(len(LENGTHS))], ALL, use_tqdm=False)
     for number, output in enumerate(outputs):
         ids, passed = theirs(folder, kind, tones(LENGTHS[number], number))
         found = output.outputs[0]
-        assert [(token, frame) for token, _, frame in MARKS.spans(found.token_ids)] == spans(ids, passed, kind)
-        assert found.token_ids[-1] == MARKS.end and found.finish_reason == "stop"
-        told = [MARKS.count(each) for each in found.token_ids]
+        assert [(token, frame) for token, _, frame in marks.spans(found.token_ids)] == spans(ids, passed, kind)
+        assert found.token_ids[-1] == marks.end and found.finish_reason == "stop"
+        told = [marks.count(each) for each in found.token_ids]
         assert sum(each or 0 for each in told) == sum(passed)
     assert len({output.outputs[0].text for output in outputs}) == len(LENGTHS), "all sounds are alike"
     (alone,) = llm.generate([asked(1)], ALL, use_tqdm=False)
@@ -83,14 +89,9 @@ def test_tokens_and_frames_as_transformers(folder: Path, kind: str, llm: LLM) ->
 def test_logprobs_as_transformers(folder: Path, kind: str, llm: LLM) -> None:
     """Of CTC the surest of a token's frames; of the first that a transducer says."""
     (output,) = llm.generate([asked(1)], ALL, use_tqdm=False)
-    found = [
-        (place[token].logprob, frame)
-        for place, (token, at, frame) in (
-            ((output.outputs[0].logprobs or [])[each[1]], each) for each in MARKS.spans(output.outputs[0].token_ids)
-        )
-        if at >= 0
-    ]
-    given, model = heard(tones(LENGTHS[1], 1)), opened(folder, kind)
+    told, places = output.outputs[0].logprobs or [], marks_of(kind).spans(output.outputs[0].token_ids)
+    found = [(told[place][token].logprob, frame) for token, place, frame in places]
+    given, model = heard(tones(LENGTHS[1], 1), kind), opened(folder, kind)
     with torch.no_grad():
         if kind == "ctc":
             rows = torch.log_softmax(model(**given).logits[0], -1).max(-1)
@@ -110,12 +111,12 @@ def test_what_is_said_is_written_down(folder: Path, kind: str, llm: LLM) -> None
     sound = tones(LENGTHS[3], 3)
     ids, passed = theirs(folder, kind, sound)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    processor = ParakeetProcessor(extractor(), tokenizer, decoder_type=kind)
+    processor = ParakeetProcessor(extractor(), tokenizer, decoder_type="rnnt" if kind in STREAMING else kind)
     (found,) = llm.transcribe((sound, RATE), TranscriptionParams(timestamps=True, words=True), use_tqdm=False)
     plain = spans(ids, passed, kind)
     assert found.text == processor.decode([token for token, _ in plain], skip_special_tokens=True, group_tokens=False)
     assert found.text == "".join(each.text for each in found.segments)
-    assert len(found.words) > 1 or kind == "tdt"
+    assert len(found.words) > 1 or kind != "ctc"
     assert [each.word for each in found.words] == found.text.split()
     assert found.segments[0].start == found.words[0].start and found.segments[-1].end == found.words[-1].end
     if kind == "ctc":
@@ -133,16 +134,16 @@ def test_what_is_said_is_written_down(folder: Path, kind: str, llm: LLM) -> None
     place = 0
     for word in found.words:
         place = text.index(word.word, place)
-        assert word.start == pytest.approx(begins[place])
+        assert word.start == pytest.approx(min(begins[place], len(sound) / RATE))
         place += len(word.word)
         assert word.end == pytest.approx(min(ends[place], len(sound) / RATE))
 
 
 def test_a_long_sound_is_heard_in_windows(folder: Path, llm: LLM) -> None:
     """Each by itself; times go on."""
-    sound = np.concatenate([tones(38.0, 5), np.zeros(RATE, np.float32), tones(2.9, 6)])
+    sound = np.concatenate([tones(38.0, 5), np.zeros(RATE, np.float32), tones(1.9, 6)])
     (whole,) = llm.transcribe((sound, RATE), TranscriptionParams(words=True), use_tqdm=False)
-    assert whole.duration == pytest.approx(41.9) and whole.segments == []
+    assert whole.duration == pytest.approx(40.9) and whole.segments == []
     assert whole.words[-1].end > 40 and [each.start for each in whole.words] == sorted(
         each.start for each in whole.words
     )

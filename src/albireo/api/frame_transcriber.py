@@ -5,6 +5,7 @@ Opened by transcribers.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ class FrameTranscriber(PromptedTranscriber):
     """It is told nothing, and draws nothing. Times are those of frames."""
 
     has_times = has_word_times = True
+    #: What some write beside what is said: the language that is spoken.
+    _SPOKEN = re.compile(r"\s*<([a-z]{2,3})(-[A-Z]{2})?>")
 
     def __init__(
         self,
@@ -69,6 +72,15 @@ class FrameTranscriber(PromptedTranscriber):
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         return [self._start]
 
+    def language(self, token_ids: Sequence[int]) -> str | None:
+        found = self._SPOKEN.search(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+        return found[1] if found else None
+
+    def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
+        whole = self._SPOKEN.sub("", text)
+        # what may become such a mark is held back
+        return whole if is_over else whole.partition("<")[0].rstrip()
+
     def written(self, token_ids: Sequence[int], logprobs: Sequence[Mapping[int, float]]) -> Written:
         own = [
             place[token]
@@ -83,7 +95,8 @@ class FrameTranscriber(PromptedTranscriber):
         for window, each in zip(parts, written, strict=True):
             if asked.timestamps or asked.words:
                 told = list(self._told(window, each.token_ids))
-                words += _words(told) if asked.words else []
+                if asked.words:
+                    words += [each for each in _words(told) if not self._SPOKEN.fullmatch(each.word)]
                 segments += self._segments(told, each, len(segments)) if asked.timestamps else []
         return Transcript(found.text, found.language, found.duration, segments, words=words)
 
@@ -114,7 +127,7 @@ class FrameTranscriber(PromptedTranscriber):
         found, part = list[Segment](), list[_Told]()
 
         def close() -> None:
-            text = "".join(each.text for each in part)
+            text = self._SPOKEN.sub("", "".join(each.text for each in part))
             if text.strip():
                 found.append(
                     Segment(

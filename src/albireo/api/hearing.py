@@ -35,12 +35,10 @@ from albireo.graph.program import Program
 from albireo.image_input import Tile
 from albireo.json_file import read_json
 from albireo.models.config import ModelConfig
+from albireo.models.speech import SAMPLE_TYPES, STREAMING_TYPES
 from albireo.models.vision.tensors import TowerTensors, tower_tensors
 from albireo.models.vision.tower import check_tensors, listens
 from albireo.models.weights import check_weights, weight_files
-
-#: Models that hear samples, and say of each frame what is said there.
-SAMPLES_OF = ("hubert", "omniasr_ctc", "wav2vec2")
 
 if TYPE_CHECKING:
     from albireo.api.frames import Frames
@@ -221,9 +219,9 @@ class _Parts(NamedTuple):
 
 
 def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Parts]:
-    if model_type.startswith("parakeet_"):
+    if model_type.startswith("parakeet_") or model_type in STREAMING_TYPES:
         return _parakeet
-    if model_type in SAMPLES_OF:
+    if model_type in SAMPLE_TYPES:
         return _samples
     return {"canary": _canary, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
 
@@ -241,10 +239,14 @@ def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Part
 def _parakeet(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
     from albireo.api.frames import ctc_frames, transducer_frames
     from albireo.api.sounds import parakeet_mel
-    from albireo.models.hearing.parakeet import open_parakeet_ctc, open_parakeet_transducer
+    from albireo.models.hearing import parakeet
 
     where, is_ctc = str(directory / "config.json"), data["model_type"] == "parakeet_ctc"
-    tower = (open_parakeet_ctc if is_ctc else open_parakeet_transducer)(data, model.dtype, where)
+    opens = {
+        "parakeet_ctc": parakeet.open_parakeet_ctc,
+        **dict.fromkeys(STREAMING_TYPES, parakeet.open_streaming_transducer),
+    }.get(data["model_type"], parakeet.open_parakeet_transducer)
+    tower = opens(data, model.dtype, where)
     frames = (ctc_frames if is_ctc else transducer_frames)(data, model, where)
     return _Parts(tower, parakeet_mel(directory, data), None, frames)
 
@@ -329,7 +331,7 @@ def _check_weights(source: ModelSource, tower: SoundTower, graphs: Sequence[Grap
         if frames is not None:
             read = [name for graph in graphs for name in graph.constants]
             held = () if frames.said is None else frames.said.host_tensors
-            beside = ("encoder*", "feature_*", "masked_spec_embed", *read, *held)
+            beside = ("encoder*", "feature_*", "masked_spec_embed", "prompt_projector.*", *read, *held)
         for graph in graphs:
             check_weights(graph, tensors, ignorable=beside)
     finally:

@@ -15,6 +15,7 @@ from albireo.image_input import GivenSound, ImageInput, Tile, key_of
 from albireo.json_file import Fields, read_json
 from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.models import load_config
+from albireo.models.speech import STREAMING_TYPES
 from albireo.models.vision.tower import listens
 from albireo.sounds.decode import as_sound
 from albireo.sounds.features import LogMel, open_log_mel
@@ -61,12 +62,11 @@ class SoundReader:
     def frame_s(self) -> float:
         """Seconds from one frame to the next, where frames say what is written."""
         from albireo.models.speech.ctc_of_samples import FRAME
-        from albireo.sounds.waves import Waves
+        from albireo.sounds.nemo import NemoMel
 
-        assert self.marks is not None, "of no other model"
-        if isinstance(self.sounds, Waves):
-            return FRAME / self.sounds.rate
-        return float(self.sounds.seconds) / self.marks.most
+        if isinstance(self.sounds, NemoMel):
+            return 8 * self.sounds.hop / self.sounds.rate
+        return FRAME / self.sounds.rate
 
     def placed(self, token_ids: Sequence[int], sounds: Sequence[GivenSound]) -> Behind:
         """The prompt behind its sound; one without tokens is what outputs begin behind.
@@ -127,7 +127,7 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = cohere_mel(config_directory, data)
     elif data["model_type"] == "canary":
         sounds = parakeet_mel(config_directory, data, 128)
-    elif data["model_type"].startswith("parakeet_"):
+    elif data["model_type"].startswith("parakeet_") or data["model_type"] in STREAMING_TYPES:
         sounds = parakeet_mel(config_directory, data)
     elif config.marks is not None:
         sounds = normed_waves(config_directory, config.model_type)
@@ -159,10 +159,11 @@ def parakeet_mel(directory: Path, data: Mapping[str, Any], bands: int = 80) -> N
     Raises: ModelError; UnsupportedModel.
     """
     from albireo.models.speech.frame_heads import SECONDS
-    from albireo.sounds.nemo import PARAKEET, open_nemo_mel
+    from albireo.sounds.nemo import PARAKEET, STREAMING, open_nemo_mel
 
     encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
-    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, bands), SECONDS, PARAKEET)
+    extractor = STREAMING if data["model_type"] in STREAMING_TYPES else PARAKEET
+    return open_nemo_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, bands), SECONDS, extractor)
 
 
 def normed_waves(directory: Path, model_type: str) -> Waves:

@@ -82,10 +82,11 @@ def open_transcriber(
 
 def _of_frames(reader: SoundReader, tokenizer: Tokenizer) -> Transcriber:
     from albireo.api.frame_transcriber import FrameTranscriber
+    from albireo.models.speech import STREAMING_TYPES
 
     marks = reader.marks
     assert marks is not None, "asked before"
     closed = _CLOSED if reader.model_type == "parakeet_tdt" else frozenset[str]()
     # of an RNN-T marks say how many blanks there were
-    has_ends = reader.model_type != "parakeet_rnnt"
+    has_ends = reader.model_type not in ("parakeet_rnnt", *STREAMING_TYPES)
     return FrameTranscriber(reader, tokenizer, marks, reader.frame_s, ends_with_marks=has_ends, closed=closed)

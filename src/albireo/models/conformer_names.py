@@ -13,6 +13,12 @@ SUBSAMPLING = "encoder.subsampling.linear.weight"
 OF_WHOLE = f"model.{SUBSAMPLING}"
 _ENCODER, _DECODER = "encoder.", "model.decoder."
 _PARTS = {
+    # of those that hear as a sound comes
+    "encoder.subsampling.conv_in.": "encoder.pre_encode.conv.0.",
+    "encoder.subsampling.layers.0.depthwise_conv.": "encoder.pre_encode.conv.2.",
+    "encoder.subsampling.layers.0.pointwise_conv.": "encoder.pre_encode.conv.3.",
+    "encoder.subsampling.layers.1.depthwise_conv.": "encoder.pre_encode.conv.5.",
+    "encoder.subsampling.layers.1.pointwise_conv.": "encoder.pre_encode.conv.6.",
     "encoder.subsampling.layers.": "encoder.pre_encode.conv.",
     "encoder.subsampling.linear.": "encoder.pre_encode.out.",
     ".self_attn.q_proj.": ".self_attn.linear_q.",
@@ -24,8 +30,8 @@ _PARTS = {
     ".self_attn.bias_v": ".self_attn.pos_bias_v",
     ".conv.norm.": ".conv.batch_norm.",
 }
-#: What lies beside the encoder, and is no head: what makes its rows as wide as an LSTM's, and that.
-_BESIDE = ("encoder_projector.", "decoder.")
+#: What lies beside the encoder, and is no head: what is told the language; what makes rows as wide as an LSTM's; that.
+_BESIDE = ("encoder_projector.", "prompt_projector.", "decoder.")
 #: Of a decoder with attention.
 _OF_DECODER = {
     "model.decoder.embed_tokens.": "transf_decoder._embedding.token_embedding.",

@@ -21,6 +21,8 @@ from albireo.sounds.features import F32, log_mel_fields, slaney_bands
 
 #: What extractors are called.
 COHERE, PARAKEET = "CohereAsrFeatureExtractor", "ParakeetFeatureExtractor"
+#: Of sounds that may be heard as they come, whose mean nobody knows before the end.
+STREAMING = "NemotronAsrStreamingFeatureExtractor"
 #: What changes nothing here: how a long sound is cut elsewhere, and how several become one array.
 _IGNORABLE = keys(
     "feature_extractor_type processor_class padding_side padding_value return_attention_mask dither",
@@ -34,6 +36,7 @@ _MAX = 2**14
 class NemoMel:
     """Fields: rate: samples a second. hop: samples from one frame to the next. fft: samples of a frame, of which the
     middle ones are heard: width. emphasis: how much of a sample is taken off the next. seconds: of the longest sound.
+    is_normed: bands have mean 0, and deviation 1.
     """
 
     rate: int
@@ -43,6 +46,7 @@ class NemoMel:
     width: int
     emphasis: float
     seconds: float
+    is_normed: bool = True
     _bands: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +73,8 @@ class NemoMel:
         window = np.pad(np.hanning(self.width), (side, self.fft - self.width - side))
         found = np.fft.rfft(frames * window, axis=1)
         logs = np.log((found.real**2 + found.imag**2) @ self._bands + _LEAST)
+        if not self.is_normed:
+            return logs.astype(np.float32)
         centered = logs - logs.mean(axis=0)
         return np.asarray(centered / (centered.std(axis=0, ddof=1) + _EPS), np.float32)
 
@@ -92,8 +98,9 @@ def open_nemo_mel(directory: Path, bands: int, seconds: float, extractor: str = 
         fields.integer("win_length", 2, fft, 400),
         fields.number("preemphasis", 0.0, 1.0, 0.97),
         fields.number("max_audio_clip_s", 1.0, seconds, seconds),
+        extractor != STREAMING,
     )
-    fields.refuse_unread(_IGNORABLE, {})
+    fields.refuse_unread(_IGNORABLE, {"mel_filters_dtype": ("float32",)})
     if found.num_mels != bands:
         fields.fail(
             "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"

@@ -57,10 +57,9 @@ def test_the_encoder_is_as_near_to_exact_as_transformers(dtype: str, tmp_path: P
 def test_found_among_models_of_speech(tmp_path: Path) -> None:
     folder = save(tmp_path)
     data = json.loads((folder / "config.json").read_text())
-    frames = ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt")
-    assert speech_types() == (
-        *("canary", "cohere_asr", "hubert", "moonshine", "omniasr_ctc", *frames, "wav2vec2", "whisper"),
-    )
+    frames = ("nemotron3_5_asr", "nemotron_asr_streaming", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt")
+    listening = ("canary", "cohere_asr", "hubert", "moonshine")
+    assert speech_types() == (*listening, *frames, "parakeet_tdt", "wav2vec2", "whisper")
     assert listens(data) and has_tower(data)
     assert load_architecture("whisper").tiny["model_type"] == "whisper"
     config = load_config(folder)

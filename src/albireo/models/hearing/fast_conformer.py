@@ -16,6 +16,7 @@ import numpy as np
 from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import check_heads
@@ -30,7 +31,11 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 #: Frames that the stem's convolutions go on by, one behind the other; and what each sees.
 _HALVINGS, _SIDE = 3, 3
 _EPS, _SLOWEST = 1e-5, 10000.0
+#: A score that leaves nothing of what has it.
+_NEVER = -1e9
 _PREFIX = "encoder"
+#: Of what is told which language is spoken.
+_ASKED = "prompt_projector"
 #: Of its depthwise convolutions, in turn.
 _DEPTHWISE = tuple(f"{_PREFIX}.pre_encode.conv.{3 * number + 2}" for number in range(_HALVINGS - 1))
 _DEFAULTS = {
@@ -43,19 +48,20 @@ _DEFAULTS = {
 }
 
 
-def halved(count: int, times: int = _HALVINGS) -> int:
+def halved(count: int, times: int = _HALVINGS, is_causal: bool = False) -> int:
     """What is left of so many frames, or bands."""
     for _ in range(times):
-        count = -(-count // 2)
+        count = count // 2 + 1 if is_causal else -(-count // 2)
     return count
 
 
-def _around(places: F32) -> F32:
+def _around(places: F32, is_causal: bool) -> F32:
     """[frames / 2, bands / 2, 3, 3, channels] of [frames, bands, channels], zeros around: of every second place the
-    nine around it."""
+    nine around it; or it and those before it, and of as many more as that makes."""
     frames, bands, channels = places.shape
-    padded = np.pad(places, ((1, 1), (1, 1), (0, 0)))
-    tall, wide = halved(frames, 1), halved(bands, 1)
+    around = (2, 1) if is_causal else (1, 1)
+    padded = np.pad(places, (around, around, (0, 0)))
+    tall, wide = halved(frames, 1, is_causal), halved(bands, 1, is_causal)
     found = np.empty((tall, wide, _SIDE, _SIDE, channels), np.float32)
     for frame in range(_SIDE):
         for band in range(_SIDE):
@@ -71,6 +77,7 @@ class _Stem(SeesNothing):
     num_bands: int
     channels: int
     most: int
+    is_causal: bool
     held: Mapping[str, F32]
 
     def graphs(self) -> tuple[Graph, ...]:
@@ -86,14 +93,17 @@ class _Stem(SeesNothing):
         return pooled_states(b, x)
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
-        return tuple(halved(self.most, times) * halved(self.num_bands, times) for times in range(1, _HALVINGS + 1))
+        return tuple(
+            halved(self.most, times, self.is_causal) * halved(self.num_bands, times, self.is_causal)
+            for times in range(1, _HALVINGS + 1)
+        )
 
     def pieces(self, tile: F32) -> Iterator[F32]:
-        around = _around(tile[:, :, None])
+        around = _around(tile[:, :, None], self.is_causal)
         yield around.reshape(-1, _SIDE**2)
 
     def behind(self, number: int, hidden: F32) -> F32:
-        bands = halved(self.num_bands, number + 1)
+        bands = halved(self.num_bands, number + 1, self.is_causal)
         places = hidden.reshape(-1, bands, self.channels)
         if number + 1 == _HALVINGS:
             # a row of each frame: all bands of a channel, as the linear behind reads them
@@ -101,8 +111,18 @@ class _Stem(SeesNothing):
         if not self.held:
             raise InvariantError(f"{_DEPTHWISE[number]} is read before it is held")
         weight, bias = (self.held[f"{_DEPTHWISE[number]}.{kind}"] for kind in ("weight", "bias"))
-        summed = np.einsum("tbijc,cij->tbc", _around(places), weight.reshape(-1, _SIDE, _SIDE)) + bias
+        summed = np.einsum("tbijc,cij->tbc", _around(places, self.is_causal), weight.reshape(-1, _SIDE, _SIDE)) + bias
         return np.ascontiguousarray(summed.reshape(-1, self.channels), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is told of a sound, as one of several numbers beside each frame that is 1. Fields: count: of them.
+    number: that it is. width: of the linear that reads them."""
+
+    count: int
+    number: int
+    width: int
 
 
 @dataclass(slots=True)
@@ -111,7 +131,9 @@ class FastConformerTower(GivesRowsOnce):
 
     Fields: most_frames: of the longest sound. kernel: of the layers' convolutions. is_scaled: what the stem gives is
     multiplied by the root of its width. projection, width: of the linear behind; empty: there is none. unread: see
-    tower.VisionTower.
+    tower.VisionTower. chunk, before: frames are in chunks of so many, and see those of theirs, and of so many chunks
+    before it; convolutions see what is before alone, and norms are of rows; 0: all see all. asked: before the linear
+    behind, two that are told which language is spoken; None: there are none.
     """
 
     encoder: EncoderSettings
@@ -124,6 +146,9 @@ class FastConformerTower(GivesRowsOnce):
     projection: str
     width: int
     unread: tuple[str, ...] = ()
+    chunk: int = 0
+    before: int = 0
+    asked: Asked | None = None
     held: dict[str, F32] = field(default_factory=dict)
 
     @property
@@ -133,7 +158,10 @@ class FastConformerTower(GivesRowsOnce):
     @property
     def num_positions(self) -> int:
         """Of the longest sound."""
-        return halved(self.most_frames)
+        return self._halved(self.most_frames)
+
+    def _halved(self, count: int) -> int:
+        return halved(count, is_causal=self.chunk > 0)
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -159,7 +187,7 @@ class FastConformerTower(GivesRowsOnce):
 
     @property
     def stem(self) -> Stem:
-        return _Stem(self.encoder, self.num_bands, self.channels, self.most_frames, self.held)
+        return _Stem(self.encoder, self.num_bands, self.channels, self.most_frames, self.chunk > 0, self.held)
 
     def most_rows(self, patches: int) -> int:
         return patches
@@ -169,13 +197,23 @@ class FastConformerTower(GivesRowsOnce):
             raise InvariantError(
                 f"{height} frames of {width} bands; this encoder hears up to {self.most_frames} of {self.num_bands}"
             )
-        return halved(height)
+        return self._halved(height)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile,), (len(tile), 1))
+        return TowerInputs((tile, *((self._unseen(len(tile)),) if self.chunk else ())), (len(tile), 1))
+
+    def _unseen(self, count: int) -> F32:
+        """[count, heads * 2 * positions], in the order of distance_columns: what scores have added, so that frames see
+        what their chunks do, and nothing else."""
+        reach = self.num_positions
+        row = np.arange(count)[:, None]
+        key = row - np.arange(-reach, reach)
+        away = row // self.chunk - key // self.chunk
+        unseen = np.where((away >= 0) & (away <= self.before), np.float32(0), np.float32(_NEVER))
+        return np.tile(unseen, (1, self.encoder.num_heads))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden
@@ -185,28 +223,37 @@ class FastConformerTower(GivesRowsOnce):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         with b.part("embed"):
-            given = b.given(self.channels * halved(self.num_bands), 0)
+            given = b.given(self.channels * self._halved(self.num_bands), 0)
+            unseen = None
+            if self.chunk:
+                unseen = b.given(c.num_heads * 2 * self.num_positions, 1)
             x = linear(b, c, given, f"{_PREFIX}.pre_encode.out", c.hidden_size, "frames")
             if self.is_scaled:
                 x = b.scale(x, c.hidden_size**0.5)
         for number in range(c.num_layers):
-            x = self._layer(b, x, number)
+            x = self._layer(b, x, number, unseen)
         return pooled_states(b, x)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size, 0)
+        if self.asked is not None:
+            with b.part("asked"):
+                weight = b.weight(f"{_ASKED}.frames.weight", (self.asked.width, c.hidden_size), c.dtype)
+                told = b.weight(f"{_ASKED}.told.bias", (self.asked.width,), "float32")
+                x = b.unary(b.linear(b.cast(x, c.dtype), weight, told), "relu")
+                x = linear(b, c, x, f"{_ASKED}.linear_2", c.hidden_size, "down")
         if self.projection:
             x = linear(b, c, x, self.projection, self.width, "up")
         return pooled_states(b, x)
 
-    def _layer(self, b: GraphBuilder, x: Value, number: int) -> Value:
+    def _layer(self, b: GraphBuilder, x: Value, number: int, unseen: Value | None) -> Value:
         c, name = self.encoder, f"{_PREFIX}.layers.{number}"
         x = self._ffn(b, x, f"layers.{number}.first", f"{name}.feed_forward1", f"{name}.norm_feed_forward1")
         with b.part(f"layers.{number}.attn"):
             h = rounded_norm(b, c, x, f"{name}.norm_self_att")
-            o = linear(b, c, self._attention(b, h, f"{name}.self_attn"), f"{name}.self_attn.linear_out", c.hidden_size,
-                       "o", c.has_bias)  # fmt: skip
+            a = self._attention(b, h, f"{name}.self_attn", unseen)
+            o = linear(b, c, a, f"{name}.self_attn.linear_out", c.hidden_size, "o", c.has_bias)
             with b.part("o"):
                 x = b.add(x, o)
         with b.part(f"layers.{number}.conv"):
@@ -226,7 +273,7 @@ class FastConformerTower(GivesRowsOnce):
             with b.part("down"):
                 return b.add(x, b.scale(down, 0.5))
 
-    def _attention(self, b: GraphBuilder, h: Value, name: str) -> Value:
+    def _attention(self, b: GraphBuilder, h: Value, name: str, unseen: Value | None) -> Value:
         c, parts = self.encoder, {}
         for part, module in (("u", "linear_q"), ("v", "linear_q"), ("k", "linear_k"), ("w", "linear_v")):
             with b.part(part):
@@ -242,6 +289,7 @@ class FastConformerTower(GivesRowsOnce):
         with b.part("near"):
             table = b.weight(f"{name}.by_distance", (c.num_heads * 2 * self.num_positions, c.head_dim), c.dtype)
             near = b.head_linear(b.cast(parts["v"], c.dtype), table, c.num_heads)
+            near = near if unseen is None else b.add(near, unseen)
         with b.part("kv"):
             b.kv_write(parts["k"], parts["w"], 0, c.num_heads, c.head_dim)
         with b.part("attention"):
@@ -270,15 +318,34 @@ class FastConformerTower(GivesRowsOnce):
         )
         with b.part("mix"):
             x = b.mul(up, b.unary(gate, "sigmoid"))
-            weight = b.weight(f"{name}.folded.weight", (c.hidden_size, self.kernel), "float32")
-            x = b.depthwise_conv(x, weight, b.weight(f"{name}.folded.bias", (c.hidden_size,), "float32"))
+            weight = b.weight(f"{name}.folded.weight", (c.hidden_size, self._taps), "float32")
+            if self.chunk:
+                kept = b.weight(f"{name}.depthwise_conv.bias", (c.hidden_size,), "float32") if bias else None
+                x = norm(b, c, b.depthwise_conv(x, weight, kept, "none"), f"{name}.batch_norm")
+                x = b.unary(x, "silu")
+            else:
+                x = b.depthwise_conv(x, weight, b.weight(f"{name}.folded.bias", (c.hidden_size,), "float32"))
         return linear(b, c, x, f"{name}.pointwise_conv2", c.hidden_size, "down", bias)
 
     # -- what is made of the checkpoint's -----------------------------------------------------------------------------
 
     @property
+    def _taps(self) -> int:
+        """Of a layer's convolution; of one that sees what is before, as many zeros are behind."""
+        return 2 * self.kernel - 1 if self.chunk else self.kernel
+
+    def _before(self, weight: F32) -> F32:
+        return np.pad(weight.reshape(len(weight), -1), ((0, 0), (0, self.kernel - 1)))
+
+    @property
     def made_tensors(self) -> Mapping[str, Made]:
         c, found = self.encoder, dict[str, Made]()
+        if self.asked is not None:
+            weight, bias, at = f"{_ASKED}.linear_1.weight", f"{_ASKED}.linear_1.bias", c.hidden_size
+            told = at + self.asked.number
+            dims = self.asked.width, at
+            found[f"{_ASKED}.frames.weight"] = Made(dims, (weight,), lambda w: np.ascontiguousarray(w[:, :at]))
+            found[f"{_ASKED}.told.bias"] = Made((dims[0],), (weight, bias), lambda w, b: b + w[:, told])
         for number in range(c.num_layers):
             name = f"{_PREFIX}.layers.{number}"
             attention, conv = f"{name}.self_attn", f"{name}.conv"
@@ -287,6 +354,10 @@ class FastConformerTower(GivesRowsOnce):
                 found[f"{attention}.{part}_bias"] = Made((c.hidden_size,), tuple(sources), _summed)
             dims = c.num_heads * 2 * self.num_positions, c.head_dim
             found[f"{attention}.by_distance"] = Made(dims, (f"{attention}.linear_pos.weight",), self._by_distance)
+            if self.chunk:
+                taps = (f"{conv}.depthwise_conv.weight",)
+                found[f"{conv}.folded.weight"] = Made((c.hidden_size, self._taps), taps, self._before)
+                continue
             norms = tuple(f"{conv}.batch_norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
             biases = (f"{conv}.depthwise_conv.bias",) if self.has_conv_bias else ()
             found[f"{conv}.folded.weight"] = Made(
@@ -315,7 +386,16 @@ def _summed(*vectors: F32) -> F32:
 
 
 def open_fast_conformer(
-    fields: Fields, dtype: str, seconds_frames: int, projection: str, width: int, unread: tuple[str, ...]
+    fields: Fields,
+    dtype: str,
+    seconds_frames: int,
+    projection: str,
+    width: int,
+    unread: tuple[str, ...],
+    *,
+    chunk: int = 0,
+    before: int = 0,
+    asked: Asked | None = None,
 ) -> FastConformerTower:
     """What encoder_config says. Args: seconds_frames: frames of the longest sound. Others: see FastConformerTower.
 
@@ -336,7 +416,7 @@ def open_fast_conformer(
     ):
         if fields.integer(key, 1, MAX_WIDTH, only) != only:
             fields.unsupported(key, fields.raw(key), f"supported: {only}")
-    if kernel % 2 == 0:
+    if kernel % 2 == 0 or (chunk and 2 * kernel - 1 > MAX_DEPTHWISE_WIDTH):
         fields.unsupported("conv_kernel_size", kernel, "supported: odd numbers")
     if bands % 2**_HALVINGS:
         fields.fail("num_mel_bins", bands, f"must be a multiple of {2**_HALVINGS}")
@@ -351,4 +431,7 @@ def open_fast_conformer(
         projection,
         width,
         unread,
+        chunk,
+        before,
+        asked,
     )

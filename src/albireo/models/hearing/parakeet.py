@@ -10,7 +10,7 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
-from albireo.models.hearing.fast_conformer import FastConformerTower, open_fast_conformer
+from albireo.models.hearing.fast_conformer import Asked, FastConformerTower, open_fast_conformer
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.speech.frame_heads import FRAMES
 from albireo.models.vision.settings import MAX_WIDTH
@@ -18,8 +18,10 @@ from albireo.models.vision.settings import MAX_WIDTH
 OF_TRAINING = keys("dropout_positions max_position_embeddings")
 
 
-def encoder_fields(data: Mapping[str, Any], where: str, says: Mapping[str, Any] | None = None) -> Fields:
-    """The keys of encoder_config. Args: says: what absent ones mean, where the family differs.
+def encoder_fields(
+    data: Mapping[str, Any], where: str, says: Mapping[str, Any] | None = None, kind: str = "parakeet_encoder"
+) -> Fields:
+    """The keys of encoder_config. Args: says: what absent ones mean, where the family differs. kind: of encoder.
 
     Raises: ModelError where there is none; UnsupportedModel for another encoder.
     """
@@ -27,8 +29,8 @@ def encoder_fields(data: Mapping[str, Any], where: str, says: Mapping[str, Any] 
     if table is None:
         raise ModelError(f"{where}: encoder_config is missing")
     fields = Fields({**(says or {}), **table}, f"{where}: encoder_config")
-    if fields.text("model_type", "parakeet_encoder") != "parakeet_encoder":
-        fields.unsupported("model_type", fields.raw("model_type"), "supported: parakeet_encoder")
+    if fields.text("model_type", kind) != kind:
+        fields.unsupported("model_type", fields.raw("model_type"), f"supported: {kind}")
     return fields
 
 
@@ -46,5 +48,26 @@ def open_parakeet_transducer(data: Mapping[str, Any], dtype: str, where: str) ->
     width = Fields(data, where).integer("decoder_hidden_size", 1, MAX_WIDTH, 640)
     # what hears what was said before reads the others
     tower = open_fast_conformer(fields, dtype, FRAMES, "encoder_projector", width, ("decoder.*",))
+    fields.refuse_unread(IGNORABLE | OF_TRAINING, {})
+    return tower
+
+
+def open_streaming_transducer(data: Mapping[str, Any], dtype: str, where: str) -> FastConformerTower:
+    """Of an encoder that can hear a sound as it comes, in chunks: here all of it at once, and each frame what it would
+    have heard; and, of Nemotron 3.5, one that finds out which language is spoken. Raises: as open_parakeet_ctc()."""
+    fields = encoder_fields(data, where, kind="nemotron_asr_streaming_encoder")
+    width = Fields(data, where).integer("decoder_hidden_size", 1, MAX_WIDTH, 640)
+    ahead = fields.integer("default_num_lookahead_tokens", 0, MAX_WIDTH, 13)
+    before = (fields.integer("sliding_window", 1, MAX_WIDTH, 71) - 1) // (ahead + 1)
+    whole, asked = Fields(data, where), None
+    unread: tuple[str, ...] = ("decoder.*",)
+    if data["model_type"] == "nemotron3_5_asr":
+        count = whole.integer("num_prompts", 1, MAX_WIDTH, 128)
+        number = whole.integer("default_prompt_id", 0, count - 1, 101)
+        asked = Asked(count, number, whole.integer("prompt_intermediate_size", 1, MAX_WIDTH, 2048))
+        unread = ("decoder.*", "prompt_projector.linear_1.*")
+    tower = open_fast_conformer(
+        fields, dtype, FRAMES, "encoder_projector", width, unread, chunk=ahead + 1, before=before, asked=asked
+    )
     fields.refuse_unread(IGNORABLE | OF_TRAINING, {})
     return tower

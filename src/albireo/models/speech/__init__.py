@@ -3,3 +3,8 @@
 One file an architecture, found by name as those of models/ are. A sequence of one begins with the sound: its first
 positions hold, in the KV layers of the decoder, keys and values that were made of what the encoder heard; text follows.
 """
+
+#: Transducers whose encoder could hear a sound as it comes; and models that hear samples, and say of each frame what is
+#: said there.
+STREAMING_TYPES = ("nemotron3_5_asr", "nemotron_asr_streaming")
+SAMPLE_TYPES = ("hubert", "omniasr_ctc", "wav2vec2")

@@ -167,6 +167,8 @@ _FAMILIES: Mapping[str, str] = {
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
+    "nemotron3_5_asr": "hearing.parakeet.open_streaming_transducer",
+    "nemotron_asr_streaming": "hearing.parakeet.open_streaming_transducer",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
     "ovis2": "vision.ovis2.open_ovis2",
     "omniasr_ctc": "hearing.wav2vec2.open_omniasr",
@@ -202,8 +204,8 @@ _EARS: Mapping[str, str] = {
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
 _LISTENING = (
-    *("canary", "cohere_asr", "hubert", "moonshine", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"),
-    *("wav2vec2", "whisper"),
+    *("canary", "cohere_asr", "hubert", "moonshine", "nemotron3_5_asr", "nemotron_asr_streaming", "omniasr_ctc"),
+    *("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "wav2vec2", "whisper"),
 )
 _HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.

@@ -1,0 +1,34 @@
+"""Nemotron 3.5 ASR: a Nemotron Speech Streaming of many languages, which finds out itself which one is spoken.
+
+Found by models/__init__.py by file name. It could be told; here the number that it was trained with for finding out is
+a part of its weights (models/hearing/fast_conformer.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.config import ModelConfig
+from albireo.models.speech import nemotron_asr_streaming
+
+TINY = nemotron_asr_streaming.TINY | {
+    "architectures": ["Nemotron3_5AsrForRNNT"],
+    "model_type": "nemotron3_5_asr",
+    "num_prompts": 8,
+    "prompt_intermediate_size": 24,
+    "default_prompt_id": 5,
+}
+
+CONFIG = replace(
+    nemotron_asr_streaming.CONFIG,
+    defaults={**nemotron_asr_streaming.CONFIG.defaults, "vocab_size": 13088},
+    ignorable=nemotron_asr_streaming.CONFIG.ignorable | keys("num_prompts prompt_intermediate_size default_prompt_id"),
+    class_names=("Nemotron3_5AsrForRNNT",),
+)
+
+
+def build(c: ModelConfig, max_model_len: int) -> Graph:
+    """See parakeet_rnnt.build()."""
+    return nemotron_asr_streaming.build(c, max_model_len)

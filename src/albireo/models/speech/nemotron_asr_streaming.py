@@ -1,0 +1,51 @@
+"""Nemotron Speech Streaming: a Parakeet RNN-T whose encoder can hear a sound as it comes.
+
+Found by models/__init__.py by file name. The encoder is a tower (models/hearing/parakeet.py), and hears all of a sound
+at once. Source: Noroozi et al. 2023, Stateful Conformer with Cache-based Inference for Streaming ASR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ModelConfig
+from albireo.models.speech import parakeet_rnnt
+from albireo.models.speech.frame_heads import HALVED
+
+TINY = parakeet_rnnt.TINY | {
+    "architectures": ["NemotronAsrStreamingForRNNT"],
+    "model_type": "nemotron_asr_streaming",
+    "encoder_config": {
+        "model_type": "nemotron_asr_streaming_encoder",
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 80,
+        "subsampling_conv_channels": 6,
+        "num_mel_bins": 16,
+        "sliding_window": 9,
+        "default_num_lookahead_tokens": 3,
+    },
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    # its stem has a frame more of each sound
+    return BlockSettings(sound_positions=1, marked_frames=HALVED + 1)
+
+
+CONFIG = replace(
+    parakeet_rnnt.CONFIG,
+    blocks=_blocks,
+    defaults={**parakeet_rnnt.CONFIG.defaults, "vocab_size": 1025},
+    ignorable=parakeet_rnnt.CONFIG.ignorable | {"sliding_window", "default_num_lookahead_tokens"},
+    class_names=("NemotronAsrStreamingForRNNT",),
+)
+
+
+def build(c: ModelConfig, max_model_len: int) -> Graph:
+    """See parakeet_rnnt.build()."""
+    return parakeet_rnnt.build(c, max_model_len)

@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     from albireo.api.frames import Frames
     from albireo.api.sounds import Heard
     from albireo.models.hearing.fast_conformer import FastConformerTower
+    from albireo.models.hearing.lasr import LasrTower
     from albireo.models.hearing.moonshine import MoonshineTower
     from albireo.models.hearing.wav2vec2 import Wav2Vec2Tower
     from albireo.models.hearing.whisper import WhisperTower
 
-    SoundTower = WhisperTower | MoonshineTower | FastConformerTower | Wav2Vec2Tower
+    SoundTower = WhisperTower | MoonshineTower | FastConformerTower | Wav2Vec2Tower | LasrTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,9 @@ def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Pa
         return _parakeet
     if model_type in SAMPLE_TYPES:
         return _samples
-    return {"canary": _canary, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(model_type, _whisper)
+    return {"canary": _canary, "lasr_ctc": _lasr, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(
+        model_type, _whisper
+    )
 
 
 def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
@@ -234,6 +237,15 @@ def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Part
     where, is_omni = str(directory / "config.json"), data["model_type"] == "omniasr_ctc"
     tower = (open_omniasr if is_omni else open_wav2vec2)(data, model.dtype, where)
     return _Parts(tower, normed_waves(directory, data["model_type"]), None, ctc_frames(data, model, where))
+
+
+def _lasr(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.frames import ctc_frames
+    from albireo.api.sounds import lasr_mel
+    from albireo.models.hearing.lasr import open_lasr
+
+    where = str(directory / "config.json")
+    return _Parts(open_lasr(data, model.dtype, where), lasr_mel(directory, data), None, ctc_frames(data, model, where))
 
 
 def _parakeet(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:

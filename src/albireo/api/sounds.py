@@ -22,10 +22,11 @@ from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
 if TYPE_CHECKING:
+    from albireo.sounds.lasr import LasrMel
     from albireo.sounds.nemo import NemoMel
     from albireo.sounds.waves import Waves
 
-    Heard = LogMel | NemoMel | Waves
+    Heard = LogMel | NemoMel | Waves | LasrMel
 
 #: A prompt with its sound in front.
 Behind = tuple[list[int], tuple[ImageInput, ...]]
@@ -62,8 +63,11 @@ class SoundReader:
     def frame_s(self) -> float:
         """Seconds from one frame to the next, where frames say what is written."""
         from albireo.models.speech.ctc_of_samples import FRAME
+        from albireo.sounds.lasr import LasrMel
         from albireo.sounds.nemo import NemoMel
 
+        if isinstance(self.sounds, LasrMel):
+            return 4 * self.sounds.hop / self.sounds.rate
         if isinstance(self.sounds, NemoMel):
             return 8 * self.sounds.hop / self.sounds.rate
         return FRAME / self.sounds.rate
@@ -129,6 +133,8 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = parakeet_mel(config_directory, data, 128)
     elif data["model_type"].startswith("parakeet_") or data["model_type"] in STREAMING_TYPES:
         sounds = parakeet_mel(config_directory, data)
+    elif data["model_type"] == "lasr_ctc":
+        sounds = lasr_mel(config_directory, data)
     elif config.marks is not None:
         sounds = normed_waves(config_directory, config.model_type)
     else:
@@ -173,3 +179,12 @@ def normed_waves(directory: Path, model_type: str) -> Waves:
 
     extractor = OMNI if model_type == "omniasr_ctc" else WAV2VEC2
     return open_waves(directory, RATE, SECONDS, FEWEST, extractor, can_norm=True)
+
+
+def lasr_mel(directory: Path, data: Mapping[str, Any]) -> LasrMel:
+    """What LASR hears of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.lasr_ctc import FEWEST, SECONDS
+    from albireo.sounds.lasr import open_lasr_mel
+
+    encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
+    return open_lasr_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 128), SECONDS, FEWEST)

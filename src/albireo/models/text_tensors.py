@@ -75,6 +75,8 @@ _NEMO_DECODER = (
     *((f"{whole}transf_decoder.", "transf_decoder.") for whole in ("model.", "")),
     ("log_softmax.mlp.layer0.", "lm_head."),
 )
+#: Of LASR's encoder.
+LASR = "encoder.subsampler.dense_0.weight"
 #: Of one by the names of transformers, whose decoder is a head: of CTC, or of what joins encoder and LSTM.
 _HEADS = (("ctc_head.", "lm_head."), ("joint.head.", "lm_head."))
 #: What norms were called in files that were converted long ago.
@@ -92,7 +94,7 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _DECODER)
     if any(name in files for name in CONFORMER):
         return TextTensors(files, _NEMO_DECODER)
-    is_heard = SUBSAMPLING in files or any(name.startswith(OMNI) for name in files.names)
+    is_heard = SUBSAMPLING in files or LASR in files or any(name.startswith(OMNI) for name in files.names)
     if is_heard and any(name.startswith(old) for name in files.names for old, _ in _HEADS):
         return _OfFrames(files, _HEADS)
     if OF_WHOLE in files:

@@ -19,7 +19,7 @@ from albireo.models.internvl_chat import names_of_tower
 from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.sample_tower_names import names_of_sample_tower
-from albireo.models.text_tensors import CONFORMER, ENCODER, TextTensors
+from albireo.models.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
 from albireo.models.vision.made_tensors import Made
 from albireo.quantization.encoded import Encoded
 
@@ -207,6 +207,8 @@ def _stored(directory: Path, hears: bool | None) -> TextTensors:
         return TextTensors(files, (*_OF_CONFORMER, *((name, name.removeprefix("model.")) for name in heard)))
     if names := names_of_conformer(files.names):
         return TextTensors(files, tuple(names.items()))
+    if LASR in files:
+        return TextTensors(files, (("encoder.", "encoder."),))
     if names := names_of_sample_tower(files.names):
         return TextTensors(files, tuple(names.items()))
     if any(name in files for name in _GRANITE):

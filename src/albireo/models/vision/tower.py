@@ -155,6 +155,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "internvl_chat": "vision.internvl.open_internvl",
     "janus": "vision.janus.open_janus",
+    "lasr_ctc": "hearing.lasr.open_lasr",
     "llava": "vision.llava.open_llava",
     "llava_next": "vision.llava_next.open_llava_next",
     "llava_onevision": "vision.llava_onevision.open_llava_onevision",
@@ -204,8 +205,8 @@ _EARS: Mapping[str, str] = {
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
 _LISTENING = (
-    *("canary", "cohere_asr", "hubert", "moonshine", "nemotron3_5_asr", "nemotron_asr_streaming", "omniasr_ctc"),
-    *("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "wav2vec2", "whisper"),
+    *("canary", "cohere_asr", "hubert", "lasr_ctc", "moonshine", "nemotron3_5_asr", "nemotron_asr_streaming"),
+    *("omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "wav2vec2", "whisper"),
 )
 _HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.

@@ -1,0 +1,99 @@
+"""LasrMel: how loud a sound is in each band of frequencies as LASR's encoder hears it (MedASR).
+
+Called by the front doors. Frames begin with the sound's first sample; bands are triangles in mels, from 125 to 7,500
+Hz. Keys are honoured, or change nothing, or are refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError
+from albireo.json_file import keys
+from albireo.sounds.features import F32, log_mel_fields
+
+_TYPE = "LasrFeatureExtractor"
+_IGNORABLE = keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask")
+_LOWEST_HZ, _HIGHEST_HZ, _LEAST = 125.0, 7500.0, 1e-5
+_MAX = 2**14
+
+
+def _mels(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    return np.asarray(1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0))
+
+
+def _bands(rate: int, fft: int, count: int) -> NDArray[np.float64]:
+    """[fft / 2 + 1, count] of what each frequency says of each band; the lowest says nothing."""
+    places = _mels(np.linspace(0.0, rate / 2, fft // 2 + 1)[1:])[:, None]
+    edges = np.linspace(_mels(_LOWEST_HZ), _mels(_HIGHEST_HZ), count + 2)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    slopes = np.minimum((places - low) / (middle - low), (high - places) / (high - middle))
+    return np.pad(np.maximum(0.0, slopes), ((1, 0), (0, 0)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LasrMel:
+    """Fields: rate: samples a second. hop: samples from one frame to the next. fft: of a transform, whose first width
+    samples are heard. seconds: of the longest sound. fewest: frames of the shortest: shorter ones have silence behind.
+    """
+
+    rate: int
+    num_mels: int
+    hop: int
+    fft: int
+    width: int
+    seconds: int
+    fewest: int
+    _filters: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_filters", _bands(self.rate, self.fft, self.num_mels))
+
+    @property
+    def num_samples(self) -> int:
+        """Of the longest."""
+        return self.seconds * self.rate
+
+    def features(self, samples: F32) -> F32:
+        """[n, num_mels] of samples. Raises: InvariantError for more than the longest has."""
+        if samples.ndim != 1 or len(samples) > self.num_samples:
+            raise InvariantError(f"{samples.shape} samples; the longest sound has {self.num_samples}")
+        least = self.width + (self.fewest - 1) * self.hop
+        heard = np.pad(samples, (0, max(0, least - len(samples)))).astype(np.float64)
+        frames = np.lib.stride_tricks.sliding_window_view(heard, self.width)[:: self.hop]
+        found = np.fft.rfft(frames * np.hanning(self.width), self.fft, axis=1)
+        power = (found.real**2 + found.imag**2) @ self._filters
+        return np.asarray(np.log(np.maximum(power, _LEAST)), np.float32)
+
+
+def open_lasr_mel(directory: Path, bands: int, seconds: int, fewest: int) -> LasrMel:
+    """What a directory says of sounds. Args: bands: that the encoder hears. Others: see LasrMel.
+
+    Raises: ModelError for missing or damaged files, and for other bands; UnsupportedModel for a key that asks for
+    something else.
+    """
+    fields = log_mel_fields(directory)
+    if fields.text("feature_extractor_type", _TYPE) != _TYPE:
+        fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
+    fft = fields.integer("n_fft", 2, _MAX, 512)
+    found = LasrMel(
+        fields.integer("sampling_rate", 1, 2**20, 16000),
+        fields.integer("feature_size", 1, 2**12, 128),
+        fields.integer("hop_length", 1, _MAX, 160),
+        fft,
+        fields.integer("win_length", 2, fft, 400),
+        seconds,
+        fewest,
+    )
+    fields.refuse_unread(_IGNORABLE, {})
+    if found.num_mels != bands:
+        fields.fail(
+            "feature_size", found.num_mels, f"must be num_mel_bins={bands} of config.json: they are of two models"
+        )
+    if found.rate != 100 * found.hop:
+        fields.fail("hop_length", found.hop, f"must be a hundredth of sampling_rate={found.rate}")
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import Wav2Vec2FeatureExtractor
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.frame_marks import FrameMarks
@@ -102,6 +103,23 @@ def test_old_files(tmp_path: Path) -> None:
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors")
     with LLM(str(folder), dtype="float32", **SETTINGS) as llm:
         assert llm.generate([asked(1)], ALL, use_tqdm=False)[0].outputs[0] == wanted.outputs[0]
+
+
+def test_as_its_processor_is_saved_now(tmp_path: Path) -> None:
+    """What is heard, and how it is spelt, in files of other names; in an engine directory, too."""
+    from transformers import Wav2Vec2Processor
+
+    folder = save(tmp_path / "model", "base")
+    with LLM(str(folder), dtype="float32", **SETTINGS) as llm:
+        (wanted,) = llm.generate([asked(1)], ALL, use_tqdm=False)
+    for name in ("preprocessor_config.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer(folder, "base")).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists() and (folder / "processor_config.json").exists()
+    build(folder, tmp_path / "engine", BuildConfig(dtype="float32"))
+    for path in (folder, tmp_path / "engine"):
+        with LLM(str(path), dtype="float32", **SETTINGS) as llm:
+            assert llm.generate([asked(1)], ALL, use_tqdm=False)[0].outputs[0] == wanted.outputs[0]
 
 
 @pytest.mark.parametrize(

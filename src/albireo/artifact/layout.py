@@ -60,7 +60,7 @@ _OPTIONAL = re.compile(
     r"processor_config)\.json|"
     r"config/pooled_head\.safetensors|"
     r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
-    r"tokenizer/(tokenizer|tekken|vocab|tokenizer_config|special_tokens_map|preprocessor_config)\.json|tokenizer/merges\.txt|"
+    r"tokenizer/(tokenizer|tekken|vocab|tokenizer_config|special_tokens_map|(pre)?processor_config)\.json|tokenizer/merges\.txt|"
     r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
 )
 

@@ -221,8 +221,7 @@ WHOLES: Mapping[str, Whole] = {
         "GotOcr2ForConditionalGeneration",
         {"qwen2": "qwen2"},
         {
-            **dict(zip(_SIZES, (151860, 1024, 2816, 24, 16, 32768), strict=True)),
-            "num_key_value_heads": 16,
+            **OF_CLASSES["got_ocr2"],
             "rms_norm_eps": 1e-6,
             "rope_theta": 1000000.0,
             "tie_word_embeddings": True,

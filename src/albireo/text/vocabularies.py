@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 TOKENIZER_JSON = "tokenizer.json"
 VOCAB_TXT = "vocab.txt"
-SOUND_FILE = "preprocessor_config.json"
+SOUND_FILES = ("preprocessor_config.json", "processor_config.json")
 _PIECES = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 _RANKS = ("tiktoken.model", "hy.tiktoken")
 #: Files that hold a vocabulary, the first that are there.
@@ -31,8 +31,8 @@ VOCABULARIES = (
     (TOKENIZER_JSON,),
     (tekken.TEKKEN,),
     (byte_level_files.VOCAB, byte_level_files.MERGES),
-    # what a model has that hears, whose vocab.json is one of characters
-    (byte_level_files.VOCAB, SOUND_FILE),
+    # what a model has that hears, whose vocab.json is one of characters: as it was saved once, and now
+    *((byte_level_files.VOCAB, name) for name in SOUND_FILES),
     *((name,) for name in (*_PIECES, *_RANKS, VOCAB_TXT)),
 )
 CONVERT = "Convert it with transformers: AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY)"

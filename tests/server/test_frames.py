@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def wanted(folder: Path) -> Transcript:
 
 @pytest.fixture(scope="module")
 def server(ending: ExitStack, folder: Path) -> Iterator[Server]:
-    yield from lasting(ending, str(folder), "--dtype", "float32", "--served-model-name", "ear")
+    yield from lasting(ending, str(folder), "--dtype", "float32", "--served-model-name", "ear", is_poisoned=True)
 
 
 def test_times_of_words(server: Server, wanted: Transcript) -> None:
@@ -67,3 +68,18 @@ def test_refused(server: Server) -> None:
     for fields in ({"temperature": 0.5}, {"language": "en"}, {"prompt": "A star."}):
         with pytest.raises(openai.BadRequestError, match=next(iter(fields))):
             create(model="ear", file=file_of(SOUND), **fields)
+
+
+def test_nobody_notices_that_the_engine_was_killed(server: Server, wanted: Transcript) -> None:
+    """What was told of the output is gone on from."""
+    server.gate.hold(4)
+    with ThreadPoolExecutor(1) as asking:
+        got = asking.submit(server.client().audio.transcriptions.create, model="ear", file=file_of(SOUND))
+        server.kill_held()
+        server.gate.open()
+        assert got.result().text == wanted.text
+
+
+def test_other_routes_need_the_sound(server: Server) -> None:
+    got = server.http.post("/v1/completions", json={"prompt": "hello", "temperature": 0})
+    assert got.status_code == 400 and "no sound" in got.json()["error"]["message"]

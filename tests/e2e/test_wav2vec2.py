@@ -81,6 +81,15 @@ def test_what_is_said_is_written_down(folder: Path, kind: str, llm: LLM) -> None
         )
 
 
+def test_windows_are_no_longer_than_there_is_room_for(folder: Path) -> None:
+    sound = tones(LENGTHS[0], 0)
+    with LLM(str(folder), dtype="float32", max_model_len=122, **SETTINGS) as llm:
+        (found,) = llm.transcribe((sound, RATE), TranscriptionParams(words=True), use_tqdm=False)
+    assert found.duration == pytest.approx(LENGTHS[0], abs=1e-4)
+    # 60 frames a window: of the third, too, something is said
+    assert found.words[-1].end > 2.0 and [each.word for each in found.words] == found.text.split()
+
+
 def test_an_engine_directory_writes_the_same(folder: Path, llm: LLM, tmp_path: Path) -> None:
     build(folder, tmp_path / "engine", BuildConfig(dtype="float32"))
     (wanted,) = llm.generate([asked(0)], ALL, use_tqdm=False)

@@ -47,18 +47,21 @@ class FrameTranscriber(PromptedTranscriber):
         tokenizer: Tokenizer,
         marks: FrameMarks,
         frame_s: float,
+        max_model_len: int,
         *,
         ends_with_marks: bool,
         closed: frozenset[str] = frozenset(),
     ) -> None:
         """Args:
-        frame_s: seconds from one frame to the next.
+        frame_s: seconds from one frame to the next. max_model_len: windows are no longer than there is room for a token
+            and a mark a frame.
         ends_with_marks: a token is said until the frames have passed that the mark behind it says; else for a frame.
         closed: tokens of punctuation that are said when the token before them ends.
         """
         self._tokenizer, self._marks, self._frame_s = tokenizer, marks, frame_s
         self._start, self._ends_with_marks, self._closed = reader.start, ends_with_marks, closed
-        self.rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
+        room_s = (max_model_len - 2) // 2 * frame_s
+        self.rate, self._seconds = reader.sounds.rate, max(1.0, min(float(reader.sounds.seconds), room_s))
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)

@@ -38,7 +38,7 @@ def open_transcriber(
         from albireo.sounds.waves import Waves
 
         if media.marks is not None:
-            return _of_frames(media, tokenizer)
+            return _of_frames(media, tokenizer, settings.max_model_len)
         if isinstance(media.sounds, NemoMel):
             is_canary = media.model_type == "canary"
             return (CanaryTranscriber if is_canary else CohereTranscriber)(media, tokenizer)
@@ -80,7 +80,7 @@ def open_transcriber(
     raise UnsupportedFeature(f"{_WHY} talks about them; ask it in a chat")
 
 
-def _of_frames(reader: SoundReader, tokenizer: Tokenizer) -> Transcriber:
+def _of_frames(reader: SoundReader, tokenizer: Tokenizer, max_model_len: int) -> Transcriber:
     from albireo.api.frame_transcriber import FrameTranscriber
     from albireo.models.speech import STREAMING_TYPES
 
@@ -89,4 +89,5 @@ def _of_frames(reader: SoundReader, tokenizer: Tokenizer) -> Transcriber:
     closed = _CLOSED if reader.model_type == "parakeet_tdt" else frozenset[str]()
     # of an RNN-T marks say how many blanks there were
     has_ends = reader.model_type not in ("parakeet_rnnt", *STREAMING_TYPES)
-    return FrameTranscriber(reader, tokenizer, marks, reader.frame_s, ends_with_marks=has_ends, closed=closed)
+    times = marks, reader.frame_s, max_model_len
+    return FrameTranscriber(reader, tokenizer, *times, ends_with_marks=has_ends, closed=closed)

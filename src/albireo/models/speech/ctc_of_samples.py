@@ -66,7 +66,7 @@ def rules(class_name: str, tables: tuple[str, ...] = (), **defaults: Any) -> Con
             "hidden_act": "gelu",
             "layer_norm_eps": 1e-5,
             # tokens and marks of a sound
-            "max_position_embeddings": 2 * num_frames(SAMPLES) + 2,
+            "max_position_embeddings": 2 * num_frames(SAMPLES) + 4,
             "tie_word_embeddings": False,
             **defaults,
         },

@@ -1,8 +1,10 @@
-"""python launches_ahead.py MODEL_TYPE [BATCHES]: which kernels a tiny model's steps launch that launch_all() does not.
+"""python launches_ahead.py MODEL_TYPE KEYS: which kernels a tiny model's steps launch that launch_all() does not; and
+what else is asked of torch where a step is recorded.
 
 Run by test_compile_ahead.py, in a process whose kernels are not interpreted. Nothing is compiled: Triton is told that
-each kernel is known, once it has said what it was asked for. Prints a line of JSON: how many kernels launch_all() asks
-for, and for which steps others are asked for, by kernel.
+each kernel is known, once it has said what it was asked for. KEYS: JSON, of its config, others than the tiny one has.
+Prints a line of JSON: how many kernels launch_all() asks for; for which steps others are asked for, by kernel; and
+operations of torch among the launches of recorded steps.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ MAXIMA = {"T": 1100, "R": 96, "G": 96}
 LONGEST = 2048
 
 
-def main(model_type: str) -> None:
+def main(model_type: str, keys: str) -> None:
     import triton
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.buckets import DRAWS, Ending
@@ -31,6 +34,13 @@ def main(model_type: str) -> None:
     from albireo.models.config import parse_config
 
     AbsentGpu.take(Chip(132, 90))
+    operations: set[str] = set()
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            operations.add(str(func))
+            return func(*args, **(kwargs or {}))
+
     asked: set[tuple[str, str]] = set()
     missed: defaultdict[str, list[str]] = defaultdict(list)
     step = ""
@@ -45,7 +55,7 @@ def main(model_type: str) -> None:
 
     triton.knobs.runtime.jit_cache_hook = note
     architecture = load_architecture(model_type)
-    config = parse_config(dict(architecture.tiny) | {"torch_dtype": "bfloat16"}, architecture.rules)
+    config = parse_config(dict(architecture.tiny) | {"torch_dtype": "bfloat16"} | json.loads(keys), architecture.rules)
     program = compile_graph(
         build_graph(config, LONGEST), CudaCatalog(90), maxima=MAXIMA, block_size=16, max_positions=LONGEST
     )
@@ -55,6 +65,10 @@ def main(model_type: str) -> None:
     while (bucket := model._recordings.next()) is not None:
         step = str(bucket)
         model.record(bucket)
+        if bucket.size in (1, 16, MAXIMA["G"]):
+            launches = model.placed.whole(bucket.sizes, bucket.ending, bucket.tokens is None)
+            with Noting():
+                launches()
     draw = random.Random(0)
     for tokens in (1025, 1030, MAXIMA["T"], *(draw.randrange(1, MAXIMA["T"]) for _ in range(12))):
         size = draw.randrange(1, min(tokens, MAXIMA["G"]) + 1)
@@ -62,7 +76,7 @@ def main(model_type: str) -> None:
             sizes = {"T": tokens, "B": size, "R": rows, "G": best, "S": size, "D": size, "L": 0}
             step = str(sizes)
             model.placed.run_padding(sizes, ending, model.hidden_states)
-    print(json.dumps([ahead, missed]))
+    print(json.dumps([ahead, missed, sorted(operations)]))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -165,9 +166,13 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
 
 
 def _list_work(model: CudaModel, most: int) -> None:
-    """Lists of work of `most` sequences, or of more than half as many: each size of tiles has a kernel of its own."""
+    """Lists of work of `most` sequences, or of more than half as many: each size of tiles has a kernel of its own.
+    Beside the most there are those of recorded steps with prompts, which may have more sequences than tokens, in
+    padding."""
     most_tokens, size = model.program.maxima["T"], min(most, model.placed.maxima["B"])
     steps = {(size << i, size) for i in range(most_tokens.bit_length()) if size << i <= most_tokens}
+    if most == model._buckets.sizes[-1]:
+        steps |= set(product(model._buckets.tokens, model._buckets.sequences))
     for tokens, sequences in sorted(steps | {(most_tokens, most // 2 + 1)}):
         step = model.placed.staging.step(model.program.sizes({"T": tokens, "B": sequences, "R": 0, "G": 0, "S": 0}))
         for work in model.placed.scratch.work.values():

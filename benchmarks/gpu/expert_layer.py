@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 #: Experts, of a token, hidden size, and channels of an expert.
 SHAPE, TINY = (128, 8, 2048, 768), (4, 2, 64, 64)
+#: Few, whose tiles are few in prompts, too; of the parts of gate's and up's sums the last would be empty.
+FEW = (4, 2, 2304, 2048)
 
 
 @dataclass(frozen=True)
 class ExpertLayer:
-    """kind: of x where it is not the weight's own. room: of parts of sums."""
+    """kind: of x where it is not the weight's own. room: of parts of sums. shape: as SHAPE."""
 
     setup: Setup
     dtype: str
@@ -27,9 +29,17 @@ class ExpertLayer:
     down: Any
     lists: ExpertList
     room: torch.Tensor
+    shape: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, setup: Setup, dtype: str, most_tokens: int, kind: str | None = None) -> ExpertLayer:
+    def of(
+        cls,
+        setup: Setup,
+        dtype: str,
+        most_tokens: int,
+        kind: str | None = None,
+        shape: tuple[int, int, int, int] = SHAPE,
+    ) -> ExpertLayer:
         from model import fill_matrix
 
         from albireo.backends.cuda.encoded_matrix import empty_matrix
@@ -37,21 +47,21 @@ class ExpertLayer:
         from albireo.backends.cuda.expert_list import expert_list
         from albireo.backends.cuda.expert_plan import widest
 
-        count, top_k, hidden, inner = setup.pick(SHAPE, TINY)
+        count, top_k, hidden, inner = shape = setup.pick(shape, TINY)
         shapes = ((2 * inner, hidden), (hidden, inner))
         matrices = [empty_matrix(dtype, count * rows, cols, setup.device) for rows, cols in shapes]
         for seed, matrix in enumerate(matrices):
             fill_matrix(matrix, setup, seed)
         lists = expert_list(count, top_k, most_tokens, setup.device, widest(dtype, setup.chip))
-        size = max(workspace_size(count, top_k, dtype, *shape, setup.device) for shape in shapes)
+        size = max(workspace_size(count, top_k, dtype, *each, setup.device) for each in shapes)
         room = torch.zeros(max(size, 4096), dtype=torch.uint8, device=setup.device)
-        return cls(setup, dtype, kind, *matrices, lists, room)
+        return cls(setup, dtype, kind, *matrices, lists, room, shape)
 
     def step(self, num_tokens: int, seed: int = 5) -> ExpertStep:
         """Tokens whose experts are drawn alike."""
         from inputs import activations
 
-        setup, (count, top_k, hidden, inner) = self.setup, self.setup.pick(SHAPE, TINY)
+        setup, (count, top_k, hidden, inner) = self.setup, self.shape
         device = setup.device
         x, values = activations(setup, self.dtype, num_tokens, hidden, self.kind)
         # what the activation gives is codes where x is: those of random numbers stand for it

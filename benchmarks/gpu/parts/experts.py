@@ -1,4 +1,5 @@
-"""A layer of experts in the shape of Qwen3-30B-A3B against torch in float64, launch by launch; and bits of its rows."""
+"""A layer of experts in the shape of Qwen3-30B-A3B, and one of few, against torch in float64, launch by launch; and
+bits of its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from checks import Check, Finding, run_checks, same_bits, worst
 from checks_of_linears import gated_of, unit_of
-from expert_layer import ExpertLayer
+from expert_layer import FEW, SHAPE, ExpertLayer
 from inputs import numbers_of
 from report import Row
 from setup import Setup
@@ -34,20 +35,27 @@ def run(setup: Setup) -> Iterator[Row]:
         f"experts in {dtype}{f' by {kind}' if kind else ''}": partial(_layer, dtype, kind)
         for dtype, kind in setup.pick(KINDS, KINDS[:2])
     }
+    few = (("bfloat16", None), ("fp8", "fp8.g128.token"), ("int4.g32", "bfloat16"))
+    checks |= {
+        f"few experts in {dtype}": partial(_layer, dtype, kind, shape=FEW, name=f"few experts in {dtype}")
+        for dtype, kind in setup.pick(few, few[2:])
+    }
     yield from run_checks(setup, checks)
 
 
-def _layer(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
+def _layer(
+    dtype: str, kind: str | None, setup: Setup, shape: tuple[int, int, int, int] = SHAPE, name: str = ""
+) -> Iterator[Finding]:
     if kind == "fp8.g128.token" and setup.chip.capability < 89:
         return
     counts = setup.pick(TOKENS, (1, 9))
-    layer = ExpertLayer.of(setup, dtype, counts[-1], kind)
+    layer = ExpertLayer.of(setup, dtype, counts[-1], kind, shape)
     whole = layer.step(counts[-1])
     steps = {count: _head_of(layer, whole, count) for count in counts}
     setup.warm(step.whole for step in steps.values())
     for step in steps.values():
         step.whole()
-    name = f"experts in {dtype}{f' by {kind}' if kind else ''}"
+    name = name or f"experts in {dtype}{f' by {kind}' if kind else ''}"
     for count in (counts[-1], setup.pick(8, 1)):
         yield from _numbers(f"{name}, {count} tokens", layer, steps[count])
     top_k = layer.lists.top_k

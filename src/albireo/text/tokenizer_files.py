@@ -17,6 +17,7 @@ from albireo.errors import ModelError
 from albireo.json_file import refuse_pointer
 from albireo.text.vocabularies import (
     CONVERT,
+    SOUND_FILES,
     TOKENIZER_JSON,
     VOCABULARIES,
     Vocabulary,
@@ -105,10 +106,11 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
 def _missing(directory: Path) -> str:
     if not directory.is_dir():
         return f"{directory}: is not a directory; give a directory in Hugging Face layout"
-    halves = [name for names in VOCABULARIES if len(names) > 1 for name in names if (directory / name).exists()]
+    pairs = dict.fromkeys(name for names in VOCABULARIES if len(names) > 1 for name in names)
+    halves = [name for name in pairs if (directory / name).exists() and name not in SOUND_FILES]
     if halves:
         return f"{directory / TOKENIZER_JSON}: is missing; {', '.join(halves)} alone cannot be read. {CONVERT}"
-    others = ", ".join(names[0] for names in VOCABULARIES[1:])
+    others = ", ".join(dict.fromkeys(names[0] for names in VOCABULARIES[1:]))
     return (
         f"{directory / TOKENIZER_JSON}: is missing, and so is every other vocabulary ({others}); copy it from the "
         "model's repository, or name another directory as tokenizer, or set skip_tokenizer_init and give token ids"

@@ -32,6 +32,7 @@ _ROOM = (
     "alibi",
     "block_indexer",
     "block_settings",
+    "class_names",
     "class_sizes",
     "config",
     "conformer_names",

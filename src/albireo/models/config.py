@@ -15,6 +15,7 @@ from albireo.errors import ConfigError, short
 from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
+from albireo.models.class_names import class_names, is_own_code, pooling_of_class
 from albireo.models.draft_input import DraftInput
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import (
@@ -29,7 +30,7 @@ from albireo.models.layer_kinds import (
 from albireo.models.mamba1_settings import Mamba1Settings
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier, token_classifier
+from albireo.models.pooling_rule import HeadStep, PoolingRule
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 from albireo.params import PoolingType
@@ -121,13 +122,6 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "sliding_window": (),
     "is_encoder_decoder": (False,),
 }
-#: What classes of models that write text end with, and what ones do that classify.
-TEXT_CLASSES, _CLASSIFIER = ("ForCausalLM", "LMHeadModel"), "ForSequenceClassification"
-_OF_TOKENS = "ForTokenClassification"
-#: Qwen's, which were published with code of their own: a text's worth, and of each token whether a step that ends there
-#: is right.
-_REWARDS, _REWARDS_STEPS = "ForRewardModel", "ForProcessRewardModel"
-_REWARD_HEAD = HeadStep("score.0", "relu"), HeadStep("score.2")
 _HONOURS_PARTIAL, _DUAL_CHUNKS = "partial_rotary_factor", "dual_chunk_attention_config"
 
 
@@ -349,7 +343,8 @@ def parse_config(
     newer = {key: value for key, value in data.items() if key not in {*rules.older_names, *absent}}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
-    pooling = _class_of(fields, model_type, rules)
+    names = class_names(model_type, rules.class_names)
+    pooling = pooling_of_class(fields, model_type, names, rules.pooled, rules.token_head)
     if rules.pooled is not None and pooling is not None and pooling.tasks[0] == "embed":
         pooling = _as_pooled(fields, pooling)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
@@ -438,7 +433,7 @@ def parse_config(
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
     neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
-    own_code = {"auto_map"} if rules.pooled is None and _is_own_code(data.get("auto_map"), model_type, rules) else set()
+    own_code = {"auto_map"} if rules.pooled is None and is_own_code(data.get("auto_map"), names) else set()
     fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable | own_code, neutral)
     return config
 
@@ -480,52 +475,6 @@ def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
     """Of one kind of linear, or of all of them."""
     key = "use_bias" if "use_bias" in rules.keys else key
     return key in rules.keys and fields.flag(key, False)
-
-
-def _class_names(model_type: str, rules: ConfigRules) -> tuple[str, ...]:
-    return rules.class_names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
-
-
-def _is_own_code(auto_map: Any, model_type: str, rules: ConfigRules) -> bool:
-    """Whether the code beside a checkpoint is that of the class which is computed here: from before transformers had
-    it, as Phi-3, Falcon and ERNIE 4.5 came out, or that it does not have, as Qwen's of rewards. It is never run."""
-    places = auto_map if isinstance(auto_map, dict) else {}
-    code, headless = (str(places.get(key)).rpartition(".")[2] for key in ("AutoModelForCausalLM", "AutoModel"))
-    known = _class_names(model_type, rules)
-    stems = [name.removesuffix(end) for name in known for end in TEXT_CLASSES]
-    return code in known or headless in [f"{stem}{end}" for stem in stems for end in (_REWARDS, _REWARDS_STEPS)]
-
-
-def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRule | None:
-    """What is behind the layers: a head that writes text (None), or what embeds or classifies.
-
-    Raises: UnsupportedModel for another class of the same model_type.
-    """
-    classes = fields.texts("architectures")
-    names = _class_names(model_type, rules)
-    found = {name.lower() for name in classes}
-    if rules.pooled is not None:
-        name = next((name for name in names if name.lower() in found), None if classes else names[0])
-        if name is not None:
-            return rules.pooled(fields, name)
-        if any(name.replace(_CLASSIFIER, _OF_TOKENS).lower() in found for name in names if _CLASSIFIER in name):
-            rules.pooled(fields, names[0])  # reads the keys of what it does not do
-            return token_classifier(fields, rules.token_head(fields))
-    elif not classes or found.intersection(name.lower() for name in names):
-        return None
-    stems = [stem for name in names for end in TEXT_CLASSES if (stem := name.removesuffix(end)) != name]
-    if rules.pooled is None and any(f"{stem}{_CLASSIFIER}".lower() in found for stem in stems):
-        return classifier(fields, "last", (HeadStep("score"),))
-    if rules.pooled is None and any(f"{stem}{_OF_TOKENS}".lower() in found for stem in stems):
-        return token_classifier(fields, (HeadStep("score"),))
-    if rules.pooled is None and any(f"{stem}{_REWARDS_STEPS}".lower() in found for stem in stems):
-        return token_classifier(fields, _REWARD_HEAD)
-    if rules.pooled is None and any(f"{stem}{_REWARDS}".lower() in found for stem in stems):
-        return replace(classifier(fields, "last", _REWARD_HEAD, num_labels=1), activation="none")
-    if rules.pooled is None and any(f"{stem}Model".lower() in found for stem in stems):
-        return PoolingRule()
-    what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
-    fields.unsupported("architectures", list(classes), what)
 
 
 def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:

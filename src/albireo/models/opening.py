@@ -20,7 +20,8 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models import architectures, encoder_types, speech_types
-from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_config
+from albireo.models.class_names import TEXT_CLASSES
+from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.files import is_gguf
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS

@@ -205,7 +205,7 @@ def _minimax_m3(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSe
         is_shared_gated=False,
         scores="sigmoid",
         has_bias=True,
-        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=2.0),
     )
 
 

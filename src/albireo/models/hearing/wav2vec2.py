@@ -64,7 +64,7 @@ _BESIDE = keys(
     "proj_codevector_dim diversity_loss_weight use_weighted_layer_sum classifier_proj_size tdnn_dim tdnn_kernel",
     "tdnn_dilation xvector_output_dim num_adapter_layers adapter_kernel_size adapter_stride output_hidden_size",
     "gradient_checkpointing num_feat_extract_layers feat_extract_activation hidden_dropout tokenizer_class",
-    "blank_token_id model_type add_bos_token",
+    "blank_token_id model_type add_bos_token freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
 )
 
 

@@ -33,7 +33,7 @@ _BESIDE = keys(
     "num_codevector_groups num_codevectors_per_group num_conv_pos_embedding_groups num_conv_pos_embeddings",
     "num_feat_extract_layers num_negatives output_hidden_size proj_codevector_dim tdnn_dilation tdnn_dim tdnn_kernel",
     "use_weighted_layer_sum xvector_output_dim conv_pos_batch_norm feat_proj_layer_norm blank_token_id",
-    "add_bos_token dropout num_key_value_heads",
+    "add_bos_token dropout num_key_value_heads freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
 )
 
 

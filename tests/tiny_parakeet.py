@@ -144,10 +144,16 @@ def heard(samples: NDArray[np.float32], kind: str = "") -> dict[str, torch.Tenso
     return {key: given[key] for key in ("input_features", "attention_mask")}
 
 
-def theirs(folder: Path, kind: str, samples: NDArray[np.float32]) -> tuple[list[int], list[int]]:
-    """Tokens and blanks that transformers' generate() gives, and frames that pass behind each."""
+def theirs(
+    folder: Path, kind: str, samples: NDArray[np.float32], told: int | None = None
+) -> tuple[list[int], list[int]]:
+    """Tokens and blanks that transformers' generate() gives, and frames that pass behind each.
+
+    Args: told: the number of the language.
+    """
+    more = {} if told is None else {"prompt_ids": torch.tensor([told])}
     with torch.no_grad():
-        found = opened(folder, kind).generate(**heard(samples, kind), return_dict_in_generate=True)
+        found = opened(folder, kind).generate(**heard(samples, kind), **more, return_dict_in_generate=True)
     ids = found.sequences[0].tolist()
     if kind == "ctc":
         return ids, [1] * len(ids)

@@ -16,9 +16,11 @@ MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "sound", "video")
 
 
 class GivenSound(NamedTuple):
-    """A sound as a caller gave it: the bytes of a file, or samples and how many are a second."""
+    """A sound as a caller gave it: the bytes of a file, or samples and how many are a second. told: of the numbers that
+    some models know, such as of languages, the one that goes with it; None: the model's own."""
 
     value: Any
+    told: int | None = None
 
 
 class GivenVideo(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from transformers import AutoTokenizer, ParakeetProcessor
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
-from albireo.errors import ConfigError, UnsupportedFeature
+from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
 from albireo.frame_marks import FrameMarks
 from albireo.sounds.nemo import PARAKEET, open_nemo_mel
 from albireo.sounds.nemo import STREAMING as OF_STREAMS
@@ -150,6 +151,34 @@ def test_a_long_sound_is_heard_in_windows(folder: Path, llm: LLM) -> None:
     assert llm.tells_times and llm.tells_words
 
 
+def test_it_is_told_which_language_is_spoken(folder: Path, kind: str, llm: LLM, tmp_path: Path) -> None:
+    """By the numbers that its processor names; by none it finds out."""
+    if kind != "asked":
+        return
+    found, sound = [], (tones(0.9), RATE)
+    for language, told in ((None, 5), ("en", 0), ("fr", 8), ("hi", 6)):
+        asked_for = TranscriptionParams(language=language)
+        if told == 8:
+            with pytest.raises(InvalidParams, match="language=fr is none that this model knows: ar, en, es, hi, zh"):
+                llm.transcribe(sound, asked_for, use_tqdm=False)
+            continue
+        (text,) = llm.transcribe(sound, asked_for, use_tqdm=False)
+        plain = [token for token, _ in spans(*theirs(folder, kind, sound[0], told), kind)]
+        assert text.text == AutoTokenizer.from_pretrained(folder).decode(
+            plain, skip_special_tokens=True, group_tokens=False
+        )
+        assert text.language == (language or "")
+        found.append(text.text)
+    assert len(set(found)) > 1, "it makes no difference"
+    own = shutil.copytree(folder, tmp_path / "own")
+    extracted = json.loads((own / "preprocessor_config.json").read_text())
+    said = {"feature_extractor": extracted, "prompt_dictionary": {"fr-CA": 7, "fr": 0, "fr-FR": 2, "auto": 5}}
+    (own / "processor_config.json").write_text(json.dumps(said))
+    with LLM(str(own), dtype="float32", **SETTINGS) as other:
+        (text,) = other.transcribe(sound, TranscriptionParams(language="fr"), use_tqdm=False)
+    assert text.text == found[1]
+
+
 def test_refused(folder: Path, llm: LLM) -> None:
     for params, told in (
         ({"temperature": 1.0}, "temperature"),
@@ -162,7 +191,7 @@ def test_refused(folder: Path, llm: LLM) -> None:
     with pytest.raises(UnsupportedFeature, match="prompt: this model writes"):
         llm.generate([{**asked(0), "prompt_token_ids": [5, 6]}], ALL, use_tqdm=False)
     for bad, told in (
-        (TranscriptionParams(language="de"), "language: this model is told nothing"),
+        (TranscriptionParams(prompt="x"), "prompt: this model is told nothing"),
         (TranscriptionParams(task="translate"), "as it is said"),
     ):
         with pytest.raises(UnsupportedFeature, match=told):

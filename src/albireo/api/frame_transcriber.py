@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from albireo.api.prompted_transcriber import PromptedTranscriber, refuse_told
+from albireo.api.prompts import Prompt
 from albireo.api.sounds import SoundReader
 from albireo.api.transcription import Written, compression
-from albireo.errors import UnsupportedFeature
+from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.frame_marks import FrameMarks
 from albireo.outputs import Segment, Transcript, Word
 from albireo.params import SamplingParams
@@ -51,26 +53,40 @@ class FrameTranscriber(PromptedTranscriber):
         *,
         ends_with_marks: bool,
         closed: frozenset[str] = frozenset(),
+        languages: Mapping[str, int] | None = None,
     ) -> None:
         """Args:
         frame_s: seconds from one frame to the next. max_model_len: windows are no longer than there is room for a token
             and a mark a frame.
         ends_with_marks: a token is said until the frames have passed that the mark behind it says; else for a frame.
         closed: tokens of punctuation that are said when the token before them ends.
+        languages: what it is told of each that it may be told of, by its code; none: it is told nothing.
         """
         self._tokenizer, self._marks, self._frame_s = tokenizer, marks, frame_s
         self._start, self._ends_with_marks, self._closed = reader.start, ends_with_marks, closed
+        self._languages = languages or {}
         room_s = (max_model_len - 2) // 2 * frame_s
         self.rate, self._seconds = reader.sounds.rate, max(1.0, min(float(reader.sounds.seconds), room_s))
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
-        refuse_told(asked)
+        if asked.language is not None and self._languages and asked.language not in self._languages:
+            raise InvalidParams(
+                f"language={asked.language} is none that this model knows: {', '.join(sorted(self._languages))}"
+            )
+        refuse_told(replace(asked, language=None) if self._languages else asked)
         if not sampling.is_greedy:
             raise UnsupportedFeature(
                 f"temperature={sampling.temperature:g}: this model writes what frames say, and draws nothing; leave it "
                 "out"
             )
+
+    def prompt(
+        self, window: Window, asked: TranscriptionParams, sampling: SamplingParams
+    ) -> tuple[Prompt, SamplingParams]:
+        prompt, params = super().prompt(window, asked, sampling)
+        told = None if asked.language is None else self._languages[asked.language]
+        return replace(prompt, sounds=[each._replace(told=told) for each in prompt.sounds]), params
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         return [self._start]

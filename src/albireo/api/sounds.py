@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from albireo.errors import InvalidParams, ModelError
 from albireo.frame_marks import FrameMarks
 from albireo.image_input import GivenSound, ImageInput, Tile, key_of
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
     Heard = LogMel | NemoMel | Waves | LasrMel
 
+#: Of Nemotron 3.5 ASR, where its processor says nothing: the numbers of languages.
+LANGUAGES: Mapping[str, int] = {
+    **{"en": 0, "es": 3, "zh": 4, "hi": 6, "ar": 7, "fr": 8, "de": 9, "ja": 10, "ru": 11, "pt": 13, "ko": 14, "it": 15},
+    **{"nl": 16, "pl": 17, "tr": 18, "uk": 19, "ro": 20, "el": 21, "cs": 22, "hu": 23, "sv": 24, "da": 25, "fi": 26},
+    **{"no": 27, "sk": 28, "hr": 29, "bg": 30, "lt": 31, "th": 32, "vi": 33, "he": 64, "et": 60, "lv": 61, "sl": 62},
+}
 #: A prompt with its sound in front.
 Behind = tuple[list[int], tuple[ImageInput, ...]]
 
@@ -46,18 +54,20 @@ class SoundReader:
         max_seconds: float = MAX_SOUND_SECONDS,
         marks: FrameMarks | None = None,
         model_type: str = "",
+        untold: int | None = None,
     ) -> None:
         """Args:
         directory: of the model's files.
         num_positions: of a sequence that stand for its sound. num_text_positions: that are left.
         start: the id that an output begins behind, which stands for the sound, too: it is never written.
         most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
-        marks: of what frames say; None: no frames do.
+        marks: of what frames say; None: no frames do. untold: what stands behind the bands of a sound where nobody told
+            anything of it; None: nothing does.
         """
         self.directory, self.sounds, self.start = directory, sounds, start
         self.num_positions, self.num_text_positions = num_positions, num_text_positions
         self._most, self._max_seconds = most, max_seconds
-        self.marks, self.model_type = marks, model_type
+        self.marks, self.model_type, self.untold = marks, model_type, untold
 
     @property
     def frame_s(self) -> float:
@@ -101,6 +111,9 @@ class SoundReader:
             )
         samples = resampled(sound.samples, sound.rate, heard.rate)
         frames = heard.features(samples[: heard.num_samples])
+        if self.untold is not None:
+            told = self.untold if given.told is None else given.told
+            frames = np.pad(frames, ((0, 0), (0, 1)), constant_values=told)
         count, width = frames.shape
         return Tile(count, width, frames.tobytes(), self.num_positions)
 
@@ -139,7 +152,18 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = normed_waves(config_directory, config.model_type)
     else:
         sounds = open_log_mel(config_directory)
-    return SoundReader(config_directory, sounds, heard, left, start, most, max_seconds, config.marks, config.model_type)
+    return SoundReader(
+        config_directory,
+        sounds,
+        heard,
+        left,
+        start,
+        most,
+        max_seconds,
+        config.marks,
+        config.model_type,
+        _untold(data, path),
+    )
 
 
 def moonshine_waves(directory: Path) -> Waves:
@@ -188,3 +212,30 @@ def lasr_mel(directory: Path, data: Mapping[str, Any]) -> LasrMel:
 
     encoder = Fields(Fields(data, str(directory / "config.json")).table("encoder_config") or {}, "encoder_config")
     return open_lasr_mel(directory, encoder.integer("num_mel_bins", 1, 2**16, 128), SECONDS, FEWEST)
+
+
+def _untold(data: Mapping[str, Any], path: Path) -> int | None:
+    """Of Nemotron 3.5 ASR the number by which it finds out itself which language is spoken. Raises: ModelError."""
+    if data["model_type"] != "nemotron3_5_asr":
+        return None
+    fields = Fields(data, str(path))
+    return fields.integer("default_prompt_id", 0, fields.integer("num_prompts", 1, 2**16, 128) - 1, 101)
+
+
+def told_languages(directory: Path) -> dict[str, int]:
+    """Of Nemotron 3.5 ASR the number of each language, by its code: of its processor, or where that says none, those
+    that it was published with. Raises: ModelError for what is no number of them."""
+    count = Fields(read_json(directory / "config.json"), "config.json").integer("num_prompts", 1, 2**16, 128)
+    path = directory / "processor_config.json"
+    table = Fields(read_json(path), str(path)).table("prompt_dictionary") if path.is_file() else None
+    if table is None:
+        return {code: number for code, number in LANGUAGES.items() if number < count}
+    found = dict[str, int]()
+    for name, number in table.items():
+        if type(number) is not int or not 0 <= number < count:
+            raise ModelError(f"{path}: prompt_dictionary has {name!r} as {number!r}; it must be a number below {count}")
+        code = name.split("-")[0]
+        # a code without a region goes before those with one, of which the first
+        if 2 <= len(code) <= 3 and (name == code or code not in found):
+            found[code] = number
+    return found

@@ -82,6 +82,7 @@ def open_transcriber(
 
 def _of_frames(reader: SoundReader, tokenizer: Tokenizer, max_model_len: int) -> Transcriber:
     from albireo.api.frame_transcriber import FrameTranscriber
+    from albireo.api.sounds import told_languages
     from albireo.models.speech import STREAMING_TYPES
 
     marks = reader.marks
@@ -90,4 +91,5 @@ def _of_frames(reader: SoundReader, tokenizer: Tokenizer, max_model_len: int) ->
     # of an RNN-T marks say how many blanks there were
     has_ends = reader.model_type not in ("parakeet_rnnt", *STREAMING_TYPES)
     times = marks, reader.frame_s, max_model_len
-    return FrameTranscriber(reader, tokenizer, *times, ends_with_marks=has_ends, closed=closed)
+    languages = {} if reader.untold is None else told_languages(reader.directory)
+    return FrameTranscriber(reader, tokenizer, *times, ends_with_marks=has_ends, closed=closed, languages=languages)

@@ -71,14 +71,17 @@ def _around(places: F32, is_causal: bool) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class _Stem(SeesNothing):
-    """Implements stem.Stem. A tile is a piece. Fields: most: frames of the longest. held: of host_tensors."""
+    """Implements stem.Stem. A tile is a piece. Fields: most: frames of the longest. held: of host_tensors. told: of the
+    tile that is computed, what its last column says, where is_asked."""
 
     encoder: EncoderSettings
     num_bands: int
     channels: int
     most: int
     is_causal: bool
+    is_asked: bool
     held: Mapping[str, F32]
+    told: list[float] = field(default_factory=list)
 
     def graphs(self) -> tuple[Graph, ...]:
         return tuple(self._graph(number) for number in range(_HALVINGS))
@@ -99,7 +102,8 @@ class _Stem(SeesNothing):
         )
 
     def pieces(self, tile: F32) -> Iterator[F32]:
-        around = _around(tile[:, :, None], self.is_causal)
+        self.told[:] = tile[:1, -1].tolist() if self.is_asked else []
+        around = _around(tile[:, : self.num_bands, None], self.is_causal)
         yield around.reshape(-1, _SIDE**2)
 
     def behind(self, number: int, hidden: F32) -> F32:
@@ -107,7 +111,9 @@ class _Stem(SeesNothing):
         places = hidden.reshape(-1, bands, self.channels)
         if number + 1 == _HALVINGS:
             # a row of each frame: all bands of a channel, as the linear behind reads them
-            return np.ascontiguousarray(places.transpose(0, 2, 1).reshape(len(places), -1))
+            rows = places.transpose(0, 2, 1).reshape(len(places), -1)
+            told = np.full((len(rows), len(self.told)), self.told, np.float32)
+            return np.concatenate([rows, told], axis=1)
         if not self.held:
             raise InvariantError(f"{_DEPTHWISE[number]} is read before it is held")
         weight, bias = (self.held[f"{_DEPTHWISE[number]}.{kind}"] for kind in ("weight", "bias"))
@@ -117,11 +123,10 @@ class _Stem(SeesNothing):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a model is told of a sound, as one of several numbers beside each frame that is 1. Fields: count: of them.
-    number: that it is. width: of the linear that reads them."""
+    """What a model is told of a sound, as one of several numbers beside each frame that is 1: which, a column says that
+    a tile has behind its bands. Fields: count: of them. width: of the linear that reads them."""
 
     count: int
-    number: int
     width: int
 
 
@@ -165,7 +170,11 @@ class FastConformerTower(GivesRowsOnce):
 
     @property
     def largest(self) -> tuple[int, int]:
-        return self.most_frames, self.num_bands
+        return self.most_frames, self._tile_width
+
+    @property
+    def _tile_width(self) -> int:
+        return self.num_bands + (self.asked is not None)
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -187,13 +196,15 @@ class FastConformerTower(GivesRowsOnce):
 
     @property
     def stem(self) -> Stem:
-        return _Stem(self.encoder, self.num_bands, self.channels, self.most_frames, self.chunk > 0, self.held)
+        is_causal, is_asked = self.chunk > 0, self.asked is not None
+        sizes = self.num_bands, self.channels, self.most_frames
+        return _Stem(self.encoder, *sizes, is_causal, is_asked, self.held)
 
     def most_rows(self, patches: int) -> int:
         return patches
 
     def patches(self, height: int, width: int) -> int:
-        if width != self.num_bands or not 1 <= height <= self.most_frames:
+        if width != self._tile_width or not 1 <= height <= self.most_frames:
             raise InvariantError(
                 f"{height} frames of {width} bands; this encoder hears up to {self.most_frames} of {self.num_bands}"
             )
@@ -203,7 +214,9 @@ class FastConformerTower(GivesRowsOnce):
         return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile, *((self._unseen(len(tile)),) if self.chunk else ())), (len(tile), 1))
+        told = 0 if self.asked is None else int(tile[0, -1])
+        rows = tile if self.asked is None else np.ascontiguousarray(tile[:, :-1])
+        return TowerInputs((rows, *((self._unseen(len(tile)),) if self.chunk else ())), (len(tile), told))
 
     def _unseen(self, count: int) -> F32:
         """[count, heads * 2 * positions], in the order of distance_columns: what scores have added, so that frames see
@@ -216,7 +229,11 @@ class FastConformerTower(GivesRowsOnce):
         return np.tile(unseen, (1, self.encoder.num_heads))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
+        if self.asked is None:
+            return hidden
+        told = np.zeros((len(hidden), self.asked.count), np.float32)
+        told[:, grid[1]] = 1.0
+        return np.concatenate([hidden, told], axis=1)
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 
@@ -236,12 +253,10 @@ class FastConformerTower(GivesRowsOnce):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = b.given(c.hidden_size, 0)
+        x = b.given(c.hidden_size + (0 if self.asked is None else self.asked.count), 0)
         if self.asked is not None:
             with b.part("asked"):
-                weight = b.weight(f"{_ASKED}.frames.weight", (self.asked.width, c.hidden_size), c.dtype)
-                told = b.weight(f"{_ASKED}.told.bias", (self.asked.width,), "float32")
-                x = b.unary(b.linear(b.cast(x, c.dtype), weight, told), "relu")
+                x = b.unary(linear(b, c, x, f"{_ASKED}.linear_1", self.asked.width, "up"), "relu")
                 x = linear(b, c, x, f"{_ASKED}.linear_2", c.hidden_size, "down")
         if self.projection:
             x = linear(b, c, x, self.projection, self.width, "up")
@@ -340,12 +355,6 @@ class FastConformerTower(GivesRowsOnce):
     @property
     def made_tensors(self) -> Mapping[str, Made]:
         c, found = self.encoder, dict[str, Made]()
-        if self.asked is not None:
-            weight, bias, at = f"{_ASKED}.linear_1.weight", f"{_ASKED}.linear_1.bias", c.hidden_size
-            told = at + self.asked.number
-            dims = self.asked.width, at
-            found[f"{_ASKED}.frames.weight"] = Made(dims, (weight,), lambda w: np.ascontiguousarray(w[:, :at]))
-            found[f"{_ASKED}.told.bias"] = Made((dims[0],), (weight, bias), lambda w, b: b + w[:, told])
         for number in range(c.num_layers):
             name = f"{_PREFIX}.layers.{number}"
             attention, conv = f"{name}.self_attn", f"{name}.conv"

@@ -59,15 +59,13 @@ def open_streaming_transducer(data: Mapping[str, Any], dtype: str, where: str) -
     width = Fields(data, where).integer("decoder_hidden_size", 1, MAX_WIDTH, 640)
     ahead = fields.integer("default_num_lookahead_tokens", 0, MAX_WIDTH, 13)
     before = (fields.integer("sliding_window", 1, MAX_WIDTH, 71) - 1) // (ahead + 1)
-    whole, asked = Fields(data, where), None
-    unread: tuple[str, ...] = ("decoder.*",)
+    asked = None
     if data["model_type"] == "nemotron3_5_asr":
+        whole = Fields(data, where)
         count = whole.integer("num_prompts", 1, MAX_WIDTH, 128)
-        number = whole.integer("default_prompt_id", 0, count - 1, 101)
-        asked = Asked(count, number, whole.integer("prompt_intermediate_size", 1, MAX_WIDTH, 2048))
-        unread = ("decoder.*", "prompt_projector.linear_1.*")
+        asked = Asked(count, whole.integer("prompt_intermediate_size", 1, MAX_WIDTH, 2048))
     tower = open_fast_conformer(
-        fields, dtype, FRAMES, "encoder_projector", width, unread, chunk=ahead + 1, before=before, asked=asked
+        fields, dtype, FRAMES, "encoder_projector", width, ("decoder.*",), chunk=ahead + 1, before=before, asked=asked
     )
     fields.refuse_unread(IGNORABLE | OF_TRAINING, {})
     return tower

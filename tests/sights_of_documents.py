@@ -53,6 +53,24 @@ _SAM = {
     "global_attn_indexes": [1],
 }
 OF_DOCUMENTS: dict[str, Family] = {
+    "pp_chart2table": Family(
+        "GotOcr2ForConditionalGeneration",
+        ("<imgpad>", "<img>", "</img>"),
+        # its templates write all rows
+        "<img><imgpad><imgpad><imgpad><imgpad></img>",
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "qwen2", "vocab_size": len(ids)},
+            "vision_config": _SAM,
+            "image_token_index": ids["<imgpad>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "PPChart2TableImageProcessor",
+                "size": {"height": 64, "width": 64},
+            }
+        },
+        inputs=sight_inputs.of_internvl,
+    ),
     "got_ocr2": Family(
         "GotOcr2ForConditionalGeneration",
         ("<imgpad>", "<img>", "</img>"),

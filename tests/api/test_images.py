@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.images import ImagePlace, PrefixPlace
+from albireo.api.images import ImagePlace, PrefixPlace, open_image_place
 from albireo.api.places import Place, Places, Standing
+from albireo.config import EngineConfig
 from albireo.errors import InvalidParams
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
@@ -161,3 +162,17 @@ def test_files_below_the_folder_are_read(tmp_path: Path) -> None:
         assert as_image(sources.opened(name)).size == (6, 4)
     with pytest.raises(InvalidParams, match="not below the folder"):
         sources.opened("file:../a.png")
+
+
+def test_rows_that_a_template_wrote_are_one_place(tmp_path: Path) -> None:
+    """Of each picture all; as many as are not those of whole pictures stay, and are told."""
+    folder, given = save(tmp_path, "pp_chart2table"), [GivenImage(picture(40, 30)), GivenImage(picture(30, 40))]
+    place = open_image_place(EngineConfig(model=str(folder)), folder)
+    tokenizer = Tokenizer.from_directory(folder)
+    places, pad = Places(tokenizer, place), "<imgpad>"
+    for text in (f"<img>{pad * 4}</img>a{pad}", f"{pad * 8}", f"{pad}a{pad * 4}"):
+        ids, found = places.placed(tokenizer.encode(text, add_special_tokens=False), {"image": given})
+        (row,) = tokenizer.encode(pad, add_special_tokens=False)
+        assert ids.count(row) == 8 and [image.num_rows for image in found] == [4, 4], text
+    with pytest.raises(InvalidParams, match=r"has 5 places for images \(<imgpad>\) and 2 images"):
+        places.placed(tokenizer.encode(pad * 5, add_special_tokens=False), {"image": given})

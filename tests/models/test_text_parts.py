@@ -212,6 +212,14 @@ WHOLES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "internvl": {"text_config": text("qwen2", "qwen2"), **_INTERNVL, "tie_word_embeddings": False},
+    "pp_chart2table": {
+        "text_config": text("qwen2", "qwen2"),
+        "vision_config": {
+            **{"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "image_size": 32},
+            **{"patch_size": 8, "output_channels": 8, "window_size": 3, "global_attn_indexes": [1]},
+        },
+        "tie_word_embeddings": True,
+    },
     "ovis2": {
         "text_config": text("qwen2", "qwen2"),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "ovis2_vision", "vocab_size": 21},

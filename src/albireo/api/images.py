@@ -6,6 +6,7 @@ Called by media.py. How they are cut is albireo.images, where they come from alb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from albireo.api.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import OpensChats, row_tokens
+from albireo.images.prepared import IsWrittenWhole, OpensChats, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -41,6 +42,18 @@ class ImagePlace(Place):
         super().__init__(processor.placeholder, processor.image_token, most)
         self._processor, self._opened = processor, opened
         self.row_marks = row_tokens(processor)[1:]
+        self._written_rows = processor.written_rows if isinstance(processor, IsWrittenWhole) else 1
+
+    def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
+        """Where a template wrote all rows of a picture, one mark of them."""
+        if self._written_rows == 1:
+            return token_ids
+        found: list[int] = []
+        for token, run in groupby(token_ids):
+            count = len(list(run))
+            is_whole = token == tokenizer.token_to_id(self.mark) and count % self._written_rows == 0
+            found += [token] * (count // self._written_rows if is_whole else count)
+        return found
 
     def standing(self, given: GivenImage) -> Standing:
         image: Image.Image = as_image(self._opened(given.value))

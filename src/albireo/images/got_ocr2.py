@@ -1,12 +1,14 @@
-"""GotOcr2: GOT-OCR 2.0. Whatever its proportions, a picture is resized to the one size that the tower reads.
+"""GotOcr2: GOT-OCR 2.0 and PP-Chart2Table. Whatever its proportions, a picture is resized to the one size that the
+tower reads.
 
-Prompts write <img><imgpad></img> for a picture; it is the middle that becomes rows. Called by processor.py.
+Prompts write <img><imgpad></img> for a picture; it is the middle that becomes rows. Chat templates of PP-Chart2Table
+write that for each row. Called by processor.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +33,22 @@ class GotOcr2:
     num_rows: int
 
     image_token = placeholder = "<imgpad>"
+    classes: ClassVar[tuple[str, ...]] = ("GotOcr2ImageProcessor",)
+    default_side: ClassVar[int] = 384
+    #: Of crops, which the processor makes where a caller asks for them.
+    ignorable: ClassVar[tuple[str, ...]] = ("crop_to_patches", "min_patches", "max_patches")
 
     @classmethod
-    def read(cls, settings: Settings) -> GotOcr2:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, tower = settings.image, settings.tower
-        side, width = settings.size("height", "width", default=384)
+        side, width = settings.size("height", "width", default=cls.default_side)
         if side != width:
             image.unsupported("size", image.raw("size"), "tiles are squares")
         settings.require_agreement(image, "size", side, tower, "image_size")
         patch = tower.integer("patch_size", 1, MAX_STEP, 16)
-        pixels = settings.pixels(("GotOcr2ImageProcessor",), BICUBIC, CLIP_MEAN, CLIP_STD)
-        # of crops, which the processor makes where a caller asks for them
-        settings.refuse_unread(("crop_to_patches", "min_patches", "max_patches"))
+        pixels = settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD)
+        settings.refuse_unread(cls.ignorable)
         return cls(pixels, side, (side // patch // _MERGED) ** 2)
 
     def prepare(self, image: Image.Image) -> PreparedImage:
@@ -59,3 +64,17 @@ class GotOcr2:
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PpChart2Table(GotOcr2):
+    """See ImageProcessor and IsWrittenWhole."""
+
+    classes: ClassVar[tuple[str, ...]] = ("PPChart2TableImageProcessor",)
+    default_side: ClassVar[int] = 1024
+    #: How some other program reads pictures.
+    ignorable: ClassVar[tuple[str, ...]] = ("image_mode", "channel_first", "normalize_order", "do_to_chw", "keep_keys")
+
+    @property
+    def written_rows(self) -> int:
+        return self.num_rows

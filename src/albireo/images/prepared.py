@@ -83,6 +83,14 @@ class HasMarksOfRows(Protocol):
     def row_marks(self) -> tuple[str, ...]: ...
 
 
+@runtime_checkable
+class IsWrittenWhole(Protocol):
+    """A processor of pictures of each of which chat templates write all rows. Fields: written_rows: how many."""
+
+    @property
+    def written_rows(self) -> int: ...
+
+
 def row_tokens(processor: ImageProcessor) -> tuple[str, ...]:
     """All that become rows of the tower, first the image token."""
     return processor.image_token, *(processor.row_marks if isinstance(processor, HasMarksOfRows) else ())

@@ -50,6 +50,7 @@ _FAMILIES: Mapping[str, str] = {
     "ovis2": "ovis2.Ovis2",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",
     "paligemma": "paligemma.PaliGemma",
+    "pp_chart2table": "got_ocr2.PpChart2Table",
     "qianfan_ocr": "internvl.InternVL",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_5_vl": "qwen2_vl.Qwen2VL",

@@ -30,7 +30,7 @@ LANCZOS, BILINEAR, BICUBIC, _MAX_FILTER = 1, 2, 3, 5
 _OTHER_PARTS = keys("processor_class auto_map image_processor video_processor tokenizer_class chat_template")
 #: Of the image processor: who it is, what it is given, and how several pictures become one array.
 _IGNORABLE = keys(
-    "processor_class auto_map do_convert_rgb input_data_format",
+    "processor_class auto_map do_convert_rgb input_data_format _valid_processor_keys model_input_names",
     "do_pad pad_size data_format return_tensors disable_grouping device return_row_col_info",
     # of sizes that are one number, and of a crop that is not made
     "default_to_square crop_size",

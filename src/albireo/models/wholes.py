@@ -143,6 +143,16 @@ _GRANITE_SPEECH = Whole(
     beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
     multiplies_images=True,
 )
+_GOT_OCR2 = Whole(
+    "GotOcr2ForConditionalGeneration",
+    {"qwen2": "qwen2"},
+    {
+        **OF_CLASSES["got_ocr2"],
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+    },
+)
 #: By the model_type of the whole.
 WHOLES: Mapping[str, Whole] = {
     "apertus1p5": Whole(
@@ -217,15 +227,12 @@ WHOLES: Mapping[str, Whole] = {
     ),
     "granite_speech": _GRANITE_SPEECH,
     "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
-    "got_ocr2": Whole(
-        "GotOcr2ForConditionalGeneration",
-        {"qwen2": "qwen2"},
-        {
-            **OF_CLASSES["got_ocr2"],
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 1000000.0,
-            "tie_word_embeddings": True,
-        },
+    "got_ocr2": _GOT_OCR2,
+    "pp_chart2table": replace(
+        _GOT_OCR2,
+        # of a Qwen 2, whatever code its files name
+        ignored=keys("auto_map"),
+        beside=keys("freeze_vision_tower use_im_start_end im_start_token im_end_token max_window_layers"),
     ),
     "hunyuan_vl": Whole(
         "HunYuanVLForConditionalGeneration",

@@ -106,9 +106,9 @@ class GotOcr2Tower(GivesRowsOnce):
 
 def open_got_ocr2(data: Mapping[str, Any], dtype: str, where: str) -> GotOcr2Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    fields = vision_fields(data, where, ("got_ocr2_vision",), _KEYS)
+    fields = vision_fields(data, where, (f"{data['model_type']}_vision",), _KEYS)
     stem = open_sam(fields, dtype, _TOWER, 4)
-    fields.refuse_unread(IGNORABLE | keys("attention_dropout"), {"use_rel_pos": (True,)})
+    fields.refuse_unread(IGNORABLE | keys("attention_dropout auto_map mlp_ratio"), {"use_rel_pos": (True,)})
     return GotOcr2Tower(stem.encoder, stem, text_width(data, where, 1024))
 
 

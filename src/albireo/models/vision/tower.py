@@ -178,6 +178,8 @@ _FAMILIES: Mapping[str, str] = {
     "parakeet_tdt": "hearing.parakeet.open_parakeet_transducer",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
+    # a GOT-OCR 2.0 under another name
+    "pp_chart2table": "vision.got_ocr2.open_got_ocr2",
     # an InternVL of other defaults
     "qianfan_ocr": "vision.internvl.open_qianfan_ocr",
     "qwen2_5_omni": "vision.qwen2_vl.open_qwen2_5_vl",

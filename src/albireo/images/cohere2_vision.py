@@ -49,7 +49,9 @@ class Cohere2Vision(InternVL):
         most = image.integer("max_patches", 1, MAX_TILES, 12)
         is_cut = image.flag("crop_to_patches", True) and most > 1
         pixels = settings.pixels(("Cohere2VisionImageProcessor",), BICUBIC, CLIP_MEAN, CLIP_STD)
-        settings.refuse_unread(("min_patches",))
+        factor = settings.model.integer("downsample_factor", 1, 64, 2)
+        neutral = {**_NAMES, "img_size": (side,), "downsample_factor": (factor,)}
+        settings.refuse_unread(("min_patches",), neutral)
         return cls(pixels, side, merged**2, grids(1, most) if is_cut else ((1, 1),))
 
     def grid(self, height: int, width: int) -> Grid:
@@ -83,7 +85,7 @@ class AyaVision(InternVL):
             image.fail("min_patches", fewest, f"must be at most max_patches={most}")
         pixels = settings.pixels(("GotOcr2ImageProcessor",), BICUBIC, CLIP_MEAN, CLIP_STD)
         # pictures are cut for this model whatever its file says
-        settings.refuse_unread(("crop_to_patches",), _NAMES)
+        settings.refuse_unread(("crop_to_patches",), {**_NAMES, "vision_feature_select_strategy": ("full",)})
         return cls(pixels, side, merged**2, grids(fewest, most) if most > 1 else ())
 
     def text(self, num_tiles: int) -> str:

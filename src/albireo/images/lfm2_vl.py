@@ -71,8 +71,9 @@ class Lfm2Vl:
         )
         settings.require_agreement(image, "encoder_patch_size", found.patch, settings.tower, "patch_size")
         settings.require_agreement(image, "downsample_factor", found.scale, settings.model, "downsample_factor")
-        # follow from others, or are not asked
-        settings.refuse_unread(("max_num_patches", "size"), {"use_image_special_tokens": (True,)})
+        # follow from others, or are not asked; pictures are resized whatever their file says
+        others = "max_num_patches", "size", "patch_size", "use_numpy_backend", "do_resize"
+        settings.refuse_unread(others, {"use_image_special_tokens": (True,)})
         return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:

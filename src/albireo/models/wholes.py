@@ -164,12 +164,14 @@ WHOLES: Mapping[str, Whole] = {
     "aya_vision": Whole(
         "AyaVisionForConditionalGeneration",
         {"cohere2": "cohere2", "cohere": "cohere"},
-        beside=keys("adapter_layer_norm_eps alignment_intermediate_size"),
+        beside=keys("adapter_layer_norm_eps alignment_intermediate_size alignment_activation_fn max_splits_per_img"),
     ),
     "cohere2_vision": Whole(
         "Cohere2VisionForConditionalGeneration",
         {"cohere2": "cohere2"},
-        beside=keys("alignment_intermediate_size"),
+        beside=keys(
+            "alignment_intermediate_size alignment_activation_fn max_splits_per_img adapter_layer_norm_eps image_token",
+        ),
     ),
     "dots3_note": Whole(
         "Dots3NoteForConditionalGeneration",

@@ -527,6 +527,16 @@ def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, A
     assert farthest(ours, transformers_rows(folder, name, "float64", given)) < 1e-5
 
 
+def test_pixels_that_fill_no_patch(tmp_path: Path) -> None:
+    """As of SmolVLM 2.2B, whose tiles of 384 pixels are 27 patches of 14 on a side."""
+    folder = save(tmp_path, "idefics3", image_size=100)
+    given = np.random.default_rng(5).standard_normal((100, 100, 3), np.float32)
+    (wanted,) = transformers_rows(folder, "idefics3", "float64", [given])
+    assert farthest([opened(folder, max_patches=160).rows(given)], [wanted]) < 1e-5
+    with pytest.raises(InvariantError, match="a tile of 96 x 96 pixels; this tower reads tiles of 100 x 100"):
+        open_tower(change_vision(folder), "float32", "config.json").patches(96, 96)
+
+
 def test_layers_of_vipllava_as_files_say_them(tmp_path: Path) -> None:
     """Under a name of their own, as published; or not."""
     data = change_vision(save(tmp_path, "vipllava"), num_hidden_layers=12)

@@ -95,6 +95,10 @@ def _opened(
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224)
     # a head would pool patches, and is not asked for rows
     fields.refuse_unread(IGNORABLE | keys("vision_use_head"), {})
+    # once there were others of both
+    for key, only in (("alignment_activation_fn", "swiglu"), ("enable_adapter_layer_norm", norm_eps is not None)):
+        if whole.raw(key) not in (None, only):
+            whole.unsupported(key, whole.raw(key), f"supported: {only}")
     merge = whole.integer("downsample_factor", 1, 64, 2)
     side = size // encoder.patch_size
     if side % merge or side == 0:

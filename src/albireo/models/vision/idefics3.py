@@ -6,43 +6,25 @@ Found by tower.py. Source: Laurençon et al. 2024, Building and better understan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import linear
-from albireo.models.vision.patches import F32, Grid, patch_rows, side_by_side
+from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.square import SquareTower
-from albireo.models.vision.tower_inputs import TowerInputs
 
 _DEFAULTS = {**DEFAULTS, "hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 
 
-@dataclass(frozen=True, slots=True)
 class Idefics3Tower(SquareTower):
-    """Implements tower.VisionTower. Fields: size: pixels on a side of a tile, whose last may fill no patch, as of
-    SmolVLM 2.2B: they are not read."""
+    """Implements tower.VisionTower."""
 
-    size: int
-
-    def patches(self, height: int, width: int) -> int:
-        if (height, width) != (self.size, self.size):
-            raise InvariantError(
-                f"a tile of {height} x {width} pixels; this tower reads tiles of {self.size} x {self.size}"
-            )
-        return self.side**2
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        self.patches(*tile.shape[:2])
-        filled = self.side * self.encoder.patch_size
-        rows = patch_rows(tile[:filled, :filled], self.encoder.patch_size)
-        return TowerInputs((rows,), (self.side, self.side))
+    __slots__ = ()
 
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_model", self.side**2)
@@ -65,8 +47,9 @@ def open_idefics3(data: Mapping[str, Any], dtype: str, where: str) -> Idefics3To
     size = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 224)
     merge = Fields(data, where).integer("scale_factor", 1, 64, 2)
     fields.refuse_unread(IGNORABLE, {})
-    side = size // encoder.patch_size
+    # the last pixels may fill no patch
+    side, spare = divmod(size, encoder.patch_size)
     if not side or side % merge:
         what = f"tiles are filled by blocks of scale_factor={merge} patches of {encoder.patch_size} pixels"
         fields.unsupported("image_size", size, what)
-    return Idefics3Tower(encoder, side, merge, text_width(data, where), size)
+    return Idefics3Tower(encoder, side, merge, text_width(data, where), spare=spare)

@@ -29,9 +29,10 @@ def merged_patches(height: int, width: int, patch_size: int, merge: int) -> int:
     return rows * cols * merge**2
 
 
-def one_size(height: int, width: int, side: int, patch_size: int) -> int:
-    """Patches of a tile, of a tower that reads tiles of side x side of them. Raises: InvariantError for another."""
-    size = side * patch_size
+def one_size(height: int, width: int, side: int, patch_size: int, spare: int = 0) -> int:
+    """Patches of a tile, of a tower that reads tiles of side x side of them. Args: spare: pixels at the right and at
+    the bottom that fill none. Raises: InvariantError for another."""
+    size = side * patch_size + spare
     if (height, width) != (size, size):
         raise InvariantError(f"a tile of {height} x {width} pixels; this tower reads tiles of {size} x {size}")
     return side**2

@@ -19,26 +19,29 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, HoldsNothing, Towe
 @dataclass(frozen=True, slots=True)
 class SquareTower(HoldsNothing):
     """Of tower.VisionTower all but the programs and what lies between them. Fields: side: patches on each. merge:
-    patches on a side of what becomes one row. width: of a row."""
+    patches on a side of what becomes one row. width: of a row. spare: pixels at the right and at the bottom of a tile
+    that fill no patch."""
 
     encoder: EncoderSettings
     side: int
     merge: int
     width: int
+    spare: int = field(default=0, kw_only=True)
 
     @property
     def dtype(self) -> str:
         return self.encoder.dtype
 
     def patches(self, height: int, width: int) -> int:
-        return one_size(height, width, self.side, self.encoder.patch_size)
+        return one_size(height, width, self.side, self.encoder.patch_size, self.spare)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         self.patches(*tile.shape[:2])
-        return TowerInputs((patch_rows(tile, self.encoder.patch_size),), (self.side, self.side))
+        filled = self.side * self.encoder.patch_size
+        return TowerInputs((patch_rows(tile[:filled, :filled], self.encoder.patch_size),), (self.side, self.side))
 
 
 @dataclass(slots=True)

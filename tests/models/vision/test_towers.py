@@ -376,6 +376,8 @@ def test_rows_of_paligemma_are_as_wide_as_its_text_part(tmp_path: Path) -> None:
         ({"alignment_intermediate_size": 41}, "alignment_intermediate_size=41 must be even"),
         ({"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy='default' is not supported"),
         ({"vision_feature_layer": [1, 2]}, r"vision_feature_layer=\[1, 2\] is not supported"),
+        ({"alignment_activation_fn": "gelu"}, "alignment_activation_fn='gelu' is not supported; supported: swiglu"),
+        ({"enable_adapter_layer_norm": False}, "enable_adapter_layer_norm=False is not supported; supported: True"),
     ],
 )
 def test_what_cohere_does_not_make_of_patches(whole: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Pooled(msgspec.Struct):
     each token has its own: a list of them, or all of them, one token behind the other."""
 
     index: int
-    data: Sequence[float] | Sequence[Sequence[float]] | str
+    data: Sequence[float | Sequence[float]] | str
     object: str = "pooling"
 
 

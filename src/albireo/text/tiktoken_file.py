@@ -21,8 +21,8 @@ from albireo.text.gguf_words import WORDS, Words
 if TYPE_CHECKING:
     import tokenizers
 
-#: Real files have 160,000 tokens and 3 MB.
-_MAX_BYTES, _MAX_TOKENS = 64 * 2**20, 2**22
+#: Real files have 160,000 tokens and 3 MB, and 256 special tokens.
+_MAX_BYTES, _MAX_SPECIAL = 64 * 2**20, 2**16
 
 
 #: Of Kimi K2, Kimi Linear, Moonlight. It also puts the keys of tools in order before a template sees them.
@@ -91,10 +91,10 @@ def _special(path: Path, num_tokens: int, config: Mapping[str, Any], kind: Ranke
     listed = config.get("added_tokens_decoder") or {}
     told = {int(key): token.get("content") for key, token in listed.items() if isinstance(token, Mapping)}
     count = max([len(kind.special), kind.num_reserved, *(i + 1 - num_tokens for i in told)])
-    if count > _MAX_TOKENS:
+    if count > _MAX_SPECIAL:
         raise ModelError(
             f"{path.with_name('tokenizer_config.json')}: added_tokens_decoder names the id {num_tokens + count - 1}, "
-            f"and {path.name} has {num_tokens} tokens"
+            f"and {path.name} has {num_tokens} tokens; at most {_MAX_SPECIAL} may be behind them"
         )
     known = dict(enumerate(kind.special, num_tokens))
     return [

@@ -1,7 +1,8 @@
 """The tokenizer of a vocab.json without merges, of characters that frames of a sound say (Wav2Vec2CTCTokenizer), built
 for the tokenizers library.
 
-Called by vocabularies.py. It makes text of tokens; repeats were taken together before.
+Called by vocabularies.py. It makes text of tokens, of which repeats were taken together before, and tokens of a text's
+characters.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def character_backend(path: Path, rule: Characters, special: Mapping[str, str]) 
 
     Raises: ModelError naming what is damaged.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocab = read_json(path)
     if any(isinstance(each, Mapping) for each in vocab.values()):
@@ -68,7 +69,11 @@ def character_backend(path: Path, rule: Characters, special: Mapping[str, str]) 
     written = {token: token.lower() if rule.is_lower and token not in kept else token for token in vocab}
     if len(set(written.values())) < len(vocab):
         raise ModelError(f"{path}: do_lower_case=true makes two of its tokens one; leave it out")
-    backend = Tokenizer(models.WordLevel({written[token]: each for token, each in vocab.items()}, special["unk_token"]))
+    ids, unknown = {written[token]: each for token, each in vocab.items()}, special.get("unk_token")
+    # characters that are no token are left out where none stands for them
+    backend = Tokenizer(models.WordLevel(ids, unknown) if unknown in ids else models.BPE(ids, []))
+    lowers = [normalizers.Lowercase()] if rule.is_lower else []
+    backend.normalizer = normalizers.Sequence([*lowers, normalizers.Replace(" ", rule.blank)])
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     backend.decoder = decoders.Sequence([decoders.Replace(rule.blank, " "), decoders.Fuse()])
     return backend

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from albireo import TranscriptionParams
+from albireo.api.frame_transcriber import FrameTranscriber
 from albireo.api.prompted_transcriber import AudioFlamingoTranscriber, Qwen3AsrTranscriber
 from albireo.text.tokenizer import Tokenizer
 from tiny_hearers import save
@@ -58,3 +60,16 @@ def test_languages_are_read(tmp_path: Path, said: str, code: str | None) -> None
     transcriber = Qwen3AsrTranscriber.__new__(Qwen3AsrTranscriber)
     transcriber._tokenizer = tokenizer
     assert transcriber.language(tokenizer.encode(said)) == code
+
+
+def test_what_frames_say_that_is_no_letter_is_no_language(tmp_path: Path) -> None:
+    """The token of what is unknown looks like that of a language."""
+    words = ("<pad>", "<unk>", "|", "a", "<de-DE>", "<en>")
+    (tmp_path / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    transcriber = FrameTranscriber.__new__(FrameTranscriber)
+    transcriber._tokenizer = Tokenizer.from_directory(tmp_path)
+    said = ((3, 1, 3), (0, 3), (1, 3, 4), (3, 2, 5))
+    assert [transcriber.language(each) for each in said] == [None, None, "de", "en"]
+    left = TranscriptionParams()
+    assert [transcriber.spoken(text, True, left) for text in ("a <de-DE>", "a <unk> b")] == ["a", "a <unk> b"]

@@ -40,8 +40,8 @@ class FrameTranscriber(PromptedTranscriber):
     """It is told nothing, and draws nothing. Times are those of frames."""
 
     has_times = has_word_times = True
-    #: What some write beside what is said: the language that is spoken.
-    _SPOKEN = re.compile(r"\s*<([a-z]{2,3})(-[A-Z]{2})?>")
+    #: What some write beside what is said: the language that is spoken. Others have tokens that look like it.
+    _SPOKEN = re.compile(r"\s*<(?!unk>|pad>)([a-z]{2,3})(-[A-Z]{2})?>")
 
     def __init__(
         self,

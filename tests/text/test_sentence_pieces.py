@@ -88,6 +88,13 @@ def test_a_published_file_is_the_tokenizer_json_beside_it(tmp_path, tokenizer_di
     assert (ours.named_tokens, ours.chat_templates) == (known.named_tokens, known.chat_templates)
 
 
+def test_a_long_run_of_blanks_costs_what_it_is_long(tmp_path):
+    """Of what takes runs together; half an hour, where it costs its square."""
+    tokenizer = Tokenizer.from_directory(_write(tmp_path, "with rules", tokenizer_class="T", add_bos_token=False))
+    for text in ("a%sb", "%sb", "b%s"):
+        assert tokenizer.encode(text % (" " * 800_000)) == _reference(tmp_path).encode(text % " "), text
+
+
 def test_bos_by_class_and_by_config(tmp_path):
     for config, expected in (
         ({"tokenizer_class": "LlamaTokenizer"}, [1]),

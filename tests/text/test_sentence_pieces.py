@@ -95,6 +95,15 @@ def test_a_long_run_of_blanks_costs_what_it_is_long(tmp_path):
         assert tokenizer.encode(text % (" " * 800_000)) == _reference(tmp_path).encode(text % " "), text
 
 
+def test_what_a_byte_is_called_is_text(tmp_path):
+    """A line of it alone, too, where pieces of users are found first."""
+    FILES["as Gemma's"] = {**FILES["pieces of users"], "add_dummy_prefix": False, "user_defined_symbols": ["\n", "<x>"]}
+    tokenizer = Tokenizer.from_directory(_write(tmp_path, "as Gemma's", tokenizer_class="T", add_bos_token=False))
+    for text in ("<0x0A>", "a\n<0x0A>\nb", "<x><0x41>", "<0x41><0x41>"):
+        assert tokenizer.encode(text) == _reference(tmp_path).encode(text), text
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_bos_by_class_and_by_config(tmp_path):
     for config, expected in (
         ({"tokenizer_class": "LlamaTokenizer"}, [1]),

@@ -24,6 +24,8 @@ SPACE = "▁"
 _MAX_WORK = 2**26
 #: Sentinels of T5 where its config does not count them.
 _NUM_SENTINELS = 100
+#: A word that is the name of a byte, up to where it is cut.
+_NAME_OF_BYTE = r"\A<0x(?=[0-9A-F]{2}>\z)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,8 @@ def _cut_as_the_file_says(
     if users:
         pattern = "|".join(re.escape(piece) for piece in sorted(users, key=len, reverse=True))
         cuts.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
+        # a word that is a piece is that piece, then; what a text calls as a byte is called is no byte
+        cuts.append(pre_tokenizers.Split(Regex(_NAME_OF_BYTE), "isolated"))
     if cuts:
         backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     strip = [decoders.Strip(" ", 1, 0)] if prefix != "never" else []

@@ -191,6 +191,27 @@ def test_encoders_as_the_classes_of_transformers_read_them(tmp_path, name):
     assert found.ids == pair.ids and found.type_start == (pair.type_ids.index(1) if 1 in pair.type_ids else -1)
 
 
+@pytest.mark.parametrize("count", [0, 3, 120])
+def test_as_many_sentinels_as_the_config_says(tmp_path, count):
+    transformers = pytest.importorskip("transformers")
+    file, options = ENCODERS["T5Tokenizer"]
+    FILES["T5Tokenizer"] = {"model_type": "unigram", "vocab_size": 300, **options}
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": count}
+    ours = Tokenizer.from_directory(_write(tmp_path, "T5Tokenizer", file, **config))
+    theirs = transformers.T5Tokenizer.from_pretrained(tmp_path)
+    size = _reference(tmp_path, file).get_piece_size()
+    assert ours.vocab_size == size + count
+    for text in ("<extra_id_0>", "<extra_id_2>fox<extra_id_1>", "<extra_id_119>", "<extra_id_99>"):
+        if int(text.split("_")[2].partition(">")[0]) < count:
+            assert ours.encode(text) == theirs.encode(text), text
+        else:
+            assert max(ours.encode(text)) < size + count
+    for bad in (-1, True, 2**20, "3"):
+        _write(tmp_path, "T5Tokenizer", file, **(config | {"extra_ids": bad}))
+        with pytest.raises(ModelError, match=r"tokenizer_config\.json: extra_ids=.* must be 0 to 65536"):
+            Tokenizer.from_directory(tmp_path)
+
+
 def test_lower_case_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"do_lower_case and split_by_punct are not supported beside tokenizer\.model"):
         Tokenizer.from_directory(_write(tmp_path, tokenizer_class="LlamaTokenizer", do_lower_case=True))

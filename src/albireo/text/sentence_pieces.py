@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from albireo.errors import ModelError
+from albireo.errors import ModelError, short
 from albireo.text.sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, USER, SentencePieceModel, read_sentencepiece
 
 if TYPE_CHECKING:
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 SPACE = "▁"
 #: Squared lengths of all tokens, which is what looking for their parts costs: real ones have 2 million.
 _MAX_WORK = 2**26
-#: Sentinels of T5 where its config does not count them.
-_NUM_SENTINELS = 100
+#: Sentinels of T5 where its config does not count them, and how many it may have.
+_NUM_SENTINELS, _MAX_SENTINELS = 100, 2**16
 #: A word that is the name of a byte, up to where it is cut.
 _NAME_OF_BYTE = r"\A<0x(?=[0-9A-F]{2}>\z)"
+
+
+def _sentinels(count: int) -> tuple[str, ...]:
+    return tuple(f"<extra_id_{i}>" for i in reversed(range(count)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class PieceClass:
         around: what an encoder's text, and a pair of texts, stand between; None: see begins.
         in_front: what has the first ids, in place of the file's first three pieces.
         behind: what has the ids behind the file's.
+        has_sentinels: those behind are as many as extra_ids says.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +50,7 @@ class PieceClass:
     around: tuple[str, str] | None = None
     in_front: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
+    has_sentinels: bool = False
 
 
 _LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -62,7 +68,8 @@ CLASSES: Mapping[str, PieceClass] = {
     "T5Tokenizer": PieceClass(
         {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
         around=("$A </s>", "$A </s> $B </s>"),
-        behind=tuple(f"<extra_id_{i}>" for i in reversed(range(_NUM_SENTINELS))),
+        behind=_sentinels(_NUM_SENTINELS),
+        has_sentinels=True,
     ),
     "DebertaV2Tokenizer": PieceClass(
         _BERT, around=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"), behind=("[MASK]",)
@@ -97,7 +104,7 @@ def piece_backend(path: Path, config: Mapping[str, Any], kind: PieceClass) -> to
     backend.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
-            for token in (*kind.in_front, *kind.behind)
+            for token in (*kind.in_front, *_behind(path, config, kind))
         ]
     )
     bos = config.get("bos_token", kind.roles.get("bos_token"))
@@ -115,6 +122,17 @@ def piece_backend(path: Path, config: Mapping[str, Any], kind: PieceClass) -> to
         single=around[0], pair=around[1], special_tokens=list(ids.items())
     )
     return backend
+
+
+def _behind(path: Path, config: Mapping[str, Any], kind: PieceClass) -> tuple[str, ...]:
+    count = config.get("extra_ids")
+    if not kind.has_sentinels or count is None:
+        return kind.behind
+    if type(count) is not int or not 0 <= count <= _MAX_SENTINELS:
+        raise ModelError(
+            f"{path.with_name('tokenizer_config.json')}: extra_ids={short(count)} must be 0 to {_MAX_SENTINELS}"
+        )
+    return _sentinels(count)
 
 
 def merges_of_scores(ids: Mapping[str, int], scores: Sequence[float], where: str) -> list[tuple[str, str]]:

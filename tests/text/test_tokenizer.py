@@ -191,6 +191,16 @@ def test_tokens_of_the_config_are_added_with_their_ids(directory):
         Tokenizer.from_directory(directory)
 
 
+def test_many_tokens_of_the_config_are_added_at_once(directory):
+    """Minutes, where each is added by itself."""
+    names = [f"<|extra {i}|>" for i in range(30_000)]
+    listed = {str(4096 + i): {"content": name, "special": i % 2 == 0} for i, name in enumerate(names)}
+    _change(directory / "tokenizer_config.json", added_tokens_decoder=listed, additional_special_tokens=names)
+    tokenizer = Tokenizer.from_directory(directory)
+    assert tokenizer.encode("".join(names[::1000])) == [0, *range(4096, 4096 + 30_000, 1000)]
+    assert {4096, 4096 + 29_998} <= tokenizer.special_ids and tokenizer.vocab_size == 4096 + 30_000
+
+
 def test_tokens_of_the_vocabulary_that_the_config_adds_are_added(directory):
     """As transformers does: a text is cut at them."""
     transformers = pytest.importorskip("transformers")

@@ -70,10 +70,15 @@ class Tokenizer:
         backend = _load(files)
         try:
             found = {token.content for token in backend.get_added_tokens_decoder().values()}
+            # at once: each call makes the search for all of them anew
+            backend.add_tokens(
+                [
+                    tokenizers.AddedToken(entry.content, special=entry.special, **entry.flags)
+                    for entry in files.added
+                    if entry.content not in found
+                ]
+            )
             for entry in files.added:
-                token = tokenizers.AddedToken(entry.content, special=entry.special, **entry.flags)
-                if entry.content not in found:
-                    backend.add_tokens([token])
                 if backend.token_to_id(entry.content) != entry.token_id:
                     raise ModelError(
                         f"{files.tokenizer.with_name('tokenizer_config.json')}: says that token {entry.content!r} has "
@@ -251,9 +256,9 @@ def _add_named(backend: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
     import tokenizers
 
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for text in dict.fromkeys((*files.named.values(), *files.extra_special)):
-        if text and text not in known and backend.token_to_id(text) is not None:
-            backend.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False)])
+    named = dict.fromkeys((*files.named.values(), *files.extra_special))
+    lacking = [text for text in named if text and text not in known and backend.token_to_id(text) is not None]
+    backend.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in lacking])
 
 
 def _not_text(text: object) -> str:

@@ -499,7 +499,7 @@ def test_files_of_internvl_as_they_were_published(name: str, tmp_path: Path) -> 
     assert published["model_type"] == "internvl_chat" and "text_config" not in published
     for changes, words in (
         (
-            {"llm_config": {**published["llm_config"], "model_type": "internlm"}},
+            {"llm_config": {**published["llm_config"], "model_type": "phi3"}},
             "its model_type must be qwen2 or llama",
         ),
         ({"mlp_checkpoint": 3}, "'mlp_checkpoint': 3"),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import InvalidParams, ModelError, UnsupportedModel
 from albireo.images.decode import as_image
 from images.compared import opened
 from images.pictures import picture
@@ -62,6 +63,16 @@ def test_tiles_and_text(tmp_path: Path) -> None:
     assert ours.rows(*tile.shape[:2]) == prepared.text.count("<image>")
     mean, std = np.array(_FIRST["norm_mean"], np.float32), np.array(_FIRST["norm_std"], np.float32)
     np.testing.assert_allclose(ours.normalized(tile), (tile / np.float32(255) - mean) / std, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "height"), [(200000, 1), (1, 200000), (20, 213500)])
+def test_pictures_that_are_longer_than_any_tile_are_refused(tmp_path: Path, width: int, height: int) -> None:
+    """Of one line of blocks, however narrow; the tower has no room for them."""
+    ours = opened(tmp_path, CONFIG, _FIRST)
+    with pytest.raises(InvalidParams, match=f"{width} x {height} pixels would be .* at most 13312 are read"):
+        ours.prepare(Image.new("RGB", (width, height)))
+    (tile,) = ours.prepare(Image.new("RGB", (width // 3 + 1, height // 3 + 1))).tiles
+    assert tile.shape[0] * tile.shape[1] <= 13312 * 16 * 16
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.errors import InvalidParams
 from albireo.images.pixels import Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
@@ -66,8 +67,13 @@ class NemotronHOmni:
         return cls(pixels, patch, merge, fewest, most)
 
     def prepare(self, image: Image.Image) -> PreparedImage:
-        """See ImageProcessor; no sides are too unequal."""
+        """See ImageProcessor. Raises: InvalidParams for sides that are far too unequal."""
         high, wide = self.grid(image.height, image.width)
+        if high * wide > self.most:  # of one that is longer than so many patches
+            raise InvalidParams(
+                f"a picture of {image.width} x {image.height} pixels would be {wide} x {high} patches, at most "
+                f"{self.most} are read: its sides are too unequal, cut it into several"
+            )
         tile = array(self.pixels.resized(image, high * self.patch, wide * self.patch))
         return PreparedImage((tile,), f"{_START}{self.image_token * self.rows(*tile.shape[:2])}{_END}")
 

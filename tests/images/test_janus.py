@@ -78,6 +78,7 @@ def test_what_stands_before_a_chat_is_its_processors(tmp_path: Path) -> None:
         ({"size": {"height": 400, "width": 400}}, {}, "size is 400, but .* has image_size=384"),
         ({"do_pad": False}, {}, "do_pad=False is not supported; the tower reads squares"),
         ({"image_processor_type": "SiglipImageProcessor"}, {}, "for this model: JanusImageProcessor"),
+        ({"image_mean": [0.5, 0.5, 2.0]}, {}, "image_mean=.* must be"),
         ({}, {"num_image_tokens": 100}, "num_image_tokens is 100, but .* gives 576 rows"),
     ],
 )

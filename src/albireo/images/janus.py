@@ -64,7 +64,8 @@ class Janus:
         if not image.flag("do_pad", True):
             image.unsupported("do_pad", False, "the tower reads squares")
         least = image.integer("min_size", 1, MAX_SIDE, 14)
-        mean = image.numbers("image_mean", -1e3, 1e3) if image.raw("image_mean") is not None else CLIP_MEAN
+        # a colour is made of it
+        mean = image.numbers("image_mean", 0.0, 1.0) if image.raw("image_mean") is not None else CLIP_MEAN
         colour = np.array([int(each * 255) for each in mean], np.uint8)
         pixels = settings.pixels(cls.classes, BICUBIC, CLIP_MEAN, CLIP_STD)
         opening = _OPENING if processor.flag("use_default_system_prompt", False) else ""

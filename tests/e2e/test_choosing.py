@@ -187,3 +187,10 @@ def test_dots3_that_is_not_computed_is_refused(changes: dict[str, Any], message:
 def test_blocks_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parse_tiny("minimax_m3_vl_text", **changes)
+
+
+@pytest.mark.parametrize("head_dim", [2, 6])
+def test_heads_that_choose_are_as_wide_as_what_is_rotated(head_dim: int) -> None:
+    with pytest.raises(UnsupportedModel, match=f"index_head_dim={head_dim} is not supported; at least the 8 channels"):
+        build_graph(parse_tiny("minimax_m3_vl_text", index_head_dim=head_dim), 64)
+    assert build_graph(parse_tiny("minimax_m3_vl_text", index_head_dim=8), 64).nodes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from albireo.errors import UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.graph.ops import RopeSpec
@@ -83,8 +84,13 @@ class BlockIndexer:
     """The choices of one graph's layers. Keys lie in KV caches behind those of all layers, without values."""
 
     def __init__(self, b: GraphBuilder, c: ModelConfig, rope: RopeSpec) -> None:
-        """Args: rope: of attention's heads."""
+        """Args: rope: of attention's heads. Raises: UnsupportedModel for heads narrower than what is rotated."""
         self._b, self._c, self._index, self._rotary = b, c, c.blocks.index, c.rotary_dim
+        if self._index is not None and self._index.head_dim < self._rotary:
+            raise UnsupportedModel(
+                f"index_head_dim={self._index.head_dim} is not supported; at least the {self._rotary} channels of a "
+                "head that are rotated"
+            )
         half = self._rotary // 2
         still = 0 if self._index is None else (self._index.head_dim - self._rotary) // 2
         self._rope = RopeSpec((*rope.inv_freq[:half], *(0.0,) * still), rope.attention_factor)

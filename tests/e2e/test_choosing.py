@@ -16,8 +16,9 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.passes.shard import problems
 from albireo.compiler.pipeline import compile_graph
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models.context import check_context, default_context, longest_context
 from e2e.serving import Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, requests
 from tiny_choosing import CHOOSING
@@ -194,3 +195,13 @@ def test_heads_that_choose_are_as_wide_as_what_is_rotated(head_dim: int) -> None
     with pytest.raises(UnsupportedModel, match=f"index_head_dim={head_dim} is not supported; at least the 8 channels"):
         build_graph(parse_tiny("minimax_m3_vl_text", index_head_dim=head_dim), 64)
     assert build_graph(parse_tiny("minimax_m3_vl_text", index_head_dim=8), 64).nodes
+
+
+@pytest.mark.parametrize(("count", "longest"), [(12, 512), (127, 512), (128, 128), (200, 200), (600, 512)])
+def test_no_sequence_is_longer_than_what_is_seen_where_nothing_is_chosen(count: int, longest: int) -> None:
+    """Of 128 positions, which yarn stretches to 512."""
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    config = parse_tiny("axk2", index_topk=count, rope_scaling=rope)
+    assert default_context(config) == longest_context(config) == longest
+    with pytest.raises(ConfigError, match=f"max_model_len={longest + 1} exceeds"):
+        check_context(config, longest + 1)

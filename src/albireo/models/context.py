@@ -37,4 +37,8 @@ def _stretched(config: ModelConfig, rope_types: tuple[str, ...]) -> int:
     rope, said = config.rope, config.max_position_embeddings
     if config.local_rope is not None or rope.rope_type not in rope_types:
         return said
-    return max(said, int(rope.original_max_position_embeddings * rope.factor))
+    longest = int(rope.original_max_position_embeddings * rope.factor)
+    index = config.blocks.index
+    if index is not None and said <= index.count:  # so nothing is chosen, and no more may be seen
+        longest = min(longest, index.count)
+    return max(said, longest)

@@ -9,6 +9,7 @@ import pytest
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.models.config import ConfigRules, parse_config
+from albireo.models.text_part import rope_axes, text_settings
 from tiny_models import parse_tiny
 
 
@@ -164,3 +165,19 @@ def test_rules_default_to_the_strictest() -> None:
     assert parse_config(data, ConfigRules()).windows == (None,) * 3
     with pytest.raises(UnsupportedModel, match="mlp_bias"):
         parse_config({**data, "mlp_bias": True}, ConfigRules())
+
+
+@pytest.mark.parametrize("said", [["a"], 5, "abc", [16, 24], [16, 24, 2.0], [-1, 2, 3], [10**9, 1, 1], [1] * 5, {}])
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [("qwen2_vl", "mrope_section"), ("qwen3_vl", "mrope_section"), ("hunyuan_vl", "xdrope_section")],
+)
+def test_pairs_of_axes_that_cannot_be_are_refused(model_type: str, key: str, said: Any) -> None:
+    with pytest.raises(ModelError, match=f"{key}=.* must be how many pairs"):
+        rope_axes({"model_type": model_type, "text_config": {"rope_scaling": {key: said}}})
+
+
+@pytest.mark.parametrize("named", [[], {}, 5, ["qwen2"]])
+def test_a_text_part_that_is_named_by_no_word_is_refused(named: Any) -> None:
+    with pytest.raises(ModelError, match=r"text_config: model_type=.* must be"):
+        text_settings({"model_type": "ovis2", "text_config": {"model_type": named}}, "config.json")

@@ -12,7 +12,7 @@ from typing import Any
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
 from albireo.models.class_sizes import OF_CLASSES
-from albireo.models.config import IGNORABLE_KEYS, MAX_HEADS, MAX_WIDTH
+from albireo.models.config import IGNORABLE_KEYS, MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
 from albireo.models.internvl_chat import INTERNVL_CHAT, as_transformers_has_it
 from albireo.models.wholes import SPEAKING, WHOLES
 
@@ -85,7 +85,7 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
             "architectures", list(classes), f"of a model_type {data['model_type']!r}: {whole.class_name}"
         )
     text = text_keys(data, where)
-    part = text.get("model_type", next(iter(whole.parts)))
+    part = Fields(text, f"{where}: text_config").text("model_type", next(iter(whole.parts)))
     if part not in whole.parts:
         fields.unsupported("text_config", text, f"its model_type must be {' or '.join(whole.parts)}")
     for key, value in whole.always.items():
@@ -213,6 +213,7 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
 
     Args: data: what config.json holds. Where pairs of the three take turns, they do until one has all of its own; time
         has the rest.
+    Raises: ModelError for sections that cannot be.
     """
     whole = WHOLES.get(str(data.get("model_type")))
     if whole is None or whole.sections is None:
@@ -220,15 +221,30 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
     text = data.get("text_config", data)
     text = text if isinstance(text, Mapping) else {}
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    told = (rope.get(key) for key in _SECTIONS) if isinstance(rope, Mapping) else ()
-    said = next((each for each in told if each is not None), whole.sections)
-    sections = [int(each) for each in said]
+    sections = _said_sections(rope) if isinstance(rope, Mapping) else None
+    sections = sections or list(whole.sections)
     if whole.are_beside:
         first = 4 - len(sections)
         return tuple(first + axis for axis, count in enumerate(sections) for _ in range(count))
     if not whole.takes_turns:
         return tuple(axis % 3 for axis, count in enumerate(sections) for _ in range(count))
     return tuple(turn if turn and i < 3 * sections[turn] else 0 for i in range(sum(sections)) for turn in (i % 3,))
+
+
+def _said_sections(rope: Mapping[str, Any]) -> list[int] | None:
+    """Pairs of each axis. Raises: ModelError for what cannot be."""
+    key = next((key for key in _SECTIONS if rope.get(key) is not None), None)
+    if key is None:
+        return None
+    said = rope[key]
+    if (
+        not isinstance(said, list)
+        or not 3 <= len(said) <= 4
+        or not all(type(each) is int and 0 <= each <= MAX_HEAD_DIM for each in said)
+    ):
+        wanted = f"must be how many pairs turn by each of three axes, or four: numbers up to {MAX_HEAD_DIM}"
+        Fields(rope, "config.json: rope settings").fail(key, said, wanted)
+    return said
 
 
 def _without_places(value: Any) -> Any:

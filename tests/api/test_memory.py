@@ -55,7 +55,7 @@ def test_bytes_and_blocks_can_be_said_outright() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"weights": 9 * GIB}, ["9.", "8.00 GiB", "memory_utilization"]),
+        ({"weights": 9 * GIB}, ["9.", "8.00 GiB", "memory_utilization", "lower max_model_len, max_num_batched_tokens"]),
         ({"kv_cache_memory_bytes": BLOCK}, ["1 blocks", "kv_cache_memory_bytes"]),
         ({"num_gpu_blocks_override": 1}, ["1 blocks", "raise num_gpu_blocks_override"]),
         ({"num_gpu_blocks_override": 2**40}, ["8.00 GiB", "lower num_gpu_blocks_override"]),

@@ -127,7 +127,7 @@ def plan_memory(
         raise OutOfMemory(
             f"the model needs {_gib(fixed + least * block_bytes)} at least ({sizes}); "
             f"memory_utilization={config.memory_utilization} of {_gib(machine)}{of_all} allows {_gib(budget)}. "
-            "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs"
+            "Raise memory_utilization, lower max_model_len, max_num_batched_tokens or max_num_seqs"
             + (", or max_loras or max_lora_rank" if adapter_bytes else "")
             + ", or use a smaller model"
             + ("" if num_engines == 1 else ", or lower data_parallel_size")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
-from albireo.models import load_architecture
+from albireo.models import load_architecture, load_config
 from albireo.models.config import ConfigRules, parse_config
 from albireo.models.text_part import rope_axes, text_settings
-from tiny_models import parse_tiny
+from tiny_models import make_checkpoint, parse_tiny
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,19 @@ def test_pairs_of_axes_that_cannot_be_are_refused(model_type: str, key: str, sai
 def test_a_text_part_that_is_named_by_no_word_is_refused(named: Any) -> None:
     with pytest.raises(ModelError, match=r"text_config: model_type=.* must be"):
         text_settings({"model_type": "ovis2", "text_config": {"model_type": named}}, "config.json")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"text_config": 5}, {"text_config": []}, {"text_config": "x"}, {"v_head_dim": -12}]
+)
+def test_weights_are_opened_beside_a_config_that_says_nonsense(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Where config.json names no type, its weights are asked before its keys are read: these are what is told."""
+    directory = make_checkpoint(tmp_path, load_architecture("axk2").tiny)
+    said = {**load_architecture("axk2").tiny, **changes}
+    del said["torch_dtype"]
+    (directory / "config.json").write_text(json.dumps(said))
+    if changes == {"text_config": []}:  # as if it were not there
+        assert load_config(directory).model_type == "axk2"
+        return
+    with pytest.raises(ModelError, match=next(iter(changes))):
+        load_config(directory)

@@ -37,7 +37,8 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
 
     Args: config: what config.json holds.
     """
-    config = config.get("text_config", config)
+    text = config.get("text_config")
+    config = text if isinstance(text, Mapping) else config
     kinds = [kind for kind in (_widths(config), _widths(local_latent(config))) if kind is not None]
     if not kinds:
         return plan
@@ -84,8 +85,10 @@ def _widths(config: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
     if value is None and isinstance(rank, int):  # of MiniCPM 3
         hidden = config.get("hidden_size")
         value = hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
-    numbers = rank, plain, value, heads if isinstance(heads, int) else 0
-    return numbers if all(isinstance(each, int) for each in numbers) else None  # type: ignore[return-value]
+    # whoever reads config.json refuses other ones by name
+    if not all(isinstance(each, int) and each > 0 for each in (rank, plain, value)):
+        return None
+    return rank, plain, value, heads if isinstance(heads, int) else 0  # type: ignore[return-value]
 
 
 def _number_matrix(stored: StoredTensors, name: str) -> Matrix:

@@ -199,3 +199,12 @@ def test_weights_are_opened_beside_a_config_that_says_nonsense(changes: dict[str
         return
     with pytest.raises(ModelError, match=next(iter(changes))):
         load_config(directory)
+
+
+@pytest.mark.parametrize("key", ["text_config", "thinker_config"])
+def test_parts_within_parts_are_refused_however_deep(key: str, tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, load_architecture("llama").tiny)
+    said, nested = json.dumps(load_architecture("llama").tiny), f'"{key}": {{' * 800 + "}" * 800
+    (directory / "config.json").write_text(said.removesuffix("}") + ", " + nested + "}")
+    with pytest.raises(UnsupportedModel, match=key):
+        load_config(directory)

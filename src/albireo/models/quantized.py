@@ -19,6 +19,8 @@ from albireo.quantization.formats.matrix import Format
 KEYS = ("quantization_config", "compression_config")
 #: Parts of a config.json that may have the key in place of the whole: of models that see or hear.
 _PARTS = ("text_config", "llm_config", "thinker_config")
+#: Parts within parts that are looked into: of a thinker the text.
+_DEPTH = 2
 #: Written by some programs beside a config.json that does not itself say that the weights are quantized: the file, what
 #: it is about, and the key its settings lie under (none: at the top).
 SIDE_FILES = (
@@ -54,19 +56,21 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
     return None
 
 
-def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json says of the model itself, its parts included."""
+def without_quantization(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """What a config.json says of the model itself, its parts included. Args: depth: parts that config is within."""
     left = {key: value for key, value in config.items() if key not in KEYS}
-    return {key: without_quantization(part) if _is_part(key, part) else part for key, part in left.items()}
+    if depth == _DEPTH:
+        return left
+    return {key: without_quantization(part, depth + 1) if _is_part(key, part) else part for key, part in left.items()}
 
 
 def _is_part(key: str, value: Any) -> bool:
     return key in _PARTS and isinstance(value, Mapping)
 
 
-def _places(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _places(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What may say how weights are quantized, with what its keys are called in errors; the whole first."""
     yield prefix, config
-    for key, value in config.items():
+    for key, value in config.items() if depth < _DEPTH else ():
         if _is_part(key, value):
-            yield from _places(value, f"{prefix}{key}.")
+            yield from _places(value, f"{prefix}{key}.", depth + 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.models.context import check_context, default_context, longest_context
 from tiny_models import parse_tiny
 
@@ -52,3 +52,9 @@ def test_what_a_context_is_stretched_to_is_said() -> None:
     config = parse_tiny("llama", rope_scaling={"type": "linear", "factor": 4.0})
     with pytest.raises(ConfigError, match="embeddings=128, which its rotation stretches to 512; lower it"):
         check_context(config, 513)
+
+
+def test_chunks_are_not_stretched_too() -> None:
+    """No text may be longer than what a chunk sees all of."""
+    with pytest.raises(UnsupportedModel, match=r"dual_chunk_attention_config=.* a rotation of type 'yarn': null one"):
+        parse_tiny("qwen2", dual_chunk_attention_config=_CHUNKS, rope_scaling=_YARN)

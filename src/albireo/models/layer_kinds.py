@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from albireo.errors import short
 from albireo.json_file import Fields
 from albireo.models.rope_settings import MAX_POSITIONS
 
@@ -175,11 +176,17 @@ def parse_windows(
 def parse_dual_chunks(fields: Fields, positions: int) -> int:
     """Positions of a sequence of which all see all: fewer where longer ones are seen by chunks, which are not computed.
 
+    Raises: UnsupportedModel where a rotation is to stretch the context, too.
     Source: An et al. 2024, Dual Chunk Attention; a chunk has the rest of its size for what comes next to it.
     """
     table = fields.table("dual_chunk_attention_config")
     if table is None:
         return positions
+    rope = fields.table("rope_scaling") or fields.table("rope_parameters") or {}
+    stretched = rope.get("rope_type", rope.get("type"))
+    if stretched not in (None, "default"):
+        what = f"its chunks are for longer texts, and so is a rotation of type {short(stretched)}: null one of both"
+        fields.unsupported("dual_chunk_attention_config", table, what)
     said = Fields(table, "config.json: dual_chunk_attention_config")
     size = said.integer("chunk_size", 2, MAX_POSITIONS)
     return min(positions, size - said.integer("local_size", 0, size - 1, default=0))

@@ -360,6 +360,23 @@ def test_what_minicpm_does_not_make_of_patches(whole: dict[str, Any], told: str,
         open_tower({**change_vision(save(tmp_path, "minicpmv4_6")), **whole}, "float32", "config.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        *(
+            ("qianfan_ocr", key, said)
+            for key, said in (("select_layer", -4), ("ps_version", "v1"), ("pad2square", True))
+        ),
+        *(("nemotron_h_omni", key, said) for key, said in (("ps_version", "v1"), ("use_pixel_shuffle", False))),
+    ],
+)
+def test_how_authors_once_made_rows_otherwise(name: str, key: str, said: Any, tmp_path: Path) -> None:
+    data = change_vision(save(tmp_path, name))
+    open_tower({**data, "ps_version": "v2"}, "float32", "config.json")
+    with pytest.raises(UnsupportedModel, match=f"{key}={said!r} is not supported; supported: "):
+        open_tower({**data, key: said}, "float32", "config.json")
+
+
 def test_rows_of_paligemma_are_as_wide_as_its_text_part(tmp_path: Path) -> None:
     data = change_vision(save(tmp_path, "paligemma"))
     with pytest.raises(ModelError, match="projection_dim=40 must be the text part's hidden_size=48"):

@@ -62,6 +62,8 @@ _OF_TRAINING = keys(
     "dropout hidden_dropout_prob attention_dropout projection_dropout drop_path_rate layer_scale_init_value",
     "use_mask_token use_flash_attn",
 )
+#: Keys of internvl_chat that files of Qianfan-OCR have: what is computed anyway.
+_OF_QIANFAN = {"select_layer": -1, "ps_version": "v2", "pad2square": False, "dynamic_image_size": True}
 #: Of the projector's norm, as torch has it.
 _PROJECTOR_EPS = 1e-5
 
@@ -139,6 +141,10 @@ def open_qianfan_ocr(data: Mapping[str, Any], dtype: str, where: str) -> InternV
     internvl_chat for its keys. Raises: as open_internvl()."""
     table = Fields(data, where).table("vision_config") or {}
     names = {key: first for first, key in FIRST_NAMES.items() if first in table}
+    whole = Fields(data, where)
+    for key, only in _OF_QIANFAN.items():
+        if whole.raw(key) not in (None, only):
+            whole.unsupported(key, whole.raw(key), f"supported: {only}")
     return _opened(data, dtype, where, ("qianfan_ocr_vision", "intern_vit_6b"), True, names)
 
 

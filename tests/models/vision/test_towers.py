@@ -276,6 +276,8 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("ovis2", {"num_visual_indicator_tokens": 6}, "'num_visual_indicator_tokens': 6"),
         ("ovis2", {"qkv_bias": True}, "supported: where mlp_bias is true, too"),
         ("got_ocr2", {"global_attn_indexes": []}, "some layers must see all, and some windows"),
+        ("nemotron_h_omni", {"vitdet_window_size": 16}, "'vitdet_window_size': 16"),
+        ("nemotron_h_omni", {"feature_normalizer_config": {"embed_dim": 8}}, "'feature_normalizer_config'"),
         ("janus", {"use_qk_norm": True}, "'use_qk_norm': True"),
         ("hunyuan_vl", {"interpolate_mode": "bicubic"}, "'interpolate_mode': 'bicubic'"),
         ("hunyuan_vl", {"num_key_value_heads": 1}, "'num_key_value_heads': 1"),

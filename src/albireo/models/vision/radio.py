@@ -62,8 +62,8 @@ _OF_OTHERS = keys(
     "video_target_num_patches video_maintain_aspect_ratio video_prompt_version",
     "video_temporal_patch_size video_patch_dim separate_video_embedder summary_idxs patch_dim norm_mean norm_std",
     "image_size hidden_dropout_prob attention_probs_dropout_prob drop_path_rate",
-    "args version auto_map max_resolution preferred_resolution adaptor_configs adaptor_names vitdet_window_size",
-    "feature_normalizer_config inter_feature_normalizer_config min_num_patches max_num_patches",
+    "args version auto_map max_resolution preferred_resolution adaptor_configs adaptor_names",
+    "min_num_patches max_num_patches",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,35 @@ def test_they_may_be_in_the_form_of_before_transformers_5(tmp_path: Path) -> Non
     expected = run(checkpoint_of(tmp_path / "changed", {**rope, "rope_parameters": wanted}))
     assert run(plain, hf_overrides={**THETA, "rope_scaling": {"type": "linear", "factor": 2.0}}) == expected
     assert run(plain, hf_overrides={"rope_parameters": wanted}) == expected != run(plain)
+
+
+def test_a_scaling_may_be_taken_away(tmp_path: Path) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16.0}
+    rope = {"rope_parameters": {"rope_theta": 10.0, **yarn}, "rope_theta": None}
+    plain = checkpoint_of(tmp_path / "plain", rope)
+    expected = run(checkpoint_of(tmp_path / "changed", {**rope, "rope_parameters": {"rope_theta": 10.0}}))
+    assert run(plain, hf_overrides={"rope_scaling": None}) == expected != run(plain)
+
+
+def test_names_and_texts_that_utf_8_has_not(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "config.json").write_text('{"of": "\\ud800"}')
+    place = overridden(folder, EngineConfig(hf_overrides='{"in": "\\udfff"}'))
+    assert json.loads((place / "config.json").read_bytes()) == {"of": "\ud800", "in": "\udfff"}
+    (place / "config.json").write_bytes(b"\xff damaged")
+    overridden(folder, EngineConfig(hf_overrides='{"in": "\\udfff"}'))
+    assert json.loads((place / "config.json").read_bytes())["of"] == "\ud800"
+
+
+def test_directories_that_are_named_from_within_have_places_of_their_own(tmp_path: Path) -> None:
+    places = []
+    for name in ("one", "two"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(json.dumps({"of": name}))
+        places.append(overridden(tmp_path / name / "inner" / "..", EngineConfig(hf_overrides=THETA)))
+    assert [json.loads((place / "config.json").read_text())["of"] for place in places] == ["one", "two"]
+    assert [place.name for place in places] == ["one", "two"]
 
 
 def test_objects_are_joined_key_by_key() -> None:
@@ -188,6 +218,9 @@ def test_where_settings_of_media_go(tmp_path: Path) -> None:
     assert read["preprocessor_config.json"] == {"size": {"shortest_edge": 3, "longest_edge": 5}}
     assert read["processor_config.json"] == {"a": 1, "video_processor": {"fps": 1, "max_frames": 8}}
     assert (place / "config.json").is_symlink() and overridden(tmp_path, EngineConfig()) == tmp_path
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text('{"image_processor": {}, "video_processor": {}}')
+    assert not (overridden(tmp_path, config) / "preprocessor_config.json").exists(), "the model has none any more"
     with pytest.raises(ConfigError, match=r"mm_processor_kwargs: videos_kwargs=3 must be an object"):
         overridden(tmp_path, EngineConfig(mm_processor_kwargs={"videos_kwargs": 3}))
     with pytest.raises(

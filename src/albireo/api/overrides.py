@@ -31,6 +31,8 @@ _IMAGES, _VIDEOS = "images_kwargs", "videos_kwargs"
 #: What is to be said otherwise, and where.
 _FILES = {"hf_overrides": _CONFIG, "mm_processor_kwargs": "what prepares pictures and videos"}
 _NAMES = tuple(_FILES)
+#: Of rope_parameters what is no scaling: it was beside rope_scaling before.
+_UNSCALED = ("rope_theta", "partial_rotary_factor")
 
 
 class Overrides(Protocol):
@@ -67,10 +69,10 @@ def overridden(directory: Path, asked: Overrides) -> Path:
         files[_CONFIG] = merged(read_json(directory / _CONFIG), _rotation_as_in(directory, asked.hf_overrides))
     if asked.mm_processor_kwargs is not None:
         files |= _of_media(directory, asked.mm_processor_kwargs)
-    texts = {name: json.dumps(data, indent=2, ensure_ascii=False) + "\n" for name, data in files.items()}
+    contents = {name: _encoded(json.dumps(data, indent=2, ensure_ascii=False) + "\n") for name, data in files.items()}
     place = _place(directory, names, given)
     try:
-        _write(place, directory, texts)
+        _write(place, directory, contents)
     except OSError as error:
         raise ConfigError(
             f"{names}: {place}, where {' and '.join(files)} are to lie as overridden, cannot be written "
@@ -146,17 +148,26 @@ def _with_rotation(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> M
     if not isinstance(table, Mapping) or "rope_parameters" in overrides:
         return overrides
     moved = dict(scaling) if isinstance(scaling, Mapping) else {}
+    is_taken_away = "rope_scaling" in overrides and scaling is None
+    if is_taken_away:  # all that it would have said, which is what the table says beside the base
+        told = (key for key, value in table.items() if key not in _UNSCALED and not isinstance(value, Mapping))
+        moved = {**dict.fromkeys(told), "rope_type": "default"}
     if "type" in moved:
         moved["rope_type"] = moved.pop("type")
     if "rope_theta" in overrides:
         moved["rope_theta"] = overrides["rope_theta"]
-    names = ("rope_theta", *(["rope_scaling"] if isinstance(scaling, Mapping) else []))
+    names = ("rope_theta", *(["rope_scaling"] if isinstance(scaling, Mapping) or is_taken_away else []))
     return {**{key: value for key, value in overrides.items() if key not in names}, "rope_parameters": moved}
 
 
 def said(overrides: Mapping[str, Any]) -> str:
     """Overrides as text, the same whatever the order they were given in."""
-    return json.dumps(overrides, sort_keys=True, ensure_ascii=False)
+    return _encoded(json.dumps(overrides, sort_keys=True, ensure_ascii=False)).decode("utf-8")
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as UTF-8; half of a pair of surrogates, which JSON may name and UTF-8 has not, as JSON names it."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _place(directory: Path, names: str, given: Mapping[str, Any]) -> Path:
@@ -166,26 +177,28 @@ def _place(directory: Path, names: str, given: Mapping[str, Any]) -> Path:
             f"{names}: there is no home directory for the files that are read in place of the model's; name a "
             "directory for caches by XDG_CACHE_HOME"
         )
-    key = hashlib.sha256(f"{directory.absolute()}\0{said(given)}".encode()).hexdigest()[:16]
-    return home / "albireo" / "overridden" / key / directory.absolute().name
+    # names of files are any bytes
+    key = hashlib.sha256(os.fsencode(directory.absolute()) + b"\0" + said(given).encode("utf-8")).hexdigest()[:16]
+    # without "..", which is another place; links keep the name that they have
+    return home / "albireo" / "overridden" / key / os.path.basename(os.path.abspath(directory))
 
 
-def _write(place: Path, directory: Path, texts: Mapping[str, str]) -> None:
-    """Links to what is in directory, and to nothing else, beside texts by name; what is right stays untouched, so that
-    others may read there. Raises: OSError."""
+def _write(place: Path, directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Links to what is in directory, and to nothing else, beside contents by name; what is right stays untouched, so
+    that others may read there. Raises: OSError."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = {path.name: path.absolute() for path in directory.iterdir() if path.name not in texts}
+    wanted = {path.name: path.absolute() for path in directory.iterdir() if path.name not in contents}
     for path in place.iterdir():
-        if path.name not in (*texts, *wanted) and path.is_symlink():
+        if path.name not in contents and path.name not in wanted and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
     for name, target in wanted.items():
         path = place / name
         if not path.is_symlink() or path.readlink() != target:
             _replace(path, lambda temporary, target=target: os.symlink(target, temporary))
-    for name, text in texts.items():
+    for name, content in contents.items():
         path = place / name
-        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != text:
-            _replace(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
+            _replace(path, lambda temporary, content=content: temporary.write_bytes(content))
 
 
 def _replace(path: Path, make: Any) -> None:

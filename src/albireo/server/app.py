@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -139,10 +140,10 @@ async def _no_route(http: Request, error: Exception) -> Response:
 def _another_route(http: Request) -> Response:
     """There is none of this path. One with a slash at its end leads to the one without; of a base URL with /v1 where it
     is to have none, or without it, the answer says where the route is."""
-    path = re.sub("/+", "/", http.url.path)
+    path = re.sub("/+", "/", http.scope["path"])
     if path != "/" and path.endswith("/") and _is_route(http, path[:-1]):
-        query = http.url.query and f"?{http.url.query}"
-        return Response(status_code=307, headers={"Location": path[:-1] + query})
+        query = http.scope["query_string"].decode("latin-1")
+        return Response(status_code=307, headers={"Location": quote(path[:-1]) + (query and f"?{query}")})
     near = (path, path.rstrip("/"), f"/v1{path}", path.removeprefix("/v1"))
     found = next((each for each in near if each != "/" and _is_route(http, each)), None)
     hint = "" if found is None else f"; there is {found}: a client's base URL may have /v1 in excess, or lack it"

@@ -200,9 +200,11 @@ def test_objects_key_by_key_as_vllm_takes_them(albireo: Any, served: list[Any], 
         "--hf-overrides.text_config.b",
         "x",
     ]
+    flags += ["--mm-processor-kwargs.max_pixels", "5"]
     assert albireo("serve", "fox", *flags, "--speculative-config.method", "ngram", "--port", "0").exit_code == 0
     settings, engine, _ = served[0]
     assert json.loads(engine["hf_overrides"]) == {"rope_theta": 1e6, "text_config": {"a": [1], "b": "x"}}
+    assert engine["mm_processor_kwargs"] == '{"max_pixels": 5}'
     assert engine["speculative_config"] == '{"method": "ngram"}' and settings.port == 0
     for wrong, said in (
         (("--hf-overrides.a", "1", "--hf-overrides", "{}"), "given as a whole and key by key"),

@@ -23,6 +23,7 @@ _NAMES, _ADAPTERS = "--served-model-name", "--lora-modules"
 #: Flags whose value is an object in JSON.
 _OBJECTS = (
     "--hf-overrides",
+    "--mm-processor-kwargs",
     "--speculative-config",
     "--limit-mm-per-prompt",
     "--override-generation-config",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,11 @@ from hypothesis import strategies as st
 from albireo.api.share import ALONE, Share
 from albireo.config import EngineConfig
 from albireo.distributed.placement import Node, place
+from albireo.engine_process.messages import Ready
 from albireo.errors import ConfigError
+from albireo.models.generation import GenerationDefaults
+from albireo.server.serving import Serving
+from albireo.server.settings import ServerSettings
 
 
 def nodes(*num_cpus: int, gpus: tuple[int, ...] = ()) -> list[Node]:
@@ -67,3 +73,18 @@ def test_a_gpu_for_each_rank_on_one_node() -> None:
     assert sorted((seat.node.name, seat.num_gpus) for seat in seats) == [("n0", 2), ("n1", 2), ("n1", 2)]
     with pytest.raises(ConfigError, match="have 7 GPUs; each engine needs 2 of its own on one node: lower it to 3"):
         place(cluster, config(4, tensor_parallel_size=2))
+
+
+def test_files_as_overridden_are_made_on_this_node_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"of": 1}')
+    config = EngineConfig(model=str(model), hf_overrides={"of": 2})
+    there = "/home/of/another/node/.cache/albireo/overridden/0/model"
+    ready = Ready({}, "", GenerationDefaults(), 1, 1, 1, 1, 1, {}, 0.0, config_directory=there)
+    serving = Serving(ServerSettings(distributed_executor_backend="ray"), {})
+    here = serving._config_directory(ready, config)
+    assert here.is_relative_to(tmp_path / "cache") and json.loads((here / "config.json").read_text()) == {"of": 2}
+    assert serving._config_directory(ready, EngineConfig(model=str(model))) == Path(there)
+    assert Serving(ServerSettings(), {})._config_directory(ready, config) == Path(there)

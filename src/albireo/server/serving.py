@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from albireo.api.admission import Admission
+from albireo.api.locate import locate_model
 from albireo.api.media import open_reader
+from albireo.api.overrides import overridden
 from albireo.api.tokenizer import open_tokenizer
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped
@@ -119,12 +121,19 @@ class Serving:
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
-        directory = Path(ready.config_directory)
         most_s = self.settings.max_audio_seconds
+        directory = await self.in_thread(lambda: self._config_directory(ready, config))
         media = await self.in_thread(lambda: open_reader(config, directory, ready.settings(), tokenizer, most_s))
         self._admission = Admission(
             config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning, media=media
         )
+
+    def _config_directory(self, ready: Ready, config: EngineConfig) -> Path:
+        """Where config.json is on this machine. An engine on another node has its files as overridden there; the model
+        is at the same path."""
+        if self.settings.distributed_executor_backend == "ray" and (config.hf_overrides or config.mm_processor_kwargs):
+            return overridden(locate_model(config.model), config)
+        return Path(ready.config_directory)
 
     @property
     def names(self) -> tuple[str, ...]:

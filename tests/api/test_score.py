@@ -56,6 +56,32 @@ def test_one_against_many_is_the_cosine(llm: LLM, params: PoolingParams | None) 
     assert all(output.finished for output in outputs)
 
 
+@pytest.mark.parametrize("dimensions", [None, 9])
+def test_tokens_are_compared_where_that_is_asked_for(llm: LLM, dimensions: int | None) -> None:
+    params = PoolingParams(pooling_type="all", dimensions=dimensions)
+    outputs = [out.outputs.data for out in llm.encode([QUERY, *TEXTS], params, use_tqdm=False)]
+    query, *texts = (rows.astype(np.float64) for rows in outputs)
+    wanted = [float((query @ text.T).max(axis=1).sum()) for text in texts]
+    assert scores(llm.score(QUERY, TEXTS, pooling_params=params, use_tqdm=False)) == pytest.approx(wanted, rel=1e-12)
+
+    async def main() -> list[ScoringRequestOutput]:
+        async with AsyncLLM(num_threads=1) as engine:
+            return await engine.score(QUERY, TEXTS, pooling_params=params)
+
+    assert scores(asyncio.run(main())) == scores(llm.score(QUERY, TEXTS, pooling_params=params, use_tqdm=False))
+
+
+def test_long_texts_are_compared_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 50, 4)).astype(np.float32)
+    plan = plan_cosines([Part("a")], [Part("b")], width=4)
+    (whole,) = plan.scores([each.reshape(-1).tolist() for each in values])
+    wanted = (values[0].astype(np.float64) @ values[1].astype(np.float64).T).max(axis=1).sum()
+    assert whole == pytest.approx(wanted, rel=1e-12)
+    for most in (1, 50, 333):
+        monkeypatch.setattr("albireo.api.scoring._PRODUCTS", most)
+        assert list(plan.scores([each.reshape(-1).tolist() for each in values])) == [whole]
+
+
 def test_as_many_as_there_are_and_single_ones(llm: LLM) -> None:
     both = llm.score(TEXTS, TEXTS[::-1], use_tqdm=False)
     assert scores(both) == pytest.approx(cosines(llm, TEXTS, TEXTS[::-1]), abs=1e-14)

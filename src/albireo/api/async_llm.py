@@ -261,7 +261,10 @@ class AsyncLLM:
         work = partial(self._admission.pooling.scoring, data_1, data_2, pooling_params)
         plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
         made = (partial(replace, submission) for submission in submissions)
-        return plan.outputs(await _together(self._pooled(prepare, None, priority) for prepare in made))
+        found = await _together(self._pooled(prepare, None, priority) for prepare in made)
+        if plan.width:  # of each pair the tokens of both: streams go on meanwhile
+            return await asyncio.get_running_loop().run_in_executor(self._encoding, plan.outputs, found)
+        return plan.outputs(found)
 
     async def transcribe(
         self,

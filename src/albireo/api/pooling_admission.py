@@ -103,17 +103,21 @@ class PoolingAdmission:
         """
         firsts, seconds = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
         check_pairs(len(firsts), len(seconds), "data_1", "data_2")
-        plan = self.score_plan(firsts, seconds)
+        pooling, _ = self._pooling(params)
+        plan = self.score_plan(firsts, seconds, pooling)
         return plan, [self.scored(parts, params) for parts in plan.prompts]
 
-    def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+    def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part], params: PoolingParams) -> ScorePlan:
         """How pairs are scored by this model: check_pairs() found that they are some.
 
+        Args: params: of each prompt: how many values come of it, and whether of each token.
         Raises: UnsupportedFeature when it gives several scores of a pair.
         """
         rule = self._settings.pooling_rule
         if rule.task == "embed":
-            return plan_cosines(firsts, seconds, self._settings.embedding_size if rule.pooling_type == "all" else 0)
+            are_of_tokens = (params.pooling_type or rule.pooling_type) == "all"
+            width = params.dimensions or self._settings.embedding_size
+            return plan_cosines(firsts, seconds, width if are_of_tokens else 0)
         if len(rule.labels) > 1 or rule.pooling_type == "all":
             raise UnsupportedFeature(f"this model {rule.says}; a score of two texts is that of one label")
         return plan_pairs(firsts, seconds)

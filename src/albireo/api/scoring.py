@@ -25,6 +25,9 @@ from albireo.outputs import (
 
 T = TypeVar("T")
 
+#: Of two texts' tokens, at once: 8 MiB.
+_PRODUCTS = 1 << 20
+
 
 class Part(NamedTuple):
     """A text of a pair. max_tokens: it is cut to so many, what is put round it aside; None: it is not."""
@@ -73,11 +76,17 @@ class ScorePlan:
     def _nearest(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
         import numpy as np  # a server has none until it is asked for this
 
-        tokens = [np.array(vector, np.float64).reshape(-1, self.width) for vector in vectors]
+        def tokens(number: int) -> Any:
+            return np.asarray(vectors[number], np.float32).reshape(-1, self.width).astype(np.float64)
+
         for one, other in self.pairs:
-            # not a BLAS product: its sums depend on how many threads it has
-            products = np.einsum("id,jd->ij", tokens[one], tokens[other])
-            yield math.fsum(products.max(axis=1).tolist())
+            first, second, nearest = tokens(one), tokens(other), list[float]()
+            most = max(1, _PRODUCTS // len(second))
+            for start in range(0, len(first), most):
+                # not a BLAS product: its sums depend on how many threads it has
+                products = np.einsum("id,jd->ij", first[start : start + most], second)
+                nearest += products.max(axis=1).tolist()
+            yield math.fsum(nearest)
 
     def outputs(self, found: Sequence[EmbeddingRequestOutput]) -> list[ScoringRequestOutput]:
         """The scores as callers get them. Args: found: of each prompt."""

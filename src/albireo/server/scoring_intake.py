@@ -52,12 +52,12 @@ async def scored(
     firsts, seconds = sides
     try:
         check_pairs(len(firsts), len(seconds), *texts)
-        plan = serving.admission.pooling.score_plan(firsts, seconds)
+        params = pooling_params(serving, request)
+        plan = serving.admission.pooling.score_plan(firsts, seconds, params)
     except UnsupportedFeature as error:
         raise cannot(error) from None
     except EngineError as error:
         raise refused(error, next(iter(texts))) from None
-    params = pooling_params(serving, request)
     making = [partial(serving.admission.pooling.scored, parts, params, request.cache_salt) for parts in plan.prompts]
     called = [names[place.side][place.at] for place in plan.places]
     num_chars = _num_chars(plan.prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from functools import partial
 
 from albireo.api.scoring import ScorePlan
@@ -72,7 +73,10 @@ async def _ranking(
 
 
 async def _computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
+    if plan.width:  # far more values than of whole texts
+        found = [array("f", tracked.embedding or b"") for tracked in requests]
+        return await serving.in_thread(lambda: list(plan.scores(found)))
     vectors = [values_of(tracked) for tracked in requests]
-    if not plan.width and len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
+    if len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
         return list(plan.scores(vectors))
     return await serving.in_thread(lambda: list(plan.scores(vectors)))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from albireo import LLM
+from albireo import LLM, PoolingParams
+from albireo.server.endpoints.embeddings import data_of
+from albireo.server.protocol.pooled import Pooled
 from server_process import Server, lasting
 from tiny_classifiers import save_model
 from tiny_tokenizers import bert_tokenizer
@@ -74,6 +78,40 @@ def test_pooling_gives_the_numbers_of_each_token(colbert: Served) -> None:
     assert np.array_equal(flat.reshape(-1, 8), wanted[1])
     short = colbert.post("/pooling", input=TEXTS[1], dimensions=3).json()["data"][0]["data"]
     assert np.array(short).shape == (len(wanted[1]), 3)
+
+
+def test_of_whole_texts_where_that_is_asked_for(colbert: Served) -> None:
+    params = PoolingParams(pooling_type="mean")
+    found = [out.outputs.score for out in colbert.llm.score(QUERY, TEXTS, pooling_params=params, use_tqdm=False)]
+    got = colbert.post("/score", text_1=QUERY, text_2=TEXTS, pooling_type="mean").json()
+    assert [each["score"] for each in got["data"]] == found and found[3] == max(found) == 1
+
+
+def test_what_a_server_pools_by_default_is_of_whole_texts(pooled: Server) -> None:
+    key = {"authorization": "Bearer sesame"}
+    body = {"input": "Once upon a time", "task": "token_embed"}
+    (rows,) = pooled.http.post("/pooling", json=body, headers=key).json()["data"]
+    assert len(rows["data"]) > 3
+    asked = pooled.http.post("/pooling", json={**body, "pooling_type": "mean"}, headers=key)
+    assert asked.status_code == 400 and "token_embed is of all tokens" in asked.json()["error"]["message"]
+
+
+def test_many_values_are_written_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    tracked: Any = SimpleNamespace(embedding=values.tobytes())
+    for most in (4, 24, 1 << 18):
+        monkeypatch.setattr("albireo.server.endpoints.embeddings._BYTES_AT_ONCE", most)
+        (made,) = asyncio.run(data_of(False, [tracked], Pooled, [3]))
+        assert json.loads(bytes(made))["data"] == values.tolist()
+
+
+def test_values_of_one_request_have_a_limit(server: Server) -> None:
+    ask = {"input": [[3] * 70] * 2048, "task": "token_embed"}
+    refusal = server.http.post("/pooling", json=ask)
+    assert refusal.status_code == 400 and refusal.json()["error"]["param"] == "input"
+    assert "tokens have 36700160 values in all, at most 33554432 are given" in refusal.json()["error"]["message"]
+    few = server.http.post("/pooling", json={"input": [[3] * 70] * 3, "task": "token_embed"}).json()
+    assert [len(each["data"]) for each in few["data"]] == [70] * 3
 
 
 def test_what_it_does_not_do(colbert: Served, server: Server) -> None:

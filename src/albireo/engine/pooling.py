@@ -70,6 +70,12 @@ def _kind(params: PoolingParams, settings: EngineSettings) -> PoolingType:
     return params.pooling_type or settings.pooling_rule.pooling_type
 
 
+def num_token_values(num_prompt: int, params: PoolingParams, settings: EngineSettings) -> int:
+    """Of all tokens of a prompt together, where each has values of its own; else 0."""
+    width = params.dimensions or settings.embedding_size
+    return num_prompt * width if _kind(params, settings) == "all" else 0
+
+
 def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: EngineSettings) -> int:
     """Refuse what can never run. The prompt may fill the context: nothing is produced behind it.
 
@@ -85,11 +91,11 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
         )
     num_prompt = len(prompt_token_ids)
     _check_rule(params, settings)
-    width = params.dimensions or settings.embedding_size
-    if _kind(params, settings) == "all" and num_prompt * width > MAX_VALUES:
+    num_values = num_token_values(num_prompt, params, settings)
+    if num_values > MAX_VALUES:
         raise InvalidParams(
-            f"{num_prompt} tokens have {width} values each, {num_prompt * width} in all; at most {MAX_VALUES} are "
-            "given: shorten the prompt, or ask for fewer dimensions"
+            f"{num_prompt} tokens have {num_values // num_prompt} values each, {num_values} in all; at most "
+            f"{MAX_VALUES} are given: shorten the prompt, or ask for fewer dimensions"
         )
     if params.type_start is not None and (settings.num_token_types < 2 or params.type_start > num_prompt):
         types, start = settings.num_token_types, params.type_start

@@ -12,6 +12,7 @@ from typing import Any
 
 from albireo.api.prompts import Prompt
 from albireo.api.submission import Submission
+from albireo.engine.pooling import num_token_values
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
 from albireo.params import PoolingParams, PoolingTaskName
@@ -20,6 +21,9 @@ from albireo.server.intake import one_or_several, with_adapter
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
+
+#: Most that one request may ask for where tokens have values of their own: 128 MiB, and five times that as JSON.
+MAX_VALUES = 2**25
 
 
 def begin(
@@ -129,6 +133,15 @@ async def admitted(
             check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling)
         except RequestError as error:
             raise placed(refused(error, _field(place)), place) from None
+    pooled = ((len(made.prompt_token_ids), made.pooling) for made in submissions)
+    num_values = sum(num_token_values(num, params, settings) for num, params in pooled if params is not None)
+    if num_values > MAX_VALUES:
+        raise HttpError(
+            400,
+            f"the inputs' tokens have {num_values} values in all, at most {MAX_VALUES} are given at once; send fewer "
+            "inputs in each request",
+            param=_field(places[0]),
+        )
     serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
     return with_adapter(serving, submissions, request.model)
 

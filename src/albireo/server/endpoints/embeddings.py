@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,15 +40,37 @@ async def _answer(is_base64: bool, head: Head, requests: list[Tracked]) -> Embed
     return EmbeddingList(head.id, head.created, head.model, await data_of(is_base64, requests, Embedding), head.usage)
 
 
-async def data_of(is_base64: bool, requests: list[Tracked], kind: Callable[[int, Any], Any]) -> Any:
-    """For each request its place and its values, as JSON already. Args: kind: makes one of both."""
+async def data_of(
+    is_base64: bool, requests: list[Tracked], kind: Callable[[int, Any], Any], widths: Sequence[int] = ()
+) -> Any:
+    """For each request its place and its values, as JSON already.
+
+    Args: kind: makes one of both. widths: of each request, where each token has a list of so many; 0: it has one.
+    """
     found, num_bytes = [], 0
     for index, tracked in enumerate(requests):
         raw = tracked.embedding or b""
-        shown = base64.b64encode(raw).decode("ascii") if is_base64 else values_of(tracked)
+        shown: Any
+        if is_base64:
+            shown = base64.b64encode(raw).decode("ascii")
+        elif widths and widths[index]:
+            shown, raw = await _rows(raw, widths[index]), b""
+        else:
+            shown = values_of(tracked)
         found.append(msgspec.Raw(_ENCODER.encode(kind(index, shown))))
         num_bytes += len(raw)
         if num_bytes > _BYTES_AT_ONCE:
             num_bytes = 0
             await asyncio.sleep(0)
     return found
+
+
+async def _rows(raw: bytes, width: int) -> msgspec.Raw:
+    """Lists of so many values, as JSON; others get their turn within: of one prompt there may be millions."""
+    values, pieces = array("f", raw), list[bytes]()
+    step = max(1, _BYTES_AT_ONCE // (values.itemsize * width)) * width
+    for start in range(0, len(values), step):
+        some = values[start : start + step].tolist()
+        pieces.append(_ENCODER.encode([some[at : at + width] for at in range(0, len(some), width)])[1:-1])
+        await asyncio.sleep(0)
+    return msgspec.Raw(b"[" + b",".join(pieces) + b"]")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from albireo.api.submission import Submission
 from albireo.engine_process.tracked import Tracked
@@ -26,17 +26,16 @@ async def _ask(serving: Serving, request: PoolingRequest) -> Asked:
     if serving.ready.pooling_rule.labels and request.dimensions is not None:
         raise unsupported("dimensions", request.dimensions, "each label has its score; leave it out")
     params, special = pooling_params(serving, request, request.dimensions), request.add_special_tokens is not False
+    if request.task in ("token_embed", "token_classify") and request.pooling_type is None:
+        params = replace(params, pooling_type=None)  # the server's default is that of whole texts
     make = partial(serving.admission.pooling.pooled, params=params, task=request.task, add_special_tokens=special)
     submissions, places = await admitted_inputs(serving, request, request.input, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64", submissions))
 
 
 async def _answer(is_base64: bool, submissions: list[Submission], head: Head, requests: list[Tracked]) -> PooledList:
-    def shown(index: int, values: Any) -> Pooled:
-        made = submissions[index]
-        if made.is_of_tokens and not is_base64:
-            width = len(values) // len(made.prompt_token_ids)
-            values = [values[at : at + width] for at in range(0, len(values), width)]
-        return Pooled(index, values)
-
-    return PooledList(head.id, head.created, head.model, await data_of(is_base64, requests, shown), head.usage)
+    widths = [
+        len(tracked.embedding or b"") // 4 // len(made.prompt_token_ids) if made.is_of_tokens else 0
+        for made, tracked in zip(submissions, requests, strict=True)
+    ]
+    return PooledList(head.id, head.created, head.model, await data_of(is_base64, requests, Pooled, widths), head.usage)

@@ -141,6 +141,22 @@ def test_what_changes_in_the_model_changes_there(tmp_path: Path) -> None:
     assert json.loads((place / "config.json").read_text()) == {**data, "rms_norm_eps": 1e-3, **THETA}
 
 
+def test_what_another_process_removes_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = checkpoint_of(tmp_path / "plain")
+    (plain / "more.json").write_text("{}")
+    place = overridden(plain, EngineConfig(hf_overrides=THETA))
+    readlink = Path.readlink
+
+    def gone(path: Path) -> Path:
+        if path == place / "more.json":
+            path.unlink()
+        return readlink(path)
+
+    monkeypatch.setattr(Path, "readlink", gone)
+    assert overridden(plain, EngineConfig(hf_overrides=THETA)) == place
+    assert (place / "more.json").is_symlink()
+
+
 def test_nothing_said_needs_no_cache(tmp_path: Path, cache: Path) -> None:
     plain = checkpoint_of(tmp_path / "plain")
     assert EngineConfig(hf_overrides={}).hf_overrides is None

@@ -193,12 +193,20 @@ def _write(place: Path, directory: Path, contents: Mapping[str, bytes]) -> None:
             path.unlink(missing_ok=True)
     for name, target in wanted.items():
         path = place / name
-        if not path.is_symlink() or path.readlink() != target:
+        if _target(path) != target:
             _replace(path, lambda temporary, target=target: os.symlink(target, temporary))
     for name, content in contents.items():
         path = place / name
         if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
             _replace(path, lambda temporary, content=content: temporary.write_bytes(content))
+
+
+def _target(path: Path) -> Path | None:
+    """Where a link leads; None: it is none, or another process has just removed it."""
+    try:
+        return path.readlink()
+    except OSError:
+        return None
 
 
 def _replace(path: Path, make: Any) -> None:

@@ -14,6 +14,8 @@ from albireo import LLM, PoolingParams
 from albireo.backends.cpu.machine import isa_levels
 from albireo.errors import ConfigError, InvalidParams, ModelError, PromptTooLong, UnsupportedFeature, WeightMismatch
 from albireo.models import encoder_types, load_architecture
+from albireo.models.pooling_rule import PoolingRule
+from albireo.models.sentence_transformers import with_modules as read_modules
 from albireo.params import PoolingType
 from e2e.serving import spoil
 from tiny_encoders import Vectors, change_config, hidden_states, logits, save_encoder
@@ -320,6 +322,21 @@ def test_modules_that_are_not_computed(modules: Any, words: str, tmp_path: Path)
     with_modules(folder, *modules)
     with pytest.raises(ModelError, match=words):
         opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"type": "a.Pooling", "path": "\\ud800"}]', "is no folder of this directory"),
+        ('[{"type": "a.Pooling", "path": "1\\u0000"}]', "is no folder of this directory"),
+        ('[{"type": "a.Pooling", "path": "%s"}]' % ("x" * 5000), "is no folder of this directory"),
+    ],
+)
+def test_modules_that_no_program_writes(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(text)
+    with pytest.raises(ModelError, match=words):
+        read_modules(PoolingRule(), tmp_path)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

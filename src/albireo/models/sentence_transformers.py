@@ -26,6 +26,7 @@ _MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "
 _SCORE = "LogitScore"
 #: Where types of modules begin whose models give a vector of each token, of length 1 (PyLate's).
 _MULTI_VECTOR = "pylate."
+_LONGEST_NAME = 200
 _MODES: dict[str, PoolingType] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -54,6 +55,8 @@ def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
         return rule
     try:
         modules = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ModelError(f"{path}: is nested too deeply to be a real file") from None
     except ValueError as error:
         raise ModelError(f"{path}: is no JSON: {error}") from None
     if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
@@ -91,7 +94,8 @@ def _with_activation(rule: PoolingRule, path: Path) -> PoolingRule:
 
 def _inner(directory: Path, folder: str) -> Fields:
     """The settings of a module. Raises: ModelError when its folder leaves the directory."""
-    if not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
+    is_name = 0 < len(folder) <= _LONGEST_NAME and folder.isprintable()  # nothing the system could not look up
+    if not is_name or Path(folder).is_absolute() or ".." in Path(folder).parts:
         raise ModelError(f"{directory / MODULES}: path={short(folder)} is no folder of this directory")
     path = directory / folder / "config.json"
     return Fields(read_json(path), str(path))

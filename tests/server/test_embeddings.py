@@ -251,3 +251,25 @@ def test_nobody_notices_that_the_engine_was_killed(slow: Server, llm: LLM) -> No
     assert made == sum(len(ids) for each in inputs for ids in each) + 2 * len(
         llm.get_tokenizer().encode("Once upon a time")
     )
+
+
+def test_what_tokens_were_given_before_a_death_is_computed_again(slow: Server, llm: LLM) -> None:
+    """The rows lie in the engine process until the prompt is over: the next process has them all, each once."""
+    ids = [random.Random(5).randrange(3, 4000) for _ in range(90)]
+    (expected,) = llm.encode([{"prompt_token_ids": ids}], pooling_task="token_embed", use_tqdm=False)
+    slow.gate.hold(3)  # steps of each process, in which some of the prompt is computed
+
+    async def main() -> Any:
+        async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
+            body = {"input": ids, "task": "token_embed", "request_id": "rows"}
+            asking = asyncio.create_task(http.post(f"{slow.url}/pooling", json=body))
+            while not (await http.get(f"{slow.url}/v1/requests/pool-rows/explain")).is_success:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(slow.kill_held)
+            slow.gate.open()
+            return (await asking).json()
+
+    (found,) = asyncio.run(main())["data"]
+    assert found["data"] == expected.outputs.data.tolist()
+    (prompt,) = slow.http.get("/v1/requests/pool-rows/explain").json()["prompts"]
+    assert prompt["num_restarts"] == 1

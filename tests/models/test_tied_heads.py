@@ -15,7 +15,7 @@ from albireo.errors import WeightMismatch
 from albireo.json_file import read_json
 from albireo.models import load_config
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
-from models.test_text_parts import WHOLES, save
+from tiny_wholes import WHOLES, save
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -179,6 +179,11 @@ def test_pairs_of_axes_that_cannot_be_are_refused(model_type: str, key: str, sai
         rope_axes({"model_type": model_type, "text_config": {"rope_scaling": {key: said}}})
 
 
+def test_a_fourth_axis_that_turns_nothing_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=r"xdrope_section=\[32, 16, 16, 0\] is not supported; some pairs turn"):
+        rope_axes({"model_type": "hunyuan_vl", "text_config": {"rope_scaling": {"xdrope_section": [32, 16, 16, 0]}}})
+
+
 @pytest.mark.parametrize("named", [[], {}, 5, ["qwen2"]])
 def test_a_text_part_that_is_named_by_no_word_is_refused(named: Any) -> None:
     with pytest.raises(ModelError, match=r"text_config: model_type=.* must be"):

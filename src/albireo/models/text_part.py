@@ -213,7 +213,7 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
 
     Args: data: what config.json holds. Where pairs of the three take turns, they do until one has all of its own; time
         has the rest.
-    Raises: ModelError for sections that cannot be.
+    Raises: ModelError for sections that cannot be; UnsupportedModel where the last of four axes turns none.
     """
     whole = WHOLES.get(str(data.get("model_type")))
     if whole is None or whole.sections is None:
@@ -224,6 +224,8 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
     sections = _said_sections(rope) if isinstance(rope, Mapping) else None
     sections = sections or list(whole.sections)
     if whole.are_beside:
+        if not sections[-1]:  # by which four axes are told from three
+            Fields(data, "config.json").unsupported("xdrope_section", sections, "some pairs turn by the last axis")
         first = 4 - len(sections)
         return tuple(first + axis for axis, count in enumerate(sections) for _ in range(count))
     if not whole.takes_turns:

@@ -106,10 +106,10 @@ def test_many_values_are_written_piece_by_piece(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_values_of_one_request_have_a_limit(server: Server) -> None:
-    ask = {"input": [[3] * 70] * 2048, "task": "token_embed"}
+    ask = {"input": [[3] * 140] * 2048, "task": "token_embed"}
     refusal = server.http.post("/pooling", json=ask)
     assert refusal.status_code == 400 and refusal.json()["error"]["param"] == "input"
-    assert "tokens have 36700160 values in all, at most 33554432 are given" in refusal.json()["error"]["message"]
+    assert "tokens have 73400320 values in all, at most 67108864 are given" in refusal.json()["error"]["message"]
     few = server.http.post("/pooling", json={"input": [[3] * 70] * 3, "task": "token_embed"}).json()
     assert [len(each["data"]) for each in few["data"]] == [70] * 3
 

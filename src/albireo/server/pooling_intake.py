@@ -22,8 +22,8 @@ from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
 
-#: Most that one request may ask for where tokens have values of their own: 128 MiB, and five times that as JSON.
-MAX_VALUES = 2**25
+#: Most that one request may ask for where tokens have values of their own: 256 MiB, and five times that as JSON.
+MAX_VALUES = 2**26
 
 
 def begin(

@@ -103,6 +103,7 @@ def test_tokens_frames_and_logprobs_as_transformers(folder: Path, tmp_path: Path
         ("config.json", {"encoder_config": {"attention_bias": True}}, "attention_bias"),
         ("config.json", {"encoder_config": {"conv_residual_weights": [1.0]}}, "conv_residual_weights"),
         ("preprocessor_config.json", {"feature_size": 80}, "feature_size=80 must be num_mel_bins=16"),
+        ("preprocessor_config.json", {"win_length": 320}, "win_length=320 must be more than two of hop_length=160"),
     ],
 )
 def test_refused(file: str, changes: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -96,4 +96,7 @@ def open_lasr_mel(directory: Path, bands: int, seconds: int, fewest: int) -> Las
         )
     if found.rate != 100 * found.hop:
         fields.fail("hop_length", found.hop, f"must be a hundredth of sampling_rate={found.rate}")
+    if found.width <= 2 * found.hop:
+        # the longest sound would have more frames than the encoder hears
+        fields.fail("win_length", found.width, f"must be more than two of hop_length={found.hop}")
     return found

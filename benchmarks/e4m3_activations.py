@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.locate import locate_model
+from albireo.api.sources.checkpoint_source import CheckpointSource
+from albireo.api.sources.locate import locate_model
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.step_inputs import StepInputs

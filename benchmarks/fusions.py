@@ -26,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from albireo.api.locate import locate_model
-from albireo.api.source import open_source
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.source import open_source
 from albireo.bench.limits import LimitProbe, between
 from albireo.bench.roofline import Limits, Roofline
 from albireo.bench.timed import Run, Sampling, TimedEngine

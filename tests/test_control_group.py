@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albireo.api import memory
+from albireo.api.machine import memory
 from albireo.backends.cpu import machine
 from albireo.control_group import ControlGroup, control_group, threads_allowed
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, parse_json, read_json
-from albireo.models.safetensors_file import SafetensorsFile
+from albireo.models.checkpoint.safetensors_file import SafetensorsFile
 from albireo.text.tokenizer import Tokenizer
 
 

@@ -1,6 +1,6 @@
 """Random adapters (LoRA) for the models of tiny_models.py, in directories as PEFT writes them; made from a seed.
 
-Used by the tests of every room. Written out here, independently of albireo.models.peft.
+Used by the tests of every room. Written out here, independently of albireo.models.checkpoint.peft.
 """
 
 from __future__ import annotations

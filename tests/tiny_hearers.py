@@ -26,7 +26,7 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
-from albireo.models.text_part import inner
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.tensors import tower_tensors
 from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import SoundProcessor, open_sound_processor

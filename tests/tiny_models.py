@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from albireo.graph.node import Graph
 from albireo.models import load_architecture
+from albireo.models.checkpoint.weights import _wanted_shapes
 from albireo.models.config import ModelConfig, parse_config
-from albireo.models.weights import _wanted_shapes
 from tiny_decoders import DECODERS
 from tiny_latent import as_kimi_publishes, latent_shapes, value_width, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes

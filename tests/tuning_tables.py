@@ -5,7 +5,7 @@ Used by the tests of several rooms.
 
 from __future__ import annotations
 
-from albireo.api.tuning import fingerprint
+from albireo.api.machine.tuning import fingerprint
 from albireo.backends.cpu.machine import kernel_revision
 from albireo.compiler.tuning_table import call_key
 from albireo.graph.program import Program

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from albireo.api.locate import BUNDLED  # noqa: E402
+from albireo.api.sources.locate import BUNDLED  # noqa: E402
 from server_process import Server  # noqa: E402
 
 #: How many of the map's pixels have a colour, not a shade of grey: blocks that somebody holds, or held.

@@ -2,7 +2,7 @@
 
     compile_absent.py WEIGHTS KV MULTIPROCESSORS CAPABILITY PART PARTS
 
-As a process of api/compile_ahead.py does, into the cache that TRITON_CACHE_DIR names.
+As a process of api/machine/compile_ahead.py does, into the cache that TRITON_CACHE_DIR names.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ from traffic import settings_of  # noqa: E402
 
 import albireo.engine_process.worker  # noqa: E402
 from albireo.api.load import Loaded  # noqa: E402
-from albireo.api.memory import MemoryPlan  # noqa: E402
+from albireo.api.machine.memory import MemoryPlan  # noqa: E402
 from albireo.config import EngineConfig  # noqa: E402
 from albireo.execution.ahead import AheadRunner  # noqa: E402
-from albireo.models.generation import GenerationDefaults  # noqa: E402
+from albireo.models.settings.generation import GenerationDefaults  # noqa: E402
 from albireo.step import StepPlan, StepResult  # noqa: E402
 
 STEP_TOKENS, LONGEST = 8192, 2048

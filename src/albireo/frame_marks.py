@@ -1,7 +1,7 @@
 """FrameMarks: what a model that hears frame by frame writes beside its tokens: how many frames pass, and that all have.
 
 Of such a model an output is what its frames say, in order: a token, or a mark behind the vocabulary, which is no text.
-Written by execution/writing.py, read by api/frame_transcriber.py. A leaf module of integers.
+Written by execution/writing.py, read by api/transcribe/frame_transcriber.py. A leaf module of integers.
 """
 
 from __future__ import annotations

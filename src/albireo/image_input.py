@@ -1,6 +1,6 @@
 """ImageInput: a picture, a sound or a video, as the engine carries it, from the front door to the step that reads it.
 
-Made by api/images.py; a part of requests, of messages to other processes and of plans. Integers and bytes only.
+Made by api/media/images.py; a part of requests, of messages to other processes and of plans. Integers and bytes only.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class SamplingParams:
     skip_reading_prefix_cache: bool | None = None
     thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
-    #: FILLED_FIELDS, once a tokenizer is known; of a beam search, whose width n is (api/beam_search.py).
+    #: FILLED_FIELDS, once a tokenizer is known; of a beam search, whose width n is (api/requests/beam_search.py).
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
     speech_rules: SpeechRules | None = field(default=None, repr=False)

@@ -1,6 +1,7 @@
 """SpeechRules: which tokens may come next in what a model of speech writes down, whatever is said.
 
-Made by api/whisper_transcriber.py, a part of SamplingParams, followed by sampling/speech.py. A leaf module of integers.
+Made by api/transcribe/whisper_transcriber.py, a part of SamplingParams, followed by sampling/speech.py. A leaf module
+of integers.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class StructuredOutputsParams:
         grammar: a Lark grammar, or an EBNF one in the form of GBNF (root ::= …).
         json_object: True: any JSON object.
         structural_tag: {"structures": [{"begin", "schema", "end"}, …], "triggers": […]}, or its text: free text, but
-            what follows a trigger is one of the structures; or {"format": …}, see structured/tag_rules.py.
+            what follows a trigger is one of the structures; or {"format": …}, see structured/llguidance/tag_rules.py.
         disable_any_whitespace: JSON without white space between its parts.
         disable_additional_properties: objects of a schema have the properties it names and no other, unless it says so
             itself.

@@ -19,7 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from albireo.api.load import Loaded
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
 from albireo.text.tokenizer import Tokenizer
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from albireo.api.admission import Admission
-from albireo.api.prompt_encoder import FEW_CHARS
-from albireo.api.prompts import Prompt
+from albireo.api.requests.admission import Admission
+from albireo.api.requests.prompt_encoder import FEW_CHARS
+from albireo.api.requests.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, PromptTooLong, TemplateError
 from albireo.image_input import GivenImage
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.params import SamplingParams
 from albireo.text.tokenizer import Tokenizer
 from tiny_models import shared_data

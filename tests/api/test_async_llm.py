@@ -17,7 +17,7 @@ from albireo.api.async_llm import AsyncLLM
 from albireo.api.engine_thread import EngineThread
 from albireo.api.llm import LLM
 from albireo.errors import EngineError, InvalidParams, InvariantError, PromptTooLong, TemplateError, UnsupportedFeature
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 from albireo.step import StepPlan

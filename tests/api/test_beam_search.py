@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from albireo.api.async_llm import AsyncLLM
-from albireo.api.beam_search import NEUTRAL, beam_sampling
 from albireo.api.llm import LLM
+from albireo.api.requests.beam_search import NEUTRAL, beam_sampling
 from albireo.beam_search_params import BeamSearchParams
 from albireo.errors import InvalidParams, InvariantError, UnsupportedFeature
 from albireo.params import FILLED_FIELDS, SamplingParams

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from albireo import BuildConfig, ConfigError, Corrupt, TargetMismatch, build
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.artifact.graph_json import graph_to_json
 from albireo.backends.cpu import model as cpu_model
 from albireo.backends.cpu.machine import isa_levels

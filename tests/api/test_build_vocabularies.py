@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.text.tokenizer import Tokenizer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.locate import BUNDLED
 from albireo.api.programs import compile_program
+from albireo.api.sources.checkpoint_source import CheckpointSource
+from albireo.api.sources.locate import BUNDLED
 from albireo.config import EngineConfig
 from albireo.quantization.schemes import Precision
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.api.driver import Driver
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.errors import InvalidParams
 from albireo.params import SamplingParams
 from albireo.step import StepPlan

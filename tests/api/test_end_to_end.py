@@ -98,7 +98,7 @@ def test_streams_equal_the_blocking_calls(llm: LLM, cases: list[dict[str, Any]])
 
 def test_the_bundled_model_tells_a_story() -> None:
     pytest.importorskip("albireo._native")
-    from albireo.api.locate import BUNDLED
+    from albireo.api.sources.locate import BUNDLED
 
     if not (BUNDLED / "model.safetensors").exists():
         pytest.skip("the bundled model is not in this checkout")
@@ -110,7 +110,7 @@ def test_the_bundled_model_tells_a_story() -> None:
 
 @pytest.mark.parametrize("is_named", [True, False])
 def test_a_model_whose_configs_name_no_eos_stops_at_the_tokenizers(is_named: bool, tmp_path: Path) -> None:
-    from albireo.api.locate import BUNDLED
+    from albireo.api.sources.locate import BUNDLED
 
     model = tmp_path / "story"
     shutil.copytree(BUNDLED, model)

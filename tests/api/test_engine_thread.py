@@ -12,7 +12,7 @@ import pytest
 
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Stream
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.errors import EngineError
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.images import ImagePlace, PrefixPlace, open_image_place
-from albireo.api.places import Place, Places, Standing
+from albireo.api.media.images import ImagePlace, PrefixPlace, open_image_place
+from albireo.api.media.places import Place, Places, Standing
 from albireo.config import EngineConfig
 from albireo.errors import InvalidParams
 from albireo.image_input import GivenImage, MediaKind, Tile

@@ -11,7 +11,7 @@ import pytest
 
 from albireo.api.llm import LLM
 from albireo.errors import ConfigError, EngineError, InvalidParams, InvariantError, PromptTooLong, TemplateError
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.outputs import Logprob
 from albireo.params import SamplingParams
 from albireo.step import StepPlan

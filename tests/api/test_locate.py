@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api import locate
-from albireo.api.locate import BUNDLED, is_hub_name, locate_model
+from albireo.api.sources import locate
+from albireo.api.sources.locate import BUNDLED, is_hub_name, locate_model
 from albireo.errors import ModelError
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from albireo.api.load import plan_ranks
-from albireo.api.locate import BUNDLED
-from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan, machine_bytes, plan_memory
-from albireo.api.source import open_source
+from albireo.api.machine.memory import OVERHEAD_BYTES, MemoryPlan, machine_bytes, plan_memory
+from albireo.api.sources.locate import BUNDLED
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.output_text import OutputText
+from albireo.api.requests.output_text import OutputText
 from albireo.params import SamplingParams
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from albireo import LLM, BuildConfig, ConfigError, SamplingParams, TargetMismatch, UnsupportedModel, build
-from albireo.api.overrides import merged, overridden
+from albireo.api.sources.overrides import merged, overridden
 from albireo.config import EngineConfig
 from albireo.verify.run import verify
 from artifact.engines import alter, make_engine, run

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from albireo import TranscriptionParams
-from albireo.api.frame_transcriber import FrameTranscriber
-from albireo.api.prompted_transcriber import AudioFlamingoTranscriber, Qwen3AsrTranscriber
+from albireo.api.transcribe.frame_transcriber import FrameTranscriber
+from albireo.api.transcribe.prompted_transcriber import AudioFlamingoTranscriber, Qwen3AsrTranscriber
 from albireo.text.tokenizer import Tokenizer
 from tiny_hearers import save
 

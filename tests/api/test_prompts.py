@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.prompts import Prompt, parse_prompt, parse_prompts
+from albireo.api.requests.prompts import Prompt, parse_prompt, parse_prompts
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.image_input import GivenImage
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.rank_processes import RankProcesses, require_gpus
-from albireo.api.rank_start import RankStart
+from albireo.api.ranks.rank_processes import RankProcesses, require_gpus
+from albireo.api.ranks.rank_start import RankStart
 from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.orders import StagedStep, argument, plain
 from albireo.config import EngineConfig
@@ -20,7 +20,7 @@ _BEGIN = """
 import sys
 from multiprocessing.connection import Connection
 import json
-from albireo.api.rank_start import HERE, PLACED, RankStart, say
+from albireo.api.ranks.rank_start import HERE, PLACED, RankStart, say
 first = Connection(int(sys.argv[1]))
 start = RankStart.from_json(first.recv_bytes())
 """

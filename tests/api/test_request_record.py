@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from albireo.api.output_text import OutputText
-from albireo.api.request_record import RequestRecord
-from albireo.api.submission import Submission
+from albireo.api.requests.output_text import OutputText
+from albireo.api.requests.request_record import RequestRecord
+from albireo.api.requests.submission import Submission
 from albireo.engine.request import RequestProgress, SequenceUpdate
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import SamplingParams

@@ -18,7 +18,7 @@ from albireo import (
     ScoringRequestOutput,
     UnsupportedFeature,
 )
-from albireo.api.scoring import Part, Place, plan_cosines
+from albireo.api.requests.scoring import Part, Place, plan_cosines
 
 QUERY = "A cat sat on a mat."
 TEXTS = ["The dog ran away.", "Once upon a time", QUERY, "The cat was happy.", "Once upon a time"]
@@ -78,7 +78,7 @@ def test_long_texts_are_compared_piece_by_piece(monkeypatch: pytest.MonkeyPatch)
     wanted = (values[0].astype(np.float64) @ values[1].astype(np.float64).T).max(axis=1).sum()
     assert whole == pytest.approx(wanted, rel=1e-12)
     for most in (1, 50, 333):
-        monkeypatch.setattr("albireo.api.scoring._PRODUCTS", most)
+        monkeypatch.setattr("albireo.api.requests.scoring._PRODUCTS", most)
         assert list(plan.scores([each.reshape(-1).tolist() for each in values])) == [whole]
 
 

@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo import _native
-from albireo.api import take_share
 from albireo.api.async_llm import AsyncLLM
 from albireo.api.build import build
-from albireo.api.devices import open_device
 from albireo.api.llm import LLM
 from albireo.api.load import load, plan
-from albireo.api.locate import BUNDLED
-from albireo.api.memory import part_of
-from albireo.api.share import Share, cut, threads_of
-from albireo.api.source import open_source
-from albireo.api.take_share import take_gpu, take_processors
+from albireo.api.machine import take_share
+from albireo.api.machine.devices import open_device
+from albireo.api.machine.memory import part_of
+from albireo.api.machine.share import Share, cut, threads_of
+from albireo.api.machine.take_share import take_gpu, take_processors
+from albireo.api.sources.locate import BUNDLED
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.machine import numa_nodes, usable_cpus
 from albireo.backends.cpu.stored import read_stored
 from albireo.backends.stored_weights import StoredWeights
@@ -169,9 +169,9 @@ def test_engines_on_one_node_have_the_weights_of_a_built_model_once(
     one, two = (plan(config, open_source(tmp_path / "engine", config), open_device(config))[1] for config in
                 (replace(config, data_parallel_size=n) for n in (1, 2)))  # fmt: skip
     assert two.budget_bytes == part_of(one.budget_bytes, 2, one.weight_bytes)
-    monkeypatch.setattr("albireo.api.source.numa_nodes", lambda: {0: 0, 1: 1})
+    monkeypatch.setattr("albireo.api.sources.source.numa_nodes", lambda: {0: 0, 1: 1})
     assert not open_source(tmp_path / "engine", config).shares_weights, "far memory is slower"
-    monkeypatch.setattr("albireo.api.source.numa_nodes", lambda: {0: 0})
+    monkeypatch.setattr("albireo.api.sources.source.numa_nodes", lambda: {0: 0})
     assert open_source(tmp_path / "engine", config).shares_weights
     monkeypatch.setattr(mmap, "PAGESIZE", 65536)
     assert not open_source(tmp_path / "engine", config).shares_weights, "constants share a page"

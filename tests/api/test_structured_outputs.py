@@ -253,8 +253,8 @@ def test_a_form_streams_and_a_wrong_one_is_refused_beside_it(llm: LLM) -> None:
 
 def test_the_driver_takes_a_form_that_admission_compiled(llm: LLM) -> None:
     assert llm.loaded is not None
-    from albireo.api.admission import Admission
-    from albireo.api.prompts import parse_prompt
+    from albireo.api.requests.admission import Admission
+    from albireo.api.requests.prompts import parse_prompt
 
     admission = Admission.of(llm.loaded)
     params = admission.prepare(form(1, choice=["yes"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albireo.api.subtitles import srt, vtt
+from albireo.api.transcribe.subtitles import srt, vtt
 from albireo.outputs import Segment
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.cpu_device import CpuDevice
-from albireo.api.cuda_device import AbsentGpu
 from albireo.api.load import load, plan_ranks
-from albireo.api.source import ModelSource, open_source
-from albireo.api.swapping import LINK_BYTES_PER_S, PREFILL_FLOPS_PER_S, Swapping, plan_swapping
+from albireo.api.machine.cpu_device import CpuDevice
+from albireo.api.machine.cuda_device import AbsentGpu
+from albireo.api.machine.swapping import LINK_BYTES_PER_S, PREFILL_FLOPS_PER_S, Swapping, plan_swapping
+from albireo.api.sources.source import ModelSource, open_source
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, OutOfMemory
 from albireo.graph.program import Program

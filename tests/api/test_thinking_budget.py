@@ -12,10 +12,10 @@ import pytest
 
 import albireo
 from albireo import LLM, InvalidParams, SamplingParams
-from albireo.api.admission import Admission
+from albireo.api.requests.admission import Admission
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.parsers.output_parser import reasoning_tags
 from albireo.text.tokenizer import Tokenizer
 

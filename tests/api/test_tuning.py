@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from albireo import BuildConfig, build
-from albireo.api import tuning as api_tuning
 from albireo.api.load import Loaded, load
-from albireo.api.tuning import fingerprint, tuned
+from albireo.api.machine import tuning as api_tuning
+from albireo.api.machine.tuning import fingerprint, tuned
 from albireo.artifact.tuning_files import cache_path, write_table
 from albireo.compiler import tuning_table
 from albireo.config import EngineConfig

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.api.cpu_device import CpuDevice
+from albireo.api.machine.cpu_device import CpuDevice
 from albireo.artifact.tuning_files import cache_path, write_table
 from albireo.config import EngineConfig
 from albireo.errors import ModelError, TemplateError
@@ -161,7 +161,7 @@ def test_a_token_of_pictures_that_the_table_has_not(token: Any, tmp_path: Path) 
 
 
 def test_without_pillow_a_model_is_one_of_text(sight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("albireo.api.perception.has_pillow", lambda: False)
+    monkeypatch.setattr("albireo.api.media.perception.has_pillow", lambda: False)
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     needs = pytest.raises(TemplateError, match=r"they need Pillow.*pip install 'albireo\[images\]'")
     with LLM(str(sight), dtype="float32", num_threads=1) as llm, needs:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from albireo import BuildConfig, build
-from albireo.api import devices
 from albireo.api.load import Loaded, load
-from albireo.api.locate import BUNDLED
+from albireo.api.machine import devices
+from albireo.api.sources.locate import BUNDLED
 from albireo.backends.cpu.model import CpuModel
 from albireo.bench import plan as plan_module
 from albireo.bench.limits import Probe

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from albireo.api.cpu_device import CpuDevice
 from albireo.api.load import plan
-from albireo.api.memory import OVERHEAD_BYTES, plan_memory
+from albireo.api.machine.cpu_device import CpuDevice
+from albireo.api.machine.memory import OVERHEAD_BYTES, plan_memory
 from albireo.api.programs import compile_program
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets

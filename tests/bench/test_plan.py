@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api import devices
 from albireo.api.build import build
-from albireo.api.cuda_device import ABSENT_GPU_BYTES, AbsentGpu
 from albireo.api.load import plan
-from albireo.api.locate import BUNDLED
+from albireo.api.machine import devices
+from albireo.api.machine.cuda_device import ABSENT_GPU_BYTES, AbsentGpu
 from albireo.api.programs import compile_program
-from albireo.api.source import open_source
+from albireo.api.sources.locate import BUNDLED
+from albireo.api.sources.source import open_source
 from albireo.bench import plan as plan_module
 from albireo.bench.plan import SPEED_FIGURES, PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines

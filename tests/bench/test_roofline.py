@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.cuda_device import AbsentGpu
 from albireo.api.load import plan
+from albireo.api.machine.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel
 from albireo.bench.roofline import (

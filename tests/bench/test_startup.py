@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.bench.startup import PARTS, Startup, forget, measure_startup, parts_s, start_process, startup_lines
 from albireo.errors import ConfigError, EngineError, ResourceError
 

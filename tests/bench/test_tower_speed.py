@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.devices import planning_device
-from albireo.api.perception import Vision, open_perception
-from albireo.api.source import open_source
+from albireo.api.machine.devices import planning_device
+from albireo.api.media.perception import Vision, open_perception
+from albireo.api.sources.source import open_source
 from albireo.bench.tower_speed import layer_program, layer_seconds
 from albireo.config import EngineConfig
 from in_turn import in_turn

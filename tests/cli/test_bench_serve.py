@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from stub_completions import Answer, StubServer, completion, event, running
 
 QUICK = ("--random-input-len", "12", "--random-output-len", "6", "--num-prompts", "8")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.artifact.layout import MAJOR, MINOR
 from albireo.backends.cpu.machine import isa_levels
 

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.cli import chat as chat_module
 from albireo.cli.chat import Chat
 from albireo.cli.media import Shown

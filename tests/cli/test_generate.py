@@ -11,7 +11,7 @@ import signal
 import pytest
 
 import tiny_models
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.cli import writers
 from albireo.cli.generate import in_order
 from albireo.cli.session import Reply

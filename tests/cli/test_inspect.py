@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from albireo import BuildConfig, build
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.models import load_architecture, load_config
 from representatives import REPRESENTATIVES
 from tiny_models import has_experts, make_checkpoint, weight_shapes

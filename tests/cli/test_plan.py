@@ -7,7 +7,7 @@ import json
 import click
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.cli.plan import byte_count
 
 QUICK = ("--input-len", "8", "--output-len", "4", "--concurrency", "2")

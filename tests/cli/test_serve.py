@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import albireo.server.run
-from albireo.api.share import Share
+from albireo.api.machine.share import Share
 from albireo.cli import serve as serve_module
 from albireo.cli.vllm_flags import known, words
 from albireo.replicas.place import Place

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from albireo import LLM, TranscriptionParams
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from tiny_speech import RATE, save, sound
 
 KV = ("--kv-cache-memory-bytes", str(1 << 24))

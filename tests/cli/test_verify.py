@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from albireo import build
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.config import BuildConfig
 
 REPORTS = ("verify.md", "verify.json", "verify.html")

@@ -18,8 +18,8 @@ from albireo.compress.result import Outcome
 from albireo.compress.run import quantize
 from albireo.errors import ConfigError, EngineError, InvariantError, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.safetensors_file import SafetensorsFile
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.safetensors_file import SafetensorsFile
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.verify.run import verify

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albireo.api.share import ALONE, Share
+from albireo.api.machine.share import ALONE, Share
 from albireo.config import EngineConfig
 from albireo.distributed.placement import Node, place
 from albireo.engine_process.messages import Ready
 from albireo.errors import ConfigError
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
 

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from albireo import LLM, BeamSearchOutput, BeamSearchParams, SamplingParams
-from albireo.api.beam_search import beam_output, sampling_of
 from albireo.api.driver import Driver
 from albireo.api.load import Loaded, load
-from albireo.api.submission import Submission
+from albireo.api.requests.beam_search import beam_output, sampling_of
+from albireo.api.requests.submission import Submission
 from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, PromptTooLong
 from albireo.execution.ahead import AheadRunner

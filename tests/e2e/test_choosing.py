@@ -18,7 +18,7 @@ from albireo.compiler.passes.shard import problems
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.context import check_context, default_context, longest_context
+from albireo.models.settings.context import check_context, default_context, longest_context
 from e2e.serving import Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, requests
 from tiny_choosing import CHOOSING

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from albireo import LLM, BuildConfig, build
-from albireo.api.devices import open_device
-from albireo.api.draft_head import HeadDrafter
+from albireo.api.drafts.draft_head import HeadDrafter
 from albireo.api.load import Loaded, _plan_all, load
-from albireo.api.source import open_source
+from albireo.api.machine.devices import open_device
+from albireo.api.sources.source import open_source
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.execution.draft_head import HeadModel

@@ -9,7 +9,7 @@ import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.load import plan
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.backends.backend import BLOCK_GROUPS
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels

@@ -14,8 +14,8 @@ from albireo import LLM, PoolingParams
 from albireo.backends.cpu.machine import isa_levels
 from albireo.errors import ConfigError, InvalidParams, ModelError, PromptTooLong, UnsupportedFeature, WeightMismatch
 from albireo.models import encoder_types, load_architecture
-from albireo.models.pooling_rule import PoolingRule
-from albireo.models.sentence_transformers import with_modules as read_modules
+from albireo.models.settings.pooling_rule import PoolingRule
+from albireo.models.settings.sentence_transformers import with_modules as read_modules
 from albireo.params import PoolingType
 from e2e.serving import spoil
 from tiny_encoders import Vectors, change_config, hidden_states, logits, save_encoder

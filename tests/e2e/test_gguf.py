@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.cli.main import main
 from albireo.errors import ConfigError, ModelError
 from albireo.text.tokenizer import Tokenizer

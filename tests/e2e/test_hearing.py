@@ -12,9 +12,9 @@ import soundfile
 import torch
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
-from albireo.api.devices import planning_device
-from albireo.api.perception import open_perception
-from albireo.api.source import open_source
+from albireo.api.machine.devices import planning_device
+from albireo.api.media.perception import open_perception
+from albireo.api.sources.source import open_source
 from albireo.errors import InvalidParams, TemplateError, UnsupportedFeature
 from albireo.sounds.decode import Sound
 from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from albireo import LLM, EngineConfig, LoRARequest, PoolingParams, SamplingParams
 from albireo.api.build import build
-from albireo.api.cuda_device import AbsentGpu
 from albireo.api.load import plan
-from albireo.api.source import open_source
+from albireo.api.machine.cuda_device import AbsentGpu
+from albireo.api.sources.source import open_source
 from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig
@@ -370,7 +370,7 @@ def test_an_embedding_beside_adapters_is_what_it_is_alone(
 
 
 def _prompt(ids: list[int]) -> Any:
-    from albireo.api.prompts import parse_prompt
+    from albireo.api.requests.prompts import parse_prompt
 
     return parse_prompt(ids)
 

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.api.devices import planning_device
-from albireo.api.source import open_source
+from albireo.api.machine.devices import planning_device
+from albireo.api.sources.source import open_source
 from albireo.bench.plan import PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines
 from albireo.cli.facts import media_facts

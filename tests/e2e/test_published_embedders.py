@@ -12,8 +12,8 @@ import pytest
 
 import albireo
 from albireo import PoolingParams
-from albireo.api.scoring import Part
-from albireo.api.written_pair import written_pair
+from albireo.api.requests.scoring import Part
+from albireo.api.requests.written_pair import written_pair
 from albireo.errors import InvalidParams, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_architecture
 from albireo.text.chat_prompt import ChatEncoder

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from albireo.api.build import build
-from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.llm import LLM
+from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV

@@ -15,7 +15,7 @@ import pytest
 
 from albireo.backends.cpu.machine import isa_levels
 from albireo.models import load_architecture
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.params import SamplingParams
 from e2e.serving import Ask, Server
 from models.gguf.writer import CONFIGS as GGUF_CONFIGS

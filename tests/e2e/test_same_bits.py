@@ -10,7 +10,7 @@ import pytest
 
 from albireo import _native
 from albireo.api.load import load
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.config import EngineConfig
 from step_batches import Work, make_step
 

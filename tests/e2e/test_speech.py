@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 )
 
 from albireo import LLM, AsyncLLM, BuildConfig, SamplingParams, TranscriptionParams, build
-from albireo.api.transcription import Written, joined
+from albireo.api.transcribe.transcription import Written, joined
 from albireo.errors import ConfigError, InvalidParams, RequestError, UnsupportedFeature
 from albireo.sounds.decode import Sound
 from albireo.sounds.windows import Window

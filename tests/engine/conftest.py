@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.beam_search import sampling_of
+from albireo.api.requests.beam_search import sampling_of
 from albireo.beam_search_params import BeamSearchParams
 from albireo.engine.beam_limits import longest_beams
 from albireo.engine.block_tables import blocks_needed

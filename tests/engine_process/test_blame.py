@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.blame import guilty, is_suspect
 from albireo.engine_process.messages import Update
 from albireo.engine_process.tracked import Inbox, Tracked

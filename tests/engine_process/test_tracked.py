@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.messages import Progress, Update
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.params import SamplingParams

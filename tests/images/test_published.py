@@ -13,7 +13,7 @@ import pytest
 
 from albireo.images.processor import open_processor
 from albireo.models import load_config
-from albireo.models.text_part import inner, rope_axes
+from albireo.models.settings.text_part import inner, rope_axes
 from albireo.models.vision.tower import open_tower
 
 #: config.json, preprocessor_config.json and processor_config.json.

@@ -9,7 +9,7 @@ import pytest
 
 from albireo.images.processor import open_processor
 from albireo.models import load_config
-from albireo.models.text_part import inner
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import open_tower
 from images.published_pages import PAGES
 from images.published_pictures import PICTURES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albireo.models.alibi import slopes_of, slopes_of_mpt
+from albireo.models.blocks.alibi import slopes_of, slopes_of_mpt
 from tiny_models import parse_tiny
 
 

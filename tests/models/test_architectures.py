@@ -18,9 +18,9 @@ from albireo.errors import ConfigError, ModelError, UnsupportedModel, WeightMism
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.config import ModelConfig, parse_config
-from albireo.models.mamba1_settings import Mamba1Settings
-from albireo.models.mamba_settings import MambaSettings
-from albireo.models.recurrent_settings import GatedDeltaSettings
+from albireo.models.settings.mamba1_settings import Mamba1Settings
+from albireo.models.settings.mamba_settings import MambaSettings
+from albireo.models.settings.recurrent_settings import GatedDeltaSettings
 from in_turn import in_turn
 from tiny_decoders import WITH_POSITIONS, WITHOUT_GATE
 from tiny_layer_norm import LAYER_NORMS
@@ -54,7 +54,7 @@ def test_every_architecture_file_is_complete() -> None:
         "os",
         "../llama",
         "llama.py",
-        "albireo.models.llama",
+        "albireo.models.decoders.llama",
         "Llama",
         "a" * 500,
     ],

@@ -12,12 +12,12 @@ import pytest
 
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import architectures, build_graph, load_architecture, load_config
-from albireo.models.block_settings import Latent
 from albireo.models.config import ModelConfig
-from albireo.models.expert_settings import ExpertSettings
-from albireo.models.mamba_settings import MambaSettings
-from albireo.models.recurrent_settings import GatedDeltaSettings, RecurrentSettings
-from albireo.models.text_part import is_whole
+from albireo.models.settings.block_settings import Latent
+from albireo.models.settings.expert_settings import ExpertSettings
+from albireo.models.settings.mamba_settings import MambaSettings
+from albireo.models.settings.recurrent_settings import GatedDeltaSettings, RecurrentSettings
+from albireo.models.settings.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, parse_tiny, shared_data
 

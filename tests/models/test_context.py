@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import ConfigError, UnsupportedModel
-from albireo.models.context import check_context, default_context, longest_context
+from albireo.models.settings.context import check_context, default_context, longest_context
 from tiny_models import parse_tiny
 
 #: As Qwen's cards say it for long texts, beside max_position_embeddings as it was.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from albireo.errors import WeightMismatch
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from tiny_models import write_safetensors
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import load_architecture, load_config
-from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from tiny_models import make_checkpoint, shared_data
 
 

@@ -11,7 +11,7 @@ import pytest
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture, load_config
 from albireo.models.config import ConfigRules, parse_config
-from albireo.models.text_part import rope_axes, text_settings
+from albireo.models.settings.text_part import rope_axes, text_settings
 from tiny_models import make_checkpoint, parse_tiny
 
 

@@ -12,7 +12,7 @@ import pytest
 from albireo import LLM, SamplingParams
 from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from tiny_models import make_checkpoint, random_weights
 
 CONFIG = load_architecture("gpt_oss").tiny | {"intermediate_size": 64}

@@ -12,7 +12,7 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_architecture
-from albireo.models.peft import adapter_rank, read_adapter
+from albireo.models.checkpoint.peft import adapter_rank, read_adapter
 from tiny_adapters import ALL_LINEAR, adapter_tensors, make_adapter
 from tiny_models import weight_shapes, write_safetensors
 

@@ -13,8 +13,8 @@ import pytest
 
 from albireo.models import load_config
 from albireo.models.config import ModelConfig
-from albireo.models.context import default_context
-from albireo.models.text_part import inner
+from albireo.models.settings.context import default_context
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import has_tower, hears, open_ear, open_tower, sees
 
 _LINES = Path(__file__).with_name("published_configs.jsonl").read_text().splitlines()

@@ -11,9 +11,9 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture
+from albireo.models.blocks.rope import base_frequencies, rope_spec
 from albireo.models.config import ModelConfig, parse_config
-from albireo.models.rope import base_frequencies, rope_spec
-from albireo.models.rope_settings import RopeSettings
+from albireo.models.settings.rope_settings import RopeSettings
 from in_turn import in_turn
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from albireo.errors import ModelError, WeightMismatch
 from albireo.json_file import MAX_VALUES, read_json
-from albireo.models.safetensors_file import SafetensorsFile
+from albireo.models.checkpoint.safetensors_file import SafetensorsFile
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 

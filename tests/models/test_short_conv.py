@@ -9,7 +9,7 @@ import pytest
 from albireo.errors import ModelError
 from albireo.models import load_architecture
 from albireo.models.config import parse_config
-from albireo.models.recurrent_settings import ShortConvSettings
+from albireo.models.settings.recurrent_settings import ShortConvSettings
 from tiny_models import parse_tiny
 
 #: As LFM2 1.2B was published.

@@ -8,8 +8,8 @@ import pytest
 
 from albireo.errors import ModelError
 from albireo.models import load_architecture
-from albireo.models.mamba1_settings import Mamba1Settings
-from albireo.models.recurrent_settings import GatedDeltaSettings
+from albireo.models.settings.mamba1_settings import Mamba1Settings
+from albireo.models.settings.recurrent_settings import GatedDeltaSettings
 from tiny_models import parse_tiny
 
 _KIMI = load_architecture("kimi_linear").tiny["linear_attn_config"]

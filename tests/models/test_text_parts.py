@@ -13,8 +13,14 @@ from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.ops import Growth
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_config
-from albireo.models.quantized import quantization_format, without_quantization
-from albireo.models.text_part import inner, rope_axes, sees_images_beyond_windows, sees_images_both_ways, text_settings
+from albireo.models.settings.quantized import quantization_format, without_quantization
+from albireo.models.settings.text_part import (
+    inner,
+    rope_axes,
+    sees_images_beyond_windows,
+    sees_images_both_ways,
+    text_settings,
+)
 from albireo.models.vision.tower import check_tensors, open_tower, tower_tensors
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts

@@ -13,7 +13,7 @@ import pytest
 from albireo.errors import ModelError, WeightMismatch
 from albireo.graph.node import Graph
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from tiny_models import make_checkpoint, random_weights, shared_data, weight_shapes, write_safetensors
 
 LLAMA = load_architecture("llama").tiny

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Abort, Add, Message, Ready, Start, Stepped, Update
 from albireo.engine_process.tracked import Inbox, Tracked
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.params import SamplingParams
 from albireo.replicas.place import Place
 from albireo.replicas.replicas import Replicas

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.engine.settings import EngineSettings
@@ -37,7 +37,7 @@ from albireo.engine_process.messages import (
 )
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import EngineError, RequestError
-from albireo.models.generation import GenerationDefaults
+from albireo.models.settings.generation import GenerationDefaults
 from albireo.params import SamplingParams
 from albireo.replicas.place import Place
 from albireo.replicas.replicas import Replicas

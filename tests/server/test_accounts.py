@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.params import SamplingParams
 from albireo.server.accounts import MAX_KEPT, Account, Accounts

@@ -14,7 +14,7 @@ import pytest
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.params import SamplingParams
 from albireo.parsers.output_parser import output_parser

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from server_process import Server
 
 MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>")

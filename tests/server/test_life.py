@@ -19,7 +19,7 @@ from typing import Any
 import openai
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.server import run
 from server_process import Server, has_ended, lasting, wait_until
 

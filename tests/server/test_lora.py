@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.errors import ConfigError
 from albireo.server.adapters import lora_module
 from server_process import Server, wait_until

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from albireo import LLM, SamplingParams
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.errors import EngineError
 from albireo.replicas.place import local_places
 from albireo.server.app_of_several import TEXT_ONLY, WAKING

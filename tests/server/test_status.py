@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.server.app import routes
 from albireo.server.endpoints.page import ASSETS
 from albireo.server.serving import Serving

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import ConfigError
 from albireo.params import SamplingParams

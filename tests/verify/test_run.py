@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from albireo.api.build import build
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.config import BuildConfig
 from albireo.errors import ConfigError
 from albireo.verify import run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.errors import ConfigError
 from albireo.verify.text import NUM_DRAWN, SAMPLE, token_text
 

@@ -1,8 +1,8 @@
 """Kernels that processes without a GPU compiled: whether the one that serves finds all of them.
 
-What `albireo serve` does on a machine that meets a model for the first time (api/compile_ahead.py), of two layers in
-the shape of Llama-3.1-8B: then every step is recorded, and others are launched. A kernel that is compiled all the same
-would be compiled while somebody waits; were all of them, the two see different GPUs.
+What `albireo serve` does on a machine that meets a model for the first time (api/machine/compile_ahead.py), of two
+layers in the shape of Llama-3.1-8B: then every step is recorded, and others are launched. A kernel that is compiled all
+the same would be compiled while somebody waits; were all of them, the two see different GPUs.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _one_copy(setup: Setup) -> Iterator[Row]:
 def _swap(setup: Setup, dtype: str) -> Iterator[Row]:
     from model import BLOCK_SIZE, fill_cache
 
-    from albireo.api.swapping import LINK_BYTES_PER_S
+    from albireo.api.machine.swapping import LINK_BYTES_PER_S
     from albireo.backends.cuda.kernels.swap_blocks import HostKV
     from albireo.backends.cuda.kv import DeviceKV
     from albireo.backends.cuda.model import _STAGED

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from albireo.errors import InvalidParams
 from albireo.execution.adapters import AdapterRunner
-from albireo.models.peft import PeftAdapter, read_adapter
+from albireo.models.checkpoint.peft import PeftAdapter, read_adapter
 
 
 class Adapters:

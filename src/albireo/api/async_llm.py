@@ -18,17 +18,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from albireo.api.admission import Admission
-from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
-from albireo.api.lora import LoraModels
-from albireo.api.prompts import PromptInput, parse_prompt
-from albireo.api.scoring import as_numbers, classified
+from albireo.api.requests.admission import Admission
+from albireo.api.requests.beam_search import beam_output
+from albireo.api.requests.lora import LoraModels
+from albireo.api.requests.prompts import PromptInput, parse_prompt
+from albireo.api.requests.scoring import as_numbers, classified
+from albireo.api.requests.submission import Submission
 from albireo.api.sleeping import check_level, check_tags, give_back
-from albireo.api.submission import Submission
-from albireo.api.transcription import SAMPLING, Written, temperatures, written_of
+from albireo.api.transcribe.transcription import SAMPLING, Written, temperatures, written_of
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats

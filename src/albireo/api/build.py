@@ -19,14 +19,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import albireo
-from albireo.api.checkpoint_source import CheckpointSource, with_whole_prompts
-from albireo.api.locate import locate_model
-from albireo.api.memory import machine_bytes
-from albireo.api.overrides import overridden, said
-from albireo.api.perception import stored_vision
-from albireo.api.pooled_head import stored_head
+from albireo.api.machine.memory import machine_bytes
+from albireo.api.media.perception import stored_vision
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
+from albireo.api.sources.checkpoint_source import CheckpointSource, with_whole_prompts
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.overrides import overridden, said
+from albireo.api.sources.pooled_head import stored_head
 from albireo.api.tokenizer import gguf_as_files, open_tokenizer
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
@@ -45,10 +45,10 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
+from albireo.models.checkpoint.weights import weight_files
 from albireo.models.config import ModelConfig
-from albireo.models.context import check_context
 from albireo.models.gguf.files import is_gguf
-from albireo.models.weights import weight_files
+from albireo.models.settings.context import check_context
 from albireo.quantization.schemes import Precision
 from albireo.text.vocabularies import vocabulary_files
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.api.device import Device
-from albireo.api.draft_head import asked_head, plan_head, tapped
-from albireo.api.drafter import Drafter, plan_drafter
+from albireo.api.drafts.draft_head import asked_head, plan_head, tapped
+from albireo.api.drafts.drafter import Drafter, plan_drafter
+from albireo.api.machine.device import Device
 from albireo.api.programs import compile_program, with_adapter_room
-from albireo.api.source import ModelSource, guard
+from albireo.api.sources.source import ModelSource, guard
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.models.rearranged import REARRANGED
+from albireo.models.checkpoint.rearranged import REARRANGED
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from albireo.api.adapters import Adapters
 from albireo.api.guarded_engine import GuardedEngine
-from albireo.api.request_record import RequestRecord
-from albireo.api.submission import Submission
+from albireo.api.requests.request_record import RequestRecord
+from albireo.api.requests.submission import Submission
 from albireo.engine.kept_prefixes import BlockFiles
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings

@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from albireo.api.driver import Driver
-from albireo.api.request_record import RequestRecord
-from albireo.api.submission import Submission
+from albireo.api.requests.request_record import RequestRecord
+from albireo.api.requests.submission import Submission
 from albireo.engine.stats import EngineStats
 from albireo.errors import EngineError
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput

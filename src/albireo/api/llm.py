@@ -14,20 +14,20 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from albireo.api.admission import Admission
-from albireo.api.beam_search import beam_output
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
-from albireo.api.lora import LoraModels
-from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_bar import RequestBar
-from albireo.api.request_record import RequestRecord
-from albireo.api.scoring import as_numbers, classified
+from albireo.api.requests.admission import Admission
+from albireo.api.requests.beam_search import beam_output
+from albireo.api.requests.lora import LoraModels
+from albireo.api.requests.prompts import Prompt, PromptInput, parse_prompts
+from albireo.api.requests.request_record import RequestRecord
+from albireo.api.requests.scoring import as_numbers, classified
+from albireo.api.requests.submission import Submission
 from albireo.api.sleeping import check_level, check_tags, give_back
-from albireo.api.submission import Submission
-from albireo.api.transcription import SAMPLING
+from albireo.api.transcribe.transcription import SAMPLING
 from albireo.beam_search_params import BeamSearchParams
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
@@ -183,7 +183,7 @@ class LLM:
             return [record.output() for record in self._run(submissions, None, use_tqdm, "Transcribing")]
 
         given = sounds if isinstance(sounds, list) else [sounds]
-        from albireo.api.sound_batch import SoundBatch  # what reads sounds is imported when one comes
+        from albireo.api.transcribe.sound_batch import SoundBatch  # what reads sounds is imported when one comes
 
         batch = SoundBatch(self._admission, run)
         return batch.transcripts(given, params or TranscriptionParams(), sampling_params or SAMPLING)

@@ -15,14 +15,16 @@ from pathlib import Path
 
 from albireo.api.adapters import Adapters
 from albireo.api.compiled import compile_all
-from albireo.api.device import AdapterSlots, Device
-from albireo.api.devices import open_device
-from albireo.api.draft_head import HeadDrafter, tapped
-from albireo.api.drafter import NOTHING_GUESSES, Drafter, Loading
-from albireo.api.hearing import Hearing, open_hearing
-from albireo.api.locate import locate_model
-from albireo.api.memory import MemoryPlan, plan_memory
-from albireo.api.perception import (
+from albireo.api.drafts.draft_head import HeadDrafter, tapped
+from albireo.api.drafts.drafter import NOTHING_GUESSES, Drafter, Loading
+from albireo.api.machine.device import AdapterSlots, Device
+from albireo.api.machine.devices import open_device
+from albireo.api.machine.memory import MemoryPlan, plan_memory
+from albireo.api.machine.share import Share
+from albireo.api.machine.take_share import require_alone, take_gpu, take_processors
+from albireo.api.machine.tuning import tuned
+from albireo.api.media.hearing import Hearing, open_hearing
+from albireo.api.media.perception import (
     HEARS,
     MAX_STEP_TILES,
     SEES,
@@ -36,11 +38,9 @@ from albireo.api.pooler import LazyPooler
 from albireo.api.prefix_files import check_prefix_files, open_prefix_files
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program
 from albireo.api.progress import bytes_bar
-from albireo.api.share import Share
-from albireo.api.source import ModelSource, guard, open_source
-from albireo.api.take_share import require_alone, take_gpu, take_processors
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
-from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.ranks import TensorParallelModel
@@ -56,10 +56,10 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
-from albireo.models.context import check_context
 from albireo.models.draft_heads.head import DraftHead
-from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
-from albireo.models.pooling_rule import PoolingRule
+from albireo.models.settings.context import check_context
+from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar

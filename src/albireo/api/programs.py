@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from albireo.api.device import Device
-from albireo.api.devices import open_device
+from albireo.api.machine.device import Device
+from albireo.api.machine.devices import open_device
 from albireo.backends.backend import BLOCK_GROUPS, KernelCatalog
 from albireo.backends.cpu.adapters import padded_rank
 from albireo.compiler.passes import hidden_states

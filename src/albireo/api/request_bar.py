@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from albireo.api.request_record import RequestRecord
+from albireo.api.requests.request_record import RequestRecord
 from albireo.api.terminal import is_terminal
 
 

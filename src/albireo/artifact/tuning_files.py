@@ -1,7 +1,7 @@
 """Where tuning tables lie: tuning.json in an engine directory, and one file a machine in the user's cache.
 
-Called by api/tuning.py and tune/. A file is replaced whole, in one step; in the cache, entries of two writers are
-joined under a lock. Does not know what the numbers do.
+Called by api/machine/tuning.py and tune/. A file is replaced whole, in one step; in the cache, entries of two writers
+are joined under a lock. Does not know what the numbers do.
 """
 
 from __future__ import annotations

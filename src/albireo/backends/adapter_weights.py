@@ -1,6 +1,6 @@
 """AdapterWeights: one adapter of low rank (LoRA), as a backend asks for it.
 
-Implemented by models/peft.py, put into slots by a backend. Knows neither slots nor requests.
+Implemented by models/checkpoint/peft.py, put into slots by a backend. Knows neither slots nor requests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """StoredWeights: a file of constants that were packed earlier, for a backend to read back.
 
-Made by api/engine_source.py from an engine directory. Does not know how constants are packed.
+Made by api/sources/engine_source.py from an engine directory. Does not know how constants are packed.
 """
 
 from __future__ import annotations

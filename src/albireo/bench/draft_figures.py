@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from albireo.api.config_only import ConfigOnly
-from albireo.api.device import Device
-from albireo.api.drafter import Drafter, ModelDrafter
-from albireo.api.source import ModelSource
+from albireo.api.drafts.drafter import Drafter, ModelDrafter
+from albireo.api.machine.device import Device
+from albireo.api.sources.config_only import ConfigOnly
+from albireo.api.sources.source import ModelSource
 from albireo.api.tokenizer import open_tokenizer
 from albireo.bench.cost_model import CostModel
 from albireo.bench.draft_speed import Batch, DraftCosts, draft_speed

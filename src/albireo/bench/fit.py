@@ -1,16 +1,16 @@
 """What fits into memory: where the bytes of a workload go, the longest context, and the most requests at once.
 
-Called by plan.py. Counts, and allocates nothing. api/memory.py shares memory out for a model that is loaded, to the
-same sizes; here the question is what a workload needs, on this machine or on another.
+Called by plan.py. Counts, and allocates nothing. api/machine/memory.py shares memory out for a model that is loaded, to
+the same sizes; here the question is what a workload needs, on this machine or on another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.api.device import Device
-from albireo.api.drafter import Drafter
-from albireo.api.memory import MOST_FREE_BLOCKS, OVERHEAD_BYTES, part_of
+from albireo.api.drafts.drafter import Drafter
+from albireo.api.machine.device import Device
+from albireo.api.machine.memory import MOST_FREE_BLOCKS, OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.api.perception import MAX_STEP_TILES, Ear, Perception, Vision
+from albireo.api.media.perception import MAX_STEP_TILES, Ear, Perception, Vision
 from albireo.backends.layer_runs import layer_runs
 from albireo.bench.cost_model import CostModel
 from albireo.bench.predict import Estimate, median_limits, schedule

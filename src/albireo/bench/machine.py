@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from albireo.api.memory import available_bytes, machine_bytes
+from albireo.api.machine.memory import available_bytes, machine_bytes
 from albireo.backends.cpu.fingerprint import cpu_name
 from albireo.control_group import control_group
 

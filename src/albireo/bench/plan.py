@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from albireo.api.compiled import compile_all
-from albireo.api.config_only import open_to_plan
-from albireo.api.cuda_device import check_cache
-from albireo.api.devices import planning_device
-from albireo.api.hearing import open_hearing
-from albireo.api.locate import locate_model
-from albireo.api.perception import Vision, open_perception
+from albireo.api.machine.cuda_device import check_cache
+from albireo.api.machine.devices import planning_device
+from albireo.api.machine.share import Share, threads_of
+from albireo.api.machine.tuning import tuned
+from albireo.api.media.hearing import open_hearing
+from albireo.api.media.perception import Vision, open_perception
 from albireo.api.programs import MAX_PROMPT_ROWS
-from albireo.api.share import Share, threads_of
-from albireo.api.source import ModelSource
-from albireo.api.tuning import tuned
+from albireo.api.sources.config_only import open_to_plan
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.source import ModelSource
 from albireo.backends.cpu.machine import num_threads_of
 from albireo.backends.cuda.known_gpus import KnownGpu
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
@@ -39,7 +39,7 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, OutOfMemory
 from albireo.graph.ops import MAX_RANKS
-from albireo.models.context import check_context
+from albireo.models.settings.context import check_context
 from albireo.params import SamplingParams
 
 #: Requests at once when nobody says how many, as far as they fit.

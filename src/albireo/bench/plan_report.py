@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from albireo.api.perception import HEARS, TEXT_ONLY
+from albireo.api.media.perception import HEARS, TEXT_ONLY
 from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 from albireo.bench.video_cost import video_text
 

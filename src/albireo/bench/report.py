@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
-from albireo.api.overrides import said
+from albireo.api.sources.overrides import said
 from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel
 from albireo.bench.limits import Probe

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.api.perception import Ear, Perception, Vision
+from albireo.api.media.perception import Ear, Perception, Vision
 
 #: Of the sound that figures are of, where the model hears as much.
 SECONDS = 30

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from albireo.api.llm import LLM
 from albireo.api.load import load
-from albireo.api.prompts import PromptInput
+from albireo.api.requests.prompts import PromptInput
 from albireo.bench.roofline import StepShape, shape_of
 from albireo.bench.workload import BenchRequest
 from albireo.config import EngineConfig

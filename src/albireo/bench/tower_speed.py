@@ -20,7 +20,7 @@ from albireo.errors import InvariantError
 from albireo.execution.inputs import step_of
 from albireo.execution.vision import num_blocks
 from albireo.graph.program import Program
-from albireo.models.safetensors_file import raw_tensor
+from albireo.models.checkpoint.safetensors_file import raw_tensor
 from albireo.quantization.encoded import Encoded
 
 #: Runs behind the first, which brings memory; and no further one behind so many seconds.

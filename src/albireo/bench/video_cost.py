@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from albireo.api.perception import Perception, Vision
+from albireo.api.media.perception import Perception, Vision
 from albireo.videos.decode import Footage
 
 #: Of 25 frames a second.

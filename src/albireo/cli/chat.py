@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.api.tokenizer import chat_templates
 from albireo.artifact.reader import tokenizer_directory
 from albireo.cli.media import Shown, media_options, open_picture, open_sound, open_video, typed_name

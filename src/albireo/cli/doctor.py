@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from albireo import devflags
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.backends.cuda.device import gpu_facts
 from albireo.bench.machine import MachineFacts, machine_facts
 from albireo.cli.terminal import row, size
@@ -182,7 +182,7 @@ def _kernels(levels: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
 
 def _tuning(num_threads: int | None) -> dict[str, Any]:
     """The user's tuning table for this machine: where it is, and how many choices it holds; None: there is none."""
-    from albireo.api.tuning import fingerprint
+    from albireo.api.machine.tuning import fingerprint
     from albireo.artifact.tuning_files import cache_path, read_table
 
     here = fingerprint(num_threads)

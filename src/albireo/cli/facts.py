@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from albireo.api.device import Device
-from albireo.api.engine_source import EngineSource
-from albireo.api.hearing import open_hearing
-from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
-from albireo.api.overrides import said
-from albireo.api.perception import SEES, TEXT_ONLY, Ear, Perception, Vision, is_hearing, open_perception
-from albireo.api.source import ModelSource
+from albireo.api.machine.device import Device
+from albireo.api.machine.memory import OVERHEAD_BYTES, MemoryPlan
+from albireo.api.machine.tuning import TableInForce
+from albireo.api.media.hearing import open_hearing
+from albireo.api.media.perception import SEES, TEXT_ONLY, Ear, Perception, Vision, is_hearing, open_perception
+from albireo.api.sources.engine_source import EngineSource
+from albireo.api.sources.overrides import said
+from albireo.api.sources.source import ModelSource
 from albireo.api.tokenizer import chat_templates
-from albireo.api.tuning import TableInForce
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.bench.image_cost import image_figures
 from albireo.bench.sound_cost import sound_figures
@@ -36,10 +36,10 @@ from albireo.graph.show import totals
 from albireo.graph.tuning import BUCKET_NAMES
 from albireo.json_file import read_json
 from albireo.models import open_checkpoint
+from albireo.models.checkpoint.weights import weight_files
 from albireo.models.config import ModelConfig
-from albireo.models.context import default_context
-from albireo.models.text_part import speaking_parts
-from albireo.models.weights import weight_files
+from albireo.models.settings.context import default_context
+from albireo.models.settings.text_part import speaking_parts
 
 #: A line of the summary: what, and the words.
 Fact = tuple[str, str]

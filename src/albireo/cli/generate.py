@@ -14,9 +14,9 @@ from typing import Any, TextIO
 
 import click
 
-from albireo.api.beam_search import checked_params
-from albireo.api.locate import locate_model
-from albireo.api.submission import Submission
+from albireo.api.requests.beam_search import checked_params
+from albireo.api.requests.submission import Submission
+from albireo.api.sources.locate import locate_model
 from albireo.cli.media import Shown, media_options
 from albireo.cli.options import engine_options, sampling_options
 from albireo.cli.prompts import STDIN, InputFormat, PromptLine, read_prompts, split_arguments

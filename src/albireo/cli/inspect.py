@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from albireo.api.devices import planning_device
 from albireo.api.load import plan, plan_ranks
-from albireo.api.locate import locate_model
-from albireo.api.source import ModelSource, open_source
-from albireo.api.tuning import tuned
+from albireo.api.machine.devices import planning_device
+from albireo.api.machine.tuning import tuned
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.source import ModelSource, open_source
 from albireo.backends.backend import ExplainedCatalog
 from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, rank_facts, tuning_facts
 from albireo.cli.options import engine_options

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import click
 
-from albireo.api.locate import is_hub_name
+from albireo.api.sources.locate import is_hub_name
 from albireo.errors import InvalidParams
 from albireo.models.gguf.files import is_gguf
 from albireo.params import FILLED_FIELDS, SamplingParams

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from albireo.api.build import build
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.writer import check_target
 from albireo.bench.short_run import measure_short

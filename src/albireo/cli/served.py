@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.cli.vllm_flags import HONOURED, known, words
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from albireo.api.admission import Admission
-from albireo.api.beam_search import checked_params
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded, load
-from albireo.api.prompts import parse_prompt
-from albireo.api.submission import Submission
+from albireo.api.requests.admission import Admission
+from albireo.api.requests.beam_search import checked_params
+from albireo.api.requests.prompts import parse_prompt
+from albireo.api.requests.submission import Submission
 from albireo.config import EngineConfig
 from albireo.errors import RequestError
 from albireo.image_input import MEDIA_KINDS
-from albireo.models.peft import adapter_rank
+from albireo.models.checkpoint.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 

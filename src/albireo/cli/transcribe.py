@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from albireo.api.llm import LLM
-from albireo.api.subtitles import srt, vtt
-from albireo.api.transcription import SAMPLING
+from albireo.api.transcribe.subtitles import srt, vtt
+from albireo.api.transcribe.transcription import SAMPLING
 from albireo.cli.options import engine_options
 from albireo.errors import InvalidParams
 from albireo.outputs import Transcript

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.cli.terminal import Bar, row
 
 #: Seconds of a session; a model of half a billion parameters is measured in full in about so many.

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.bench.machine import machine_facts
 from albireo.bench.short_run import measure_short
 from albireo.cli.terminal import amount_bar, row, size

@@ -1,7 +1,7 @@
 """Give calls the numbers that were measured for them.
 
-Called by api/tuning.py after compiling. Looks calls up by what they are (family, kernel, constant dims), so a table
-serves every model with calls like these. Does not know files, machines or clocks.
+Called by api/machine/tuning.py after compiling. Looks calls up by what they are (family, kernel, constant dims), so a
+table serves every model with calls like these. Does not know files, machines or clocks.
 """
 
 from __future__ import annotations

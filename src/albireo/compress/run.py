@@ -31,7 +31,7 @@ from albireo.errors import ConfigError
 from albireo.graph.node import Value
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
-from albireo.models.text_part import is_whole
+from albireo.models.settings.text_part import is_whole
 from albireo.quantization.encoded import F32
 from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.quantization.schemes import WEIGHT_ONLY

@@ -15,7 +15,7 @@ from albireo.backends.reference.interpret import constant_array
 from albireo.backends.reference.rounding import round_to
 from albireo.errors import WeightMismatch
 from albireo.graph.node import Graph, Value
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.quantization.encoded import F32
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from albireo.compress.compressed_tensors import Stored
 from albireo.errors import ConfigError, InvariantError, ResourceError
-from albireo.models.safetensors_files import SINGLE_FILE
+from albireo.models.checkpoint.safetensors_files import SINGLE_FILE
 from albireo.quantization.methods.progressive import METADATA_KEY
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.

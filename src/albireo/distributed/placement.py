@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from albireo.api.share import ALONE, Share
+from albireo.api.machine.share import ALONE, Share
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from albireo.config import BLOCK_SIZES, EngineConfig
 from albireo.engine.block_tables import Windows, capacity_tokens
 from albireo.errors import ConfigError
-from albireo.models.pooling_rule import PoolingRule
+from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.speculative_config import MAX_DRAFTS, SpeculativeConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from albireo.api.adapters import Adapters, no_adapters
 from albireo.engine_process.messages import AdapterLoaded, DropAdapter, LoadAdapter
 from albireo.errors import EngineError, InvariantError, ModelError
-from albireo.models.peft import PeftAdapter
+from albireo.models.checkpoint.peft import PeftAdapter
 
 _LOG = logging.getLogger(__name__)
 

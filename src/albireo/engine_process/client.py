@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from albireo import errors
-from albireo.api.share import ALONE, Share
+from albireo.api.machine.share import ALONE, Share
 from albireo.engine_process.adapter_list import AdapterList
 from albireo.engine_process.blame import guilty, is_suspect, may_move
 from albireo.engine_process.link import EngineLink, Launch

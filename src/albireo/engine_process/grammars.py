@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.load import Loaded
+from albireo.api.requests.grammar_compiler import grammar_compiler
 from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.engine_process.ledger import Ledger

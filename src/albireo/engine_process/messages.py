@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from albireo.api.share import ALONE, Share
+from albireo.api.machine.share import ALONE, Share
 from albireo.engine.settings import EngineSettings
 from albireo.image_input import ImageInput
-from albireo.models.generation import GenerationDefaults
-from albireo.models.pooling_rule import PoolingRule
+from albireo.models.settings.generation import GenerationDefaults
+from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.outputs import FinishReason
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import TokenLogprobs

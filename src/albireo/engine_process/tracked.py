@@ -9,8 +9,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from albireo.api.continuation import Continuation
-from albireo.api.submission import Submission
+from albireo.api.requests.continuation import Continuation
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.messages import Add, Progress, Update
 from albireo.outputs import FinishReason
 from albireo.step import TokenLogprobs

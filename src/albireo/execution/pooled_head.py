@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.execution.pooling import scaled
-from albireo.models.pooling_rule import HeadActivation, PoolingRule
+from albireo.models.settings.pooling_rule import HeadActivation, PoolingRule
 from albireo.params import PoolingParams
 
 Doubles = NDArray[np.float64]

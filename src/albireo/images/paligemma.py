@@ -1,6 +1,6 @@
 """PaliGemma: whatever its proportions, a picture is resized to the one size that the tower reads.
 
-Called by processor.py. What stands around pictures in a prompt, api/images.py knows.
+Called by processor.py. What stands around pictures in a prompt, api/media/images.py knows.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.engine_source import EngineSource
-from albireo.api.locate import locate_model
-from albireo.api.overrides import overridden
 from albireo.api.programs import compile_program
-from albireo.api.source import ModelSource, guard
+from albireo.api.sources.checkpoint_source import CheckpointSource
+from albireo.api.sources.engine_source import EngineSource
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.overrides import overridden
+from albireo.api.sources.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest
 from albireo.artifact.reader import is_engine_directory
@@ -24,8 +24,8 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
-from albireo.models.context import check_context, longest_context
-from albireo.models.weights import weight_files
+from albireo.models.checkpoint.weights import weight_files
+from albireo.models.settings.context import check_context, longest_context
 from albireo.quantization.schemes import Precision
 
 

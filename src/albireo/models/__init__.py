@@ -27,91 +27,27 @@ __all__ = [
 ]
 
 _OPENING = ("Architecture", "build_graph", "load_architecture", "load_config", "open_checkpoint")
-#: Files of this room that are not architectures.
-_ROOM = (
-    "alibi",
-    "block_indexer",
-    "block_settings",
-    "class_names",
-    "class_sizes",
-    "config",
-    "conformer_names",
-    "context",
-    "distance_vectors",
-    "draft_heads",
-    "draft_input",
-    "encoders",
-    "expert_settings",
-    "experts",
-    "first_names",
-    "fused_experts",
-    "gated_delta",
-    "generation",
-    "gguf",
-    "head_rows",
-    "hearing",
-    "hyper_connections",
-    "indexer",
-    "interleaved_experts",
-    "internvl_chat",
-    "latent_attention",
-    "latent_weights",
-    "joined_linears",
-    "layer_inputs",
-    "layer_kinds",
-    "layers",
-    "left_out",
-    "mamba1_mixer",
-    "mamba1_settings",
-    "mamba2_mixer",
-    "mamba_settings",
-    "mapped_file",
-    "multipliers",
-    "opening",
-    "peft",
-    "plain_layers",
-    "pooling_rule",
-    "quantized",
-    "rearranged",
-    "recurrent_settings",
-    "rope",
-    "rope_settings",
-    "safetensors_file",
-    "sample_tower_names",
-    "safetensors_files",
-    "sentence_transformers",
-    "short_conv",
-    "speech",
-    "task_adapters",
-    "text_part",
-    "text_tensors",
-    "vision",
-    "weights",
-    "wholes",
-)
 
 
-@functools.cache
 def architectures() -> tuple[str, ...]:
-    """Every model_type that writes text: the file names of this folder, which is read once."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _ROOM))
+    """Every model_type that writes text: the file names of the folder decoders."""
+    return _files_of("decoders")
 
 
-@functools.cache
 def encoder_types() -> tuple[str, ...]:
     """Every model_type whose tokens see what comes behind them, too: the file names of the folder encoders."""
-    from albireo.models import encoders as folder
+    return _files_of("encoders")
 
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "layers"))
+
+def speech_types() -> tuple[str, ...]:
+    """Every model_type that writes down what is said: the file names of the folder speech."""
+    return _files_of("speech")
 
 
 @functools.cache
-def speech_types() -> tuple[str, ...]:
-    """Every model_type that writes down what is said: the file names of the folder speech."""
-    from albireo.models import speech as folder
-
-    names = (module.name for module in pkgutil.iter_modules(folder.__path__))
-    return tuple(sorted(name for name in names if name not in ("ctc_of_samples", "frame_heads", "layers")))
+def _files_of(folder: str) -> tuple[str, ...]:
+    """Read once."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([f"{path}/{folder}" for path in __path__])))
 
 
 def __getattr__(name: str) -> Any:

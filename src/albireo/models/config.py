@@ -14,11 +14,11 @@ from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
-from albireo.models.class_names import class_names, is_own_code, pooling_of_class
-from albireo.models.draft_input import DraftInput
-from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
-from albireo.models.layer_kinds import (
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.class_names import class_names, is_own_code, pooling_of_class
+from albireo.models.settings.draft_input import DraftInput
+from albireo.models.settings.expert_settings import ExpertSettings, Keys, parse_experts
+from albireo.models.settings.layer_kinds import (
     DEFAULT_WINDOW,
     MAX_LAYERS,
     OwnWindows,
@@ -27,12 +27,12 @@ from albireo.models.layer_kinds import (
     parse_rotates,
     parse_windows,
 )
-from albireo.models.mamba1_settings import Mamba1Settings
-from albireo.models.mamba_settings import MambaSettings
-from albireo.models.multipliers import Multipliers, parse_multipliers
-from albireo.models.pooling_rule import HeadStep, PoolingRule
-from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
-from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
+from albireo.models.settings.mamba1_settings import Mamba1Settings
+from albireo.models.settings.mamba_settings import MambaSettings
+from albireo.models.settings.multipliers import Multipliers, parse_multipliers
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule
+from albireo.models.settings.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
+from albireo.models.settings.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 from albireo.params import PoolingType
 from albireo.speculative_config import MAX_VOCAB
 

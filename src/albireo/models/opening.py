@@ -20,17 +20,17 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models import architectures, encoder_types, speech_types
-from albireo.models.class_names import TEXT_CLASSES
+from albireo.models.checkpoint.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.checkpoint.safetensors_files import INDEX_FILE, SINGLE_FILE
+from albireo.models.checkpoint.task_adapters import as_transformers_has_it
+from albireo.models.checkpoint.weights import Checkpoint, check_weights
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.files import is_gguf
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
-from albireo.models.quantized import quantization_format, without_quantization
-from albireo.models.safetensors_files import INDEX_FILE, SINGLE_FILE
-from albireo.models.sentence_transformers import MODULES
-from albireo.models.task_adapters import as_transformers_has_it
-from albireo.models.text_part import inner, is_whole, text_settings, text_type
-from albireo.models.weights import Checkpoint, check_weights
+from albireo.models.settings.class_names import TEXT_CLASSES
+from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.quantized import quantization_format, without_quantization
+from albireo.models.settings.sentence_transformers import MODULES
+from albireo.models.settings.text_part import inner, is_whole, text_settings, text_type
 
 #: What embeddings that are the head's rows, too, are said by; LFM2 has a name of its own.
 _TIE = ("tie_word_embeddings", "tie_embedding")
@@ -57,11 +57,11 @@ class Architecture:
 def load_architecture(model_type: str) -> Architecture:
     """The file named after model_type. Raises: UnsupportedModel listing those there are."""
     name = model_type.replace("-", "_")
-    folders = {**dict.fromkeys(encoder_types(), "encoders."), **dict.fromkeys(speech_types(), "speech.")}
-    known = (*architectures(), *folders)
-    if name not in known:
-        raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
-    module = importlib.import_module(f"{__package__}.{folders.get(name, '')}{name}")
+    rooms = {"decoders": architectures(), "encoders": encoder_types(), "speech": speech_types()}
+    folders = {each: room for room, names in rooms.items() for each in names}
+    if name not in folders:
+        raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(folders)}")
+    module = importlib.import_module(f"{__package__}.{folders[name]}.{name}")
     unused = getattr(module, "IGNORABLE_WEIGHTS", ())
     fixed = getattr(module, "FIXED", {})
     longer = getattr(module, "LONGER_WEIGHTS", ())

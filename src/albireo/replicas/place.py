@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.api.share import ALONE, Share
+from albireo.api.machine.share import ALONE, Share
 from albireo.engine_process.link import Launch
 from albireo.engine_process.process import EngineProcess
 from albireo.engine_process.spawned import COMMAND, Spawned

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine.request import derive_seed
 from albireo.engine_process.client import EngineClient, Health
 from albireo.engine_process.messages import MAX_MEDIA_BYTES, AdapterLoaded, Blocks, Ready, Stepped

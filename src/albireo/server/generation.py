@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import EngineError
 from albireo.server.accounts import Account

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from albireo.api.beam_search import beam_sampling
-from albireo.api.prompts import Prompt
-from albireo.api.submission import Submission
+from albireo.api.requests.beam_search import beam_sampling
+from albireo.api.requests.prompts import Prompt
+from albireo.api.requests.submission import Submission
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, PromptTooLong, UnsupportedFeature
 from albireo.params import SamplingParams

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from albireo.api.prompts import Prompt
-from albireo.api.submission import Submission
+from albireo.api.requests.prompts import Prompt
+from albireo.api.requests.submission import Submission
 from albireo.engine.pooling import num_token_values
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError

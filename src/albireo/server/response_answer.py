@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.blocks import Block, BlockReader, Change
 from albireo.server.dialects.response_tools import names_of

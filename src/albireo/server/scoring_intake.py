@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from albireo.api.scoring import Part, ScorePlan, check_pairs
-from albireo.api.submission import Submission
+from albireo.api.requests.scoring import Part, ScorePlan, check_pairs
+from albireo.api.requests.submission import Submission
 from albireo.errors import EngineError, UnsupportedFeature
 from albireo.server.errors import HttpError, cannot, refused
 from albireo.server.pooling_intake import admitted, check_length, check_number, places_of, pooling_params

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from albireo.api.admission import Admission
-from albireo.api.locate import locate_model
-from albireo.api.media import open_reader
-from albireo.api.overrides import overridden
+from albireo.api.media.reader import open_reader
+from albireo.api.requests.admission import Admission
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.overrides import overridden
 from albireo.api.tokenizer import open_tokenizer
 from albireo.config import EngineConfig
 from albireo.engine_process.messages import Ready, Stepped

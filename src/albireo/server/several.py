@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope
 
-from albireo.api.check_files import check_files
+from albireo.api.sources.check_files import check_files
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place

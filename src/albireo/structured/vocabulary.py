@@ -1,4 +1,4 @@
-"""What a grammar has to know of a tokenizer. Made by api/grammar_compiler.py, used by the backends."""
+"""What a grammar has to know of a tokenizer. Made by api/requests/grammar_compiler.py, used by the backends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What stands before and behind a gap -> the prompt of a model that was trained to fill it (fill in the middle).
 
-Called by api/prompt_encoder.py. Does not know models: which marks there are says what a model was trained with. Marks
-are tokens of their own, so their text in a prompt becomes them.
+Called by api/requests/prompt_encoder.py. Does not know models: which marks there are says what a model was trained
+with. Marks are tokens of their own, so their text in a prompt becomes them.
 """
 
 from __future__ import annotations

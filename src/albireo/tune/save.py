@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from albireo.api.tuning import fingerprint
+from albireo.api.machine.tuning import fingerprint
 from albireo.artifact import layout
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.tuning_files import add_to_cache, cache_path, write_table

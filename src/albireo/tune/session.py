@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.load import Loaded, load
-from albireo.api.tuning import fingerprint
+from albireo.api.machine.tuning import fingerprint
 from albireo.backends.cpu.machine import kernel_revision
 from albireo.backends.cpu.probe import SpeedProbe
 from albireo.compiler.tuning_table import attach

@@ -14,7 +14,7 @@ import numpy as np
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import Pass, run_passes
 from albireo.graph.node import Graph
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.bounds import Settle, evaluate
 from albireo.verify.layers import MARGIN, Carried, LayerError

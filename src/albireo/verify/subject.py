@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.devices import planning_device
-from albireo.api.engine_source import EngineSource
-from albireo.api.locate import locate_model
-from albireo.api.overrides import overridden
+from albireo.api.machine.devices import planning_device
+from albireo.api.sources.checkpoint_source import CheckpointSource
+from albireo.api.sources.engine_source import EngineSource
+from albireo.api.sources.locate import locate_model
+from albireo.api.sources.overrides import overridden
 from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
@@ -25,9 +25,9 @@ from albireo.compiler.pipeline import Pass, passes_for, passes_without, shard_pa
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
+from albireo.models.checkpoint.weights import weight_files
 from albireo.models.config import ModelConfig
 from albireo.models.gguf.files import is_gguf
-from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
 

@@ -21,7 +21,7 @@ from albireo.errors import InvariantError
 from albireo.graph.node import Graph, Node
 from albireo.graph.program import Call, Program
 from albireo.graph.program_spec import FAMILIES, STEP_ARRAYS
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.verify.attention_bound import UNITS_OF_BFLOAT16, UNITS_OF_FLOAT16
 from albireo.verify.weight_rows import WeightRows
 

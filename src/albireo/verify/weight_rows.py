@@ -16,7 +16,7 @@ from albireo.backends.vectors import altered
 from albireo.encodings import is_encoding
 from albireo.errors import InvariantError
 from albireo.graph.node import RowSegment, Value
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 
 #: A constant of no more bytes as float32 is widened once: each call is evaluated for its own bounds, and twice more for
 #: what it carries on.

@@ -21,7 +21,7 @@ from albireo.dtypes import itemsize
 from albireo.encodings import is_encoding
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import PANEL, PackedConstant, Program
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 
 #: Rows of a sub-panel, see graph/program.py and csrc/include/albireo/types.h.
 _SUB_PANEL = 16

@@ -20,7 +20,7 @@ LEDGER = HERE / "launched.json"
 #: What Python reads as it begins, where its folder is in PYTHONPATH.
 SITE = f"""
 import sys
-if "albireo.api.compile_ahead" in sys.orig_argv:
+if "albireo.api.machine.compile_ahead" in sys.orig_argv:
     sys.path.insert(0, {str(HERE.parents[1])!r})
     from backends.cuda.launched import look_up
     look_up()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from albireo.api.compiling import Compiling
+from albireo.api.machine.compiling import Compiling
 from albireo.backends.cuda.chip import Chip
 from albireo.config import EngineConfig
 from albireo.models import load_architecture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from albireo.api import rank_process
+    from albireo.api.ranks import rank_process
     from albireo.backends.cuda import model
     from backends.cuda.interpreter import hasten
     from backends.cuda.test_model import Recorder

@@ -10,7 +10,7 @@ import pytest
 
 from albireo import LLM, LoRARequest, PoolingParams, SamplingParams
 from albireo.api import load
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.config import EngineConfig
 from albireo.execution.ahead import AheadRunner
 from albireo.models import load_architecture

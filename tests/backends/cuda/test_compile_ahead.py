@@ -19,12 +19,12 @@ import pytest
 import torch
 import triton
 
-from albireo.api.compile_ahead import main
 from albireo.api.compiled import compile_all
-from albireo.api.compiling import Compiling, compiling
-from albireo.api.cuda_device import AbsentGpu
+from albireo.api.machine.compile_ahead import main
+from albireo.api.machine.compiling import Compiling, compiling
+from albireo.api.machine.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program
-from albireo.api.source import open_source
+from albireo.api.sources.source import open_source
 from albireo.backends.cuda import absent_gpu, placed_program
 from albireo.backends.cuda import compile_ahead as ahead
 from albireo.backends.cuda.attention_plan import WorkList, plan_attention

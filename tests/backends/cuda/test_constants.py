@@ -20,7 +20,7 @@ from albireo.errors import WeightMismatch
 from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.ops import RopeSpec
 from albireo.graph.program import PackedConstant
-from albireo.models.safetensors_file import RawTensor
+from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.rounding import round_weights
 from backends.cuda.encoded import decoded, random_encoded

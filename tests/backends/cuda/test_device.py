@@ -10,7 +10,7 @@ import pytest
 
 from albireo import LLM
 from albireo.api import load
-from albireo.api.cuda_device import CudaDevice
+from albireo.api.machine.cuda_device import CudaDevice
 from albireo.backends.cuda import device
 from albireo.errors import ConfigError
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from albireo import LLM, SamplingParams
-from albireo.api import load, swapping
+from albireo.api import load
+from albireo.api.machine import swapping
 from albireo.backends.cuda.recordings import Recordings
 from albireo.engine.engine import Engine
 from albireo.models import load_architecture

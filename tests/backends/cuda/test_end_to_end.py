@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from albireo import LLM, BeamSearchParams, PoolingParams, SamplingParams
-from albireo.api import load, programs, swapping
-from albireo.api.beside import FEW_BLOCKS, MakeBeside
-from albireo.api.cuda_device import CudaDevice
-from albireo.api.device import Advance, ImageNeeds
-from albireo.api.memory import MemoryPlan
-from albireo.api.source import ModelSource
+from albireo.api import load, programs
+from albireo.api.drafts.beside import FEW_BLOCKS, MakeBeside
+from albireo.api.machine import swapping
+from albireo.api.machine.cuda_device import CudaDevice
+from albireo.api.machine.device import Advance, ImageNeeds
+from albireo.api.machine.memory import MemoryPlan
+from albireo.api.sources.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.weights import Weights

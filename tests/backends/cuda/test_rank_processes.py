@@ -15,7 +15,7 @@ import pytest
 
 from albireo import LLM, SamplingParams
 from albireo.api import load
-from albireo.api.cuda_device import CudaDevice
+from albireo.api.machine.cuda_device import CudaDevice
 from albireo.backends.cuda import model
 from albireo.errors import RankLost
 from backends.cuda.test_drafts import Always

@@ -6,7 +6,7 @@ from itertools import takewhile
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.bench.serving.synthetic import PrefixRepetition, RandomPrompts
 from albireo.errors import ConfigError
 from albireo.text.tokenizer import Tokenizer

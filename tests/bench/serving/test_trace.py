@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from albireo.api.locate import BUNDLED
+from albireo.api.sources.locate import BUNDLED
 from albireo.bench.serving.trace import TimedTrace
 from albireo.errors import ConfigError
 from albireo.text.tokenizer import Tokenizer

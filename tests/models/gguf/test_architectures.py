@@ -18,8 +18,8 @@ import pytest
 from albireo.errors import EngineError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.json_file import keys
 from albireo.models import load_architecture, load_config
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.gguf.architectures import ARCHITECTURES
-from albireo.models.weights import Checkpoint
 from in_turn import in_turn
 from models.gguf.conversion_keys import common_keys
 from models.gguf.conversions import CONVERSIONS, OLDER, Conversion, write

@@ -13,9 +13,9 @@ from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.config import parse_config
-from albireo.models.rope import rope_spec
-from albireo.models.weights import Checkpoint
 from in_turn import in_turn
 from models.gguf.writer import CONFIGS, LLAMA, PRESETS, words, write_gguf
 from models.transformers_logits import distance, logits_by_transformers

@@ -12,9 +12,9 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.checkpoint.weights import Checkpoint, weight_files
 from albireo.models.gguf.files import MAX_PARTS, part_paths
 from albireo.models.gguf.tensors import GgufFile
-from albireo.models.weights import Checkpoint, weight_files
 from models.gguf.test_header import array, head, pair
 from models.gguf.writer import LLAMA, MIXTURES, write_gguf
 

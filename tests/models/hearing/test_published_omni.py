@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from albireo.models import load_config
-from albireo.models.text_part import inner, rope_axes
+from albireo.models.settings.text_part import inner, rope_axes
 from albireo.models.vision.tower import has_tower, hears, open_ear, open_tower, sees
 from albireo.sounds.processor import open_sound_processor
 

@@ -11,7 +11,7 @@ import pytest
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import load_config
-from albireo.models.text_part import inner
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import has_tower, hears, listens, open_ear, open_tower
 from albireo.sounds.processor import open_sound_processor
 from tiny_hearers import FAMILIES, Theirs, opened, publish_first, save, sound, tiles

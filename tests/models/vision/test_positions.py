@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albireo.models.rope import base_frequencies
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.positions import (
     center_weights,
     corner_weights,

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
-from albireo.models.text_part import inner
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.llava import LlavaTower
 from albireo.models.vision.tower import check_tensors, has_tower, open_tower, tower_tensors
 from in_turn import in_turn

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import CpuModel
@@ -18,7 +18,7 @@ from albireo.compiler.pipeline import compile_graph, passes_of
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models import load_architecture, open_checkpoint
-from albireo.models.weights import MAX_DECODED
+from albireo.models.checkpoint.weights import MAX_DECODED
 from albireo.quantization.schemes import Precision
 from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.encodings import encoding
 from albireo.errors import ModelError, WeightMismatch
 from albireo.json_file import Fields
 from albireo.models import build_graph, load_config, open_checkpoint
-from albireo.models.quantized import quantization_format
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
+from albireo.models.settings.quantized import quantization_format
 from albireo.quantization.formats.left_out import parse_left_out
 from quantization.formats.writers import TINY, WRITERS, Writer, compressed, save_file, write_model
 from step_batches import Work, make_step

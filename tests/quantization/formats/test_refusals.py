@@ -11,7 +11,7 @@ import pytest
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_config, open_checkpoint
-from albireo.models.weights import Checkpoint
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.quantization.formats import read_format
 from quantization.formats.writers import WRITERS, write_model
 

@@ -1,8 +1,8 @@
 """Chosen positions: how much memory the threads need that find the best of all, beside what any call needs; and which
 lists stand for those that nobody makes.
 
-Called by model.py, which binds what is computed to it, and by api/cpu_device.py, which counts it before anything is
-loaded.
+Called by model.py, which binds what is computed to it, and by api/machine/cpu_device.py, which counts it before
+anything is loaded.
 """
 
 from __future__ import annotations

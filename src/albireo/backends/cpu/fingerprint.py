@@ -1,6 +1,6 @@
 """What this processor is, in words: enough that what was measured on it is not believed of another.
 
-Called by api/tuning.py. Reads the operating system's files, each once, and does not import the native core.
+Called by api/machine/tuning.py. Reads the operating system's files, each once, and does not import the native core.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All that a program launches on a GPU, launched on tensors that have no memory: so its kernels are compiled and kept.
 
-Called in processes of api/compile_ahead.py, for a GPU that is absent there (absent_gpu.py). Triton keeps what it
-compiles in its cache directory, where the process that serves finds it.
+Called in processes of api/machine/compile_ahead.py, for a GPU that is absent there (absent_gpu.py). Triton keeps what
+it compiles in its cache directory, where the process that serves finds it.
 """
 
 from __future__ import annotations

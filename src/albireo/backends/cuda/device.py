@@ -1,6 +1,7 @@
 """Which GPU there is, and what is wrong where there is none: said before an import fails.
 
-Asked by api/cuda_device.py and by `albireo doctor`. Does not import torch until the driver is known to be there.
+Asked by api/machine/cuda_device.py and by `albireo doctor`. Does not import torch until the driver is known to be
+there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GPUs as they are sold, to plan for one that is not here: numbers of NVIDIA's data sheets, memory as its driver tells
 it.
 
-Called by api/devices.py and bench/. Nothing here was measured. Does not know kernels.
+Called by api/machine/devices.py and bench/. Nothing here was measured. Does not know kernels.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """CudaModel: a program on one GPU, with its weights, activations and KV cache.
 
-Made by api/cuda_device.py, run by execution/runner.py. Behind the same interface as CpuModel. A decoding step is padded
-to a bucket and replayed as one recorded graph; any other is launched call by call at its own size: placed_program.py
-knows what that is. On CPU tensors, under Triton's interpreter, the same code computes the same numbers, which is how it
-is tested.
+Made by api/machine/cuda_device.py, run by execution/runner.py. Behind the same interface as CpuModel. A decoding step
+is padded to a bucket and replayed as one recorded graph; any other is launched call by call at its own size:
+placed_program.py knows what that is. On CPU tensors, under Triton's interpreter, the same code computes the same
+numbers, which is how it is tested.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A program and the weights of a checkpoint, or of an engine directory -> a CudaModel.
 
-Called by api/cuda_device.py. The one place that knows how a model's parts on a GPU are put together.
+Called by api/machine/cuda_device.py. The one place that knows how a model's parts on a GPU are put together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A program and a rank's part of the weights -> the CudaModel of one rank of several, on a device of its own.
 
-Called by api/rank_start.py in each of their processes; all are opened at once.
+Called by api/ranks/rank_start.py in each of their processes; all are opened at once.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albireo.api.locate import BUNDLED, locate_model
+from albireo.api.sources.locate import BUNDLED, locate_model
 from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.bench.machine import machine_facts

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from albireo.api.build import build
-from albireo.api.locate import locate_model
+from albireo.api.sources.locate import locate_model
 from albireo.bench.startup import Startup, measure_startup, startup_lines
 from albireo.cli.bench.offline import OUTPUT_OPTIONS, one_model, report
 from albireo.cli.options import apply, engine_options

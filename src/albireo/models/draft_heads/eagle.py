@@ -18,11 +18,7 @@ from albireo.errors import ConfigError, ModelError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys, read_json
-from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
-from albireo.models.draft_heads.head import FINAL, HEAD, TABLE, DraftHead
-from albireo.models.draft_input import JOINING, STATE_NORM, DraftInput
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.layers import (
+from albireo.models.blocks.layers import (
     Norms,
     attention,
     attention_block,
@@ -35,10 +31,14 @@ from albireo.models.layers import (
     queries_keys_values,
     unrounded_norm,
 )
-from albireo.models.llama import CONFIG as LLAMA
-from albireo.models.rope import rope_spec
-from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.text_tensors import Prefixes
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
+from albireo.models.checkpoint.text_tensors import Prefixes
+from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
+from albireo.models.decoders.llama import CONFIG as LLAMA
+from albireo.models.draft_heads.head import FINAL, HEAD, TABLE, DraftHead
+from albireo.models.settings.draft_input import JOINING, STATE_NORM, DraftInput
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.speculative_config import MAX_VOCAB
 
 #: Where the offsets from a head's own ids to the model's are.

@@ -16,12 +16,7 @@ from albireo.errors import ConfigError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment
 from albireo.json_file import Fields, keys, read_json
-from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
-from albireo.models.draft_heads.head import FINAL, TABLE, DraftHead
-from albireo.models.draft_input import FEW_LOGITS, JOINING, DraftInput
-from albireo.models.gemma4_text import CONFIG as GEMMA4
-from albireo.models.gemma4_text import scaled
-from albireo.models.layers import (
+from albireo.models.blocks.layers import (
     AROUND_ATTENTION,
     AROUND_FFN,
     attention_block,
@@ -32,7 +27,12 @@ from albireo.models.layers import (
     norm,
     windows,
 )
-from albireo.models.rope import rope_spec
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import MAX_WIDTH, ModelConfig, parse_config
+from albireo.models.decoders.gemma4_text import CONFIG as GEMMA4
+from albireo.models.decoders.gemma4_text import scaled
+from albireo.models.draft_heads.head import FINAL, TABLE, DraftHead
+from albireo.models.settings.draft_input import FEW_LOGITS, JOINING, DraftInput
 
 #: Its own table of tokens, and what makes a hidden state of the model's width of its own.
 _TOKENS, _LEAVING = "draft.tokens.weight", "draft.leaving"

@@ -1,6 +1,6 @@
 """DraftHead: a layer that guesses what a model says next, from the model's hidden states and the tokens behind them.
 
-Made by mtp.py, eagle.py and gemma4.py, loaded by api/draft_head.py. Does not know who runs it.
+Made by mtp.py, eagle.py and gemma4.py, loaded by api/drafts/draft_head.py. Does not know who runs it.
 
 Row t of a head reads what the model left of token t, and token t + 1; it guesses token t + 2. What it leaves itself
 stands for what the model will leave of token t + 1, so that it can go on guessing.
@@ -16,12 +16,12 @@ from pathlib import Path
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
+from albireo.models.blocks.layers import LLAMA_ENDS, linear, pooled_states
+from albireo.models.checkpoint.text_tensors import Prefixes
+from albireo.models.checkpoint.weights import Checkpoint, check_weights, weight_files
 from albireo.models.config import ModelConfig
-from albireo.models.draft_input import FEW_LOGITS, JOINING
 from albireo.models.gguf.files import is_gguf
-from albireo.models.layers import LLAMA_ENDS, linear, pooled_states
-from albireo.models.text_tensors import Prefixes
-from albireo.models.weights import Checkpoint, check_weights, weight_files
+from albireo.models.settings.draft_input import FEW_LOGITS, JOINING
 
 #: Of DraftHead.taps: what the model's last norm gave.
 FINAL = -1

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from albireo.errors import ConfigError
 from albireo.models import build_graph
+from albireo.models.checkpoint.text_tensors import Prefixes
 from albireo.models.config import ModelConfig
 from albireo.models.draft_heads.head import ENDS, FINAL, DraftHead
-from albireo.models.draft_input import EMBEDDING_NORM, JOINING, STATE_NORM, DraftInput
-from albireo.models.text_tensors import Prefixes
+from albireo.models.settings.draft_input import EMBEDDING_NORM, JOINING, STATE_NORM, DraftInput
 
 _LAYER, _NORM = "model.layers.0.", "model.norm."
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import Names, encoder
 from albireo.models.config import ModelConfig
 from albireo.models.encoders import bert, electra
-from albireo.models.encoders.layers import Names, encoder
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = bert.TINY | {
     "architectures": ["AlbertModel"],

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import Names, encoder
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.encoders.layers import Names, encoder
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
     "architectures": ["BertModel"],

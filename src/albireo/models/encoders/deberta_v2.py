@@ -8,13 +8,13 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings, ByDistance
+from albireo.models.blocks.encoder_layers import Parts, encoder
+from albireo.models.checkpoint.distance_vectors import OF_KEYS, OF_QUERIES
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.distance_vectors import OF_KEYS, OF_QUERIES
 from albireo.models.encoders import bert
-from albireo.models.encoders.layers import Parts, encoder
-from albireo.models.pooling_rule import HeadActivation, HeadStep, PoolingRule, classifier
-from albireo.models.rope_settings import MAX_POSITIONS
+from albireo.models.settings.block_settings import BlockSettings, ByDistance
+from albireo.models.settings.pooling_rule import HeadActivation, HeadStep, PoolingRule, classifier
+from albireo.models.settings.rope_settings import MAX_POSITIONS
 
 TINY = {
     "architectures": ["DebertaV2Model"],

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import encoder
 from albireo.models.config import MAX_WIDTH, ModelConfig
 from albireo.models.encoders import bert
-from albireo.models.encoders.layers import encoder
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = bert.TINY | {"architectures": ["ElectraModel"], "model_type": "electra", "embedding_size": 24}
 IGNORABLE_WEIGHTS = (

@@ -8,11 +8,11 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.layers import attention_block, embedding, linear, mlp_block, pooled_states, unrounded_norm
+from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.layers import attention_block, embedding, linear, mlp_block, pooled_states, unrounded_norm
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
-from albireo.models.rope import rope_spec
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
     "architectures": ["EuroBertModel"],

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import encoder
+from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert, nomic_bert
-from albireo.models.encoders.layers import encoder
-from albireo.models.pooling_rule import PoolingRule
-from albireo.models.rope import rope_spec
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import PoolingRule
 
 TINY = nomic_bert.TINY | {
     "architectures": ["GteModel"],

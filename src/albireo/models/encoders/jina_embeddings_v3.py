@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import encoder
+from albireo.models.blocks.rope import rope_spec
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert, nomic_bert, roberta
-from albireo.models.encoders.layers import encoder
-from albireo.models.rope import rope_spec
+from albireo.models.settings.block_settings import BlockSettings
 
 TINY = nomic_bert.TINY | {
     "architectures": ["JinaEmbeddingsV3Model"],

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from albireo.json_file import Fields, keys
-from albireo.models import llama
-from albireo.models.block_settings import BlockSettings
-from albireo.models.pooling_rule import PoolingRule
+from albireo.models.decoders import llama
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import PoolingRule
 from albireo.params import PoolingType
 
 TINY = llama.TINY | {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec", "pooling": "avg"}

@@ -8,9 +8,7 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
-from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.layers import (
+from albireo.models.blocks.layers import (
     FFNNames,
     attention,
     gated_mlp,
@@ -21,8 +19,10 @@ from albireo.models.layers import (
     unrounded_norm,
     windows,
 )
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
-from albireo.models.rope import rope_spec
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 
 TINY = {
     "architectures": ["ModernBertModel"],

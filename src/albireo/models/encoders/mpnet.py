@@ -12,10 +12,10 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import Names, encoder
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert, roberta
-from albireo.models.encoders.layers import Names, encoder
+from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
     "architectures": ["MPNetModel"],

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.encoder_layers import encoder
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import bert
-from albireo.models.encoders.layers import encoder
-from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.pooling_rule import HeadStep, PoolingRule, classifier
 from albireo.speculative_config import MAX_VOCAB
 
 TINY = bert.TINY | {

@@ -8,13 +8,22 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.layers import (
+    FFNNames,
+    attention,
+    gated_mlp,
+    linear,
+    norm,
+    plain_mlp,
+    pooled_states,
+    unrounded_norm,
+)
+from albireo.models.blocks.rope import no_rotation
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.encoders import mpnet
-from albireo.models.layers import FFNNames, attention, gated_mlp, linear, norm, plain_mlp, pooled_states, unrounded_norm
-from albireo.models.multipliers import Multipliers
-from albireo.models.pooling_rule import PoolingRule
-from albireo.models.rope import no_rotation
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.multipliers import Multipliers
+from albireo.models.settings.pooling_rule import PoolingRule
 
 TINY = {
     "architectures": ["T5EncoderModel"],

@@ -18,7 +18,7 @@ from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from albireo.models.gguf.put_back import Part
 from albireo.models.gguf.stored import MAX, ROPE_FACTORS, one_of_layers
 from albireo.models.gguf.tensors import GgufFile
-from albireo.models.layer_kinds import MAX_LAYERS
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 #: Tokens that end a text, besides the one that eos_token_id names, where the vocabulary has them as more than words, as
 #: llama.cpp takes them: of Llama, Qwen, Phi, Granite, Gemma, DeepSeek, Kimi, MiniMax; where Gemma 4 waits for a tool.

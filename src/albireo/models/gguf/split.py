@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
+from albireo.models.checkpoint.mapped_file import MappedFile
 from albireo.models.gguf.files import MAX_PARTS, part_paths
 from albireo.models.gguf.header import Entry, Header, read_header
-from albireo.models.mapped_file import MappedFile
 
 #: Settings that may differ from part to part.
 _OWN = ("split.no", "general.alignment")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from albireo.json_file import Fields
-from albireo.models.safetensors_file import RawTensor
+from albireo.models.checkpoint.safetensors_file import RawTensor
 
 #: Divisors of rotary frequencies: a setting in the form of a tensor.
 ROPE_FACTORS = "rope_freqs.weight"

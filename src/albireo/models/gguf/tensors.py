@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from albireo.encodings import encoding as named
 from albireo.errors import ModelError, WeightMismatch, short
+from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.models.gguf.files import part_paths
 from albireo.models.gguf.header import Entry
 from albireo.models.gguf.names import renamed
 from albireo.models.gguf.put_back import Order, Part
 from albireo.models.gguf.split import open_parts
 from albireo.models.gguf.stored import FACTORS
-from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
 from albireo.quantization.formats.matrix import Matrix, Plan

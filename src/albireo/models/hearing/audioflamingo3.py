@@ -13,10 +13,10 @@ from typing import Any
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, Qwen2AudioTower
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import activated, linear, norm
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 

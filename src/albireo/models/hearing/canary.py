@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from albireo.models.blocks.frame_heads import FRAMES
 from albireo.models.hearing.fast_conformer import FastConformerTower, open_fast_conformer
 from albireo.models.hearing.parakeet import OF_TRAINING, encoder_fields
 from albireo.models.hearing.settings import IGNORABLE
-from albireo.models.speech.frame_heads import FRAMES
 
 #: What it means where encoder_config does not say.
 _SAYS = {"num_hidden_layers": 32, "num_mel_bins": 128, "scale_input": False}

@@ -18,10 +18,10 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import check_heads
 from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid

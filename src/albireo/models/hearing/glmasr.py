@@ -16,12 +16,12 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, WhisperPart
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.stem import Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
 from albireo.models.vision.encoder import Names, activated, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width

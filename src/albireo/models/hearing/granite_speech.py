@@ -19,10 +19,10 @@ from albireo.errors import InvariantError, ModelError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences

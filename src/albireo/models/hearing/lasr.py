@@ -17,11 +17,11 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.hearing.batch_norms import folded_bias, folded_weight
 from albireo.models.hearing.settings import IGNORABLE, check_heads
 from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
 from albireo.models.speech.lasr_ctc import FEWEST, FRAMES, KERNEL, STRIDE, num_frames
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made

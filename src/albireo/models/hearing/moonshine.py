@@ -16,9 +16,9 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid

@@ -10,9 +10,9 @@ from typing import Any
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.frame_heads import FRAMES
 from albireo.models.hearing.fast_conformer import Asked, FastConformerTower, open_fast_conformer
 from albireo.models.hearing.settings import IGNORABLE
-from albireo.models.speech.frame_heads import FRAMES
 from albireo.models.vision.settings import MAX_WIDTH
 
 OF_TRAINING = keys("dropout_positions max_position_embeddings")

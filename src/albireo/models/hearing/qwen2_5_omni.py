@@ -16,11 +16,11 @@ import numpy as np
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import SeesNothing, Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, NAMES, STRIDE, convolved, first_convolution
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width

@@ -16,10 +16,10 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import keys
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import Stem
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import encoder_settings, text_width

@@ -17,11 +17,11 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, SeesNothing
 from albireo.models.hearing.whisper_layers import EPS, NAMES
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width

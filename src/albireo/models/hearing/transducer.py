@@ -1,7 +1,7 @@
 """Said: what a transducer has heard of what it said so far: an LSTM of its tokens, and a linear of what that gives.
 
-Opened by api/hearing.py, run by execution/writing.py, a token at a time. A layer is a linear of what it reads and of
-what it gave before; what gates do with that is a few hundred numbers, and the host's. Tensors have the names that
+Opened by api/media/hearing.py, run by execution/writing.py, a token at a time. A layer is a linear of what it reads and
+of what it gave before; what gates do with that is a few hundred numbers, and the host's. Tensors have the names that
 transformers gives them. Sources: Graves 2012, Sequence Transduction with Recurrent Neural Networks; Hochreiter and
 Schmidhuber 1997, Long Short-Term Memory.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from albireo.errors import WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.patches import F32
 
 _TABLE = "decoder.embedding.weight"

@@ -15,10 +15,10 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, WhisperPart
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import activated, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width

@@ -20,10 +20,10 @@ from albireo.errors import InvariantError, ModelError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDES, num_frames
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.layers import pooled_states
-from albireo.models.speech.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDES, num_frames
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings

@@ -15,10 +15,10 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import side_by_side
 from albireo.models.hearing.whisper_layers import EPS, STRIDE, first_convolution, layers_of
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.layers import pooled_states
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 from albireo.models.speech.whisper import MAX_SOUND_POSITIONS
 from albireo.models.vision.encoder import EncoderSettings, norm
 from albireo.models.vision.patches import F32, Grid

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import KERNEL, SeesNothing, side_by_side
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear
 from albireo.models.vision.patches import F32
 

@@ -1,6 +1,6 @@
 """Models that write down what is said: a sound is heard once, by an encoder, and every token of the text listens to it.
 
-One file an architecture, found by name as those of models/ are. A sequence of one begins with the sound: its first
+One file an architecture, found by name as those of decoders/ are. A sequence of one begins with the sound: its first
 positions hold, in the KV layers of the decoder, keys and values that were made of what the encoder heard; text follows.
 """
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.frame_heads import OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.speech.frame_heads import OF_ENCODER, head_of_frames
+from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
     "architectures": ["LasrForCTC"],

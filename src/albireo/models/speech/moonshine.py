@@ -10,12 +10,12 @@ from __future__ import annotations
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.head_rows import RowsOf
+from albireo.models.blocks.layers import Ends, embedding, head, linear, norm, queries_keys_values
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.blocks.speech_layers import heard_sound, left_by_sound, seen_text
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.head_rows import RowsOf
-from albireo.models.layers import Ends, embedding, head, linear, norm, queries_keys_values
-from albireo.models.rope import rope_spec
-from albireo.models.speech.layers import heard_sound, left_by_sound, seen_text
+from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
     "architectures": ["MoonshineForConditionalGeneration"],

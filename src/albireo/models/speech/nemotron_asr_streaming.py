@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.frame_heads import HALVED
 from albireo.models.config import ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.speech import parakeet_rnnt
-from albireo.models.speech.frame_heads import HALVED
 
 TINY = parakeet_rnnt.TINY | {
     "architectures": ["NemotronAsrStreamingForRNNT"],

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.block_settings import BlockSettings
+from albireo.models.blocks.frame_heads import HALVED, OF_ENCODER, head_of_frames
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.speech.frame_heads import HALVED, OF_ENCODER, head_of_frames
+from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
     "architectures": ["ParakeetForCTC"],

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from albireo.graph.node import Graph
+from albireo.models.blocks.frame_heads import OF_ENCODER, head_of_frames
 from albireo.models.config import ModelConfig
 from albireo.models.speech import parakeet_ctc
-from albireo.models.speech.frame_heads import OF_ENCODER, head_of_frames
 
 TINY = parakeet_ctc.TINY | {
     "architectures": ["ParakeetForRNNT"],

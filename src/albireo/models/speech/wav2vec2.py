@@ -5,8 +5,8 @@ Found by models/__init__.py by file name. The encoder is a tower (models/hearing
 
 from __future__ import annotations
 
-from albireo.models.speech.ctc_of_samples import build as build
-from albireo.models.speech.ctc_of_samples import rules
+from albireo.models.blocks.ctc_of_samples import build as build
+from albireo.models.blocks.ctc_of_samples import rules
 
 TINY = {
     "architectures": ["Wav2Vec2ForCTC"],

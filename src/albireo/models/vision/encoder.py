@@ -1,8 +1,8 @@
 """Layers of vision towers as graph-building functions: all patches of a tile see each other.
 
-Called by the families beside it. As in models/layers.py, x is the residual stream in float32, and what a matrix is
-multiplied with is rounded to the compute dtype. All layers write one layer of the KV cache: nobody reads the keys of a
-layer behind it, so that a tower has room for those of one. Those that see windows alone write another one, whose
+Called by the families beside it. As in models/blocks/layers.py, x is the residual stream in float32, and what a matrix
+is multiplied with is rounded to the compute dtype. All layers write one layer of the KV cache: nobody reads the keys of
+a layer behind it, so that a tower has room for those of one. Those that see windows alone write another one, whose
 sequences are the windows.
 """
 

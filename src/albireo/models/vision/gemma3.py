@@ -13,7 +13,7 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.patches import F32, Grid, blocks
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip

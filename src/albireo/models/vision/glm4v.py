@@ -19,8 +19,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (

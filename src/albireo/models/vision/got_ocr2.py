@@ -14,8 +14,8 @@ from typing import Any
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import Stem
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, linear
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid

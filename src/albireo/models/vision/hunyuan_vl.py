@@ -17,7 +17,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import center_weights, checked_table, resampled

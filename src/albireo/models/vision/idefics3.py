@@ -11,7 +11,7 @@ from typing import Any
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import linear
 from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields

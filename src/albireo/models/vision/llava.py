@@ -16,7 +16,7 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
 from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid

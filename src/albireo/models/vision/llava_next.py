@@ -18,7 +18,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
 from albireo.models.vision.llava import CLIP, CLIP_KEYS, side_by_side
 from albireo.models.vision.mosaic import Mosaic

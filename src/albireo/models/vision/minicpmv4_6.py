@@ -19,8 +19,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, attended, layer, linear, norm, rounded_norm
 from albireo.models.vision.patches import (
     F32,

@@ -18,8 +18,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, one_size, patch_rows, side_by_side
 from albireo.models.vision.positions import checked_table

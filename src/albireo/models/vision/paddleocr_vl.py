@@ -14,8 +14,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import keys
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, linear
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import (

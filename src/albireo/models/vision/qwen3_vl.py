@@ -17,8 +17,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import MAX_GIVEN
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (

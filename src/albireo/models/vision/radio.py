@@ -18,8 +18,8 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
-from albireo.models.text_part import text_keys
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.settings.text_part import text_keys
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import center_weights, checked_table, resampled

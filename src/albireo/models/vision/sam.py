@@ -24,7 +24,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Sequences, one_size, patch_rows

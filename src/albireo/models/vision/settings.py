@@ -12,8 +12,8 @@ from typing import Any
 from albireo.errors import ModelError
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
-from albireo.models.layer_kinds import MAX_LAYERS
-from albireo.models.text_part import sizes_of_class, text_keys
+from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.text_part import sizes_of_class, text_keys
 from albireo.models.vision.encoder import QUICK_GELU, EncoderSettings
 
 #: Far more than any tower has.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.models.layers import pooled_states
+from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
 
 NAMES = Names(

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from albireo.errors import WeightMismatch, short
-from albireo.models.conformer_names import names_of_conformer
-from albireo.models.internvl_chat import names_of_tower
-from albireo.models.safetensors_file import RawTensor, raw_tensor, stored_bytes
-from albireo.models.safetensors_files import SafetensorsFiles
-from albireo.models.sample_tower_names import names_of_sample_tower
-from albireo.models.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
+from albireo.models.checkpoint.conformer_names import names_of_conformer
+from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor, stored_bytes
+from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
+from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
+from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
+from albireo.models.settings.internvl_chat import names_of_tower
 from albireo.models.vision.made_tensors import Made
 from albireo.quantization.encoded import Encoded
 

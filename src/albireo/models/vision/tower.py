@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from albireo.errors import UnsupportedModel, short
 from albireo.graph.node import Graph, Value
+from albireo.models.checkpoint.weights import check_weights
 from albireo.models.hearing.stem import Stem
-from albireo.models.text_part import inner
+from albireo.models.settings.text_part import inner
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences
 from albireo.models.vision.tensors import TowerTensors, tower_file, tower_tensors
 from albireo.models.vision.tower_inputs import TowerInputs
-from albireo.models.weights import check_weights
 
 __all__ = [
     "F32",

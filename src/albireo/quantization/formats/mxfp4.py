@@ -4,7 +4,7 @@ It becomes fp4.g32, bit by bit.
 
     X_blocks  U8 [N, K / 32, 16] or [N, K / 2], the low half of a byte first      X_scales  U8 (e8m0) [N, K / 32]
 
-Tensors of several matrices, one for each expert, are read by models/interleaved_experts.py.
+Tensors of several matrices, one for each expert, are read by models/checkpoint/interleaved_experts.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from albireo.api.continuation import Continuation
+from albireo.api.requests.continuation import Continuation
 from albireo.parsers.events import Event, ReasoningDelta
 from albireo.parsers.output_parser import OutputParser
 from albireo.server import intake

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from albireo.api.continuation import Continuation
+from albireo.api.requests.continuation import Continuation
 from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
 from albireo.server.endpoints.generating import GeneratingEndpoint

@@ -13,7 +13,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.forms import blaming
 from albireo.server.generation import Generation, answer_id

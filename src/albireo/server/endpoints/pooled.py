@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.embeddings import data_of
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint

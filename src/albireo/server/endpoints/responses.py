@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from albireo.api.submission import Submission
+from albireo.api.requests.submission import Submission
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse, received_s
 from albireo.server.dialects import responses as dialect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from functools import partial
 
-from albireo.api.scoring import ScorePlan
+from albireo.api.requests.scoring import ScorePlan
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
 from albireo.server.pooling_intake import begin

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from albireo.api.admission import Admission
+from albireo.api.requests.admission import Admission
 from albireo.errors import EngineError
 from albireo.params import SamplingParams
 from albireo.server.body import parse

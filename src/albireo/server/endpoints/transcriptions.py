@@ -15,9 +15,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.api.submission import Submission
-from albireo.api.subtitles import srt, vtt
-from albireo.api.transcription import SAMPLING, Transcriber, Written, joined, temperatures
+from albireo.api.requests.submission import Submission
+from albireo.api.transcribe.subtitles import srt, vtt
+from albireo.api.transcribe.transcription import SAMPLING, Transcriber, Written, joined, temperatures
 from albireo.engine.request import check_request
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import EngineError

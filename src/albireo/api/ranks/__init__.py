@@ -1,0 +1,1 @@
+"""A model on several GPUs: a process for each rank but the first."""

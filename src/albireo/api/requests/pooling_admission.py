@@ -1,0 +1,169 @@
+"""Prompt and parameters of one caller -> what is pooled to an embedding, classes or a score, or the reason why not.
+
+Owned by admission.py, which is for text that is written. Keeps no state about requests; threads may share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from albireo.api.requests.prompt_encoder import PromptEncoder
+from albireo.api.requests.prompts import Prompt
+from albireo.api.requests.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
+from albireo.api.requests.submission import NO_SAMPLING, Submission
+from albireo.api.requests.written_pair import written_pair
+from albireo.engine.settings import EngineSettings
+from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.params import POOLING_TASKS, PoolingParams, PoolingTaskName
+from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.encoded import Cut
+
+#: What a model is said of that does not do a task.
+_LACKS: Mapping[PoolingTaskName, str] = {
+    "embed": "gives no embeddings of texts",
+    "token_embed": "gives no embeddings of tokens",
+    "classify": "is no classifier of texts",
+    "token_classify": "is no classifier of tokens",
+}
+
+
+class PoolingAdmission:
+    """Prepares requests for one model."""
+
+    def __init__(self, settings: EngineSettings, prompts: PromptEncoder, chats: ChatEncoder | None) -> None:
+        """Args: chats: None: there is no tokenizer."""
+        self._settings, self._prompts, self._chats = settings, prompts, chats
+
+    def check_task(self, task: PoolingTaskName) -> None:
+        """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
+        rule = self._settings.pooling_rule
+        if self._settings.sound_positions:
+            raise UnsupportedFeature("this model writes down what it hears; it gives no embeddings, and no classes")
+        if task not in rule.tasks:
+            writes = "writes text (generate, chat) and " if self._settings.generates else ""
+            raise UnsupportedFeature(f"this model {writes}{rule.says}; it {_LACKS[task]}")
+
+    def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
+        """Join a prompt with what its embedding is to be; None: the defaults.
+
+        Raises: InvalidParams when the text cannot be encoded; PromptTooLong when cutting leaves nothing of it;
+            UnsupportedFeature when the model gives none.
+        """
+        self.check_task("embed")
+        if params is not None and getattr(params, "pooling_type", None) == "all":
+            raise InvalidParams(
+                "pooling_type=all gives each token its own embedding: that is encode() with pooling_task token_embed, "
+                "or /pooling with this task"
+            )
+        return self._pooled(prompt, params, add_special_tokens)
+
+    def classification(
+        self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True
+    ) -> Submission:
+        """Join a prompt with how it is classified. Raises: as embedding()."""
+        self.check_task("classify")
+        return self._pooled(prompt, params, add_special_tokens)
+
+    def pooled(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        task: PoolingTaskName | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> Submission:
+        """Join a prompt with what is to become of it.
+
+        Args: task: None: what the model does.
+        Raises: as embedding(), and InvalidParams for a task that is none, or one that params contradict.
+        """
+        if task is not None and task not in POOLING_TASKS:
+            raise InvalidParams(f"pooling_task={short(task)} is unknown; it must be {' or '.join(POOLING_TASKS)}")
+        kind = getattr(params, "pooling_type", None)
+        if task is None:
+            tasks = self._settings.pooling_rule.tasks
+            task = "token_embed" if kind == "all" and "token_embed" in tasks else tasks[0]
+        self.check_task(task)
+        if task == "embed":
+            return self.embedding(prompt, params, add_special_tokens=add_special_tokens)
+        if task == "classify":
+            return self.classification(prompt, params, add_special_tokens=add_special_tokens)
+        if kind not in (None, "all"):
+            raise InvalidParams(f"pooling_type={kind}: {task} is of all tokens; leave it out")
+        pooling, _ = self._pooling(params)
+        return self._pooled(prompt, replace(pooling, pooling_type="all"), add_special_tokens)
+
+    def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
+        """What scores are made of, and what is run for it, one a prompt of the plan.
+
+        Args: data_1: a text for all of data_2, or a list of as many; data_2: a text or a list of texts.
+        Raises: InvalidParams; PromptTooLong when cutting leaves nothing of a text; UnsupportedFeature.
+        """
+        firsts, seconds = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
+        check_pairs(len(firsts), len(seconds), "data_1", "data_2")
+        pooling, _ = self._pooling(params)
+        plan = self.score_plan(firsts, seconds, pooling)
+        return plan, [self.scored(parts, params) for parts in plan.prompts]
+
+    def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part], params: PoolingParams) -> ScorePlan:
+        """How pairs are scored by this model: check_pairs() found that they are some.
+
+        Args: params: of each prompt: how many values come of it, and whether of each token.
+        Raises: UnsupportedFeature when it gives several scores of a pair.
+        """
+        rule = self._settings.pooling_rule
+        if rule.task == "embed":
+            are_of_tokens = (params.pooling_type or rule.pooling_type) == "all"
+            width = params.dimensions or self._settings.embedding_size
+            return plan_cosines(firsts, seconds, width if are_of_tokens else 0)
+        if len(rule.labels) > 1 or rule.pooling_type == "all":
+            raise UnsupportedFeature(f"this model {rule.says}; a score of two texts is that of one label")
+        return plan_pairs(firsts, seconds)
+
+    def scored(self, parts: tuple[Part, ...], params: PoolingParams | None, salt: str | None = None) -> Submission:
+        """A prompt of a plan, ready for the engine. Args: salt: of the prefix cache. Raises: as embedding()."""
+        if len(parts) == 1:
+            (part,) = parts
+            return self._pooled(Prompt(part.text, None, salt), params, max_text_tokens=part.max_tokens)
+        pooling, most = self._pooling(params)
+        first, second = parts
+        if self._chats is not None and self._settings.pooling_rule.is_of_logits and self._chats.writes_pairs():
+            ids = written_pair(self._chats, self._prompts.tokenizer, first, second, most)
+            return Submission(None, ids, NO_SAMPLING, salt, pooling=pooling)
+        cut = Cut(most, first.max_tokens, second.max_tokens, from_start=pooling.truncation_side == "left")
+        encoded = self._prompts.tokenizer.encode_prompt(first.text, second.text, cut=cut)
+        if encoded.type_start >= 0 and self._settings.num_token_types > 1:
+            pooling = replace(pooling, type_start=encoded.type_start)
+        return Submission(None, encoded.ids, NO_SAMPLING, salt, pooling=pooling)
+
+    def _pooled(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        add_special_tokens: bool = True,
+        max_text_tokens: int | None = None,
+    ) -> Submission:
+        """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
+        if prompt.images or prompt.sounds or prompt.videos:
+            given = "images" if prompt.images else "a sound" if prompt.sounds else "a video"
+            raise UnsupportedFeature(f"the prompt has {given}; embeddings and scores are those of text")
+        pooling, most = self._pooling(params)
+        is_left = pooling.truncation_side == "left"
+        if prompt.token_ids is not None:
+            ids = prompt.token_ids[-(most or 0) :] if is_left else prompt.token_ids[:most]
+        else:
+            assert prompt.text is not None, "a prompt has text or ids"
+            cut = Cut(most, max_text_tokens, from_start=is_left)
+            ids = self._prompts.tokenizer.encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
+        return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
+
+    def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
+        """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""
+        pooling = PoolingParams() if given is None else given
+        if not isinstance(pooling, PoolingParams):
+            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
+        most, limit = pooling.truncate_prompt_tokens, self._settings.max_model_len
+        self._prompts.check_cut(most)
+        return pooling, limit if most == -1 else most

@@ -1,0 +1,1 @@
+"""Where a model comes from: its name, the directory, and what was decided about it before."""

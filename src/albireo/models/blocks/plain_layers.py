@@ -1,0 +1,148 @@
+"""Layers of models with a LayerNorm, with or without a gate in the FFN, attention and FFN in turn or side by side.
+
+Called by the architecture files. What a layer has is in config.blocks (block_settings.py), what a checkpoint calls it
+in Names. Uses the parts of layers.py, whose rounding points these have, too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.ops import RopeSpec
+from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral, rows_of_head_norm, rows_of_norms
+from albireo.models.blocks.layers import (
+    Ends,
+    FFNNames,
+    attention,
+    embedding,
+    gated_mlp,
+    head,
+    limited,
+    linear,
+    norm,
+    plain_mlp,
+    queries_keys_values,
+    unrounded_norm,
+    windows,
+)
+from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.config import ModelConfig
+
+
+class Names(NamedTuple):
+    """What a checkpoint calls the parts of a layer.
+
+    Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
+    up None: the FFN has a gate, and names of llama's. gate: of one that has others. joined: as in
+    layers.attention_block. head_norm: of a part's heads, where they are normed; per_head: a module of each lies in it.
+    """
+
+    layers: str
+    attention: str
+    o: str
+    mlp: str
+    up: str | None
+    down: str
+    attention_norm: str = "input_layernorm"
+    ffn_norm: str = "post_attention_layernorm"
+    joined: str | None = None
+    gate: str = ""
+    head_norm: str = "{}_norm"
+    per_head: bool = False
+
+
+class Positions(NamedTuple):
+    """A table whose rows are added to embeddings. Fields: offset: its row of position 0."""
+
+    table: str
+    offset: int = 0
+
+
+def decoder(
+    c: ModelConfig,
+    max_model_len: int,
+    names: Names,
+    ends: Ends,
+    *,
+    positions: Positions | None = None,
+    has_head_bias: bool = False,
+    embedding_norm: str = "",
+) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens.
+
+    Args: embedding_norm: what embeddings are normed by; empty: they are not.
+    """
+    b = GraphBuilder()
+    x = embedding(b, c, ends)
+    if embedding_norm:
+        with b.part("embed"):
+            x = unrounded_norm(b, c, x, f"{embedding_norm}.weight")
+    if positions is not None:
+        x = _with_positions(b, c, x, positions)
+    still = no_rotation(c)
+    turning = rope_spec(c, max_model_len) if positions is None else still
+    for layer, window in enumerate(windows(c, max_model_len)):
+        x = _layer(b, c, x, layer, turning if c.rotates[layer] else still, window, names)
+    return head(b, c, x, ends, has_head_bias)
+
+
+def _with_positions(b: GraphBuilder, c: ModelConfig, x: Value, positions: Positions) -> Value:
+    """Every token's position is below max_model_len, which max_position_embeddings limits: rows of the table."""
+    first, count = positions.offset, c.max_position_embeddings
+    with b.part("positions"):
+        segments = (RowSegment(positions.table, first, first + count),)
+        table = b.weight(positions.table, (count, c.hidden_size), c.dtype, segments=segments)
+        return b.add(x, b.embed(b.positions, table))
+
+
+def _layer(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec, window: int | None, names: Names
+) -> Value:
+    """[T, E] float32. Side by side, both norms are computed before either block is added to what they read; the FFN's
+    first, so that attention's is read by the call behind it."""
+    name, is_parallel = f"{names.layers}.{layer}", c.blocks.is_parallel
+    own = None
+    if is_parallel and c.blocks.has_ffn_norm:
+        with b.part(f"layers.{layer}.mlp"):
+            own = norm(b, c, x, f"{name}.{names.ffn_norm}.weight", "norm")
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"{name}.{names.attention_norm}.weight", "norm")
+        of = f"{name}.{names.attention}"
+        parts = limited(b, c, queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined))
+        if c.blocks.has_qk_norm:
+            parts |= {p: _heads_normed(b, c, parts[p], p, of, names) for p in "qk"}
+        a = attention(b, c, parts, layer, rope, window)
+        o = linear(b, c, a, f"{of}.{names.o}", c.hidden_size, "o", c.blocks.o_bias, "row")
+        with b.part("o"):
+            x = b.add(x, o)
+    with b.part(f"layers.{layer}.mlp"):
+        if not is_parallel:
+            h = norm(b, c, x, f"{name}.{names.ffn_norm}.weight", "norm")
+        down = _ffn(b, c, own or h, f"{name}.{names.mlp}", names)
+        with b.part("down"):
+            return b.add(x, down)
+
+
+def _heads_normed(b: GraphBuilder, c: ModelConfig, x: Value, part: str, of: str, names: Names) -> Value:
+    """Each head of q or k minus its mean, over its length, times numbers of its own, [T, heads * D] float32."""
+    heads, module = c.num_heads if part == "q" else c.num_kv_heads, f"{of}.{names.head_norm.format(part)}"
+    rows: RowsOf | RowsOfSeveral = rows_of_head_norm(c, module, heads)
+    if names.per_head:
+        rows = rows_of_norms(c, [f"{module}.norms.{i}" for i in range(heads)])
+    with b.part(part):
+        segments = rows.segments("weight")
+        weight = b.weight(f"{module}.weight", (heads * c.head_dim,), "float32", segments=segments)
+        return b.layer_norm(x, weight, None, c.rms_norm_eps, num_heads=heads)
+
+
+def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:
+    """down(act(up(h))), or with a gate, [T, E] float32."""
+    bias, name = c.blocks.ffn_bias, name.removesuffix(".")
+    if names.up is None:
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
+    if names.gate:
+        of_ffn = FFNNames(gate=names.gate, up=names.up, down=names.down)
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, names=of_ffn)
+    return plain_mlp(b, c, h, name, c.intermediate_size, bias=bias, up=names.up, down=names.down)

@@ -1,0 +1,109 @@
+"""Arcee Trinity: norms around attention and experts, a gate on attention's output, which rotates where it has a window;
+experts chosen by sigmoids and a bias, beside a shared one.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.experts import Names, normed_moe_block
+from albireo.models.blocks.layers import (
+    AROUND_ATTENTION,
+    AttentionNames,
+    Norms,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    windows,
+)
+from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: The second layer without a window and without rotation; the first is dense.
+TINY = {
+    "architectures": ["AfmoeForCausalLM"],
+    "model_type": "afmoe",
+    "vocab_size": 123,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_dense_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+    "sliding_window": 17,
+    "global_attn_every_n_layers": 2,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 28,
+    "num_shared_experts": 1,
+    "route_scale": 2.5,
+    "mup_enabled": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+CONFIG = ConfigRules(
+    keys=keys("mup_enabled"),
+    experts="deepseek",
+    windows="periodic",
+    period=4,
+    default_window=1024,
+    rotates_windows=True,
+    head_dim=128,
+    names={
+        "n_routed_experts": "num_experts",
+        "n_shared_experts": "num_shared_experts",
+        "first_k_dense_replace": "num_dense_layers",
+        "routed_scaling_factor": "route_scale",
+        "sliding_window_pattern": "global_attn_every_n_layers",
+    },
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "num_experts": 64,
+        "num_experts_per_tok": 6,
+        "num_shared_experts": 2,
+        "num_dense_layers": 1,
+        "max_position_embeddings": 16384,
+    },
+    built_in={
+        "score_func": "sigmoid",
+        "route_norm": True,
+        "num_expert_groups": 1,
+        "num_limited_groups": 1,
+    },
+    ignorable=keys("load_balance_coeff use_grouped_mm auto_map"),
+)
+_ATTENTION = AttentionNames(gate="gate_proj")
+_FFN = Norms("pre_mlp_layernorm", "post_mlp_layernorm")
+_EXPERTS = Names(
+    *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_experts"
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, c = GraphBuilder(), config
+    ropes = {True: rope_spec(c, max_model_len), False: no_rotation(c)}
+    assert c.experts is not None
+    x = embedding(b, c)
+    for layer, window in enumerate(windows(c, max_model_len)):
+        rope = ropes[c.rotates[layer]]
+        x = attention_block(b, c, x, layer, rope, window=window, qk_norm=True, norms=AROUND_ATTENTION, names=_ATTENTION)
+        x = (
+            normed_moe_block(b, c, x, layer, _EXPERTS, _FFN)
+            if c.experts.layers[layer]
+            else mlp_block(b, c, x, layer, norms=_FFN)
+        )
+    return head(b, c, x)

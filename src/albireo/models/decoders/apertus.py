@@ -1,0 +1,90 @@
+"""Apertus 8B and 70B: llama with norms of each head of q and k and an FFN of two matrices, with xIELU.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, RowSegment, Value
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import Norms, attention_block, embedding, head, linear, norm
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["ApertusForCausalLM"],
+    "model_type": "apertus",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 90,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "xielu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "qk_norm": True,
+    "post_norm": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 12000000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 3,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    if fields.raw("rope_scaling") is None and fields.raw("rope_parameters") is None:
+        fields.unsupported("rope_scaling", None, "said, as published files do: nothing else says how it rotates")
+    return BlockSettings()
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    blocks=_blocks,
+    activation="xielu",
+    defaults={"rms_norm_eps": 1e-5, "rope_theta": 12000000.0, "max_position_embeddings": 65536},
+    built_in={"qk_norm": True},
+)
+#: Numbers that no training changes: the slope at 0, and from where on a logarithm of it is taken as nothing.
+FIXED = {"model.layers.*.mlp.act_fn.beta": 0.5, "model.layers.*.mlp.act_fn.eps": -1e-6}
+IGNORABLE_WEIGHTS = tuple(FIXED)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope, before = rope_spec(config, max_model_len), Norms("attention_layernorm")
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, norms=before)
+        x = _ffn(b, config, x, layer)
+    return head(b, config, x)
+
+
+def _ffn(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + down(xielu(up(norm(x)))) of one layer, [T, E] float32."""
+    name = f"model.layers.{layer}"
+    with b.part(f"layers.{layer}.mlp"):
+        h = norm(b, c, x, f"{name}.feedforward_layernorm.weight", "norm")
+        m = linear(b, c, h, f"{name}.mlp.up_proj", c.intermediate_size, "up", False, "ffn")
+        with b.part("act"):
+            of_layer = f"{name}.mlp.act_fn"
+            numbers = tuple(RowSegment(f"{of_layer}.{each}", 0, 1) for each in ("alpha_p", "alpha_n"))
+            m = b.cast(b.xielu(m, b.weight(of_layer, (2,), "float32", segments=numbers)), c.dtype)
+        down = linear(b, c, m, f"{name}.mlp.down_proj", c.hidden_size, "down", False, "row")
+        with b.part("down"):
+            return b.add(x, down)

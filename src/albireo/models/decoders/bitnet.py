@@ -1,0 +1,66 @@
+"""BitNet b1.58: Llama with norms of what attention and the FFN's gate give, relu² behind the gate, and weights that are
+-1, 0 or 1 times a number of each matrix, see quantization/formats/bitnet.py.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, linear, norm
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+TINY = {
+    "architectures": ["BitNetForCausalLM"],
+    "model_type": "bitnet",
+    "vocab_size": 109,
+    "hidden_size": 48,
+    "intermediate_size": 76,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "relu2",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 500000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    activation="relu2",
+    class_names=("BitNetForCausalLM",),
+    defaults={"num_key_value_heads": 5, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 500000.0},
+)
+_ATTENTION = AttentionNames(inner_norm="attn_sub_norm")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias, rope = GraphBuilder(), config.attention_bias, rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, names=_ATTENTION)
+        x = _mlp_block(b, config, x, layer)
+    return head(b, config, x)
+
+
+def _mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + down(norm(act(gate(h)) * up(h))) with h = norm(x), [T, E] float32; every rank needs all channels."""
+    name, width = f"model.layers.{layer}", c.intermediate_size
+    with b.part(f"layers.{layer}.mlp"):
+        h = norm(b, c, x, f"{name}.post_attention_layernorm.weight", "norm")
+        gate, up = (linear(b, c, h, f"{name}.mlp.{p}_proj", width, p, False, None) for p in ("gate", "up"))
+        with b.part("act"):
+            m = b.mul(b.unary(gate, c.hidden_act), up)
+            weight = b.weight(f"{name}.mlp.ffn_sub_norm.weight", (width,), "float32")
+            m = b.cast(b.rms_norm(m, weight, c.rms_norm_eps), c.dtype)
+        down = linear(b, c, m, f"{name}.mlp.down_proj", c.hidden_size, "down", False, None)
+        with b.part("down"):
+            return b.add(x, down)

@@ -1,0 +1,60 @@
+"""CodeGen 1 and 2: GPT-J with rows of q, v and k in one tensor, a quarter of the heads after the other.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import MAX_HEADS, ConfigRules, ModelConfig
+from albireo.models.decoders.gptj import DEFAULTS, NAMES, SUMMARIES
+from albireo.models.settings.block_settings import QUARTERS, BlockSettings
+
+#: Two heads a quarter.
+TINY = {
+    "architectures": ["CodeGenForCausalLM"],
+    "model_type": "codegen",
+    "vocab_size": 121,
+    "n_embd": 64,
+    "n_inner": None,
+    "n_layer": 2,
+    "n_head": 8,
+    "n_positions": 128,
+    "rotary_dim": 4,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
+    if heads % QUARTERS:
+        fields.fail("num_attention_heads", heads, f"must be a multiple of {QUARTERS}")
+    return BlockSettings(is_layer_norm=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False, joined="by_quarter")
+
+
+CONFIG = ConfigRules(
+    keys=keys("rotary_dim partial_rotary_factor"),
+    names=NAMES,
+    blocks=_blocks,
+    ffn_factor=4,
+    has_pairs_side_by_side=True,
+    activation="plain",
+    defaults=DEFAULTS,
+    ignorable=SUMMARIES,
+    class_names=("CodeGenForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1", joined="qkv_proj")
+    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
+    return decoder(config, max_model_len, names, ends, has_head_bias=True)

@@ -1,0 +1,87 @@
+"""Command R7B, Command A: as Command R; three of four layers have a window, and only they rotate.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+#: The second layer without a window and without rotation.
+TINY = {
+    "architectures": ["Cohere2ForCausalLM"],
+    "model_type": "cohere2",
+    "vocab_size": 149,
+    "hidden_size": 48,
+    "intermediate_size": 76,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "layer_norm_eps": 1e-5,
+    "logit_scale": 0.4,
+    "rope_theta": 50000.0,
+    "sliding_window": 15,
+    "sliding_window_pattern": 2,
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "bos_token_id": 5,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    if fields.has("sliding_window") and fields.raw("sliding_window") is None:
+        fields.unsupported("sliding_window", None, "a number: layers without a window do not rotate")
+    bias = fields.flag("attention_bias", False)
+    return BlockSettings(
+        is_layer_norm=True,
+        has_norm_bias=False,
+        qkv_bias=bias,
+        o_bias=bias,
+        is_parallel=True,
+        has_ffn_norm=False,
+    )
+
+
+CONFIG = ConfigRules(
+    keys=keys("logit_scale"),
+    names={"rms_norm_eps": "layer_norm_eps"},
+    # Command R says the shorter length it was trained for first by the other name
+    older_names={"model_max_length": "max_position_embeddings"},
+    blocks=_blocks,
+    has_pairs_side_by_side=True,
+    windows="periodic",
+    period=4,
+    rotates_windows=True,
+    defaults={
+        "layer_norm_eps": 1e-5,
+        "logit_scale": 0.0625,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+    built_in={
+        "layer_switch": 4,
+        "_sliding_window_pattern": 4,
+        "order_of_interleaved_layers": "local_attn_first",
+        "position_embedding_type": "rope_gptj",
+        "use_embedding_sharing": True,
+        "use_gated_activation": True,
+        "use_parallel_block": True,
+        "use_parallel_embedding": True,
+    },
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
+    return decoder(config, max_model_len, names, Ends())

@@ -1,0 +1,72 @@
+"""Code World Model 32B: Llama 3 with a window in most layers.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["CwmForCausalLM"],
+    "model_type": "cwm",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 16.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+    "sliding_window": 19,
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Raises: ModelError where a file does not say what its class would have to say for it."""
+    if not fields.texts("layer_types"):
+        fields.fail("layer_types", None, "must say which layers have a window")
+    if not (fields.table("rope_scaling") or fields.table("rope_parameters")):
+        fields.fail("rope_scaling", None, "must say how the rotation is scaled, or rope_parameters")
+    return BlockSettings()
+
+
+CONFIG = ConfigRules(
+    windows="said",
+    default_window=8192,
+    head_dim=128,
+    blocks=_blocks,
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 131072},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

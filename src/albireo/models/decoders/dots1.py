@@ -1,0 +1,80 @@
+"""dots.llm1: Qwen 3's attention; experts chosen by sigmoids and a bias, beside a shared one.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.experts import DEEPSEEK, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.expert_settings import SIGMOIDS
+
+#: Ten experts of 28 channels in five groups, of which three are open to a token; the first layer is dense.
+TINY = {
+    "architectures": ["Dots1ForCausalLM"],
+    "model_type": "dots1",
+    "vocab_size": 133,
+    "hidden_size": 36,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "max_window_layers": 3,
+    "n_routed_experts": 10,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 28,
+    "n_shared_experts": 2,
+    "n_group": 5,
+    "topk_group": 3,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "first_k_dense_replace": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Raises: UnsupportedModel for scores that are no sigmoids; published files call them as the choice among them."""
+    scores = fields.text("scoring_func", "sigmoid")
+    if scores not in ("sigmoid", "noaux_tc"):
+        fields.unsupported("scoring_func", scores, "supported: sigmoid, noaux_tc")
+    return BlockSettings()
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    blocks=_blocks,
+    windows="by_layer",
+    experts="deepseek",
+    defaults={"use_sliding_window": True, "max_window_layers": 62, "norm_topk_prob": False, "num_key_value_heads": 32},
+    built_in=SIGMOIDS,
+    ignorable=keys("ep_size seq_aux aux_loss_alpha"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
+        x = moe_block(b, config, x, layer, DEEPSEEK)
+    return head(b, config, x)

@@ -1,0 +1,66 @@
+"""ERNIE 4.5 with experts (21B-A3B, 300B-A47B): the dense one's attention; experts chosen by a softmax and a bias,
+beside a shared one.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.experts import DEEPSEEK, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Eight experts of 28 channels, three a token; of four layers the middle ones have them.
+TINY = {
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "model_type": "ernie4_5_moe",
+    "vocab_size": 125,
+    "hidden_size": 40,
+    "intermediate_size": 68,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "use_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 500000.0,
+    "moe_num_experts": 8,
+    "moe_k": 3,
+    "moe_intermediate_size": 28,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+    "moe_layer_end_index": 2,
+    "moe_layer_interval": 1,
+    "moe_norm_min": 1e-12,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    experts="ernie",
+    defaults={"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+    has_pairs_side_by_side=True,
+    class_names=("Ernie4_5_MoeForCausalLM",),
+    built_in={"moe_norm_min": 1e-12, "moe_use_aux_free": True, "moe_gate": "topk"},
+    ignorable=frozenset({"num_nextn_predict_layers", "multi_token_pred_lambda", "moe_capacity"}),
+)
+_NAMES = replace(DEEPSEEK, bias="moe_statics.e_score_correction_bias")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope)
+        x = moe_block(b, config, x, layer, _NAMES)
+    return head(b, config, x)

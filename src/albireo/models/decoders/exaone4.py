@@ -1,0 +1,65 @@
+"""EXAONE 4: norms of what is added, each head of q and k normed; where some layers have a window, only they rotate.
+
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import (
+    BEHIND_ATTENTION,
+    BEHIND_FFN,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    windows,
+)
+from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: The second layer without a window and without rotation.
+TINY = {
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
+    "vocab_size": 117,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "sliding_window": 17,
+    "sliding_window_pattern": 2,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    windows="periodic",
+    period=4,
+    defaults={"num_key_value_heads": 32, "rms_norm_eps": 1e-5},
+    rotates_windows=True,
+    built_in={"reorder_and_qk_norm": True},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        rope = ropes[config.rotates[layer]]
+        x = attention_block(b, config, x, layer, rope, window=window, qk_norm=True, norms=BEHIND_ATTENTION)
+        x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
+    return head(b, config, x)

@@ -1,0 +1,79 @@
+"""K-EXAONE: attention of EXAONE 4, but norms of what is read; experts by sigmoids and a bias, beside a shared one.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.experts import DEEPSEEK, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.expert_settings import SIGMOIDS
+
+#: The second layer without a window and without rotation; the first is dense.
+TINY = {
+    "architectures": ["ExaoneMoeForCausalLM"],
+    "model_type": "exaone_moe",
+    "vocab_size": 117,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "sliding_window": 17,
+    "sliding_window_pattern": "LG",
+    "layer_types": ["sliding_attention", "full_attention"],
+    "mlp_layer_types": ["dense", "sparse"],
+    "first_k_dense_replace": 1,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 28,
+    "num_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    experts="deepseek",
+    windows="periodic",
+    period=4,
+    rotates_windows=True,
+    names={"n_routed_experts": "num_experts", "n_shared_experts": "num_shared_experts"},
+    defaults={
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-5,
+        "num_shared_experts": 1,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 2.5,
+    },
+    built_in=SIGMOIDS,
+    ignorable=keys(
+        "num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers is_moe_layer first_last_k_dense_replace"
+    ),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, ropes[config.rotates[layer]], window=window, qk_norm=True)
+        x = moe_block(b, config, x, layer, DEEPSEEK)
+    return head(b, config, x)

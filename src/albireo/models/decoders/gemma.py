@@ -1,0 +1,53 @@
+"""Gemma (1 and 1.1): embeddings times the root of the width, norms by their weight plus 1, gelu.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.multipliers import GEMMA
+
+#: One KV head, heads wider together than the model; the activation under its old name.
+TINY = {
+    "architectures": ["GemmaForCausalLM"],
+    "model_type": "gemma",
+    "vocab_size": 127,
+    "hidden_size": 40,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "gelu",
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    head_dim=256,
+    defaults={"num_key_value_heads": 16, "tie_word_embeddings": True},
+    activation="gelu_tanh",
+    multipliers=GEMMA,
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,78 @@
+"""Gemma 2: Gemma with norms of what is added, capped scores and logits, and a window in every other layer.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.layers import (
+    AROUND_ATTENTION,
+    AROUND_FFN,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    windows,
+)
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.multipliers import GEMMA
+
+#: Caps that bite, a scale of scores that is not the root of the head's width, a window.
+TINY = {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "vocab_size": 137,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 19,
+    "attn_logit_softcapping": 2.5,
+    "final_logit_softcapping": 1.5,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"}),
+    windows="periodic",
+    period=2,
+    head_dim=256,
+    defaults={
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "query_pre_attn_scalar": 256,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    activation="gelu_tanh",
+    multipliers=GEMMA,
+    # in the 9B's file; sliding_window is read
+    ignorable=keys("sliding_window_size"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(
+            b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, norms=AROUND_ATTENTION
+        )
+        x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
+    return head(b, config, x)

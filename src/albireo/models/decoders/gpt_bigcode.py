@@ -1,0 +1,80 @@
+"""StarCoder 1, SantaCoder: GPT-2 with one key and value for all heads, matrices that lie as they are multiplied.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, Positions, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["GPTBigCodeForCausalLM"],
+    "model_type": "gpt_bigcode",
+    "vocab_size": 113,
+    "n_embd": 48,
+    "n_inner": 80,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_pytorch_tanh",
+    "multi_query": True,
+    "tie_word_embeddings": True,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    is_shared = fields.flag("multi_query", True)
+    return BlockSettings(
+        is_layer_norm=True,
+        qkv_bias=True,
+        o_bias=True,
+        ffn_bias=True,
+        num_kv_heads=1 if is_shared else None,
+        joined="no" if is_shared else "by_group",
+    )
+
+
+CONFIG = ConfigRules(
+    names={
+        "hidden_size": "n_embd",
+        "intermediate_size": "n_inner",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+        "rms_norm_eps": "layer_norm_epsilon",
+        "hidden_act": "activation_function",
+    },
+    blocks=_blocks,
+    ffn_factor=4,
+    has_rope=False,
+    activation="plain",
+    defaults={
+        "n_positions": 1024,
+        "layer_norm_epsilon": 1e-5,
+        "activation_function": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
+    # scores are summed and compared in float32 anyway; what multi_query says of heads is said twice
+    ignorable=keys(
+        "attention_softmax_in_fp32 scale_attention_softmax_in_fp32 num_key_value_heads n_ctx auto_map",
+        "inference_runner validate_runner_input pre_allocate_kv_cache max_batch_size pad_key_length",
+        "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
+    ),
+    class_names=("GPTBigCodeForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("transformer.h", "attn", "c_proj", "mlp", "c_fc", "c_proj", "ln_1", "ln_2", joined="c_attn")
+    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
+    return decoder(config, max_model_len, names, ends, positions=Positions("transformer.wpe.weight"))

@@ -1,0 +1,80 @@
+"""gpt-oss (20B, 120B): a mixture in every layer whose linears have biases, windows in every other layer, and one score
+of each head, a sink, in the softmax of its rows.
+
+Found by models/__init__.py by file name. Does not know devices, nor the format of its chats.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Seven experts of 36 channels, three a token; windows of 5.
+TINY = {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "vocab_size": 131,
+    "hidden_size": 32,
+    "intermediate_size": 36,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "initial_context_length": 32,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "swiglu_limit": SWIGLU_LIMIT,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+    "rope_theta": 150000.0,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+    },
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "num_local_experts": 7,
+    "num_experts_per_tok": 3,
+    "experts_per_token": 3,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.9,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    windows="periodic",
+    default_window=128,
+    period=2,
+    head_dim=64,
+    experts="mixtral",
+    activation="clamped_swiglu",
+    built_in={"swiglu_limit": SWIGLU_LIMIT, "swiglu_alpha": SWIGLU_ALPHA},
+    # the first is how long sequences of a part of the training were, the other says num_experts_per_tok again
+    ignorable=frozenset({"initial_context_length", "experts_per_token"}),
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True},
+)
+_NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="router")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, sinks=True)
+        x = moe_block(b, config, x, layer, _NAMES, bias=True)
+    return head(b, config, x)

@@ -1,0 +1,75 @@
+"""GPT-J: attention and FFN read one norm, a part of each head rotated in pairs side by side, a head with a bias.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["GPTJForCausalLM"],
+    "model_type": "gptj",
+    "vocab_size": 121,
+    "n_embd": 48,
+    "n_inner": None,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "rotary_dim": 8,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(is_layer_norm=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False)
+
+
+#: Also of CodeGen.
+NAMES = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "rms_norm_eps": "layer_norm_epsilon",
+    "hidden_act": "activation_function",
+}
+DEFAULTS = {
+    "n_positions": 2048,
+    "rotary_dim": 64,
+    "layer_norm_epsilon": 1e-5,
+    "activation_function": "gelu_new",
+}
+SUMMARIES = keys(
+    "n_ctx rotary",
+    "summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout",
+)
+CONFIG = ConfigRules(
+    keys=keys("rotary_dim partial_rotary_factor"),
+    names=NAMES,
+    blocks=_blocks,
+    ffn_factor=4,
+    has_pairs_side_by_side=True,
+    activation="plain",
+    defaults=DEFAULTS,
+    ignorable=SUMMARIES,
+    class_names=("GPTJForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("transformer.h", "attn", "out_proj", "mlp", "fc_in", "fc_out", "ln_1")
+    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
+    return decoder(config, max_model_len, names, ends, has_head_bias=True)

@@ -1,0 +1,97 @@
+"""Granite with windows in three of four layers (Swash): a sink of each head, and a rotation of each layer's own,
+or none.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import layer_ropes
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.decoders.granite import MULTIPLIERS
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.rope_settings import MAX_THETA, MIN_THETA
+
+#: The first and the fifth layer see all; the first does not rotate, the third by a base of its own.
+TINY = {
+    "architectures": ["GraniteSWAForCausalLM"],
+    "model_type": "granite_swa",
+    "vocab_size": 107,
+    "hidden_size": 48,
+    "intermediate_size": 76,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "layer_rope_theta": [0, 10000.0, 500.0, 10000.0, 20000.0],
+    "sliding_window": 9,
+    "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"],
+    "embedding_multiplier": 5.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.4,
+    "logits_scaling": 3.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+DEFAULT_WINDOW = 128
+
+
+def rotations_of_layers(fields: Fields) -> BlockSettings:
+    """Raises: ModelError where layer_rope_theta is no list of bases, one for each layer."""
+    layers, given = fields.integer("num_hidden_layers", 1, 2**12), fields.raw("layer_rope_theta")
+    if given is None:
+        return BlockSettings()
+    is_list = isinstance(given, list) and len(given) == layers
+    if not is_list or not all(type(each) in (int, float) and _is_base(each) for each in given):
+        rule = f"must be, for each of {layers} layers, 0 or a number from {MIN_THETA:g} to {MAX_THETA:g}"
+        fields.fail("layer_rope_theta", given, rule)
+    return BlockSettings(layer_thetas=tuple(float(each) for each in given))
+
+
+def _is_base(number: float) -> bool:
+    return number == 0 or MIN_THETA <= number <= MAX_THETA
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias", *MULTIPLIERS}),
+    windows="first_of_period",
+    period=4,
+    default_window=DEFAULT_WINDOW,
+    blocks=rotations_of_layers,
+    defaults={
+        "attention_multiplier": 1.0,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+)
+
+
+def attention_with_sinks(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, max_model_len: int) -> Value:
+    """A layer's attention, [T, E] float32."""
+    rope, window = layer_ropes(c, max_model_len)[layer], windows(c, max_model_len)[layer]
+    bias = c.attention_bias
+    return attention_block(b, c, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, sinks=True)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_with_sinks(b, config, x, layer, max_model_len)
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
+    return head(b, config, x)

@@ -1,0 +1,62 @@
+"""Granite 3 with experts (1B-A400M, 3B-A800M): Granite's multipliers; experts in every layer, weights renormalized.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.decoders.granite import MULTIPLIERS
+
+#: Six experts of 40 channels, three a token.
+TINY = {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "embedding_multiplier": 5.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.4,
+    "logits_scaling": 3.0,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", *MULTIPLIERS}),
+    experts="mixtral",
+    defaults={"attention_multiplier": 1.0},
+)
+_NAMES = Names("block_sparse_moe", "gate_proj", "up_proj", "down_proj", router="router.layer")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
+        x = moe_block(b, config, x, layer, _NAMES)
+    return head(b, config, x)

@@ -1,0 +1,76 @@
+"""Granite with experts and windows (Swash): the attention of granite_swa, and a shared expert, if any.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.experts import Names
+from albireo.models.blocks.layers import embedding, head
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.decoders.granite import MULTIPLIERS
+from albireo.models.decoders.granite_swa import DEFAULT_WINDOW, attention_with_sinks, rotations_of_layers
+from albireo.models.decoders.granitemoehybrid import ffn_block
+
+#: The second layer has a window, and rotates; the first sees all.
+TINY = {
+    "architectures": ["GraniteMoeSWAForCausalLM"],
+    "model_type": "granitemoe_swa",
+    "vocab_size": 113,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+    "layer_rope_theta": [0, 10000.0],
+    "sliding_window": 9,
+    "layer_types": ["full_attention", "sliding_attention"],
+    "embedding_multiplier": 5.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.4,
+    "logits_scaling": 3.0,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "shared_intermediate_size": 52,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", *MULTIPLIERS}),
+    experts="granite_shared",
+    windows="first_of_period",
+    period=4,
+    default_window=DEFAULT_WINDOW,
+    blocks=rotations_of_layers,
+    defaults={
+        "attention_multiplier": 1.0,
+        "max_position_embeddings": 2048,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+)
+_NAMES = Names("block_sparse_moe", "gate_proj", "up_proj", "down_proj", router="router")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    assert config.experts is not None
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_with_sinks(b, config, x, layer, max_model_len)
+        x = ffn_block(b, config, x, layer, config.experts.shared_width, _NAMES)
+    return head(b, config, x)

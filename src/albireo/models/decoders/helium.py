@@ -1,0 +1,54 @@
+"""Helium 1: llama whose rotary pairs are neighbours.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+TINY = {
+    "architectures": ["HeliumForCausalLM"],
+    "model_type": "helium",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-8,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 100000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 3,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias"}),
+    head_dim=128,
+    has_pairs_side_by_side=True,
+    defaults={"num_key_value_heads": 20, "rms_norm_eps": 1e-8, "rope_theta": 100000.0, "max_position_embeddings": 4096},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        # what comes out of attention has no bias, whatever attention_bias says
+        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias)
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
+    return head(b, config, x)

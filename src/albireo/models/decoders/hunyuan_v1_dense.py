@@ -1,0 +1,75 @@
+"""Hunyuan 0.5B to 7B: llama with norms of each head of q and k behind their rotation, whose base a number stretches.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.graph.ops import RopeSpec
+from albireo.json_file import keys
+from albireo.models.blocks.layers import AttentionNames, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+TINY = {
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "model_type": "hunyuan_v1_dense",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1},
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+#: Keys that repeat others, or are of what a model does not do or have. Also of the one with experts.
+IGNORABLE = keys(
+    "add_classification_head class_num cla_share_factor dense_list pool_type org_vocab_size eod_token_id pad_id",
+    "im_end_id im_start_id im_newline_id text_start_id text_end_id video_start_id video_end_id mask_init_id",
+    "num_media_embeds anyres_pooling_size anyres_vit_max_image_size anyres_vit_two_views xdrope_section auto_map",
+    "vit_add_patchemb_bias vit_input_resolution vit_mapping_type vit_norm_type vit_patch vit_path vit_remove_prenorm",
+    "vit_token vit_type vit_used_rms_norm skip_cls_token",
+)
+BUILT_IN = {"use_qk_norm": True, "use_rotary_pos_emb": True, "norm_type": "rms"}
+CONFIG = ConfigRules(
+    keys=keys("attention_bias alpha"),
+    older_names={"attention_head_dim": "head_dim"},
+    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    built_in=BUILT_IN,
+    ignorable=IGNORABLE,
+    class_names=("HunYuanDenseV1ForCausalLM",),
+)
+_NAMES = AttentionNames(q_norm="query_layernorm", k_norm="key_layernorm")
+
+
+def hunyuan_attention(b: GraphBuilder, config: ModelConfig, x: Value, layer: int, rope: RopeSpec) -> Value:
+    """x + attention(norm(x)) of one layer, [T, E] float32."""
+    bias = config.attention_bias
+    return attention_block(
+        b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, is_norm_behind=True, names=_NAMES
+    )
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = hunyuan_attention(b, config, x, layer, rope)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,62 @@
+"""Hunyuan A13B: the dense one with experts beside a shared one in every layer, weights renormalized.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import embedding, head
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.decoders.hunyuan_v1_dense import BUILT_IN, IGNORABLE, hunyuan_attention
+
+#: Five experts of 40 channels, two a token.
+TINY = {
+    "architectures": ["HunYuanMoEV1ForCausalLM"],
+    "model_type": "hunyuan_v1_moe",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "num_experts": 5,
+    "moe_topk": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=keys("attention_bias alpha"),
+    older_names={"attention_head_dim": "head_dim"},
+    experts="hunyuan",
+    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048},
+    built_in={**BUILT_IN, "use_mixed_mlp_moe": True, "norm_topk_prob": True},
+    ignorable=IGNORABLE | keys("capacity_factor moe_drop_tokens moe_random_routing_dropped_token"),
+    class_names=("HunYuanMoEV1ForCausalLM",),
+)
+_NAMES = Names("mlp", "gate_proj", "up_proj", "down_proj", router="gate.wg", shared="shared_mlp")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = hunyuan_attention(b, config, x, layer, rope)
+        x = moe_block(b, config, x, layer, _NAMES)
+    return head(b, config, x)

@@ -1,0 +1,88 @@
+"""Hunyuan 3: norms of each head of q and k; experts chosen by sigmoids and a bias, beside a shared one.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: The first layer is dense.
+TINY = {
+    "architectures": ["HYV3ForCausalLM"],
+    "model_type": "hy_v3",
+    "vocab_size": 121,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 11158840.0,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "num_shared_experts": 1,
+    "moe_intermediate_size": 28,
+    "router_scaling_factor": 2.5,
+    "mlp_layer_types": ["dense", "sparse"],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=keys("attention_bias"),
+    experts="deepseek",
+    head_dim=128,
+    names={
+        "n_routed_experts": "num_experts",
+        "n_shared_experts": "num_shared_experts",
+        "routed_scaling_factor": "router_scaling_factor",
+    },
+    defaults={
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 11158840.0,
+        "num_shared_experts": 1,
+        "router_scaling_factor": 2.826,
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 131072,
+    },
+    built_in={
+        "qk_norm": True,
+        "route_norm": True,
+        "moe_router_use_sigmoid": True,
+        "moe_router_enable_expert_bias": True,
+    },
+    # sums are of float32 anyway
+    ignorable=keys(
+        "enable_moe_fp32_combine enable_attention_fp32_softmax enable_lm_head_fp32 num_nextn_predict_layers auto_map"
+    ),
+    class_names=("HYV3ForCausalLM",),
+)
+_NAMES = Names(
+    *("mlp", "gate_proj", "up_proj", "down_proj"), router="router.gate", bias="expert_bias", shared="shared_mlp"
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True)
+        x = moe_block(b, config, x, layer, _NAMES)
+    return head(b, config, x)

@@ -1,0 +1,78 @@
+"""HyperCLOVA X SEED: Granite with norms of what is added, too; logits are multiplied where Granite's are divided.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import Norms, attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["HyperCLOVAXForCausalLM"],
+    "model_type": "hyperclovax",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 100000.0,
+    "embedding_multiplier": 5.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.4,
+    "logits_scaling": 0.3,
+    "use_post_norm": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(has_norm_behind=fields.flag("use_post_norm", True))
+
+
+CONFIG = ConfigRules(
+    keys=frozenset(
+        {
+            "attention_bias",
+            "mlp_bias",
+            "embedding_multiplier",
+            "residual_multiplier",
+            "attention_multiplier",
+            "logit_scale",
+        }
+    ),
+    names={"logit_scale": "logits_scaling"},
+    blocks=_blocks,
+    defaults={"max_position_embeddings": 2048},
+    class_names=("HyperCLOVAXForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope, has_two = rope_spec(config, max_model_len), config.blocks.has_norm_behind
+    around = [
+        Norms(before, behind if has_two else None)
+        for before, behind in (("input_layernorm", "post_norm1"), ("post_attention_layernorm", "post_norm2"))
+    ]
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, norms=around[0])
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias, norms=around[1])
+    return head(b, config, x)

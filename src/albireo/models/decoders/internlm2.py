@@ -1,0 +1,71 @@
+"""InternLM 2 and 2.5: llama whose rows of q, k and v lie in one tensor, by group of heads.
+
+Found by models/__init__.py by file name; first_names.py has the names of its tensors. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["InternLM2ForCausalLM"],
+    "model_type": "internlm2",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "rope_scaling": {"type": "dynamic", "factor": 2.0},
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(joined="by_group")
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    older_names={"bias": "attention_bias"},
+    blocks=_blocks,
+    defaults={
+        "vocab_size": 103168,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": True,
+    },
+    # code of the directory, which is never run
+    ignorable=frozenset({"auto_map"}),
+    class_names=("InternLM2ForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, joined="qkv_proj")
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,58 @@
+"""InternLM 3: llama with other names of what has biases.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+TINY = {
+    "architectures": ["InternLM3ForCausalLM"],
+    "model_type": "internlm3",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "qkv_bias": True,
+    "bias": True,
+    "tie_word_embeddings": False,
+    "rope_theta": 50000000.0,
+    "rope_scaling": {"rope_type": "dynamic", "factor": 6.0},
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias"}),
+    older_names={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
+    head_dim=128,
+    defaults={"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768},
+    # of the same layers, which transformers has under this name
+    ignorable=frozenset({"auto_map"}),
+    class_names=("InternLM3ForCausalLM", "LlamaForCausalLM"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        # the output of attention has a bias where the FFN has
+        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias, o_bias=config.mlp_bias)
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
+    return head(b, config, x)

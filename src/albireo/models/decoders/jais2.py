@@ -1,0 +1,53 @@
+"""Jais 2: LayerNorm, biases, an FFN of two matrices with relu².
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["Jais2ForCausalLM"],
+    "model_type": "jais2",
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 92,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "relu2",
+    "layer_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "attention_bias": True,
+    "mlp_bias": True,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    bias = fields.flag("attention_bias", True)
+    return BlockSettings(is_layer_norm=True, qkv_bias=bias, o_bias=bias, ffn_bias=fields.flag("mlp_bias", True))
+
+
+CONFIG = ConfigRules(
+    names={"rms_norm_eps": "layer_norm_eps"},
+    blocks=_blocks,
+    activation="relu2",
+    defaults={"layer_norm_eps": 1e-5, "max_position_embeddings": 8192},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj")
+    return decoder(config, max_model_len, names, Ends())

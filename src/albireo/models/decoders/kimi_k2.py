@@ -1,0 +1,14 @@
+"""Kimi K2: DeepSeek V3 under a name of its own.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.models.decoders import deepseek_v3
+
+TINY = {**deepseek_v3.TINY, "model_type": "kimi_k2", "num_hidden_layers": 2, "n_group": 1, "topk_group": 1}
+CONFIG = replace(deepseek_v3.CONFIG, class_names=("DeepseekV3ForCausalLM", "KimiK2ForCausalLM"))
+build = deepseek_v3.build

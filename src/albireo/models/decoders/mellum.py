@@ -1,0 +1,93 @@
+"""Mellum 2: Qwen 3 with experts, and a window in some layers, which rotate by frequencies of their own.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.experts import moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+#: The second of three layers is dense.
+TINY = {
+    "architectures": ["MellumForCausalLM"],
+    "model_type": "mellum",
+    "vocab_size": 143,
+    "hidden_size": 32,
+    "intermediate_size": 52,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "rope_parameters": {
+        "full_attention": {
+            "rope_type": "yarn",
+            "rope_theta": 500000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "sliding_window": 17,
+    "mlp_layer_types": ["sparse", "dense", "sparse"],
+    "num_experts": 9,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 36,
+    "norm_topk_prob": True,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Raises: ModelError where a file does not say what its class would have to say for it."""
+    if not fields.table("rope_parameters"):
+        fields.fail("rope_parameters", None, "must say how full_attention and sliding_attention rotate")
+    return BlockSettings()
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    windows="said",
+    default_window=1024,
+    experts="mellum",
+    head_dim=128,
+    has_local_rope=True,
+    blocks=_blocks,
+    defaults={
+        "num_key_value_heads": 4,
+        "norm_topk_prob": True,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 896,
+        "max_position_embeddings": 131072,
+    },
+    # of layers that guess further tokens, which are left where they lie
+    ignorable=keys("num_nextn_predict_layers num_mtp_layers mtp_layer_types mtp_mlp_layer_types max_window_layers"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        rope = ropes[config.windows[layer] is not None]
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
+        x = moe_block(b, config, x, layer)
+    return head(b, config, x)

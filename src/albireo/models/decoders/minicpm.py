@@ -1,0 +1,48 @@
+"""MiniCPM 1, 2 and 4: llama, with embeddings, blocks and logits times numbers of their own.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.json_file import keys
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import llama
+
+TINY = {
+    "architectures": ["MiniCPMForCausalLM"],
+    "model_type": "minicpm",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "scale_emb": 3.0,
+    "scale_depth": 0.7,
+    "dim_model_base": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "embedding_multiplier", "scale_depth", "dim_model_base"}),
+    names={"embedding_multiplier": "scale_emb"},
+    defaults={
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "scale_emb": 1.0,
+        "scale_depth": 1.0,
+        "dim_model_base": 1,
+    },
+    ignorable=keys("auto_map mup_denominator"),
+    class_names=("MiniCPMForCausalLM",),
+)
+build = llama.build

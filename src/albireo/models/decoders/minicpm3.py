@@ -1,0 +1,72 @@
+"""MiniCPM 3: latent attention without experts, embeddings, blocks and logits times numbers of their own.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.latent_attention import UNREAD, latent_blocks
+from albireo.models.config import MAX_HEADS, MAX_WIDTH, ConfigRules
+from albireo.models.decoders import youtu
+from albireo.models.settings.block_settings import BlockSettings
+
+#: Heads of values as wide as the residual stream has room for, which nothing says.
+TINY = {
+    "architectures": ["MiniCPM3ForCausalLM"],
+    "model_type": "minicpm3",
+    "vocab_size": 121,
+    "hidden_size": 40,
+    "intermediate_size": 68,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 14,
+    "qk_rope_head_dim": 8,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0, 1.1, 1.3, 1.5],
+        "long_factor": [1.0, 1.2, 1.5, 2.0],
+        "original_max_position_embeddings": 128,
+    },
+    "scale_emb": 3.0,
+    "scale_depth": 0.7,
+    "dim_model_base": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    hidden, heads = fields.integer("hidden_size", 1, MAX_WIDTH), fields.integer("num_attention_heads", 1, MAX_HEADS)
+    return latent_blocks(fields, value=hidden // heads)
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "embedding_multiplier", "scale_depth", "dim_model_base"}),
+    names={"embedding_multiplier": "scale_emb"},
+    blocks=_blocks,
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "scale_emb": 12.0,
+        "scale_depth": 1.4,
+        "dim_model_base": 256,
+        "q_lora_rank": 768,
+        "kv_lora_rank": 256,
+        "qk_nope_head_dim": 64,
+        "qk_rope_head_dim": 32,
+    },
+    ignorable=UNREAD | keys("mlp_bias"),
+    class_names=("MiniCPM3ForCausalLM",),
+)
+build = youtu.build

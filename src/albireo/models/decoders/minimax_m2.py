@@ -1,0 +1,79 @@
+"""MiniMax M2, 2.1, 2.5, 2.7: half of each head rotated, q and k normed over all heads; experts chosen by sigmoids and a
+bias.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+#: Nine experts of 28 channels, three a token; a quarter of each head rotated.
+TINY = {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "model_type": "minimax_m2",
+    "vocab_size": 137,
+    "hidden_size": 40,
+    "intermediate_size": 28,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rotary_dim": 4,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 5000000,
+    "use_qk_norm": True,
+    "qk_norm_type": "per_layer",
+    "attn_type_list": [1, 1],
+    "num_local_experts": 9,
+    "num_experts_per_tok": 3,
+    "scoring_func": "sigmoid",
+    "use_routing_bias": True,
+    "use_mtp": True,
+    "num_mtp_modules": 3,
+    "mtp_transformer_layers": 1,
+    "shared_intermediate_size": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    kinds = fields.raw("attn_type_list") or []
+    if not isinstance(kinds, list) or any(kind != 1 for kind in kinds):
+        fields.unsupported("attn_type_list", kinds, "supported: 1, attention, in every layer")
+    return BlockSettings()
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"partial_rotary_factor", "rotary_dim"}),
+    head_dim=128,
+    experts="minimax",
+    defaults={"num_key_value_heads": 8, "rope_theta": 5000000.0, "bos_token_id": 200034, "eos_token_id": 200020},
+    blocks=_blocks,
+    built_in={"use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True, "scoring_func": "sigmoid"},
+    ignorable=frozenset({"auto_map", "use_mtp", "num_mtp_modules", "mtp_transformer_layers"}),
+)
+_NAMES = Names("block_sparse_moe", "w1", "w3", "w2", bias="e_score_correction_bias")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qk_norm=True, is_norm_wide=True)
+        x = moe_block(b, config, x, layer, _NAMES)
+    return head(b, config, x)

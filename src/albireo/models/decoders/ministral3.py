@@ -1,0 +1,66 @@
+"""Ministral 3: Mistral with yarn, and queries that grow beyond the context of pretraining, up to which it is computed.
+
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Heads narrower than hidden / heads; a context no longer than that of pretraining.
+TINY = {
+    "architectures": ["Ministral3ForCausalLM"],
+    "model_type": "ministral3",
+    "vocab_size": 123,
+    "hidden_size": 40,
+    "intermediate_size": 68,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1000000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 128,
+        "max_position_embeddings": 128,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    },
+    "sliding_window": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 11,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"llama_4_scaling_beta"}),
+    windows="every_layer",
+    default_window=None,
+    head_dim=128,
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,53 @@
+"""Mistral Small 4: latent attention, experts chosen by a softmax beside a shared one; queries that grow beyond the
+context of pretraining, up to which it is computed.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.models.decoders import deepseek_v3
+
+#: A context no longer than that of pretraining.
+TINY = {
+    **{key: value for key, value in deepseek_v3.TINY.items() if key not in ("rope_theta", "rope_scaling")},
+    "architectures": ["Mistral4ForCausalLM"],
+    "model_type": "mistral4",
+    "vocab_size": 125,
+    "num_hidden_layers": 2,
+    "n_routed_experts": 8,
+    "n_group": 1,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 128,
+        "max_position_embeddings": 128,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    },
+    "num_nextn_predict_layers": 0,
+}
+CONFIG = replace(
+    deepseek_v3.CONFIG,
+    keys=frozenset({"attention_bias", "llama_4_scaling_beta", "qk_rope_head_dim"}),
+    experts="mistral4",
+    built_in={"rope_interleave": True},
+    defaults={
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 0,
+        "q_lora_rank": 1024,
+        "kv_lora_rank": 256,
+        "qk_nope_head_dim": 64,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+    },
+)
+build = deepseek_v3.build

@@ -1,0 +1,58 @@
+"""Mixtral 8x7B, 8x22B: Llama's attention; of each layer's experts a token has two, their weights renormalized.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.experts import Names, moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Five experts of 43 channels, two a token, a window.
+TINY = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "vocab_size": 137,
+    "hidden_size": 48,
+    "intermediate_size": 43,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "sliding_window": 24,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 2,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.02,
+    "router_jitter_noise": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
+    windows="every_layer",
+    default_window=None,
+    experts="mixtral",
+)
+NAMES = Names("block_sparse_moe", "w1", "w3", "w2")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window)
+        x = moe_block(b, config, x, layer, NAMES)
+    return head(b, config, x)

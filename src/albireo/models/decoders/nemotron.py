@@ -1,0 +1,60 @@
+"""Nemotron 3 and 4, Minitron: a LayerNorm whose weights have 1 added, an FFN of two matrices with relu², half of each
+head rotated.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+from albireo.models.settings.multipliers import Multipliers
+
+TINY = {
+    "architectures": ["NemotronForCausalLM"],
+    "model_type": "nemotron",
+    "vocab_size": 139,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 20,
+    "max_position_embeddings": 128,
+    "hidden_act": "relu2",
+    "norm_eps": 1e-5,
+    "partial_rotary_factor": 0.4,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    bias = fields.flag("attention_bias", False)
+    return BlockSettings(is_layer_norm=True, qkv_bias=bias, o_bias=bias, ffn_bias=fields.flag("mlp_bias", False))
+
+
+CONFIG = ConfigRules(
+    keys=keys("partial_rotary_factor"),
+    names={"rms_norm_eps": "norm_eps"},
+    older_names={"rope_percent": "partial_rotary_factor", "kv_channels": "head_dim"},
+    blocks=_blocks,
+    activation="relu2",
+    multipliers=Multipliers(norm_plus=1.0),
+    defaults={"norm_eps": 1e-5, "partial_rotary_factor": 0.5, "max_position_embeddings": 4096},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj")
+    return decoder(config, max_model_len, names, Ends())

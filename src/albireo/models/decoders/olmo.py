@@ -1,0 +1,49 @@
+"""OLMo 1: llama with a LayerNorm that has neither weight nor bias.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["OlmoForCausalLM"],
+    "model_type": "olmo",
+    "vocab_size": 127,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "clip_qkv": None,
+    "tie_word_embeddings": False,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    bias = fields.flag("attention_bias", False)
+    return BlockSettings(is_layer_norm=True, has_norm_weight=False, has_norm_bias=False, qkv_bias=bias, o_bias=bias)
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"clip_qkv"}), blocks=_blocks, defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
+    return decoder(config, max_model_len, names, Ends())

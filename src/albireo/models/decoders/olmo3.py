@@ -1,0 +1,77 @@
+"""OLMo 3: OLMo 2 with a window in three of four layers, whose rotation is not scaled.
+
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import (
+    BEHIND_ATTENTION,
+    BEHIND_FFN,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    windows,
+)
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: The second layer without a window and with scaled rotation.
+TINY = {
+    "architectures": ["Olmo3ForCausalLM"],
+    "model_type": "olmo3",
+    "vocab_size": 111,
+    "hidden_size": 48,
+    "intermediate_size": 76,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 500000.0,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "sliding_window": 18,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    windows="periodic",
+    period=4,
+    defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0},
+    has_local_rope=True,
+    local_theta=None,
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    ropes = {is_local: rope_spec(config, max_model_len, is_local=is_local) for is_local in (False, True)}
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(
+            b,
+            config,
+            x,
+            layer,
+            ropes[config.windows[layer] is not None],
+            window=window,
+            qkv_bias=bias,
+            o_bias=bias,
+            qk_norm=True,
+            is_norm_wide=True,
+            norms=BEHIND_ATTENTION,
+        )
+        x = mlp_block(b, config, x, layer, norms=BEHIND_FFN)
+    return head(b, config, x)

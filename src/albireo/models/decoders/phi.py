@@ -1,0 +1,62 @@
+"""Phi-1, Phi-1.5, Phi-2: attention and FFN read the same norm, biases everywhere, the head's too.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+#: A third of each head rotated.
+TINY = {
+    "architectures": ["PhiForCausalLM"],
+    "model_type": "phi",
+    "vocab_size": 137,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 1e-5,
+    "partial_rotary_factor": 0.34,
+    "rope_theta": 10000.0,
+    "qk_layernorm": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(
+        is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, is_parallel=True, has_ffn_norm=False
+    )
+
+
+CONFIG = ConfigRules(
+    keys=keys("partial_rotary_factor"),
+    names={"rms_norm_eps": "layer_norm_eps"},
+    blocks=_blocks,
+    activation="plain",
+    defaults={
+        "layer_norm_eps": 1e-5,
+        "partial_rotary_factor": 0.5,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 2048,
+    },
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names("model.layers", "self_attn", "dense", "mlp", "fc1", "fc2")
+    ends = Ends(norm="model.final_layernorm")
+    return decoder(config, max_model_len, names, ends, has_head_bias=True)

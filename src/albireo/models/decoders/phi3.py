@@ -1,0 +1,63 @@
+"""Phi-3, Phi-3.5 mini and Phi-4 (mini): rows of q, k, v and of gate and up in one tensor each, longrope, rotation of a
+part of each head.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Two thirds of each head rotated, frequencies beyond the context of pretraining, a window.
+TINY = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "vocab_size": 109,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "original_max_position_embeddings": 4,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "partial_rotary_factor": 0.67,
+    "rope_theta": 10000.0,
+    "rope_scaling": {
+        "type": "longrope",
+        "attention_factor": 1.25,
+        "short_factor": [1.0, 1.1, 1.3, 1.5],
+        "long_factor": [1.0, 2.0, 3.0, 8.0],
+    },
+    "sliding_window": 33,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    # transformers' own is behind this vocabulary
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"partial_rotary_factor"}),
+    windows="every_layer",
+    defaults={"sliding_window": None, "rms_norm_eps": 1e-5},
+    # in Phi-4-mini's file; transformers reads neither
+    built_in={"full_attn_mod": 1, "interpolate_factor": 1},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window, joined="qkv_proj")
+        x = mlp_block(b, config, x, layer, joined="gate_up_proj")
+    return head(b, config, x)

@@ -1,0 +1,51 @@
+"""Qwen 2 and 2.5: biases on q, k and v, never on o; a sliding window in the upper layers when asked for.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Tied, a window in the second of three layers and above, yarn, no head_dim key.
+TINY = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 113,
+    "hidden_size": 60,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "rope_theta": 1000000.0,
+    "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "use_sliding_window": True,
+    "sliding_window": 9,
+    "max_window_layers": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"dual_chunk_attention_config"}), defaults={"num_key_value_heads": 32}, windows="by_layer"
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=True)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,66 @@
+"""Qwen 3 with experts (30B-A3B, 235B-A22B): Qwen 3's attention; experts in the layers that config.json says.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.experts import moe_block
+from albireo.models.blocks.layers import attention_block, embedding, head, windows
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Eleven experts of 36 channels, three a token, renormalized; the first layer is dense.
+TINY = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "vocab_size": 149,
+    "hidden_size": 32,
+    "intermediate_size": 52,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000,
+    "rope_scaling": None,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "max_window_layers": 3,
+    "num_experts": 11,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 36,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [0],
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    defaults={"num_key_value_heads": 4},
+    keys=frozenset({"dual_chunk_attention_config", "attention_bias"}),
+    windows="every_layer_if_used",
+    experts="qwen",
+    built_in={"use_qk_norm": True},
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias, qk_norm=True)
+        x = moe_block(b, config, x, layer)
+    return head(b, config, x)

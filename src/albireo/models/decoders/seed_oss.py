@@ -1,0 +1,57 @@
+"""Seed-OSS: Llama whose biases of q, k and v, of what attention gives, and of the FFN are said one by one.
+
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
+from albireo.models.blocks.rope import rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: Heads wider together than the model.
+TINY = {
+    "architectures": ["SeedOssForCausalLM"],
+    "model_type": "seed_oss",
+    "vocab_size": 119,
+    "hidden_size": 40,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": True,
+    "attention_out_bias": False,
+    "mlp_bias": False,
+    "residual_dropout": 0.1,
+    "tie_word_embeddings": False,
+    "rope_theta": 10000000.0,
+    "rope_scaling": {"rope_type": "default"},
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "attention_out_bias", "mlp_bias"}),
+    head_dim=128,
+    defaults={"num_key_value_heads": 8, "attention_bias": True},
+    ignorable=frozenset({"residual_dropout"}),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = attention_block(b, config, x, layer, rope, qkv_bias=config.attention_bias, o_bias=config.attention_out_bias)
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
+    return head(b, config, x)

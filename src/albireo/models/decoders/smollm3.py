@@ -1,0 +1,59 @@
+"""SmolLM3: Llama, of which every fourth layer does not rotate queries and keys.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
+from albireo.models.blocks.rope import no_rotation, rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+#: The second layer does not rotate, and has a window.
+TINY = {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "model_type": "smollm3",
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 84,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 2000000.0,
+    "no_rope_layer_interval": 2,
+    "use_sliding_window": True,
+    "sliding_window": 23,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    # transformers' own is behind this vocabulary
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "mlp_bias"}),
+    windows="by_layer",
+    defaults={"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 2000000.0, "sliding_window": None},
+    has_layers_without_rope=True,
+    ignorable=frozenset({"max_window_layers"}),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias = GraphBuilder(), config.attention_bias
+    ropes = {True: rope_spec(config, max_model_len), False: no_rotation(config)}
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        rope = ropes[config.rotates[layer]]
+        x = attention_block(b, config, x, layer, rope, window=window, qkv_bias=bias, o_bias=bias)
+        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
+    return head(b, config, x)

@@ -1,0 +1,70 @@
+"""StableLM 3B and 2: LayerNorm, a gated FFN, a part of each head rotated; with or without blocks side by side.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+#: A third of each head rotated.
+TINY = {
+    "architectures": ["StableLmForCausalLM"],
+    "model_type": "stablelm",
+    "vocab_size": 149,
+    "hidden_size": 48,
+    "intermediate_size": 76,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "layer_norm_eps": 1e-5,
+    "partial_rotary_factor": 0.34,
+    "rope_theta": 10000.0,
+    "use_qkv_bias": True,
+    "qk_layernorm": False,
+    "use_parallel_residual": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    is_parallel = fields.flag("use_parallel_residual", False)
+    return BlockSettings(
+        is_layer_norm=True,
+        qkv_bias=fields.flag("use_qkv_bias", False),
+        is_parallel=is_parallel,
+        has_ffn_norm=not is_parallel,
+        has_qk_norm=fields.flag("qk_layernorm", False),
+    )
+
+
+CONFIG = ConfigRules(
+    keys=keys("partial_rotary_factor"),
+    names={"rms_norm_eps": "layer_norm_eps"},
+    blocks=_blocks,
+    defaults={
+        "layer_norm_eps": 1e-5,
+        "partial_rotary_factor": 0.25,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 4096,
+    },
+    class_names=("StableLmForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    names = Names(
+        *("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj"), head_norm="{}_layernorm", per_head=True
+    )
+    return decoder(config, max_model_len, names, Ends())

@@ -1,0 +1,67 @@
+"""StarCoder2: LayerNorm, biases, an FFN without a gate, a window.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import Ends
+from albireo.models.blocks.plain_layers import Names, decoder
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.settings.block_settings import BlockSettings
+
+TINY = {
+    "architectures": ["Starcoder2ForCausalLM"],
+    "model_type": "starcoder2",
+    "vocab_size": 139,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "gelu_pytorch_tanh",
+    "norm_epsilon": 1e-5,
+    "sliding_window": 33,
+    "use_bias": True,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    bias = fields.flag("use_bias", True)
+    return BlockSettings(is_layer_norm=True, qkv_bias=bias, o_bias=bias, ffn_bias=bias)
+
+
+CONFIG = ConfigRules(
+    names={"rms_norm_eps": "norm_epsilon"},
+    blocks=_blocks,
+    activation="plain",
+    windows="every_layer",
+    default_window=None,
+    defaults={
+        "norm_epsilon": 1e-5,
+        "hidden_act": "gelu_pytorch_tanh",
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+    },
+    # layer_norm is what norm_type says of every file there is; mlp_type is of the same time
+    built_in={"norm_type": "layer_norm", "mlp_type": "default"},
+    # scores are summed in float32 anyway; its class has the one eps
+    ignorable=keys(
+        "residual_dropout embedding_dropout layer_norm_epsilon",
+        "attention_softmax_in_fp32 scale_attention_softmax_in_fp32",
+    ),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    return decoder(config, max_model_len, Names("model.layers", "self_attn", "o_proj", "mlp", "c_fc", "c_proj"), Ends())

@@ -1,0 +1,59 @@
+"""Youtu-LLM: latent attention in an otherwise plain, dense model.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import keys
+from albireo.models.blocks.latent_attention import UNREAD, latent_attention_block, latent_blocks
+from albireo.models.blocks.layers import embedding, head, mlp_block
+from albireo.models.blocks.rope import latent_rope_spec
+from albireo.models.config import ConfigRules, ModelConfig
+
+TINY = {
+    "architectures": ["YoutuForCausalLM"],
+    "model_type": "youtu",
+    "vocab_size": 121,
+    "hidden_size": 40,
+    "intermediate_size": 68,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 14,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 18,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": True,
+    "tie_word_embeddings": True,
+    "rope_theta": 1600000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "float32",
+}
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias"}),
+    blocks=latent_blocks,
+    has_pairs_side_by_side=True,
+    defaults={"tie_word_embeddings": True, "q_lora_rank": 1536},
+    built_in={"rope_interleave": True},
+    ignorable=UNREAD | keys("embedding_initializer_range"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    rope = latent_rope_spec(config, max_model_len)
+    x = embedding(b, config)
+    for layer in range(config.num_layers):
+        x = latent_attention_block(b, config, x, layer, rope)
+        x = mlp_block(b, config, x, layer)
+    return head(b, config, x)

@@ -1,0 +1,238 @@
+"""What a config.json says of a layer's parts: which norm, which biases, whether attention and FFN read the same norm.
+
+Made by architecture files for config.py, read by blocks/plain_layers.py. Does not know graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from albireo.models.settings.layer_kinds import Mixer
+
+#: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
+#: queries, its key, its value), group by group, in one; or of each quarter of the heads (all queries, values, keys).
+Joined = Literal["no", "by_group", "by_quarter"]
+QUARTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Multi-head latent attention: what a position leaves in the cache is one vector for all heads.
+
+    Fields:
+        rank: channels of it that keys and values of all heads are made of. rotary: channels behind them that are
+            rotated, and are a part of every head's key.
+        plain: channels of a head's key that are not rotated. value: channels of a head's value.
+        query_rank: channels that queries are made of; None: those of the residual stream.
+        gates_with_queries: the matrix of queries gives a gate of each channel of a head's value, too, behind the head's
+            query, and reads the latent once more as it was before its norm.
+        eps: under the root by which latents are normed. is_lengthened: they are made as long as the residual stream.
+        norms_key: channels of keys that are rotated are normed before.
+    """
+
+    rank: int
+    rotary: int
+    plain: int
+    value: int
+    query_rank: int | None
+    gates_with_queries: bool = False
+    eps: float = 1e-6
+    is_lengthened: bool = False
+    norms_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What chooses the positions that rows of attention see.
+
+    Fields:
+        num_heads, head_dim: of what scores positions. count: that a row sees.
+        own: of each layer whether it chooses for itself; else it sees what the layer before it does.
+        has_pairs_side_by_side: pairs that are rotated are neighbours. rotates_first: they come before what is not.
+        eps: under the root by which keys are normed.
+        block: so many positions are chosen together, by each KV head for itself; 0: each by itself, for all heads.
+            nearest: so many last blocks are always seen.
+    """
+
+    num_heads: int
+    head_dim: int
+    count: int
+    own: tuple[bool, ...]
+    has_pairs_side_by_side: bool = False
+    rotates_first: bool = True
+    eps: float = 1e-6
+    block: int = 0
+    nearest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ByDistance:
+    """Scores of attention that also have products of a query, and of a key, with vectors of their distance (DeBERTa).
+
+    Fields:
+        num_columns: of these vectors, see graph/distance_columns.py. reach: distances that are told from farther ones.
+    """
+
+    num_columns: int
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Several residual streams, of which a layer computes the first and guesses the others (AltUp).
+
+    Fields:
+        count: of streams. rank: channels of what a layer adds beside attention (LAuReL).
+        cuts: of each layer's FFN, how many standard deviations above its mean a gate must be to count; None: it counts
+            as it is.
+    """
+
+    count: int
+    rank: int
+    cuts: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """Several residual streams, of which a block reads a sum, and to each of which what it makes is added; see
+    hyper_connections.py.
+
+    Fields:
+        count: of streams. magnitude: on the sigmoids by which a block's result is added. least: that is added to all
+            sigmoids.
+    """
+
+    count: int
+    magnitude: float
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBlocks:
+    """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
+
+    Fields:
+        layers: which layers have them. count: of different ones, in turn.
+        rank: of what each of these layers adds to the linears that they share: of the FFN, and where adapts_attention
+            says so of queries, keys and values.
+    """
+
+    layers: tuple[int, ...]
+    count: int
+    rank: int
+    adapts_attention: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSettings:
+    """The blocks of llama, unless an architecture says otherwise.
+
+    Fields:
+        is_layer_norm: norms subtract the mean. has_norm_weight, has_norm_bias: what such norms have.
+        qkv_bias, o_bias, ffn_bias: of the linears.
+        is_parallel: attention and FFN read the same residual stream, and both are added to it.
+        has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
+        has_head_bias: of what gives logits, where a key says so.
+        has_qk_norm: a norm of each head of q and k, where a key says so. has_norm_behind: norms of what blocks add,
+            likewise.
+        joined: where rows of q, k and v lie.
+        has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
+            each head's query.
+        gates_heads: a gate of what attention gives that is a linear of its own has one number for each head, not for
+            each channel. gate_kind: what is made of such a gate, one of ops.GATES.
+        num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
+        full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
+        value_dim: channels of a head's value, where they are fewer than those of its key; 0: as many. value_factor: on
+            values.
+        full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
+        latent: attention is of latents: one KV head, which is the vector that positions leave.
+        local_latent: that of layers with a window, and local_heads: their query heads, where those differ from others.
+        layer_windows: of each layer, where the architecture reads it itself.
+        index: what chooses the positions that attention sees; None: it sees all.
+        layer_heads: query heads of each layer; empty: all have as many.
+        layer_thetas: base of each layer's rotation, 0 where it does not rotate; empty: all have that of the model.
+        rotates_dense: layers without experts rotate, whatever they see.
+        has_rotation: queries and keys are rotated. slopes: of each head, what scores fall by from a position to the
+            one before it; empty: they do not.
+        shared: what layers share that have attention beside a state; None: there is no such thing.
+        attends_everywhere: layers that keep a state have attention beside it.
+        mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
+        layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
+        layer_entries: tokens that have an embedding for each layer; others have that of token 0. None: all have one.
+        streams: of the residual, where there are several. hyper: where those are another kind of them.
+        num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
+            their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
+        sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
+        sees_chunks: windows are chunks of a sequence, each of a window's length: positions see their own alone.
+        still_growth, still_period: queries of layers that do not rotate are multiplied by 1 + still_growth * ln(1 +
+            floor((position + 1) / still_period)); 0: by nothing.
+        num_token_types: rows of the table of token types; 0: there is none.
+        first_position: rows of the table of positions before that of position 0.
+        has_positions: encoders add rows of a table of positions to embeddings.
+        embedding_width: of embeddings that a linear makes as wide as the model; 0: they are.
+        layer_groups: of layers that have the same weights; 0: each has its own.
+        norm_rank: channels that norms' own gates are made of, see axk2.py; 0: norms have none.
+        by_distance: what scores have beside products of queries and keys; None: nothing.
+        sound_positions: so many first positions of a sequence are those of a sound, see speech/.
+        marked_frames: what is written is what frames of a sound say, of which one mark tells at most so many, see
+            frame_marks.py; 0: there are no such marks. durations: how many frames may pass behind a token, each of
+            which has a logit behind those of tokens; empty: tokens say nothing of it.
+    """
+
+    is_layer_norm: bool = False
+    has_norm_weight: bool = True
+    has_norm_bias: bool = True
+    qkv_bias: bool = False
+    o_bias: bool = False
+    ffn_bias: bool = False
+    is_parallel: bool = False
+    has_ffn_norm: bool = True
+    has_head_bias: bool = False
+    has_qk_norm: bool = False
+    has_norm_behind: bool = False
+    joined: Joined = "no"
+    has_output_gate: bool = False
+    gates_heads: bool = False
+    gate_kind: str = "sigmoid"
+    num_kv_heads: int | None = None
+    ffn_width: int | None = None
+    norm_eps: float | None = None
+    full_num_kv_heads: int | None = None
+    full_head_dim: int | None = None
+    full_values_are_keys: bool = False
+    value_dim: int = 0
+    value_factor: float = 1.0
+    latent: Latent | None = None
+    local_latent: Latent | None = None
+    local_heads: int = 0
+    layer_windows: tuple[int | None, ...] = ()
+    index: Index | None = None
+    layer_heads: tuple[int, ...] = ()
+    layer_thetas: tuple[float, ...] = ()
+    rotates_dense: bool = False
+    has_rotation: bool = True
+    slopes: tuple[float, ...] = ()
+    shared: SharedBlocks | None = None
+    attends_everywhere: bool = False
+    mixers: tuple[Mixer, ...] = ()
+    layer_width: int = 0
+    layer_entries: int | None = None
+    streams: Streams | None = None
+    hyper: Hyper | None = None
+    num_sharing: int = 0
+    is_wide_where_sharing: bool = False
+    sees_both_ways: bool = False
+    sees_chunks: bool = False
+    still_growth: float = 0.0
+    still_period: int = 0
+    num_token_types: int = 0
+    first_position: int = 0
+    has_positions: bool = True
+    embedding_width: int = 0
+    layer_groups: int = 0
+    norm_rank: int = 0
+    by_distance: ByDistance | None = None
+    sound_positions: int = 0
+    marked_frames: int = 0
+    durations: tuple[int, ...] = ()

@@ -1,0 +1,409 @@
+"""WHOLES: models with a text part, by their model_type, and what differs from a model of text alone.
+
+Read by text_part.py. Does not know what the other parts compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from albireo.json_file import keys
+from albireo.models.settings.class_sizes import OF_CLASSES
+from albireo.models.settings.internvl_chat import INTERNVL_CHAT, INTERNVL_CHAT_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A model with a text part.
+
+    Fields:
+        class_name: what the whole is an instance of. other_classes: what it may be, too.
+        parts: what the text part's model_type may be, first what it is where it is not said -> the architecture.
+        defaults: what absent keys of the text part mean, where that differs from its architecture.
+        always: keys of the text part that are what the part does, whatever they say: any other value is refused.
+        neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
+        ignored: keys of the text part that say nothing. beside: of the whole.
+        sees_images_both_ways: tokens of an image see all of it; or the value of use_bidirectional_attention of the text
+            part by which they do. are_windows_kept: of what is before them, they see what layers with a window see.
+        sees_prompts_both_ways: tokens of a prompt with pictures do, all of them.
+        sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
+            numbers. takes_turns: pairs of the three axes do; else those of one are side by side. are_beside: there are
+            four axes, of which the first is the position in the prompt, see execution.images.RopeAxes; where files
+            say three, the first of these turns nothing.
+        may_be_flat: the whole may have the keys of its text part among its own.
+        multiplies_images: rows of pictures are multiplied as embeddings are, where those are.
+        cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
+            model of text alone.
+    """
+
+    class_name: str
+    parts: Mapping[str, str]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    always: Mapping[str, Any] = field(default_factory=dict)
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
+    sees_images_both_ways: bool | str = False
+    are_windows_kept: bool = False
+    sees_prompts_both_ways: bool = False
+    sections: tuple[int, ...] | None = None
+    takes_turns: bool = True
+    are_beside: bool = False
+    may_be_flat: bool = False
+    cuts_width: bool = False
+    multiplies_images: bool = False
+    other_classes: tuple[str, ...] = ()
+
+
+#: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
+_IDEFICS = Whole(
+    "Idefics3ForConditionalGeneration",
+    {"llama": "llama"},
+    neutral={"qk_layer_norms": False, "use_resampler": False, "rope_interleaved": False},
+    ignored=keys(
+        "_flash_attn_2_enabled perceiver_config pixel_shuffle_factor",
+        "transformers.js_config",
+    ),
+)
+_LFM2 = Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"})
+_QWEN2_SECTIONS, _QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (16, 24, 24), (11, 11, 10), (24, 20, 20)
+_QWEN2_VL = Whole(
+    "Qwen2VLForConditionalGeneration",
+    {"qwen2_vl_text": "qwen2"},
+    {"rope_theta": 1000000.0, "rms_norm_eps": 1e-5},
+    # once written into either part
+    ignored=keys("vision_start_token_id vision_end_token_id vision_token_id image_token_id video_token_id"),
+    sections=_QWEN2_SECTIONS,
+    takes_turns=False,
+    may_be_flat=True,
+)
+#: Of Qwen's omni models: what makes speech of what they write, and how what is heard in a video goes with what is seen.
+SPEAKING = ("talker_config", "token2wav_config", "code2wav_config")
+_OF_OMNI = keys(
+    *SPEAKING,
+    "enable_audio_output enable_talker init_std",
+    "im_start_token_id im_end_token_id tts_pad_token_id tts_bos_token_id tts_eos_token_id",
+    "system_token_id assistant_token_id position_id_per_seconds seconds_per_chunk video_token_index",
+)
+_QWEN2_5_OMNI = Whole(
+    "Qwen2_5OmniForConditionalGeneration",
+    {"qwen2_5_omni_text": "qwen2"},
+    {"rope_theta": 1000000.0, "tie_word_embeddings": False},
+    # the whole says whether embeddings are tied
+    ignored=keys("init_std tie_word_embeddings"),
+    beside=_OF_OMNI,
+    sections=_QWEN2_SECTIONS,
+    takes_turns=False,
+    # as it was first published; and the part that is computed here by itself
+    other_classes=("Qwen2_5OmniModel", "Qwen2_5OmniThinkerForConditionalGeneration"),
+)
+#: Ids of tokens around pictures, which files have in either part.
+_GLM_TOKENS = keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id")
+_GLM4V = Whole(
+    "Glm4vForConditionalGeneration",
+    {"glm4v_text": "glm4"},
+    {"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+    {"attention_bias": True},
+    ignored=_GLM_TOKENS | keys("image_token_id video_token_id"),
+    beside=_GLM_TOKENS,
+    sections=(8, 12, 12),
+    takes_turns=False,
+    may_be_flat=True,
+    cuts_width=True,
+)
+#: As files of HunyuanOCR have them in either part.
+_HUNYUAN_TOKENS = keys(
+    "im_start_id im_end_id im_newline_id image_start_token_id image_end_token_id image_newline_token_id image_token_id"
+)
+_LLAVA = Whole(
+    "LlavaForConditionalGeneration",
+    {"llama": "llama", "mistral": "mistral"},
+    # of Pixtral
+    ignored=keys("is_composition"),
+)
+_INTERNVL = Whole(
+    "InternVLForConditionalGeneration",
+    {kind: kind for kind in ("qwen2", "llama", "qwen3", "qwen3_moe", "gpt_oss", "internlm2")},
+)
+_MINICPM = Whole(
+    "MiniCPMV4_6ForConditionalGeneration",
+    {"qwen3_5_text": "qwen3_5_text"},
+    beside=keys(
+        "insert_layer_id image_size patch_size drop_vision_last_layer downsample_mode merge_kernel_size merger_times"
+    ),
+)
+_GRANITE_SPEECH = Whole(
+    "GraniteSpeechForConditionalGeneration",
+    {"granite": "granite"},
+    {"tie_word_embeddings": True},
+    # the head of the whole divides nothing, where Granite's own does; and the whole says whether embeddings are tied
+    ignored=keys("logits_scaling tie_word_embeddings"),
+    beside=keys("encoder_config projector_config has_lora_adapter downsample_rate window_size"),
+    multiplies_images=True,
+)
+_GOT_OCR2 = Whole(
+    "GotOcr2ForConditionalGeneration",
+    {"qwen2": "qwen2"},
+    {
+        **OF_CLASSES["got_ocr2"],
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+    },
+)
+#: By the model_type of the whole.
+WHOLES: Mapping[str, Whole] = {
+    "apertus1p5": Whole(
+        "Apertus1p5ForConditionalGeneration",
+        {"apertus1p5_text": "apertus1p5_text"},
+        beside=keys("image_token_offset audio_token_offset"),
+    ),
+    "audioflamingo3": Whole("AudioFlamingo3ForConditionalGeneration", {"qwen2": "qwen2"}),
+    "aya_vision": Whole(
+        "AyaVisionForConditionalGeneration",
+        {"cohere2": "cohere2", "cohere": "cohere"},
+        beside=keys("adapter_layer_norm_eps alignment_intermediate_size alignment_activation_fn max_splits_per_img"),
+    ),
+    "cohere2_vision": Whole(
+        "Cohere2VisionForConditionalGeneration",
+        {"cohere2": "cohere2"},
+        beside=keys(
+            "alignment_intermediate_size alignment_activation_fn max_splits_per_img adapter_layer_norm_eps image_token",
+        ),
+    ),
+    "dots3_note": Whole(
+        "Dots3NoteForConditionalGeneration",
+        {"dots3_note_text": "dots3_note_text"},
+        # text alone, as published files may name it
+        other_classes=("Dots3NoteForCausalLM",),
+        may_be_flat=True,
+    ),
+    "exaone4_5": Whole(
+        "Exaone4_5_ForConditionalGeneration",
+        # as transformers has it, and as it was first published
+        {"exaone4": "exaone4", "exaone4_5_text": "exaone4"},
+        # of layers behind the last
+        ignored=keys("_num_mtp_layers num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers"),
+    ),
+    "gemma3": Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
+    "gemma4": Whole(
+        "Gemma4ForConditionalGeneration",
+        {"gemma4_text": "gemma4_text"},
+        sees_images_both_ways="vision",
+        are_windows_kept=True,
+    ),
+    "gemma4_unified": Whole(
+        "Gemma4UnifiedForConditionalGeneration",
+        {"gemma4_unified_text": "gemma4_unified_text"},
+        {"use_bidirectional_attention": "vision"},
+        sees_images_both_ways="vision",
+        are_windows_kept=True,
+    ),
+    "gemma3n": Whole(
+        "Gemma3nForConditionalGeneration",
+        {"gemma3n_text": "gemma3n_text"},
+        beside=keys("audio_soft_tokens_per_image"),
+    ),
+    "glm46v": replace(_GLM4V, class_name="Glm46VForConditionalGeneration"),
+    "glm4v": _GLM4V,
+    "glm4v_moe": replace(
+        _GLM4V,
+        class_name="Glm4vMoeForConditionalGeneration",
+        parts={"glm4v_moe_text": "glm4_moe"},
+        defaults={"attention_bias": True},
+        always={},
+    ),
+    "glm_ocr": replace(
+        _GLM4V,
+        class_name="GlmOcrForConditionalGeneration",
+        parts={"glm_ocr_text": "glm4"},
+        always={"attention_bias": False},
+    ),
+    "glmasr": Whole(
+        "GlmAsrForConditionalGeneration",
+        {"llama": "llama"},
+        {**OF_CLASSES["glmasr"], "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
+        beside=keys("hidden_size"),
+    ),
+    "granite_speech": _GRANITE_SPEECH,
+    "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
+    "got_ocr2": _GOT_OCR2,
+    "pp_chart2table": replace(
+        _GOT_OCR2,
+        # of a Qwen 2, whatever code its files name
+        ignored=keys("auto_map"),
+        beside=keys("freeze_vision_tower use_im_start_end im_start_token im_end_token max_window_layers"),
+    ),
+    "hunyuan_vl": Whole(
+        "HunYuanVLForConditionalGeneration",
+        {"hunyuan_vl_text": "hunyuan_v1_dense"},
+        {"tie_word_embeddings": True, "head_dim": 128},
+        neutral={"num_experts": 1, "use_cla": False, "routed_scaling_factor": 1.0},
+        ignored=_HUNYUAN_TOKENS,
+        beside=_HUNYUAN_TOKENS,
+        sections=(16, 16, 16, 16),
+        takes_turns=False,
+        are_beside=True,
+        may_be_flat=True,
+    ),
+    "idefics3": _IDEFICS,
+    "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
+    "internvl": _INTERNVL,
+    INTERNVL_CHAT: replace(_INTERNVL, class_name="InternVLChatModel", beside=INTERNVL_CHAT_KEYS),
+    # its files have keys of internvl_chat, which say what transformers does anyway
+    "qianfan_ocr": replace(
+        _INTERNVL,
+        class_name="QianfanOCRForConditionalGeneration",
+        parts={"qwen3": "qwen3"},
+        beside=INTERNVL_CHAT_KEYS | keys("select_layer"),
+    ),
+    # heads of their own, which files do not say
+    "deepseek_vl": Whole("DeepseekVLForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}),
+    "janus": Whole(
+        "JanusForConditionalGeneration", {"llama": "llama"}, {"tie_word_embeddings": False}, beside=keys("vq_config")
+    ),
+    "lfm2_vl": _LFM2,
+    # as it was first published
+    "lfm2-vl": _LFM2,
+    "lighton_ocr": Whole("LightOnOcrForConditionalGeneration", {"qwen3": "qwen3"}, {"tie_word_embeddings": True}),
+    "llama4": Whole("Llama4ForConditionalGeneration", {"llama4_text": "llama4_text"}),
+    "llava": _LLAVA,
+    "video_llama_3": Whole("VideoLlama3ForConditionalGeneration", {"qwen2": "qwen2"}, neutral={"use_mrope": False}),
+    "vipllava": replace(
+        _LLAVA,
+        class_name="VipLlavaForConditionalGeneration",
+        parts={"llama": "llama"},
+        beside=keys("projector_layernorm_eps projector_layernorm vision_feature_layers"),
+    ),
+    "llava_next": replace(
+        _LLAVA,
+        class_name="LlavaNextForConditionalGeneration",
+        parts={kind: kind for kind in ("llama", "mistral", "qwen2", "granite")},
+        # the head of the whole divides nothing, where Granite's own does
+        ignored=_LLAVA.ignored | keys("logits_scaling"),
+        beside=keys("image_grid_pinpoints use_image_newline_parameter"),
+        multiplies_images=True,
+    ),
+    "llava_onevision": Whole(
+        "LlavaOnevisionForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
+    ),
+    "kimi_k25": Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
+    "minimax_m3_vl": Whole(
+        "MiniMaxM3SparseForConditionalGeneration",
+        {"minimax_m3_vl_text": "minimax_m3_vl_text"},
+        beside=keys("video_token_index merged_hidden_size"),
+    ),
+    "minicpm_ocr": replace(
+        _MINICPM, class_name="MiniCPMOcrForConditionalGeneration", defaults={"tie_word_embeddings": True}
+    ),
+    "minicpmv4_6": _MINICPM,
+    "mistral3": Whole(
+        "Mistral3ForConditionalGeneration",
+        {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
+        {"tie_word_embeddings": True},
+    ),
+    "nemotron_h_omni": Whole(
+        "NemotronH_Omni_Reasoning_V3",
+        {"nemotron_h": "nemotron_h"},
+        {"tie_word_embeddings": False},
+        beside=keys(
+            "force_image_size projector_hidden_size vision_hidden_size video_pruning_rate video_temporal_patch_size",
+            "img_context_token img_start_token img_end_token sound_context_token video_context_token patch_size",
+            "norm_mean norm_std ps_version template max_sequence_length image_tag_type use_pixel_shuffle",
+            "dynamic_resolution min_num_patches max_num_patches",
+        ),
+        other_classes=("NemotronH_Nano_Omni_Reasoning_V3",),
+    ),
+    "ovis2": Whole(
+        "Ovis2ForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        {"tie_word_embeddings": True},
+        beside=keys("visual_indicator_token_ids hidden_size vocab_size"),
+    ),
+    "paddleocr_vl": Whole(
+        "PaddleOCRVLForConditionalGeneration",
+        # ERNIE 4.5, but for pairs half a head apart
+        {"paddleocr_vl_text": "llama"},
+        {"head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+        neutral={"use_bias": False, "compression_ratio": 1.0, "use_3d_rope": True, "rope_is_neox_style": True},
+        # training, and a bias of the head where there are any
+        ignored=keys("ignored_index attention_probs_dropout_prob hidden_dropout_prob weight_share_add_bias"),
+        sections=_QWEN2_SECTIONS,
+        takes_turns=False,
+        may_be_flat=True,
+    ),
+    "paligemma": Whole(
+        "PaliGemmaForConditionalGeneration",
+        {"gemma": "gemma", "gemma2": "gemma2"},
+        {"tie_word_embeddings": True},
+        neutral={"use_bidirectional_attention": True},
+        ignored=keys("num_image_tokens"),
+        beside=keys("_vocab_size hidden_size projection_dim num_hidden_layers"),
+        sees_images_both_ways=True,
+        sees_prompts_both_ways=True,
+    ),
+    "qwen2_5_omni": _QWEN2_5_OMNI,
+    "qwen2_5_vl": replace(
+        _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}
+    ),
+    "qwen2_audio": Whole(
+        "Qwen2AudioForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        # of Qwen 2 7B as transformers has it, which files of Qwen2-Audio leave out
+        {
+            "vocab_size": 151936,
+            "hidden_size": 4096,
+            "intermediate_size": 22016,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-6,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+        },
+        neutral={"use_mrope": False},
+    ),
+    "qwen2_vl": _QWEN2_VL,
+    "qwen3_5": Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
+    "qwen3_5_moe": Whole(
+        "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS
+    ),
+    "qwen3_asr": Whole(
+        "Qwen3ASRForConditionalGeneration", {"qwen3": "qwen3", "qwen3_asr_text": "qwen3"}, {"tie_word_embeddings": True}
+    ),
+    "qwen3_omni_moe": replace(
+        _QWEN2_5_OMNI,
+        class_name="Qwen3OmniMoeForConditionalGeneration",
+        parts={"qwen3_omni_moe_text": "qwen3_moe"},
+        defaults={"rope_theta": 1000000.0, "norm_topk_prob": True, "tie_word_embeddings": False},
+        neutral={"use_qk_norm": True},
+        sections=_QWEN3_VL_SECTIONS,
+        takes_turns=True,
+        other_classes=("Qwen3OmniMoeThinkerForConditionalGeneration",),
+    ),
+    "qwen3_vl": Whole(
+        "Qwen3VLForConditionalGeneration",
+        {"qwen3_vl_text": "qwen3"},
+        {"rope_theta": 500000.0},
+        sections=_QWEN3_VL_SECTIONS,
+    ),
+    "qwen3_vl_moe": Whole(
+        "Qwen3VLMoeForConditionalGeneration",
+        {"qwen3_vl_moe_text": "qwen3_moe"},
+        {"rope_theta": 500000.0, "num_key_value_heads": 16},
+        # its router does not ask
+        {"norm_topk_prob": True},
+        sections=_QWEN3_VL_SECTIONS,
+    ),
+    "voxtral": Whole(
+        "VoxtralForConditionalGeneration",
+        {"llama": "llama"},
+        {**OF_CLASSES["voxtral"], "head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
+        beside=keys("hidden_size"),
+    ),
+}

@@ -14,12 +14,13 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
+from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_outputs import StepOutputs
-from albireo.compiler.passes import choose_precision
+from albireo.compiler.passes import choose_precision, hidden_states
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
@@ -156,6 +157,26 @@ def test_fewer_blocks_where_a_rank_has_room_for_fewer() -> None:
     peers = ThreadPeers(Meeting(1), 0)
     model = model_of("llama", "float32", Part(1, 0), peers, least=lambda count: min(count, 5))
     assert model.num_blocks == 5
+
+
+def test_programs_that_take_turns_join_their_heads_in_one_place() -> None:
+    """And one that has no logits takes no room for them: it may have thousands of rows."""
+    peers = ThreadPeers(Meeting(1), 0)
+    model = model_of("llama", "float32", Part(1, 0), peers)
+    other = model.sharing(model.program)
+    for name in ("logits", "top_ids", "top_values"):
+        assert other.placed.output(name).data_ptr() == model.placed.output(name).data_ptr() != 0
+    graph = graph_of("llama", "float32", None)
+    hidden_states.run(graph)
+    program = compile_graph(
+        graph, CudaCatalog(90), maxima=MAXIMA, block_size=8, max_positions=MAX_POSITIONS, part=Part(1, 0)
+    )
+    for head in (
+        model.sharing(program).placed._head,
+        PlacedProgram(program, CPU, MAX_POSITIONS, seat=Seat(peers, 99))._head,
+    ):
+        assert head is not None and head.outputs.keys() == {"top_ids", "top_values"}
+    assert head._rooms.own.numel() == 0
 
 
 def test_ranks_record_the_same_at_once() -> None:

@@ -54,7 +54,8 @@ class PlacedProgram:
     Args:
         max_positions: longest sequence in tokens.
         has_axes, seat: see CudaModel.
-        arena, scratch: those of a program whose steps these take turns with; None, or too small an arena: its own.
+        arena, scratch, head: those of a program whose steps these take turns with; None, or too small an arena: its
+            own.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class PlacedProgram:
         adapters: CudaAdapters | None = None,
         arena: torch.Tensor | None = None,
         scratch: Scratch | None = None,
+        head: JoinedHead | None = None,
     ) -> None:
         self.program, self._device = program, device
         self._max_positions, self._has_axes, self._seat, self.adapters = max_positions, has_axes, seat, adapters
@@ -87,7 +89,7 @@ class PlacedProgram:
         self.scratch = scratch or Scratch.of(program, self.maxima, max_positions, device, seat)
         self._head = None
         if seat is not None:
-            self._head = JoinedHead(program, self.buffers, self.maxima, seat, self.scratch.parts, device)
+            self._head = JoinedHead(program, self.buffers, self.maxima, seat, self.scratch.parts, device, head)
         self._endings: Endings | None = None
         self.launches: list[tuple[Call, Launch]] = []
 
@@ -106,6 +108,7 @@ class PlacedProgram:
             adapters=adapters,
             arena=self.arena,
             scratch=self.scratch.with_linears(program, self._device) if is_alike else None,
+            head=self._head,
         )
         if is_alike:
             other.let_draw(self.endings)

@@ -66,7 +66,7 @@ def compile_all(
         for rank, program in enumerate(programs):
             source.check(program, rank)
         if head is not None:
-            graph = tapped(copy_graph(graph), head, source.model_config)
+            graph = tapped(copy_graph(graph), head.taps, source.model_config)
             programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         if source.model_config.pooling is not None:
             _refuse_without_text(config, source, device, graph)

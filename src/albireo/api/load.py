@@ -15,7 +15,7 @@ from pathlib import Path
 
 from albireo.api.adapters import Adapters
 from albireo.api.compiled import compile_all
-from albireo.api.drafts.draft_head import HeadDrafter, tapped
+from albireo.api.drafts.draft_head import tapped
 from albireo.api.drafts.drafter import NOTHING_GUESSES, Drafter, Loading
 from albireo.api.machine.device import AdapterSlots, Device
 from albireo.api.machine.devices import open_device
@@ -56,7 +56,6 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
-from albireo.models.draft_heads.head import DraftHead
 from albireo.models.settings.context import check_context
 from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -209,8 +208,7 @@ def load(
                 writer = hearing.writer(device, config, model, programs[0], advance)
             elif hearing is not None:
                 listener = hearing.listener(device, config, model, advance)
-        head = drafter.head if isinstance(drafter, HeadDrafter) else None
-        second = SecondPrograms(config, source, device, model, is_tuned, head)
+        second = SecondPrograms(config, source, device, model, is_tuned, () if drafter is None else drafter.taps)
         adapters = second.adapters() if config.enable_lora else None
         pooler = None
         if model_config.pooling is not None:
@@ -314,7 +312,7 @@ class SecondPrograms:
     device: Device
     model: DeviceModel
     is_tuned: bool
-    head: DraftHead | None = None
+    taps: tuple[int, ...] = ()
     slots: AdapterSlots | None = None
 
     def adapters(self) -> Adapters:
@@ -345,7 +343,7 @@ class SecondPrograms:
         config, source, catalog = self.config, self.source, self.device.catalog()
         model_len = config.max_model_len or source.default_model_len
         with guard(source):
-            graph = tapped(copy_graph(source.graph(model_len)), self.head, source.model_config)
+            graph = tapped(copy_graph(source.graph(model_len)), self.taps, source.model_config)
             if change is not None:
                 change(graph)
             return tuple(

@@ -56,10 +56,13 @@ class Beside(Protocol):
 
 
 class MakeBeside(Protocol):
-    """Fields: programs: its own, each with the positions of the longest sequence."""
+    """Fields: programs: its own, each with the positions of the longest sequence. taps: what it reads of the model."""
 
     @property
     def programs(self) -> Sequence[tuple[Program, int]]: ...
+
+    @property
+    def taps(self) -> tuple[int, ...]: ...
 
     def __call__(self, model: Any, num_blocks: int) -> Beside:
         """Args: model: has its weights, and not all of its blocks yet. num_blocks: there are to be now."""

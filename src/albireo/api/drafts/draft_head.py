@@ -5,7 +5,7 @@ Called by load.py. Does not guess (engine/model_guesses.py), nor keep hidden sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +75,10 @@ class HeadDrafter:
     @property
     def programs(self) -> tuple[Program, ...]:
         return (self.program,) if self.combining is None else (self.program, self.combining)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        return self.head.taps
 
     @property
     def vocab_size(self) -> int:
@@ -321,10 +325,10 @@ def plan_head(
     return HeadDrafter(config, source, head, compiled, combining, borrowed, max_positions, group)
 
 
-def tapped(graph: Graph, head: DraftHead | None, model: ModelConfig) -> Graph:
-    """A graph of the model, changed so that it hands out what a head reads."""
-    if head is not None:
-        taps.run(graph, head.taps, model.multipliers.residual)
+def tapped(graph: Graph, read: Sequence[int], model: ModelConfig) -> Graph:
+    """A graph of the model, changed so that it hands out what a head reads. Args: read: see DraftHead.taps."""
+    if read:
+        taps.run(graph, read, model.multipliers.residual)
     return graph
 
 

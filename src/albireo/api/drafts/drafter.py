@@ -65,12 +65,16 @@ class Drafter(Protocol):
 
     Fields:
         programs: all that it is computed by: of guesses, and of what is made for them in each step of the model.
+        taps: which of the model's hidden states it reads, see DraftHead; none: it reads none.
         max_positions: of the longest sequence that it knows.
         vocab_size: guesses are drawn among so many tokens. reads: see speculative.proposer.Method.
     """
 
     @property
     def programs(self) -> tuple[Program, ...]: ...
+
+    @property
+    def taps(self) -> tuple[int, ...]: ...
 
     @property
     def max_positions(self) -> int: ...
@@ -108,6 +112,7 @@ class Loading:
         self._drafter, self._device, self._advance, self._is_tuned = drafter, device, advance, is_tuned
         self.loaded = NOTHING_GUESSES
         self.programs = [(program, drafter.max_positions) for program in drafter.programs]
+        self.taps = drafter.taps
 
     def __call__(self, model: object, num_blocks: int) -> LoadedDrafter:
         self.loaded = self._drafter.load(self._device, model, num_blocks, self._advance, is_tuned=self._is_tuned)
@@ -127,6 +132,10 @@ class ModelDrafter:
     @property
     def programs(self) -> tuple[Program, ...]:
         return (self.program,)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        return ()
 
     @property
     def vocab_size(self) -> int:

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from albireo.api.compiled import compile_all
+from albireo.api.drafts.draft_head import tapped
 from albireo.api.machine.cuda_device import AbsentGpu as PlannedGpu
 from albireo.api.programs import compile_program
 from albireo.api.ranks.rank_processes import whole_vocabulary
 from albireo.api.sources.source import open_source
+from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 
 
@@ -32,12 +34,17 @@ def main() -> None:
     device = PlannedGpu(chip.capability)
     compiled = compile_all(config, source, model_len, device, may_lack_weights=True)
     num_ranks, vocab_size = len(compiled.programs), whole_vocabulary(compiled.programs)
-    # what other ranks launch differs in a width at most
-    programs = (compiled.programs[0], *(() if compiled.drafter is None else compiled.drafter.programs))
-    models = [empty_model(*each, num_ranks, vocab_size) for each in zip(programs, order["max_positions"], strict=True)]
+    drafter, (longest, *of_guesses) = compiled.drafter, order["max_positions"]
+    # what other ranks launch differs in a width at most; what guesses runs on the first alone
+    models = [empty_model(compiled.programs[0], longest, num_ranks, vocab_size)]
+    guessing = () if drafter is None else drafter.programs
+    models += [empty_model(*each) for each in zip(guessing, of_guesses, strict=True)]
     if config.enable_lora:
-        graph, catalog = source.graph(model_len), device.catalog()
-        adapted = compile_program(graph, config, model_len, catalog=catalog, has_adapters=True)
+        graph = tapped(
+            copy_graph(source.graph(model_len)), () if drafter is None else drafter.taps, source.model_config
+        )
+        first, catalog = source.parts[0], device.catalog()
+        adapted = compile_program(graph, config, model_len, first, catalog, has_adapters=True)
         models.append(with_adapters(models[0], adapted))
     for model in models:
         launch_all(model, order["part"], order["parts"])

@@ -103,7 +103,7 @@ class EngineConfig:
             head that reads its hidden states), num_speculative_tokens,
             prompt_lookup_max, prompt_lookup_min, model, quantization; None: one token a step.
         enable_lora: run requests with adapters of low rank (LoRA), others beside them. Not on several engines
-            yet, nor on several GPUs.
+            yet.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
         max_lora_rank: largest rank of an adapter; slots have room for it.
         limit_mm_per_prompt: most images, sounds and videos of one prompt, as {"image": 4, "video": 1} or its text in

@@ -20,7 +20,7 @@ _BEGIN = """
 import sys
 from multiprocessing.connection import Connection
 import json
-from albireo.api.ranks.rank_start import HERE, PLACED, RankStart, say
+from albireo.api.ranks.rank_start import HERE, PLACED, SLOTS, RankStart, say
 first = Connection(int(sys.argv[1]))
 start = RankStart.from_json(first.recv_bytes())
 """
@@ -45,6 +45,38 @@ def test_one_that_says_why_it_cannot_begin() -> None:
     ranks.start(starts)
     with pytest.raises(OutOfMemory, match="rank 1: no room"):
         ranks.placed()
+
+
+@pytest.mark.parametrize("who", ["rank 0", "rank 1"])
+def test_one_that_has_no_room_for_adapters(who: str) -> None:
+    """Whoever it is, all are ended, and it is said whose memory it was."""
+    script = """
+say(first, HERE)
+assert json.loads(first.recv_bytes()) == [0, "slots", None]
+say(first, %s)
+first.recv_bytes()
+"""
+    ranks, starts = processes(script % ("{'failed': ['OutOfMemory', 'no room']}" if who == "rank 1" else "SLOTS"))
+    ranks.start(starts)
+    with pytest.raises(OutOfMemory, match="rank 1: no room" if who == "rank 1" else "none here"), ranks.making_slots():
+        if who == "rank 0":
+            raise OutOfMemory("none here")
+    assert all(process.poll() is not None for process in ranks._run.processes)
+
+
+def test_all_have_slots_and_further_models_have_numbers() -> None:
+    ranks, starts = processes("""
+say(first, HERE)
+assert json.loads(first.recv_bytes()) == [0, "slots", None]
+say(first, SLOTS)
+say(first, [json.loads(first.recv_bytes()) for _ in range(2)])
+""")
+    ranks.start(starts)
+    with ranks.making_slots():
+        pass
+    assert (ranks.share("adapt"), ranks.share("share")) == (1, 2)
+    assert ranks._receive(0) == [[1, "adapt", None], [2, "share", None]]
+    ranks.close()
 
 
 def test_all_do_the_same_or_none_goes_on() -> None:
@@ -85,5 +117,6 @@ def test_what_a_rank_is_told_arrives() -> None:
         assert argument("follow", json.loads(json.dumps(data)), words) == step
     data, words = plain("record", bucket)
     assert argument("record", json.loads(json.dumps(data)), words) == bucket
-    start = RankStart(EngineConfig(without=("fold_norm",)), Path("a"), 90, 1, 2, 9, "cpu", "", 8, {"num_blocks": 3})
+    told = EngineConfig(without=("fold_norm",), enable_lora=True)
+    start = RankStart(told, Path("a"), 90, 1, 2, 9, "cpu", "", 8, {"num_blocks": 3})
     assert RankStart.from_json(start.to_json()) == start

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from albireo import LLM, EngineConfig, LoRARequest, PoolingParams, SamplingParams
 from albireo.api.build import build
-from albireo.api.load import plan
-from albireo.api.machine.cuda_device import AbsentGpu
-from albireo.api.sources.source import open_source
 from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig
@@ -397,11 +394,6 @@ def test_what_cannot_be_is_refused(made: Callable[[str, str], tuple[Path, list[P
         texts(model, request)
     with pytest.raises(ConfigError, match="enable_lora"):
         EngineConfig(enable_lora=True, data_parallel_size=2)
-    wide = made("ranks", "float32")[0]
-    config = EngineConfig(model=str(wide), enable_lora=True, tensor_parallel_size=2, device="cuda")
-    source = open_source(wide, config)
-    with pytest.raises(ConfigError, match="on GPUs adapters run on one, not yet on 2"):
-        plan(source.adopt(config), source, AbsentGpu())
     with pytest.raises(OutOfMemory, match=r"1024 adapters of rank 4096 .*max_loras or max_lora_rank"):
         llm(directory, max_loras=1024, max_lora_rank=4096, memory_utilization=0.2)
     with llm(directory) as model, pytest.raises(InvalidParams, match="lora_int_id=0"):

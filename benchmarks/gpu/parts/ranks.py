@@ -1,17 +1,21 @@
-"""The bundled model on several GPUs, a process each: the bits of one GPU that adds in their order, recorded and not;
-how fast a token is; and what becomes of a model whose rank is killed.
+"""The bundled model on several GPUs, a process each: the bits of one GPU that adds in their order, recorded and not,
+with an adapter; how fast a token is; and what becomes of a model whose rank is killed.
 
 Where there is one GPU, or the native core is not built, the part is left out.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from report import Row
 from setup import Setup, attempt
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 SIZES = (2, 4)
 _PROMPTS = ("Once upon a time", "The little dog", "One day, a girl named Lily found a needle in her room.")
 _TOKENS, _TIMED = 60, 400
+_LORA = {"enable_lora": True, "max_loras": 1, "max_lora_rank": 8}
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -35,6 +40,7 @@ def run(setup: Setup) -> Iterator[Row]:
     yield from attempt("one GPU", lambda: _alone(wanted))
     for size in (size for size in SIZES if size <= found):
         yield from attempt(f"{size} GPUs", lambda size=size: _together(size, wanted))
+    yield from attempt("an adapter", _adapted)
     yield from attempt("a rank is killed", _killed)
 
 
@@ -45,13 +51,13 @@ def _open(size: int, **more: Any) -> LLM:
     return LLM(device="cuda", max_num_seqs=8, gpu_memory_utilization=0.3, **order, **more)
 
 
-def _told(llm: LLM) -> list[Any]:
+def _told(llm: LLM, lora: Any = None) -> list[Any]:
     """Tokens, and the best log-probabilities of each, as they are."""
     from albireo import SamplingParams
 
     greedy = SamplingParams(temperature=0, max_tokens=_TOKENS, ignore_eos=True, logprobs=5)
     params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3), greedy.clone(temperature=1.0, seed=4)]
-    outputs = [output.outputs[0] for output in llm.generate(list(_PROMPTS), params, use_tqdm=False)]
+    outputs = [output.outputs[0] for output in llm.generate(list(_PROMPTS), params, use_tqdm=False, lora_request=lora)]
     return [
         (list(one.token_ids), [{token: each.logprob for token, each in row.items()} for row in one.logprobs or ()])
         for one in outputs
@@ -85,6 +91,43 @@ def _together(size: int, wanted: list[Any]) -> Iterator[Row]:
         yield Row(f"{size} GPUs, {name}, as one", num_same, "", note, num_same == len(wanted))
         yield Row(f"{size} GPUs, {name}", _speed(llm), "tok/s")
         _end(llm)
+
+
+def _adapted() -> Iterator[Row]:
+    """Beside a request without one, by one GPU that adds in the order of ranks and by two."""
+    from albireo import LoRARequest
+
+    with tempfile.TemporaryDirectory() as directory:
+        found = []
+        for size in (1, 2):
+            llm = _open(size, **_LORA)
+            if not found:
+                _write_adapter(Path(directory), llm)
+            lora = LoRARequest("random", 1, directory)
+            found.append(_told(llm, [lora, None, lora]))
+            if size > 1:
+                _end(llm)
+    num_same = sum(ours == theirs for ours, theirs in zip(*found, strict=True))
+    note = f"of {len(_PROMPTS)} requests to the last bit, two with an adapter"
+    yield Row("2 GPUs, an adapter, as one", num_same, "", note, num_same == len(_PROMPTS))
+
+
+def _write_adapter(directory: Path, llm: LLM) -> None:
+    """Random numbers beside every linear, as PEFT writes them."""
+    adapters: Any = llm.loaded.adapters if llm.loaded else None
+    rng, rank, header, data = np.random.default_rng(1), 8, dict[str, Any](), b""
+    for module, (outputs, inputs) in sorted(adapters._shapes.items()):
+        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
+            numbers = (rng.standard_normal(shape, np.float32) * np.float32(0.3 / shape[1] ** 0.5)).tobytes()
+            where = [len(data), len(data) + len(numbers)]
+            name = f"base_model.model.{module}.lora_{side}.weight"
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": where}
+            data += numbers
+    told = json.dumps(header).encode()
+    (directory / "adapter_model.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + data)
+    targets = sorted({module.rpartition(".")[2] for module in adapters._shapes})
+    said = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets, "bias": "none"}
+    (directory / "adapter_config.json").write_text(json.dumps(said))
 
 
 def _killed() -> Iterator[Row]:

@@ -22,11 +22,13 @@ from albireo.models.checkpoint.rearranged import REARRANGED
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Fields: programs: of each rank. drafter: None: nothing with weights guesses. adapter_bytes: of their slots."""
+    """Fields: programs: of each rank. drafter: None: nothing with weights guesses. adapter_bytes: of each rank's
+    slots.
+    """
 
     programs: tuple[Program, ...]
     drafter: Drafter | None
-    adapter_bytes: int
+    adapter_bytes: tuple[int, ...]
 
     def weight_bytes(self, device: Device) -> int:
         """Of all ranks, and of what guesses."""
@@ -72,14 +74,9 @@ def compile_all(
             _refuse_without_text(config, source, device, graph)
         if programs[0].states:
             _refuse_with_states(config, device)
-        adapter_bytes = 0
+        adapter_bytes: tuple[int, ...] = (0,) * len(programs)
         if config.enable_lora:
             kind = source.model_config.model_type
-            if device.name != "cpu" and source.parts[0] is not None:
-                raise ConfigError(
-                    f"enable_lora: on GPUs adapters run on one, not yet on {len(programs)} or with tp_invariant; leave "
-                    "these out, or merge the adapter into the weights"
-                )
             if kind in REARRANGED:
                 raise ConfigError(
                     f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
@@ -87,7 +84,7 @@ def compile_all(
                 )
             each = zip(programs, source.parts, strict=True)
             rooms = [with_adapter_room(program, graph, config, model_len, device, part) for program, part in each]
-            programs, adapter_bytes = tuple(program for program, _ in rooms), sum(size for _, size in rooms)
+            programs, adapter_bytes = tuple(program for program, _ in rooms), tuple(size for _, size in rooms)
     windows = programs[0].kv.windows
     drafter: Drafter | None = plan_drafter(
         config, source, windows, model_len, device, may_lack_weights=may_lack_weights

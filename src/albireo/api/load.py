@@ -397,7 +397,7 @@ def _plan_all(
         # of a GPU for each rank
         machine=device.machine_bytes() * (1 if device.name == "cpu" else len(programs)),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
-        adapter_bytes=compiled.adapter_bytes,
+        adapter_bytes=sum(compiled.adapter_bytes),
         slot_bytes=sum(program.states.slot_bytes for program in programs),
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,

@@ -32,7 +32,7 @@ def with_adapter_room(
     """A program in whose arena the one with adapters finds room, as they run in turn; and the bytes of the slots."""
     second = compile_program(graph, config, model_len, part, device.catalog(), has_adapters=True)
     num_bytes = device.adapter_bytes(second, config.max_loras)
-    if part is not None and part.size > 1:  # whose ranks meet in arenas of each program
+    if device.name == "cpu" and part is not None and part.size > 1:  # whose ranks meet in arenas of each program
         return program, num_bytes + second.arena_bytes
     return replace(program, arena_bytes=max(program.arena_bytes, second.arena_bytes)), num_bytes
 

@@ -145,7 +145,7 @@ def plan_model(
         model_len,
         memory_bytes,
         source.shares_weights,
-        compiled.adapter_bytes,
+        max(compiled.adapter_bytes),
         vision_bytes,
         drafter,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -15,9 +16,10 @@ from albireo.backends.cuda.kernels.adapter import PART_K, adapter, num_part_elem
 from albireo.backends.cuda.kernels.adapter_add import LowRows
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
-from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.linear import linear, linear_of_leaves, workspace_size
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import FLOAT_LINE, numbers_of
+from albireo.backends.cuda.turns import GatherSpace
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.encodings import encoding
 from backends.cuda.encoded import device_matrix, random_encoded, symmetric
@@ -67,8 +69,9 @@ def rows_of(kind: str, tokens: int, k: int) -> torch.Tensor:
 
 def low_of(x: torch.Tensor, made: LinearAdapters, slots: torch.Tensor, has_space: bool = True) -> torch.Tensor:
     out, k = torch.full((len(x), made.shape.ranks), torch.nan), made.shape.k
-    size = workspace_bytes(num_part_elements(len(x), made.shape.ranks, k))
-    adapter(x, made.a, slots, out, k, torch.zeros(size, dtype=torch.uint8) if has_space else None)
+    leaves = made.shape.leaves
+    size = workspace_bytes(num_part_elements(len(x), made.shape.ranks, k, leaves))
+    adapter(x, made.a, slots, out, k, torch.zeros(size, dtype=torch.uint8) if has_space else None, leaves)
     return out
 
 
@@ -101,6 +104,22 @@ def test_each_row_meets_its_own_adapter(kind: str, k: int) -> None:
     order = torch.from_numpy(np.random.default_rng(5).permutation(len(SLOTS)))
     mixed = x.view(torch.uint8)[order].view(x.dtype) if kind == "e4m3" else x[order]
     assert torch.equal(low_of(mixed, made, SLOTS[order]), got[order])
+
+
+def test_each_leaf_meets_its_own_columns() -> None:
+    """Of more inputs than a part has: by one program a tile or one a part a leaf has the bits of a row that is one."""
+    k, leaves = PART_K + 72, 2
+    shape = AdapterShape(((0, 5), (5, 9)), MAX_RANK, leaves * k, 9, False, False, leaves=leaves)
+    held, x = [pairs_of(shape, 1, (20, 3)), pairs_of(shape, 2, (0, 17))], rows_of("bfloat16", 20, leaves * k)
+    made, slots = slots_of(shape, *held), SLOTS[:20].remainder(3) - 1
+    got = low_of(x, made, slots)
+    assert torch.equal(low_of(x, made, slots, has_space=False), got)
+    assert torch.equal(low_of(x[3:5], made, slots[3:5]), got[3:5])
+    for leaf in range(leaves):
+        columns = (leaf * k, leaf * k + k)
+        own = slots_of(replace(shape, k=k, leaves=1, inputs=columns), *held)
+        assert torch.equal(low_of(x[:, slice(*columns)], own, slots), got[:, leaf * 2 * MAX_RANK :][:, : 2 * MAX_RANK])
+    assert got[slots >= 0].any(dim=1).all() and not got[slots < 0].any()
 
 
 def test_a_slot_holds_what_was_put_there_last() -> None:
@@ -246,7 +265,53 @@ def test_norms_inside_linears_stay_there(scaled: str) -> None:
             assert torch.equal(ours, wanted[rows])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_leaf_of_a_sum_has_its_own(dtype: str, ordered_dot: None) -> None:
+    """Of few rows and of many, in turns: a linear of leaves has the bits of the leaves' linears, added as a tree; two
+    leaves those of a branch of four; rows without an adapter those of the sum that knows none."""
+    n, k, chunks, kind = 80, 4 * 32, 4, getattr(torch, dtype)
+    shape = AdapterShape(((0, 50), (50, 80)), MAX_RANK, k, n, False, False, leaves=chunks)
+    held = [pairs_of(shape, 1, (20, 3)), pairs_of(shape, 2, (0, 17)), pairs_of(shape, 3, (4, 0))]
+    made = slots_of(shape, *held)
+    x, weight = random(120, k, seed=1, dtype=kind), random(n, k, seed=2, dtype=kind)
+    bias, residual, matrix = random(n, seed=3), random(120, n, seed=4), DeviceMatrix(dtype, n, k, weight)
+    space = torch.zeros(4 * workspace_size(dtype, n, k // 4), dtype=torch.uint8)
+
+    def run(rows: slice, slots: torch.Tensor | None, turn: int = 120) -> torch.Tensor:
+        out, added = residual[rows].clone(), None if slots is None else added_of(x[rows], made, slots[rows], 1)
+        gathered = GatherSpace(torch.zeros(chunks * turn * n))
+        linear_of_leaves(x[rows], matrix, out, chunks, gathered, bias, out, space, added=added)
+        return out
+
+    def branch(rows: slice, first: int, count: int, slots: torch.Tensor) -> torch.Tensor:
+        """Some of the leaves, as a rank has them: as many leaves, or a linear that is one."""
+        columns = slice(32 * first, 32 * (first + count))
+        own = replace(shape, k=32 * count, leaves=count, inputs=(columns.start, columns.stop))
+        part, out = slots_of(own, *held), torch.zeros(len(x[rows]), n)
+        of_columns = DeviceMatrix(dtype, n, 32 * count, weight[:, columns])
+        added = added_of(x[rows, columns], part, slots[rows], 120)
+        if count == 1:
+            linear(x[rows, columns], of_columns, out, workspace=space, added=added)
+        else:
+            gathered = GatherSpace(torch.zeros(count * 120 * n))
+            linear_of_leaves(x[rows, columns], of_columns, out, count, gathered, workspace=space, added=added)
+        return out
+
+    for slots, every in ((SLOTS, slice(0, 60)), (MANY, slice(0, 120))):
+        got, plain = run(every, slots), run(every, None)
+        assert torch.equal(got[slots < 0], plain[slots < 0])
+        assert (got[slots >= 0] != plain[slots >= 0]).any(dim=1).all()
+        one, two, three, four = (branch(every, i, 1, slots) for i in range(4))
+        assert torch.equal(residual[every] + ((one + two) + (three + four) + bias), got)
+        halves = [branch(every, i, 2, slots) for i in (0, 2)]
+        assert torch.equal(halves[0], one + two) and torch.equal(halves[1], three + four)
+        assert torch.equal(run(every, slots, turn=50 if len(slots) == 60 else 70), got), "in turns"
+        rows = slice(5, 6)
+        assert torch.equal(run(rows, slots), got[rows])
+
+
 def test_parts_are_for_few_rows() -> None:
     """The workspace is that of the largest call that splits."""
     assert num_part_elements(8192, 16, 4096) == num_part_elements(adapter_file.SPLIT_TOKENS, 16, 4096)
     assert num_part_elements(4, 16, 4096) == 8 * 256
+    assert num_part_elements(4, 4 * 20, 4 * 4096, leaves=4) == 8 * (4 * 2) * 256

@@ -16,6 +16,7 @@ from albireo.execution.ahead import AheadRunner
 from albireo.models import load_architecture
 from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import StandIn
+from compiler.ranks import wide_config
 from e2e.test_lora import merged
 from engine.test_model_guesses import give_freely
 from tiny_adapters import make_adapter
@@ -162,6 +163,19 @@ def test_slots_come_out_of_the_memory_that_the_cache_would_have(made: tuple[Path
     sums = 1024 * 2 * 128  # gate and up, whose 100 rows each are whole turns of 32
     assert memory.adapter_bytes == 4 * (floats + sums)
     assert memory.kv_bytes + memory.adapter_bytes <= memory.budget_bytes - memory.weight_bytes
+
+
+def test_one_that_adds_in_the_order_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are added leaf by leaf, where the model has leaves."""
+    config = wide_config("llama")
+    directory = make_checkpoint(tmp_path / "model", config, seed=5)
+    lora = [LoRARequest("one", 1, str(make_adapter(tmp_path / "one", config, seed=1))), None]
+    prompts, params = prompts_of(9, 3), [GREEDY, GREEDY.clone(temperature=0.8, seed=3)]
+    wanted = tokens(llm(directory, device="cpu", tp_invariant=True), prompts, params, lora)
+    engine = on_gpu(monkeypatch, directory, tp_invariant=True)
+    assert tokens(engine, prompts, params, lora) == wanted != tokens(engine, prompts, params, None)
+    assert engine.loaded is not None
+    assert any("chunks" in call.attrs for call in engine.loaded.program.calls)
 
 
 @pytest.mark.parametrize("method", ["eagle3", "draft_model"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import triton
 
@@ -18,10 +20,12 @@ from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from backends.cuda.test_model import model_of, steps
 from backends.cuda.test_model_adapters import both_of
+from backends.cuda.test_rank_adapters import both_of as both_of_rank
 
 #: Launches of a call, one where it is not named: a linear of q, k and v, and what turns and stores them; logits, the
-#: best of each part of a row, the best of those. Of a linear with adapters one more, which ends its sums.
-LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3}
+#: best of each part of a row, the best of those. Of a linear of leaves one more, which adds them up, and of one with
+#: adapters one more, which ends its sums.
+LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3, "adapter": 1}
 LLAMA_8B = {
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -112,6 +116,14 @@ def test_launches_of_a_layer_with_adapters(encoding: str | None, wanted: int) ->
     assert len(found) == wanted and found.count("adapter") == 4, found
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(2, 18), (8, 16)])
+def test_launches_of_a_layer_of_a_rank_with_adapters(size: int, wanted: int) -> None:
+    """Two more for each of four linears, also of leaves: all of these are one launch."""
+    program = program_of("llama", LLAMA_8B, None, 90, adapter_passes(PASSES, 16), part=Part(size, 0))
+    found = launches_of_layer(program, 1)
+    assert len(found) == wanted and found.count("adapter") == 4, found
+
+
 @pytest.mark.parametrize(
     ("encoding", "capability", "wanted"),
     [(None, 90, 9), ("fp8", 80, 9), ("fp8", 90, 13), ("int4.g128", 90, 9), ("int8", 90, 14)],
@@ -133,6 +145,25 @@ def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None,
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
         found = [call.family for call in calls for _ in range(LAUNCHES.get(call.family, 1))]
         assert len(found) == count, found
+
+
+def test_adapters_of_leaves_are_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step of few rows: products of leaves are one launch, what adapters make of them two."""
+    adapted = both_of_rank("llama", "bfloat16", Part(1, 0), None)[1]
+    counts: Counter[str] = Counter()
+    run = triton.runtime.interpreter.InterpretedFunction.run
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        counts[self.fn.__name__] += "grid" in kwargs
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(triton.runtime.interpreter.InterpretedFunction, "run", counted)
+    step = steps("none", "last")[0]
+    adapted.run(replace(step, adapter_slots=np.zeros(step.num_tokens, np.int32)))
+    linears = [call for call in adapted.program.calls if "low" in call.args]
+    num_of_leaves = sum("chunks" in call.attrs for call in linears)
+    assert counts["adapter_kernel"] == counts["adapter_add_kernel"] == len(linears) > num_of_leaves > 0
+    assert counts["add_parts_kernel"] == num_of_leaves
 
 
 @pytest.mark.parametrize("has_adapters", [False, True])

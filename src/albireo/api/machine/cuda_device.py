@@ -6,7 +6,7 @@ Made by devices.py. Its packages are imported when a model is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ from albireo.api.ranks.rank_processes import COMMAND, RankProcesses, require_gpu
 from albireo.api.ranks.rank_start import RankStart, open_rank, prepare
 from albireo.api.sources.source import ModelSource
 from albireo.backends.backend import ExplainedCatalog
-from albireo.backends.cuda.adapter_shapes import adapter_bytes
+from albireo.backends.cuda.adapter_shapes import adapter_bytes, module_shapes
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
@@ -143,7 +143,7 @@ class CudaDevice:
         processes = RankProcesses(self.rank_command)
         options = {
             "num_blocks": memory.num_blocks,
-            "reserve_bytes": (memory.machine_bytes - memory.budget_bytes) // size,
+            "reserve_bytes": (memory.machine_bytes - memory.budget_bytes + memory.adapter_bytes) // size,
             "num_host_blocks": self.swapping(config, programs[0]).num_blocks,
             "num_state_slots": memory.num_state_slots,
             "max_num_seqs": config.step_limits.max_num_seqs,
@@ -266,8 +266,7 @@ class CudaDevice:
         return self.guesser(config, model, asked, model.num_blocks, advance)
 
     def second(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters | None = None) -> Pooler:
-        assert slots is None or len(programs) == 1, "compile_all() refuses adapters on several ranks"
-        number = 0 if model.leader is None else model.leader.share()
+        number = 0 if model.leader is None else model.leader.share("share")
         other = model.sharing(programs[0], slots)
         other.number = number
         return other
@@ -278,12 +277,17 @@ class CudaDevice:
     def adapter_slots(self, model: CudaModel, programs: Sequence[Program], num_slots: int) -> CudaAdapters:
         from albireo.backends.cuda.adapters import CudaAdapters
 
-        (program,) = programs
-        return CudaAdapters(program, num_slots, model.device)
+        whole = module_shapes(*programs)
+        with nullcontext() if model.leader is None else model.leader.making_slots():
+            slots = CudaAdapters(programs[0], num_slots, model.device, whole)
+        slots.leader = model.leader
+        return slots
 
     def adapted(self, model: CudaModel, programs: Sequence[Program], slots: CudaAdapters) -> AdapterProgram:
-        (program,) = programs
-        return model.with_adapters(program, slots)
+        number = 0 if model.leader is None else model.leader.share("adapt")
+        other = model.with_adapters(programs[0], slots)
+        other.number = number
+        return other
 
     def runner(
         self,

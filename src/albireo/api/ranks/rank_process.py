@@ -15,14 +15,10 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
-from albireo.api.programs import compile_program
-from albireo.api.ranks.rank_start import HERE, PLACED, RankStart, open_rank, prepare, say
-from albireo.api.sources.source import ModelSource, guard, open_source
-from albireo.backends.cuda.catalog import CudaCatalog
-from albireo.compiler.passes import hidden_states
-from albireo.compiler.rewrite import copy_graph
+from albireo.api.ranks.rank_models import FURTHER, RankModels
+from albireo.api.ranks.rank_start import HERE, PLACED, SLOTS, RankStart, open_rank, prepare, say
+from albireo.api.sources.source import open_source
 from albireo.errors import EngineError
-from albireo.graph.program import Program
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ def _end_with(lifeline: int) -> None:
 def _obey(first: Connection) -> None:
     start = RankStart.from_json(first.recv_bytes())
     source = open_source(start.directory, start.config)
-    program = _program(start, source)
+    models = RankModels(start, source)
     prepare(start)
     say(first, HERE)
 
@@ -67,26 +63,16 @@ def _obey(first: Connection) -> None:
         say(first, count)
         return int(first.recv_bytes())
 
-    models = {0: open_rank(start, source, program, placed, least)}
-    from albireo.backends.cuda.orders import argument
-
+    models.take(open_rank(start, source, models.program, placed, least))
     while True:
         number, name, data = json.loads(first.recv_bytes())
-        if name == "share":
-            models[number] = models[0].sharing(_program(start, source, gives_hidden_states=True))
+        if name == "slots":
+            models.make_slots()
+            say(first, SLOTS)
+        elif name in FURTHER:
+            models.make(number, name)
         else:
-            models[number].obey(name, argument(name, data, first.recv_bytes()))
-
-
-def _program(start: RankStart, source: ModelSource, *, gives_hidden_states: bool = False) -> Program:
-    """As api/compiled.py and api/load.py make it for all ranks."""
-    config, model_len = start.config, start.config.max_model_len or source.default_model_len
-    with guard(source):
-        graph = source.graph(model_len)
-        if gives_hidden_states:
-            graph = copy_graph(graph)
-            hidden_states.run(graph)
-        return compile_program(graph, config, model_len, source.parts[start.rank], CudaCatalog(start.capability))
+            models.obey(number, name, data, first.recv_bytes())
 
 
 if __name__ == "__main__":

@@ -21,12 +21,15 @@ from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from albireo import errors
-from albireo.api.ranks.rank_start import HERE, PLACED, RankStart
+from albireo.api.ranks.rank_start import HERE, PLACED, SLOTS, RankStart
 from albireo.errors import ConfigError, EngineError, RankLost
 from albireo.graph.program import Program
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.orders import Further
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,11 +90,22 @@ class RankProcesses:
         self._tell(str(found).encode())
         return found
 
-    def share(self) -> int:
+    def share(self, what: Further) -> int:
         """See backends.cuda.orders.Leader."""
         number, self._num_models = self._num_models, self._num_models + 1
-        self._tell(json.dumps([number, "share", None]).encode())
+        self._tell(json.dumps([number, what, None]).encode())
         return number
+
+    @contextmanager
+    def making_slots(self) -> Iterator[None]:
+        """See backends.cuda.orders.Leader."""
+        try:
+            self._tell(json.dumps([0, "slots", None]).encode())
+            yield
+            self._expect(SLOTS)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def together(self, number: int, name: str, arg: Any) -> Iterator[None]:

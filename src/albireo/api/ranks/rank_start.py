@@ -19,8 +19,9 @@ from albireo.graph.program import Program
 if TYPE_CHECKING:
     from albireo.backends.cuda.model import CudaModel
 
-#: What a rank says on its way, in this order, and is waited for: it can be reached; its weights are in place.
-HERE, PLACED = "here", "placed"
+#: What a rank says on its way, in this order, and is waited for: it can be reached; its weights are in place; there is
+#: room for adapters, where there are to be any.
+HERE, PLACED, SLOTS = "here", "placed", "slots"
 
 
 @dataclass(frozen=True, slots=True)

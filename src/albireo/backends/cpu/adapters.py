@@ -6,18 +6,15 @@ adapters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from albireo import _native
+from albireo.backends.adapter_keys import Key, Modules, first_rows, key_of, widest
 from albireo.backends.adapter_weights import AdapterWeights
 from albireo.graph.program import Call, Program, is_gated
 
-#: Parts of one linear: (module, first column, end).
-Modules = tuple[tuple[str, int, int], ...]
-#: What is one linear's: its modules, and first and end of the inputs that it has; None: all of them.
-Key = tuple[Modules, tuple[int, int] | None]
 #: Ranks come in whole blocks of so many.
 RANK_BLOCK: int = _native.RANK_BLOCK
 
@@ -54,7 +51,7 @@ class CpuAdapters:
 
     def address(self, call: Call) -> int:
         """Where a kernel finds the slots of its linear."""
-        address: int = self._linears[_key(call)].address
+        address: int = self._linears[key_of(call)].address
         return address
 
     def put(self, slot: int, adapter: AdapterWeights) -> None:
@@ -86,26 +83,12 @@ class RankAdapters:
             rank.put(slot, adapter)
 
 
-def widest(*shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """module -> the most outputs, and the most inputs, that any says."""
-    found: dict[str, tuple[int, int]] = {}
-    for each in shapes:
-        for name, (outputs, inputs) in each.items():
-            known = found.get(name, (0, 0))
-            found[name] = max(known[0], outputs), max(known[1], inputs)
-    return found
-
-
-def _key(call: Call) -> Key:
-    return call.attrs["modules"], call.attrs.get("module_inputs")
-
-
 def _shapes(
     program: Program, num_slots: int
 ) -> dict[Key, tuple[tuple[list[tuple[int, int]], int, int, int, bool, int], tuple[int, ...]]]:
     """Of each linear with adapters: columns of its parts, slots, ranks, inputs, whether it is gated, and leaves;
     and the first row that it has of each module."""
-    ranks = {_key(call): call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
+    ranks = {key_of(call): call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
     found = {}
     for call in program.calls:
         if call.family == "adapter" or "modules" not in call.attrs:
@@ -114,6 +97,6 @@ def _shapes(
         columns = [(first, end) for _, first, end in modules]
         k = program.buffers[call.args["x"]].cols
         has_gate = is_gated(call.attrs.get("act", "none"))
-        shape = (columns, num_slots, ranks[_key(call)], k, has_gate, call.attrs.get("chunks", 1))
-        found[_key(call)] = (shape, call.attrs.get("module_rows", (0,) * len(modules)))
+        shape = (columns, num_slots, ranks[key_of(call)], k, has_gate, call.attrs.get("chunks", 1))
+        found[key_of(call)] = (shape, first_rows(call))
     return found

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from albireo.backends.adapter_keys import Key, first_rows, key_of, widest
 from albireo.dtypes import FP8_GROUP, FP8_TOKEN
 from albireo.graph.program import Program, is_gated
 
-#: Parts of one linear: (module, first column, end).
-Modules = tuple[tuple[str, int, int], ...]
 #: Most rows of a linear with adapters whose sums wait in memory at once; more are taken in turns.
 TURN_TOKENS = 1024
 _FLOAT_BYTES = 4
@@ -26,6 +25,9 @@ class AdapterShape:
         columns: (first, end) of each module's outputs, of all of them side by side.
         k: inputs; has_lines: they come as rows of e4m3, in the order and the whole lines that those have.
         rows: of the weight; where there is a gate its rows and those of up take turns.
+        leaves: equal parts of the inputs, each of which is multiplied by its columns of A for itself.
+        first_rows: the first row of each module's B that is here; none: all are.
+        inputs: first and end of the columns of every A that are here; None: all are.
     """
 
     columns: tuple[tuple[int, int], ...]
@@ -34,16 +36,20 @@ class AdapterShape:
     rows: int
     has_gate: bool
     has_lines: bool
+    leaves: int = 1
+    first_rows: tuple[int, ...] = ()
+    inputs: tuple[int, int] | None = None
 
     @property
     def ranks(self) -> int:
-        """Of all modules."""
-        return len(self.columns) * self.max_rank
+        """Of all modules, leaf by leaf: rows of A as they lie, and what a token has of x @ A^T."""
+        return self.leaves * len(self.columns) * self.max_rank
 
     @property
     def row_length(self) -> int:
-        """Numbers of a row of A."""
-        return -(-self.k // FP8_GROUP) * FP8_GROUP if self.has_lines else self.k
+        """Numbers of a row of A as it lies: of a leaf."""
+        k = self.k // self.leaves
+        return -(-k // FP8_GROUP) * FP8_GROUP if self.has_lines else k
 
     @property
     def slot_bytes(self) -> int:
@@ -51,19 +57,38 @@ class AdapterShape:
         return _FLOAT_BYTES * (self.ranks * self.row_length + self.max_rank * self.rows + len(self.columns))
 
 
-def adapter_shapes(program: Program) -> Mapping[Modules, AdapterShape]:
+def adapter_shapes(program: Program) -> Mapping[Key, AdapterShape]:
     """Of each linear of a program with adapters."""
-    ranks = {call.attrs["modules"]: call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
-    found: dict[Modules, AdapterShape] = {}
+    ranks = {key_of(call): call.attrs["max_rank"] for call in program.calls if call.family == "adapter"}
+    found: dict[Key, AdapterShape] = {}
     for call in program.calls:
         if call.family == "adapter" or "modules" not in call.attrs:
             continue
-        modules: Modules = call.attrs["modules"]
+        key = modules, inputs = key_of(call)
         x, weight = program.buffers[call.args["x"]], program.constants[call.args["weight"]]
-        columns = tuple((first, end) for _, first, end in modules)
-        has_gate = is_gated(call.attrs.get("act", "none"))
-        found[modules] = AdapterShape(columns, ranks[modules], x.cols, weight.rows, has_gate, x.dtype == FP8_TOKEN)
+        found[key] = AdapterShape(
+            tuple((first, end) for _, first, end in modules),
+            ranks[key],
+            x.cols,
+            weight.rows,
+            is_gated(call.attrs.get("act", "none")),
+            x.dtype == FP8_TOKEN,
+            leaves=call.attrs.get("chunks", 1),
+            first_rows=first_rows(call),
+            inputs=inputs,
+        )
     return found
+
+
+def module_shapes(*programs: Program) -> dict[str, tuple[int, int]]:
+    """module -> outputs, inputs, of those that may have an adapter. Args: programs: of each rank of a model."""
+    parts = []
+    for program in programs:
+        for (modules, inputs), shape in adapter_shapes(program).items():
+            end_of_inputs = shape.k if inputs is None else inputs[1]
+            for (name, first, end), row in zip(modules, shape.first_rows, strict=True):
+                parts.append({name: (row + end - first, end_of_inputs)})
+    return widest(*parts)
 
 
 def adapter_bytes(program: Program, num_slots: int) -> int:

@@ -1,23 +1,28 @@
 """CudaAdapters: the slots of adapters of every linear of a program, in device memory as kernels read them.
 
 Made by api/, filled by execution/adapters.py, read by the programs that model.py binds. Does not know files or names of
-adapters. What is allocated here stays where it is, so that recorded steps find it.
+adapters. What is allocated here stays where it is, so that recorded steps find it. Of several ranks each has its part
+of every adapter; the first tells the others what a slot is to hold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from albireo.backends.adapter_keys import key_of
 from albireo.backends.adapter_weights import AdapterWeights
-from albireo.backends.cuda.adapter_shapes import TURN_TOKENS, AdapterShape, Modules, adapter_shapes
+from albireo.backends.cuda.adapter_shapes import TURN_TOKENS, AdapterShape, adapter_shapes, module_shapes
 from albireo.backends.cuda.matrix import PLANE
+from albireo.backends.cuda.orders import Leader, SlotPart
 from albireo.backends.cuda.tokens import FLOAT_LINE
 from albireo.errors import OutOfMemory
-from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, Program
+from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, Call, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,8 @@ class LinearAdapters:
     """Slots of one linear.
 
     Fields:
-        a: [slots, modules * max_rank, row length] float32; b: [slots, max_rank, weight rows] float32, times the scale;
-            zeros where an adapter has less.
+        a: [slots, leaves * modules * max_rank, row length] float32; b: [slots, max_rank, weight rows] float32, times
+            the scale; zeros where an adapter has less.
         ranks: [slots, modules] int32. module_of: [weight rows] int32, the module whose outputs a row makes; -1: none.
         rows: of each module, those of the weight that make its outputs.
     """
@@ -58,17 +63,22 @@ class LinearAdapters:
         )
 
     def put(self, slot: int, matrices: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None]) -> None:
-        """Let a slot hold the matrices A and B of each module, and nothing else."""
+        """Let a slot hold the matrices A and B of each module, whole ones of which this has its part, and nothing
+        else."""
         shape = self.shape
         a = np.zeros((shape.ranks, shape.row_length), np.float32)
         b = np.zeros((shape.max_rank, shape.rows), np.float32)
         ranks = np.zeros(len(shape.columns), np.int32)
-        for place, (rows, pair) in enumerate(zip(self.rows, matrices, strict=True)):
+        firsts = shape.first_rows or (0,) * len(shape.columns)
+        for place, (rows, first, pair) in enumerate(zip(self.rows, firsts, matrices, strict=True)):
             if pair is None:
                 continue
             rank = ranks[place] = len(pair[0])
-            a[place * shape.max_rank :][:rank] = _in_lines(pair[0]) if shape.has_lines else pair[0]
-            b[:rank, rows] = pair[1].T
+            own = pair[0] if shape.inputs is None else pair[0][:, slice(*shape.inputs)]
+            for leaf, part in enumerate(np.split(own, shape.leaves, axis=1)):
+                at = (leaf * len(self.rows) + place) * shape.max_rank
+                a[at : at + rank] = _in_lines(part) if shape.has_lines else part
+            b[:rank, rows] = pair[1][first : first + len(rows)].T
         # in the stream of the steps: behind those that read the slot, before those that are to read this
         self.a[slot].copy_(torch.from_numpy(a))
         self.b[slot].copy_(torch.from_numpy(b))
@@ -78,40 +88,63 @@ class LinearAdapters:
 class CudaAdapters:
     """Invariant: a slot holds one adapter, or none; it changes between steps, in the order of the stream, only.
 
-    Fields: sums: float32, where the sums of a linear wait for what adapters add; calls run one after another.
+    Fields:
+        sums: float32, where the sums of a linear wait for what adapters add; calls run one after another.
+        leader: of rank 0 of several; None: it is alone, or told.
     """
 
-    def __init__(self, program: Program, num_slots: int, device: torch.device) -> None:
-        """Args: program: one with adapters. Raises: OutOfMemory when the GPU has no room."""
-        shapes = adapter_shapes(program)
-        self._module_shapes = {
-            name: (end - first, shape.k) for modules, shape in shapes.items() for name, first, end in modules
-        }
-        widest = max((shape.rows for shape in shapes.values()), default=0)
+    def __init__(
+        self,
+        program: Program,
+        num_slots: int,
+        device: torch.device,
+        shapes: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """Args: program: one with adapters. shapes: of the modules of all ranks together; None: it is alone.
+
+        Raises: OutOfMemory when the GPU has no room.
+        """
+        own = adapter_shapes(program)
+        self.leader: Leader | None = None
+        self._module_shapes = module_shapes(program) if shapes is None else shapes
+        widest = max((shape.rows for shape in own.values()), default=0)
         try:
-            self._linears = {key: LinearAdapters.of(shape, num_slots, device) for key, shape in shapes.items()}
+            self._linears = {key: LinearAdapters.of(shape, num_slots, device) for key, shape in own.items()}
             self.sums = torch.zeros(min(TURN_TOKENS, program.maxima["T"]) * widest, device=device)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the GPU has no room for {num_slots} slots of adapters: {str(error).splitlines()[0]} Lower max_loras "
                 "or max_lora_rank, end what else uses the GPU, or use --device cpu"
             ) from None
+        #: Modules that are multiplied together -> the linears that do: several where leaves of a sum are.
+        self._with_names: dict[tuple[str, ...], list[LinearAdapters]] = {}
+        for (modules, _), linear in self._linears.items():
+            self._with_names.setdefault(tuple(name for name, _, _ in modules), []).append(linear)
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """module -> outputs, inputs, of those that may have an adapter."""
         return dict(self._module_shapes)
 
-    def of(self, modules: Modules) -> LinearAdapters:
-        """The slots of a linear."""
-        return self._linears[modules]
+    def of(self, call: Call) -> LinearAdapters:
+        """The slots of a linear, or of the call that computes x @ A^T for it."""
+        return self._linears[key_of(call)]
 
     def put(self, slot: int, adapter: AdapterWeights) -> None:
         """Let a slot hold an adapter, whatever it held: for the steps that are begun from now on. Cost: a copy of it,
-        behind the steps under way."""
-        for modules, linear in self._linears.items():
-            names = [name for name, _, _ in modules]
-            linear.put(slot, [adapter.matrices(name) if name in adapter.modules else None for name in names])
+        behind the steps under way; another to each further rank.
+
+        Raises: RankLost.
+        """
+        for names in self._with_names:
+            part = SlotPart(slot, names, {name: adapter.matrices(name) for name in names if name in adapter.modules})
+            with nullcontext() if self.leader is None else self.leader.together(0, "put", part):
+                self.put_part(part)
+
+    def put_part(self, part: SlotPart) -> None:
+        """put(), of the modules that are multiplied together."""
+        for linear in self._with_names[part.names]:
+            linear.put(part.slot, [part.matrices.get(name) for name in part.names])
 
 
 def _rows_of(shape: AdapterShape) -> tuple[NDArray[np.int64], ...]:

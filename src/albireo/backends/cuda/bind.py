@@ -115,6 +115,7 @@ def _linear(args: CallArgs) -> Launch:
             residual=residual(step),
             workspace=scratch,
             parts_out=parts_out(step),
+            added=added(step),
         )
     return lambda step: linear(
         x(step),
@@ -147,8 +148,9 @@ def _all_reduce(args: CallArgs) -> Launch:
 
 def _adapter(args: CallArgs) -> Launch:
     x, out, slots, k = args.buffer("x"), args.buffer("out"), args.slots(), args.columns("x")
-    a, scratch = args.memory.adapter_slots.of(args.call.attrs["modules"]).a, args.memory.scratch
-    return lambda step: adapter(x(step), a, slots(step), out(step), k, scratch.linear)
+    a, scratch = args.memory.adapter_slots.of(args.call).a, args.memory.scratch
+    leaves = int(args.call.attrs.get("chunks", 1))
+    return lambda step: adapter(x(step), a, slots(step), out(step), k, scratch.linear, leaves)
 
 
 def _qkv_rope_kv(args: CallArgs) -> Launch:

@@ -119,7 +119,7 @@ class CallArgs:
         if "low" not in self.call.args:
             return lambda step: None
         low, slots, all_slots = self.buffer("low"), self.slots(), self.memory.adapter_slots
-        of, space = all_slots.of(self.call.attrs["modules"]), all_slots.sums
+        of, space = all_slots.of(self.call), all_slots.sums
         return lambda step: LowRows(low(step), slots(step), of.b, of.ranks, of.module_of, space)
 
     def number(self, name: str) -> int:

@@ -88,11 +88,13 @@ def linear_of_leaves(
     residual: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
     parts_out: RowParts | None = None,
+    added: LowRows | None = None,
 ) -> None:
     """The same of a matrix of numbers, its sums a binary tree of chunks equal leaves, each a linear by itself.
 
-    So whoever has a half or a quarter of the inputs, and as many leaves, has the bits of a branch. Args: as linear();
-    workspace: of as many leaves. Raises: InvariantError where inputs do not divide.
+    So whoever has a half or a quarter of the inputs, and as many leaves, has the bits of a branch. What adapters add is
+    made leaf by leaf, too. Args: as linear(); workspace: of as many leaves. Raises: InvariantError where inputs do not
+    divide.
     """
     if weight.cols % chunks:
         raise InvariantError(f"{weight.cols} inputs are no {chunks} equal leaves")
@@ -107,6 +109,9 @@ def linear_of_leaves(
         else:
             for at, leaf, total in zip(columns, leaves, sums, strict=True):
                 _product(x[rows, at], leaf, Finish(total, weight.rows), workspace)
+        if added is not None:
+            first = Finish(sums[0], weight.rows)
+            adapter_add(sums[0], added.turn(rows), first, fuses=weight.dtype == "float32", leaves=chunks)
         base = None if residual is None else residual[rows]
         add_parts(sums, out[rows], bias, base, None if parts_out is None else parts_out.turn(rows))
 

@@ -1,7 +1,7 @@
 """Orders: what rank 0 of several does with its model, for the others to do the same.
 
-Told by model.py of rank 0, obeyed by model.py of the others; carried by whoever starts them, as plain data. A step is
-the words that its staging sent: they decide all that a step computes, and are the same on every rank.
+Told by model.py and adapters.py of rank 0, obeyed by those of the others; carried by whoever starts them, as plain
+data. A step is the words that its staging sent: they decide all that a step computes, and are the same on every rank.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from albireo.backends.cuda.buckets import Bucket, Ending
 
@@ -32,8 +35,28 @@ class StagedStep:
     words: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SlotPart:
+    """What a slot of adapters is to hold of modules that are multiplied together.
+
+    Fields: matrices: whole A [rank, inputs] and B [outputs, rank] times the scale, of those that the adapter has.
+    """
+
+    slot: int
+    names: tuple[str, ...]
+    matrices: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+#: A further program of the same weights: of hidden states (CudaModel.sharing), or with adapters (with_adapters).
+Further = Literal["share", "adapt"]
+
+
 def plain(name: str, arg: Any) -> tuple[Any, bytes]:
-    """The argument of a method of OBEYED as JSON may have it, and as bytes what is too much for that."""
+    """The argument of a method of OBEYED, or of put, as JSON may have it, and as bytes what is too much for that."""
+    if isinstance(arg, SlotPart):
+        shapes = {name: (len(a), a.shape[1], len(b)) for name, (a, b) in arg.matrices.items()}
+        words = b"".join(each.tobytes() for pair in arg.matrices.values() for each in pair)
+        return [arg.slot, arg.names, shapes], words
     if isinstance(arg, StagedStep):
         bucket = None if arg.bucket is None else plain("record", arg.bucket)[0]
         return [dict(arg.sizes), bucket, astuple(arg.ending), arg.feeds], arg.words
@@ -52,7 +75,21 @@ def argument(name: str, data: Any, words: bytes) -> Any:
     if name == "record":
         size, is_top, ending, tokens = data
         return Bucket(size, is_top, Ending(*ending), tokens)
+    if name == "put":
+        slot, names, shapes = data
+        return SlotPart(slot, tuple(names), _matrices(shapes, np.frombuffer(words, np.float32)))
     return [tuple(pair) for pair in data]
+
+
+def _matrices(
+    shapes: Mapping[str, tuple[int, int, int]], numbers: NDArray[np.float32]
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    found, at = {}, 0
+    for name, (rank, inputs, outputs) in shapes.items():
+        between, end = at + rank * inputs, at + rank * (inputs + outputs)
+        found[name] = numbers[at:between].reshape(rank, inputs), numbers[between:end].reshape(outputs, rank)
+        at = end
+    return found
 
 
 class Leader(Protocol):
@@ -61,7 +98,8 @@ class Leader(Protocol):
     def together(self, number: int, name: str, arg: Any) -> AbstractContextManager[None]:
         """Have every other rank call a method of a model, while this one does the same inside.
 
-        Args: number: of the model, 0 being the first. name: of OBEYED. arg: of that method.
+        Args: number: of the model, 0 being the first. name: of OBEYED; or put, of slots of adapters, which all models
+            share. arg: of that method.
         Raises: RankLost when one is gone, or when this one fails inside: the others wait for what never comes, and are
             ended.
         """
@@ -71,7 +109,13 @@ class Leader(Protocol):
         """Raises: RankLost when one is gone."""
         ...
 
-    def share(self) -> int:
-        """Have every other rank make the model that gives hidden states, see CudaModel.sharing(). Returns: its
-        number."""
+    def share(self, what: Further) -> int:
+        """Have every other rank make a further model. Returns: its number."""
+        ...
+
+    def making_slots(self) -> AbstractContextManager[None]:
+        """Have every other rank make slots of adapters, while this one does inside; waits for them.
+
+        Raises: RankLost; the error of a rank that has no room for them. All are ended then.
+        """
         ...

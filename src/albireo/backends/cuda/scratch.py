@@ -227,7 +227,7 @@ def _most_parts(program: Program, maxima: Mapping[str, int], seat: Seat | None) 
         if call.family in MEETINGS:
             stride = program.buffers[call.args["x"]].stride
             sizes.append(elements_for(int(call.attrs["ranks"]), maxima["T"], stride))
-        elif chunks > 1:
+        elif chunks > 1 and call.family != "adapter":  # whose leaves are not added up
             sizes.append(elements_for(chunks, maxima["T"], program.constants[call.args["weight"]].rows))
     if seat is not None:
         width = row_stride("float32", -(-seat.vocab_size // seat.peers.size))
@@ -243,7 +243,8 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
         return experts_size(count, int(call.attrs["top_k"]), *shape, device)
     if call.family == "adapter":
         ranks, k = program.buffers[call.args["out"]].cols, program.buffers[call.args["x"]].cols
-        return workspace_bytes(adapter_parts(program.maxima[str(call.rows)], ranks, k))
+        leaves = int(call.attrs.get("chunks", 1))
+        return workspace_bytes(adapter_parts(program.maxima[str(call.rows)], ranks, k, leaves))
     if call.family not in _LINEARS:
         return 0
     weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]

@@ -2,7 +2,8 @@
 
 x: [T, K] float32, bfloat16 or float16, or rows of codes (../tokens.py), whose scales come behind their products; a:
 [slots, ranks, row length] float32, of e4m3 in the order that those codes lie in, zeros behind K; slots: [T] int32, -1
-where a row has none. out: [T, ranks] float32.
+where a row has none. out: [T, ranks] float32. Where inputs are several equal leaves, of numbers, each meets rows of a
+of its own, which are as long as a leaf: ranks of the first leaf, then those of the next.
 
 A tile is 16 rows by 16 ranks, once for each adapter that its rows have. Products of float32 are one chain of ascending
 k for each PART_K inputs, and these are added in ascending order: by one program, or, of few rows, a program a part, the
@@ -34,10 +35,10 @@ SPLIT_TOKENS = 256
 _NONE = tl.constexpr(1 << 30)
 
 
-def num_part_elements(max_tokens: int, ranks: int, k: int) -> int:
-    """Elements of the parts of the largest call that has such."""
-    tiles = -(-min(max_tokens, SPLIT_TOKENS) // TOKENS) * -(-ranks // RANKS)
-    return -(-k // PART_K) * min(tiles, MAX_COUNTERS) * TOKENS * RANKS
+def num_part_elements(max_tokens: int, ranks: int, k: int, leaves: int = 1) -> int:
+    """Elements of the parts of the largest call that has such. ranks, k: of all leaves together."""
+    tiles = -(-min(max_tokens, SPLIT_TOKENS) // TOKENS) * leaves * -(-ranks // leaves // RANKS)
+    return -(-k // leaves // PART_K) * min(tiles, MAX_COUNTERS) * TOKENS * RANKS
 
 
 @triton.jit
@@ -85,11 +86,21 @@ def adapter_kernel(
     RANKS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PART: tl.constexpr,
+    LEAVES: tl.constexpr,
 ):
     tile, part = tl.program_id(0), tl.program_id(2)
     token = tile * TOKENS + tl.arange(0, TOKENS)
-    rank = tl.program_id(1) * RANKS + tl.arange(0, RANKS)
-    is_token, is_rank = token < num_tokens, rank < num_ranks
+    if LEAVES == 1:
+        rank = tl.program_id(1) * RANKS + tl.arange(0, RANKS)
+        is_rank = rank < num_ranks
+    else:
+        of_leaf = tl.num_programs(1) // LEAVES
+        leaf = tl.program_id(1) // of_leaf
+        rank = tl.program_id(1) % of_leaf * RANKS + tl.arange(0, RANKS)
+        is_rank = rank < num_ranks // LEAVES
+        rank += leaf * (num_ranks // LEAVES)
+        x += leaf * k
+    is_token = token < num_tokens
     slot = tl.load(slots + token, mask=is_token, other=-1)
     at_k = tl.arange(0, BLOCK_K)
     x_at = x + token.to(tl.int64)[:, None] * x_stride + at_k[None, :]
@@ -134,8 +145,10 @@ def adapter(
     out: torch.Tensor,
     k: int,
     workspace: torch.Tensor | None = None,
+    leaves: int = 1,
 ) -> None:
     """k: inputs. workspace: of num_part_elements(), where parts are given to programs; None: none are."""
+    k //= leaves
     codes, scales, first, kind = x, x, 0, NUMBERS
     if x.dtype == torch.float8_e4m3fn:
         codes, scales = e4m3_rows(x, k)
@@ -144,7 +157,7 @@ def adapter(
         rows = token_rows(x, k)
         codes, scales, first, kind = rows.codes, rows.floats, rows.first, ROW_SCALED
     num_ranks = a.shape[1]
-    tiles, of_ranks = triton.cdiv(len(x), TOKENS), triton.cdiv(num_ranks, RANKS)
+    tiles, of_ranks = triton.cdiv(len(x), TOKENS), leaves * triton.cdiv(num_ranks // leaves, RANKS)
     count = triton.cdiv(k, PART_K)
     is_split = count > 1 and workspace is not None and len(x) <= SPLIT_TOKENS and tiles * of_ranks <= MAX_COUNTERS
     counters, parts = out, out
@@ -172,6 +185,7 @@ def adapter(
         RANKS=RANKS,
         BLOCK_K=_BLOCK_K,
         PART=PART_K,
+        LEAVES=leaves,
         num_warps=4,
         num_stages=3,
         enable_fp_fusion=False,
@@ -181,14 +195,15 @@ def adapter(
 def aot_cases() -> list[AotCase]:
     strides = ("x_stride", "scales_stride", "first_scale", "row_length", "out_stride")
 
-    def case(name: str, x: str, kind: int, is_split: bool) -> AotCase:
+    def case(name: str, x: str, kind: int, is_split: bool, leaves: int = 1) -> AotCase:
         pointers = {"x": x, "scales": "*fp32" if kind else x, "a": "*fp32", "slots": "*i32", "out": "*fp32"}
         pointers |= {"parts": "*fp32", "counters": "*i32" if is_split else "*fp32"}
+        constants = {"KIND": kind, "IS_SPLIT": is_split, "TOKENS": TOKENS, "RANKS": RANKS, "BLOCK_K": _BLOCK_K}
         return AotCase(
             f"adapter.{name}{'.parts' * is_split}",
             adapter_kernel,
             pointers | dict.fromkeys(("num_tokens", "k", "num_ranks", *strides), "i32"),
-            {"KIND": kind, "IS_SPLIT": is_split, "TOKENS": TOKENS, "RANKS": RANKS, "BLOCK_K": _BLOCK_K, "PART": PART_K},
+            constants | {"PART": PART_K, "LEAVES": leaves},
             num_stages=3,
             aligned=(*pointers, "k", "num_ranks", *strides),
             max_registers=128,
@@ -200,6 +215,7 @@ def aot_cases() -> list[AotCase]:
     return [
         case("bfloat16", "*bf16", NUMBERS, False),
         case("bfloat16", "*bf16", NUMBERS, True),
+        case("bfloat16.leaves", "*bf16", NUMBERS, True, 4),
         case("float32", "*fp32", NUMBERS, True),
         case("int8", "*i8", ROW_SCALED, True),
         case("e4m3", "*fp8e4nv", LINE_SCALED, True),

@@ -5,7 +5,8 @@ sums: [T, weight rows] float32, scaled as the weight is; low: [T, modules * max_
 module_of: [weight rows] int32, -1 where a row is of none; slots: [T] int32, -1 where a row has no adapter: to those
 nothing is added. factors: [T] of a norm inside the linear, or None. Epilogue: see parts/epilogue.py. A product is one
 chain of ascending rank, so a row's bits depend on the row and its adapter only; without one they are those of the
-linear that ends its sums itself.
+linear that ends its sums itself. Of the leaves of a sum, [leaves, T, weight rows] without gaps, each gets its part of
+low, [T, leaves * modules * max_rank], and stays where it is: what adds them up does the rest.
 """
 
 from __future__ import annotations
@@ -84,7 +85,13 @@ def adapter_add_kernel(
     TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
     RANKS: tl.constexpr,
+    LEAVES: tl.constexpr,
 ):
+    if LEAVES > 1:
+        leaf = tl.program_id(2)
+        sums += leaf.to(tl.int64) * num_tokens * sums_stride
+        out += leaf.to(tl.int64) * num_tokens * out_stride
+        low += leaf * num_modules * max_rank
     first_row, first_token = tl.program_id(0) * ROWS, tl.program_id(1) * TOKENS
     row, token = first_row + tl.arange(0, ROWS), first_token + tl.arange(0, TOKENS)
     is_row, is_token = row < num_rows, token < num_tokens
@@ -128,12 +135,14 @@ def adapter_add(
     end: Finish,
     factors: torch.Tensor | None = None,
     fuses: bool = False,
+    leaves: int = 1,
 ) -> None:
-    """fuses: products and sums may become one operation, as where the sums were made."""
+    """fuses: products and sums may become one operation, as where the sums were made. leaves: sums are the first's, and
+    what end writes."""
     num_rows = sums.shape[1]
     written = end.out if end.parts_out is None else end.parts_out.scaled
     rows, registers = _OF_CODES if written.dtype == torch.float8_e4m3fn else _OF_NUMBERS
-    adapter_add_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(len(sums), _TOKENS))](
+    adapter_add_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(len(sums), _TOKENS), leaves)](
         sums=sums,
         low=added.low,
         b=added.b,
@@ -152,6 +161,7 @@ def adapter_add(
         TOKENS=_TOKENS,
         ROWS=rows,
         RANKS=_RANKS,
+        LEAVES=leaves,
         num_warps=_WARPS,
         num_stages=1,
         maxnreg=registers,
@@ -163,7 +173,7 @@ def aot_cases() -> list[AotCase]:
     numbers = ("n", "num_rows", "num_modules", "max_rank")
     strides = ("sums_stride", "low_stride", "out_stride", "residual_stride", "scaled_stride", "squares_stride")
 
-    def case(name: str, out: str, act: int, scaled: str = "", fuses: bool = False) -> AotCase:
+    def case(name: str, out: str, act: int, scaled: str = "", fuses: bool = False, leaves: int = 1) -> AotCase:
         """scaled: what a norm is made of, where one is."""
         pointers = {"sums": "*fp32", "low": "*fp32", "b": "*fp32", "ranks": "*i32", "module_of": "*i32"}
         pointers |= {"slots": "*i32", "out": out, "bias": "*fp32", "residual": "*fp32"}
@@ -172,13 +182,13 @@ def aot_cases() -> list[AotCase]:
         if scaled:
             pointers |= OF_NORM | {"scaled": scaled}
         rows, registers = _OF_CODES if "*fp8e4nv" in (out, scaled) else _OF_NUMBERS
-        constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act}
+        constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": leaves == 1, "HAS_RESIDUAL": not act and leaves == 1}
         constants |= {name: None for name in ("factors", *NORM_POINTERS[1:]) if name not in pointers}
         return AotCase(
             f"adapter_add.{name}",
             adapter_add_kernel,
             pointers | dict.fromkeys(("num_tokens", *numbers, *strides), "i32"),
-            constants | {"TOKENS": _TOKENS, "ROWS": rows, "RANKS": _RANKS},
+            constants | {"TOKENS": _TOKENS, "ROWS": rows, "RANKS": _RANKS, "LEAVES": leaves},
             _WARPS,
             1,
             aligned=(*pointers, "n", "num_rows", *strides[:4]),
@@ -192,6 +202,7 @@ def aot_cases() -> list[AotCase]:
 
     return [
         case("float32", "*fp32", 0, fuses=True),
+        case("leaves", "*fp32", 0, leaves=4),
         case("norms", "*fp32", 0, "*bf16"),
         case("gated", "*bf16", 1),
         case("e4m3", "*fp8e4nv", 1),

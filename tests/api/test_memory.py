@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from albireo.api.load import plan_ranks
+from albireo.api.machine.cuda_device import AbsentGpu
 from albireo.api.machine.memory import OVERHEAD_BYTES, MemoryPlan, machine_bytes, plan_memory
 from albireo.api.sources.locate import BUNDLED
 from albireo.api.sources.source import open_source
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
+from albireo.speculative_config import SpeculativeConfig
 
 GIB = 1 << 30
 BLOCK = 1 << 20
@@ -85,6 +88,22 @@ def test_the_memory_of_all_ranks_counts() -> None:
     assert memory.arena_bytes == sum(p.arena_bytes for p in programs)
     assert (memory.num_blocks, memory.kv_bytes) == (alone.num_blocks, alone.kv_bytes)
     assert program.kv.num_kv_heads == 2 * programs[0].kv.num_kv_heads
+
+
+def test_of_several_gpus_all_are_counted_as_the_one_that_guesses() -> None:
+    """What guesses is whole on the first: what there is room for beside it is what each has."""
+    asked = SpeculativeConfig.of({"method": "draft_model", "quantization": "int4"})
+    weights, blocks = [], []
+    for size in (1, 2):
+        config = EngineConfig(device="cuda", tensor_parallel_size=size, kv_cache_memory_bytes=GIB)
+        found = []
+        for each in (config, replace(config, speculative_config=asked)):
+            _, memory = plan_ranks(each, open_source(BUNDLED, each), device=AbsentGpu(memory_bytes=4 * GIB))
+            found.append((memory.weight_bytes, memory.kv_bytes // memory.num_blocks))
+        for sizes, plain, guessing in zip((weights, blocks), *found, strict=True):
+            sizes.append(guessing - plain)
+    assert weights[1] == 2 * weights[0] > 0
+    assert blocks[1] == 2 * blocks[0] > 0
 
 
 def test_engines_on_one_machine_have_equal_parts_of_it() -> None:

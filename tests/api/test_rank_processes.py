@@ -14,6 +14,7 @@ from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.orders import StagedStep, argument, plain
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, OutOfMemory, RankLost
+from albireo.speculative_config import SpeculativeConfig
 
 #: A rank's process as far as its link goes: `first` is the end of it.
 _BEGIN = """
@@ -117,6 +118,7 @@ def test_what_a_rank_is_told_arrives() -> None:
         assert argument("follow", json.loads(json.dumps(data)), words) == step
     data, words = plain("record", bucket)
     assert argument("record", json.loads(json.dumps(data)), words) == bucket
-    told = EngineConfig(without=("fold_norm",), enable_lora=True)
-    start = RankStart(told, Path("a"), 90, 1, 2, 9, "cpu", "", 8, {"num_blocks": 3})
+    eagle, config = {"method": "eagle3", "model": "a"}, {"without": ("fold_norm",), "enable_lora": True}
+    told = EngineConfig(**config, speculative_config=SpeculativeConfig.of(eagle))
+    start = RankStart(told, Path("a"), 90, 1, 2, 9, "cpu", "", 8, {"num_blocks": 3}, (2, 5))
     assert RankStart.from_json(start.to_json()) == start

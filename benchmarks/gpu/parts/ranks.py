@@ -1,5 +1,5 @@
 """The bundled model on several GPUs, a process each: the bits of one GPU that adds in their order, recorded and not,
-with an adapter; how fast a token is; and what becomes of a model whose rank is killed.
+with a draft model and with an adapter; how fast a token is; and what becomes of a model whose rank is killed.
 
 Where there is one GPU, or the native core is not built, the part is left out.
 """
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SIZES = (2, 4)
 _PROMPTS = ("Once upon a time", "The little dog", "One day, a girl named Lily found a needle in her room.")
 _TOKENS, _TIMED = 60, 400
+#: It is the model itself in 4 bits.
+_DRAFTS = {"speculative_config": {"method": "draft_model", "quantization": "int4"}}
 _LORA = {"enable_lora": True, "max_loras": 1, "max_lora_rank": 8}
 
 
@@ -82,7 +84,7 @@ def _alone(wanted: list[Any]) -> Iterator[Row]:
 
 
 def _together(size: int, wanted: list[Any]) -> Iterator[Row]:
-    for name, more in (("recorded", {}), ("launched", {"enforce_eager": True})):
+    for name, more in (("recorded", {}), ("launched", {"enforce_eager": True}), ("with a draft model", _DRAFTS)):
         start = time.perf_counter()
         llm = _open(size, **more)
         loaded_s = time.perf_counter() - start

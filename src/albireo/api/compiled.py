@@ -22,8 +22,10 @@ from albireo.models.checkpoint.rearranged import REARRANGED
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Fields: programs: of each rank. drafter: None: nothing with weights guesses. adapter_bytes: of each rank's
-    slots.
+    """Sizes are of all ranks together, and of what guesses. Of several GPUs that is on the first, whose memory decides
+    how many blocks each has; so all are counted as that one.
+
+    Fields: programs: of each rank. drafter: None: nothing with weights guesses. adapter_bytes: of each rank's slots.
     """
 
     programs: tuple[Program, ...]
@@ -31,26 +33,31 @@ class Compiled:
     adapter_bytes: tuple[int, ...]
 
     def weight_bytes(self, device: Device) -> int:
-        """Of all ranks, and of what guesses."""
         own = 0 if self.drafter is None else self.drafter.weight_bytes(device)
-        return sum(device.weight_bytes(program) for program in self.programs) + own
+        return sum(device.weight_bytes(program) for program in self.programs) + self._times(device) * own
 
-    @property
-    def arena_bytes(self) -> int:
-        """Activations, likewise."""
-        guessing = () if self.drafter is None else self.drafter.programs
-        return sum(program.arena_bytes for program in (*self.programs, *guessing))
+    def arena_bytes(self, device: Device) -> int:
+        """Activations."""
+        own = sum(program.arena_bytes for program in self._guessing)
+        return sum(program.arena_bytes for program in self.programs) + self._times(device) * own
 
     def choosing_bytes(self, device: Device, config: EngineConfig, max_positions: int) -> int:
-        """What choosing among so many positions takes beside activations, likewise."""
-        guessing = () if self.drafter is None else self.drafter.programs
-        own = sum(device.choosing_bytes(config, [program], max_positions) for program in guessing)
-        return device.choosing_bytes(config, self.programs, max_positions) + own
+        """What choosing among so many positions takes beside activations."""
+        own = sum(device.choosing_bytes(config, [program], max_positions) for program in self._guessing)
+        return device.choosing_bytes(config, self.programs, max_positions) + self._times(device) * own
 
     def block_bytes(self, device: Device) -> int:
-        """Of one KV block, likewise."""
+        """Of one KV block."""
         own = 0 if self.drafter is None else self.drafter.block_bytes(device)
-        return sum(device.block_bytes(program.kv) for program in self.programs) + own
+        return sum(device.block_bytes(program.kv) for program in self.programs) + self._times(device) * own
+
+    @property
+    def _guessing(self) -> tuple[Program, ...]:
+        return () if self.drafter is None else self.drafter.programs
+
+    def _times(self, device: Device) -> int:
+        """How often what guesses is counted."""
+        return 1 if device.name == "cpu" else len(self.programs)
 
 
 def compile_all(

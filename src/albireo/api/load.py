@@ -391,7 +391,7 @@ def _plan_all(
     memory = plan_memory(
         config,
         weight_bytes=compiled.weight_bytes(device) + weight_bytes,
-        arena_bytes=compiled.arena_bytes + working_bytes + compiled.choosing_bytes(device, config, model_len),
+        arena_bytes=compiled.arena_bytes(device) + working_bytes + compiled.choosing_bytes(device, config, model_len),
         block_bytes=compiled.block_bytes(device),
         model_len=model_len,
         # of a GPU for each rank

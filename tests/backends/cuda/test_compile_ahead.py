@@ -20,6 +20,7 @@ import torch
 import triton
 
 from albireo.api.compiled import compile_all
+from albireo.api.drafts.draft_head import tapped
 from albireo.api.machine.compile_ahead import main
 from albireo.api.machine.compiling import Compiling, compiling
 from albireo.api.machine.cuda_device import AbsentGpu
@@ -34,11 +35,13 @@ from albireo.backends.cuda.endings import Endings
 from albireo.backends.cuda.kernels.parts import overlap
 from albireo.backends.cuda.placed_program import PlacedProgram
 from albireo.backends.cuda.step import DeviceStep
+from albireo.compiler.rewrite import copy_graph
 from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.speculative_config import SpeculativeConfig
 from backends.cuda.launched import known, noted, sample
 from backends.cuda.launched_ledger import CHIP, CONFIG, PARTS, looking_up, order, tiny_model
+from compiler.ranks import wide_config
 from tiny_heads import eagle3_head
 from tiny_models import make_checkpoint
 
@@ -135,6 +138,39 @@ def test_kernels_of_what_guesses_are_compiled_too(
     main()
     assert launched == wanted
     assert len({ahead.digest_of(each, CHIP) for each in (wanted, wanted[:1], wanted[1:])}) == 3
+
+
+def test_of_ranks_the_first_ones_kernels_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the hidden states that a head reads; the head, which is alone there; and its part of the adapters."""
+    deep = wide_config("qwen3", num_hidden_layers=4)
+    directory = make_checkpoint(tmp_path / "model", deep, seed=0, dtype="bfloat16")
+    asked = SpeculativeConfig.of({"method": "eagle3", "model": str(eagle3_head(tmp_path / "head", deep, 3)[0])})
+    config = replace(CONFIG, tensor_parallel_size=2, speculative_config=asked, enable_lora=True)
+    source = open_source(directory, config)
+    compiled = compile_all(config, source, 64, AbsentGpu())
+    assert compiled.drafter is not None
+    graph = tapped(copy_graph(source.graph(64)), compiled.drafter.taps, source.model_config)
+    adapted = compile_program(graph, config, 64, source.parts[0], CudaCatalog(CHIP.capability), has_adapters=True)
+    wanted = [
+        (compiled.programs[0], 2, deep["vocab_size"]),
+        *((program, 1, 0) for program in compiled.drafter.programs),
+        (compiled.programs[0], adapted),
+    ]
+    given = {"directory": str(directory), "config": asdict(config), "chip": asdict(CHIP), "model_len": 64}
+    launched: list[Any] = []
+
+    def empty_model(program: Program, max_positions: int, num_ranks: int = 1, vocab_size: int = 0) -> Any:
+        assert max_positions == 48
+        return program, num_ranks, vocab_size
+
+    order = {**given, "max_positions": [48] * (len(wanted) - 1), "part": 0, "parts": 1}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
+    monkeypatch.setattr(absent_gpu.AbsentGpu, "take", lambda chip: None)
+    monkeypatch.setattr(ahead, "empty_model", empty_model)
+    monkeypatch.setattr(ahead, "with_adapters", lambda model, program: (model[0], program))
+    monkeypatch.setattr(ahead, "launch_all", lambda made, part, parts: launched.append(made))
+    main()
+    assert launched == wanted
 
 
 def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Program]) -> None:

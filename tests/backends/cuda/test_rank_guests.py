@@ -1,5 +1,5 @@
-"""What is beside a model of several ranks, each a process, on CPU tensors: adapters, of which each rank has its part.
-Tokens are the CPU's, of one rank."""
+"""What is beside a model of several ranks, each a process, on CPU tensors: adapters, of which each rank has its part,
+and what guesses, whole on the first. Tokens are the CPU's, of one rank and without guesses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from albireo import LLM, LoRARequest, PoolingParams, SamplingParams
+from albireo.backends.cuda.hidden_states import DeviceHiddenStates
 from albireo.errors import RankLost
 from backends.cuda import test_adapters_end_to_end as with_adapters
 from backends.cuda.test_drafts import Always
+from backends.cuda.test_end_to_end import llm, tokens
 from backends.cuda.test_rank_processes import _stand_in  # noqa: F401 - a fixture
-from compiler.ranks import wide_config
+from compiler.ranks import WIDE, wide_config
 from engine.test_model_guesses import give_freely
 from tiny_adapters import make_adapter
+from tiny_heads import config_with_mtp, eagle3_head, markov, mtp_weights
 from tiny_models import make_checkpoint
 
 pytestmark = pytest.mark.usefixtures("_stand_in")
@@ -80,3 +83,55 @@ def test_adapters_of_two_processes(made: tuple[Path, list[LoRARequest]]) -> None
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RankLost, match="rank 1 ended by signal 9"):
         with_adapters.tokens(engine, prompts[:1], [GREEDY], [two])
+
+
+def test_a_draft_model_guesses_for_two_processes(made: tuple[Path, list[LoRARequest]], all_are_taken: None) -> None:
+    """The model itself, whole: so it is always right. Steps of both are recorded, each where it is computed."""
+    directory, _ = made
+    wanted = tokens(llm(directory, device="cpu"), PROMPTS, PARAMS)
+    asked = {"model": str(directory), "num_speculative_tokens": 3}
+    engine = llm(directory, **TWO, **SEATS, speculative_config=asked)
+    assert tokens(engine, PROMPTS, PARAMS) == wanted
+    stats, guesser = engine.stats(), loaded(engine).method.execute.__self__._device
+    assert stats.num_draft_tokens == stats.num_accepted_tokens > 8
+    assert guesser.leader is None and guesser.num_blocks == loaded(engine).model.num_blocks
+    before = len(guesser._recordings)
+    while loaded(engine).prepare():
+        pass
+    assert len(guesser._recordings) > before > 0
+    assert tokens(engine, PROMPTS, PARAMS) == wanted
+    (pid,) = loaded(engine).model.leader.pids
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RankLost, match="rank 1 ended by signal 9"):
+        tokens(engine, PROMPTS, PARAMS)
+
+
+def test_a_layer_that_knows_the_model_guesses_for_two_processes(tmp_path: Path, all_are_taken: None) -> None:
+    """It reads the hidden states of the first rank, and its table of tokens; the model's head it has whole."""
+    config = config_with_mtp("mimo") | {key: WIDE[key] for key in ("hidden_size", "head_dim", "intermediate_size")}
+    config |= {"num_attention_heads": 8, "num_key_value_heads": 4}
+    directory = make_checkpoint(tmp_path, config, weights=markov(mtp_weights(config, 5), config))
+    wanted = tokens(llm(directory, device="cpu"), PROMPTS, PARAMS)
+    engine = llm(directory, **TWO, **SEATS, speculative_config={"method": "mtp", "num_speculative_tokens": 3})
+    assert tokens(engine, PROMPTS, PARAMS) == wanted
+    stats, states = engine.stats(), loaded(engine).hidden_states
+    assert stats.num_accepted_tokens > 0.8 * stats.num_draft_tokens > 0
+    assert isinstance(states, DeviceHiddenStates) and states is loaded(engine).model.hidden_states
+    head, model = loaded(engine).method.execute.__self__._device._model, loaded(engine).model
+    assert head._matrices["model.embed_tokens.weight"] is model._matrices["model.embed_tokens.weight"]
+    assert head._matrices["lm_head.weight"].rows == config["vocab_size"] > model._matrices["lm_head.weight/2"].rows
+
+
+def test_a_head_and_adapters_beside_two_processes(tmp_path: Path, all_are_taken: None) -> None:
+    """EAGLE 3 reads three layers, of steps with adapters and without; an embedding's program hands them out, too."""
+    deep = CONFIG | {"num_hidden_layers": 4}
+    directory, (head, _) = make_checkpoint(tmp_path / "model", deep, seed=5), eagle3_head(tmp_path / "head", deep, 3)
+    asked = {"method": "eagle3", "num_speculative_tokens": 2, "model": str(head)}
+    lora = [LoRARequest("one", 1, str(make_adapter(tmp_path / "one", deep, seed=1))), None, None]
+    wanted = with_adapters.tokens(with_adapters.llm(directory, device="cpu"), PROMPTS, PARAMS, lora)
+    engine = with_adapters.llm(directory, **TWO, **SEATS, speculative_config=asked)
+    assert with_adapters.tokens(engine, PROMPTS, PARAMS, lora) == wanted
+    stats = engine.stats()
+    assert stats.num_failed_steps == 0 and stats.num_draft_tokens > 0
+    engine.embed([{"prompt_token_ids": PROMPTS[0]}], use_tqdm=False)  # type: ignore[list-item]
+    assert with_adapters.tokens(engine, PROMPTS[:1], PARAMS[:1], lora[:1]) == wanted[:1]

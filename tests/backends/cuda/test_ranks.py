@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from albireo.backends.cuda.buckets import DRAWS, Bucket
 from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.hidden_states import taps_of
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import Peers, Seat
@@ -20,7 +22,7 @@ from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_outputs import StepOutputs
-from albireo.compiler.passes import choose_precision, hidden_states
+from albireo.compiler.passes import choose_precision, hidden_states, taps
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
@@ -128,6 +130,30 @@ def test_every_number_of_ranks_gives_the_bits_of_one(
             assert_same_bits(ours.logits, theirs.logits)
             assert (ours.top_ids == theirs.top_ids).all()
             assert_same_bits(ours.top_values, theirs.top_values)
+
+
+def test_what_a_head_reads_is_whole_on_every_rank(ordered_dot: None) -> None:
+    """Of a layer in between and of the last norm, in bfloat16: the bits of one rank, by which guesses are the same."""
+    inputs = steps()[0]
+
+    def taps_and_logits(part: Part, peers: Peers | None) -> list[np.ndarray[Any, Any]]:
+        graph = graph_of("llama", "bfloat16", None)
+        taps.run(graph, (1, taps.FINAL))
+        program = compile_graph(
+            graph, CudaCatalog(90), maxima=MAXIMA, block_size=8, max_positions=MAX_POSITIONS, part=part
+        )
+        seat = None if peers is None else Seat(peers, WIDE["llama"]["vocab_size"])
+        sizes = {"num_blocks": NUM_BLOCKS, "max_positions": MAX_POSITIONS}
+        model = open_model(program, weights_of("llama", "bfloat16"), device=CPU, seat=seat, **sizes)
+        logits = model.run(inputs).logits.copy()
+        found = [model.placed.output(name, inputs.num_tokens).float().numpy().copy() for name in taps_of(program)]
+        return [logits, *found]
+
+    wanted = taps_and_logits(Part(1, 0), None)
+    assert len(wanted) == 3 and all(each.any() for each in wanted)
+    for found in on_all_ranks(2, lambda peers: taps_and_logits(Part(2, peers.rank), peers)):
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert_same_bits(ours, theirs)
 
 
 def test_long_sums_are_cut_by_the_rows_that_a_rank_has() -> None:

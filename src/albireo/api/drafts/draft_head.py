@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.drafts.beside import Guesser, Keeping
-from albireo.api.drafts.drafter import LoadedDrafter, require_room_for_drafts
+from albireo.api.drafts.drafter import LoadedDrafter
 from albireo.api.machine.device import Device, PlanRunner
 from albireo.api.machine.tuning import tuned
 from albireo.api.programs import compile_program
@@ -243,7 +243,6 @@ def asked_head(
     asked = config.speculative_config
     if asked is None or asked.method not in HEADS:
         return None
-    require_room_for_drafts("a head that drafts", source, device)
     if device.name != "cpu":
         _refuse_on_gpus(config, asked)
     where, model = _directory(asked.model, source), source.model_config

@@ -177,15 +177,6 @@ class ModelDrafter:
             )
 
 
-def require_room_for_drafts(what: str, source: ModelSource, device: Device) -> None:
-    """Raises: ConfigError where nothing that has weights guesses yet."""
-    if len(source.parts) != 1 and device.name != "cpu":
-        raise ConfigError(
-            f"speculative_config: {what} guesses on one GPU, not yet beside {len(source.parts)}; use method ngram, or "
-            "leave tensor_parallel_size out"
-        )
-
-
 def plan_drafter(
     config: EngineConfig,
     source: ModelSource,
@@ -206,7 +197,6 @@ def plan_drafter(
     if asked is None or asked.method != "draft_model":
         return None
     why = "speculative_config: a draft model"
-    require_room_for_drafts("a draft model", source, device)
     if None not in windows:
         raise ConfigError(
             f"{why} needs blocks that are kept, and all layers of this model have windows; use method ngram"

@@ -92,8 +92,8 @@ class CudaDevice:
     ) -> tuple[DeviceModel, MemoryPlan]:
         check_cache(programs[0].kv.dtype, self._capability, self._gpu)
         if len(programs) > 1:
-            assert beside is None and images is None, "what is beside several ranks is refused"
-            ranks = self._ranks(config, source, programs, memory, advance)
+            assert images is None, "pictures beside several ranks are refused"
+            ranks = self._ranks(config, source, programs, memory, advance, beside)
             return ranks, with_blocks(memory, config, ranks.num_blocks)
         from albireo.api.machine.compiling import compiling
         from albireo.backends.cuda.chip import first_chip
@@ -137,8 +137,10 @@ class CudaDevice:
         programs: Sequence[Program],
         memory: MemoryPlan,
         advance: Advance,
+        beside: MakeBeside | None,
     ) -> CudaModel:
-        """The first of several ranks, each on a GPU of its own; the others run in processes of their own."""
+        """The first of several ranks, each on a GPU of its own; the others run in processes of their own. What is
+        beside is on the first one's GPU, whole, and runs while the others have nothing to do."""
         size, devices = len(programs), self.rank_devices(len(programs))
         processes = RankProcesses(self.rank_command)
         options = {
@@ -160,12 +162,13 @@ class CudaDevice:
             meeting=str(processes.directory / "meeting"),
             max_positions=memory.max_model_len,
             options=options,
+            taps=() if beside is None else beside.taps,
         )
         starts = [replace(first, rank=rank, device=device) for rank, device in enumerate(devices)]
         try:
             prepare(first)
             processes.start(starts[1:])
-            with self._compiling(config, source, programs[0], memory) as wait:
+            with self._compiling(config, source, programs[0], memory, beside) as wait:
 
                 def placed() -> None:
                     wait()
@@ -179,6 +182,7 @@ class CudaDevice:
                     processes.least,
                     lambda num_bytes: advance(size * num_bytes),
                     processes.watch,
+                    None if beside is None else lambda model: beside(model, FEW_BLOCKS),
                 )
         except BaseException:
             processes.close()
@@ -188,14 +192,14 @@ class CudaDevice:
 
     @contextmanager
     def _compiling(
-        self, config: EngineConfig, source: ModelSource, program: Program, memory: MemoryPlan
+        self, config: EngineConfig, source: ModelSource, program: Program, memory: MemoryPlan, beside: MakeBeside | None
     ) -> Iterator[Callable[[], None]]:
-        """Compile the kernels of a rank's program meanwhile. Gives what waits for them."""
+        """Compile the kernels of a rank's program, and of what is beside it, meanwhile. Gives what waits for them."""
         from albireo.api.machine.compiling import compiling
         from albireo.backends.cuda.chip import first_chip
 
         model_len = config.max_model_len or source.default_model_len
-        of_rank = [(program, memory.max_model_len)]
+        of_rank = [(program, memory.max_model_len), *(() if beside is None else beside.programs)]
         with compiling(source.directory, config, of_rank, model_len=model_len, chip=first_chip()) as kernels:
             yield kernels.wait
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from albireo.api.drafts.draft_head import tapped
 from albireo.api.machine.cuda_device import AbsentGpu
 from albireo.api.programs import compile_program, with_adapter_room
 from albireo.api.ranks.rank_start import RankStart
@@ -69,7 +70,7 @@ class RankModels:
 
     def _first_program(self) -> Program:
         with guard(self._source):
-            graph = self._source.graph(self._model_len)
+            graph = self._graph()
             program = self._compiled(graph)
             if not self._start.config.enable_lora:
                 return program
@@ -79,10 +80,14 @@ class RankModels:
     def _further(self, *, has_hidden: bool) -> Program:
         """With adapters, where there are any."""
         with guard(self._source):
-            graph = copy_graph(self._source.graph(self._model_len))
+            graph = self._graph()
             if has_hidden:
                 hidden_states.run(graph)
             return self._compiled(graph, has_adapters=self._start.config.enable_lora)
+
+    def _graph(self) -> Graph:
+        graph = copy_graph(self._source.graph(self._model_len))
+        return tapped(graph, self._start.taps, self._source.model_config)
 
     def _compiled(self, graph: Graph, *, has_adapters: bool = False) -> Program:
         part, catalog = self._source.parts[self._start.rank], self._device.catalog()

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from albireo.api.drafts.beside import Beside
 from albireo.api.sources.source import ModelSource
 from albireo.config import EngineConfig
 from albireo.graph.program import Program
@@ -31,7 +32,8 @@ class RankStart:
     Fields:
         config: as the source has adopted it. capability: of the GPUs, 90 is 9.0. device: torch's name of this one.
         meeting: path of the file by which ranks find each other. max_positions: of the longest sequence that there is
-            room for. options: of open_model(), of numbers.
+            room for. taps: which hidden states its steps leave, as what guesses on the first rank reads them: see
+            DraftHead. options: of open_model(), of numbers.
     """
 
     config: EngineConfig
@@ -44,6 +46,7 @@ class RankStart:
     meeting: str
     max_positions: int
     options: dict[str, Any]
+    taps: tuple[int, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self) | {"directory": str(self.directory)}).encode()
@@ -54,7 +57,8 @@ class RankStart:
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in found["config"].items()}
         # what the first rank has looked at is not looked at again
         config = replace(EngineConfig.from_kwargs(**given), verify_hashes=False)
-        return cls(**found | {"config": config, "directory": Path(found["directory"])})
+        own = {"config": config, "directory": Path(found["directory"]), "taps": tuple(found["taps"])}
+        return cls(**found | own)
 
 
 def say(link: Connection, what: Any) -> None:
@@ -77,11 +81,12 @@ def open_rank(
     least: Callable[[int], int],
     advance: Callable[[int], None] = lambda _: None,
     watch: Callable[[Callable[[], None]], None] = lambda _: None,
+    beside: Callable[[CudaModel], Beside] | None = None,
 ) -> CudaModel:
     """The model of a rank, the first among them; those of all ranks are opened at once.
 
     Args: before_trial: returns when the weights of all are in place. least: see backends.cuda.peers.Seat. watch: told
-        what is to be called when a rank is gone.
+        what is to be called when a rank is gone. beside: see CudaModel.
     """
     from albireo.backends.cuda.open_rank import open_rank as open_part
 
@@ -99,5 +104,6 @@ def open_rank(
             before_trial=before_trial,
             advance=advance,
             max_positions=start.max_positions,
+            beside=beside,
             **start.options,
         )

@@ -310,6 +310,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("deepseek_v2", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc' is not supported"),
         ("glm4_moe_lite", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
         ("glm4_moe_lite", {"mlp_layer_types": ["sparse"]}, 'must be "dense" or "sparse" for each of 3 layers'),
+        ("glm4_moe_lite", {"mlp_layer_types": ["sparse", ["sparse"], {}]}, 'must be "dense" or "sparse" for each'),
         ("youtu", {"v_head_dim": 2**13}, "v_head_dim=8192 must be a whole number from 1 to 4096"),
         ("glm4_moe", {"first_k_dense_replace": 3}, "first_k_dense_replace=3 must be a whole number from 0 to 2"),
         ("glm4_moe", {"n_group": 5}, "n_group=5 must divide 12 experts into groups of 2 or more"),

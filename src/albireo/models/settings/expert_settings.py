@@ -353,7 +353,7 @@ def _layers_behind_dense_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
         dense = fields.integer("first_k_dense_replace", 0, layers - 1, default=0)
         return (False,) * dense + (True,) * (layers - dense)
     fields.raw("first_k_dense_replace")
-    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {"dense", "sparse"}:
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("dense", "sparse") for kind in kinds):
         fields.fail("mlp_layer_types", kinds, f'must be "dense" or "sparse" for each of {layers} layers')
     if "sparse" not in kinds:
         fields.unsupported("mlp_layer_types", kinds, "no layer has experts; give the dense architecture's name")

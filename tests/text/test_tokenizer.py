@@ -245,6 +245,14 @@ def test_wrong_values_in_tokenizer_json(directory, key, value):
         Tokenizer.from_directory(directory)
 
 
+def test_a_long_value_is_not_repeated_whole(directory):
+    vocab = json.loads((directory / "tokenizer.json").read_text())["model"] | {"vocab": {"a": "x" * 100_000}}
+    _change(directory / "tokenizer.json", model=vocab)
+    with pytest.raises(ModelError, match=r"is not a usable tokenizer: .*xxx…") as error:
+        Tokenizer.from_directory(directory)
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("name", ["gpt2", "mistral-v1", "qwen3"])
 def test_the_bytes_of_tokens_are_those_of_their_text(tokenizer_of, name):
     tokenizer = tokenizer_of(name)

@@ -21,6 +21,9 @@ from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 if TYPE_CHECKING:
     import tokenizers
 
+#: Characters of what the library says.
+_MAX_TOLD = 300
+
 
 class Tokenizer:
     """One model's tokenizer. Nothing in it changes after loading, so any number of threads may use it.
@@ -91,7 +94,7 @@ class Tokenizer:
             backend.no_padding()
             return cls(backend, files)
         except (ValueError, OverflowError) as error:
-            raise ModelError(f"{files.tokenizer}: is not a usable tokenizer: {error}") from None
+            raise ModelError(f"{files.tokenizer}: is not a usable tokenizer: {told(error)}") from None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a prompt. The text of a special token becomes that token.
@@ -231,6 +234,12 @@ class Tokenizer:
         return text, None if text is None else self._backend.token_to_id(text)
 
 
+def told(error: BaseException) -> str:
+    """What the library says of a file, cut to a few lines: it repeats the value it does not take, however long."""
+    words = str(error)
+    return words if len(words) <= _MAX_TOLD else f"{words[:_MAX_TOLD]}…"
+
+
 def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
     import tokenizers
 
@@ -244,7 +253,7 @@ def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
     except BaseException as error:
         # The library panics on some damaged files; its panic is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ModelError(f"{path}: is not a usable tokenizer: {error}") from None
+            raise ModelError(f"{path}: is not a usable tokenizer: {told(error)}") from None
         raise
 
 

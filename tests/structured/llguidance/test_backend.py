@@ -51,7 +51,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"grammar": "start: " + "(" * 500 + '"a"' + ")" * 500}, "too deeply nested"),
     ({"grammar": '%llguidance 5\nstart: "a"'}, "must be %llguidance and an object"),
     ({"json": {"type": "strin"}}, "Invalid type: strin"),
-    ({"json": {"$ref": "#"}}, "json cannot be used"),
+    ({"json": {"$ref": "#"}}, "json cannot be used: no text fits it"),
+    ({"grammar": "start: start"}, "grammar cannot be used: no text fits it"),
     ({"json": {"$ref": "http://127.0.0.1:9/x.json"}}, "json cannot be used"),
     ({"json": {"type": "string", "enum": []}}, "Unsatisfiable"),
     (

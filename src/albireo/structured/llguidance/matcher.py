@@ -88,5 +88,7 @@ def reason(error: str) -> str:
     """The library's message on one line, without the lines of the grammar that it quotes, or text of the output."""
     if "doesn't satisfy the grammar" in error:
         return "it does not follow the grammar"
+    if error.startswith("NoExtension"):  # the library's name for a state that no token leads out of
+        return "no text fits it"
     said = re.split(r"\n *\d+ \| |<non-verbose/>", error, maxsplit=1)[0]
     return " ".join(said.split())[:300]

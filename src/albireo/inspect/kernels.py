@@ -14,6 +14,8 @@ from albireo.graph.tuning import Tuning
 
 #: (fewest, most) rows of a call.
 BUCKETS = ((1, 1), (2, 8), (16, 64), (128, 128), (512, 512), (2048, 2048))
+#: The buffer that says how wide a call without a weight is: kv_write has k, choose_keys q, all others x.
+_OF_SHAPE = ("x", "k", "q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def _shape(program: Program, call: Call) -> str:
         return f"attention {a['num_heads']} heads of {a['head_dim']}, {a['num_kv_heads']} KV{window}"
     constant = program.constants.get(call.args.get("weight", call.args.get("table", "")))
     if constant is None:
-        return f"{call.family} {program.buffers[call.args['k' if call.family == 'kv_write' else 'x']].cols}"
+        role = next(role for role in _OF_SHAPE if role in call.args)
+        return f"{call.family} {program.buffers[call.args[role]].cols}"
     act = f" {call.attrs['act']}" if call.attrs.get("act", "none") != "none" else ""
     also = "".join(f" + {role}" for role in ("bias", "residual") if role in call.args)
     shape = f"{constant.cols}" if constant.rows == 1 else f"{constant.rows} x {constant.cols}"

@@ -120,6 +120,16 @@ def test_pictures(albireo, tiny, tmp_path):
     assert "fuse_norm" in both and f"{tmp_path / 'x.svg'}: layer " in both
 
 
+@pytest.mark.parametrize("ranks", [("-tp", "2"), ("-tp", "4", "--quantization", "int8")], ids=str)
+def test_a_layer_of_one_of_several_ranks_is_drawn(albireo, tmp_path, ranks):
+    result = albireo("inspect", *ranks, "--graph", tmp_path / "x.svg")
+    assert result.exit_code == 0, result.stderr
+    picture = (tmp_path / "x.svg").read_text()
+    assert f"-> {picture.count('data-call=')} calls" in result.stdout
+    # one behind attention and one behind the FFN, before fusion and after it
+    assert picture.count(">all_reduce<") == 4
+
+
 def test_the_graph_as_text_has_two_names(albireo):
     assert albireo("inspect", "--graph").stdout == albireo("inspect", "--graph", "-").stdout
 

@@ -121,7 +121,8 @@ def command(
         parts += ["\n".join(arena_lines(program))] if shows_arena else []
         if target is not None:
             facts = [*model_facts(source, graph, config), *plan_facts(config, program, memory)]
-            parts.append(_draw(target, explain(graph, program), layer, source, facts, device.catalog()))
+            explained = explain(graph, program, source.parts[0])
+            parts.append(_draw(target, explained, layer, source, facts, device.catalog()))
     click.echo(plain("\n\n".join(parts)))
 
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from albireo.compiler.pipeline import passes_of, run_passes
+from albireo.compiler.passes.shard import Part
+from albireo.compiler.pipeline import passes_of, run_passes, shard_pass
 from albireo.dtypes import itemsize
 from albireo.encodings import ENCODINGS
 from albireo.errors import ConfigError, InvariantError
@@ -81,11 +82,14 @@ class Story:
         return sum(group.weight_bytes for group in self.groups)
 
 
-def explain(base: Graph, program: Program) -> Explained:
+def explain(base: Graph, program: Program, part: Part | None = None) -> Explained:
     """Run the passes that made a program once more, to see the fused graph behind it.
 
+    Args: part: of the rank that the program is for; base is then told as that rank computes it, cut before any fusion.
     Raises: InvariantError when its calls are not the nodes of that graph.
     """
+    if part is not None:
+        base, _ = run_passes(base, (shard_pass(part),))
     fused, _ = run_passes(base, passes_of(program))
     families = [call.family for call in program.calls]
     if families != [node.family for node in fused.nodes]:

@@ -53,7 +53,7 @@ WITH_STATES = {
 #: are those of others. Tests of kernels, of levels and of GPUs leave them out.
 OF_WIRING = {
     "nanochat": "norms without a weight, the last one too; a rotation the other way",
-    "gemma3n_text": "several residual streams, gates that are cut; backends/cpu/test_streams.py",
+    "gemma3n_text": "several residual streams, gates that are cut; backends/*/test_streams.py",
     "falcon_mamba": "Mamba 1 alone, of which what its states are made of is normed without weights",
     "mamba": "Mamba 1 alone, of which that is not normed",
     "mamba2": "states alone: no layer has attention, and a block of the KV cache is no memory",
@@ -133,7 +133,7 @@ def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
     catalogs = (FakeCatalog(), CudaCatalog())
-    of_processors = any(node.op == "add_parts" or "own_lists" in node.attrs for node in graph.nodes)
+    of_processors = any("own_lists" in node.attrs for node in graph.nodes)
     for catalog in catalogs[:1] if of_processors else catalogs:
         found.update(
             _of_program(

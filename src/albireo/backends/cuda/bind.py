@@ -15,6 +15,7 @@ from albireo.backends.cuda.expert_linear import check_types, expert_linear
 from albireo.backends.cuda.kernels.adapter import adapter
 from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.add_parts import add_parts
+from albireo.backends.cuda.kernels.add_streams import add_streams
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.choose_keys import choose_keys
@@ -34,6 +35,7 @@ from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.row_map import row_map
 from albireo.backends.cuda.kernels.selective_scan import selective_scan
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
@@ -333,6 +335,18 @@ def _join_heads(args: CallArgs) -> Launch:
     return lambda step: join_heads(x(step), y(step), out(step), heads)
 
 
+def _add_streams(args: CallArgs) -> Launch:
+    x, y, out, coefs = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.optional_buffer("coefs")
+    parts, first, plus = args.number("num_parts"), args.number("first"), float(args.call.attrs["plus"])
+    return lambda step: add_streams(x(step), y(step), coefs(step), out(step), parts, first, plus)
+
+
+def _row_map(args: CallArgs) -> Launch:
+    x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
+    kind, number = args.call.attrs["kind"], float(args.call.attrs["number"])
+    return lambda step: row_map(kind, x(step), y(step), out(step), number)
+
+
 def _output_gate(args: CallArgs) -> Launch:
     x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
     kind, heads, eps = (
@@ -443,6 +457,8 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "gate_rows": _gate_rows,
     "head_linear": _head_linear,
     "join_heads": _join_heads,
+    "add_parts": _add_streams,
+    "row_map": _row_map,
     "elementwise": _elementwise,
     "head_norm": _head_norm,
     "rope": _rope,

@@ -39,6 +39,7 @@ EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", *_FOUR_BITS)
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
 _OTHERS = (
     *_ROUTED,
+    *OF_STREAMS,
     "norm",
     "gather",
     "all_reduce",
@@ -90,14 +91,9 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for several residual streams, for blocks that heads choose, for experts in a type that
-            others may have, for latents of no round size, and for heads that are too large.
+        Raises: UnsupportedModel for blocks that heads choose, for experts in a type that others may have, for latents of no round size, and for
+            heads that are too large.
         """
-        if family in OF_STREAMS:
-            raise UnsupportedModel(
-                "several residual streams, and gates that are cut (Gemma 3n, Hunyuan 4): no kernels of them are there "
-                "for GPUs yet; choose --device cpu"
-            )
         if attrs.get("own_lists") or (family == "choose_keys" and "block" in attrs):
             raise UnsupportedModel(
                 "positions that each KV head chooses for itself, in blocks (MiniMax M3): no kernels of them are there "

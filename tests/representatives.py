@@ -61,10 +61,10 @@ OF_WIRING = {
     "mimo_v2_flash": "values that are narrower than keys (backends/*/test_attention.py), and a factor behind attention",
     "zamba2": "blocks that several layers share, with matrices of few channels of each; embeddings read in the middle",
     "bailing_hybrid": "a state whose rates of channels are bounded; latents whose values have a gate of each head",
-    "deepseek_v32": "positions that are chosen by score; backends/cpu/test_chosen_keys.py",
+    "deepseek_v32": "positions that are chosen by score; backends/*/test_chosen_keys.py",
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
-    "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/cpu/test_chosen_blocks.py",
+    "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/*/test_chosen_blocks.py",
     "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
@@ -132,9 +132,7 @@ def mechanisms(model_type: str) -> frozenset[str]:
 def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    catalogs = (FakeCatalog(), CudaCatalog())
-    of_processors = any("own_lists" in node.attrs for node in graph.nodes)
-    for catalog in catalogs[:1] if of_processors else catalogs:
+    for catalog in (FakeCatalog(), CudaCatalog()):
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

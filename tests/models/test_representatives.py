@@ -33,8 +33,9 @@ _PLAIN_FAMILIES = (
 )
 _PLAIN_CALLS = (
     *(f"call {family}(" for family in _PLAIN_FAMILIES),
-    # backends/cpu/test_expert_linear.py
+    # backends/cpu/test_expert_linear.py, backends/cuda/test_moe.py
     "call expert_linear(ids, out, weight, x, act: clamped_swiglu)",
+    "call expert_linear(ids, out, squares, weight, x, act: clamped_swiglu)",
 )
 _PLAIN_OPS = (
     "expert_linear(",

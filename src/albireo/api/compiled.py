@@ -15,7 +15,6 @@ from albireo.api.sources.source import ModelSource, guard
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.checkpoint.rearranged import REARRANGED
 
@@ -78,7 +77,7 @@ def compile_all(
             graph = tapped(copy_graph(graph), head.taps, source.model_config)
             programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         if source.model_config.pooling is not None:
-            _refuse_without_text(config, source, device, graph)
+            _refuse_without_text(config, source)
         if programs[0].states:
             _refuse_with_states(config, device)
         adapter_bytes: tuple[int, ...] = (0,) * len(programs)
@@ -112,12 +111,9 @@ def _refuse_with_states(config: EngineConfig, device: Device) -> None:
         raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
 
 
-def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device, graph: Graph) -> None:
+def _refuse_without_text(config: EngineConfig, source: ModelSource) -> None:
     """What is not done for models that write no text. Raises: ConfigError naming it."""
     why = f"this model {source.pooling_rule.says}, and"
-    by_distance = {"distances", "from_rows"}
-    if device.name == "cuda" and any(by_distance.intersection(node.inputs) for node in graph.nodes):
-        raise ConfigError(f"device=cuda: {why} scores that depend on distances are not computed there; use cpu")
     if len(source.parts) > 1:
         raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
     for name, asked in (("speculative_config", config.speculative_config), ("enable_lora", config.enable_lora)):

@@ -14,6 +14,7 @@ from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels import attention as attention_module
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.kernels.parts.by_distance import ByDistance
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.reference.attention import one_sequence
@@ -177,6 +178,14 @@ class World:
             at += len(each.q)
         return torch.from_numpy(found)
 
+    def added(self, order: list[int], num_tokens: int) -> ByDistance | None:
+        """What scores have added by distance; see test_attention_by_distance.py."""
+        return None
+
+    def told_of(self, each: Sequence) -> tuple[dict[str, Any], float]:
+        """The same for the reference, and how much it is at most."""
+        return {}, 0.0
+
     def run(
         self,
         order: list[int],
@@ -217,6 +226,7 @@ class World:
             out = room(tokens, columns, coded)
         more = {"rows": rows if coded else None, "sinks": shape.sinks, "value_dim": shape.value_dim}
         more |= {"both_ways": shape.both_ways, "slopes": shape.slopes, "row_ends": self.row_ends(order, tokens)}
+        more |= {"added": self.added(order, tokens)}
         attention(q, self.layer, out, step, work, workspace, *numbers, **more)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
@@ -244,12 +254,15 @@ class World:
         attrs |= {"both_ways": shape.both_ways} | shape.keys
         attrs |= {} if shape.slopes is None else {"slopes": tuple(shape.slopes.tolist())}
         sinks = None if shape.sinks is None else shape.sinks.numpy()
-        wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks, ends=each.ends)
-        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks, ends=each.ends).astype(np.float64)
+        told, most = self.told_of(each)
+        told |= {"sinks": sinks, "ends": each.ends}
+        wanted = one_sequence(each.q, each.k, each.v, positions, attrs, **told)
+        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, **told).astype(np.float64)
         group = shape.num_heads // shape.num_kv_heads
         keys = np.abs(each.k).repeat(group, axis=1)
         size = np.einsum("nhd,chd->nhc", np.abs(each.q), keys).max(axis=-1)[..., None] * shape.scale
         # a score: a sum of dim exact products, then five roundings; tanh is a quotient of sums near 1
+        size = size + most
         if shape.slopes is not None:
             size = size + shape.slopes.numpy()[None, :, None] * each.context
         score = (dim + 8) * UNIT[torch.float32] * size + 16 * UNIT[torch.float32] * (shape.softcap + 1)

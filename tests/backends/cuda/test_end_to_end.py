@@ -27,7 +27,6 @@ from albireo.backends.cuda.open import open_model
 from albireo.backends.weights import Weights
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
-from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_architecture
@@ -264,7 +263,7 @@ def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(
     assert served(engine, [0], 0)[0] == got[:1]
 
 
-@pytest.mark.parametrize("name", ["bert", "modernbert", "nomic_bert", "albert"])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "nomic_bert", "albert", "mpnet", "t5", "deberta_v2"])
 def test_embeddings_of_encoders_are_those_of_the_cpu(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,18 +292,6 @@ def test_embeddings_of_encoders_are_those_of_the_cpu(
     if name == "bert":
         kinds[2] = PoolingParams(pooling_type="last")
         assert np.abs(np.array(served("cuda", [2])) - got[2]).max() > 1e-2, "types of tokens are read"
-
-
-@pytest.mark.parametrize("name", ["mpnet", "deberta_v2"])
-def test_scores_that_depend_on_distances_are_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    architecture = load_architecture(name)
-    graph = build_graph(parse_config(architecture.tiny, architecture.rules), 90)
-    directory = make_checkpoint(tmp_path, architecture.tiny, weights=weights_read(graph, 5))
-    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    with pytest.raises(ConfigError, match="scores that depend on distances are not computed there; use cpu"):
-        llm(directory, device="cuda", max_model_len=30)
 
 
 def two(length: int, max_tokens: int) -> tuple[list[list[int]], list[SamplingParams]]:

@@ -215,9 +215,12 @@ def space_of(lists: ExpertList, matrix: DeviceMatrix) -> torch.Tensor:
     return torch.zeros(size, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("act", ["silu_mul", "clamped_swiglu"])
-def test_gate_and_up_of_an_expert_become_one(act: str) -> None:
-    """The second with biases, as gpt-oss has them."""
+@pytest.mark.parametrize(
+    ("act", "has_bias", "has_norm"),
+    [("silu_mul", False, False), ("clamped_swiglu", True, False), ("clamped_swiglu", False, True)],
+)
+def test_gate_and_up_of_an_expert_become_one(act: str, has_bias: bool, has_norm: bool) -> None:
+    """With biases, as gpt-oss has them; of rows of a norm, as MiniMax M3 has them."""
     num_experts, n, k, tokens, top_k = 3, 40, 64, 5, 2
     gate, up = (random(num_experts, n, k, seed=seed, dtype=torch.bfloat16) / 4 for seed in (2, 3))
     both = torch.cat([interleaved(gate[e], up[e]) for e in range(num_experts)])
@@ -225,18 +228,26 @@ def test_gate_and_up_of_an_expert_become_one(act: str) -> None:
     ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k)
     out = torch.full((tokens * top_k, n), torch.nan, dtype=torch.bfloat16)
     biases, bias = [torch.zeros(num_experts, n, dtype=torch.float64)] * 2, None
-    if act == "clamped_swiglu":
+    if has_bias:
         vectors = [random(num_experts, n, 1, seed=seed) * 3 for seed in (5, 6)]
         bias = torch.cat([interleaved(*(vector[e] for vector in vectors)) for e in range(num_experts)]).flatten()
         biases = [vector[:, :, 0].double() for vector in vectors]
-    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act=act, bias=bias)
+    norm, factors = None, torch.ones(tokens, dtype=torch.float64)
+    if has_norm:
+        sums = random(tokens, 2, seed=7).square() * 32
+        norm, factors = RowSquares(sums, torch.full((tokens,), torch.nan), 1e-5, k), _factors(sums, k)
+    matrix = DeviceMatrix("bfloat16", len(both), k, both)
+    expert_linear(x, matrix, out, lists, act=act, bias=bias, squares=norm)
     for pair, expert in enumerate(ids.flatten().tolist()):
         row = x[pair // top_k, None]
-        sums = [row.double() @ part[expert].double().T for part in (gate, up)]
+        by = factors[pair // top_k]
+        sums = [row.double() @ part[expert].double().T * by for part in (gate, up)]
         parts = [each + of[expert] for each, of in zip(sums, biases, strict=True)]
         wanted = activated(parts[0], parts[1], act)
-        error = 1.13 * bound(row, gate[expert]) * (parts[1].abs() + 1)
-        error = error + bound(row, up[expert]) * parts[0].abs() + 2.0**-20 * (parts[0].abs() * (parts[1].abs() + 1))
+        error = 1.13 * by * bound(row, gate[expert]) * (parts[1].abs() + 1)
+        error = (
+            error + by * bound(row, up[expert]) * parts[0].abs() + 2.0**-20 * (parts[0].abs() * (parts[1].abs() + 1))
+        )
         assert ((out[pair].double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
 
 
@@ -481,6 +492,11 @@ def test_combine_gives_what_a_norm_of_its_rows_is_made_of() -> None:
     assert ((parts.squares - squares).abs() <= 8 * 2.0**-24 * squares).all()
 
 
+def _factors(sums: torch.Tensor, k: int) -> torch.Tensor:
+    """[T] what a norm multiplies rows of k numbers by, of sums of their squares."""
+    return 1 / (sums.double().sum(1) / k + 1e-5).sqrt()
+
+
 def test_rows_of_a_norm_are_divided_by_token() -> None:
     """Few: a tile does it; many: a launch before says by what. The same bits."""
     top_k, n, k, tokens = 2, 64, 64, 70
@@ -497,8 +513,7 @@ def test_rows_of_a_norm_are_divided_by_token() -> None:
 
     many = out_of(tokens, True)
     assert torch.equal(many[: 3 * top_k], out_of(3, True))
-    factor = 1 / (sums.double().sum(1) / k + 1e-5).sqrt()
-    wanted = out_of(tokens, False).double() * factor.repeat_interleave(top_k)[:, None]
+    wanted = out_of(tokens, False).double() * _factors(sums, k).repeat_interleave(top_k)[:, None]
     assert ((many - wanted).abs() <= 2.0**-21 * wanted.abs()).all()
 
 

@@ -75,7 +75,9 @@ class AttentionShape:
         result_dim: of those that are stored so many first channels are given; 0: all.
         block_group: whose block tables they read.
         first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing is said.
-        chosen: positions that each row has chosen and sees, at most; 0: it sees all.
+        chosen: positions that each row has chosen and sees, at most; 0: it sees all. chosen_unit: so many side by side
+            are chosen together.
+        by_distance: scores have numbers of rows added by distance.
     """
 
     num_heads: int
@@ -97,6 +99,8 @@ class AttentionShape:
     in_chunks: bool = False
     result_dim: int = 0
     chosen: int = 0
+    chosen_unit: int = 1
+    by_distance: bool = False
 
     def __post_init__(self) -> None:
         most = 1024 if self.value_dim else MAX_HEAD_DIM
@@ -146,11 +150,16 @@ class AttentionShape:
     @property
     def largest_tile(self) -> int:
         """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best. Codes of wide
-        heads, which are turned into numbers in registers too, leave room for 32."""
+        heads, which are turned into numbers in registers too, leave room for 32. Where what rows add by distance lies
+        is 64 bits a score."""
         if self.compute_types[0] == "float32" or self.is_wide:
+            return 16
+        if self.by_distance and self.head_dim > 128:
             return 16
         if self.head_dim > 128 and self.kv_dtype in KV_CODES:
             return 32
+        if self.by_distance:
+            return 64
         return 128 if self.chip.has_wgmma and self.head_dim <= 128 else 64
 
     @property

@@ -18,6 +18,7 @@ from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.add_streams import add_streams
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
+from albireo.backends.cuda.kernels.choose_blocks import choose_blocks
 from albireo.backends.cuda.kernels.choose_keys import choose_keys
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
@@ -33,6 +34,7 @@ from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
+from albireo.backends.cuda.kernels.parts.by_distance import ByDistance
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.row_map import row_map
@@ -45,6 +47,8 @@ from albireo.backends.cuda.scratch import qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import ROW_CODES
 from albireo.errors import InvariantError
+from albireo.graph.attention_op import lists_of
+from albireo.graph.distance_columns import distance_columns
 from albireo.graph.ops import GROUPS
 from albireo.graph.program import Call
 
@@ -199,7 +203,8 @@ def _attention(args: CallArgs) -> Launch:
         slopes = torch.tensor(attrs["slopes"], dtype=torch.float32, device=args.memory.kv.device)
     chosen, count = None, 0
     if "chosen" in args.call.args:
-        chosen, count = args.buffer("chosen"), args.columns("chosen")
+        chosen, count = args.buffer("chosen"), args.columns("chosen") // lists_of(attrs)
+    added = _added(args)
     work, is_coded = (
         scratch.work_of(args.call, group, count),
         args.memory.specs[args.call.args["out"]].dtype in ROW_CODES,
@@ -224,15 +229,36 @@ def _attention(args: CallArgs) -> Launch:
         both_ways=bool(attrs.get("both_ways", False)),
         row_ends=None if attrs.get("causal", False) else step.row_ends,
         chosen=None if chosen is None else chosen(step),
+        added=added(step),
     )
+
+
+def _added(args: CallArgs) -> Callable[[DeviceStep], ByDistance | None]:
+    """What scores have added by distance, in units of those before their scale."""
+    attrs, device = args.call.attrs, args.memory.kv.device
+    if "distances" in args.call.args:
+        table = args.matrix("distances").codes
+        scaled = (table.float() / attrs["scale"]).t().contiguous()
+        by_table = ByDistance(len(table) // 2, distances=scaled)
+        return lambda step: by_table
+    if "from_rows" not in args.call.args:
+        return lambda step: None
+    rows, keys, reach = args.buffer("from_rows"), args.optional_buffer("from_keys"), int(attrs["reach"])
+    count, columns = args.columns("from_rows") // attrs["num_heads"], None
+    if count < 2 * reach:  # else each distance has its own
+        columns = torch.tensor(distance_columns(count, reach), dtype=torch.int32, device=device)
+    return lambda step: ByDistance(reach, None, rows(step), keys(step), columns)
 
 
 def _choose_keys(args: CallArgs) -> Launch:
-    q, weights, ids, attrs = args.buffer("q"), args.buffer("weights"), args.buffer("ids"), args.call.attrs
+    q, ids, attrs = args.buffer("q"), args.buffer("ids"), args.call.attrs
     layer, group, scores = args.memory.kv.layers[args.number("layer")], args.block_group, args.memory.scratch.scores
-    return lambda step: choose_keys(
-        q(step), weights(step), layer, ids(step), step, group, scores, attrs["num_heads"], attrs["head_dim"]
-    )
+    heads = attrs["num_heads"], attrs["head_dim"]
+    if "block" in attrs:
+        blocks = attrs["block"], attrs["nearest"]
+        return lambda step: choose_blocks(q(step), layer, ids(step), step, group, scores, *heads, *blocks)
+    weights = args.buffer("weights")
+    return lambda step: choose_keys(q(step), weights(step), layer, ids(step), step, group, scores, *heads)
 
 
 def _head_top(args: CallArgs) -> Launch:

@@ -91,14 +91,9 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for blocks that heads choose, for experts in a type that others may have, for latents of no round size, and for
+        Raises: UnsupportedModel for experts in a type that others may have, for latents of no round size, and for
             heads that are too large.
         """
-        if attrs.get("own_lists") or (family == "choose_keys" and "block" in attrs):
-            raise UnsupportedModel(
-                "positions that each KV head chooses for itself, in blocks (MiniMax M3): no kernels of them are there "
-                "for GPUs yet; choose --device cpu"
-            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

@@ -19,6 +19,7 @@ from albireo.backends.cuda.expert_list import ExpertList, expert_list
 from albireo.backends.cuda.expert_plan import widest
 from albireo.backends.cuda.kernels.adapter import num_part_elements as adapter_parts
 from albireo.backends.cuda.kernels.attention import need_rows
+from albireo.backends.cuda.kernels.choose_blocks import scores_of
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
@@ -27,7 +28,7 @@ from albireo.backends.cuda.turns import GatherSpace, elements_for
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
-from albireo.graph.attention_op import result_width
+from albireo.graph.attention_op import lists_of, result_width
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Call, Program, row_stride
 from albireo.graph.program_spec import MEETINGS
@@ -48,7 +49,7 @@ class Scratch:
         attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
         factors: of norms inside linears, one for each row of T, or of S where those may be more.
         experts: the list that layers of experts share; None: there are none.
-        scores: [any, most positions] float32 of choose_keys.
+        scores: [any, most positions] float32 of choose_keys, or as many as its blocks need.
         work: the list of work items of a step, for each shape of attention.
         parts: of sums over leaves and ranks, and of what ranks have of the head.
     """
@@ -116,7 +117,7 @@ class Scratch:
 
     def work_of(self, call: Call, block_group: int, count: int = 0) -> WorkList:
         """The list that an attention call reads. Args: count: of positions that its rows choose; 0: they see all."""
-        wanted = *_heads_and_keys(call), block_group, count
+        wanted = *_heads_and_keys(call), block_group, count, "from_rows" in call.args
         return next(work for s, work in self.work.items() if _told_apart_by(s) == wanted)
 
 
@@ -140,18 +141,25 @@ def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, int,
 
 
 def _told_apart_by(s: AttentionShape) -> tuple[int, ...]:
-    """What _heads_and_keys() says of a call, the block group, and what is chosen."""
+    """What _heads_and_keys() says of a call, the block group, what is chosen, and whether rows add by distance."""
     heads, keys = (
         (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim, s.result_dim),
         (s.window, s.first_key, s.num_keys, s.in_chunks),
     )
-    return *heads, *keys, s.block_group, s.chosen
+    return *heads, *keys, s.block_group, s.chosen, s.by_distance
 
 
 def _scores(calls: list[Call], tokens: int, max_positions: int, device: torch.device) -> torch.Tensor:
     """Room for the scores of as many tokens as there is reason for."""
-    rows = max(1, min(tokens, _MOST_SCORES // max_positions)) if calls else 0
-    return torch.zeros((rows, max_positions), dtype=torch.float32, device=device)
+    each = [
+        scores_of(call.attrs["num_heads"], call.attrs["block"], max_positions)
+        if "block" in call.attrs
+        else max_positions
+        for call in calls
+    ]
+    columns = max(each, default=max_positions)
+    rows = max(1, min(tokens, _MOST_SCORES // columns)) if calls else 0
+    return torch.zeros((rows, columns), dtype=torch.float32, device=device)
 
 
 def _width(call: Call) -> int:
@@ -176,6 +184,8 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
+    chosen = call.args.get("chosen", "")
+    units = {each.args["ids"]: each.attrs.get("block", 1) for each in program.calls if each.family == "choose_keys"}
     heads, kv_heads, head_dim, value_dim, result_dim, window, first_key, num_keys, in_chunks = _heads_and_keys(call)
     return AttentionShape(
         heads,
@@ -190,7 +200,9 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         block_group=program.kv.place(call.attrs["layer"])[0],
         first_key=first_key,
         num_keys=num_keys,
-        chosen=program.buffers[call.args["chosen"]].cols if "chosen" in call.args else 0,
+        chosen=program.buffers[chosen].cols // lists_of(call.attrs) if chosen else 0,
+        chosen_unit=int(units.get(chosen, 1)),
+        by_distance="from_rows" in call.args,
         in_chunks=in_chunks,
         result_dim=result_dim,
     )

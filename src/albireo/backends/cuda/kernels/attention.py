@@ -14,12 +14,13 @@ that end, too.
 Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
 those less than window away. With the work list's num_keys it sees the first so many, wherever it is; with its first_key
 none before that; with its in_chunks those from the last multiple of window on. With chosen, [T, count] int32 as
-choose_keys leaves them, it sees these alone: a place in a list is what a position is elsewhere, and items are of one
-token (list_tokens.py). With row_ends it sees those behind its own up to row_ends[t] - 1, too, whatever the window.
-Scores are q.k * scale, scale > 0, capped as softcap *
-tanh(score / softcap); out is the mean of v by their softmax, in which sinks[h] is one score more, of no value: it is
-added last, when a row is whole. All of out is written; a padding row, which belongs to no sequence, is zeros. Blocks
-beyond a context, and positions of its last block behind it, are not read.
+choose_keys leaves them, or of each KV head its own list of as many, it sees these alone: a place in a list is what a
+position is elsewhere, and items are of one token (list_tokens.py). With row_ends it sees those behind its own up to
+row_ends[t] - 1, too, whatever the window. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap);
+of rows that see both ways q.k has added what `added` says of distances (parts/by_distance.py). out is the mean of v by
+their softmax, in which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is
+written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block
+behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -65,6 +66,7 @@ from albireo.backends.cuda.kernels.parts.attention_rows import (
     store_rows,
 )
 from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend, chosen_places
+from albireo.backends.cuda.kernels.parts.by_distance import NOTHING, ByDistance
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.row_codes import row_block
 from albireo.backends.cuda.kernels.parts.softmax import merge
@@ -88,6 +90,10 @@ def attention_kernel(
     slopes,
     row_ends,
     chosen,
+    distances,
+    from_rows,
+    from_keys,
+    columns,
     out,
     rows_out,
     items,
@@ -103,6 +109,8 @@ def attention_kernel(
     q_stride,
     out_stride,
     chosen_stride,
+    from_rows_stride,
+    from_keys_stride,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -126,6 +134,9 @@ def attention_kernel(
     FIRST_KEY: tl.constexpr,
     IN_CHUNKS: tl.constexpr,
     RESULT_DIM: tl.constexpr,
+    LIST: tl.constexpr,
+    REACH: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
@@ -203,6 +214,11 @@ def attention_kernel(
             last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
         if IN_CHUNKS:  # of a window, a row sees as far back as the last one of its chunk
             positions = positions // window * window + window - 1
+        row_places, keys_start = None, None
+        if from_rows is not None:  # of what is no row those of the last one
+            own_row = first_token + tl.minimum(tokens, num_rows // GROUP - 1)
+            row_places = own_row.to(tl.int64) * from_rows_stride + heads * COLUMNS
+            keys_start = first_token - base
         m = tl.full((BM,), float("-inf"), tl.float32)
         l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
         acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
@@ -215,13 +231,16 @@ def attention_kernel(
         else:
             full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
         last = tl.maximum(full_end - BN, begin)
+        own_list = chosen
+        if LIST > 0:  # places of each KV head's own, one list behind the other
+            own_list = chosen + kv_head * LIST
         entries = block_table + table + lanes // PAGE
         offsets = lanes % PAGE
         if chosen is None:
             pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
         else:
             pages, offsets = chosen_places(
-                chosen, chosen_stride, first_token, block_table + table, begin + lanes, full_end, PAGE
+                own_list, chosen_stride, first_token, block_table + table, begin + lanes, full_end, PAGE
             )
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
             next_offsets = offsets
@@ -229,28 +248,34 @@ def attention_kernel(
                 next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
             else:
                 next_pages, next_offsets = chosen_places(
-                    chosen, chosen_stride, first_token, block_table + table, start + BN + lanes, full_end, PAGE
+                    own_list, chosen_stride, first_token, block_table + table, start + BN + lanes, full_end, PAGE
                 )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
                 positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
+                distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False, FIRST_KEY,
+                REACH, COLUMNS,
             )  # fmt: skip
             pages = next_pages
             offsets = next_offsets
-        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2 if chosen is None else 1):
+        for start in tl.range(
+            tl.maximum(begin, full_end), end, BN, num_stages=2 if chosen is None and from_rows is None else 1
+        ):
             if chosen is None:
                 pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             else:
                 pages, offsets = chosen_places(
-                    chosen, chosen_stride, first_token, block_table + table, start + lanes, context, PAGE
+                    own_list, chosen_stride, first_token, block_table + table, start + lanes, context, PAGE
                 )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
                 last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window, row_slopes,
+                distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True, FIRST_KEY,
+                REACH, COLUMNS,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -328,6 +353,7 @@ def attention(
     both_ways: bool = False,
     row_ends: torch.Tensor | None = None,
     chosen: torch.Tensor | None = None,
+    added: ByDistance | None = None,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -343,30 +369,31 @@ def attention(
     sums, stats = parts_of(shape, plan, workspace)
     qk_type, pv_type = shape.compute_types
     attention_kernel[(plan.programs,)](
-        q,
-        _readable(kv.k),
-        _readable(kv.v),
-        kv.k_scale,
-        kv.v_scale,
-        sinks,
-        slopes,
-        None if shape.num_keys or shape.chosen else row_ends,
-        chosen,
-        out,
-        rows if is_coded else out,
-        work.items,
-        work.count,
-        work.arrived,
-        work.finished,
-        step.block_table,
-        sums,
-        stats,
-        scale,
-        softcap,
-        window,
-        q.stride(0),
-        out.stride(0),
-        0 if chosen is None else chosen.stride(0),
+        q=q,
+        k=_readable(kv.k),
+        v=_readable(kv.v),
+        k_scale=kv.k_scale,
+        v_scale=kv.v_scale,
+        sinks=sinks,
+        slopes=slopes,
+        row_ends=None if shape.num_keys or shape.chosen else row_ends,
+        chosen=chosen,
+        **(NOTHING if added is None else added.arguments(num_heads)),
+        out=out,
+        rows_out=rows if is_coded else out,
+        items=work.items,
+        count=work.count,
+        arrived=work.arrived,
+        finished=work.finished,
+        block_table=step.block_table,
+        partial=sums,
+        partial_ml=stats,
+        scale=scale,
+        softcap=softcap,
+        window=window,
+        q_stride=q.stride(0),
+        out_stride=out.stride(0),
+        chosen_stride=0 if chosen is None else chosen.stride(0),
         KV_HEADS=num_kv_heads,
         GROUP=shape.group,
         HEAD_DIM=head_dim,
@@ -383,13 +410,14 @@ def attention(
         CODES=kv.k_scale is not None,
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
-        STAGES=plan.launch.stages if chosen is None else 1,
+        STAGES=plan.launch.stages if chosen is None and added is None else 1,
         MERGED=merged_rows(plan.tile_rows, block_dim, plan.launch.warps),
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
         BOTH_WAYS=both_ways or shape.num_keys > 0,  # the list ends contexts there
         FIRST_KEY=shape.first_key,
         IN_CHUNKS=shape.in_chunks,
         RESULT_DIM=shape.result_width,
+        LIST=shape.chosen if chosen is not None and chosen.shape[1] > shape.chosen else 0,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,

@@ -22,8 +22,9 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.best_of_row import bound_of_best
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
-from albireo.backends.cuda.kernels.parts.ordering import NOTHING, order_of
+from albireo.backends.cuda.kernels.parts.ordering import order_of
 from albireo.backends.cuda.kv import LayerKV
 from albireo.backends.cuda.step import DeviceStep
 
@@ -99,33 +100,7 @@ def best_keys_kernel(scores, positions, ids, first, scores_stride, ids_stride, C
             at = start + lanes
             tl.store(to + at, tl.where(at < seen, at, -1), mask=at < COUNT)
     else:
-        high = tl.full((), NOTHING, tl.int32)
-        low = tl.full((), 0x7FFFFFFF, tl.int32)
-        for start in range(0, seen, TILE):
-            order = order_of(tl.load(row + start + lanes, mask=start + lanes < seen, other=float("-inf")))
-            high = tl.maximum(high, tl.max(order, axis=0))
-            low = tl.minimum(low, tl.min(tl.where(start + lanes < seen, order, 0x7FFFFFFF), axis=0))
-        # at least COUNT lie at low or above it; each round ends at an order that is there
-        while low < high:
-            middle = (low | high) - ((low ^ high) >> 1)
-            found = tl.zeros((TILE,), tl.int32)
-            least, most = tl.full((TILE,), high, tl.int32), tl.full((TILE,), low, tl.int32)
-            for start in range(0, seen, TILE):
-                is_there = start + lanes < seen
-                order = order_of(tl.load(row + start + lanes, mask=is_there, other=0.0))
-                is_above = is_there & (order >= middle)
-                found += is_above.to(tl.int32)
-                least = tl.minimum(least, tl.where(is_above, order, high))
-                most = tl.maximum(most, tl.where(is_there & (order < middle), order, low))
-            if tl.sum(found, axis=0) >= COUNT:
-                low = tl.min(least, axis=0)
-            else:
-                high = tl.max(most, axis=0)
-        above = tl.zeros((TILE,), tl.int32)
-        for start in range(0, seen, TILE):
-            is_there = start + lanes < seen
-            above += (is_there & (order_of(tl.load(row + start + lanes, mask=is_there, other=0.0)) > low)).to(tl.int32)
-        left = COUNT - tl.sum(above, axis=0)
+        low, left = bound_of_best(row, seen, COUNT, TILE)
         taken = tl.zeros((), tl.int32)
         for start in range(0, seen, TILE):
             at = start + lanes

@@ -2,9 +2,9 @@
 
 query_start: [B + 1], positions: [T], table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py) of
 a shape with lists, all of it written but its counters. One launch a step, a program a token; build_work_list.py is the
-same for rows that see all. A token has min(position + 1, chosen) places to see, whole or an item a split, as the plan
-says of the step: the bits are the same. Where a token has fewer splits than others, the items behind its last one have
-no rows; tokens of no sequence see nothing.
+same for rows that see all. A token has min(position + 1, chosen) places to see (of those in blocks fewer, where its own
+block is not whole), whole or an item a split, as the plan says of the step: the bits are the same. Where a token has
+fewer splits than others, the items behind its last one have no rows; tokens of no sequence see nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def list_tokens_kernel(
     num_sequences,
     num_tokens,
     CHOSEN: tl.constexpr,
+    UNIT: tl.constexpr,
     GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILES: tl.constexpr,
@@ -36,14 +37,15 @@ def list_tokens_kernel(
     SEQUENCES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """SPLITS: items of a tile; 1: lists are whole."""
+    """SPLITS: items of a tile; 1: lists are whole. UNIT: positions that are chosen together."""
     token = tl.program_id(0)
     each = tl.arange(0, SEQUENCES)
     ends = tl.load(query_start + 1 + each, mask=each < num_sequences, other=0x7FFFFFFF)
     sequence = tl.sum((ends <= token).to(tl.int32), axis=0)
     is_real = token < tl.load(query_start + num_sequences)
     table = tl.load(table_start + sequence, mask=is_real, other=0)
-    seen = tl.where(is_real, tl.minimum(tl.load(positions + token) + 1, CHOSEN), 0)
+    position = tl.load(positions + token)
+    seen = tl.where(is_real, tl.minimum(position + 1, CHOSEN - UNIT + position % UNIT + 1), 0)
     splits = (seen + SPLIT - 1) // SPLIT
     lanes = tl.arange(0, BLOCK)
     row = lanes // SPLITS * TILE_ROWS
@@ -88,6 +90,7 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
         num_sequences,
         num_tokens,
         CHOSEN=shape.chosen,
+        UNIT=shape.chosen_unit,
         GROUP=shape.group,
         TILE_ROWS=plan.tile_rows,
         TILES=tiles,
@@ -104,7 +107,8 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
 def aot_cases() -> list[AotCase]:
     names = ["query_start", "positions", "table_start", "count", "items"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in ("num_sequences", "num_tokens")}
-    constants = {"CHOSEN": 2048, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8, "SPLIT": 512, "ITEM": ITEM_FIELDS}
+    constants = {"CHOSEN": 2048, "UNIT": 1, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8, "SPLIT": 512}
+    constants |= {"ITEM": ITEM_FIELDS}
     return [
         AotCase(
             f"list_tokens.{splits}",

@@ -16,6 +16,8 @@ from albireo.backends.cuda.attention_plan import AttentionShape, launch_of, merg
 from albireo.backends.cuda.chip import Chip
 
 _ALIGNED = ("items", "q_stride", "out_stride")
+#: What may be added to scores by distance.
+_ADDED = ("distances", "from_rows", "from_keys", "columns")
 
 
 def attention_cases(kernel: Any) -> list[AotCase]:
@@ -34,6 +36,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         first_key: int = 0,
         chosen: bool = False,
         in_chunks: bool = False,
+        added: tuple[str, ...] = (),
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -42,7 +45,10 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
         shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip, value_dim=value_dim)
         launch = launch_of(shape, rows)
-        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8" or row_ends)) or (cache, head_dim) == (
+        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8" or row_ends or "from_rows" in added)) or (
+            cache,
+            head_dim,
+        ) == (
             "fp8e4nv",
             128,
         )
@@ -51,7 +57,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             f"{'.slopes' * slopes}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
             f"{'.chosen' * chosen}"
-            f"{'.in_chunks' * in_chunks}"
+            f"{'.in_chunks' * in_chunks}{''.join('.' + role for role in added)}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
@@ -63,11 +69,14 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             | ({"sinks": "*fp32"} if sinks else {})
             | ({"slopes": "*fp32"} if slopes else {})
             | ({"row_ends": "*i32"} if row_ends else {})
-            | ({"chosen": "*i32"} if chosen else {}),
+            | ({"chosen": "*i32"} if chosen else {})
+            | dict.fromkeys(("from_rows_stride", "from_keys_stride"), "i32")
+            | {role: "*i32" if role == "columns" else "*fp32" for role in added},
             ({} if sinks else {"sinks": None})
             | ({} if slopes else {"slopes": None})
             | ({} if row_ends else {"row_ends": None})
             | ({} if chosen else {"chosen": None})
+            | {role: None for role in _ADDED if role not in added}
             | {
                 "KV_HEADS": 8,
                 "GROUP": 4,
@@ -85,13 +94,16 @@ def attention_cases(kernel: Any) -> list[AotCase]:
                 "CODES": cache != "bf16",
                 "WINDOW": True,
                 "SOFTCAP": True,
-                "STAGES": 1 if chosen else launch.stages,
+                "STAGES": 1 if chosen or added else launch.stages,
                 "MERGED": merged_rows(rows, triton.next_power_of_2(value_dim or head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
                 "BOTH_WAYS": both_ways,
                 "FIRST_KEY": first_key,
                 "IN_CHUNKS": in_chunks,
                 "RESULT_DIM": value_dim or head_dim,
+                "LIST": 0,
+                "REACH": 0,
+                "COLUMNS": 0,
             }
             | options,
             num_warps=launch.warps,
@@ -109,6 +121,9 @@ def attention_cases(kernel: Any) -> list[AotCase]:
     latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
     tokens: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 2, "SOFTCAP": False}
     encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
+    blocks: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 16, "WINDOW": False, "SOFTCAP": False, "LIST": 2048}
+    columns: dict[str, Any] = {"REACH": 512, "COLUMNS": 512, "WINDOW": False}
+    frames: dict[str, Any] = {"REACH": 750, "COLUMNS": 1500, "WINDOW": False, "KV_HEADS": 8}
     listening: dict[str, Any] = {"KV_HEADS": 20, "GROUP": 1, "WINDOW": False, "SOFTCAP": False}
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
@@ -130,6 +145,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
         case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
         case(16, "bf16", 576, {90: ("HMMA",), 100: ("HMMA",)}, value_dim=512, chosen=True, **latent),
+        case(16, "bf16", 128, {90: ("HMMA",), 100: ("HMMA",)}, chosen=True, **blocks),
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
@@ -139,6 +155,27 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
         case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
         case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
+        case(
+            128,
+            "bf16",
+            64,
+            {90: ("HGMMA",)},
+            both_ways=True,
+            added=("distances",),
+            **encoder | {"WINDOW": False, "REACH": 127},
+        ),
+        case(64, "bf16", 64, {80: ("HMMA",), 100: ()}, both_ways=True, added=_ADDED[1:], **encoder | columns),
+        case(64, "bf16", 64, {90: ("HGMMA",)}, both_ways=True, added=_ADDED[1:], **encoder | columns),
+        case(
+            64,
+            "bf16",
+            128,
+            {80: ("HMMA",), 90: ("HGMMA",), 100: ()},
+            both_ways=True,
+            added=("from_rows",),
+            **encoder | frames,
+        ),
+        case(16, "bf16", 128, {90: ("HMMA",)}, both_ways=True, added=("from_rows",), **encoder | frames),
         case(16, "bf16", 64, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, first_key=1500, **listening),
         case(64, "bf16", 256, {80: ("HMMA", loads), 90: ("HGMMA", loads)}, row_ends=True, **tokens),
         case(64, "bf16", 128, {90: ("HGMMA", loads), 100: (loads,)}, row_ends=True, **tokens),

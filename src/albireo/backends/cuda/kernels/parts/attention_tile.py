@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.by_distance import add_by_distance
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
 from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, power_of_two, shift_of
 
@@ -20,11 +21,11 @@ ONES = tl.constexpr(16)
 def attend(
     start, pages, offsets, m, l, acc, total_m, total_l, total,  # noqa: E741
     tile_q, turned_q, ones, positions, last_seen, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap,
-    window, row_slopes,
+    window, row_slopes, distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
     CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, ENDS: tl.constexpr,
-    MASKED: tl.constexpr, FIRST_KEY: tl.constexpr,
+    MASKED: tl.constexpr, FIRST_KEY: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
@@ -33,7 +34,8 @@ def attend(
     only those of a window. ENDS: the last position that a causal row sees may be behind its own. VALUE_DIM: values are
     so many first channels of keys, which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
     FIRST_KEY: rows see none before it. row_slopes: [BM] added to scores that are not scaled yet, for each position
-    behind the row's own; None: nothing is.
+    behind the row's own; None: nothing is. distances, from_rows, from_keys, columns, heads, row_places: and
+    what is said of their rows: see by_distance.py.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -70,6 +72,11 @@ def attend(
         scores = scores * _scales(k_scale + row, is_there, MASKED)[None, :]
     if row_slopes is not None:
         scores = tl.fma(row_slopes[:, None], (at[None, :] - positions[:, None]).to(tl.float32), scores)
+    if distances is not None or from_rows is not None:
+        scores = add_by_distance(
+            scores, distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride, at,
+            positions, is_there, REACH, COLUMNS, MASKED,
+        )  # fmt: skip
     # scores * unit are in units of log 2
     unit = scale * LOG2E
     if SOFTCAP:

@@ -14,7 +14,7 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.weights import Weights
-from albireo.errors import OutOfMemory, UnsupportedModel
+from albireo.errors import OutOfMemory
 from albireo.execution.vision import VisionRunner, num_blocks
 from albireo.graph.program import Program
 from tiny_towers import FAMILIES, farthest, opened, opened_by, save, tiles, transformers_rows
@@ -103,18 +103,7 @@ def test_bits_do_not_depend_on_tiles_before_nor_on_what_is_planned(tmp_path: Pat
     assert np.array_equal(on_gpu(folder, "bfloat16", 300).rows(second), kept)
 
 
-#: With convolutions within their layers, which are computed on the CPU alone.
-CONFORMERS = [name for name in tiny_hearers.FAMILIES if name.startswith("granite")]
-
-
-@pytest.mark.parametrize("name", CONFORMERS)
-def test_what_is_not_computed_there_is_refused(name: str, tmp_path: Path) -> None:
-    folder = tiny_hearers.save(tmp_path, name)
-    with pytest.raises(UnsupportedModel, match="this backend has no depthwise_conv kernel"):
-        tiny_hearers.opened_by(open_program, CudaCatalog(90), folder, "float32")
-
-
-@pytest.mark.parametrize("name", [name for name in tiny_hearers.FAMILIES if name not in CONFORMERS])
+@pytest.mark.parametrize("name", list(tiny_hearers.FAMILIES))
 def test_towers_that_hear(name: str, tmp_path: Path) -> None:
     """Their stems are programs of the executor, too."""
     folder = tiny_hearers.save(tmp_path, name)

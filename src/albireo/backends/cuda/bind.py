@@ -20,6 +20,7 @@ from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.choose_blocks import choose_blocks
 from albireo.backends.cuda.kernels.choose_keys import choose_keys
+from albireo.backends.cuda.kernels.depthwise_conv import depthwise_conv
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
@@ -49,7 +50,7 @@ from albireo.dtypes import ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of
 from albireo.graph.distance_columns import distance_columns
-from albireo.graph.ops import GROUPS
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS
 from albireo.graph.program import Call
 
 
@@ -399,6 +400,12 @@ def _causal_conv(args: CallArgs) -> Launch:
     )
 
 
+def _depthwise_conv(args: CallArgs) -> Launch:
+    x, weight, out, bias = args.buffer("x"), args.matrix().codes, args.buffer("out"), args.optional_vector("bias")
+    activation = args.call.attrs.get("activation", CONV_ACTIVATIONS[0])
+    return lambda step: depthwise_conv(x(step), weight, out(step), bias, activation)
+
+
 def _gated_delta_rule(args: CallArgs) -> Launch:
     x, gates, out = args.buffer("x"), args.buffer("gates"), args.buffer("out")
     a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
@@ -491,6 +498,7 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "kv_write": _kv_write,
     "output_gate": _output_gate,
     "causal_conv": _causal_conv,
+    "depthwise_conv": _depthwise_conv,
     "gated_delta_rule": _gated_delta_rule,
     "selective_state": _selective_state,
     "selective_scan": _selective_scan,

@@ -30,7 +30,7 @@ MAX_HEAD_DIM = 512
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that read a matrix of numbers.
-_ROWS_OF_NUMBERS = ("head_linear", "causal_conv")
+_ROWS_OF_NUMBERS = ("head_linear", "causal_conv", "depthwise_conv")
 #: Families that can write, copy, or read rows of 8-bit codes.
 _OF_TOKENS = ("norm", "elementwise", "gather", "adapter")
 #: Types of weights that experts may have; kernels/moe_grouped_matmul.py.

@@ -397,7 +397,9 @@ class AheadRunner:
             token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots, snapshots, adapter_slots
         )
         turns = None if self._images is None else self._images.next_positions(images, positions)
+        heard = None if self._images is None else self._images.next_heard(images)
         inputs = step.inputs if turns is None else replace(step.inputs, rope_positions=turns)
+        inputs = inputs if heard is None else replace(inputs, row_ends=heard)
         from_device = np.array(sources, np.int32)
         device = self._device_of(inputs)
         return _Flight(_Ticket(device, device.submit(inputs, step.tasks, step.task_rows, from_device)), rows)

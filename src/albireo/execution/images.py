@@ -194,6 +194,15 @@ class ImageRows:
                 ends[first : first + len(work.token_ids)] = self._heard(image.tiles[0])
         return ends
 
+    def next_heard(self, images: Sequence[Sequence[ImageInput]]) -> Ints | None:
+        """[B] of sequences' next tokens, how many positions of their sounds are heard; None: all, or there are none.
+
+        Args: images: of each sequence.
+        """
+        if self._heard is None or not any(images):
+            return None
+        return np.array([self._heard(some[0].tiles[0]) if some else 0 for some in images], np.int32)
+
     def next_positions(self, images: Sequence[Sequence[ImageInput]], positions: Sequence[int]) -> Ints | None:
         """[B] by which sequences' next tokens are rotated, all of whose images lie before; None: by positions.
 

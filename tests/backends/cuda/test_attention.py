@@ -198,6 +198,8 @@ class World:
         """out [T, H * D], whatever was in it and in the workspaces before. window: told instead of the right one."""
         shape, step = self.shape, self.step(order, padding)
         tokens = step.sizes["T"]
+        if shape.num_keys:
+            step = replace(step, heard=self.row_ends(order, tokens))
         attention_shape = self.attention_shape = AttentionShape(
             shape.num_heads,
             shape.num_kv_heads,
@@ -380,6 +382,18 @@ def test_bits_beside_a_sound_are_the_same_in_any_company(shape: Shape) -> None:
     assert torch.equal(world.run([0, 1, 2], tile_rows=16, multiprocessors=64), together[:39])
     for order, rows in (([0], slice(0, 33)), ([1], slice(33, 34)), ([2], slice(34, 39))):
         assert torch.equal(world.run(order, multiprocessors=1), together[rows])
+
+
+@pytest.mark.parametrize("shape", [Shape(num_keys=140), Shape(num_keys=100, kv="int8", num_kv_heads=1)], ids=str)
+def test_rows_hear_as_much_of_a_sound_as_there_is(shape: Shape) -> None:
+    """A part of a split, all, all there may be, one position, splits and a part; the same bits alone."""
+    world, heard = World(shape, [190, 150, 160, 145, 260], [1, 30, 5, 1, 130]), [20, 0, shape.num_keys, 1, 99]
+    for each, count in zip(world.sequences, heard, strict=True):
+        each.ends = np.full(len(each.q), count, np.int32)
+    order = [3, 0, 4, 2, 1]
+    out = world.run(order, (3, 2), multiprocessors=64)
+    world.check(order, out)
+    assert torch.equal(world.run([4], tile_rows=16, multiprocessors=1), out[2:132])
 
 
 def with_images(world: World, images: list[list[tuple[int, int]]]) -> World:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
-from albireo.backends.cuda.staging import TYPE_COLUMNS, Arrays, Staging, Tail
+from albireo.backends.cuda.staging import HEARD_COLUMNS, TYPE_COLUMNS, Arrays, Staging, Tail
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
@@ -92,6 +92,16 @@ def test_types_of_tokens_are_those_of_the_step_alone() -> None:
     staging.fill(step(3, 7), sizes)
     assert found.token_types.tolist() == [0] * 4
     assert Staging(MAXIMA, 4, 16, CPU).step(sizes).token_types is None
+
+
+def test_what_is_heard_is_that_of_the_step_alone() -> None:
+    """Of a program that listens; padding hears all, as do sequences of which nothing is said."""
+    staging, sizes = Staging(MAXIMA, 4, 16, CPU, HEARD_COLUMNS), {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    for inputs, wanted in ((replace(step(3, 7), row_ends=ints(5, 0, 9)), [5, 0, 9, 0]), (step(2, 7), [0] * 4)):
+        staging.fill(inputs, sizes)
+        found = staging.step(sizes).heard
+        assert found is not None and found.tolist() == wanted
+    assert Staging(MAXIMA, 4, 16, CPU).step(sizes).heard is None
 
 
 def test_both_kinds_of_rows_leave_the_model_in_order() -> None:

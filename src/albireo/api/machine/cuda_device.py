@@ -27,7 +27,7 @@ from albireo.execution.adapters import AdapterProgram
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.draft_head import StateStore, combining_step
 from albireo.execution.listening import Listener
-from albireo.execution.runner import NO_PARTS, DeviceModel, Pooler, RunnerParts
+from albireo.execution.runner import NO_PARTS, DeviceModel, Pooler, Runner, RunnerParts
 from albireo.execution.vision import TowerModel
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
@@ -303,6 +303,8 @@ class CudaDevice:
         hidden_states: StateStore | None = None,
     ) -> PlanRunner:
         assert hidden_states is model.hidden_states, "the model keeps them itself"
+        if parts.writer is not None:  # the host reads what frames say: no step could be begun ahead
+            return Runner(model, vocab_size, block_size, parts, host=model)
         states = model if model.program.states else None
         return AheadRunner(model, vocab_size, block_size, max_positions, parts, states=states)
 

@@ -188,9 +188,6 @@ def open_hearing(config: EngineConfig, source: ModelSource, device: Device, prog
     _refuse(config, source)
     model = source.model_config
     tower, sounds, graph, frames = _opens(data["model_type"])(data, model, source.config_directory)
-    if not heard_whole(tower) and device.name != "cpu":
-        does = "decoder listens to sounds" if frames is None else "encoder hears sounds"
-        raise ConfigError(f"device={device.name}: this model's {does} of any length on the CPU alone; use device=cpu")
     if frames is not None and config.speculative_config is not None:
         raise ConfigError("speculative_config: this model writes what frames say, which nobody guesses; leave it out")
     more = () if frames is None or frames.said is None else frames.said.graphs()

@@ -30,7 +30,14 @@ from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.peers import Seat
 from albireo.backends.cuda.scratch import Scratch
-from albireo.backends.cuda.staging import ADAPTER_COLUMNS, ROPE_COLUMNS, TYPE_COLUMNS, Columns, Staging
+from albireo.backends.cuda.staging import (
+    ADAPTER_COLUMNS,
+    HEARD_COLUMNS,
+    ROPE_COLUMNS,
+    TYPE_COLUMNS,
+    Columns,
+    Staging,
+)
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.step_rows import brings_rows, with_empty_rows, with_rows
@@ -73,6 +80,7 @@ class PlacedProgram:
     ) -> None:
         self.program, self._device = program, device
         self._max_positions, self._has_axes, self._seat, self.adapters = max_positions, has_axes, seat, adapters
+        self._listens = any("num_keys" in call.attrs for call in program.calls)
         if arena is None or len(arena) < program.arena_bytes:
             arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self.arena = arena
@@ -184,7 +192,7 @@ class PlacedProgram:
 
     def brings_rows(self, inputs: StepInputs) -> bool:
         """Whether a step has what staging has no place for, so that it is not recorded."""
-        return brings_rows(inputs, self._has_axes)
+        return brings_rows(inputs, self._has_axes, self._listens)
 
     def own_step(self, sizes: Mapping[str, int], inputs: StepInputs) -> DeviceStep:
         """A step that is not padded, with what it brings; staging was filled with it."""
@@ -271,6 +279,7 @@ class PlacedProgram:
             **(ENDING_COLUMNS if self.draws else {}),
             **(TYPE_COLUMNS if reads_types else {}),
             **(ROPE_COLUMNS if self._has_axes else {}),
+            **(HEARD_COLUMNS if self._listens else {}),
             **(HEAD_COLUMNS if self.head_rows is not None else {}),
             **(ADAPTER_COLUMNS if self.adapters is not None else {}),
         }

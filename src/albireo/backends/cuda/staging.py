@@ -23,7 +23,7 @@ from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
 #: Array of a step -> what counts its entries; sampling.py, reporting.py and hidden_states.py add theirs,
-#: placed_program.py TYPE_COLUMNS, ROPE_COLUMNS and ADAPTER_COLUMNS.
+#: placed_program.py TYPE_COLUMNS, ROPE_COLUMNS, HEARD_COLUMNS and ADAPTER_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
@@ -63,6 +63,8 @@ TYPE_COLUMNS: Columns = {"token_types": ("T", np.int32)}
 ADAPTER_COLUMNS: Columns = {"adapter_slots": ("T", np.int32), "out_adapter_slots": ("S", np.int32)}
 #: Of models whose positions have three axes: what rows are rotated by where it is one number.
 ROPE_COLUMNS: Columns = {"rope_positions": ("T", np.int32)}
+#: Of models that listen to the first positions of their sequences: how many of those are heard, 0: all.
+HEARD_COLUMNS: Columns = {"heard": ("T", np.int32)}
 _TORCH = {np.int32: torch.int32, np.float32: torch.float32, np.int64: torch.int64, np.float64: torch.float64}
 
 
@@ -180,6 +182,8 @@ class Staging:
         if "rope_positions" in arrays:
             turns = inputs.rope_positions
             _put(arrays["rope_positions"], inputs.positions if turns is None else turns)
+        if "heard" in arrays:
+            _put(arrays["heard"], _NONE if inputs.row_ends is None else inputs.row_ends)
         for name in ("read_slots", "leave_slots"):
             if name in arrays:
                 slots = getattr(inputs, name)
@@ -218,7 +222,9 @@ class Staging:
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them."""
         names = {name: [_of_group(name, group) for group in range(len(self._units))] for name in _GROUP_ARRAYS}
-        more = [name for name in (*TYPE_COLUMNS, *ROPE_COLUMNS, *ADAPTER_COLUMNS) if name in self._columns]
+        more = [
+            name for name in (*TYPE_COLUMNS, *ROPE_COLUMNS, *HEARD_COLUMNS, *ADAPTER_COLUMNS) if name in self._columns
+        ]
         found = self.tensors(sizes, [*_STEP_ARRAYS, *more, *chain.from_iterable(names.values())])
         return DeviceStep(
             token_ids=found["token_ids"],
@@ -236,6 +242,7 @@ class Staging:
             sizes=dict(sizes),
             token_types=found.get("token_types"),
             rope_positions=found.get("rope_positions"),
+            heard=found.get("heard"),
         )
 
     def slots(self, sizes: Mapping[str, int], group: int) -> torch.Tensor:

@@ -42,6 +42,8 @@ class DeviceStep:
         token_types: [T] where the program reads them; else None.
         rope_positions: [T] by which rows are rotated: positions, where the model has no others. rope_rows: [T, D]
             float32, cosines, then sines, that stand for these; row_numbers: [T] 0, 1, 2, … beside it.
+        heard: [T] of how many of the positions that layers listen to something is heard, 0: of all; the same in rows of
+            a sequence. None where the program listens to none.
         given: [any, width] float32 each; given_rows, row_ends: [T]. None, and no rows, where the step brings none.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
@@ -66,6 +68,7 @@ class DeviceStep:
     given: tuple[torch.Tensor, ...] = ()
     given_rows: torch.Tensor | None = None
     row_ends: torch.Tensor | None = None
+    heard: torch.Tensor | None = None
 
     def rotation(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What rows are rotated by: a table, the model's or the step's own, and the row of it that each has."""

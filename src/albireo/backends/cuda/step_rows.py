@@ -18,9 +18,12 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.graph.program import Program
 
 
-def brings_rows(inputs: StepInputs, has_rope_positions: bool) -> bool:
-    """Whether a step has what staging.py has no place for. Args: has_rope_positions: it has one for these."""
-    others = (inputs.given_rows, inputs.rope_rows, inputs.row_ends)
+def brings_rows(inputs: StepInputs, has_rope_positions: bool, listens: bool) -> bool:
+    """Whether a step has what staging.py has no place for.
+
+    Args: has_rope_positions: it has one for these. listens: and one for ends, which are of what is heard.
+    """
+    others = (inputs.given_rows, inputs.rope_rows, None if listens else inputs.row_ends)
     is_turned = inputs.rope_positions is not None and not has_rope_positions
     return bool(inputs.given) or is_turned or any(array is not None for array in others)
 
@@ -33,7 +36,10 @@ def with_rows(step: DeviceStep, inputs: StepInputs, device: torch.device) -> Dev
 
     def there(rows: Any) -> torch.Tensor:
         # hidden states that a head reads are
-        return rows if isinstance(rows, torch.Tensor) else torch.from_numpy(rows).to(device)
+        if isinstance(rows, torch.Tensor):
+            return rows
+        # a sound's numbers as they came may not be written, which torch warns of
+        return torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(device)
 
     turns = inputs.rope_positions if step.rope_positions is None else None
     return replace(
@@ -43,7 +49,7 @@ def with_rows(step: DeviceStep, inputs: StepInputs, device: torch.device) -> Dev
         row_numbers=None if inputs.rope_rows is None else _numbers(inputs.num_tokens, device),
         given=tuple(there(rows) for rows in inputs.given),
         given_rows=sent(inputs.given_rows),
-        row_ends=sent(inputs.row_ends),
+        row_ends=sent(inputs.row_ends) if step.heard is None else None,
     )
 
 

@@ -3,9 +3,9 @@
 query_start: [B + 1], context_len and table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py),
 all of it written but its counters. One launch a step and window, before the first attention. A padding sequence has no
 items; tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing. Where rows see
-the first num_keys positions, wherever they are themselves, a context ends there, and its tokens are taken for its last,
-which see all of it, both ways. Where they see none before first_key, or before the chunk of the first token, it begins
-with the split of that.
+the first num_keys positions, or of these as many as the step's heard says, wherever they are themselves, a context ends
+there, and its tokens are taken for its last, which see all of it, both ways. Where they see none before first_key, or
+before the chunk of the first token, it begins with the split of that.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
@@ -40,6 +40,7 @@ def build_work_list_kernel(
     query_start,
     context_len,
     table_start,
+    heard,
     count,
     items,
     num_sequences,
@@ -64,7 +65,11 @@ def build_work_list_kernel(
     starts = tl.load(query_start + each, mask=is_there, other=0)
     n = tl.load(query_start + each + 1, mask=is_there, other=0) - starts
     context = tl.load(context_len + each, mask=is_there, other=0)
-    context = tl.where(num_keys > 0, tl.minimum(context, num_keys), context)
+    most = num_keys
+    if heard is not None:
+        found = tl.load(heard + starts, mask=n > 0, other=0)
+        most = tl.where(found > 0, tl.minimum(found, num_keys), num_keys)
+    context = tl.where(num_keys > 0, tl.minimum(context, most), context)
     base = context - n
     seen = tl.where(in_chunks > 0, base // tl.maximum(window, 1) * window, base - window + 1)
     first = tl.maximum(tl.where(window > 0, seen, 0), first_key) // SPLIT
@@ -151,6 +156,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         step.query_start,
         step.context_len,
         step.table_start[shape.block_group],
+        step.heard if shape.num_keys else None,
         work.count,
         work.items,
         num_sequences,
@@ -180,13 +186,13 @@ def aot_cases() -> list[AotCase]:
     constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS}
     return [
         AotCase(
-            f"build_work_list.{sequences}",
+            f"build_work_list.{sequences}{'.heard' * listens}",
             build_work_list_kernel,
-            signature,
-            constants | {"SEQUENCES": sequences, "BLOCK": _BLOCK},
+            signature | ({"heard": "*i32"} if listens else {}),
+            constants | {"SEQUENCES": sequences, "BLOCK": _BLOCK} | ({} if listens else {"heard": None}),
             aligned=("query_start", "context_len", "items"),
             max_registers=128,
             max_shared=4 << 10,
         )
-        for sequences in (16, 1024)
+        for sequences, listens in ((16, False), (16, True), (1024, False))
     ]

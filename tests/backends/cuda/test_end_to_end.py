@@ -126,6 +126,25 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     assert MODELS[-1].num_blocks == 12 * MODELS[-1].program.kv.num_groups
 
 
+@pytest.mark.parametrize(("name", "kind"), [("mixtral", "Q4_K"), ("qwen3_moe", "mixed")])
+def test_experts_of_a_gguf_file_are_those_of_the_cpu(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes in groups meet codes of 8 bits, so that sums are the CPU's; the types that files of a preset have."""
+    pytest.importorskip("gguf")
+    from models.gguf.writer import MIXTURES, write_gguf
+
+    write_gguf(tmp_path / "m.gguf", MIXTURES[name], kind)
+    prompts = [[5, 9, 30, 7], [8, 11]]
+    params = [SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)] * 2
+    wanted = tokens(llm(tmp_path / "m.gguf", device="cpu", dtype="float32"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    engine = llm(tmp_path / "m.gguf", device="cuda", dtype="float32")
+    experts = {c.kernel for c in MODELS[-1].program.calls if c.family == "expert_linear"}
+    assert any(".g" in each or "int4p" in each for each in experts), experts
+    assert tokens(engine, prompts, params) == wanted
+
+
 def test_beams_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log-probabilities come from the device."""
     given: list[Any] = [[5, 9, 30]]

@@ -15,8 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from albireo.backends.cuda.kernels import matmul_groups
-from albireo.backends.cuda.kernels.parts import arithmetic, chain, chain_fp4, microscaled
+from albireo.backends.cuda.kernels.parts import arithmetic, chain, chain_fp4, chain_groups, microscaled
 
 U32 = NDArray[np.uint32]
 _TYPES = {"int8": np.int8, "bfloat16": np.uint16, "float32": np.float32}
@@ -152,7 +151,7 @@ def test_a_code_of_4_bits_is_its_number(plane: int, compiled: Callable[..., NDAr
         scales = np.full((1, 16), bits_of(np.array([scale]))[0])
         found = compiled(chain_fp4, "fp4_to_bfloat16", words, scales, PLANE_AT=plane)
         assert np.array_equal(numbers_of(found[0]), numbers * scale), scale
-    found = compiled(matmul_groups, "_nibble", words, PLANE_AT=plane)
+    found = compiled(chain_groups, "_nibble", words, PLANE_AT=plane)
     assert np.array_equal(found[0], codes)
     assert np.array_equal(compiled(microscaled, "twice_e2m1", found)[0], 2 * numbers)
 

@@ -19,10 +19,12 @@ from albireo.backends.cuda.kernels import moe_grouped_matmul as moe_grouped_matm
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
+from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
+from albireo.backends.cuda.kernels.moe_groups import moe_groups
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.parts.epilogue import Finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
@@ -34,7 +36,7 @@ from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.experts import route
 from albireo.dtypes import FP8_TOKEN, TOKEN, natural_stride
 from albireo.encodings import encoding
-from albireo.errors import InvariantError, UnsupportedModel
+from albireo.errors import InvariantError
 from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
 from backends.cuda.linears import activated, bound, interleaved, parts_of, random
 
@@ -304,6 +306,36 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
         assert not space[:4096].any(), "counters are zero again"
 
 
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [("int8.g32", 150), ("int4.g32.affine", 520), ("int4p.g64", 300), ("int4.g128", 300), ("fp4.g16", 260)],
+)
+@pytest.mark.usefixtures("ordered_dot")
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in silu, where it gives the limit
+def test_a_pair_of_codes_in_groups_has_the_bits_of_a_linear(name: str, k: int) -> None:
+    """As above, of a step of one token, of few and of many; gate and up of few, with biases."""
+    num_experts, top_k, n, tokens = 3, 2, 128, 72
+    matrices = [device_matrix(random_encoded(encoding(name), n, k, seed)) for seed in range(num_experts)]
+    whole, logits = _joined(matrices), random(tokens, num_experts, seed=3)
+    x, bias = _rows("int8", random(tokens, k, seed=7)), random(num_experts, n, seed=8)
+    for act, columns in ((0, n), (1, n // 2)):
+        of_each = torch.empty(num_experts, tokens, columns)
+        for expert, matrix in enumerate(matrices):
+            end = Finish(of_each[expert], columns, bias[expert] if act else None, None, act)
+            matmul_groups(x, matrix, end)
+        for count, width in (
+            ((1, 8), (9, 16)) if act else ((1, 8), (40, 32), (tokens, expert_plan.widest(name, chip_of(CPU))))
+        ):
+            order = torch.randperm(tokens, generator=torch.Generator().manual_seed(count))[:count]
+            found_ids, _, lists = routed(logits[order], top_k)
+            lists = replace(lists, widest=width)
+            moe_route(logits[order], found_ids, torch.empty(count, top_k), lists, real(count), Rules(True))
+            out, told = torch.full((count * top_k, columns), torch.nan), bias.flatten() if act else None
+            moe_groups(x[order], whole, out, columns, lists, act, told, programs=None if count < 10 else 3)
+            wanted = of_each[found_ids.long(), order[:, None]]
+            assert torch.equal(out.view(count, top_k, columns), wanted), (act, count, width)
+
+
 def _matrix(kind: str, n: int, k: int, seed: int) -> DeviceMatrix:
     if kind == "bfloat16":
         return DeviceMatrix(kind, n, k, random(n, k, seed=seed, dtype=torch.bfloat16))
@@ -325,6 +357,7 @@ def _joined(matrices: list[DeviceMatrix]) -> DeviceMatrix:
         torch.cat([matrix.codes for matrix in matrices]),
         columns([matrix.scale for matrix in matrices]),
         columns([matrix.zero for matrix in matrices]),
+        offset=columns([matrix.offset for matrix in matrices]),
         gamma=columns([matrix.gamma for matrix in matrices]),
     )
 
@@ -378,18 +411,12 @@ def test_experts_in_few_bits(name: str, tokens: int) -> None:
     assert ((out - wanted).abs() <= error).all()
 
 
-def test_what_experts_are_not_multiplied_in_is_said() -> None:
-    lists = expert_list(2, 1, 4, CPU)
-    whole = _joined([_matrix("int4p.g64", 64, 128, seed) for seed in range(2)])
-    with pytest.raises(
-        UnsupportedModel, match=r"experts in int4p\.g64 beside activations of int8.token .*--quantization"
-    ):
-        expert_linear(_token_rows(random(4, 128, seed=1)), whole, torch.empty(4, 64), lists)
+def test_lists_of_wider_tiles_than_are_multiplied_are_refused() -> None:
+    wide, x = expert_list(2, 1, 200, CPU), random(200, 128, seed=1)
     with pytest.raises(InvariantError, match="tiles of 128 pairs"):
-        wide, x = expert_list(2, 1, 200, CPU), random(200, 128, seed=1, dtype=torch.bfloat16)
-        expert_linear(x, _matrix("int4.g32", 128, 128, 1), torch.empty(200, 64), wide)
-    with pytest.raises(UnsupportedModel, match=r"int4\.g32 beside activations of int8.token"):
-        expert_linear(_token_rows(random(4, 128, seed=1)), _matrix("int4.g32", 128, 128, 1), torch.empty(4, 64), lists)
+        expert_linear(x.bfloat16(), _matrix("int4.g32", 128, 128, 1), torch.empty(200, 64), wide)
+    with pytest.raises(InvariantError, match="tiles of 128 pairs is read by tiles of 64"):
+        expert_linear(_token_rows(x), _matrix("fp4.g16", 128, 128, 1), torch.empty(200, 64), wide)
 
 
 @pytest.mark.parametrize("has_residual", [True, False])

@@ -8,21 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from albireo.backends.cuda.catalog import EXPERT_DTYPES, CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.compiler.passes import narrow_activations, widen_activations
-from albireo.compiler.pipeline import compile_graph, run_passes
-from albireo.encodings import ENCODINGS
-from albireo.errors import InvariantError, UnsupportedModel
+from albireo.compiler.pipeline import run_passes
+from albireo.errors import InvariantError
 from backends.cpu.harness import assert_same_bits
 from backends.cuda.test_model import (
     CPU,
     MANY,
     MAX_POSITIONS,
-    MAXIMA,
     NUM_BLOCKS,
     Recorder,
     graph_of,
@@ -92,6 +89,8 @@ def test_a_prompt_in_pieces_has_the_bits_of_one_at_once() -> None:
         ("mixtral", "int8", 80, 0.03),
         ("mixtral", "int4.g32", 90, 0.03),
         ("gpt_oss", "fp4.g32", 90, 0.03),
+        ("qwen3_moe", "int8.g32", 80, 0.03),
+        ("mixtral", "int4p.g64", 80, 0.03),
     ],
 )
 def test_experts_in_few_bits(name: str, encoding: str, capability: int, most: float) -> None:
@@ -111,14 +110,6 @@ def test_experts_in_few_bits(name: str, encoding: str, capability: int, most: fl
 
 def experts_of(model: CudaModel) -> list:  # type: ignore[type-arg]
     return [call for call in model.program.calls if call.family == "expert_linear"]
-
-
-@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - set(EXPERT_DTYPES)))
-def test_what_experts_cannot_be_held_in_is_refused_by_name(encoding: str) -> None:
-    with pytest.raises(UnsupportedModel, match=f"experts in {encoding} are not multiplied on a GPU; .*--quantization"):
-        compile_graph(
-            graph_of("mixtral", "bfloat16", encoding), CudaCatalog(90), maxima=MAXIMA, block_size=8, max_positions=64
-        )
 
 
 def test_ids_of_another_route_than_the_one_before_are_refused() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
-from albireo.backends.cuda.expert_linear import check_types, expert_linear
+from albireo.backends.cuda.expert_linear import expert_linear
 from albireo.backends.cuda.kernels.adapter import adapter
 from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.add_parts import add_parts
@@ -299,7 +299,6 @@ def _expert_linear(args: CallArgs) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
     lists, squares, bias = scratch.expert_list, args.row_squares(), args.optional_vector("bias")
-    check_types(weight.dtype, args.memory.specs[args.call.args["x"]].dtype)
     return lambda step: expert_linear(
         x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step), bias=bias
     )

@@ -28,14 +28,11 @@ FP8_CAPABILITY = 89
 #: Numbers of a head of attention, of which keys and values are stored; kernels/attention.py.
 MAX_HEAD_DIM = 512
 #: Families that read a matrix, and may read one in few bits.
-_MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
+_MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top", "expert_linear")
 #: Families that read a matrix of numbers.
 _ROWS_OF_NUMBERS = ("head_linear", "causal_conv", "depthwise_conv")
 #: Families that can write, copy, or read rows of 8-bit codes.
 _OF_TOKENS = ("norm", "elementwise", "gather", "adapter")
-#: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
-_FOUR_BITS = ("int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16")
-EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", *_FOUR_BITS)
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
 _OTHERS = (
     *_ROUTED,
@@ -91,8 +88,7 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for experts in a type that others may have, for latents of no round size, and for
-            heads that are too large.
+        Raises: UnsupportedModel for latents of no round size, and for heads that are too large.
         """
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
@@ -107,13 +103,6 @@ class CudaCatalog:
         if attrs.get("chunks", 1) != 1 and (dtype not in COMPUTE_DTYPES or attrs.get("act", "none") != "none"):
             return ()  # leaves of weights in few bits are linears of their own
         identity = f"{family}.{dtype}.{LEVEL}"
-        if family == "expert_linear":
-            if dtype not in EXPERT_DTYPES:
-                raise UnsupportedModel(
-                    f"experts in {dtype} are not multiplied on a GPU; there are {', '.join(EXPERT_DTYPES)} (int4 where "
-                    "the model computes in bfloat16). Choose one of these with --quantization, or --device cpu"
-                )
-            return (Variant(identity, "one", f"row.{dtype}"),)
         if family in _ROWS_OF_NUMBERS:
             return (Variant(identity, "one", f"row.{dtype}"),) if dtype in COMPUTE_DTYPES else ()
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):

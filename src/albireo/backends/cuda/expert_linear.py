@@ -8,22 +8,17 @@ from __future__ import annotations
 import torch
 
 from albireo.backends.cuda import expert_plan
-from albireo.backends.cuda.catalog import EXPERT_DTYPES
 from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.expert_list import ExpertList
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
+from albireo.backends.cuda.kernels.moe_groups import moe_groups
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.row_factors import row_factors
-from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows, token_rows
 from albireo.backends.cuda.workspace import workspace_bytes
-from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, TOKEN
-from albireo.errors import UnsupportedModel
-
-_NAMES = {TORCH_DTYPES[name]: name for name in COMPUTE_DTYPES} | {torch.int8: TOKEN, torch.float8_e4m3fn: FP8_TOKEN}
 
 
 def workspace_size(num_experts: int, top_k: int, dtype: str, rows: int, cols: int, device: torch.device) -> int:
@@ -50,29 +45,20 @@ def expert_linear(
         weight: [experts * N, K]. out: [T * top_k, n]; rows of padding tokens' pairs stay as they are.
         lists: as moe_route left it. act, n, workspace, squares: as in linear(). bias: [experts
             * N] float32, as weight's rows.
-    Raises: UnsupportedModel for a type of weight, or of x beside it, that there is no kernel for.
     """
     n = out.shape[1] if n is None else n
     x_scales = factors = None
     if x.dtype == torch.float8_e4m3fn:
         x, x_scales = e4m3_rows(x, weight.cols)
+    elif x.dtype == torch.uint8 and weight.dtype != "int8":
+        moe_groups(x, weight, out, n, lists, act_code(act), bias)
+        return
     elif x.dtype == torch.uint8:
         rows = token_rows(x, weight.cols)
         x, factors = rows.codes, rows.floats[:, rows.first]
-    check_types(weight.dtype, _NAMES[x.dtype])
     if squares is not None and len(x) > FEW_TOKENS:
         row_factors(squares, squares.factors)
         factors, squares = squares.factors, None
     moe_grouped_matmul(
         x, weight, out, n, lists, act_code(act), x_scales, factors, workspace, squares=squares, bias=bias
     )
-
-
-def check_types(dtype: str, activation: str) -> None:
-    """Raises: UnsupportedModel where experts of dtype have no kernel for such activations."""
-    if dtype not in EXPERT_DTYPES or (activation == TOKEN) != (dtype == "int8"):
-        raise UnsupportedModel(
-            f"experts in {dtype} beside activations of {activation} are not multiplied on a GPU; there are bf16, f16, "
-            "f32, fp8, int8, and int4.g32, g64, g128, fp4.g32 and g16 of models that compute in bfloat16. Choose one "
-            "with --quantization, or --device cpu"
-        )

@@ -18,6 +18,7 @@ from albireo.backends.cuda.kernels.parts.weight_operands import SCALES, is_of_4_
 from albireo.backends.cuda.matmul_plan import e4m3_tile_for, tile_for
 from albireo.backends.cuda.sum_parts import num_parts
 from albireo.backends.cuda.workspace import MAX_COUNTERS
+from albireo.encodings import is_encoding
 
 #: Most tokens whose experts' sums may be split over programs; more make tiles enough.
 _SPLIT_TOKENS = 64
@@ -58,11 +59,19 @@ def plan_for(
 
 
 def widest(dtype: str, chip: Chip) -> int:
-    """Most pairs of a tile of such weights."""
+    """Most pairs of a tile of such weights, whatever they meet."""
+    if meets_codes(dtype):
+        return 128
     if dtype == "float32" or (SCALES.get(dtype) is not None and not chip.has_tma):
         return FEW_TOKENS
     kinds = (False, True) if SCALES.get(dtype) in (CHANNELS, GROUPS) else (False,)
     return min(128, *(_tile_of_many(dtype, is_e4m3, chip).tokens for is_e4m3 in kinds))
+
+
+def meets_codes(dtype: str) -> bool:
+    """Whether inputs share scales in groups, and meet codes of 8 bits alone; kernels/moe_groups.py. 4-bit ones with
+    zero points, and floats, do where the model does not compute in bfloat16."""
+    return is_encoding(dtype) and dtype not in SCALES and dtype != "int8"
 
 
 def _tile_of_many(dtype: str, is_e4m3: bool, chip: Chip) -> Tile:
@@ -72,7 +81,7 @@ def _tile_of_many(dtype: str, is_e4m3: bool, chip: Chip) -> Tile:
 def num_part_elements(num_experts: int, top_k: int, rows: int, k: int, dtype: str, chip: Chip) -> int:
     """Elements of the parts of the largest call."""
     largest = 0
-    if dtype == "int8":
+    if dtype == "int8" or meets_codes(dtype):
         return largest
     for tokens in range(1, _SPLIT_TOKENS + 1):
         width = min(widest(dtype, chip), tile_width(tokens, num_experts, top_k))

@@ -22,7 +22,8 @@ class Cache:
     """A cache of random numbers, in which sequence i of any batch has the same blocks.
 
     Fields: heads: "usual"; "latents": of one KV head, whose values are channels of its keys, as DeepSeek V3 has it;
-        "wide": of 512 numbers, as layers of Gemma 4 without a window have them; "encoder": as BERT has them.
+        "wide": of 512 numbers, as layers of Gemma 4 without a window have them; "encoder": as BERT has them; "index":
+        of one KV head without values, as what chooses blocks for MiniMax M3 has it.
     """
 
     setup: Setup
@@ -43,11 +44,13 @@ class Cache:
             self.sizes = setup.pick((16, 4, 512, 16), (4, 2, 32, 8))
         if self.heads == "encoder":
             self.sizes = setup.pick((12, 12, 64, 16), (4, 4, 16, 8))
+        if self.heads == "index":
+            self.sizes = setup.pick((4, 1, 128, 16), (2, 1, 16, 8))
         if self.heads == "latents":
             self.sizes, self.value_dim = setup.pick((32, 1, 576, 16), (4, 1, 24, 8)), setup.pick(512, 16)
         _, kv_heads, dim, size = self.sizes
         blocks = -(-self.longest // size)
-        layout = KVLayout(1, kv_heads, dim, self.dtype, size, self.heads != "latents")
+        layout = KVLayout(1, kv_heads, dim, self.dtype, size, self.heads not in ("latents", "index"))
         self.kv = DeviceKV(layout, 1 + blocks * self.sequences, setup.device)
         fill_cache(setup, self.kv)
         self.table = 1 + torch.arange(self.sequences * blocks).view(self.sequences, blocks).flip(1)
@@ -63,24 +66,19 @@ class Cache:
             found.append(rows.transpose(1, 2).flatten(0, 1)[:context, :, :dim])
         return found[0], found[1][..., : self.value_dim or dim]
 
-    def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
-        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks,
-        both_ways, row_ends."""
-        from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
-        from albireo.backends.cuda.kernels.attention import attention
-        from albireo.backends.cuda.kernels.build_work_list import build_work_list
+    def step(self, batch: Batch, first: int = 0) -> Any:
+        """Of these sequences, the first of which is that of this number."""
         from albireo.backends.cuda.step import DeviceStep
 
-        heads, kv_heads, dim, _ = self.sizes
         starts = torch.tensor([0, *(new for new, _ in batch)]).cumsum(0)
         positions = torch.cat([torch.arange(context - new, context) for new, context in batch])
-        total, window = len(positions), more.get("window", 0)
+        total = len(positions)
 
         def ints(values: torch.Tensor) -> torch.Tensor:
             return values.to(torch.int32).to(self.setup.device)
 
         none = ints(torch.zeros(0))
-        step = DeviceStep(
+        return DeviceStep(
             token_ids=ints(torch.zeros(total)),
             positions=ints(positions),
             slots=(ints(torch.zeros(total)),),
@@ -95,15 +93,29 @@ class Cache:
             snapshot_rows=none,
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
+
+    def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
+        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks,
+        both_ways, row_ends, added."""
+        from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+        from albireo.backends.cuda.kernels.attention import attention
+        from albireo.backends.cuda.kernels.build_work_list import build_work_list
+
+        heads, kv_heads, dim, _ = self.sizes
+        step, window = self.step(batch, first), more.get("window", 0)
+        total = step.sizes["T"]
         kind = ("bfloat16", self.dtype, self.setup.chip)
-        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, *kind, value_dim=self.value_dim)
+        by_rows = more.get("added") is not None and more["added"].rows is not None
+        shape = AttentionShape(
+            heads, kv_heads, dim, self.longest, window, *kind, value_dim=self.value_dim, by_distance=by_rows
+        )
         work = work_list(shape, total, len(batch), self.setup.device)
         scratch = torch.zeros(workspace_size(shape, total), device=self.setup.device)
         build_work_list(step, work)
         layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
         args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
         both_ways = more.get("both_ways", False)
-        given = {name: more.get(name) for name in ("rows", "sinks", "row_ends")}
+        given = {name: more.get(name) for name in ("rows", "sinks", "row_ends", "added")}
         attention(*args, value_dim=self.value_dim, both_ways=both_ways, **given)
 
 
@@ -133,6 +145,43 @@ def numbers(setup: Setup) -> Iterator[Finding]:
     for window, (name, batch) in product((0, setup.pick(1024, 4)), _with_images(setup).items()):
         what = f"attention of images, {name}, window {window}"
         yield _against_torch(setup, what, "bfloat16", batch, window=window, image=setup.pick(256, 3))
+
+
+def by_distance(setup: Setup) -> Iterator[Finding]:
+    """Texts whose scores have added a number of a table, as T5's, or what rows and positions say, as DeBERTa's."""
+    from albireo.backends.cuda.kernels.parts.by_distance import ByDistance
+    from albireo.graph.distance_columns import distance_columns
+
+    reach, count = setup.pick((128, 64), (5, 4))
+    for name, batch in texts(setup).items():
+        cache = Cache(setup, "bfloat16", len(batch), max(context for _, context in batch), "encoder")
+        heads, _, dim, _ = cache.sizes
+        total = sum(new for new, _ in batch)
+        q = setup.random(total, heads * dim, dtype=torch.bfloat16)
+        table, out = setup.random(heads, 2 * reach + 1, seed=4), torch.empty((total, heads * dim), device=setup.device)
+        sides = [setup.random(total, heads * count, seed=seed) for seed in (5, 6)]
+        columns = torch.tensor(distance_columns(count, reach), dtype=torch.int32, device=setup.device)
+        for what, added in (
+            ("a table", ByDistance(reach, distances=table)),
+            ("rows", ByDistance(reach, None, *sides, columns)),
+        ):
+            cache.attend(batch, q, out, both_ways=True, added=added)
+            worst, start = 0.0, 0
+            for i, (new, context) in enumerate(batch):
+                rows, (k, v) = slice(start, start + new), cache.numbers(i, context)
+                start += new
+                place = torch.arange(new, device=setup.device)
+                away = (place[:, None] - place[None]).clamp(-reach, reach) + reach
+                if added.rows is None:
+                    more = table.double()[:, 2 * reach - away]
+                else:
+                    of_rows, of_keys = (side[rows].double().view(new, heads, count) for side in sides)
+                    at = columns.long()[away]
+                    more = of_rows.transpose(0, 1).gather(2, at.expand(heads, -1, -1))
+                    more = more + of_keys.transpose(0, 1).gather(2, at.T.expand(heads, -1, -1)).transpose(1, 2)
+                error = _error(q[rows], k, v, out[rows], 1, 0, both_ways=True, more=more * dim**-0.5)
+                worst = error if not error <= worst else worst
+            yield Finding(f"attention by distance, {what}, {name}", worst)
 
 
 def _with_images(setup: Setup) -> dict[str, Batch]:
@@ -206,11 +255,14 @@ def _error(
     sinks: torch.Tensor | None = None,
     both_ways: bool = False,
     ends: torch.Tensor | None = None,
+    more: torch.Tensor | None = None,
 ) -> float:
     """The largest difference as a part of 2^-7 of the values' largest: weights are rounded to bfloat16."""
     tokens, dim = len(q), k.shape[2]
     k, v = (part.repeat_interleave(group, dim=1) for part in (k, v))
     scores = torch.einsum("thd,chd->htc", q.double().view(tokens, -1, dim), k) * dim**-0.5
+    if more is not None:
+        scores = scores + more
     if softcap:
         scores = softcap * (scores / softcap).tanh()
     own, place = before + torch.arange(tokens, device=k.device)[:, None], torch.arange(len(k), device=k.device)[None]
@@ -329,6 +381,7 @@ def copies(setup: Setup) -> Found:
 CHECKS: dict[str, Check] = {
     "attention": numbers,
     "attention's bits": bits,
+    "attention by distance": by_distance,
     "attention of images": bits_of_images,
     "attention to codes": codes,
     "copies": copies,

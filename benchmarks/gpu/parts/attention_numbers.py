@@ -1,14 +1,16 @@
-"""Attention and what moves its cache, against torch in float64: see checks_of_attention.py."""
+"""Attention and what moves its cache, against torch in float64: see checks_of_attention.py, and
+checks_of_choices.py for what rows choose to see."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import checks_of_attention
+import checks_of_choices
 from checks import run_checks
-from checks_of_attention import CHECKS
 from report import Row
 from setup import Setup
 
 
 def run(setup: Setup) -> Iterator[Row]:
-    yield from run_checks(setup, CHECKS)
+    yield from run_checks(setup, checks_of_attention.CHECKS | checks_of_choices.CHECKS)

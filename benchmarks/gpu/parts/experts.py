@@ -25,6 +25,8 @@ KINDS = (
     ("int4.g128", "bfloat16"),
     ("fp4.g32", "bfloat16"),
     ("fp8.g128", "fp8.g128.token"),
+    ("int4.g32.affine", None),
+    ("int8.g32", None),
     ("float16", None),
     ("float32", None),
 )

@@ -12,6 +12,7 @@ import checks_of_linears
 import checks_of_rows
 import checks_of_sampling
 import checks_of_states
+import checks_of_streams
 from checks import run_checks
 from report import Row
 from setup import Setup
@@ -19,4 +20,4 @@ from setup import Setup
 
 def run(setup: Setup) -> Iterator[Row]:
     checks = checks_of_rows.CHECKS | checks_of_sampling.CHECKS | checks_of_linears.CHECKS | checks_of_states.CHECKS
-    yield from run_checks(setup, checks | checks_of_adapters.CHECKS)
+    yield from run_checks(setup, checks | checks_of_streams.CHECKS | checks_of_adapters.CHECKS)

@@ -32,6 +32,7 @@ from albireo.backends.cuda.step import DeviceStep
 #: Positions that meet queries at once, at most, and blocks that a pass looks at together.
 _MET, _TILE = 64, 256
 _LEAST_HEADS = 16  # of a product
+_MOST_ROWS = 65535  # of a grid's second axis; there may be more blocks
 
 
 @triton.jit(do_not_specialize=["first", "num_sequences"])
@@ -58,9 +59,9 @@ def score_blocks_kernel(
     SEQUENCES: tl.constexpr,
     BN: tl.constexpr,
 ):
-    place = tl.program_id(0)
+    block = tl.program_id(0)
+    place = tl.program_id(1)
     token = first + place
-    block = tl.program_id(1)
     seen = tl.load(positions + token) + 1
     if (seen > COUNT) & (block * UNIT < seen):
         each = tl.arange(0, SEQUENCES)
@@ -161,10 +162,10 @@ def choose_blocks(
     nearest: int,
 ) -> None:
     num_tokens, num_sequences, count = len(q), step.sizes["B"], ids.shape[1] // num_heads
-    turns, blocks = len(scores), scores.shape[1] // num_heads
+    turns, blocks = min(len(scores), _MOST_ROWS), scores.shape[1] // num_heads
     for first in range(0, num_tokens, turns):
         rows = min(turns, num_tokens - first)
-        score_blocks_kernel[(rows, blocks)](
+        score_blocks_kernel[(blocks, rows)](
             q,
             kv.k,
             step.positions,

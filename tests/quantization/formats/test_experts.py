@@ -50,6 +50,7 @@ GEMMA4: dict[str, Any] = tiny_of("gemma4_text, experts") | {
 #: Calls of models that keep states are not judged one by one.
 KEEP_STATES = {
     "bailing_hybrid",
+    "deepseek_v4",
     "jamba",
     "granitemoehybrid",
     "kimi_linear",

@@ -205,7 +205,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
         },
         "quantized_layers.a='W4A8_AWQ'.*NVFP4",
     ),
-    ({"quant_method": "fp8", "expert_dtype": "fp4"}, "'expert_dtype': 'fp4'"),
+    ({"quant_method": "fp8", "expert_dtype": "nf4"}, "expert_dtype='nf4'.*fp8.*fp4"),
     ({"quant_method": "fp8", "modules_to_convert": ["embed_tokens"]}, "'modules_to_convert'"),
     ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, "group_size=32.*NVFP4: 16"),
     ({"quant_method": "bitnet", "linear_class": "ternary"}, "linear_class='ternary'.*bitlinear, autobitlinear"),

@@ -17,6 +17,8 @@ from albireo.quantization.formats.matrix import Format
 
 #: Keys of config.json; the second is what compressed-tensors wrote at first.
 KEYS = ("quantization_config", "compression_config")
+#: What some have beside that key (DeepSeek V4), and transformers writes within it.
+_BESIDE = ("expert_dtype",)
 #: Parts of a config.json that may have the key in place of the whole: of models that see or hear.
 _PARTS = ("text_config", "llm_config", "thinker_config")
 #: Parts within parts that are looked into: of a thinker the text.
@@ -45,7 +47,8 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
             if value is not None:
                 if not isinstance(value, dict):
                     raise ModelError(f"{path}: {prefix}{key}={short(value)} must be an object")
-                return read_format(value, f"{path}: {prefix}{key}")
+                beside = {name: settings[name] for name in _BESIDE if settings.get(name) is not None}
+                return read_format({**beside, **value}, f"{path}: {prefix}{key}")
     for name, method, place in SIDE_FILES:
         side = directory / name
         if side.exists():
@@ -58,7 +61,7 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
 
 def without_quantization(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """What a config.json says of the model itself, its parts included. Args: depth: parts that config is within."""
-    left = {key: value for key, value in config.items() if key not in KEYS}
+    left = {key: value for key, value in config.items() if key not in (*KEYS, *_BESIDE)}
     if depth == _DEPTH:
         return left
     return {key: without_quantization(part, depth + 1) if _is_part(key, part) else part for key, part in left.items()}

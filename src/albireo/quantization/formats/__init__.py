@@ -44,5 +44,7 @@ def read_format(config: Mapping[str, Any], where: str) -> Format:
             f"{where}: quant_method={short(method)} is not supported; supported: {', '.join(_FORMATS)}. Take the "
             "original checkpoint, which quantization=… rounds as it is loaded, or one in a format of these"
         )
+    # as NVIDIA's files of DeepSeek V4 have it, whose experts alone are ModelOpt's
+    method = "modelopt" if method == "fp8" and config.get("quant_algo") == "MIXED_PRECISION" else method
     parsed: Format = importlib.import_module(f"{__name__}.{_FORMATS[method]}").parse(fields)
     return parsed

@@ -8,6 +8,9 @@ compressed_tensors.py reads its own float8 matrices with fp8_matrix().
     X.weight_scale      F32 [], [1], [N] or [N, 1]; of groups [N, K / size]; of blocks also [N / 128, 1, K / 128, 1], as
                         ModelOpt has them
 
+Experts may be MXFP4 (`expert_dtype`, DeepSeek V4): X.weight I8 [N, K / 2], see mxfp4.py, X.weight_scale_inv F8_E8M0
+[N, K / 32].
+
 Scales that are powers of two (MXFP8: groups of 32) lie as F8_E8M0, or as its bytes.
 """
 
@@ -26,11 +29,14 @@ from albireo.quantization.formats.arrays import FLOATS, array, checked_e4m3, che
 from albireo.quantization.formats.grouping import spread
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require, unread_scales
+from albireo.quantization.formats.mxfp4 import ENCODING as MXFP4
+from albireo.quantization.formats.mxfp4 import mxfp4_matrix
 
 #: ModelOpt's names of what is read here.
 ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8")
 WEIGHT_ONLY = "FP8_PB_WO"
 _MX_GROUP = 32
+_EXPERTS = ".experts."
 _SCALES = ("weight_scale_inv", "weight_scale")
 _SCALE_TYPES = (*FLOATS, "F8_E8M0", "U8")
 _DENSE_NOTE = (
@@ -47,15 +53,18 @@ _IGNORABLE = keys(
 @dataclass(frozen=True, slots=True)
 class Fp8:
     """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan.
-    left_out: what lies as numbers.
+    left_out: what lies as numbers. has_fp4_experts: experts are of MXFP4.
     """
 
     block: tuple[int, int] | None
     is_weight_only: bool
     left_out: LeftOut
+    has_fp4_experts: bool = False
 
     def foreseen(self, module: str) -> str | None:
         """See Format."""
+        if self.has_fp4_experts and _EXPERTS in module:
+            return MXFP4
         return None if module in self.left_out else fp8_encoding(self.block)
 
     def plan(self, stored: StoredTensors) -> Plan:
@@ -63,6 +72,9 @@ class Fp8:
         for name in stored.names:
             if name.endswith(".weight") and stored.type_name(name) == "F8_E4M3":
                 plan.add(fp8_matrix(stored, name.removesuffix(".weight"), self.block))
+            elif self.has_fp4_experts and _EXPERTS in name and stored.type_name(name) == "I8":
+                scales = f"{name.removesuffix('.weight')}.{_SCALES[0]}"
+                plan.add(mxfp4_matrix(stored, name, name, scales))
         return plan
 
 
@@ -84,9 +96,11 @@ def parse(fields: Fields) -> Fp8:
     elif algorithm == WEIGHT_ONLY and block is None:
         block = (group or 128, group or 128)
     left_out = parse_left_out(fields, "modules_to_not_convert", "ignored_layers", "exclude_modules", "ignore")
-    # what transformers writes of experts that are fp8, too
-    fields.refuse_unread(_IGNORABLE, {"expert_dtype": ("fp8",)})
-    return Fp8(block, algorithm == WEIGHT_ONLY, left_out)
+    experts = fields.text("expert_dtype", "fp8")
+    if experts not in ("fp8", "fp4"):
+        fields.unsupported("expert_dtype", experts, "supported: fp8, as all others are, and fp4")
+    fields.refuse_unread(_IGNORABLE, {})
+    return Fp8(block, algorithm == WEIGHT_ONLY, left_out, experts == "fp4")
 
 
 def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:

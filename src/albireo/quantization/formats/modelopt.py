@@ -19,6 +19,8 @@ _MIXED, _NUMBERS = "MIXED_PRECISION", "UNQUANTIZED"
 _IGNORABLE = keys(
     "quant_method kv_cache_quant_algo kv_cache_scheme config_groups producer dequantize",
 )
+#: Of files whose other matrices are fp8 as they were; experts are what quantized_layers says.
+_OF_OTHERS = keys("moe_quant_algo expert_dtype activation_scheme scale_fmt fmt")
 _HELD = {
     **dict.fromkeys(_NVFP4, "fp4.g16"),
     "FP8": "fp8",
@@ -29,7 +31,8 @@ _HELD = {
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """What a matrix is, its tensors say. Fields: algorithms: module, or what modules are in -> its algorithm."""
+    """What a matrix is, its tensors say. Fields: algorithms: module, or what modules are in -> its algorithm; others
+    are fp8 in blocks where there are any."""
 
     fp8: fp8.Fp8
     nvfp4: Nvfp4
@@ -40,7 +43,9 @@ class Mixed:
         parts = module.split(".")
         names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
         found = next((self.algorithms[name] for name in names if name in self.algorithms), None)
-        return None if found is None or module in self.nvfp4.left_out else _HELD.get(found)
+        if found is None:
+            return None if self.fp8.block is None else self.fp8.foreseen(module)
+        return None if module in self.nvfp4.left_out else _HELD.get(found)
 
     def plan(self, stored: StoredTensors) -> Plan:
         floats, both = self.fp8.plan(stored), self.nvfp4.plan(stored)
@@ -60,9 +65,12 @@ def parse(fields: Fields) -> Format:
         fields.unsupported("group_size", group, "supported for NVFP4: 16")
     algorithms = _algorithms(fields) if algorithm == _MIXED else {}
     left_out = parse_left_out(fields, "exclude_modules", "ignore")
-    fields.refuse_unread(_IGNORABLE, {})
+    block = fp8.parse_block(fields, "weight_block_size") if algorithm == _MIXED else None
+    fields.refuse_unread(_IGNORABLE if block is None else _IGNORABLE | _OF_OTHERS, {})
     if algorithm == _MIXED:
-        return Mixed(_fp8(algorithms, left_out), Nvfp4(left_out), algorithms)
+        # what is left out beside blocks stays what it was: fp8
+        of_fp8 = _fp8(algorithms, LeftOut() if block else left_out, block)
+        return Mixed(of_fp8, Nvfp4(left_out), algorithms)
     return Nvfp4(left_out)
 
 
@@ -74,12 +82,19 @@ def _algorithms(fields: Fields) -> dict[str, str]:
         name: Any = layer.get("quant_algo") if isinstance(layer, dict) else None
         if not isinstance(name, str):
             fields.fail(key, layer, "must be an object with a quant_algo")
-        found[module.replace("language_model.", "")] = name.upper()
+        found[_here(module)] = name.upper()
         if name.upper() not in (*fp8.ALGORITHMS, *_NVFP4, _NUMBERS):
             fields.unsupported(key, name, f"supported: {', '.join((*fp8.ALGORITHMS, *_NVFP4))}")
     return found
 
 
-def _fp8(algorithms: dict[str, str], left_out: LeftOut) -> fp8.Fp8:
+def _here(module: str) -> str:
+    """What a module is called in a model of text alone; those of DeepSeek V4's authors have names of their own."""
+    if module.startswith("layers.") and ".ffn." in module:
+        return f"model.{module}".replace(".ffn.", ".mlp.")
+    return module.replace("language_model.", "")
+
+
+def _fp8(algorithms: dict[str, str], left_out: LeftOut, block: tuple[int, int] | None = None) -> fp8.Fp8:
     """How its matrices in e4m3 are read. Activations keep 16 bits beside all of them where they do beside any."""
-    return fp8.Fp8(None, fp8.WEIGHT_ONLY in algorithms.values(), left_out)
+    return fp8.Fp8(block, fp8.WEIGHT_ONLY in algorithms.values(), left_out)

@@ -23,7 +23,7 @@ from albireo.quantization.formats.arrays import array, checked_e8m0, nibbles
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require
 
-_ENCODING = "fp4.g32"
+ENCODING = "fp4.g32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Mxfp4:
 
     def foreseen(self, module: str) -> str | None:
         """See Format."""
-        return None if module in self.left_out else _ENCODING
+        return None if module in self.left_out else ENCODING
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
@@ -64,7 +64,7 @@ def mxfp4_matrix(
 
     Raises: WeightMismatch.
     """
-    require(stored, blocks, ("U8",))
+    require(stored, blocks, ("U8", "I8"))
     whole = stored.shape(blocks)
     shape = whole if at is None else whole[1:]
     if len(shape) not in (2, 3) or not all(shape):
@@ -75,11 +75,11 @@ def mxfp4_matrix(
     require(stored, scales, ("U8", "F8_E8M0"), (*whole[: len(whole) - len(shape)], n, k // 32))
     rows = n if at is None else len(range(*at[1].indices(n)))
     read = partial(_read, stored, blocks, scales, ... if at is None else at)
-    return Matrix(name, (rows, k), _ENCODING, (blocks, scales), read)
+    return Matrix(name, (rows, k), ENCODING, (blocks, scales), read)
 
 
 def _read(stored: StoredTensors, blocks: str, scales: str, at: tuple[int, slice] | EllipsisType) -> Encoded:
     packed, exponents = (array(stored, name)[at].astype(np.uint8) for name in (blocks, scales))
     codes = nibbles(packed.reshape(len(packed), -1))
     ones = np.ones((len(codes), 1), np.float32)
-    return Encoded(encoding(_ENCODING), codes, ones, gamma=checked_e8m0(exponents, scales))
+    return Encoded(encoding(ENCODING), codes, ones, gamma=checked_e8m0(exponents, scales))

@@ -68,7 +68,8 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "both_ways",   "distances",  "num_distances", "first_key",
                                        "num_keys",    "margin",     "slopes",        "from_rows",
                                        "from_keys",   "columns",    "num_columns",   "reach",
-                                       "row_stride",  "key_stride", "in_chunks",     "result_dim"};
+                                       "row_stride",  "key_stride", "in_chunks",     "result_dim",
+                                       "every",       "sums",       "side_by_side"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -134,15 +135,23 @@ Args args_of(const nb::dict& d, Program& program) {
                 head_dim,
                 round_up(head_dim, 16),
                 get<int64_t>(d, "block_size", 16),
-                get<bool>(d, "has_values", true)};
+                get<bool>(d, "has_values", true),
+                get<int64_t>(d, "every", 1)};
   if (!a.kv_shape.has_values && is_code(a.kv_shape.dtype))
     throw std::invalid_argument("a KV cache of codes has values of its own");
+  const int64_t every = a.kv_shape.every;
+  if (every < 1 || (every & (every - 1)) || (every > 1 && a.kv_shape.has_values))
+    throw std::invalid_argument("entries are of 1, 2, 4, ... positions, and of several they are keys alone");
   a.value_dim = get<int64_t>(d, "value_dim", 0);
   if (a.value_dim < 0 || a.value_dim > head_dim || (a.value_dim > 0 && a.kv_shape.has_values))
     throw std::invalid_argument("values are channels of keys where the cache has none of its own, and only there");
   a.result_dim = get<int64_t>(d, "result_dim", 0);
   if (a.result_dim < 0 || a.result_dim > head_dim || (a.result_dim > 0 && a.value_dim > 0))
     throw std::invalid_argument("result_dim must be a number of channels of values that are stored");
+  a.sums = get<int32_t>(d, "sums", 0);
+  if (a.sums && (a.value_dim == 0 || a.sinks))
+    throw std::invalid_argument("sums are of values that are channels of keys, and without sinks");
+  a.side_by_side = get<int32_t>(d, "side_by_side", 0);
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
   a.w_dtype = weight.dtype, a.group = weight.group, a.affine = weight.affine;
@@ -163,6 +172,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
   a.in_chunks = get<int32_t>(d, "in_chunks", 0);
+  if (every > 1 && (a.window > 0 || a.both_ways || a.distances || a.slopes || a.columns))
+    throw std::invalid_argument("entries of several positions have no position that a row is told by");
   if (a.in_chunks && (a.window <= 0 || a.distances || a.slopes || a.both_ways > 0 || get<int64_t>(d, "first_key", 0)))
     throw std::invalid_argument("attention in chunks needs their length, and nothing else that rows see by");
   a.first_key = get<int64_t>(d, "first_key", 0);
@@ -299,10 +310,14 @@ NB_MODULE(_native, m) {
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
-  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
-                          bool has_values) {
-    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size, has_values});
-  });
+  m.def(
+      "block_bytes",
+      [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size, bool has_values,
+         int64_t every) {
+        const int64_t padded = round_up(head_dim, 16);
+        return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, padded, block_size, has_values, every});
+      },
+      "dtype"_a, "num_kv_heads"_a, "head_dim"_a, "block_size"_a, "has_values"_a, "every"_a = 1);
   define_packing(m);
   define_adapters(m);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });

@@ -5,6 +5,7 @@
 #include "kernels/add_parts/add_parts.h"
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
+#include "kernels/balance/balance.h"
 #include "kernels/causal_conv/causal_conv.h"
 #include "kernels/choose_keys/choose_keys.h"
 #include "kernels/combine/combine.h"
@@ -20,9 +21,11 @@
 #include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
 #include "kernels/join_heads/join_heads.h"
+#include "kernels/join_sums/join_sums.h"
 #include "kernels/kv_write/kv_write.h"
 #include "kernels/linear/linear.h"
 #include "kernels/norm/norm.h"
+#include "kernels/pool_rows/pool_rows.h"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/rope/rope.h"
 #include "kernels/route/route.h"
@@ -41,7 +44,9 @@ const Family* const kFamilies[] = {
     // linears with adapters, and layers whose heads share a latent, or choose what they see
     &kAdapter, &kHeadLinear, &kJoinHeads, &kChooseKeys,
     // residual streams side by side, and rows looked at as a whole
-    &kAddParts, &kRowMap,
+    &kAddParts, &kRowMap, &kBalance,
+    // caches whose entries are of several positions, beside others
+    &kPoolRows, &kJoinSums,
     // rows made of those around them
     &kDepthwiseConv,
     // rows that come with the step

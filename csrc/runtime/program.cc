@@ -79,12 +79,15 @@ void Program::prepare(const Step& step) {
   step_ = step;
   step_.P = step.T * top_k_;
   // Sequences are grouped by the first block tables, for layers that see all positions: in others they share nothing.
+  // Nor where entries are of several positions, which some layers choose from and others see all of.
   const Call* attention = nullptr;
-  for (const Call& call : calls_)
-    if (call.family == &kAttention && (!attention || call.args.window == 0)) {
+  for (const Call& call : calls_) {
+    const bool sees_all = call.args.window == 0 && call.args.kv_shape.every == 1;
+    if (call.family == &kAttention && (!attention || sees_all)) {
       attention = &call;
-      if (call.args.window == 0) break;
+      if (sees_all) break;
     }
+  }
   Step leaving = step_;
   if (attention) {
     groups_.plan(step_, attention->args, threads_);

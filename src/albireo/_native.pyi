@@ -34,7 +34,9 @@ def pack_encoded(
     target: str,
     out: int,
 ) -> None: ...
-def block_bytes(dtype: str, num_kv_heads: int, head_dim: int, block_size: int, has_values: bool) -> int: ...
+def block_bytes(
+    dtype: str, num_kv_heads: int, head_dim: int, block_size: int, has_values: bool, every: int = 1
+) -> int: ...
 def pack(
     pool: ThreadPool,
     rows: NDArray[np.uint64],

@@ -219,6 +219,19 @@ def test_positions_of_rows_that_see_some_keys():
     assert late._replace(window=4).seen(3, 110) == 12
 
 
+@pytest.mark.parametrize(("every", "count"), [(4, None), (4, 3), (16, None)])
+def test_entries_of_several_positions(every, count):
+    """An equal part of what positions would be, to an entry a row."""
+    work = AttentionWork("T", count, 1, 1, every=every)
+    for num_new, past in itertools.product((1, 7, 40), (0, 3, 90)):
+        length = past + num_new
+        seen = [min((p + 1) // every, count or length) for p in range(past, length)]
+        assert abs(work.seen(num_new, length) - sum(seen)) <= num_new
+        assert count is not None or abs(work.moved(num_new, length) - seen[-1]) <= 1
+    choosing = work._replace(enough=5)
+    assert (choosing.seen(1, 5 * every + every - 1), choosing.seen(1, 6 * every) > 0) == (0, True)
+
+
 def test_floor():
     limits = Limits(read_bytes_per_s=100.0, dot_flops_per_s=1000.0)
     assert limits.floor_s(Work(50, 100)) == 0.5

@@ -57,6 +57,8 @@ struct Args {
   int32_t in_chunks = 0;          // attention: 1 = window is the length of chunks, and rows see their own alone
   int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
   int32_t gated = 0;              // causal_conv only: 1 = rows of x have what gates it and what gates out beside it
+  int32_t side_by_side = 0;       // rope only: 1 = pairs of channels are neighbours
+  int32_t sums = 0;               // attention: 1 = what join_sums reads is given, see there
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all
@@ -79,7 +81,7 @@ struct Args {
   int64_t most_pairs = 0;              // expert_linear: rows P of the largest step
   int32_t of_pairs = 0;                // expert_linear: 1 = x has a row for each pair, 0 = for each token
   int32_t renormalize = 0;             // route: 1 = weights of a token add up to 1
-  int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
+  int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax; 2 = roots of a softplus
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   float margin = 0;                                         // route: see route.h; 0: there is none
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap

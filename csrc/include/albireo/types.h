@@ -124,17 +124,22 @@ static constexpr int64_t gathered_row(const Step& s, Rows r, Gather from, int64_
 //   f32, f16   K [Dp][S]        V [S][Dp]
 //   codes      as bf16, a byte an element, then the float32 scales of K [S] and of V [S]: a number is code * scale
 // Where values are the first channels of keys there is K alone, and no codes.
+// every: so many positions, a power of two, have one entry, which is there when the last of them is: of K alone. A
+// block has room for those that end in it, P / every, or one. Entry e is that of positions every * e to every * e +
+// every - 1.
 struct KVShape {
   DType dtype;
   int64_t num_kv_heads, head_dim, padded_head_dim, block_size;
   bool has_values = true;
+  int64_t every = 1;
 };
-constexpr int64_t sub_block(const KVShape& s) { return s.block_size < 16 ? s.block_size : 16; }
+constexpr int64_t block_entries(const KVShape& s) { return s.block_size > s.every ? s.block_size / s.every : 1; }
+constexpr int64_t sub_block(const KVShape& s) { return block_entries(s) < 16 ? block_entries(s) : 16; }
 constexpr int64_t sub_block_bytes(const KVShape& s) {
   return (s.has_values ? 2 : 1) * sub_block(s) *
          (s.padded_head_dim * dtype_size(s.dtype) + (is_code(s.dtype) ? (int64_t)sizeof(float) : 0));
 }
-constexpr int64_t block_head_bytes(const KVShape& s) { return s.block_size / sub_block(s) * sub_block_bytes(s); }
+constexpr int64_t block_head_bytes(const KVShape& s) { return block_entries(s) / sub_block(s) * sub_block_bytes(s); }
 constexpr int64_t block_bytes(const KVShape& s) { return s.num_kv_heads * block_head_bytes(s); }
 
 }  // namespace albireo

@@ -15,6 +15,10 @@
 // rows, y_stride apart, n positions in ascending order, -1 behind the last: the row sees these alone. Where a sequence
 // has no more than n, it sees all, with the same bits: a list is walked in the same tiles. num_k_heads: so many lists,
 // one behind the other, each of a KV head; 0: one for all.
+// Of a cache whose entries are of several positions a row sees those whose last position is not behind its own; ids are
+// of entries. sums: out is [T, H * (value_dim + 2)], of each head sum_s 2^(log2(e) * score_s - m) v[s], not divided,
+// then m, the largest of what is in the exponent (-1e30 where a row sees nothing), then the sum without v: what
+// join_sums makes one attention of. There are no sinks then.
 // from_rows, and maybe from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see
 // both ways: from_rows of the row, and from_keys of the token at s, each at head h and column
 // columns[position of t - s], less than reach either way and the ends beyond.
@@ -27,7 +31,7 @@
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
 // kv_shape out sinks distances num_distances slopes from_rows from_keys columns num_columns reach num_heads window
-// in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim ids n y_stride x_dtype
+// in_chunks both_ways first_key num_keys num_k_heads scale softcap value_dim result_dim sums ids n y_stride x_dtype
 // out_dtype rows gather.
 #pragma once
 #include "albireo/kernel.h"
@@ -53,7 +57,7 @@ static constexpr int64_t listed(const int32_t* list, int64_t n) {
 }
 // Whether rows of a group see chosen positions: else they see all, and a list would say so.
 static constexpr bool sees_chosen(const Args& a, const Step& s, const SharingGroup& g) {
-  return a.ids && s.context_len[s.order[g.first]] > a.n;
+  return a.ids && s.context_len[s.order[g.first]] / a.kv_shape.every > a.n;
 }
 // Heads of a token that are an item where rows see chosen positions: keys are put side by side once for all of them, so
 // they are all where tokens give threads enough to do.

@@ -20,6 +20,7 @@ constexpr bool has_first(const Args& a) { return a.window > 0 || a.first_key > 0
 
 constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim : a.kv_shape.head_dim; }
 constexpr int64_t result_width(const Args& a) { return a.result_dim ? a.result_dim : value_width(a); }
+constexpr int64_t head_width(const Args& a) { return result_width(a) + (a.sums ? 2 : 0); }
 
 // The rows of one work item and their state, in scratch.
 template <class W>
@@ -423,7 +424,7 @@ template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              int64_t whole, Activations<Queries<W>>& source) {
   const int64_t row = gathered_row(step, a.rows, a.gather, token);
-  const int64_t D = a.kv_shape.head_dim, width = result_width(a), from = row * source.source_stride + head * D;
+  const int64_t D = a.kv_shape.head_dim, width = head_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   take_query(q, D, r.Dp, source, from, !kIsWhole<W>);
@@ -447,7 +448,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   }
   r.first[i] = position - (a.in_chunks ? position % a.window : a.window - 1);
   if (a.first_key > 0 && (a.window == 0 || r.first[i] < a.first_key)) r.first[i] = a.first_key;
-  r.last[i] = a.num_keys > 0 ? keys_seen(a, step, of_step) - 1 : position;
+  r.last[i] = a.num_keys > 0 ? keys_seen(a, step, of_step) - 1 : (position + 1) / a.kv_shape.every - 1;
   if (step.row_ends && !a.both_ways && a.num_keys == 0 && step.row_ends[of_step] > position)
     r.last[i] = step.row_ends[of_step] - 1;
   if (a.both_ways > 0) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
@@ -475,7 +476,13 @@ ALBIREO_INLINE int64_t shared_positions(const Args& a, const Step& step, const S
 // What rows summed, divided, to where they go.
 template <class W>
 void put_rows(const Args& a, RowBlock<W>& r) {
-  const int64_t rows = r.rows;
+  const int64_t rows = r.rows, width = result_width(a);
+  for (int64_t i = 0; a.sums && i < rows; i++) {
+    float* to = (float*)a.out + r.out_at[i];
+    memcpy(to, r.total + i * r.Wp, width * sizeof(float));
+    to[width] = r.total_l[i] == 0.0f ? kNothingSeen : r.total_m[i], to[width + 1] = r.total_l[i];
+  }
+  if (a.sums) return;
   for (int64_t i = 0; i < rows; i += 16) {
     const int64_t n = rows - i < 16 ? rows - i : 16;
     V factor = set1(1.0f), l = load_up_to(r.total_l + i, n);
@@ -487,8 +494,8 @@ void put_rows(const Args& a, RowBlock<W>& r) {
   }
   for (int64_t i = 0; i < rows; i++) {
     const V inverse = set1(r.fix[i]);
-    for (int64_t e = 0; e < result_width(a); e += 16)
-      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), result_width(a) - e);
+    for (int64_t e = 0; e < width; e += 16)
+      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), width - e);
   }
 }
 

@@ -36,7 +36,7 @@ void SequenceGroups::plan(Step& step, const Args& a, int64_t threads) {
   groups_.clear();
   for (int64_t i = 0; i < step.B; i++) {
     const int64_t b = order_[i], tokens = tokens_of(step, b), computed = step.context_len[b] - tokens;
-    const bool sees_all = a.window == 0 && (!a.ids || step.context_len[b] <= a.n);
+    const bool sees_all = a.window == 0 && a.kv_shape.every == 1 && (!a.ids || step.context_len[b] <= a.n);
     if (!groups_.empty() && tokens <= kFewTokens && sees_all) {
       SharingGroup& g = groups_.back();
       const int64_t first = order_[g.first], blocks = blocks_of(step, b, size);

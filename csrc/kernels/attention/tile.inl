@@ -9,7 +9,7 @@
 
 namespace {
 
-// A sequence's blocks, as one KV head sees them.
+// A sequence's blocks, as one KV head sees them. Positions are entries, where several positions have one.
 struct HeadBlocks {
   const char* head;       // the KV head's part of block 0
   const int32_t* blocks;  // of the sequence
@@ -17,17 +17,32 @@ struct HeadBlocks {
   int64_t Wp = 0;        // channels of values that are channels of keys, padded; 0: there are none
   bool has_values;       // values are stored
   int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
+  int blocks_each;       // and blocks of an entry, which is in the last of them
 
   HeadBlocks(const Args& a, const int32_t* table, int64_t kv_head) : blocks(table) {
     const KVShape& s = a.kv_shape;
     head = a.kv + kv_head * block_head_bytes(s), has_values = s.has_values;
     if (!s.has_values) Wp = round_up(a.value_dim, 16);
     S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
-    in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
+    in_block_mask = block_entries(s) - 1, in_block = __builtin_ctzll(block_entries(s)), in_sub = __builtin_ctzll(S);
+    blocks_each = s.every > s.block_size ? __builtin_ctzll(s.every / s.block_size) : 0;
   }
 
   const char* sub(int64_t position) const {
-    return head + blocks[position >> in_block] * size + ((position & in_block_mask) >> in_sub) * sub_size;
+    const int64_t block = (((position >> in_block) + 1) << blocks_each) - 1;
+    return head + blocks[block] * size + ((position & in_block_mask) >> in_sub) * sub_size;
+  }
+
+  // K of 16 positions from `position` on, of which those before stop are there, in sub-blocks of fewer than 8: as a
+  // sub-panel of 16, zeros behind. step: bytes of a position in one step of K.
+  void gather(int64_t position, int64_t stop, int64_t step, int64_t element, char* to) const {
+    const int64_t there = stop - position < 16 ? stop - position : 16, steps = Dp * element / step;
+    if (there < 16) memset(to, 0, 16 * Dp * element);
+    for (int64_t i = 0; i < there; i += S) {
+      const char* from = sub(position + i);
+      const int64_t count = there - i < S ? there - i : S;
+      for (int64_t d = 0; d < steps; d++) memcpy(to + (d * 16 + i) * step, from + d * S * step, count * step);
+    }
   }
 
   // K and V of two blocks of 8 positions side by side, as sub-panels of 16. step: bytes of a position in one step of K.
@@ -136,6 +151,10 @@ struct Tile : HeadBlocks {
       } else if (S == 16) {
         k[j] = (const B*)sub(position);
         v[j] = k[j] + 16 * Dp;
+      } else if (S < 8) {
+        char* to = joined + j * 32 * Dp * sizeof(B);
+        gather(position, stop, W::kStep * sizeof(B), sizeof(B), to);
+        k[j] = v[j] = (const B*)to;
       } else {
         char* to = joined + j * 32 * Dp * sizeof(B);
         join(sub(position), position + 8 < stop ? sub(position + 8) : nullptr, W::kStep * sizeof(B), sizeof(B), to);

@@ -2,6 +2,7 @@
 //   score[s] = sum over h of gates[t, h] * max(x[t, h] . k[s], 0)
 // x: [T, H * D] x_dtype; gates: [T, H] float32 without a gap; k: one head of D, the KV cache's, which is of no codes;
 // ids: [T, n] int32, y_stride apart, -1 behind the last where there are fewer. num_keys: most positions of a sequence.
+// Of a cache whose entries are of several positions, entries: those whose last position is not behind the row's own.
 // window: so many positions are chosen together, from its multiples on, and each head chooses for itself, into H lists
 // of n one behind the other: score[s, h] = x[t, h] . k[s], a block is worth the best of those up to the row's own, and
 // the first_key last ones are always chosen. n is a multiple of window; there are no gates.

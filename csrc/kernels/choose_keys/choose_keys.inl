@@ -123,7 +123,7 @@ void run_choose_keys(const Args& a, const Step& step, int64_t begin, int64_t end
   if (a.window > 0) return run_choose_blocks<W>(a, step, begin, end, scratch);
   for (int64_t row = begin; row < end; row++) {
     int32_t* places = a.ids + row * (a.y_stride ? a.y_stride : a.n);
-    const int64_t seen = step.positions[row] + 1;
+    const int64_t seen = (step.positions[row] + 1) / a.kv_shape.every;
     if (seen <= a.n) {
       for (int64_t i = 0; i < a.n; i++) places[i] = i < seen ? (int32_t)i : -1;
       continue;

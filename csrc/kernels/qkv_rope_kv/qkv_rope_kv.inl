@@ -77,14 +77,14 @@ inline void write_pairs(const KVShape& s, char* sub, int64_t offset, const float
 
 ALBIREO_INLINE char* sub_block_of(const Args& a, int64_t slot, int64_t kv_head) {
   const KVShape& s = a.kv_shape;
-  const int64_t block = slot / s.block_size, offset = slot % s.block_size;
+  const int64_t block = slot / s.block_size, offset = slot % s.block_size / s.every;
   return a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) + offset / sub_block(s) * sub_block_bytes(s);
 }
 
 ALBIREO_INLINE void write_kv(const Args& a, const Step& step, int64_t t, int64_t kv_head, const float* head,
                              bool is_value) {
   const KVShape& s = a.kv_shape;
-  const int64_t slot = step.slots[t], offset = slot % sub_block(s);
+  const int64_t slot = step.slots[t], offset = slot % s.block_size / s.every % sub_block(s);
   char* sub = sub_block_of(a, slot, kv_head);
   const bool is_last_written = t + 1 >= step.T || step.slots[t + 1] != slot + 1;
   if (is_code(s.dtype)) write_codes(s, sub, offset, head, is_value);

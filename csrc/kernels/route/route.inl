@@ -51,6 +51,19 @@ ALBIREO_INLINE float share_of_near(const Args& a, const float* x, const int32_t*
   return 1.0f / whole;
 }
 
+// Scores of 16 logits. kind: as Args::sigmoid.
+ALBIREO_INLINE void put_scores(float* scores, V v, int32_t kind, float most) {
+  if (kind == 0) return store(scores, exp2_v(mul(sub(v, set1(most)), set1(kLog2e))));
+  if (kind == 1) return store(scores, div(set1(1.0f), add(set1(1.0f), exp2_v(mul(v, set1(-kLog2e))))));
+  store(scores, softplus(v));
+  for (int i = 0; i < 16; i++) scores[i] = __builtin_sqrtf(scores[i]);
+}
+
+// Ids that are numbers: of a token of a table.
+inline void take_ids(const Args& a, const float* given, int32_t* ids) {
+  for (int64_t j = 0; j < a.top_k; j++) ids[j] = given[j] >= 0.0f && given[j] < (float)a.k ? (int32_t)given[j] : 0;
+}
+
 ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t room = round_up(a.k, 16);
   float *scores = (float*)scratch.base, *merits = scores + room;
@@ -58,15 +71,13 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
     const float* x = (const float*)a.x + t * x_stride(a, a.k);
     int32_t* ids = a.ids + t * a.top_k;
     float* weights = a.pair_weights + t * a.top_k;
-    const bool is_by_logits = !a.bias && !a.num_groups;
+    const bool is_by_logits = !a.bias && !a.num_groups && !a.gates;
     if (is_by_logits) choose(x, 0, a.k, a.top_k, ids, 0);
     int32_t most = is_by_logits ? ids[0] : 0;
     if (!is_by_logits) choose(x, 0, a.k, 1, &most, 0);
     for (int64_t e = 0; e < a.k; e += 16) {
       const V v = a.k - e >= 16 ? load(x + e) : load_n(x + e, a.k - e);
-      const V score = a.sigmoid ? div(set1(1.0f), add(set1(1.0f), exp2_v(mul(v, set1(-kLog2e)))))
-                                : exp2_v(mul(sub(v, set1(x[most])), set1(kLog2e)));
-      store(scores + e, score);
+      put_scores(scores + e, v, a.sigmoid, x[most]);
     }
     float whole = 1.0f;
     if (!a.sigmoid && (a.bias || !a.renormalize)) {
@@ -81,7 +92,8 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
                   load(a.bias + e)));
       merit = merits;
     }
-    if (a.num_groups) choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);
+    if (a.gates) take_ids(a, a.gates + t * a.top_k, ids);
+    else if (a.num_groups) choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);
     else if (!is_by_logits) choose(merit, 0, a.k, a.top_k, ids, 0);
     if (a.renormalize) {
       whole = 0.0f;

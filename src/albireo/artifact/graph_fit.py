@@ -59,8 +59,7 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         is_unwritten = value is graph.inputs["kv"] and not config.cached_layers
         if value.type != wanted[name] or (value.producer is None and not is_unwritten):
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
-    chooses = len(config.kv_shapes) > len(config.cached_layers)
-    if chooses and all(node.op != "choose_keys" for node in graph.nodes):
+    if config.is_choosing and all(node.op != "choose_keys" for node in graph.nodes):
         # of 2.23 and before, which computed such models for texts that see all
         raise VersionMismatch(
             f"{where}: was written before models of this kind chose which positions they see; build the engine "
@@ -103,6 +102,12 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
         wanted = config.kv_shapes[min(node.attrs["layer"], len(config.kv_shapes) - 1)]
         if shape != wanted:
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {wanted[0]} of {wanted[1]}"
+        every = config.kv_every[node.attrs["layer"]] if node.attrs["layer"] < len(config.kv_every) else 1
+        if node.attrs.get("every", 1) != every:
+            return f"entries are of {node.attrs.get('every', 1)} positions, config.json says {every}"
+    if node.op == "route" and "chosen" in node.inputs:
+        source = node.inputs["chosen"].producer
+        return "" if source is not None and source.op == "embed" else f"{node.inputs['chosen']} is no row of a table"
     if "chosen" in node.inputs:
         source = node.inputs["chosen"].producer
         if source is None or source.op != "choose_keys":

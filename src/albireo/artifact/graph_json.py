@@ -62,7 +62,8 @@ def graph_from_json(data: Any, where: str) -> Graph:
 def rope_to_json(rope: RopeSpec) -> dict[str, Any]:
     growth = rope.growth
     grows = {} if growth is None else {"growth": [growth.by, growth.period, growth.ahead]}
-    return {"attention_factor": rope.attention_factor, "inv_freq": list(rope.inv_freq), **grows}
+    behind = {"behind": rope.behind} if rope.behind else {}
+    return {"attention_factor": rope.attention_factor, "inv_freq": list(rope.inv_freq), **grows, **behind}
 
 
 def rope_from_json(record: Record) -> RopeSpec:
@@ -70,10 +71,11 @@ def rope_from_json(record: Record) -> RopeSpec:
     inv_freq = tuple(float(number(item, record.where)) for item in record.items("inv_freq"))
     factor = float(number(record.raw("attention_factor"), record.where))
     growth = _read_growth(record) if record.has("growth") else None
+    behind = record.count("behind", 1) if record.has("behind") else 0
     record.done()
     if any(abs(item) > 1e30 for item in (*inv_freq, factor)):
         raise Corrupt(f"{record.where}: a frequency is outside what float32 holds")
-    return RopeSpec(inv_freq, factor, growth)
+    return RopeSpec(inv_freq, factor, growth, behind)
 
 
 def _read_growth(record: Record) -> Growth:

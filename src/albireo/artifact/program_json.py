@@ -159,6 +159,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         **({"windows": list(kv.windows)} if kv.windows != (None,) else {}),
         **({"in_chunks": list(kv.in_chunks)} if kv.in_chunks else {}),
         **({"keys_alone": list(kv.keys_alone)} if kv.keys_alone else {}),
+        **({"every": list(kv.every)} if kv.every else {}),
     }
 
 
@@ -265,6 +266,7 @@ def _read_kv(record: Record) -> KVLayout:
         windows=_read_windows(record) if record.has("windows") else (None,),
         in_chunks=_read_numbers(record, "in_chunks", "block group") if record.has("in_chunks") else (),
         keys_alone=_read_numbers(record, "keys_alone", "layer") if record.has("keys_alone") else (),
+        every=_read_numbers(record, "every", "position") if record.has("every") else (),
     )
     if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):
         record.fail("shapes", kv.shapes, f"must be one of each of {kv.num_layers} layers, first that of num_kv_heads")

@@ -18,7 +18,7 @@ def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float
     The angle is rounded to float32 before the exact cosine, as transformers does: models are trained and published
     with that rounding, and at position 100,000 it moves an angle by 4e-3.
     """
-    inv_freq = np.asarray(rope.inv_freq, np.float32)
+    inv_freq, positions = np.asarray(rope.inv_freq, np.float32), np.maximum(positions - rope.behind, 0)
     angles = (positions.astype(np.float32)[:, None] * inv_freq[None, :]).astype(np.float64)
     table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
     # a pair that does not turn is of channels that are not rotated at all

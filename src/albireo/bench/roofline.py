@@ -233,6 +233,7 @@ class AttentionWork(NamedTuple):
         both_ways: what is behind a row is seen, too. first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing
             is said.
         enough: that a choose_keys chooses: of no more it takes all, whatever they are; 0: it is an attention.
+        every: so many positions have one entry; window and enough are of entries.
     """
 
     rows: str
@@ -244,11 +245,14 @@ class AttentionWork(NamedTuple):
     num_keys: int = 0
     in_chunks: bool = False
     enough: int = 0
+    every: int = 1
 
     def seen(self, num_new: int, length: int) -> int:
-        """Positions that num_new tokens at the end of a sequence look at, added up."""
-        if length <= self.enough:
+        """Positions, or entries, that num_new tokens at the end of a sequence look at, added up."""
+        if length // self.every <= self.enough:
             return 0
+        if self.every > 1:
+            return positions_seen(num_new, length, self.window and self.window * self.every) // self.every
         if self.num_keys:
             return num_new * self.num_keys
         if self.window is not None and self.in_chunks:
@@ -256,9 +260,11 @@ class AttentionWork(NamedTuple):
         return positions_seen(num_new, length - self.first_key, self.window, self.both_ways)
 
     def moved(self, num_new: int, length: int) -> int:
-        """Positions that are read for them, once each, and written."""
-        if length <= self.enough:
+        """Positions, or entries, that are read for them, once each, and written."""
+        if length // self.every <= self.enough:
             return 0
+        if self.every > 1:
+            return positions_moved(num_new, length, self.window and self.window * self.every) // self.every
         if self.window is not None and self.in_chunks:
             return length - (length - num_new) // self.window * self.window
         return self.num_keys or positions_moved(num_new, length - self.first_key, self.window)
@@ -266,16 +272,16 @@ class AttentionWork(NamedTuple):
 
 def attention_of(program: Program, call: Call) -> AttentionWork:
     """See AttentionWork; in a program, window 0 is none."""
-    kv, a = program.kv, call.attrs
+    kv, a, every = program.kv, call.attrs, call.attrs.get("every", 1)
     if call.family == "choose_keys":
-        of_key = a["head_dim"] * itemsize(kv.dtype)
-        return AttentionWork(call.rows, None, 2 * a["num_heads"] * a["head_dim"], of_key, enough=a["count"])
+        of_key, flops = a["head_dim"] * itemsize(kv.dtype), 2 * a["num_heads"] * a["head_dim"]
+        return AttentionWork(call.rows, None, flops, of_key, enough=a["count"], every=every)
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)
     seen = {key: a[key] for key in ("first_key", "num_keys", "in_chunks") if key in a}
     chosen = program.buffers[call.args["chosen"]].cols // lists_of(a) if "chosen" in call.args else 0
-    return AttentionWork(call.rows, a["window"] or chosen or None, flops, kv_bytes, both_ways, **seen)
+    return AttentionWork(call.rows, a["window"] or chosen or None, flops, kv_bytes, both_ways, every=every, **seen)
 
 
 def _seen_in_chunks(length: int, size: int) -> int:

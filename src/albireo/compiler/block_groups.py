@@ -67,6 +67,8 @@ def with_groups(layout: KVLayout, windows: Sequence[Window]) -> tuple[KVLayout, 
         return replace(layout, windows=(kinds[0],)), f"all layers see {kinds[0]} positions: one group"
     members = {kind: [layer for layer, window in enumerate(windows) if window == kind] for kind in kinds}
     layers = layout.layers
+    if layout.every:
+        return layout, "blocks have entries of several positions, some of all there are: one group"
     if any(len({layers[layer] for layer in some}) > 1 for some in members.values()):
         return layout, "layers of one window differ in shape: one group"
     if layout.shapes and layout.dtype in KV_CODES:

@@ -76,8 +76,11 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
             )
     shapes = tuple((int(node.attrs["num_kv_heads"]), int(node.attrs["head_dim"])) for node in writers)
     differing = shapes if len(set(shapes)) > 1 or alone else ()
+    every = tuple(int(node.attrs.get("every", 1)) for node in writers)
     layout = KVLayout(len(layers), *shapes[0], kv_dtype or dtype, block_size, has_values, differing)
-    return replace(layout, keys_alone=tuple(sorted(alone)))
+    layout = replace(layout, keys_alone=tuple(sorted(alone)), every=every if max(every) > 1 else ())
+    layout.check()
+    return layout
 
 
 def _has_values(writer: Node) -> bool:
@@ -94,6 +97,8 @@ def _state_shape(node: Node) -> tuple[int, ...]:
     if node.family == "causal_conv":
         channels, width = node.inputs["weight"].type.dims
         return int(width) - 1, int(channels)
+    if node.family == "pool_rows":
+        return 3 if node.attrs["series"] == 1 else 9, int(node.output.type.dims[1])
     if node.family == "selective_scan":
         channels, keys = node.inputs["a_log"].type.dims
         return int(keys), int(channels)

@@ -101,7 +101,11 @@ class _Planner:
 
 def _packing(role: str, value: Value, family: Family, packing: str) -> str:
     """A kernel's packing is that of its weight; a second matrix lies alike, in a type of its own."""
-    if len(value.type.dims) < 2 or role in ("distances", "a_log"):  # of few numbers, whatever the kernel multiplies
+    if len(value.type.dims) < 2 or role in (
+        "distances",
+        "a_log",
+        "places",
+    ):  # of few numbers, whatever the kernel multiplies
         return VECTOR_PACKING
     return packing if role == family.weight else f"{packing.partition('.')[0]}.{value.type.dtype}"
 

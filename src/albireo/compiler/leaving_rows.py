@@ -29,6 +29,8 @@ ROW_WISE = (
     "add_parts",
     "match_length",
     "cut",
+    "balance",
+    "join_sums",
 )
 #: Roles in which they read activations.
 _ACTIVATIONS = ("x", "y", "coefs")

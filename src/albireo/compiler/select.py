@@ -30,6 +30,8 @@ _BY_OUTPUT = (
     "gate_rows",
     "add_parts",
     "row_map",
+    "balance",
+    "join_sums",
     "elementwise",
     "head_norm",
     "rope",
@@ -47,6 +49,7 @@ _BY_INPUT |= {
     "gated_delta_rule": "x",
     "selective_state": "x",
     "selective_scan": "x",
+    "pool_rows": "x",
 }
 
 WHY = "the kernels are known before the first step, which then calls pointers"

@@ -1,9 +1,12 @@
-"""Types of attention, and of what chooses positions for it: which inputs and attributes go together.
+"""Types of attention, of what chooses positions for it and makes entries of several, and of one attention of two: which
+inputs and attributes go together.
 
 Called by ops.py, which has the list of both.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from albireo.errors import InvariantError
 from albireo.graph.node import Attrs, TensorType, Types
@@ -32,6 +35,8 @@ def attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     _check_columns(x, a)
     if "chosen" in x:
         _check_chosen(x["chosen"], a)
+    if problem := entries_problem(a, {*x}):
+        raise InvariantError(f"attention {problem}")
     if "in_chunks" in a:
         apart = [name for name in ("both_ways", "first_key", "slopes") if a.get(name)]
         apart += [role for role in ("distances",) if role in x]
@@ -58,7 +63,36 @@ def attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     width = result_width(a)
     if not 0 < width <= a["head_dim"] or ("value_dim" in a and "result_dim" in a):
         raise InvariantError(f"attention values are {width} channels beside keys of {a['head_dim']}: {dict(a)}")
-    return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+    return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * head_width(a))),)
+
+
+#: The largest exponent of a row that sees nothing: below every score, and finite.
+NOTHING_SEEN = -1e30
+#: Behind the channels of each head, where sums are given: the largest exponent, and the sum of powers.
+SUM_NUMBERS = 2
+
+
+def head_width(a: Attrs) -> int:
+    """Numbers that an attention gives of each head."""
+    return result_width(a) + (SUM_NUMBERS if a.get("sums") else 0)
+
+
+def entries_problem(a: Attrs, roles: Collection[str]) -> str:
+    """What is wrong with what an attention says of entries of several positions, or of sums, if anything."""
+    if a.get("sums") and ("value_dim" not in a or "sinks" in roles):
+        return "gives sums: wanted values that are channels of keys, and no sinks"
+    every = a.get("every")
+    if every is None:
+        return ""
+    names = ("window", "both_ways", "causal", "first_key", "num_keys", "slopes", "in_chunks", "own_lists")
+    apart = [name for name in names if a.get(name)]
+    apart += [role for role in ("distances", "from_rows", "sinks") if role in roles]
+    if every < 2 or every & (every - 1) or "value_dim" not in a or apart:
+        return (
+            f"of entries of every={every} positions: wanted a power of two, values that are channels of keys, and "
+            f"nothing that tells positions apart; there is {', '.join(apart) or 'nothing'}"
+        )
+    return ""
 
 
 def result_width(a: Attrs) -> int:
@@ -111,6 +145,9 @@ def choose_keys(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         )
     if a["count"] < 1:
         raise InvariantError(f"choose_keys of {a['count']} positions: wanted at least one")
+    every = a.get("every", 2)
+    if every < 2 or every & (every - 1) or ("every" in a and "block" in a):
+        raise InvariantError(f"choose_keys among entries of {every} positions: wanted a power of two, and no blocks")
     if problem := block_problem(a, weights is not None):
         raise InvariantError(f"choose_keys of {a['count']} positions {problem}")
     return (TensorType("int32", ("T", a["count"] * (1 if weights is not None else heads))),)
@@ -125,3 +162,26 @@ def block_problem(a: Attrs, has_weights: bool) -> str:
     if block < 1 or a["count"] % block or not 1 <= nearest <= a["count"] // block:
         return f"in blocks of {block}, of which the last {nearest} are always chosen"
     return ""
+
+
+def pool_rows(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    """As attention()."""
+    rows, series, every = x["x"], a["series"], a["every"]
+    width, rest = divmod(int(rows.dims[-1]), max(series, 1))
+    if rows.dims[0] != "T" or series not in (1, 2) or rest or x["gates"] != rows or every < 2 or every & (every - 1):
+        raise InvariantError(
+            f"pool_rows of {rows} by {x['gates']}, {series} series, every={every}: wanted T rows and as many gates, of "
+            "one series of channels or of two, and a power of two"
+        )
+    if x["places"] != TensorType("float32", (every, series * width)):
+        raise InvariantError(f"pool_rows: places {x['places']} are not {every} rows of {series * width} numbers")
+    return (TensorType("float32", ("T", width)),)
+
+
+def join_sums(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    """As attention()."""
+    rows, heads = x["x"], a["num_heads"]
+    width, rest = divmod(int(rows.dims[-1]), max(heads, 1))
+    if x["y"] != rows or rest or width <= SUM_NUMBERS or x["sinks"] != TensorType("float32", (heads,)):
+        raise InvariantError(f"join_sums of {rows} and {x['y']}, sinks {x['sinks']}: wanted {heads} heads with sums")
+    return (TensorType("float32", (rows.dims[0], heads * (width - SUM_NUMBERS))),)

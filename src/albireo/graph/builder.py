@@ -133,10 +133,11 @@ class GraphBuilder:
         renormalize: bool,
         bias: Value | None = None,
         gain: Value | None = None,
+        chosen: Value | None = None,
         **rules: Any,
     ) -> tuple[Value, Value]:
-        """rules: optional attributes that say something, see ops."""
-        given = {"x": x, "bias": bias, "gain": gain}
+        """chosen: ids as float32, [T, top_k]. rules: optional attributes that say something, see ops."""
+        given = {"x": x, "bias": bias, "gain": gain, "chosen": chosen}
         inputs = {role: value for role, value in given.items() if value is not None}
         ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)
         return ids, weights
@@ -162,18 +163,23 @@ class GraphBuilder:
     def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
         return self._node("split", {"x": x}, sizes=sizes)
 
-    def rope(self, x: Value, rope: RopeSpec, num_heads: int, head_dim: int) -> Value:
+    def rope(self, x: Value, rope: RopeSpec, num_heads: int, head_dim: int, side_by_side: bool = False) -> Value:
         inputs = {"x": x, "positions": self.positions}
-        return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope)[0]
+        said = {"side_by_side": True} if side_by_side else {}
+        return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope, **said)[0]
 
-    def kv_write(self, k: Value, v: Value | None, layer: int, num_kv_heads: int, head_dim: int) -> Value:
-        """Write this step's keys and values; the builder's kv becomes the state after. v None: they are in k."""
+    def kv_write(
+        self, k: Value, v: Value | None, layer: int, num_kv_heads: int, head_dim: int, every: int = 1
+    ) -> Value:
+        """Write this step's keys and values; the builder's kv becomes the state after. v None: they are in k. every: so
+        many positions have one entry."""
         inputs = {"k": k, "kv": self.kv} | ({} if v is None else {"v": v})
-        self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
+        said: dict[str, Any] = {"layer": layer, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+        self.kv = self._node("kv_write", inputs, **said, **({"every": every} if every > 1 else {}))[0]
         return self.kv
 
     def choose_keys(self, q: Value, weights: Value | None, **attrs: Any) -> Value:
-        """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights. weights: [T,
+        """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights; every. weights: [T,
         num_heads] float32."""
         given = {"q": q} | ({} if weights is None else {"weights": weights})
         return self._node("choose_keys", given | {"kv": self.kv}, **attrs)[0]
@@ -193,6 +199,18 @@ class GraphBuilder:
         inputs = {"q": q, "kv": self.kv} | {role: value for role, value in given.items() if value is not None}
         inputs |= {} if by_columns is None else dict(zip(("from_rows", "from_keys"), by_columns, strict=False))
         return self._node("attention", inputs, **attrs)[0]
+
+    def join_sums(self, x: Value, y: Value, sinks: Value, num_heads: int) -> Value:
+        """x, y: of attentions that give sums. sinks: [num_heads] float32."""
+        return self._node("join_sums", {"x": x, "y": y, "sinks": sinks}, num_heads=num_heads)[0]
+
+    def pool_rows(self, x: Value, gates: Value, places: Value, series: int) -> Value:
+        """places: [positions of a window, channels] float32."""
+        every, inputs = int(places.type.dims[0]), {"x": x, "gates": gates, "places": places}
+        return self._node("pool_rows", inputs, state=self._next_state(), every=every, series=series)[0]
+
+    def balance(self, x: Value, rounds: int, eps: float) -> Value:
+        return self._node("balance", {"x": x}, rounds=rounds, eps=eps)[0]
 
     def causal_conv(
         self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu", gated: bool = False

@@ -23,6 +23,9 @@ class KVLayout:
     dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
     has_values: else values are channels of keys, and there are keys alone. keys_alone: layers of which that is so where
         others have values: by their keys positions are chosen.
+    every: of each layer, how many positions have one entry of keys, which is there when the last of them is; empty: one
+        of each. A block has room for the entries that end in it, or for one where none may: powers of two, so that
+        they are in their own sequence's blocks alone, however sequences share those before.
     shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
     groups: layers of each block group, where there are several: a sequence has a block table for each, and all blocks
         are of one size. Layers of a group are of one shape and lie in a block one behind the other, as many as have
@@ -41,15 +44,22 @@ class KVLayout:
     windows: tuple[Window, ...] = (None,)
     in_chunks: tuple[int, ...] = ()
     keys_alone: tuple[int, ...] = ()
+    every: tuple[int, ...] = ()
 
     @property
     def layers(self) -> tuple[KVLayout, ...]:
         """Each layer as a cache of its own."""
         shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
         return tuple(
-            KVLayout(1, *shape, self.dtype, self.block_size, self.keeps_values(layer))
+            KVLayout(
+                1, *shape, self.dtype, self.block_size, self.keeps_values(layer), every=self.every[layer : layer + 1]
+            )
             for layer, shape in enumerate(shapes)
         )
+
+    def entries(self, layer: int) -> int:
+        """Of a layer in a block."""
+        return max(1, self.block_size // self.every[layer]) if self.every else self.block_size
 
     def keeps_values(self, layer: int) -> bool:
         """Whether a layer has values beside keys."""
@@ -61,16 +71,26 @@ class KVLayout:
 
     @property
     def position_bytes(self) -> int:
-        """Bytes of the keys and values of one position over all layers, scales and padding included."""
+        """Bytes of the keys and values of one position over all layers, scales and padding included; where several
+        have one entry, an equal part of a block, rounded up."""
+        if self.every:
+            return -(-self.block_bytes // self.block_size)
         if self.shapes:
             return sum(layer.position_bytes for layer in self.layers)
+        return self.num_layers * self._entry_bytes
+
+    @property
+    def _entry_bytes(self) -> int:
+        """Of one layer of these heads."""
         of_head = self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes
-        return self.num_layers * self.num_parts * self.num_kv_heads * of_head
+        return self.num_parts * self.num_kv_heads * of_head
 
     @property
     def block_bytes(self) -> int:
         """Bytes of one block: of one group, where there are several."""
         layers = self.layers
+        if self.every:
+            return sum(self.entries(number) * layer._entry_bytes for number, layer in enumerate(layers))
         every = (sum(layers[layer].position_bytes for layer in group) for group in self.groups)
         return self.block_size * max(every, default=self.position_bytes)
 
@@ -117,6 +137,13 @@ class KVLayout:
             raise InvariantError(
                 f"layers {self.keys_alone} have keys alone: of {self.num_layers} whose shapes are said"
             )
+        if self.every:
+            are_powers = all(each > 0 and each & (each - 1) == 0 for each in self.every)
+            if len(self.every) != self.num_layers or not are_powers or self.has_values or self.groups:
+                raise InvariantError(
+                    f"entries are of {self.every} positions: wanted a power of two of each of {self.num_layers} "
+                    "layers, which keep keys alone and are one group"
+                )
         if any(not 0 <= group < self.num_groups or self.windows[group] is None for group in self.in_chunks):
             raise InvariantError(f"groups {self.in_chunks} see chunks; windows are {self.windows}")
         if not self.groups:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from albireo.errors import InvariantError
-from albireo.graph.attention_op import attention, check_rows, choose_keys
+from albireo.graph.attention_op import attention, check_rows, choose_keys, join_sums, pool_rows
 from albireo.graph.node import Attrs, TensorType, Types
 from albireo.params import MAX_TOP
 
@@ -39,11 +39,18 @@ class RopeSpec:
         inv_freq: [D/2] radians per position; pair i is channels (i, i + D/2). A pair of 0 never turns.
         attention_factor: multiplies both cos and sin of pairs that turn (yarn, longrope); 1.0 otherwise.
         growth: multiplies both of all pairs; None: nothing does.
+        behind: rows are rotated as the row so many positions before them, or the first one.
     """
 
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
     growth: Growth | None = None
+    behind: int = 0
+
+    @property
+    def back(self) -> RopeSpec:
+        """That which undoes it."""
+        return replace(self, inv_freq=tuple(-each for each in self.inv_freq))
 
     @property
     def of_keys(self) -> RopeSpec:
@@ -52,7 +59,8 @@ class RopeSpec:
 
     def __str__(self) -> str:
         grows = "" if self.growth is None else f", growing by {self.growth.by:g}"
-        return f"rope[{len(self.inv_freq)} pairs, factor {self.attention_factor:g}{grows}]"
+        behind = f", {self.behind} behind" if self.behind else ""
+        return f"rope[{len(self.inv_freq)} pairs, factor {self.attention_factor:g}{grows}{behind}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,8 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(f"route {role} {x[role]} does not fit {logits}")
     if not are_groups(count, a, "bias" in x):
         raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
+    if "chosen" in x and (x["chosen"].dims != ("T", a["top_k"]) or "bias" in x or "num_groups" in a or "margin" in a):
+        raise InvariantError(f"route of {logits} with chosen {x['chosen']}: nothing else says which experts there are")
     if "eps" in a and not (a["renormalize"] and a.get("scores") == "sigmoid"):
         raise InvariantError(
             f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
@@ -288,6 +298,13 @@ def _selective_scan(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("T", channels)),)
 
 
+def _balance(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    count = math.isqrt(int(x["x"].dims[-1]))
+    if count**2 != x["x"].dims[-1] or not 1 < count <= MAX_STREAMS:
+        raise InvariantError(f"balance of {x['x']}: wanted matrices of 2 to {MAX_STREAMS} rows and as many columns")
+    return (x["x"],)
+
+
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     dims = (x["logits"].dims[0], TOP_LOGITS)
     return TensorType("int32", dims), TensorType("float32", dims)
@@ -339,6 +356,8 @@ def num_squares(cols: int) -> int:
     return -(-cols // SQUARES)
 
 
+#: Most rows of a matrix that balance makes, and residual streams of a model.
+MAX_STREAMS = 16
 #: Of clamped_swiglu.
 SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0
 #: Of xielu, at 0.
@@ -358,7 +377,7 @@ MAX_CHOSEN = 64
 #: Attributes of a route among groups, which come together.
 GROUPS = ("num_groups", "kept_groups", "group_best")
 #: What route makes of logits; softmax where nothing is said.
-SCORES = ("softmax", "sigmoid")
+SCORES = ("softmax", "sigmoid", "root_softplus")
 #: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
 #: underflow, or a bias decides for experts that have next to none, weights stay numbers.
 LEAST_SCORES = 1e-20
@@ -375,7 +394,7 @@ GATES = ("sigmoid", "softplus")
 #: Under the root by which gated_delta_rule divides queries and keys.
 L2_EPS = 1e-6
 #: Ops that keep a state of each sequence from step to step; see attribute state.
-RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state", "selective_scan")
+RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state", "selective_scan", "pool_rows")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -391,6 +410,8 @@ ATTENTION_ATTRS = (
     "in_chunks",
     "result_dim",
     "own_lists",
+    "every",
+    "sums",
 )
 
 #: op -> what it needs. In the order in which a layer uses them.
@@ -434,6 +455,10 @@ OPS: dict[str, Op] = {
     "match_length": Op(("x", "y"), ("least",), _binary),
     # what x is above its row's mean and so many of its standard deviations, else 0
     "cut": Op(("x",), ("deviations",), _same),
+    # matrices of n rows and columns, row by row, such that rows and columns add up to one: the softmax of each column,
+    # plus eps, each row divided by its sum + eps; and rounds - 1 times columns, then rows, likewise.
+    # Source: Sinkhorn and Knopp 1967; Xie et al. 2026, Manifold-Constrained Hyper-Connections
+    "balance": Op(("x",), ("rounds", "eps"), _balance),
     # y[t, h] = x[t, h], then y[t, h]: the parts of two rows' num_heads heads side by side
     "join_heads": Op(("x", "y"), ("num_heads",), _join_heads),
     # x @ A^T of each row's adapter, by its slot (-1: none, and nothing is said of the row). modules: of the linear that
@@ -445,7 +470,8 @@ OPS: dict[str, Op] = {
     ),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by
-    # rank. scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias:
+    # rank. scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones;
+    # "root_softplus": likewise of sqrt(log(1 + e^x)). chosen: the ids, as float32, and nothing is compared. bias:
     # what is compared is score + bias, or, by_logits, logit + bias; weights know nothing of it. num_groups: experts
     # are so many groups, and are chosen from the kept_groups best alone; a group's worth is the sum of its group_best
     # best. eps: added to the sum that sigmoids are divided by. margin: the j-th weight is of a softmax over those
@@ -456,7 +482,7 @@ OPS: dict[str, Op] = {
         ("x",),
         ("top_k", "renormalize"),
         _route,
-        optional=("bias", "gain"),
+        optional=("bias", "gain", "chosen"),
         optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
@@ -479,23 +505,33 @@ OPS: dict[str, Op] = {
     # the last dim cut into parts
     "split": Op(("x",), ("sizes",), _split),
     # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i], or as the step says of each row (step
-    # input rope_rows); rows: x row i is row rows[i] of the step
-    "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _rope, optional=("rows",)),
+    # input rope_rows); rows: x row i is row rows[i] of the step. side_by_side: pairs are channels (2i, 2i + 1)
+    "rope": Op(
+        ("x", "positions"),
+        ("num_heads", "head_dim", "rope"),
+        _rope,
+        optional=("rows",),
+        optional_attrs=("side_by_side",),
+    ),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
-    # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was there
-    "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
+    # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was
+    # there. every: so many positions have one entry, what the row of the last of them has; other rows are not written
+    "kv_write": Op(
+        ("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",), optional_attrs=("every",)
+    ),
     # of each row the count positions, its own and those before it, of highest score, in ascending order; of equals the
     # first. Of fewer, all; -1 behind them. score[s] = weights[t, 0] * max(q[t, 0] . k[s], 0) + weights[t, 1] * ... in
     # float32, k being the keys of a layer of one head. Source: DeepSeek-AI 2025, DeepSeek-V3.2
     # block, and no weights: each head chooses for itself, count positions in blocks that begin at multiples of block;
     # score[s] = q[t, h] . k[s], a block is worth its best score up to the row's own position, and the `nearest` last
-    # blocks are always chosen. Gives the lists of all heads, one behind the other
+    # blocks are always chosen. Gives the lists of all heads, one behind the other. every: of a layer whose entries are
+    # of so many positions entries are chosen, of those that are there at the row's own
     "choose_keys": Op(
         ("q", "kv"),
         ("layer", "num_heads", "head_dim", "count"),
         choose_keys,
         optional=("weights",),
-        optional_attrs=("block", "nearest"),
+        optional_attrs=("block", "nearest", "every"),
     ),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
     # the step says where a row's positions end (step input row_ends), which causal ones do not ask; unless both_ways:
@@ -511,7 +547,10 @@ OPS: dict[str, Op] = {
     # in_chunks: window is the length of chunks, which begin at its multiples; rows see their
     # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
     # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has
-    # there, if from_keys are given
+    # there, if from_keys are given. every: of a layer whose entries are of so many positions, rows see entries that are
+    # there at their own position; chosen are entries. sums: of each head sum of 2^(s - m) v, not divided, then m, the
+    # largest s, and the sum of 2^(s - m), s being scores times log2(e): join_sums makes an attention of two such.
+    # Where a row sees nothing, m is NOTHING_SEEN and the others are 0
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
@@ -519,6 +558,16 @@ OPS: dict[str, Op] = {
         optional=("sinks", "rows", "distances", "chosen", "from_rows", "from_keys"),
         optional_attrs=ATTENTION_ATTRS,
     ),
+    # attention to all that x and y have seen, and to a score of each head more, which has no value; both are attentions
+    # that give sums
+    "join_sums": Op(("x", "y", "sinks"), ("num_heads",), join_sums),
+    # of every `every` rows of a sequence one, where such a window of positions ends; other rows are zeros. Channel by
+    # channel the mean of x by the softmax of gates + places[position % every], over the rows of the window. series 2:
+    # rows have two series of channels; the mean is over the first series of the window before and the last of its own,
+    # the first window's over its own alone. state [3 or 9, D] float32: largest gate, sum of powers, sum of products of
+    # the rows so far; of two series of the last, of the first for the next window, and of the first for this one.
+    # Source: DeepSeek-AI 2026, DeepSeek-V4
+    "pool_rows": Op(("x", "gates", "places"), ("state", "every", "series"), pool_rows),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the
     # state. activation: one of CONV_ACTIVATIONS. gated: rows are three parts: what x is multiplied by before, what y is

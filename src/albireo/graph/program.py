@@ -54,12 +54,15 @@ Call families and their roles (a backend implements these):
     gated_delta_rule  x, gates, [dt], a_log, dt_bias -> out  rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise
+    pool_rows    x, gates, places -> out                    rows of T, likewise: of every so many of a sequence one
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head
     join_heads   x, y -> out                                num_heads parts of x and of y in turn
     add_parts    x, y [, coefs] -> out                      num_parts parts of a row, each with a sum of those of y; see
                                                             graph.ops
+    balance      x -> out                                   matrices whose rows and columns add up to one
+    join_sums    x, y, sinks -> out                         an attention of two that give sums
     row_map      x [, y] -> out                             attr kind: program_spec.ROW_KINDS, number: what of it
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:

@@ -9,10 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
-from albireo.graph.attention_op import block_problem, lists_of, result_width
+from albireo.graph.attention_op import (
+    SUM_NUMBERS,
+    block_problem,
+    entries_problem,
+    head_width,
+    lists_of,
+    result_width,
+)
 from albireo.graph.node import SYMBOLS
 from albireo.graph.ops import (
     ATTENTION_ATTRS,
@@ -22,6 +30,7 @@ from albireo.graph.ops import (
     MAX_CONV_WIDTH,
     MAX_DEPTHWISE_WIDTH,
     MAX_GIVEN,
+    MAX_STREAMS,
     RECURRENT,
     SCORES,
     are_groups,
@@ -151,7 +160,7 @@ FAMILIES: dict[str, Family] = {
         ("ids",),
         ("layer", "num_heads", "head_dim", "count"),
         optional=("weights",),
-        optional_attrs=("block", "nearest"),
+        optional_attrs=("block", "nearest", "every"),
     ),
     "attention": Family(
         ("q",),
@@ -165,7 +174,7 @@ FAMILIES: dict[str, Family] = {
         ("x",),
         ("ids", "weights"),
         ("top_k", "renormalize"),
-        optional=("bias", "gain"),
+        optional=("bias", "gain", "chosen"),
         optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
     ),
     "expert_linear": Family(
@@ -181,6 +190,9 @@ FAMILIES: dict[str, Family] = {
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",), optional_attrs=("kind",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
+    "join_sums": Family(("x", "y", "sinks"), ("out",), ("num_heads",)),
+    "pool_rows": Family(("x", "gates", "places"), ("out",), ("state", "every", "series")),
+    "balance": Family(("x",), ("out",), ("rounds", "eps")),
     "add_parts": Family(("x", "y"), ("out",), ("num_parts", "first", "plus"), optional=("coefs",)),
     "row_map": Family(("x",), ("out",), ("kind", "number"), optional=("y",)),
     "output_gate": Family(
@@ -192,8 +204,17 @@ FAMILIES: dict[str, Family] = {
     "head_norm": Family(
         ("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight", optional_attrs=("centered",)
     ),
-    "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
-    "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
+    "rope": Family(
+        ("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",), optional_attrs=("side_by_side",)
+    ),
+    "kv_write": Family(
+        ("k",),
+        (),
+        ("layer", "num_kv_heads", "head_dim"),
+        optional=("v",),
+        optional_attrs=("every",),
+        writes_kv=True,
+    ),
     "causal_conv": Family(
         ("x", "weight"),
         ("out",),
@@ -227,7 +248,7 @@ FAMILIES: dict[str, Family] = {
 #: Families where ranks meet.
 MEETINGS = ("all_reduce", "all_reduce_norm")
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-OF_STREAMS = ("add_parts", "row_map")
+OF_STREAMS = ("add_parts", "row_map", "balance", "join_sums")
 ABLE_FAMILIES = (
     "linear_norm",
     "all_reduce_norm",
@@ -382,8 +403,12 @@ def _check_attention(program: Program, call: Call) -> None:
     width = result_width(a)
     if ("value_dim" in a) == program.kv.keeps_values(a["layer"]) or not 0 < width <= a["head_dim"]:
         raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
-    if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
+    if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * head_width(a)):
         raise InvariantError(f"{call}: q and out are not {a['num_heads']} heads wide")
+    if a.get("sums") and program.buffers[call.args["out"]].dtype != "float32":
+        raise InvariantError(f"{call}: sums are rounded")
+    if problem := entries_problem(a, {*call.args}) or _every_problem(program, a):
+        raise InvariantError(f"{call}: {problem}")
     if "chosen" in call.args:
         chosen = program.buffers[call.args["chosen"]]
         apart = [name for name in ("window", "both_ways", "causal", "first_key", "num_keys", "slopes") if a.get(name)]
@@ -395,6 +420,12 @@ def _check_attention(program: Program, call: Call) -> None:
     if a.get("in_chunks") and (not a["window"] or a.get("both_ways") or "distances" in call.args):
         raise InvariantError(f"{call}: chunks need a length, and rows that see what is before them")
     _check_columns(program, call)
+
+
+def _every_problem(program: Program, a: Mapping[str, Any]) -> str:
+    """What is wrong with what a call says of how many positions have one entry of its layer."""
+    kept = program.kv.every[a["layer"]] if program.kv.every else 1
+    return "" if a.get("every", 1) == kept else f"the cache has an entry of every {kept} positions of that layer"
 
 
 #: Of attention that depends on distances: a table of so many either way is made.
@@ -439,6 +470,8 @@ def _experts_fit(program: Program, call: Call) -> bool:
     shapes = {role: program.buffers[name] for role, name in call.args.items() if name in program.buffers}
     a, cols = call.attrs, {role: buffer.cols for role, buffer in shapes.items()}
     if call.family == "route":
+        if "chosen" in cols and (cols["chosen"] != a["top_k"] or {*call.args} & {"bias"} or "num_groups" in a):
+            return False
         vectors = [_constant(program, call, role) for role in ("bias", "gain") if role in call.args]
         if any((each.rows, each.cols) != (1, cols["x"]) for each in vectors):
             return False
@@ -486,6 +519,11 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
             bias = _constant(program, call, "bias")
             fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
         return fits and (cols["x"], cols["out"]) == ((3 if a.get("gated") else 1) * weight.rows, weight.rows)
+    if call.family == "pool_rows":
+        places, series = _constant(program, call, "places"), a["series"]
+        fits = series in (1, 2) and a["every"] > 1 and shape == (3 if series == 1 else 9, cols["out"])
+        fits = fits and (places.rows, places.cols) == (a["every"], series * cols["out"])
+        return fits and {cols[role] for role in ("x", "gates")} == {series * cols["out"]}
     if call.family == "selective_scan":
         speeds, keys = _constant(program, call, "a_log"), shape[0]
         found = {(each.rows, each.cols) for each in (_constant(program, call, role) for role in ("dt_bias", "skip"))}
@@ -519,6 +557,13 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         return fits and numbers == {a["kind"]}.intersection(NUMBERS_OF_KINDS) and are_right
     if call.family == "row_map":
         return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1
+    if call.family == "balance":
+        count = math.isqrt(cols["x"])
+        return count**2 == cols["x"] == cols["out"] and 1 < count <= MAX_STREAMS and a["rounds"] > 0 <= a["eps"]
+    if call.family == "join_sums":
+        width, rest = divmod(cols["x"], int(a["num_heads"]))
+        fits = not rest and cols["x"] == cols["y"] and cols["out"] == int(a["num_heads"]) * (width - SUM_NUMBERS) > 0
+        return fits and _constant(program, call, "sinks").cols == a["num_heads"]
     if call.family == "add_parts":
         width, rest = divmod(cols["x"], int(a["num_parts"]))
         fits = not rest and width > 0 and cols["y"] % width == 0 < cols["y"] and 0 <= a["first"] < a["num_parts"]
@@ -539,13 +584,12 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         heads, is_weighed = int(a["num_heads"]), "weights" in cols
         fits = (cols["q"], cols.get("weights", heads)) == (heads * int(a["head_dim"]), heads)
         fits = fits and cols["ids"] == int(a["count"]) * (1 if is_weighed else heads) > 0
-        fits = fits and not block_problem(a, is_weighed)
+        fits = fits and not block_problem(a, is_weighed) and not _every_problem(program, a)
         return fits and program.kv.dtype not in KV_CODES and call.rows == "T"
     if call.family == "kv_write":
         widths = {cols[role] for role in ("k", "v") if role in cols}
-        return ("v" in cols) == program.kv.keeps_values(a["layer"]) and widths == {
-            int(a["num_kv_heads"]) * int(a["head_dim"])
-        }
+        fits = ("v" in cols) == program.kv.keeps_values(a["layer"]) and not _every_problem(program, a)
+        return fits and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}
     if call.family == "join_heads":
         fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
         return fits and cols["out"] == cols["x"] + cols["y"]

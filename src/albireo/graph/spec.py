@@ -153,6 +153,9 @@ _COUNTS = (
     "count",
     "block",
     "nearest",
+    "every",
+    "series",
+    "rounds",
     *GROUPS,
 )
 _FLAGS = (
@@ -167,6 +170,8 @@ _FLAGS = (
     "by_logits",
     "above",
     "own_lists",
+    "sums",
+    "side_by_side",
 )
 
 

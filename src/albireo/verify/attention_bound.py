@@ -1,4 +1,5 @@
-"""How far a float32 attention may be from the reference's: sums, exponentials, and probabilities of 16 bits.
+"""How far a float32 attention, or one of two, may be from the reference's: sums, exponentials, and probabilities of 16
+bits.
 
 Called by bounds.py. Computed row by row from the queries and the cache at hand. Does not know kernels.
 """
@@ -20,7 +21,7 @@ from albireo.backends.reference.attention import (
 )
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
-from albireo.graph.attention_op import lists_of, result_width
+from albireo.graph.attention_op import NOTHING_SEEN, head_width, lists_of, result_width
 
 F64 = NDArray[np.float64]
 
@@ -60,11 +61,13 @@ def attention_error(call: OpCall) -> F64:
         return np.asarray(of_rows(call, attention_error)[0], np.float64)
     q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
     width = result_width(attrs)
-    out, products = np.zeros((*q.shape[:2], width)), getattr(kv, "products", kv.dtype)
+    out, products = np.zeros((*q.shape[:2], head_width(attrs))), getattr(kv, "products", kv.dtype)
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         context = int(step.context_len[b])
-        k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context))
+        every = attrs.get("every", 1)
+        k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context, every))
+        context //= every
         seen = visible(step.positions[rows], context, attrs)
         lists = []
         if "chosen" in call.inputs:
@@ -86,11 +89,33 @@ def attention_error(call: OpCall) -> F64:
             out[rows, head] = _one_head(
                 q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink, shift
             )
-    return out.reshape(step.num_tokens, attrs["num_heads"] * width)
+    return out.reshape(step.num_tokens, -1)
+
+
+def join_sums_error(call: OpCall, errors: Any) -> F64:
+    """Of the result, [T, H * W]: what each part is off by, and the weights of parts, whose exponents are."""
+    heads = call.attrs["num_heads"]
+    shape = (len(call["x"]), heads, -1)
+    sink = (call["sinks"].astype(np.float64) * np.log2(np.e))[:, None]
+    parts = [np.asarray(call[role], np.float64).reshape(shape) for role in ("x", "y")]
+    off = [np.broadcast_to(errors[role], call[role].shape).reshape(shape) for role in ("x", "y")]
+    most = np.maximum(sink, np.maximum(*(each[..., -2:-1] for each in parts)))
+    by = [np.exp2(each[..., -2:-1] - most) for each in parts]
+    whole = sum(power * each[..., -1:] for power, each in zip(by, parts, strict=True)) + np.exp2(sink - most)
+    found, of_whole = np.zeros(1), np.zeros(1)
+    for power, each, error in zip(by, parts, off, strict=True):
+        moved = np.log(2) * error[..., -2:-1] + _EXP + 4 * _U * np.abs(np.maximum(each[..., -2:-1], -126) - most)
+        found = found + power / whole * (error[..., :-2] + moved * np.abs(each[..., :-2]))
+        of_whole = of_whole + power / whole * (error[..., -1:] + moved * each[..., -1:])
+    of_whole = of_whole + np.exp2(sink - most) / whole * (_EXP + 4 * _U * np.abs(sink - most)) + 8 * _U
+    size = sum(power / whole * np.abs(each[..., :-2]) for power, each in zip(by, parts, strict=True))
+    return np.asarray((found + of_whole * size).reshape(len(call["x"]), -1), np.float64)
 
 
 def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float, shift: F64) -> F64:
-    """q: [n, D]; k: [C, D]; v: [C, W]; shift: [n, C] is added to scores -> [n, W]."""
+    """q: [n, D]; k: [C, D]; v: [C, W]; shift: [n, C] is added to scores -> [n, W], or of sums [n, W + 2]."""
+    if not len(k):
+        return np.zeros((len(q), head_width(attrs)))
     scores = q @ k.T * attrs["scale"]
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
     if dtype == "int8":
@@ -101,9 +126,10 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
         scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
         error = error + _CAP_ROUNDINGS * _U * attrs["softcap"]
     scores = scores + shift
-    most = np.maximum(np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True), sink)
+    most = np.maximum(np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True), max(sink, NOTHING_SEEN))
     p = np.exp(np.where(seen, scores, -np.inf) - most)
-    p /= p.sum(axis=-1, keepdims=True) + np.exp(sink - most)
+    if not attrs.get("sums", False):
+        p /= p.sum(axis=-1, keepdims=True) + np.exp(sink - most)
     size = np.where(seen, np.abs(scores), 0).max(axis=-1, keepdims=True)
     if np.isfinite(sink):
         size = np.maximum(size, abs(sink))
@@ -116,6 +142,15 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
         total += _rounded_weights(p, v, dtype)
         if dtype == UNITS_OF_FLOAT16:
             total += 2 * _FLOAT16_FLOOR * (seen @ np.abs(v))
+    if attrs.get("sums", False):
+        whole, moved = p.sum(axis=-1, keepdims=True), np.where(seen, error, 0).max(axis=-1, keepdims=True)
+        of_most = np.log2(np.e) * moved + 4 * _U * np.abs(np.where(whole > 0, most, 0))
+        # exponents are from another largest one, by which all powers differ
+        total = total + np.log(2) * of_most * magnitude
+        of_whole = relative * whole + chain_error(len(k), whole) + np.log(2) * of_most * whole
+        if dtype in _ROUNDOFF or dtype == "int8":
+            of_whole = of_whole + 2 * _ROUGH_EXP * whole
+        total = np.concatenate([total, of_most, of_whole], axis=-1)
     return np.asarray(total, np.float64)
 
 

@@ -23,11 +23,11 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
-from albireo.verify.attention_bound import attention_error, chain_error
+from albireo.verify.attention_bound import attention_error, chain_error, join_sums_error
 from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
 from albireo.verify.rounding_bound import FLUSHED, as_rows, rounded, rounded_to_codes
-from albireo.verify.stream_bound import add_parts_error, cut_error, match_length_error
+from albireo.verify.stream_bound import add_parts_error, balance_error, cut_error, match_length_error
 
 F64 = NDArray[np.float64]
 
@@ -329,16 +329,22 @@ def _row_norm(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 
 def _rope(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    attrs = op.call.attrs
-    shape = (len(op["x"]), attrs["num_heads"], 2, attrs["head_dim"] // 2)
+    attrs, place = op.call.attrs, 3 if op.call.attrs.get("side_by_side", False) else 2
+    shape = [len(op["x"]), attrs["num_heads"], attrs["head_dim"] // 2]
+    shape.insert(place, 2)
     x = np.abs(op["x"].astype(np.float64)).reshape(shape)
     error = as_rows(op.errors["x"], op["x"]).reshape(shape)
     positions = op["positions"][op["rows"]] if "rows" in op.call.inputs else op["positions"]
     table = np.abs(rope_table(attrs["rope"], positions).astype(np.float64))
     cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     both = error + 3 * U * x
-    first, second = both[:, :, 0], both[:, :, 1]
-    return [np.stack([first * cos + second * sin, second * cos + first * sin], axis=2).reshape(op["x"].shape) + FLUSHED]
+    first, second = np.moveaxis(both, place, 0)
+    turned = np.stack([first * cos + second * sin, second * cos + first * sin], axis=place)
+    return [turned.reshape(op["x"].shape) + FLUSHED]
+
+
+def _join_sums(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [join_sums_error(op.call, op.errors) + 2 * U * np.abs(values[0]) + FLUSHED]
 
 
 def _attention(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -357,6 +363,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "rope": _rope,
     "choose_keys": lambda op, _: [0.0],
     "attention": _attention,
+    "join_sums": _join_sums,
     "add": _add,
     "mul": _mul,
     "clamped_swiglu": _clamped_swiglu,
@@ -372,6 +379,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "depthwise_conv": _depthwise_conv,
     "gate_rows": _gate_rows,
     "add_parts": lambda op, _: [add_parts_error(op.call, op.errors)],
+    "balance": lambda op, _: [balance_error(op.call, op.errors)],
     "match_length": lambda op, _: [match_length_error(op.call, op.errors)],
     "cut": lambda op, _: [cut_error(op.call, op.errors)],
 }

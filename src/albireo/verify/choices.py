@@ -45,7 +45,7 @@ def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any)
     Args: ids: [T, k] of a call that read x and bias.
     """
     merits = route_merits(x, attrs, bias).astype(np.float64)
-    off = _score_error(x, attrs) + (0.0 if attrs.get("scores") == "sigmoid" else x.shape[1] * _U)
+    off = _score_error(x, attrs) + (0.0 if "scores" in attrs else x.shape[1] * _U)
     off = np.zeros_like(off) if attrs.get("by_logits", False) else off
     error = off * np.abs(merits - bias) + 2 * _U * np.abs(merits) + FLUSHED
     found = right.copy()
@@ -125,16 +125,16 @@ class _Sizes:
     def __init__(self, kv: Any) -> None:
         self._kv = kv
 
-    def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Any, Any]:
+    def read(self, layer: int, blocks: NDArray[np.int32], length: int, every: int = 1) -> tuple[Any, Any]:
         """See ReferenceKV."""
-        k, v = self._kv.read(layer, blocks, length)
+        k, v = self._kv.read(layer, blocks, length, every)
         return np.abs(k), np.abs(v)
 
 
 def _score_error(logits: Any, attrs: Mapping[str, Any]) -> F64:
-    """[T, E] relative error of an exponential, or of a sigmoid."""
+    """[T, E] relative error of an exponential, or of a sigmoid or the root of a softplus, which nearly are one."""
     wide = logits.astype(np.float64)
-    size = np.abs(wide) if attrs.get("scores") == "sigmoid" else wide.max(axis=-1, keepdims=True) - wide
+    size = np.abs(wide) if "scores" in attrs else wide.max(axis=-1, keepdims=True) - wide
     return np.asarray((16 + 4 * np.minimum(size, 90)) * _U)
 
 

@@ -1,16 +1,18 @@
-"""How far kernels of add_parts, match_length and cut may be from the reference.
+"""How far kernels of add_parts, match_length, cut and balance may be from the reference.
 
 Called by bounds.py. Sums over a row are chains of a sixteenth of it and a tree of 16.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import OpCall
+from albireo.backends.reference.streams import balance
 from albireo.verify.rounding_bound import FLUSHED, as_rows
 
 F64 = NDArray[np.float64]
@@ -53,6 +55,25 @@ def cut_error(call: OpCall, errors: Any) -> F64:
     sizes = np.abs(x).mean(axis=-1, keepdims=True) + far * x.std(axis=-1, keepdims=True)
     moved = of_x.mean(axis=-1, keepdims=True) + far * _root(of_x) + (1 + far) * _of_sums(x) * (sizes + _root(x))
     return np.asarray(of_x + moved + 2 * _U * (np.abs(x) + sizes) + FLUSHED, np.float64)
+
+
+def balance_error(call: OpCall, errors: Any) -> F64:
+    """What logarithms of a matrix are off by goes through rounds as through its potentials, which a round makes nearer
+    to each other by Birkhoff's factor: the sum of all rounds is bounded by that, or by how many they are.
+
+    Source: Franklin and Lorenz 1989, On the scaling of multidimensional matrices.
+    """
+    x = call["x"].astype(np.float64)
+    count, rounds = math.isqrt(x.shape[1]), call.attrs["rounds"]
+    (value,) = balance(call)
+    logs = x.reshape(len(x), count, count)
+    ratios = logs[:, :, None, :] - logs[:, None, :, :]
+    widest = (ratios.max(axis=-1) - ratios.min(axis=-1)).max(axis=(1, 2))
+    times = 2 + 2 * np.minimum(2.0 * rounds, 1 / np.maximum(1 - np.tanh(widest / 4), 1e-9))
+    size = np.minimum((logs.max(axis=1, keepdims=True) - logs).max(axis=(1, 2)), 90)
+    of_x = as_rows(errors["x"], x).max(axis=1)
+    off = 2 * of_x + (16 + 4 * size) * _U + 2 * rounds * (count + 4) * _U
+    return np.asarray(np.abs(value) * (times * off)[:, None] + FLUSHED, np.float64)
 
 
 def _root(x: F64) -> F64:

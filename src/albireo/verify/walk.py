@@ -83,9 +83,9 @@ class NativeKV:
         self.dtype = model.program.kv.dtype
         self.products = products_of(model.program)
 
-    def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Array, Array]:
-        """k, v: [length, K, D], the first positions of the sequence whose blocks these are."""
-        size, at = self._model.program.kv.block_size, np.arange(length)
+    def read(self, layer: int, blocks: NDArray[np.int32], length: int, every: int = 1) -> tuple[Array, Array]:
+        """k, v: [length // every, K, D], the first entries of the sequence whose blocks these are."""
+        size, at = self._model.program.kv.block_size, (np.arange(length // every) + 1) * every - 1
         return self._model.cached(layer, (blocks[at // size] * size + at % size).astype(np.int32))
 
     def write(self, layer: int, slots: NDArray[np.int32], k: Array, v: Array | None) -> None:

@@ -30,7 +30,7 @@ class KVMemory:
     def __init__(self, layout: KVLayout, num_blocks: int) -> None:
         for layer in layout.layers:
             shape = (layer.dtype, layer.num_kv_heads, layer.head_dim, layer.block_size, layer.has_values)
-            if _native.block_bytes(*shape) != layer.block_bytes:
+            if _native.block_bytes(*shape, *layer.every) != layer.block_bytes:
                 raise InvariantError(f"the native core has blocks of another size for {layer}")
         self.layout, self.num_blocks = layout, num_blocks
         self.memory = _native.Memory(num_blocks * layout.block_bytes)

@@ -38,13 +38,14 @@ def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32])
 
     A block holds, head after head and sub-block after sub-block, K then V: bfloat16 and codes K [D/2][S][2] and V
     [S/2][D][2], other types K [D][S] and V [S][D], where S are the positions of a sub-block and D is padded to 16;
-    behind codes the float32 scales of K [S] and of V [S].
+    behind codes the float32 scales of K [S] and of V [S]. Where several positions have one entry, these are positions.
     Cost: the blocks that the slots lie in are widened.
     """
-    sub, width = min(kv.block_size, _SUB_BLOCK), kv.padded_head_dim
+    entries, width = kv.entries(0), kv.padded_head_dim
+    sub = min(entries, _SUB_BLOCK)
     blocks, which = np.unique(slots // kv.block_size, return_inverse=True)
-    lead = (len(blocks), kv.num_kv_heads, kv.block_size // sub)
-    stored = layer.reshape(-1, kv.position_bytes * kv.block_size)[blocks].reshape(*lead, -1)
+    lead = (len(blocks), kv.num_kv_heads, entries // sub)
+    stored = layer.reshape(-1, kv.block_bytes)[blocks].reshape(*lead, -1)
     num_bytes = stored.shape[-1] - 2 * sub * kv.scale_bytes
     parts = widen(stored[..., :num_bytes].reshape(-1), kv.dtype).reshape(*lead, kv.num_parts, sub * width)
     k, v = parts[..., 0, :], parts[..., -1, :]
@@ -53,13 +54,13 @@ def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32])
         v = v.reshape(*lead, sub // 2, width, 2).transpose(0, 1, 2, 3, 5, 4)
     else:
         k = k.reshape(*lead, width, sub).transpose(0, 1, 2, 4, 3)
-    offsets = slots % kv.block_size
+    offsets = slots % kv.block_size * entries // kv.block_size
     if kv.scale_bytes:
         scales = np.ascontiguousarray(stored[..., num_bytes:]).view(np.float32).reshape(*lead, 2, sub, 1)
         k, v = (a.reshape(*lead, sub, width) * scales[..., i, :, :] for i, a in enumerate((k, v)))
     if not kv.has_values:
         v = k
-    k, v = (a.reshape(len(blocks), kv.num_kv_heads, kv.block_size, width)[which, :, offsets] for a in (k, v))
+    k, v = (a.reshape(len(blocks), kv.num_kv_heads, entries, width)[which, :, offsets] for a in (k, v))
     return k[:, :, : kv.head_dim], v[:, :, : kv.head_dim]
 
 

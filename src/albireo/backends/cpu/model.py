@@ -5,6 +5,7 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of
 from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import ConstantDef, RowSegment
-from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, TOP_LOGITS
+from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, SCORES, TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout
@@ -60,6 +61,9 @@ _NATIVE_ROLES = {
     ("kv_write", "v"): "y",
     ("gate_rows", "gate"): "y",
     ("route", "gain"): "weight",
+    ("route", "chosen"): "gates",
+    ("pool_rows", "gates"): "y",
+    ("pool_rows", "places"): "a_log",
     ("add_parts", "coefs"): "gates",
     ("gated_delta_rule", "dt"): "y",
     ("selective_scan", "dt"): "y",
@@ -69,7 +73,7 @@ _NATIVE_ROLES = {
 _KINDS_OF = {"row_map": ROW_KINDS, "gate_rows": GATES}
 #: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
 _GAPLESS = {
-    "route": ("ids", "weights"),
+    "route": ("ids", "weights", "chosen"),
     "expert_linear": ("ids",),
     "combine": ("weights",),
     "gate_rows": ("gate",),
@@ -431,6 +435,15 @@ class CpuModel:
             args["n"] = program.constants[call.args["weight"]].cols if "weight" in call.args else 0
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
+        elif call.family == "pool_rows":
+            args |= {"num_heads": 1, "num_k_heads": attrs["series"], "k": attrs["every"]}
+            args["v_dim"] = program.buffers[call.args["out"]].cols
+            args["y_stride"] = program.buffers[call.args["gates"]].stride
+        elif call.family == "balance":
+            args |= {"k": math.isqrt(program.buffers[call.args["x"]].cols), "num_heads": attrs["rounds"]}
+        elif call.family == "join_sums":
+            args["k"] = program.buffers[call.args["out"]].cols // attrs["num_heads"]
+            args["y_stride"] = program.buffers[call.args["y"]].stride
         elif call.family == "causal_conv":
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
@@ -462,7 +475,8 @@ class CpuModel:
             args |= {"k": attrs["width"], "ids_of": _OF_TOKENS_ALONE if is_alone else _IDS.index(call.args["ids"])}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
-            args |= {"sigmoid": int(attrs.get("scores") == "sigmoid"), "act": int(attrs.get("by_logits", False))}
+            args["sigmoid"] = SCORES.index(attrs.get("scores", SCORES[0]))
+            args["act"] = int(attrs.get("by_logits", False))
             args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
         elif call.family == "join_heads":
             x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
@@ -520,7 +534,7 @@ class CpuModel:
         ):
             if key in attrs:
                 args[key] = attrs[key]
-        for key in ("centered", "both_ways", "in_chunks"):
+        for key in ("centered", "both_ways", "in_chunks", "sums", "side_by_side"):
             if key in attrs:
                 args[key] = int(attrs[key])
         for key in attrs.keys() & {"clip", "clip_above"}:
@@ -556,6 +570,7 @@ class CpuModel:
             args |= {"num_kv_heads": attrs.get("num_kv_heads", 1), "head_dim": attrs["head_dim"]}
             args["block_size"] = program.kv.block_size
             args["has_values"] = program.kv.keeps_values(layer)
+            args["every"] = attrs.get("every", 1)
         return args
 
     def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:

@@ -72,6 +72,10 @@ _REGIMES = {
 _GPU_TARGET = re.compile(r"cuda(?::(\d+))?")
 
 
+#: Attributes of what sees entries of several positions, and how a route's scores are made there.
+_POOLED, _ROOT = ("every", "sums", "side_by_side"), "root_softplus"
+
+
 class CudaCatalog:
     """What can be launched; the same on every GPU, but for products of e4m3.
 
@@ -88,8 +92,14 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for latents of no round size, and for heads that are too large.
+        Raises: UnsupportedModel for entries of several positions, for latents of no round size, and for heads that are
+            too large.
         """
+        if family == "pool_rows" or any(attrs.get(name) for name in _POOLED) or attrs.get("scores") == _ROOT:
+            raise UnsupportedModel(
+                "entries of several positions, and experts by token (DeepSeek V4): no kernels of them are there for "
+                "GPUs yet; choose --device cpu"
+            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

@@ -1,4 +1,4 @@
-"""kv_write and attention over the paged cache, one sequence and one head at a time.
+"""kv_write, attention over the paged cache, and one attention of two, one sequence and one head at a time.
 
 Called by interpret.py. Scores, softmax and the weighted sum are float64 throughout, so the probabilities are never
 rounded to 16 bits as a kernel may do; only the result is rounded, to float32.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
-from albireo.graph.attention_op import lists_of, result_width
+from albireo.graph.attention_op import NOTHING_SEEN, head_width, lists_of, result_width
 from albireo.graph.distance_columns import distance_columns
 
 F64 = NDArray[np.float64]
@@ -26,7 +26,11 @@ def kv_write(call: OpCall) -> tuple[ReferenceKV]:
     kv, attrs = call["kv"], call.attrs
     shape = (call.step.num_tokens, attrs["num_kv_heads"], attrs["head_dim"])
     v = call["v"].reshape(shape) if "v" in call.inputs else None
-    kv.write(attrs["layer"], call.step.slots, call["k"].reshape(shape), v)
+    if "every" in attrs:
+        ends = (call.step.positions + 1) % attrs["every"] == 0
+        kv.write(attrs["layer"], call.step.slots[ends], call["k"].reshape(shape)[ends], None)
+    else:
+        kv.write(attrs["layer"], call.step.slots, call["k"].reshape(shape), v)
     return (kv,)
 
 
@@ -68,14 +72,15 @@ def block_worths(call: OpCall) -> list[F64]:
 
 
 def key_scores(call: OpCall) -> list[F64]:
-    """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last; without
-    weights those of each head, [heads, positions]."""
+    """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last, or of the
+    entries; without weights those of each head, [heads, positions]."""
     attrs, step, kv, found = call.attrs, call.step, call["kv"], []
+    every = attrs.get("every", 1)
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
     for b in range(step.num_sequences):
-        k, _ = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
+        k, _ = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]), every)
         for row in range(int(step.query_start[b]), int(step.query_start[b + 1])):
-            keys = k[: int(step.positions[row]) + 1, 0].astype(np.float64)
+            keys = k[: (int(step.positions[row]) + 1) // every, 0].astype(np.float64)
             of_heads = q[row] @ keys.T
             if "weights" in call.inputs:
                 of_heads = call["weights"][row].astype(np.float64) @ np.maximum(of_heads, 0.0)
@@ -89,11 +94,11 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         return of_rows(call, lambda whole: attention(whole)[0])
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
     width = result_width(attrs)
-    out = np.zeros((*q.shape[:-1], width), np.float32)
+    out = np.zeros((*q.shape[:-1], head_width(attrs)), np.float32)
     extra = (call.inputs.get("sinks"), call.inputs.get("distances"))
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
-        k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
+        k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]), attrs.get("every", 1))
         ends = None if step.row_ends is None or attrs.get("causal", False) else step.row_ends[rows]
         chosen = call["chosen"][rows] if "chosen" in call.inputs else None
         added = None
@@ -101,7 +106,7 @@ def attention(call: OpCall) -> tuple[Array, ...]:
             from_keys = call["from_keys"][rows] if "from_keys" in call.inputs else None
             added = added_by_columns(call["from_rows"][rows], from_keys, attrs)
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen, added)
-    return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
+    return (out.reshape(step.num_tokens, -1),)
 
 
 def of_rows(call: OpCall, compute: Callable[[OpCall], Array]) -> tuple[Array, ...]:
@@ -129,7 +134,7 @@ def one_sequence(
     added: F64 | None = None,
 ) -> F32:
     """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H]; ends: [n]; chosen: [n, count], or
-    with own_lists [n, K * count]; added: [H, n, C] -> [n, H, W]."""
+    with own_lists [n, K * count]; added: [H, n, C] -> [n, H, W], or what sums are of that: [n, H, W + 2]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     lists = [] if chosen is None else [among(each, len(k)) for each in np.split(chosen, lists_of(attrs), axis=1)]
     seen = visible(positions, len(k), attrs) if chosen is None else lists[0]
@@ -138,7 +143,7 @@ def one_sequence(
         seen &= (places < ends[:, None]) | (ends[:, None] == 0)
     elif ends is not None:
         seen |= (places > positions[:, None]) & (places < ends[:, None])
-    out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
+    out = np.empty((*q.shape[:-1], head_width(attrs)), np.float32)
     for head in range(attrs["num_heads"]):
         if len(lists) > 1:
             seen = lists[head // group]
@@ -153,6 +158,9 @@ def one_sequence(
         if added is not None:
             scores = scores + added[head]
         sink = -np.inf if sinks is None else float(sinks[head])
+        if attrs.get("sums", False):
+            out[:, head] = _sums(np.where(seen, scores, -np.inf), values)
+            continue
         out[:, head] = _softmax(np.where(seen, scores, -np.inf), sink) @ values
     return out
 
@@ -183,8 +191,10 @@ def by_slope(positions: NDArray[np.int32], length: int, slope: float) -> F64:
 
 
 def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """[n, C]: which cache positions each row sees; a window, None or 0 for none, counts the row's own position; see
-    graph.ops."""
+    """[n, C]: which cache positions, or entries, each row sees; a window, None or 0 for none, counts the row's own
+    position; see graph.ops."""
+    if "every" in attrs:
+        return np.asarray(np.arange(length)[None, :] < (positions[:, None] + 1) // attrs["every"])
     back = positions[:, None] - np.arange(length)[None, :]
     if attrs.get("in_chunks", False):
         return np.asarray((back >= 0) & (back <= positions[:, None] % attrs["window"]))
@@ -201,6 +211,25 @@ def among(chosen: NDArray[np.int32], length: int) -> NDArray[np.bool_]:
     seen = np.zeros((len(chosen), length + 1), np.bool_)
     np.put_along_axis(seen, np.where(chosen < 0, length, chosen).astype(np.int64), True, axis=1)
     return seen[:, :length]
+
+
+def _sums(scores: F64, values: F64) -> F64:
+    """[n, W + 2] of what attention gives where sums are wanted, see graph.ops. Args: scores: [n, C]; values: [C, W]."""
+    powers = scores * np.log2(np.e)
+    most = powers.max(axis=-1, keepdims=True, initial=NOTHING_SEEN)
+    parts = np.exp2(powers - most)
+    return np.concatenate([parts @ values, most, parts.sum(axis=-1, keepdims=True)], axis=-1)
+
+
+def join_sums(call: OpCall) -> tuple[Array, ...]:
+    heads = call.attrs["num_heads"]
+    parts = [call[role].astype(np.float64).reshape(len(call["x"]), heads, -1) for role in ("x", "y")]
+    sink = (call["sinks"].astype(np.float64) * np.log2(np.e))[:, None]
+    most = np.maximum(sink, np.maximum(*(each[..., -2:-1] for each in parts)))
+    by = [np.exp2(each[..., -2:-1] - most) for each in parts]
+    whole = sum(power * each[..., -1:] for power, each in zip(by, parts, strict=True)) + np.exp2(sink - most)
+    found = sum(power * each[..., :-2] for power, each in zip(by, parts, strict=True)) / whole
+    return (np.asarray(found.reshape(len(call["x"]), -1), np.float32),)
 
 
 def _softmax(scores: F64, sink: float) -> F64:

@@ -19,6 +19,9 @@ from albireo.graph.ops import LEAST_SCORES
 
 def route(call: OpCall) -> tuple[Array, ...]:
     logits, attrs = call["x"], call.attrs
+    if "chosen" in call.inputs:
+        ids = given_ids(call["chosen"], logits.shape[1])
+        return ids, route_weights(logits, ids, attrs, call.inputs.get("gain"))
     merits = route_merits(logits, attrs, call["bias"]) if "bias" in call.inputs else logits
     if "num_groups" in attrs:
         kept = _best_first(group_worths(merits, attrs))[:, : attrs["kept_groups"]]
@@ -30,6 +33,12 @@ def route(call: OpCall) -> tuple[Array, ...]:
         order = _best_first(merits)
     ids = order[:, : attrs["top_k"]].astype(np.int32)
     return ids, route_weights(logits, ids, attrs, call["gain"] if "gain" in call.inputs else None)
+
+
+def given_ids(chosen: Array, count: int) -> Array:
+    """[T, k] int32 of numbers of a table; 0 where that is no expert."""
+    is_there = (chosen >= 0) & (chosen < count)
+    return np.where(is_there, chosen, 0).astype(np.int32)
 
 
 def route_merits(logits: Array, attrs: Mapping[str, Any], bias: Array) -> Array:
@@ -56,7 +65,7 @@ def route_weights(
     if "margin" in attrs:
         chosen = _shares(logits, ids, attrs["margin"], logits if judged is None else judged)
     elif attrs["renormalize"]:
-        most = scores.max(axis=-1, keepdims=True) if attrs.get("scores") != "sigmoid" else 1.0
+        most = 1.0 if "scores" in attrs else scores.max(axis=-1, keepdims=True)
         whole = chosen.sum(axis=-1, keepdims=True) + attrs.get("eps", 0.0)
         chosen = chosen / np.maximum(whole, LEAST_SCORES * most)
     chosen = chosen * attrs.get("factor", 1.0)
@@ -77,10 +86,12 @@ def _shares(logits: Array, ids: Array, margin: float, judged: Array) -> Array:
 
 
 def _scores(logits: Array, attrs: Mapping[str, Any]) -> Array:
-    """[T, E] float64: sigmoids, or a softmax over all experts."""
+    """[T, E] float64: sigmoids, roots of a softplus, or a softmax over all experts."""
     wide = logits.astype(np.float64)
     if attrs.get("scores") == "sigmoid":
         return sigmoid(wide)
+    if attrs.get("scores") == "root_softplus":
+        return np.asarray(np.sqrt(softplus(wide)))
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 

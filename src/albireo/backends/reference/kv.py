@@ -43,9 +43,12 @@ class ReferenceKV:
         if v is not None and values is not None:
             values[slots] = round_kv(v, self.dtype)
 
-    def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[F32, F32]:
-        """k, v: [length, K, D], the first positions of the sequence whose blocks these are; v is k where it is in k."""
-        positions = np.arange(length)
+    def read(self, layer: int, blocks: NDArray[np.int32], length: int, every: int = 1) -> tuple[F32, F32]:
+        """k, v: [length, K, D], the first positions of the sequence whose blocks these are; v is k where it is in k.
+
+        every: so many positions have one entry, in the slot of the last of them: [length // every, K, D].
+        """
+        positions = (np.arange(length // every) + 1) * every - 1
         slots = blocks[positions // self.block_size] * self.block_size + positions % self.block_size
         keys, values = self._layers[layer]
         found = keys[slots]

@@ -1,5 +1,5 @@
-"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule, selective_state and selective_scan, one
-sequence and one token at a time.
+"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule, selective_state, selective_scan and
+pool_rows, one sequence and one token at a time.
 
 Called by interpret.py. In float64; what is kept is rounded to float32 behind every token, so that a prompt gives the
 same numbers however it is cut into steps.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.elementwise import sigmoid, softplus
 from albireo.errors import InvariantError
+from albireo.graph.attention_op import NOTHING_SEEN
 from albireo.graph.ops import L2_EPS
 
 F64 = NDArray[np.float64]
@@ -113,6 +114,45 @@ def selective_scan(call: OpCall) -> tuple[Array, ...]:
                 _keep_snapshot(call, sequence, state)
         _keep(call, sequence, state)
     return (out,)
+
+
+#: Largest gate, sum of powers and sum of products of no rows.
+_NO_ROWS = np.array([[NOTHING_SEEN], [0.0], [0.0]], np.float32)
+
+
+def pool_rows(call: OpCall) -> tuple[Array, ...]:
+    every, series, step = call.attrs["every"], call.attrs["series"], call.step
+    shape = (len(call["x"]), series, -1)
+    x, gates = (call[role].astype(np.float64).reshape(shape) for role in ("x", "gates"))
+    places = call["places"].astype(np.float64).reshape(every, series, -1)
+    out = np.zeros((len(x), x.shape[2]), np.float32)
+    for sequence in range(step.num_sequences):
+        state = _state(call, sequence, (3 * (1 if series == 1 else 3), x.shape[2])).reshape(-1, 3, x.shape[2])
+        first = int(step.query_start[sequence])
+        for t in range(first, int(step.query_start[sequence + 1])):
+            window, place = divmod(int(step.positions[t]), every)
+            state = state.copy()
+            if place == 0:
+                nothing = np.broadcast_to(_NO_ROWS, state[0].shape)
+                state[2:] = state[1:2] if window else nothing
+                state[:2] = nothing
+            for each, channels in enumerate(range(series - 1, -1, -1)):
+                state[each] = _with_row(state[each], x[t, channels], gates[t, channels] + places[place, channels])
+            if place + 1 == every:
+                whole = state[::2].astype(np.float64)
+                by = np.exp(whole[:, 0] - whole[:, 0].max(axis=0))
+                out[t] = (by * whole[:, 2]).sum(axis=0) / (by * whole[:, 1]).sum(axis=0)
+            if t + 1 - first == _snapshot_rows(call, sequence):
+                _keep_snapshot(call, sequence, state.reshape(-1, x.shape[2]))
+        _keep(call, sequence, state.reshape(-1, x.shape[2]))
+    return (out,)
+
+
+def _with_row(mean: Array, x: F64, gate: F64) -> Array:
+    """mean: [3, D] of the rows before, as _NO_ROWS."""
+    most = np.maximum(mean[0].astype(np.float64), gate)
+    kept, given = np.exp(mean[0] - most), np.exp(gate - most)
+    return np.stack([most, mean[1] * kept + given, mean[2] * kept + given * x]).astype(np.float32)
 
 
 def _unit(x: F64) -> F64:

@@ -1,4 +1,4 @@
-"""rope: rotates channel pairs (i, i + D/2) of each head by position * inv_freq[i].
+"""rope: rotates channel pairs (i, i + D/2), or (2i, 2i + 1), of each head by position * inv_freq[i].
 
 Called by interpret.py. The float32 cosines and sines are backends.rope_table's; products are summed in float64.
 """
@@ -13,7 +13,10 @@ from albireo.backends.rope_table import rope_table
 
 def rope(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
-    heads = x.reshape(len(x), call.attrs["num_heads"], 2, call.attrs["head_dim"] // 2)
+    pairs_at = 3 if call.attrs.get("side_by_side", False) else 2
+    shape = [len(x), call.attrs["num_heads"], call.attrs["head_dim"] // 2]
+    shape.insert(pairs_at, 2)
+    heads = x.reshape(shape)
     of_step, pairs = call.step.rope_rows, call.attrs["head_dim"] // 2
     if of_step is None:
         positions = call["positions"] if call.step.rope_positions is None else call.step.rope_positions
@@ -23,6 +26,6 @@ def rope(call: OpCall) -> tuple[Array, ...]:
     else:
         table = (of_step[call["rows"]] if "rows" in call.inputs else of_step).astype(np.float64)
         cos, sin = table[:, None, :pairs], table[:, None, pairs:]
-    first, second = heads[:, :, 0], heads[:, :, 1]
-    y = np.stack([first * cos - second * sin, second * cos + first * sin], axis=2)
+    first, second = np.moveaxis(heads, pairs_at, 0)
+    y = np.stack([first * cos - second * sin, second * cos + first * sin], axis=pairs_at)
     return (y.reshape(x.shape).astype(np.float32),)

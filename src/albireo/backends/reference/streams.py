@@ -1,9 +1,12 @@
-"""Ops of residual streams that lie side by side, and of rows looked at as a whole: add_parts, match_length, cut.
+"""Ops of residual streams that lie side by side, and of rows looked at as a whole: add_parts, match_length, cut,
+balance.
 
 Called by interpret.py. All of them go through float64, and are rounded once.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -30,3 +33,16 @@ def cut(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
     limit = x.mean(axis=-1, keepdims=True) + call.attrs["deviations"] * x.std(axis=-1, keepdims=True)
     return (np.maximum(x - limit, 0.0).astype(np.float32),)
+
+
+def balance(call: OpCall) -> tuple[Array, ...]:
+    x, eps = call["x"].astype(np.float64), call.attrs["eps"]
+    count = math.isqrt(x.shape[1])
+    m = x.reshape(len(x), count, count)
+    m = np.exp(m - m.max(axis=1, keepdims=True))
+    m = m / m.sum(axis=1, keepdims=True) + eps
+    m = m / (m.sum(axis=2, keepdims=True) + eps)
+    for _ in range(call.attrs["rounds"] - 1):
+        m = m / (m.sum(axis=1, keepdims=True) + eps)
+        m = m / (m.sum(axis=2, keepdims=True) + eps)
+    return (m.reshape(x.shape).astype(np.float32),)

@@ -145,6 +145,11 @@ def _row_map(node: Node) -> Single:
     return "row_map", {"kind": node.op, "number": number}, dict(node.inputs)
 
 
+def _balance(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "balance", dict(node.attrs), dict(node.inputs)
+
+
 def _scale(node: Node) -> Single:
     _require_float32(node, "x")
     return "elementwise", {"kind": "scale", "scale": node.attrs["factor"]}, dict(node.inputs)
@@ -205,6 +210,9 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "clamp": _by_numbers,
     "xielu": _by_numbers,
     "gain": _by_numbers,
+    "pool_rows": _recurrent,
+    "join_sums": _of_rows,
+    "balance": _balance,
     "add_parts": _add_parts,
     "match_length": _row_map,
     "cut": _row_map,

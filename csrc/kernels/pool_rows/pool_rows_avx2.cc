@@ -1,0 +1,10 @@
+#include "simd/vec_avx2.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/math.inl"
+#include "kernels/pool_rows/pool_rows.inl"
+
+namespace albireo {
+void pool_rows_avx2(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_pool_rows(args, step, begin, end, scratch);
+}
+}  // namespace albireo

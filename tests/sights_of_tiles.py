@@ -57,6 +57,18 @@ def _of_ovis2(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]
     return sight_inputs.of_internvl(prompt, ids, [tile[:, : len(tile)] for tile in tiles])
 
 
+def _asking_nothing(model: Any) -> None:
+    """Its whole asks what its text part made of pictures, which that never says."""
+    forward = model.language_model.forward
+
+    def answered(*given: Any, **named: Any) -> Any:
+        found = forward(*given, **named)
+        found.image_outputs = None
+        return found
+
+    model.language_model.forward = answered
+
+
 OF_TILES: dict[str, Family] = {
     "ovis2": Family(
         "Ovis2ForConditionalGeneration",
@@ -121,6 +133,30 @@ OF_TILES: dict[str, Family] = {
         },
         {"preprocessor_config.json": _MINICPM},
         inputs=sight_inputs.of_minicpmv4_6,
+    ),
+    "llama4": Family(
+        "Llama4ForConditionalGeneration",
+        ("<|image|>", "<|image_start|>", "<|image_end|>", "<|patch|>", "<|tile_x_separator|>", "<|tile_y_separator|>"),
+        "<|image|>",
+        lambda ids: {
+            "text_config": {**text_of("llama4_text"), "vocab_size": len(ids)},
+            "vision_config": {
+                **SIGLIP,
+                **{"intermediate_size": 128, "projector_input_dim": 40, "projector_output_dim": 40},
+                "vision_output_dim": 40,
+            },
+            "image_token_id": ids["<|patch|>"],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Llama4ImageProcessor",
+                "size": _SIDE,
+                "max_patches": 4,
+            },
+            "processor_config.json": {"processor_class": "Llama4Processor", "patch_size": 8},
+        },
+        inputs=sight_inputs.of_internvl,
+        mended=_asking_nothing,
     ),
     "paligemma": _paligemma("gemma"),
     # windows that a prompt fits in, and what is answered does not

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +20,28 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel
 from albireo.execution.vision import VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
-from albireo.models import load_architecture
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.ovis2 import FRAMES
 from albireo.models.vision.tower import open_tower, tower_tensors
+from further_towers import FURTHER
 from made_once import made_once
+from tower_family import LLAMA, SIGLIP, Family, patches_of, text_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-_TEXT = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 99, "pad_token_id": 0}
 _HEADS = {"num_key_value_heads": 2}
-_LLAMA = {**_TEXT, "model_type": "llama", "num_attention_heads": 2}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A tiny model.
-
-    Fields: class_name: of transformers. tiles: sizes in pixels of what it may be given. rows: (model, tile as a tensor
-    [H, W, 3] of the compute type) -> what transformers puts in place of embeddings. whole: keys of the whole.
-    """
-
-    class_name: str
-    tiles: tuple[tuple[int, int], ...]
-    rows: Callable[[Any, Any], Any]
-    vision: Mapping[str, Any]
-    text: Mapping[str, Any] = field(default_factory=lambda: _LLAMA)
-    whole: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _of_idefics3(model: Any, tile: Any) -> Any:
     return model.get_image_features(tile.permute(2, 0, 1)[None, None]).pooler_output[0]
 
 
-def _patches(tile: Any, size: int, merge: int = 1) -> Any:
-    """[rows / merge, columns / merge, merge, merge, size, size, 3] of a tile."""
-    height, width, _ = tile.shape
-    cut = tile.reshape(height // size // merge, merge, size, width // size // merge, merge, size, 3)
-    return cut.permute(0, 3, 1, 4, 2, 5, 6)
-
-
 def _of_qwen_vl(model: Any, tile: Any) -> Any:
     """Patches in blocks of what is merged, each of two frames alike."""
-    cut = _patches(tile, 8, 2)
+    cut = patches_of(tile, 8, 2)
     frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
@@ -74,21 +49,21 @@ def _of_qwen_vl(model: Any, tile: Any) -> Any:
 
 def _of_paddleocr_vl(model: Any, tile: Any) -> Any:
     """Patches in reading order, each a picture."""
-    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8)
+    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(patches, grid).pooler_output[0]
 
 
 def _of_video_llama_3(model: Any, tile: Any) -> Any:
     """Patches in reading order, none merged."""
-    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(patches, grid, torch.tensor([1])).pooler_output[0]
 
 
 def _of_hunyuan_vl(model: Any, tile: Any) -> Any:
     """Patches in reading order."""
-    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(patches, grid).pooler_output[0]
 
@@ -110,7 +85,7 @@ def without_layer_scale(model: Any) -> None:
 def _of_nemotron_h_omni(model: Any, tile: Any) -> Any:
     """Patches in reading order."""
     without_layer_scale(model)
-    patches = _patches(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
     model.vision_model.config.torch_dtype = tile.dtype
     return model.get_image_features(patches, torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])).pooler_output[0]
 
@@ -172,20 +147,11 @@ def _of_llava_next(model: Any, tile: Any) -> Any:
 
 
 def _of_lfm2_vl(model: Any, tile: Any) -> Any:
-    patches = _patches(tile, 8).reshape(1, -1, 3 * 8 * 8)
+    patches = patches_of(tile, 8).reshape(1, -1, 3 * 8 * 8)
     shape = torch.tensor([[tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.get_image_features(patches, shape, torch.ones(patches.shape[:2], dtype=torch.int64)).pooler_output[0]
 
 
-# heads of 72, as of SigLIP so400m
-_SIGLIP = {
-    "hidden_size": 144,
-    "intermediate_size": 200,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": 96,
-    "patch_size": 8,
-}
 _SAM = {
     "hidden_size": 48,
     "mlp_dim": 80,
@@ -197,7 +163,7 @@ _SAM = {
     "window_size": 3,
     "global_attn_indexes": [1, 3],
 }
-_INTERNVL = {**_SIGLIP, "image_size": [96, 96], "patch_size": [8, 8]}
+_INTERNVL = {**SIGLIP, "image_size": [96, 96], "patch_size": [8, 8]}
 _QWEN3_VL = {
     "hidden_size": 144,
     "intermediate_size": 200,
@@ -255,21 +221,16 @@ _GEMMA4_UNIFIED |= {"output_proj_dims": 96}
 _ANY = ((48, 96), (112, 80), (16, 144))
 
 
-def _text_of(name: str) -> dict[str, Any]:
-    """Of a text part that is refused without its own keys."""
-    return {**load_architecture(name).tiny, "hidden_size": 48}
-
-
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(
-        "AyaVisionModel", ((96, 96),), _of_llava, _SIGLIP, _text_of("cohere2"), {"downsample_factor": 3}
+        "AyaVisionModel", ((96, 96),), _of_llava, SIGLIP, text_of("cohere2"), {"downsample_factor": 3}
     ),
     "cohere2_vision": Family(
         "Cohere2VisionModel",
         ((96, 96),),
         _of_llava,
-        _SIGLIP,
-        _text_of("cohere2"),
+        SIGLIP,
+        text_of("cohere2"),
         {"alignment_intermediate_size": 80},
     ),
     "exaone4_5": Family(
@@ -277,32 +238,32 @@ FAMILIES: dict[str, Family] = {
         _ANY,
         _of_qwen_vl,
         {**_QWEN2_5_VL, "num_heads": 6, "num_key_value_heads": 2},
-        {**_LLAMA, "model_type": "exaone4", **_HEADS, "layer_types": ["full_attention"]},
+        {**LLAMA, "model_type": "exaone4", **_HEADS, "layer_types": ["full_attention"]},
     ),
     "gemma3": Family(
-        "Gemma3Model", ((96, 96),), _of_gemma3, _SIGLIP, _text_of("gemma3_text"), {"mm_tokens_per_image": 9}
+        "Gemma3Model", ((96, 96),), _of_gemma3, SIGLIP, text_of("gemma3_text"), {"mm_tokens_per_image": 9}
     ),
-    "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, _text_of("gemma4_text")),
+    "gemma4": Family("Gemma4Model", _ANY, _of_gemma4, _GEMMA4, text_of("gemma4_text")),
     "gemma4_unified": Family(
-        "Gemma4UnifiedModel", _ANY, _of_gemma4_unified, _GEMMA4_UNIFIED, _text_of("gemma4_unified_text")
+        "Gemma4UnifiedModel", _ANY, _of_gemma4_unified, _GEMMA4_UNIFIED, text_of("gemma4_unified_text")
     ),
-    "glm4v": Family("Glm4vModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm4v_text", **_HEADS}),
+    "glm4v": Family("Glm4vModel", _ANY, _of_qwen_vl, _GLM4V, {**LLAMA, "model_type": "glm4v_text", **_HEADS}),
     "glm4v_moe": Family(
-        "Glm4vMoeModel", _ANY, _of_qwen_vl, _GLM4V, {**_text_of("glm4_moe"), "model_type": "glm4v_moe_text"}
+        "Glm4vMoeModel", _ANY, _of_qwen_vl, _GLM4V, {**text_of("glm4_moe"), "model_type": "glm4v_moe_text"}
     ),
     "glm_ocr": Family(
-        "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**_LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
+        "GlmOcrModel", _ANY, _of_qwen_vl, _GLM4V, {**LLAMA, "model_type": "glm_ocr_text", **_HEADS, "head_dim": 24}
     ),
     # eight patches on a side, windows of three
-    "got_ocr2": Family("GotOcr2Model", ((64, 64),), _of_llava, _SAM, {**_LLAMA, "model_type": "qwen2", **_HEADS}),
+    "got_ocr2": Family("GotOcr2Model", ((64, 64),), _of_llava, _SAM, {**LLAMA, "model_type": "qwen2", **_HEADS}),
     # its whole, whose tensors alone are saved under published names
     "hunyuan_vl": Family(
         "HunYuanVLForConditionalGeneration",
         _ANY,
         _of_hunyuan_vl,
-        {key: value for key, value in _SIGLIP.items() if key != "image_size"} | {"max_image_size": 64},
+        {key: value for key, value in SIGLIP.items() if key != "image_size"} | {"max_image_size": 64},
         {
-            **_LLAMA,
+            **LLAMA,
             "model_type": "hunyuan_vl_text",
             **_HEADS,
             "head_dim": 24,
@@ -322,43 +283,43 @@ FAMILIES: dict[str, Family] = {
         ((96, 96),),
         _of_internvl,
         _INTERNVL,
-        {**_LLAMA, "model_type": "qwen3", **_HEADS},
+        {**LLAMA, "model_type": "qwen3", **_HEADS},
     ),
     "janus": Family(
         "JanusModel",
         ((96, 96),),
         _of_llava,
         {
-            **{key: value for key, value in _SIGLIP.items() if key != "intermediate_size"},
+            **{key: value for key, value in SIGLIP.items() if key != "intermediate_size"},
             **{"mlp_ratio": 1.5, "projection_dim": 48, "num_image_tokens": 144},
         },
         whole={"vq_config": {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8}},
     ),
-    "deepseek_vl": Family("DeepseekVLModel", ((96, 96),), _of_llava, _SIGLIP),
+    "deepseek_vl": Family("DeepseekVLModel", ((96, 96),), _of_llava, SIGLIP),
     "lfm2_vl": Family(
         "Lfm2VlModel",
         _ANY,
         _of_lfm2_vl,
-        {key: value for key, value in _SIGLIP.items() if key != "image_size"} | {"num_patches": 49},
-        _text_of("lfm2"),
+        {key: value for key, value in SIGLIP.items() if key != "image_size"} | {"num_patches": 49},
+        text_of("lfm2"),
         {"projector_hidden_size": 100},
     ),
     "lighton_ocr": Family(
-        "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
+        "LightOnOcrModel", _ANY, _of_mistral3, _PIXTRAL, {**LLAMA, "model_type": "qwen3", **_HEADS, "head_dim": 24}
     ),
-    "llava": Family("LlavaModel", ((96, 96),), _of_llava, _SIGLIP),
+    "llava": Family("LlavaModel", ((96, 96),), _of_llava, SIGLIP),
     "video_llama_3": Family(
         "VideoLlama3Model",
         ((48, 96), (8, 144), (40, 24)),
         _of_video_llama_3,
-        {key: value for key, value in _SIGLIP.items() if key != "image_size"},
-        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+        {key: value for key, value in SIGLIP.items() if key != "image_size"},
+        {**LLAMA, "model_type": "qwen2", **_HEADS},
     ),
     "vipllava": Family(
         "VipLlavaModel",
         ((96, 96),),
         _of_llava,
-        {**_SIGLIP, "num_hidden_layers": 4},
+        {**SIGLIP, "num_hidden_layers": 4},
         whole={"vision_feature_layer": [-2, 1]},
     ),
     "llava, pixtral": Family(
@@ -373,7 +334,7 @@ FAMILIES: dict[str, Family] = {
         "LlavaNextModel",
         tuple(mosaic.size(32) for mosaic in (Mosaic(1, 2), Mosaic(2, 1, 0, 1), Mosaic(2, 2, 1))),
         _of_llava_next,
-        {**_SIGLIP, "image_size": 32},
+        {**SIGLIP, "image_size": 32},
         whole={"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]},
     ),
     # of two blocks and of four more rows than of one
@@ -381,67 +342,68 @@ FAMILIES: dict[str, Family] = {
         "LlavaOnevisionModel",
         tuple(mosaic.size(32) for mosaic in (Mosaic(1, 2), Mosaic(2, 1, 0, 1), Mosaic(2, 2, 1), Mosaic(1, 1, 0, 1))),
         _of_llava_next,
-        {**_SIGLIP, "image_size": 32},
-        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+        {**SIGLIP, "image_size": 32},
+        {**LLAMA, "model_type": "qwen2", **_HEADS},
         {"image_grid_pinpoints": [[32, 32], [32, 64], [64, 32], [64, 64]], "vision_aspect_ratio": "anyres_max_1"},
     ),
     "minicpm_ocr": Family(
-        "MiniCPMOcrModel", _ANY, _of_minicpmv4_6, _SIGLIP, _text_of("qwen3_5_text"), {"insert_layer_id": 1}
+        "MiniCPMOcrModel", _ANY, _of_minicpmv4_6, SIGLIP, text_of("qwen3_5_text"), {"insert_layer_id": 1}
     ),
     "minicpmv4_6": Family(
         "MiniCPMV4_6Model",
         ((64, 96), (96, 32), (32, 160)),
         _of_minicpmv4_6,
-        {**_SIGLIP, "num_hidden_layers": 4},
-        _text_of("qwen3_5_text"),
+        {**SIGLIP, "num_hidden_layers": 4},
+        text_of("qwen3_5_text"),
         {"insert_layer_id": 1},
     ),
-    "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**_LLAMA, "model_type": "mistral"}),
+    "mistral3": Family("Mistral3Model", _ANY, _of_mistral3, _PIXTRAL, {**LLAMA, "model_type": "mistral"}),
     "nemotron_h_omni": Family(
         "NemotronH_Omni_Reasoning_V3",
         _ANY,
         _of_nemotron_h_omni,
         {
-            **{key: value for key, value in _SIGLIP.items() if key not in ("intermediate_size", "image_size")},
+            **{key: value for key, value in SIGLIP.items() if key not in ("intermediate_size", "image_size")},
             **{"model_type": "radio", "mlp_ratio": 1.5, "max_img_size": 48, "num_cls_tokens": 2, "num_registers": 3},
             "video_temporal_patch_size": 2,
         },
-        _text_of("nemotron_h"),
+        text_of("nemotron_h"),
         {"vision_hidden_size": 144, "projector_hidden_size": 80, "audio_config": None},
     ),
     "ovis2": Family(
         "Ovis2Model",
         tuple((32, 32 + place) for place in range(len(FRAMES))),
         _of_ovis2,
-        {**_SIGLIP, "image_size": 32, "hidden_act": "silu", "vocab_size": 41, "hidden_stride": 2},
-        {**_LLAMA, "model_type": "qwen2", **_HEADS},
+        {**SIGLIP, "image_size": 32, "hidden_act": "silu", "vocab_size": 41, "hidden_stride": 2},
+        {**LLAMA, "model_type": "qwen2", **_HEADS},
         {"hidden_size": 48},
     ),
     "paddleocr_vl": Family(
         "PaddleOCRVLModel",
         _ANY,
         _of_paddleocr_vl,
-        _SIGLIP,
-        {**_LLAMA, "model_type": "paddleocr_vl_text", **_HEADS, "head_dim": 24},
+        SIGLIP,
+        {**LLAMA, "model_type": "paddleocr_vl_text", **_HEADS, "head_dim": 24},
     ),
-    "paligemma": Family("PaliGemmaModel", ((96, 96),), _of_llava, _SIGLIP, _text_of("gemma"), {"projection_dim": 48}),
+    "paligemma": Family("PaliGemmaModel", ((96, 96),), _of_llava, SIGLIP, text_of("gemma"), {"projection_dim": 48}),
     "qwen2_5_vl": Family(
-        "Qwen2_5_VLModel", _ANY, _of_qwen_vl, _QWEN2_5_VL, {**_LLAMA, "model_type": "qwen2_5_vl_text", **_HEADS}
+        "Qwen2_5_VLModel", _ANY, _of_qwen_vl, _QWEN2_5_VL, {**LLAMA, "model_type": "qwen2_5_vl_text", **_HEADS}
     ),
     "qwen2_vl": Family(
-        "Qwen2VLModel", _ANY, _of_qwen_vl, _QWEN2_VL, {**_LLAMA, "model_type": "qwen2_vl_text", **_HEADS}
+        "Qwen2VLModel", _ANY, _of_qwen_vl, _QWEN2_VL, {**LLAMA, "model_type": "qwen2_vl_text", **_HEADS}
     ),
-    "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen_vl, _QWEN3_VL, _text_of("qwen3_5_text")),
-    "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen_vl, _QWEN3_VL, _text_of("qwen3_5_moe_text")),
+    "qwen3_5": Family("Qwen3_5Model", _ANY, _of_qwen_vl, _QWEN3_VL, text_of("qwen3_5_text")),
+    "qwen3_5_moe": Family("Qwen3_5MoeModel", _ANY, _of_qwen_vl, _QWEN3_VL, text_of("qwen3_5_moe_text")),
     "qwen3_vl": Family(
         "Qwen3VLModel",
         _ANY,
         _of_qwen_vl,
         {**_QWEN3_VL, "deepstack_visual_indexes": []},
-        {**_LLAMA, "model_type": "qwen3_vl_text", "num_key_value_heads": 2, "head_dim": 24},
+        {**LLAMA, "model_type": "qwen3_vl_text", "num_key_value_heads": 2, "head_dim": 24},
     ),
-    "idefics3": Family("Idefics3Model", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 3}),
-    "smolvlm": Family("SmolVLMModel", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 4}),
+    "idefics3": Family("Idefics3Model", ((96, 96),), _of_idefics3, SIGLIP, whole={"scale_factor": 3}),
+    "smolvlm": Family("SmolVLMModel", ((96, 96),), _of_idefics3, SIGLIP, whole={"scale_factor": 4}),
+    **FURTHER,
 }
 
 

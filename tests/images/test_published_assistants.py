@@ -11,10 +11,11 @@ from albireo.images.processor import open_processor
 from albireo.models import load_config
 from albireo.models.settings.text_part import inner
 from albireo.models.vision.tower import open_tower
+from images.published_mixtures import MIXTURES
 from images.published_pages import PAGES
 from images.published_pictures import PICTURES
 
-PUBLISHED = PAGES | PICTURES
+PUBLISHED = PAGES | PICTURES | MIXTURES
 #: The text part's architecture and width of heads; patches and rows of the largest tile, numbers that the projector
 #: reads of one.
 WANTED = {
@@ -29,6 +30,7 @@ WANTED = {
     "LFM2-VL-3B": ("lfm2", 64, 1024, 256, 4608),
     "Aya Vision 8B": ("cohere2", 128, 676, 169, 4608),
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
+    "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),
     "ViP-LLaVA 7B": ("llama", 128, 577, 576, 5120),
 }
 

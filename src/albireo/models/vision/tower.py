@@ -156,6 +156,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl_chat": "vision.internvl.open_internvl",
     "janus": "vision.janus.open_janus",
     "lasr_ctc": "hearing.lasr.open_lasr",
+    "llama4": "vision.llama4.open_llama4",
     "llava": "vision.llava.open_llava",
     "llava_next": "vision.llava_next.open_llava_next",
     "llava_onevision": "vision.llava_onevision.open_llava_onevision",

@@ -1,0 +1,160 @@
+"""Llama 4 Scout and Maverick: a tower of square tiles, whose patches have learned positions and are rotated by column
+and row, too; blocks of 2 x 2 patches side by side, an MLP, and a linear to the text part's width.
+
+Found by tower.py. The class is last in the checkpoint's table, and first here; it turns by nothing.
+Source: Meta 2025, Llama 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.layers import pooled_states
+from albireo.models.rope import base_frequencies
+from albireo.models.vision.encoder import Names, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, side_by_side
+from albireo.models.vision.positions import axial_theta, checked_table, places, rotations
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_IMAGE_SIZE,
+    MAX_WIDTH,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.square import ClassTower
+from albireo.models.vision.tower_inputs import TowerInputs
+
+_NAMES = Names(
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.fc1",
+    "mlp.fc2",
+)
+_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 34,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+}
+_VISION = "vision_model"
+_CLASS, _TABLE = f"{_VISION}.class_embedding", f"{_VISION}.positional_embedding_vlm"
+_ADAPTER = f"{_VISION}.vision_adapter.mlp"
+#: Of all norms, whatever files say.
+_EPS = 1e-5
+#: Of training, and what is taken anyway: what the last layer gives, without the class.
+_OF_OTHERS = keys("projector_dropout")
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "norm_eps": (_EPS,),
+    "multi_modal_projector_bias": (False,),
+    "vision_feature_layer": (-1,),
+    "vision_feature_select_strategy": ("default",),
+}
+
+
+@dataclass(slots=True)
+class Llama4Tower(ClassTower):
+    """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. inner: width of the MLP
+    behind. theta: base of frequencies."""
+
+    merge: int
+    inner: int
+    theta: float
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        return _CLASS, _TABLE
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        table = checked_table(tensors, _TABLE, self.side**2 + 1, self.encoder.hidden_size)
+        first = checked_table({_CLASS: tensors[_CLASS].reshape(1, -1)}, _CLASS, 1, self.encoder.hidden_size)
+        self.positions = np.concatenate([table[-1:] + first, table[:-1]])
+
+    def rows(self, height: int, width: int) -> int:
+        return (self.patches(height, width) - 1) // self.merge**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        # the class's row and column are none: before them, others begin at one
+        given, c = super(Llama4Tower, self).inputs(tile), self.encoder
+        of_axis = base_frequencies(self.theta, c.head_dim // 2)
+        spots = np.concatenate([np.zeros((1, 2), np.int64), places(given.grid).reshape(-1, 2)[:, ::-1] + 1])
+        return TowerInputs(given.given, given.grid, rotations(spots, of_axis, of_axis))
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            patches = b.given(c.patch_width, 0)
+            x = linear(b, c, patches, f"{_VISION}.patch_embedding.linear", c.hidden_size, "patches", False)
+            with b.part("positions"):
+                x = b.add(x, b.given(c.hidden_size, 1))
+            x = norm(b, c, x, f"{_VISION}.layernorm_pre")
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, f"{_VISION}.model.layers", _NAMES)
+        with b.part("head"):
+            return pooled_states(b, norm(b, c, x, f"{_VISION}.layernorm_post"))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden[1:], grid, self.merge)
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        x = b.given(c.hidden_size * self.merge**2, 0)
+        for part, name in (("up", "fc1"), ("down", "fc2")):
+            x = linear(b, c, x, f"{_ADAPTER}.{name}", self.inner, part, False)
+            with b.part(f"{part}_act"):
+                x = b.unary(x, "gelu")
+        return pooled_states(b, linear(b, c, x, "multi_modal_projector.linear_1", self.width, "out", False))
+
+
+def open_llama4(data: Mapping[str, Any], dtype: str, where: str) -> Llama4Tower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    fields = vision_fields(data, where, ("llama4_vision_model",))
+    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=_EPS, turned_share=1.0, turns_neighbours=True)
+    if encoder.head_dim % 4:
+        heads = fields.raw("num_attention_heads")
+        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} are not four equal parts")
+    if encoder.act != "gelu":
+        fields.unsupported("hidden_act", fields.raw("hidden_act"), "layers compute gelu, whatever is said")
+    size, merge = fields.integer("image_size", 1, MAX_IMAGE_SIZE, 448), _merge(fields)
+    side = size // encoder.patch_size
+    if size % encoder.patch_size or side % merge:
+        step = encoder.patch_size * merge
+        fields.fail("image_size", size, f"must be blocks of {step} pixels: patch_size / pixel_shuffle_ratio")
+    inner = _width_inside(fields, encoder.intermediate_size, encoder.hidden_size * merge**2)
+    theta = axial_theta(fields)
+    fields.refuse_unread(IGNORABLE | _OF_OTHERS, _NEUTRAL)
+    return Llama4Tower(encoder, side, text_width(data, where, 5120), merge, inner, theta)
+
+
+def _merge(fields: Fields) -> int:
+    """Patches on a side of a row."""
+    ratio = fields.number("pixel_shuffle_ratio", 1 / 16, 1.0, 0.5)
+    if not (1 / ratio).is_integer():
+        fields.unsupported("pixel_shuffle_ratio", ratio, "supported: 1 divided by a whole number")
+    return int(1 / ratio)
+
+
+def _width_inside(fields: Fields, wide: int, joined: int) -> int:
+    """Of the MLP behind the tower, whose widths three keys say. Args: wide: what it reads. joined: what it is given."""
+    if wide != joined:
+        what = f"must be hidden_size / pixel_shuffle_ratio², here {joined}: it is what is read of a block of patches"
+        fields.fail("intermediate_size", wide, what)
+    inner = fields.integer("projector_input_dim", 1, MAX_WIDTH, 4096)
+    for key, default in (("projector_output_dim", 4096), ("vision_output_dim", 7680)):
+        said = fields.integer(key, 1, MAX_WIDTH, default)
+        if said != inner:
+            fields.fail(key, said, f"must be projector_input_dim={inner}: one is given to the other")
+    return inner

@@ -1,0 +1,54 @@
+"""Keys of further towers: which are honoured, held to transformers, and which are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
+from albireo.models.vision.tower import open_tower
+from tiny_towers import change_vision, farthest, opened, save, tiles, transformers_rows
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "whole"),
+    [
+        ("llama4", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {}),
+        ("llama4", {"pixel_shuffle_ratio": 1.0, "intermediate_size": 144}, {}),
+        ("llama4", {"pixel_shuffle_ratio": 0.25, "intermediate_size": 2304, "num_attention_heads": 4}, {}),
+    ],
+)
+def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, Any], tmp_path: Path) -> None:
+    folder, given = save(tmp_path, name, whole=whole, **vision), tiles(name)
+    ours = [opened(folder, max_patches=160).rows(tile) for tile in given]
+    assert farthest(ours, transformers_rows(folder, name, "float64", given)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("llama4", {"num_attention_heads": 24}, "heads of 6 are not four equal parts"),
+        ("llama4", {"hidden_act": "silu"}, "hidden_act='silu' is not supported"),
+        ("llama4", {"pixel_shuffle_ratio": 0.3}, "pixel_shuffle_ratio=0.3 is not supported"),
+        ("llama4", {"intermediate_size": 200}, "intermediate_size=200 must be hidden_size .* here 576"),
+        ("llama4", {"image_size": 88}, "image_size=88 must be blocks of 16 pixels"),
+        ("llama4", {"vision_output_dim": 96}, "vision_output_dim=96 must be projector_input_dim=80"),
+        ("llama4", {"norm_eps": 1e-6}, "'norm_eps': 1e-06"),
+        ("llama4", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model' is not supported"),
+    ],
+)
+def test_towers_that_are_not_computed(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises((UnsupportedModel, ModelError), match=f"config.json: vision_config: .*{words}"):
+        open_tower(change_vision(save(tmp_path, name), **changes), "float32", "config.json")
+
+
+def test_tables_of_another_size(tmp_path: Path) -> None:
+    tower = open_tower(change_vision(save(tmp_path, "llama4")), "float32", "config.json")
+    first, table = tower.host_tensors
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(tiles("llama4")[0])
+    with pytest.raises(WeightMismatch, match=r"positional_embedding_vlm is \[144, 144\], config.json implies \[145"):
+        tower.hold({first: np.zeros(144, np.float32), table: np.zeros((144, 144), np.float32)})

@@ -16,8 +16,8 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.layers import pooled_states
-from albireo.models.rope import base_frequencies
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import Names, layer, linear, norm
 from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.positions import axial_theta, checked_table, places, rotations

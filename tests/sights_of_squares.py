@@ -38,6 +38,13 @@ def _of_video_llama_3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.
     return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids), "image_merge_sizes": merged}
 
 
+def _of_kimi_k25(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches in reading order, each a picture."""
+    patches = [sight_inputs.cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8) for tile in tiles]
+    grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
+    return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}
+
+
 OF_SQUARES: dict[str, Family] = {
     "nemotron_h_omni": Family(
         "NemotronH_Omni_Reasoning_V3",
@@ -66,6 +73,31 @@ OF_SQUARES: dict[str, Family] = {
         },
         inputs=_of_nemotron_h_omni,
         mended=without_layer_scale,
+    ),
+    "kimi_k25": Family(
+        "Kimi_K25ForConditionalGeneration",
+        ("<|media_begin|>", "<|media_content|>", "<|media_pad|>", "<|media_end|>", "<|kimi_k25_video_placeholder|>"),
+        "<|media_begin|>image<|media_content|><|media_pad|><|media_end|>\n",
+        lambda ids: {
+            "text_config": {**text_of("deepseek_v3"), "vocab_size": len(ids)},
+            "vision_config": {
+                **{key: value for key, value in SIGLIP.items() if key != "image_size"},
+                **{"pos_emb_height": 4, "pos_emb_width": 4},
+            },
+            "projection_hidden_size": 32,
+            "image_token_id": ids["<|media_pad|>"],
+            "video_token_id": ids["<|kimi_k25_video_placeholder|>"],
+            "tie_word_embeddings": False,
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Kimi_K25ImageProcessor",
+                "patch_size": 8,
+                "max_patches": 32,
+                "size": {"max_height": 8, "max_width": 8},
+            }
+        },
+        inputs=_of_kimi_k25,
     ),
     "video_llama_3": Family(
         "VideoLlama3ForConditionalGeneration",

@@ -283,6 +283,15 @@ WHOLES: dict[str, dict[str, Any]] = {
         **{"image_token_id": 7, "audio_token_id": 9, "image_token_offset": 121, "audio_token_offset": 129},
     },
     "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
+    "kimi_k25": {
+        "text_config": text("deepseek_v3", "deepseek_v3"),
+        "vision_config": {
+            **{key: value for key, value in _SIGLIP["vision_config"].items() if key != "image_size"},
+            **{"pos_emb_height": 4, "pos_emb_width": 4},
+        },
+        "projection_hidden_size": 16,
+        "tie_word_embeddings": False,
+    },
     "llama4": {
         "text_config": text("llama4_text", "llama4_text"),
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "llama4_vision_model", "vision_output_dim": 16},

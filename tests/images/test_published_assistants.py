@@ -30,6 +30,7 @@ WANTED = {
     "LFM2-VL-3B": ("lfm2", 64, 1024, 256, 4608),
     "Aya Vision 8B": ("cohere2", 128, 676, 169, 4608),
     "SmolVLM2 2.2B": ("llama", 64, 729, 81, 10368),
+    "Kimi K2.5": ("kimi_k2", 576, 17928, 4482, 4608),
     "Llama 4 Scout": ("llama4_text", 128, 577, 144, 5632),
     "ViP-LLaVA 7B": ("llama", 128, 577, 576, 5120),
 }

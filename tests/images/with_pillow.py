@@ -35,3 +35,9 @@ def pad(images: Any, padding: Sequence[int], fill: Any) -> Any:
     left, top, right, bottom = (int(each) for each in padding)
     assert not any(fill)
     return torch.nn.functional.pad(images, (left, right, top, bottom))
+
+
+def pad_to(self: Any, images: Any, pad_size: Any, **_: Any) -> Any:
+    """Black at the right and below, up to a size."""
+    height, width = images.shape[-2:]
+    return pad(images, (0, 0, pad_size.width - width, pad_size.height - height), (0,))

@@ -36,6 +36,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "internvl_chat": "internvl.InternVLChat",
     "janus": "janus.Janus",
+    "kimi_k25": "kimi_k25.KimiK25",
     "llama4": "llama4.Llama4",
     "llava": "llava.Llava",
     "llava_next": "llava_next.LlavaNext",

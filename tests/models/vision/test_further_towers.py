@@ -16,6 +16,9 @@ from tiny_towers import change_vision, farthest, opened, save, tiles, transforme
 @pytest.mark.parametrize(
     ("name", "vision", "whole"),
     [
+        ("kimi_k25", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "relu"}, {}),
+        ("kimi_k25", {"pos_emb_height": 4, "pos_emb_width": 4}, {"projection_layer_norm_eps": 0.5}),
+        ("kimi_k25", {"merge_kernel_size": [1, 1]}, {}),
         ("llama4", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {}),
         ("llama4", {"pixel_shuffle_ratio": 1.0, "intermediate_size": 144}, {}),
         ("llama4", {"pixel_shuffle_ratio": 0.25, "intermediate_size": 2304, "num_attention_heads": 4}, {}),
@@ -30,6 +33,13 @@ def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, A
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
+        ("kimi_k25", {"num_attention_heads": 24}, "heads of 6 are not four equal parts"),
+        ("kimi_k25", {"pos_emb_width": 5}, "pos_emb_width=5 is not supported"),
+        ("kimi_k25", {"merge_kernel_size": [2, 1]}, r"merge_kernel_size=\[2, 1\] is not supported"),
+        ("kimi_k25", {"mm_hidden_size": 96}, "mm_hidden_size=96 must be 144"),
+        ("kimi_k25", {"text_hidden_size": 96}, "text_hidden_size=96 must be 48"),
+        ("kimi_k25", {"merge_type": "tpool"}, "'merge_type': 'tpool'"),
+        ("kimi_k25", {"norm_type": "rmsnorm"}, "'norm_type': 'rmsnorm'"),
         ("llama4", {"num_attention_heads": 24}, "heads of 6 are not four equal parts"),
         ("llama4", {"hidden_act": "silu"}, "hidden_act='silu' is not supported"),
         ("llama4", {"pixel_shuffle_ratio": 0.3}, "pixel_shuffle_ratio=0.3 is not supported"),
@@ -45,8 +55,32 @@ def test_towers_that_are_not_computed(name: str, changes: dict[str, Any], words:
         open_tower(change_vision(save(tmp_path, name), **changes), "float32", "config.json")
 
 
+def test_kimi_as_its_authors_publish_it(tmp_path: Path) -> None:
+    """Other keys, and a name where transformers writes what none of them reads: the same rows."""
+    from safetensors.torch import load_file, save_file
+
+    tile, names = tiles("kimi_k25")[0], {"num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"}
+    wanted = opened(save(tmp_path, "kimi_k25")).rows(tile)
+    own = "vision_tower.encoder.patch_embed."
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert any(name.startswith(own) for name in tensors)
+    renamed = {name.replace(own, "vision_tower.patch_embed."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors")
+    data = change_vision(tmp_path)
+    vision = {f"vt_{key}" if key in names else key: value for key, value in data["vision_config"].items()}
+    vision = {f"init_{key}" if key.startswith("pos_emb_") else key: value for key, value in vision.items()}
+    left_out = ("model_type", "dtype", "rope_parameters")
+    vision = {key: value for key, value in vision.items() if key not in left_out} | {"merge_type": "sd2_tpool"}
+    assert np.array_equal(opened(tmp_path, vision_config=vision).rows(tile), wanted)
+
+
 def test_tables_of_another_size(tmp_path: Path) -> None:
-    tower = open_tower(change_vision(save(tmp_path, "llama4")), "float32", "config.json")
+    moonvit = open_tower(change_vision(save(tmp_path / "kimi", "kimi_k25")), "float32", "config.json")
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        moonvit.inputs(tiles("kimi_k25")[0])
+    with pytest.raises(WeightMismatch, match=r"pos_emb.weight is \[6, 144\], config.json implies \[6, 864\]"):
+        moonvit.hold({moonvit.host_tensors[0]: np.zeros((6, 144), np.float32)})
+    tower = open_tower(change_vision(save(tmp_path / "llama", "llama4")), "float32", "config.json")
     first, table = tower.host_tensors
     with pytest.raises(InvariantError, match="is read before it is held"):
         tower.inputs(tiles("llama4")[0])

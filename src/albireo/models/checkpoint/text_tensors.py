@@ -31,6 +31,8 @@ _PREFIXES = (
     ("language_model.backbone.", "backbone."),
     # as transformers 5.24 writes those of Qianfan-OCR
     ("language_model.model.encoder.layers.", "model.layers."),
+    # and those of Kimi K2.5
+    ("language_model.model.blocks.", "model.layers."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
     # of InternLM 2, see first_names.py

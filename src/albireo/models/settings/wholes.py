@@ -291,7 +291,13 @@ WHOLES: Mapping[str, Whole] = {
         {"qwen2": "qwen2"},
         beside=keys("image_grid_pinpoints vision_aspect_ratio video_token_index use_image_newline_parameter"),
     ),
-    "kimi_k25": Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
+    "kimi_k25": Whole(
+        "KimiK25ForConditionalGeneration",
+        {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"},
+        beside=keys("projection_hidden_size projection_layer_norm_eps"),
+        # as transformers has it
+        other_classes=("Kimi_K25ForConditionalGeneration",),
+    ),
     "minimax_m3_vl": Whole(
         "MiniMaxM3SparseForConditionalGeneration",
         {"minimax_m3_vl_text": "minimax_m3_vl_text"},

@@ -113,6 +113,17 @@ def rotations(places: Ints, of_rows: F32, of_columns: F32) -> F32:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
+def taking_turns(places: Ints, of_axis: F32) -> F32:
+    """[T, D] cosines, then sines: of pairs of channels every other one turns with the first number of a patch's place,
+    the ones between with the second.
+
+    Args: places: [..., 2]. of_axis: frequencies of either, D / 4.
+    """
+    angles = places.reshape(-1, 1, 2).astype(np.float32) * of_axis[:, None]
+    angles = angles.reshape(len(angles), -1)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
 def places(grid: Grid) -> Ints:
     """[rows, columns, 2] row and column of each patch."""
     return np.stack(np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij"), axis=-1)

@@ -27,10 +27,12 @@ from albireo.quantization.encoded import Encoded
 _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
     *("vision_embedder.", "merger.", "vit.", "aligner.", "mlp1.", "vision_projector."),
-    "visual_embeddings_table.",
+    *("visual_embeddings_table.", "mm_projector."),
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (
+    # as transformers 5.24 writes that of Kimi K2.5
+    ("vision_tower.encoder.patch_embed.", "vision_tower.patch_embed."),
     *(
         (f"{whole}{part}{more}", part)
         for part in _PARTS

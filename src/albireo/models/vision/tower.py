@@ -155,6 +155,7 @@ _FAMILIES: Mapping[str, str] = {
     # as it was first published
     "internvl_chat": "vision.internvl.open_internvl",
     "janus": "vision.janus.open_janus",
+    "kimi_k25": "vision.kimi_k25.open_kimi_k25",
     "lasr_ctc": "hearing.lasr.open_lasr",
     "llama4": "vision.llama4.open_llama4",
     "llava": "vision.llava.open_llava",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tower_family import SIGLIP, Family, patches_of, text_of
+from albireo.models.vision.mosaic import Mosaic
+from tower_family import LLAMA, SIGLIP, Family, patches_of, text_of
 
 torch = pytest.importorskip("torch")
 
@@ -26,7 +27,31 @@ def _of_kimi_k25(model: Any, tile: Any) -> Any:
 #: Grids smaller and larger than the table of positions, and one line of blocks.
 ANY = ((48, 96), (112, 80), (16, 144))
 
+
+def _of_granite4_vision(model: Any, tile: Any) -> Any:
+    """Blocks of a mosaic, the whole picture first; rows of each layer beside those of embeddings, which are none."""
+    mosaic = Mosaic.of(*tile.shape[:2], 32)
+    blocks = torch.stack([block.permute(2, 0, 1) for block in mosaic.blocks(tile, 32)])
+    high, wide = mosaic.grid(2)
+    found = model.get_image_features(blocks[None], torch.tensor([[high * 16, wide * 16]])).deepstack_features
+    rows = [rows[0] for _, rows in sorted(found, key=lambda each: each[0])]
+    return torch.cat(rows if found[0][0] == 0 else [torch.zeros_like(rows[0]), *rows], dim=1)
+
+
 FURTHER: dict[str, Family] = {
+    "granite4_vision": Family(
+        "Granite4VisionModel",
+        tuple(mosaic.size(32) for mosaic in (Mosaic(1, 1), Mosaic(1, 2), Mosaic(3, 1, 1))),
+        _of_granite4_vision,
+        {**SIGLIP, "model_type": "siglip_vision_model", "image_size": 32, "hidden_size": 128},
+        {**LLAMA, "model_type": "granite4_vision_text", "num_hidden_layers": 8},
+        {
+            **{"deepstack_layer_map": [[1, 0], [-1, 3]], "spatial_target_layers": [2, 1, 5, 7]},
+            **{"downsample_rate": "1/2", "vision_feature_select_strategy": "full"},
+            "qformer_config": {"model_type": "blip_2_qformer", "num_hidden_layers": 2, "intermediate_size": 60},
+            "image_grid_pinpoints": [[32, 32], [32, 64], [96, 32]],
+        },
+    ),
     # its whole, whose tensors alone are saved under published names
     "kimi_k25": Family(
         "Kimi_K25ForConditionalGeneration",

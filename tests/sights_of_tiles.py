@@ -57,6 +57,18 @@ def _of_ovis2(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]
     return sight_inputs.of_internvl(prompt, ids, [tile[:, : len(tile)] for tile in tiles])
 
 
+_GRANITE_GRIDS = [[32, 32], [32, 64], [64, 32], [64, 64]]
+_GRANITE_IMAGE = {"size": _SIDE, "crop_size": _SIDE, "image_grid_pinpoints": _GRANITE_GRIDS}
+_GRANITE = {"patch_size": 8, "vision_feature_select_strategy": "full", "downsample_rate": "2/4"}
+
+
+def _granite4_vision(tokenizer: Any) -> Any:
+    import transformers
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    return transformers.Granite4VisionProcessor(LlavaNextImageProcessorPil(**_GRANITE_IMAGE), tokenizer, **_GRANITE)
+
+
 def _asking_nothing(model: Any) -> None:
     """Its whole asks what its text part made of pictures, which that never says."""
     forward = model.language_model.forward
@@ -133,6 +145,31 @@ OF_TILES: dict[str, Family] = {
         },
         {"preprocessor_config.json": _MINICPM},
         inputs=sight_inputs.of_minicpmv4_6,
+    ),
+    # rows of six layers, of which the first has them in place of embeddings
+    "granite4_vision": Family(
+        "Granite4VisionForConditionalGeneration",
+        ("<image>",),
+        "<image>",
+        lambda ids: {
+            "text_config": {
+                **text_of("granite", num_hidden_layers=8),
+                **{"model_type": "granite4_vision_text", "vocab_size": len(ids)},
+            },
+            "vision_config": {**SIGLIP, "model_type": "siglip_vision_model", "hidden_size": 64},
+            "qformer_config": {"model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 40},
+            "deepstack_layer_map": [[1, 3], [-1, 0]],
+            "spatial_target_layers": [2, 5, 6, 7],
+            "downsample_rate": "2/4",
+            "vision_feature_select_strategy": "full",
+            "image_grid_pinpoints": _GRANITE_GRIDS,
+            "image_token_index": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "LlavaNextImageProcessor", **_GRANITE_IMAGE},
+            "processor_config.json": {"processor_class": "Granite4VisionProcessor", **_GRANITE},
+        },
+        _granite4_vision,
     ),
     "llama4": Family(
         "Llama4ForConditionalGeneration",

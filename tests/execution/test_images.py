@@ -116,3 +116,12 @@ def test_next_tokens_of_sequences_with_images_and_without() -> None:
 def test_which_works_have_rows_of_images(start: int, count: int, wanted: bool) -> None:
     work = SequenceWork(0, [1] * count, start, ((1, 2),), images=IMAGES)
     assert has_image_rows(work) is wanted
+
+
+def test_rows_that_go_deeper_are_divided_as_the_residual_stream_is() -> None:
+    """And those in place of embeddings by what these are multiplied by."""
+    tile = Tile(1, 1, b"abc", 2)
+    image = ImageInput(b"1" * 32, (tile,), ((0, 2),))
+    rows = ImageRows(lambda tile: np.full((2, 6), 12, np.float32), 4.0, num_deep=2, deep_factor=0.5)
+    found = rows.give(step(sequence(0, 2, (image,))), [sequence(0, 2, (image,))])
+    assert [each.tolist() for each in found.given] == [[[3.0] * 2] * 2, [[24.0] * 2] * 2, [[24.0] * 2] * 2]

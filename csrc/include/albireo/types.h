@@ -56,7 +56,7 @@ struct SharingGroup {
 // One step's inputs. T tokens of B sequences; R rows want logits, G rows want their best few. These leave the model:
 // the S = R + G rows are logit_rows, then top_rows. Layers of one block group have slots and block tables of their own;
 // a kernel is given the step of its group, whose are the first.
-constexpr int64_t kMostGiven = 4;
+constexpr int64_t kMostGiven = 12;
 
 struct Step {
   const int32_t* token_ids;    // [T]

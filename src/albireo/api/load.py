@@ -217,13 +217,13 @@ def load(
             pooler = second.pooler()
         rule = source.pooling_rule
         ending = source.pooled_head()
-        num_deep = perception.tower.num_deep if isinstance(perception, Perception) else 0
+        deep_layers = perception.tower.deep_layers if isinstance(perception, Perception) else ()
         parts = RunnerParts(
             pooler,
             ending,
             adapters=None if adapters is None else adapters.runner,
             images=images,
-            seeing=second.seeing(num_deep) if num_deep else None,
+            seeing=second.seeing(deep_layers) if deep_layers else None,
             listener=listener,
             writer=writer,
         )
@@ -325,9 +325,9 @@ class SecondPrograms:
         """The program that gives hidden states."""
         return LazyPooler(lambda: self._second(hidden_states.run))
 
-    def seeing(self, num_deep: int) -> LazyPooler:
-        """The program of steps with images whose rows are added behind num_deep layers, too."""
-        return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, num_deep)))
+    def seeing(self, deep_layers: Sequence[int]) -> LazyPooler:
+        """The program of steps with images whose rows are added behind some layers, too."""
+        return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, deep_layers)))
 
     def _second(self, change: Callable[[Graph], object]) -> Pooler:
         return self.device.second(self.model, self._tuned(change), self.slots)

@@ -139,6 +139,7 @@ class ImageRows:
         axes: RopeAxes | None = None,
         sees_both_ways: bool = False,
         num_deep: int = 0,
+        deep_factor: float = 1.0,
         token: int | None = None,
         ear: Callable[[Tile], F32] | None = None,
         heard: Callable[[Tile], int] | None = None,
@@ -151,11 +152,12 @@ class ImageRows:
         axes: None where positions are numbers.
         sees_both_ways: tokens of a picture see all of it, and are in one step.
         num_deep: rows of a tile are [rows, (1 + num_deep) * E]: behind what stands in place of embeddings, what is
-            added behind as many layers.
+            added behind as many layers. deep_factor: what the model keeps the residual stream divided by.
         token: what tokens of pictures are where layers have an embedding of each token; None: none has.
         """
         self._heard = heard
-        self._tower, self._factor, self._axes, self._sees_both_ways = tower, factor, axes, sees_both_ways
+        self._tower, self._axes, self._sees_both_ways = tower, axes, sees_both_ways
+        self._factors = (factor, *(deep_factor,) * num_deep)
         self._num_parts, self._token, self._ear = 1 + num_deep, token, ear
         self._kept: OrderedDict[tuple[bytes, int], F32] = OrderedDict()
         self._kept_bytes, self._num_bytes = kept_bytes, 0
@@ -246,8 +248,9 @@ class ImageRows:
             rows = self._tower(tile)
         if len(rows) != tile.num_rows:
             raise InvariantError(f"the tower gives {len(rows)} rows of a tile that has {tile.num_rows} tokens")
-        if self._factor != 1.0:
-            rows = rows / np.float32(self._factor)
+        factors = np.repeat(np.array(self._factors, np.float32), rows.shape[1] // self._num_parts)
+        if (factors != 1.0).any():
+            rows = rows / factors
         self._kept[image.key, number] = rows
         self._num_bytes += rows.nbytes
         while self._num_bytes > self._kept_bytes and len(self._kept) > 1:

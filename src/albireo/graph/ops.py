@@ -382,7 +382,7 @@ SCORES = ("softmax", "sigmoid", "root_softplus")
 #: underflow, or a bias decides for experts that have next to none, weights stay numbers.
 LEAST_SCORES = 1e-20
 #: Arrays of rows that a step may bring, the native core's kMostGiven.
-MAX_GIVEN = 4
+MAX_GIVEN = 12
 #: Most rows that a depthwise_conv reads for one.
 MAX_DEPTHWISE_WIDTH = 63
 #: Most rows that a causal_conv reads for one.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class LlavaNext:
         return self.image_token
 
     @classmethod
-    def read(cls, settings: Settings) -> LlavaNext:
+    def read(cls, settings: Settings) -> Self:
         """Raises: ModelError, UnsupportedModel."""
         image, processor, tower = settings.image, settings.processor, settings.tower
         block = _block(settings)

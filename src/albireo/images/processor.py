@@ -29,6 +29,7 @@ _FAMILIES: Mapping[str, str] = {
     "glm4v": "glm4v.Glm4v",
     "glm4v_moe": "glm4v.Glm4v",
     "glm_ocr": "glm4v.Glm4v",
+    "granite4_vision": "granite4_vision.Granite4Vision",
     "got_ocr2": "got_ocr2.GotOcr2",
     "hunyuan_vl": "hunyuan_vl.HunyuanVl",
     "idefics3": "idefics3.Idefics3",

@@ -140,8 +140,8 @@ def test_only_what_a_recording_has_a_place_for_is_recorded() -> None:
     assert float(unturned[0, 0]) != found[3], "they are turned by what the step says"
 
 
-def deep(graph: Graph, count: int) -> Graph:
-    deepstack.run(graph, count)
+def deep(graph: Graph, *layers: int) -> Graph:
+    deepstack.run(graph, layers)
     return graph
 
 
@@ -150,7 +150,7 @@ def test_rows_behind_further_layers(dtype: str) -> None:
     """A second program of the same weights and cache: what its graph says; tokens that see nothing of a picture have
     the bits that the first program gives them."""
     model, weights = model_of("qwen3", dtype), weights_of("qwen3", dtype)
-    graph = deep(graph_of("qwen3", dtype), 1)
+    graph = deep(graph_of("qwen3", dtype), 0)
     program = compile_graph(graph, CudaCatalog(90), maxima=MAXIMA, block_size=8, max_positions=MAX_POSITIONS)
     families = [call.family for call in program.calls]
     assert ("add_given_norm" if dtype == "bfloat16" else "add_given") in families
@@ -159,7 +159,7 @@ def test_rows_behind_further_layers(dtype: str) -> None:
     step = with_picture(first, width, 3, 3, num_deep=1)
     got = seeing.run(step).logits.copy()
     wanted = interpret(graph, step, weights, ReferenceKV(NUM_BLOCKS, 8, dtype))["logits"]
-    best = interpret(deep(graph_of("qwen3", "float32"), 1), step, weights, ReferenceKV(NUM_BLOCKS, 8))["logits"]
+    best = interpret(deep(graph_of("qwen3", "float32"), 0), step, weights, ReferenceKV(NUM_BLOCKS, 8))["logits"]
     limit = 3e-6 * np.linalg.norm(wanted) if dtype == "float32" else 1.5 * np.linalg.norm(wanted - best)
     assert np.linalg.norm(got - wanted) <= limit
     plain = model.run(first).logits

@@ -12,10 +12,21 @@ from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightM
 from albireo.models.vision.tower import open_tower
 from tiny_towers import change_vision, farthest, opened, save, tiles, transformers_rows
 
+_FORMER = {"model_type": "blip_2_qformer", "num_hidden_layers": 2, "intermediate_size": 60}
+
 
 @pytest.mark.parametrize(
     ("name", "vision", "whole"),
     [
+        # of CLIP, whose class is left out
+        (
+            "granite4_vision",
+            {"model_type": "clip_vision_model", "layer_norm_eps": 0.5},
+            {"vision_feature_select_strategy": "default", "deepstack_layer_map": [[2, 6]]},
+        ),
+        # the second layer of Q-Formers sees no patches
+        ("granite4_vision", {}, {"qformer_config": {**_FORMER, "cross_attention_frequency": 2, "hidden_act": "relu"}}),
+        ("granite4_vision", {}, {"downsample_rate": "2/4", "spatial_vision_layer": -2, "deepstack_layer_map": []}),
         ("kimi_k25", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "relu"}, {}),
         ("kimi_k25", {"pos_emb_height": 4, "pos_emb_width": 4}, {"projection_layer_norm_eps": 0.5}),
         ("kimi_k25", {"merge_kernel_size": [1, 1]}, {}),
@@ -55,6 +66,28 @@ def test_towers_that_are_not_computed(name: str, changes: dict[str, Any], words:
         open_tower(change_vision(save(tmp_path, name), **changes), "float32", "config.json")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"downsample_rate": "3/8"}, "downsample_rate='3/8' is not supported"),
+        ({"downsample_rate": "4/8"}, "downsample_rate='4/8' must cut the 4 patches"),
+        ({"use_spatial_sampling": False}, "use_spatial_sampling=False is not supported"),
+        ({"deepstack_layer_map": [[1, 2]]}, "deepstack_layer_map=.* up to 12 different layers"),
+        ({"deepstack_layer_map": [[0, 3]]}, "deepstack_layer_map=0 is not supported; supported: one of the tower's 3"),
+        ({"deepstack_layer_map": [1, 3]}, "must be a list of pairs"),
+        ({"spatial_target_layers": [1, 2]}, "must be numbers of 4 layers"),
+        ({"spatial_vision_layer": 4}, "spatial_vision_layer=4 is not supported"),
+        ({"qformer_config": {"use_qformer_text_input": True}}, "'use_qformer_text_input': True"),
+        ({"qformer_config": {"model_type": "instructblip_qformer"}}, "model_type='instructblip_qformer'"),
+        ({"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy='default' is not supported"),
+    ],
+)
+def test_q_formers_that_are_not_computed(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    data = {**change_vision(save(tmp_path, "granite4_vision")), **changes}
+    with pytest.raises((UnsupportedModel, ModelError), match=words):
+        open_tower(data, "float32", "config.json")
+
+
 def test_kimi_as_its_authors_publish_it(tmp_path: Path) -> None:
     """Other keys, and a name where transformers writes what none of them reads: the same rows."""
     from safetensors.torch import load_file, save_file
@@ -75,6 +108,11 @@ def test_kimi_as_its_authors_publish_it(tmp_path: Path) -> None:
 
 
 def test_tables_of_another_size(tmp_path: Path) -> None:
+    granite: Any = open_tower(change_vision(save(tmp_path / "granite", "granite4_vision")), "float32", "config.json")
+    with pytest.raises(InvariantError, match="query is read before it is held"):
+        granite.joined(np.zeros((16, 6 * 128), np.float32), (64, 32))
+    with pytest.raises(WeightMismatch, match=r"image_positions is \[4, 9\], config.json implies \[1, 4, 128\]"):
+        granite.hold({name: np.zeros((4, 9), np.float32) for name in granite.host_tensors})
     moonvit = open_tower(change_vision(save(tmp_path / "kimi", "kimi_k25")), "float32", "config.json")
     with pytest.raises(InvariantError, match="is read before it is held"):
         moonvit.inputs(tiles("kimi_k25")[0])

@@ -138,7 +138,7 @@ class Perception(ABC):
 
     def needs(self, program: Program, model: ModelConfig) -> ImageNeeds:
         """Of steps with pictures of a program of the text part; and of the tower's, which run in turn with these."""
-        numbers = (1 + self.tower.num_deep) * model.hidden_size + (model.head_dim if self.axes else 0)
+        numbers = (1 + len(self.tower.deep_layers)) * model.hidden_size + (model.head_dim if self.axes else 0)
         rooms = [program.maxima["T"] * numbers, *map(numbers_given, self.programs)]
         return ImageNeeds(4 * max(rooms), bool(self.axes))
 
@@ -152,8 +152,10 @@ class Perception(ABC):
     ) -> ImageRows:
         """Ready to run. Raises: WeightMismatch; OutOfMemory where a GPU has no room for it."""
         rows, ear = self.runner(device, config, progress), self.ear_runner(device, config, progress)
-        axes, factor = self._axes(model, max_model_len), 1.0 if self.is_multiplied else embedding_factor(model)
-        return ImageRows(rows, factor, axes, self.sees_both_ways, self.tower.num_deep, self.token, ear)
+        # the residual stream is kept divided
+        axes, divided = self._axes(model, max_model_len), model.multipliers.residual
+        factor, num_deep = 1.0 if self.is_multiplied else embedding_factor(model) * divided, len(self.tower.deep_layers)
+        return ImageRows(rows, factor, axes, self.sees_both_ways, num_deep, divided, self.token, ear)
 
     def runner(self, device: Device, config: EngineConfig, progress: Callable[[int], None]) -> Callable[[Tile], F32]:
         """The tower, ready to run. Raises: as load()."""

@@ -26,6 +26,7 @@ from albireo.models.hearing.stem import GivesRowsAlone, Stem
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences
+from albireo.models.vision.q_former import attended, q_former_layer
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -155,22 +156,6 @@ class _Conformer:
         # of a position behind a row the distance is negative
         rows = table[self.farthest - self.block : self.farthest + self.block]
         return np.tile(rows, (self.encoder.num_heads, 1))
-
-
-def attended(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, seen: dict[str, Any]) -> Value:
-    """What attention gives of q, rounded. Args: seen: which positions; see graph.ops."""
-    a = b.attention(
-        b.cast(q, c.dtype),
-        layer=kv_layer,
-        num_heads=c.num_heads,
-        num_kv_heads=c.num_heads,
-        head_dim=c.head_dim,
-        scale=c.head_dim**-0.5,
-        window=None,
-        softcap=None,
-        **seen,
-    )
-    return b.cast(a, c.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,34 +312,9 @@ class GraniteSpeechTower(GivesRowsOnce):
         heard = self.conformer.encoder.hidden_size * (1 + len(self.conformer.exported))
         frames, x = b.split(b.given(heard + c.hidden_size, 0), (heard, c.hidden_size))
         for number in range(c.num_layers):
-            name = f"{_OF_QUERIES}.encoder.layer.{number}"
-            with b.part(f"layers.{number}.attn"):
-                x = self._block(b, x, x, f"{name}.attention", 0, {"both_ways": True})
-            if number % self.period == 0:
-                with b.part(f"layers.{number}.cross"):
-                    x = self._block(b, x, frames, f"{name}.crossattention", 1, {"num_keys": self.window})
-            with b.part(f"layers.{number}.mlp"):
-                m = linear(b, c, x, f"{name}.intermediate_query.dense", c.intermediate_size, "up")
-                with b.part("act"):
-                    m = activated(b, m, c.act)
-                x = self._normed(b, x, m, f"{name}.output_query")
+            num_keys = 0 if number % self.period else self.window
+            x = q_former_layer(b, c, x, frames, f"{_OF_QUERIES}.encoder.layer", number, num_keys)
         return pooled_states(b, linear(b, c, x, "projector.linear", self.width, "down"))
-
-    def _block(self, b: GraphBuilder, x: Value, source: Value, name: str, kv_layer: int, seen: dict[str, Any]) -> Value:
-        """x and what attention gives of it, normed. Args: source: whose keys and values are seen."""
-        c, of = self.former, f"{name}.attention"
-        q = linear(b, c, x, f"{of}.query", c.hidden_size, "q")
-        k, v = (linear(b, c, source, f"{of}.{name}", c.hidden_size, name[0]) for name in ("key", "value"))
-        with b.part("kv"):
-            b.kv_write(k, v, kv_layer, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            a = attended(b, c, q, kv_layer, seen)
-        return self._normed(b, x, a, f"{name}.output")
-
-    def _normed(self, b: GraphBuilder, x: Value, y: Value, name: str) -> Value:
-        dense = linear(b, self.former, y, f"{name}.dense", self.former.hidden_size, "o")
-        with b.part("o"):
-            return norm(b, self.former, b.add(x, dense), f"{name}.LayerNorm")
 
 
 def open_granite_speech(data: Mapping[str, Any], dtype: str, where: str) -> GraniteSpeechTower:

@@ -227,6 +227,15 @@ WHOLES: Mapping[str, Whole] = {
         {**OF_CLASSES["glmasr"], "rms_norm_eps": 1e-5, "tie_word_embeddings": True},
         beside=keys("hidden_size"),
     ),
+    "granite4_vision": Whole(
+        "Granite4VisionForConditionalGeneration",
+        {"granite4_vision_text": "granite", "granite": "granite"},
+        # of models of text alone that are as old
+        beside=keys(
+            "downsample_rate deepstack_layer_map spatial_vision_layer spatial_target_layers projector_dropout",
+            "qformer_config image_grid_pinpoints use_image_newline_parameter use_spatial_sampling spatial_stride",
+        ),
+    ),
     "granite_speech": _GRANITE_SPEECH,
     "granite_speech_plus": replace(_GRANITE_SPEECH, class_name="GraniteSpeechPlusForConditionalGeneration"),
     "got_ocr2": _GOT_OCR2,

@@ -9,14 +9,14 @@ stands a vector of the checkpoint. Sources: Liu et al. 2024, LLaVA-NeXT; Granite
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
+from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
@@ -70,6 +70,11 @@ class LlavaNextTower(GivesRowsOnce):
         return self.block // self.encoder.patch_size
 
     @property
+    def row_side(self) -> int:
+        """Rows on it."""
+        return self.side
+
+    @property
     def of_block(self) -> int:
         """Patches of it."""
         return self.side**2 + self.has_class
@@ -95,8 +100,8 @@ class LlavaNextTower(GivesRowsOnce):
         return Mosaic.of(height, width, self.block).num_blocks * self.of_block
 
     def rows(self, height: int, width: int) -> int:
-        lines, columns = Mosaic.of(height, width, self.block).grid(self.side)
-        return self.side**2 + lines * (columns + 1)
+        lines, columns = Mosaic.of(height, width, self.block).grid(self.row_side)
+        return self.row_side**2 + lines * (columns + 1)
 
     def most_rows(self, patches: int) -> int:
         return max(1, patches)
@@ -113,14 +118,19 @@ class LlavaNextTower(GivesRowsOnce):
             raise InvariantError("a table of positions is read before it is held")
         size, patch = (tile.shape[0], tile.shape[1]), self.encoder.patch_size
         mosaic, filled = Mosaic.of(*size, self.block), self.side * patch
-        mosaic.grid(self.side)
+        mosaic.grid(self.row_side)
         none = np.zeros((int(self.has_class), self.encoder.patch_width), np.float32)
         cut = [patch_rows(each[:filled, :filled], patch) for each in mosaic.blocks(tile, self.block)]
         patches = np.concatenate([rows for each in cut for rows in (none, each)])
         return TowerInputs((patches, np.tile(self.positions, (mosaic.num_blocks, 1))), size)
 
     def graph(self) -> Graph:
-        b, c = GraphBuilder(), self.encoder
+        b = GraphBuilder()
+        return pooled_states(b, side_by_side(b, self.states(b), self.layers))
+
+    def states(self, b: GraphBuilder) -> dict[int, Value]:
+        """Behind each layer, by how many there are."""
+        c = self.encoder
         with b.part("embed"):
             patches, name = b.given(c.patch_width, 0), f"{_TOWER}.embeddings.patch_embedding"
             x = linear(b, c, patches, name, c.hidden_size, "patches", not self.has_class)
@@ -131,27 +141,31 @@ class LlavaNextTower(GivesRowsOnce):
         states = {}
         for number in range(max(self.layers)):
             x = states[number + 1] = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
-        return pooled_states(b, side_by_side(b, states, self.layers))
+        return states
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         mosaic, side = Mosaic.of(*grid, self.block), self.side
         blocks = hidden.reshape(mosaic.num_blocks, self.of_block, -1)[:, int(self.has_class) :]
-        whole, others = blocks[0], blocks[1:].reshape(mosaic.rows, mosaic.columns, side, side, -1)
+        return np.concatenate([blocks[0], self.kept(blocks[1:], mosaic, side)])
+
+    def kept(self, blocks: F32, mosaic: Mosaic, side: int) -> F32:
+        """[high * wide, any] rows of blocks line by line across them, without what is left out."""
+        others = blocks.reshape(mosaic.rows, mosaic.columns, side, side, -1)
         lines = others.transpose(0, 2, 1, 3, 4).reshape(mosaic.rows * side, mosaic.columns * side, -1)
         high, wide = mosaic.grid(side)
         kept = lines[mosaic.lines : mosaic.lines + high, mosaic.sides : mosaic.sides + wide]
-        return np.concatenate([whole, kept.reshape(high * wide, -1)])
+        return kept.reshape(high * wide, -1)
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         lines = rows[self.side**2 :].reshape(*Mosaic.of(*grid, self.block).grid(self.side), self.width)
         return np.concatenate([rows[: self.side**2], self.with_newlines(lines)])
 
     def with_newlines(self, lines: F32) -> F32:
-        """[high * (wide + 1), E] of rows [high, wide, E] of a picture's blocks."""
+        """[high * (wide + 1), ..., E] of rows [high, wide, ..., E] of a picture's blocks."""
         if self.newline is None:
             raise InvariantError(f"{_NEWLINE} is read before it is held")
-        behind = np.broadcast_to(self.newline, (len(lines), 1, self.width))
-        return np.concatenate([lines, behind], axis=1).reshape(-1, self.width)
+        behind = np.broadcast_to(self.newline, (len(lines), 1, *lines.shape[2:]))
+        return np.concatenate([lines, behind], axis=1).reshape(-1, *lines.shape[2:])
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
@@ -164,6 +178,12 @@ class LlavaNextTower(GivesRowsOnce):
 
 def open_llava_next(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNextTower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    tower = next_tower(data, dtype, where)
+    return replace(tower, layers=feature_layers(Fields(data, where), tower.encoder.num_layers, -2))
+
+
+def next_tower(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNextTower:
+    """One that no layers' states are taken of yet. Raises: as open_llava_next()."""
     fields = vision_fields(data, where, ("clip_vision_model", "siglip_vision_model"), are_apart=True)
     whole = Fields(data, where)
     has_class = fields.text("model_type", "clip_vision_model") == "clip_vision_model"
@@ -178,7 +198,7 @@ def open_llava_next(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNex
         encoder,
         size,
         has_class,
-        feature_layers(whole, encoder.num_layers, -2),
+        (),
         text_width(data, where, 4096),
         activation(whole, "projector_hidden_act", "gelu"),
         whole.flag("multimodal_projector_bias", True),

@@ -89,8 +89,8 @@ class Qwen3VLTower(WithoutStem):
     table: F32 | None = None
 
     @property
-    def num_deep(self) -> int:
-        return len(self.deep)
+    def deep_layers(self) -> tuple[int, ...]:
+        return tuple(range(len(self.deep)))
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
@@ -153,14 +153,14 @@ class Qwen3VLTower(WithoutStem):
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        parts = np.split(hidden, 1 + self.num_deep, axis=1)
+        parts = np.split(hidden, 1 + len(self.deep), axis=1)
         return np.concatenate([part.reshape(len(hidden) // self.merge**2, -1) for part in parts], axis=1)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         width = c.hidden_size * self.merge**2
-        x = b.given(width * (1 + self.num_deep), 0)
-        first, *others = (x,) if not self.deep else b.split(x, (width,) * (1 + self.num_deep))
+        x = b.given(width * (1 + len(self.deep)), 0)
+        first, *others = (x,) if not self.deep else b.split(x, (width,) * (1 + len(self.deep)))
         rows = self._merged(b, first, "visual.merger")
         for place, part in enumerate(others):
             name = f"{self.names.deep}.{place}"

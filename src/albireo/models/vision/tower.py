@@ -56,9 +56,9 @@ class VisionTower(Protocol):
         ...
 
     @property
-    def num_deep(self) -> int:
-        """How many layers of the language model, from the first on, have rows added behind them (DeepStack). Rows that
-        the projector gives hold those, too, side by side behind what stands in place of embeddings."""
+    def deep_layers(self) -> tuple[int, ...]:
+        """Layers of the language model behind which rows are added (DeepStack), in order. Rows of a tile hold those,
+        too, side by side behind what stands in place of embeddings."""
         ...
 
     @property
@@ -118,7 +118,8 @@ class VisionTower(Protocol):
         ...
 
     def projector(self) -> Graph:
-        """Given rows [rows, K] -> output hidden [R, hidden_size of the text part, and as many for each of num_deep]."""
+        """Given rows [rows, K] -> output hidden [R, hidden_size of the text part, and as many for each of deep_layers,
+        where placed() does not put them together]."""
         ...
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
@@ -130,6 +131,7 @@ class VisionTower(Protocol):
 _Open = Callable[[Mapping[str, Any], str, str], VisionTower]
 #: By the model_type of the whole: the file that is imported where such a model is opened, and what opens it there.
 _FAMILIES: Mapping[str, str] = {
+    "granite4_vision": "vision.granite4_vision.open_granite4_vision",
     "granite_speech": "hearing.granite_speech.open_granite_speech",
     "granite_speech_plus": "hearing.granite_speech.open_granite_speech",
     "audioflamingo3": "hearing.audioflamingo3.open_audioflamingo3",

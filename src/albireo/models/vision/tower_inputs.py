@@ -59,8 +59,8 @@ class GivesRowsOnce(WithoutStem):
     merge: int
 
     @property
-    def num_deep(self) -> int:
-        return 0
+    def deep_layers(self) -> tuple[int, ...]:
+        return ()
 
     def most_rows(self, patches: int) -> int:
         return max(1, patches // self.merge**2)

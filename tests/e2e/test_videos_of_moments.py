@@ -1,5 +1,6 @@
-"""From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL and
-Gemma 4, against transformers' models on random weights. Which frames and what text, tests/videos asks."""
+"""From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL,
+LLaVA-OneVision and Gemma 4, against transformers' models on random weights. Which frames and what text, tests/videos
+asks."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"video_processor_type": "Glm46VVideoProcessor"},
     ),
     "internvl": ("<video>\n", {"size": {"height": 32, "width": 32}, "num_frames": 3}),
+    "llava_onevision": ("<video>", {"size": {"height": 36, "width": 36}, "num_frames": 3}),
     "gemma4": ("<|video|>", {}),
     "gemma4_unified": ("<|video|>", {}),
 }
@@ -89,6 +91,9 @@ class Seen(Theirs):
         tiles = [processor.normalized(tile) for each in prepared for tile in each.tiles]
         if "<IMG_CONTEXT>" in self._ids:
             return {**given, "pixel_values": in_order(tiles, given.get("pixel_values"))}
+        if "<video>" in self._ids:
+            shown = torch.stack(channels_first([tile[:, :36] for tile in tiles]))
+            return {**given, "pixel_values_videos": shown.unflatten(0, (-1, 3))}
         if "<image|>" in self._ids:
             return {**given, **self.of_gemma4(prompt, tiles, [len(each.tiles) for each in prepared])}
         grids = [[len(each.tiles), *(2 * side for side in each.grid)] for each in prepared]

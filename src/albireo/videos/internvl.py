@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 from albireo.errors import UnsupportedModel
 from albireo.images.internvl import END, START, InternVL, one_of
 from albireo.images.pixels import Pixels, array
-from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, IMAGE_FILE, Settings
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, Settings
 from albireo.json_file import keys, read_json
 from albireo.videos.decode import Footage, Frames
 from albireo.videos.prepared import PreparedVideo
-from albireo.videos.settings import MAX_FRAMES, refuse_unread
-
-#: Frames of a video where no file says how many: as vLLM reads of any.
-_USUAL_FRAMES = 32
-_COLOURS = ("image_mean", "image_std", "rescale_factor")
+from albireo.videos.settings import MAX_FRAMES, USUAL_FRAMES, check_colours, refuse_unread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +51,7 @@ class InternVLVideo:
         if (height, width) != (side, side):
             said.fail("size", said.raw("size"), f"must be the {side} x {side} pixels of config.json's tower")
         directory = Path(model.where).parent
-        _check_colours(settings, directory)
+        check_colours(settings)
         shift = said.raw("initial_shift")
         if shift in (None, True):
             shift = None
@@ -67,7 +63,7 @@ class InternVLVideo:
             settings.pixels(("InternVLVideoProcessor",), BICUBIC, CLIP_MEAN, CLIP_STD, type_key="video_processor_type"),
             side,
             int(side // one_of(settings.tower, "patch_size", 14) * model.number("downsample_ratio", 1 / 16, 1.0, 0.5)),
-            count or _USUAL_FRAMES,
+            count or USUAL_FRAMES,
             0.0 if fps is None or count is not None else fps,
             shift,
             _mark(directory),
@@ -102,17 +98,6 @@ class InternVLVideo:
 
     def largest_tile(self) -> tuple[int, int]:
         return self.side, self.side
-
-
-def _check_colours(settings: Settings, directory: Path) -> None:
-    """Raises: UnsupportedModel where frames have not the colours of pictures, which nothing tells apart behind here."""
-    pictures: Any = settings.processor.table("image_processor")
-    if pictures is None and (directory / IMAGE_FILE).exists():
-        pictures = read_json(directory / IMAGE_FILE)
-    for key in _COLOURS:
-        of_frames, of_pictures = settings.image.raw(key), (pictures or {}).get(key)
-        if of_frames != of_pictures:
-            settings.image.unsupported(key, of_frames, f"as of pictures, which have {of_pictures}")
 
 
 def _mark(directory: Path) -> str:

@@ -24,12 +24,20 @@ class PreparedVideo:
             their order, and the marks between them.
         grid: lines and columns of the rows of a tile.
         times: of each tile, how much later its rows are than those of the first; empty: each tile's are apart.
+        behind: rows of the last tile behind those of its grid.
     """
 
     tiles: tuple[NDArray[np.uint8], ...]
     text: str
     grid: tuple[int, int]
     times: tuple[int, ...] = ()
+    behind: int = 0
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """How many each tile has."""
+        each = self.grid[0] * self.grid[1]
+        return (*(each,) * (len(self.tiles) - 1), each + self.behind)
 
 
 class VideoProcessor(Protocol):

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 VIDEO_FILE = "video_preprocessor_config.json"
 MAX_FRAMES = 2**16
+#: Frames of a video where no file says how many: as vLLM reads of any.
+USUAL_FRAMES = 32
+#: What becomes of colours.
+_COLOURS = ("image_mean", "image_std", "rescale_factor")
 #: Far above any video.
 _MAX_PIXELS = 2**40
 #: Of the pictures' settings what is true of frames, too.
@@ -136,6 +140,18 @@ def parse_video_settings(
     size.refuse_unread(edges, {})
     refuse_unread(said, ignorable)
     return found
+
+
+def check_colours(settings: Settings) -> None:
+    """Raises: UnsupportedModel where frames have not the colours of pictures, which nothing tells apart behind here."""
+    path = Path(settings.model.where).parent / IMAGE_FILE
+    pictures: Any = settings.processor.table("image_processor")
+    if pictures is None and path.exists():
+        pictures = read_json(path)
+    for key in _COLOURS:
+        of_frames, of_pictures = settings.image.raw(key), (pictures or {}).get(key)
+        if of_frames != of_pictures:
+            settings.image.unsupported(key, of_frames, f"as of pictures, which have {of_pictures}")
 
 
 def refuse_unread(said: Fields, ignorable: Iterable[str], neutral: Mapping[str, tuple[Any, ...]] | None = None) -> None:

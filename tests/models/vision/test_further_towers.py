@@ -88,6 +88,29 @@ def test_q_formers_that_are_not_computed(changes: dict[str, Any], words: str, tm
         open_tower(data, "float32", "config.json")
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_frames_of_llava_onevision(last: int, tmp_path: Path) -> None:
+    """Of five patches on a side, which become three rows; and one more behind the last frame of a video."""
+    import torch
+    import transformers
+
+    folder = save(tmp_path, "llava_onevision", image_size=40)
+    tile = np.random.default_rng(3).standard_normal((40, 40, 3), np.float32)
+    model = transformers.LlavaOnevisionModel.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    with torch.no_grad():
+        shown = torch.tensor(tile, dtype=torch.float64).permute(2, 0, 1)[None, None]
+        wanted = model.get_video_features(shown).pooler_output[0].numpy()
+    found = opened(folder).rows(np.pad(tile, ((0, 0), (0, last), (0, 0))))
+    assert len(wanted) == 3 * 3 + 1
+    assert farthest([found], [wanted[: 9 + last]]) < 1e-5
+    tower = open_tower(change_vision(folder), "float32", "config.json")
+    assert tower.rows(40, 40 + last) == 9 + last and tower.patches(40, 40 + last) == 25
+    with pytest.raises(InvariantError, match="a tile of 40 x 39 pixels is not two blocks"):
+        tower.patches(40, 39)
+    with pytest.raises(InvariantError, match="is read before it is held"):
+        tower.inputs(tile)
+
+
 def test_kimi_as_its_authors_publish_it(tmp_path: Path) -> None:
     """Other keys, and a name where transformers writes what none of them reads: the same rows."""
     from safetensors.torch import load_file, save_file

@@ -54,7 +54,7 @@ class VideoPlace(Place):
 
         frames = as_video(self._opened(given.value), choose, shrink=shrink)
         prepared = self._processor.prepare(frames)
-        tiles = tuple(self._tile(tile, prepared.grid) for tile in prepared.tiles)
+        tiles = tuple(self._tile(tile, rows) for tile, rows in zip(prepared.tiles, prepared.rows, strict=True))
         return Standing(prepared.text, tiles, prepared.grid, prepared.times)
 
     def _shrunk(self, footage: Footage, num_frames: int) -> tuple[int, int]:
@@ -69,9 +69,9 @@ class VideoPlace(Place):
             )
         return width, height
 
-    def _tile(self, pixels: NDArray[np.uint8], grid: tuple[int, int]) -> Tile:
+    def _tile(self, pixels: NDArray[np.uint8], rows: int) -> Tile:
         height, width, _ = pixels.shape
-        return Tile(height, width, pixels.tobytes(), grid[0] * grid[1])
+        return Tile(height, width, pixels.tobytes(), rows)
 
 
 def open_video_place(config: EngineConfig, config_directory: Path, max_model_len: int) -> VideoPlace:

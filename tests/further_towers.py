@@ -24,6 +24,14 @@ def _of_kimi_k25(model: Any, tile: Any) -> Any:
     return model.model.get_image_features(patches, grid).pooler_output[0]
 
 
+def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
+    """Patches in blocks of what is merged, each of two frames alike."""
+    cut = patches_of(tile, 8, model.config.vision_config.spatial_merge_size)
+    frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
+
+
 #: Grids smaller and larger than the table of positions, and one line of blocks.
 ANY = ((48, 96), (112, 80), (16, 144))
 
@@ -63,6 +71,15 @@ FURTHER: dict[str, Family] = {
         },
         text_of("deepseek_v3"),
         {"projection_hidden_size": 144},
+    ),
+    # its whole, whose tensors alone are saved under published names; the last channels of its heads do not turn
+    "minimax_m3_vl": Family(
+        "MiniMaxM3SparseForConditionalGeneration",
+        ANY,
+        _of_minimax_m3_vl,
+        {**SIGLIP, "hidden_size": 160},
+        text_of("minimax_m3_vl_text"),
+        {"projector_hidden_size": 100},
     ),
     # its whole: there is no model without a head
     "llama4": Family(

@@ -18,6 +18,7 @@ from tiny_towers import without_layer_scale
 torch = pytest.importorskip("torch")
 
 _MARKS = ("<image_placeholder>", "<begin_of_image>", "<end_of_image>")
+_M3_MARKS = ("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>[")
 _SIDE = {"height": 32, "width": 32}
 _OPENS = {"use_default_system_prompt": True}
 _VQ = {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8}
@@ -43,6 +44,11 @@ def _of_kimi_k25(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarr
     patches = [sight_inputs.cut(tile, 1).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8) for tile in tiles]
     grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
     return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}
+
+
+def _of_minimax_m3_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """As of Qwen, but that positions do not ask what a token is."""
+    return sight_inputs.of_exaone4_5(prompt, {"<|image_pad|>": ids[_M3_MARKS[0]]}, tiles)
 
 
 OF_SQUARES: dict[str, Family] = {
@@ -98,6 +104,26 @@ OF_SQUARES: dict[str, Family] = {
             }
         },
         inputs=_of_kimi_k25,
+    ),
+    "minimax_m3_vl": Family(
+        "MiniMaxM3SparseForConditionalGeneration",
+        _M3_MARKS,
+        _M3_MARKS[0],
+        lambda ids: {
+            "text_config": {**text_of("minimax_m3_vl_text"), "vocab_size": len(ids)},
+            "vision_config": SIGLIP,
+            "projector_hidden_size": 40,
+            "image_token_index": ids[_M3_MARKS[0]],
+            "video_token_index": ids[_M3_MARKS[1]],
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "MiniMaxM3VLImageProcessor",
+                "patch_size": 8,
+                "size": {"shortest_edge": 256, "longest_edge": 4096},
+            }
+        },
+        inputs=_of_minimax_m3_vl,
     ),
     "video_llama_3": Family(
         "VideoLlama3ForConditionalGeneration",

@@ -48,6 +48,7 @@ _FAMILIES: Mapping[str, str] = {
     "lighton_ocr": "lighton_ocr.LightOnOcr",
     "minicpm_ocr": "minicpmv4_6.MiniCpmOcr",
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
+    "minimax_m3_vl": "minimax_m3_vl.MiniMaxM3",
     "mistral3": "mistral3.Mistral3",
     "nemotron_h_omni": "nemotron_h_omni.NemotronHOmni",
     "ovis2": "ovis2.Ovis2",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import Fields
@@ -57,6 +57,8 @@ class Qwen2VL:
     #: Mean and deviation of colours, likewise.
     default_colours: ClassVar[tuple[Sequence[float], Sequence[float]]] = (CLIP_MEAN, CLIP_STD)
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    #: What becomes of colours, as transformers computes it for the family.
+    table = staticmethod(scaled_first)
 
     @classmethod
     def read(cls, settings: Settings) -> Self:
@@ -64,13 +66,13 @@ class Qwen2VL:
         image, tower = settings.image, settings.tower
         defaults = dict(zip(("shortest_edge", "longest_edge"), cls.default_pixels, strict=True))
         # both are numbers of pixels, whatever their names; older files have them beside size, where they come first
-        size = Fields(image.table("size") or defaults, f"{image.where}: size")
+        size = Fields(cls.said_size(image) or defaults, f"{image.where}: size")
         fewest, most = (
             image.optional_integer(key, 1, _MAX_PIXELS) if cls.may_say_pixels else None
             for key in ("min_pixels", "max_pixels")
         )
         found = cls(
-            settings.pixels(cls.classes, BICUBIC, *cls.default_colours),
+            settings.pixels(cls.classes, BICUBIC, *cls.default_colours, cls.table),
             patch=image.integer("patch_size", 1, MAX_STEP, cls.default_patch),
             merge=image.integer("merge_size", 1, MAX_STEP, cls.default_merge),
             fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
@@ -82,6 +84,11 @@ class Qwen2VL:
         size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
         settings.refuse_unread(OF_SOUNDS if settings.model.has("audio_config") else (), cls.neutral)
         return found
+
+    @classmethod
+    def said_size(cls, image: Fields) -> dict[str, Any] | None:
+        """What the file says of pixels; None: nothing."""
+        return image.table("size")
 
     @classmethod
     def frames_of(cls, settings: Settings) -> int:

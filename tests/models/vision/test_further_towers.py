@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
+from albireo.models.settings.text_part import text_settings
 from albireo.models.vision.tower import open_tower
 from tiny_towers import change_vision, farthest, opened, save, tiles, transformers_rows
 
@@ -30,6 +31,9 @@ _FORMER = {"model_type": "blip_2_qformer", "num_hidden_layers": 2, "intermediate
         ("kimi_k25", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "relu"}, {}),
         ("kimi_k25", {"pos_emb_height": 4, "pos_emb_width": 4}, {"projection_layer_norm_eps": 0.5}),
         ("kimi_k25", {"merge_kernel_size": [1, 1]}, {}),
+        ("minimax_m3_vl", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "relu"}, {}),
+        # of heads of 72, all of whose channels turn
+        ("minimax_m3_vl", {"hidden_size": 144, "layer_norm_eps": 0.5, "spatial_merge_size": 1}, {}),
         ("llama4", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, {}),
         ("llama4", {"pixel_shuffle_ratio": 1.0, "intermediate_size": 144}, {}),
         ("llama4", {"pixel_shuffle_ratio": 0.25, "intermediate_size": 2304, "num_attention_heads": 4}, {}),
@@ -51,6 +55,9 @@ def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, A
         ("kimi_k25", {"text_hidden_size": 96}, "text_hidden_size=96 must be 48"),
         ("kimi_k25", {"merge_type": "tpool"}, "'merge_type': 'tpool'"),
         ("kimi_k25", {"norm_type": "rmsnorm"}, "'norm_type': 'rmsnorm'"),
+        ("minimax_m3_vl", {"num_attention_heads": 40}, "heads of 4 have no three axes"),
+        ("minimax_m3_vl", {"rope_mode": "2d"}, "'rope_mode': '2d'"),
+        ("minimax_m3_vl", {"img_token_compression_config": {"method": "pool"}}, "'method': 'pool'"),
         ("llama4", {"num_attention_heads": 24}, "heads of 6 are not four equal parts"),
         ("llama4", {"hidden_act": "silu"}, "hidden_act='silu' is not supported"),
         ("llama4", {"pixel_shuffle_ratio": 0.3}, "pixel_shuffle_ratio=0.3 is not supported"),
@@ -109,6 +116,29 @@ def test_frames_of_llava_onevision(last: int, tmp_path: Path) -> None:
         tower.patches(40, 39)
     with pytest.raises(InvariantError, match="is read before it is held"):
         tower.inputs(tile)
+
+
+def test_minimax_m3_as_its_authors_publish_it(tmp_path: Path) -> None:
+    """Keys of a CLIP, of which some lie deeper: the same rows."""
+    tile = tiles("minimax_m3_vl")[0]
+    wanted = opened(save(tmp_path, "minimax_m3_vl")).rows(tile)
+    deeper = {"image_token_compression_method": "patch_merge", "spatial_merge_size": 2, "temporal_patch_size": 2}
+    left_out = dict.fromkeys(("spatial_merge_size", "temporal_patch_size", "rope_parameters"))
+    vision = {**left_out, "model_type": "clip_vision_model", "rope_theta": 10000.0, "projection_dim": 48}
+    vision |= {"position_embedding_type": "rope", "rope_mode": "3d", "vision_segment_max_frames": 4}
+    data = change_vision(tmp_path, **vision, img_token_compression_config=deeper)
+    assert np.array_equal(opened(tmp_path, **data).rows(tile), wanted)
+    above = {**change_vision(tmp_path, **vision), "img_token_compression_config": deeper}
+    assert np.array_equal(opened(tmp_path, **above).rows(tile), wanted)
+    published = {**data, "text_config": {**data["text_config"], "model_type": "minimax_m2"}}
+    assert text_settings(published, "here") == text_settings(data, "here")
+    for key, value, words in (
+        ("multimodal_projector_bias", False, "supported: true"),
+        ("projector_hidden_act", "relu", "supported: gelu"),
+        ("merged_hidden_size", 100, "must be 192"),
+    ):
+        with pytest.raises((UnsupportedModel, ModelError), match=words):
+            open_tower({**data, key: value}, "float32", "config.json")
 
 
 def test_kimi_as_its_authors_publish_it(tmp_path: Path) -> None:

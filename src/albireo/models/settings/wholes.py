@@ -309,8 +309,9 @@ WHOLES: Mapping[str, Whole] = {
     ),
     "minimax_m3_vl": Whole(
         "MiniMaxM3SparseForConditionalGeneration",
-        {"minimax_m3_vl_text": "minimax_m3_vl_text"},
-        beside=keys("video_token_index merged_hidden_size"),
+        # as transformers has it, and as it was published
+        {"minimax_m3_vl_text": "minimax_m3_vl_text", "minimax_m2": "minimax_m3_vl_text"},
+        beside=keys("video_token_index merged_hidden_size img_token_compression_config"),
     ),
     "minicpm_ocr": replace(
         _MINICPM, class_name="MiniCPMOcrForConditionalGeneration", defaults={"tie_word_embeddings": True}

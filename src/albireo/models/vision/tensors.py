@@ -27,7 +27,7 @@ from albireo.quantization.encoded import Encoded
 _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
     *("vision_embedder.", "merger.", "vit.", "aligner.", "mlp1.", "vision_projector."),
-    *("visual_embeddings_table.", "mm_projector.", "layerwise_projectors.", "spatial_projectors."),
+    *("visual_embeddings_table.", "mm_projector.", "layerwise_projectors.", "spatial_projectors.", "patch_merge_mlp."),
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (

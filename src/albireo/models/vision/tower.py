@@ -170,6 +170,7 @@ _FAMILIES: Mapping[str, str] = {
     "lighton_ocr": "vision.mistral3.open_mistral3",
     "minicpm_ocr": "vision.minicpmv4_6.open_minicpm_ocr",
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
+    "minimax_m3_vl": "vision.minimax_m3_vl.open_minimax_m3_vl",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
     "nemotron3_5_asr": "hearing.parakeet.open_streaming_transducer",

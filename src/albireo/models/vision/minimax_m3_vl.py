@@ -1,0 +1,142 @@
+"""MiniMax M3: patches of any grid rotated by time, row and column, an MLP of each, and another of blocks of 2 x 2.
+
+Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
+frames, of a picture two that are alike, so that no patch turns by time. Tensors have the names they were published by.
+Source: MiniMax 2026, MiniMax M3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.blocks.layers import pooled_states
+from albireo.models.blocks.rope import base_frequencies
+from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.positions import axial_theta, places, rotations
+from albireo.models.vision.settings import (
+    IGNORABLE,
+    MAX_WIDTH,
+    activation,
+    encoder_settings,
+    text_width,
+    vision_fields,
+)
+from albireo.models.vision.siglip import NAMES
+from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+
+_DEFAULTS = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+}
+_VISION, _PROJECTOR, _MERGER = "vision_tower", "multi_modal_projector", "patch_merge_mlp"
+#: Where its authors say how patches become rows, and what else they say of that.
+_PART = "img_token_compression_config"
+_OF_PART = keys("image_token_compression_threshold max_image_resolution")
+#: What is computed anyway; of videos; the largest picture, which whoever makes tiles asks for; and of CLIP.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {"position_embedding_type": ("rope",), "rope_mode": ("3d",)}
+_OF_OTHERS = keys("vision_segment_max_frames image_size projection_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class MiniMaxM3Tower(HoldsNothing):
+    """Implements tower.VisionTower. Fields: frames: that a patch has. merge: patches on a side of what becomes one row.
+    theta: base of frequencies. inner, act: of either MLP. width: of a row."""
+
+    encoder: EncoderSettings
+    frames: int
+    merge: int
+    theta: float
+    inner: int
+    act: str
+    width: int
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        c, (height, width, _) = self.encoder, tile.shape
+        self.patches(height, width)
+        grid = grid_of(height, width, c.patch_size)
+        # a third of what turns does by time; the last channels, if any, do not
+        of_axis = base_frequencies(self.theta, c.turned // 3)
+        turned, each = rotations(places(grid), of_axis, of_axis), len(of_axis)
+        still, rest = np.ones((len(turned), each), np.float32), c.head_dim // 2 - 3 * each
+        cosines, sines = np.split(turned, 2, axis=1)
+        ends = np.ones((len(turned), rest), np.float32)
+        turns = np.concatenate([still, cosines, ends, 0 * still, sines, 0 * ends], axis=1)
+        given = patches_in_time(tile, c.patch_size, self.frames)
+        return TowerInputs((in_blocks(given, grid, self.merge),), grid, in_blocks(turns, grid, self.merge))
+
+    def graph(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        with b.part("embed"):
+            patches, name = b.given(c.patch_width * self.frames, 0), f"{_VISION}.embeddings.patch_embedding"
+            x = linear(b, c, patches, name, c.hidden_size, "patches", False)
+            x = norm(b, c, x, f"{_VISION}.pre_layrnorm")
+        for number in range(c.num_layers):
+            x = layer(b, c, x, number, f"{_VISION}.encoder.layers", NAMES)
+        with b.part("head"):
+            x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.inner, "up")
+            with b.part("act"):
+                x = activated(b, x, self.act)
+            return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down"))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden.reshape(len(hidden) // self.merge**2, -1)
+
+    def projector(self) -> Graph:
+        b, c = GraphBuilder(), self.encoder
+        x = b.given(self.width * self.merge**2, 0)
+        x = linear(b, c, x, f"{_MERGER}.linear_1", self.inner, "up")
+        with b.part("act"):
+            x = activated(b, x, self.act)
+        return pooled_states(b, linear(b, c, x, f"{_MERGER}.linear_2", self.width, "down"))
+
+
+def open_minimax_m3_vl(data: Mapping[str, Any], dtype: str, where: str) -> MiniMaxM3Tower:
+    """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    # as transformers has it, and as it was published
+    fields, whole = vision_fields(data, where, ("minimax_m3_vl_vision", "clip_vision_model")), Fields(data, where)
+    encoder = encoder_settings(fields, dtype, _DEFAULTS)
+    turned = 6 * (encoder.head_dim // 6)
+    if not turned:
+        heads = fields.raw("num_attention_heads")
+        fields.unsupported("num_attention_heads", heads, f"heads of {encoder.head_dim} have no three axes")
+    encoder = replace(encoder, turned=turned)
+    part = fields.table(_PART) or whole.table(_PART)
+    said = fields if part is None else Fields(part, f"{fields.where}: {_PART}")
+    frames, merge = said.integer("temporal_patch_size", 1, 16, 2), said.integer("spatial_merge_size", 1, 16, 2)
+    if part is not None:
+        said.refuse_unread(_OF_PART, {"image_token_compression_method": ("patch_merge",)})
+    width, inner = text_width(data, where), whole.integer("projector_hidden_size", 1, MAX_WIDTH, 6144)
+    if whole.integer("merged_hidden_size", 1, 2**24, width * merge**2) != width * merge**2:
+        what = f"must be {width * merge**2}: hidden_size of the text part, spatial_merge_size² times"
+        whole.fail("merged_hidden_size", whole.raw("merged_hidden_size"), what)
+    if not whole.flag("multimodal_projector_bias", True):
+        whole.unsupported("multimodal_projector_bias", False, "supported: true")
+    act = activation(whole, "projector_hidden_act", "gelu")
+    if act != "gelu":
+        whole.unsupported("projector_hidden_act", whole.raw("projector_hidden_act"), "supported: gelu")
+    theta = axial_theta(fields)
+    fields.refuse_unread(IGNORABLE | _OF_OTHERS, _NEUTRAL)
+    return MiniMaxM3Tower(encoder, frames, merge, theta, inner, act, width)

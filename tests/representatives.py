@@ -63,6 +63,7 @@ OF_WIRING = {
     "bailing_hybrid": "a state whose rates of channels are bounded; latents whose values have a gate of each head",
     "deepseek_v32": "positions that are chosen by score; backends/*/test_chosen_keys.py",
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
+    "deepseek_v4": "streams that are mixed; entries of several positions; backends/cpu/test_pooled.py",
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/*/test_chosen_blocks.py",
     "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",

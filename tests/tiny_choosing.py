@@ -120,8 +120,60 @@ def _dots3(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _layers_of_v4(c: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """Kinds of attention, positions of an entry, and kinds of experts; as published or as transformers writes them."""
+    words = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+    rates = {word: each for each, word in words.items()} | c.get("compress_rates", {})
+    rates["heavily_compressed_attention"] = c.get("compress_rate_hca", rates["heavily_compressed_attention"])
+    layers = range(c["num_hidden_layers"])
+    kinds = c.get("layer_types") or [words[c["compress_ratios"][i]] for i in layers]
+    ffns = c.get("mlp_layer_types") or ["hash_moe" if i < c["num_hash_layers"] else "moe" for i in layers]
+    return [(kind, rates[kind], ffn) for kind, ffn in zip(kinds, ffns, strict=True)]
+
+
+def _deepseek_v4(c: Mapping[str, Any]) -> Shapes:
+    hidden, heads, d, low = (c[k] for k in ("hidden_size", "num_attention_heads", "head_dim", "q_lora_rank"))
+    count, width, experts = c["hc_mult"], c["moe_intermediate_size"], c["n_routed_experts"]
+
+    def entries(every: int, series: int, width: int) -> Shapes:
+        shapes: Shapes = {f"{p}_proj.weight": (series * width, hidden) for p in ("kv", "gate")}
+        return shapes | {"position_bias": (every, series * width), "kv_norm.weight": (width,)}
+
+    layers = []
+    for kind, every, ffn in _layers_of_v4(c):
+        attention: Shapes = {"q_a_proj.weight": (low, hidden), "q_a_norm.weight": (low,), "sinks": (heads,)}
+        attention |= {"q_b_proj.weight": (heads * d, low), "kv_proj.weight": (d, hidden), "kv_norm.weight": (d,)}
+        made = c["o_groups"] * c["o_lora_rank"]
+        attention |= {"o_a_proj.weight": (made, heads * d // c["o_groups"]), "o_b_proj.weight": (hidden, made)}
+        if kind != "sliding_attention":
+            is_chosen = kind == "compressed_sparse_attention"
+            found = entries(every, 2 if is_chosen else 1, d)
+            if is_chosen:
+                index, dim = c["index_n_heads"], c["index_head_dim"]
+                found |= {f"indexer.{name}": shape for name, shape in entries(every, 2, dim).items()}
+                found |= {"indexer.q_b_proj.weight": (index * dim, low)}
+                found |= {"indexer.scorer.weights_proj.weight": (index, hidden)}
+            attention |= {f"compressor.{name}": shape for name, shape in found.items()}
+        layer: Shapes = {f"self_attn.{name}": shape for name, shape in attention.items()}
+        layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        layer |= {"mlp.gate.weight": (experts, hidden)} | _gated("mlp.shared_experts", width, hidden)
+        if ffn == "hash_moe":
+            layer["mlp.gate.tid2eid"] = (c["vocab_size"], c["num_experts_per_tok"])
+        else:
+            layer["mlp.gate.e_score_correction_bias"] = (experts,)
+        for e in range(experts):
+            layer |= _gated(f"mlp.experts.{e}", width, hidden)
+        for of in ("attn_hc", "ffn_hc"):
+            numbers = (2 + count) * count
+            layer |= {f"{of}.fn": (numbers, count * hidden), f"{of}.base": (numbers,), f"{of}.scale": (3,)}
+        layers.append(layer)
+    of_head: Shapes = {"hc_fn": (count, count * hidden), "hc_base": (count,), "hc_scale": (1,)}
+    return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
+
+
 CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "axk2": _axk2,
+    "deepseek_v4": _deepseek_v4,
     "dots3_note_text": _dots3,
     "hy_v4": _hy_v4,
     "minimax_m3_vl_text": _minimax_m3,

@@ -61,6 +61,7 @@ MIXTURES = (
     "granitemoeshared",
     "hunyuan_v1_moe",
     "hy_v3",
+    "deepseek_v4",
     "hy_v4",
     "jamba",
     "jetmoe",
@@ -165,6 +166,10 @@ def as_written(config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float
     return _as_stored(config, as_stored(config, weights))
 
 
+#: Tensors of whole numbers: which experts a token has.
+WHOLE_NUMBERS = (".gate.tid2eid",)
+
+
 def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
     """Every tensor of the model: norms around one, the rest such that activations stay near unit size."""
     return {name: array.copy() for name, array in _drawn(json.dumps(config), seed).items()}
@@ -186,6 +191,10 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
         elif ".act_fn." in name:
             tensors[name] = np.float32(0.3) + np.float32(0.5) * noise
+        elif name.endswith(WHOLE_NUMBERS):  # of each row others, below how many experts there are
+            count = config["n_routed_experts"]
+            drawn = rng.random((shape[0], count)).argsort(axis=1)[:, : shape[1]]
+            tensors[name] = drawn.astype(np.float32)
         elif name.endswith((".layer_scalar", ".per_expert_scale", ".correct_output_scale")):
             tensors[name] = 1 + np.float32(0.2) * noise
         elif name.endswith(".router.scale"):
@@ -472,7 +481,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
-    if config["model_type"] == "hy_v4":
+    if config["model_type"] in ("deepseek_v4", "hy_v4"):
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     if "kv_lora_rank" in config:
         return as_kimi_publishes(with_up_projections_joined(config, tensors))
@@ -587,9 +596,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[np.float32]], dt
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     chunks, offset = [], 0
     for name, array in tensors.items():
-        data = _encode(array, dtype)
+        is_whole = name.endswith(WHOLE_NUMBERS)
+        data = array.astype("<i8").tobytes() if is_whole else _encode(array, dtype)
         header[name] = {
-            "dtype": _FILE_DTYPES[dtype],
+            "dtype": "I64" if is_whole else _FILE_DTYPES[dtype],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + len(data)],
         }

@@ -92,6 +92,8 @@ STATES: dict[str, dict[str, Any]] = {
     # rates of channels are made in two steps: likewise
     "kimi_linear": {},
     "bailing_hybrid": {},
+    # entries of several positions are those of all heads: likewise
+    "deepseek_v4": {"num_key_value_heads": 1},
 }
 
 

@@ -73,7 +73,8 @@ def test_every_number_of_ranks_gives_the_same_bits(model_type: str, size: int) -
     assert_all_the_same(wide_graph(config), random_weights(config, seed=1), "float32", (1, size))
 
 
-@pytest.mark.parametrize("model_type", STATES)
+# of DeepSeek V4 no linear reads what its states give
+@pytest.mark.parametrize("model_type", sorted(set(STATES) - {"deepseek_v4"}))
 def test_how_many_ranks_keep_a_part_of_states(model_type: str) -> None:
     graph = wide_graph(wide_hybrid(model_type))
     for size in SIZES:

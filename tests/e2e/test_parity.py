@@ -30,7 +30,8 @@ PLAIN = {**LLAMA, "rope_scaling": None, "attention_bias": False, "mlp_bias": Fal
 MISTRAL = {**load_architecture("mistral").tiny}
 QWEN2 = {**load_architecture("qwen2").tiny}
 QWEN3 = {**load_architecture("qwen3").tiny}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+YARN_NUMBERS = {"factor": 4.0, "original_max_position_embeddings": 32}
+YARN = {"rope_type": "yarn", **YARN_NUMBERS}
 #: Of which no rounding decides which are chosen.
 ALL_EXPERTS = "kimi_linear, all experts"
 #: Every architecture as its file has it, and what its files can say besides.
@@ -55,6 +56,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo, queries, keys and values limited": tiny_of("olmo") | {"clip_qkv": 0.7},
     "olmoe, likewise": tiny_of("olmoe") | {"clip_qkv": 0.7},
     ALL_EXPERTS: tiny_of("kimi_linear") | {"num_experts_per_token": 12},
+    "deepseek_v4, as published": {
+        **{key: value for key, value in tiny_of("deepseek_v4").items() if not key.endswith(("_types", "_rates"))},
+        **{
+            "num_hidden_layers": 4,
+            "compress_ratios": [128, 0, 4, 128, 0],
+            "compress_rate_hca": 8,
+            "num_hash_layers": 1,
+        },
+        **{"rope_scaling": {"type": "yarn", **YARN_NUMBERS}, "num_nextn_predict_layers": 1, "topk_method": "noaux_tc"},
+    },
     "qwen3, yarn": QWEN3 | {"rope_scaling": YARN, "tie_word_embeddings": False},
 }
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0, prompt_logprobs=0)

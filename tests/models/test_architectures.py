@@ -180,9 +180,27 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
         at = attn.index("layers.0.attn.k_up")
         attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]
+    if name == "deepseek_v4":  # whose first layer has no entries, and experts by token
+        parts = [
+            "norm",
+            "q_a",
+            "q_a_norm",
+            "q",
+            "q_norm",
+            "kv",
+            "kv_norm",
+            "rope",
+            "attention",
+            "rope_back",
+            "o_a",
+            "o",
+        ]
+        attn = [f"layers.0.attn.{p}" for p in parts]
     if blocks.hyper is not None:  # what blocks read is a sum of streams
-        attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
-        of_streams = [*(f"streams.{p}" for p in ("norm", "read", "written")), "streams"]
+        if blocks.latent is not None:
+            attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
+        mixed = ["streams.mixed"] if blocks.hyper.rounds else []
+        of_streams = [*(f"streams.{p}" for p in ("norm", "read", "written")), "streams", *mixed]
         attn, mlp = ([*(f"{block[0].rpartition('.')[0]}.{p}" for p in of_streams), *block] for block in (attn, mlp))
     if name == "dots3_note_text":
         attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
@@ -253,7 +271,9 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
         roles |= dict.fromkeys(("q_a", "c_kv", "k_rope")) | dict.fromkeys(("q_plain", "q_rope"), "heads")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     # what chooses positions is whole on each rank, and its weights are as a router's
-    roles |= dict.fromkeys(("norm_low", "norm_gate", "read", "written"), "router")
+    roles |= dict.fromkeys(("norm_low", "norm_gate", "read", "written", "mixed"), "router")
+    if name == "deepseek_v4":  # keys and values are those of all heads
+        roles |= dict.fromkeys(("q_a", "q", "kv", "o")) | dict.fromkeys(("values", "gates"), "router")
     apart = {"given.gate": None, "indexer.q": None, "indexer.k": None, "indexer.weights": "router"}
     ends = [n.origin.rpartition(".")[2] for n in linears]
     wanted = [
@@ -268,7 +288,9 @@ def test_rounding_is_written_out(name: str, dtype: str) -> None:
     """Every linear and attention reads the compute dtype; the residual stream, RoPE and norms are float32."""
     graph = build_graph(config_of(name).with_dtype(dtype), 64)
     for node in graph.nodes:
-        if node.op in ("linear", "expert_linear"):
+        if node.origin.rpartition(".")[2] in ("read", "written", "mixed") and name == "deepseek_v4":
+            assert node.op != "linear" or node.inputs["weight"].type.dtype == "float32"
+        elif node.op in ("linear", "expert_linear"):
             assert node.inputs["x"].type.dtype == node.inputs["weight"].type.dtype == dtype
             assert "bias" not in node.inputs or node.inputs["bias"].type.dtype == "float32"
         elif node.op == "attention":

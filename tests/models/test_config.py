@@ -136,6 +136,35 @@ def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any
     assert experts.groups == ((theirs.n_group, theirs.topk_group, 1 if is_v2 else 2) if is_grouped else None)
 
 
+def assert_v4_is_as_transformers_reads_it(ours: ModelConfig, theirs: Any) -> None:
+    pooled, hyper, experts = ours.blocks.pooled, ours.blocks.hyper, ours.experts
+    assert pooled is not None and hyper is not None and experts is not None
+    assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert (ours.num_kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    assert (ours.rms_norm_eps, ours.scale) == (theirs.rms_norm_eps, theirs.head_dim**-0.5)
+    assert ours.max_position_embeddings == theirs.max_position_embeddings
+    assert set(ours.windows) == {theirs.sliding_window}
+    rates = {**theirs.compress_rates, "sliding_attention": 0}
+    assert pooled.every == tuple(rates[kind] for kind in theirs.layer_types)
+    assert pooled.overlaps == tuple(kind == "compressed_sparse_attention" for kind in theirs.layer_types)
+    wanted = (theirs.index_n_heads, theirs.index_head_dim, theirs.index_topk)
+    assert (pooled.index_heads, pooled.index_dim, pooled.count) == wanted
+    wanted = (theirs.qk_rope_head_dim, theirs.q_lora_rank, theirs.o_groups, theirs.o_lora_rank)
+    assert (pooled.rotary, pooled.query_rank, pooled.groups, pooled.out_rank) == wanted
+    for rope, name in zip(pooled.ropes, ("main", "compress"), strict=True):
+        said = theirs.rope_parameters[name]
+        assert (rope.rope_type, rope.theta) == (said["rope_type"], said["rope_theta"])
+        assert (rope.factor, rope.attention_factor) == (said.get("factor", 1.0), said.get("attention_factor"))
+        assert rope.partial_rotary_factor == said["partial_rotary_factor"]
+    assert (hyper.count, hyper.rounds, hyper.least) == (theirs.hc_mult, theirs.hc_sinkhorn_iters, theirs.hc_eps)
+    assert (experts.count, experts.top_k) == (theirs.n_routed_experts, theirs.num_experts_per_tok)
+    assert (experts.width, experts.factor) == (theirs.moe_intermediate_size, theirs.routed_scaling_factor)
+    assert (experts.limit, experts.shared_limit) == (theirs.swiglu_limit,) * 2
+    assert (experts.scores, theirs.scoring_func) == ("root_softplus", "sqrtsoftplus")
+    assert experts.by_token == tuple(kind == "hash_moe" for kind in theirs.mlp_layer_types)
+
+
 def assert_mixers_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any) -> None:
     """Nemotron H, whose layers are one thing each."""
     words = {"state": "linear_attention", "attention": "full_attention", "ffn": "mlp", "experts": "moe"}
@@ -197,6 +226,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         return
     if ours.blocks.latent is not None:
         assert_latents_are_as_transformers_reads_them(ours, theirs)
+        return
+    if ours.blocks.pooled is not None:
+        assert_v4_is_as_transformers_reads_it(ours, theirs)
         return
     if ours.blocks.mixers:
         assert_mixers_are_as_transformers_reads_them(ours, theirs)

@@ -52,6 +52,11 @@ _PLAIN_OPS = (
     "attention(q, kv, sinks, chosen, ",
     "clip(",
     "call attention(chosen, ",
+    # backends/cpu/test_pooled.py
+    *("pool_rows(", "call pool_rows(", "join_sums(", "call join_sums(", "balance(", "call balance("),
+    *("attention(q, kv, softcap: None, sums: True, ", "call attention(out, q, softcap: a number, sums: True, "),
+    *("rope(x, positions, side_by_side: True", "call rope(out, rope, x, side_by_side: True"),
+    *("route(x, chosen, ", "call route(chosen, "),
 )
 
 

@@ -68,8 +68,8 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
         "KV cache",
         f"{_kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}" if config.kv_shapes else "none",
     )
-    if config.recurrent is not None:
-        yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
+    if config.state_bytes:
+        yield "state", f"{config.state_bytes:,} B per sequence, float32"
     yield "context", f"{default_context(config):,} tokens"
     yield "text", _text(source.tokenizer_directory, config)
     if config.pooling is not None:
@@ -207,9 +207,10 @@ def _num_parameters(graph: Graph) -> int:
 
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
-    shapes, has_values = config.kv_shapes, config.blocks.latent is None
+    shapes, has_values, size = config.kv_shapes, config.keeps_values, max(1, *config.kv_every, 1)
     alone = tuple(range(len(config.cached_layers), len(shapes))) if has_values else ()
-    return KVLayout(len(shapes), *shapes[0], dtype, 1, has_values, shapes, keys_alone=alone).position_bytes
+    layout = KVLayout(len(shapes), *shapes[0], dtype, size, has_values, shapes, keys_alone=alone, every=config.kv_every)
+    return layout.position_bytes
 
 
 def _manifest_lines(source: EngineSource) -> Iterator[Fact]:

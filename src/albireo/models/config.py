@@ -318,11 +318,58 @@ class ModelConfig:
         return replace(self, num_heads=heads, head_dim=latent.rank + latent.rotary, blocks=blocks)
 
     @property
+    def pooled_layers(self) -> tuple[int, ...]:
+        """Layers that have a KV cache of entries of several positions, too; those of all such are behind the others."""
+        pooled = self.blocks.pooled
+        return () if pooled is None else tuple(i for i, every in enumerate(pooled.every) if every)
+
+    @property
+    def choosing_layers(self) -> tuple[int, ...]:
+        """Of those, layers that choose among entries, by keys in KV caches that are last."""
+        pooled, longest = self.blocks.pooled, self.max_position_embeddings
+        return tuple(i for i in self.pooled_layers if pooled is not None and pooled.chooses(i, longest))
+
+    @property
+    def kv_every(self) -> tuple[int, ...]:
+        """Of each KV cache, how many positions have one entry; empty: one of each."""
+        pooled = self.blocks.pooled
+        if pooled is None:
+            return ()
+        several = (*self.pooled_layers, *self.choosing_layers)
+        return (*(1,) * self.num_layers, *(pooled.every[layer] for layer in several))
+
+    @property
+    def state_bytes(self) -> int:
+        """What a sequence keeps beside KV caches, over all layers."""
+        pooled = self.blocks.pooled
+        if pooled is None:
+            return 0 if self.recurrent is None else self.recurrent.state_bytes
+        numbers = sum((9 if pooled.overlaps[layer] else 3) * self.head_dim for layer in self.pooled_layers)
+        return 4 * (numbers + 9 * pooled.index_dim * len(self.choosing_layers))
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether KV caches have values beside keys; else values are channels of keys."""
+        return self.blocks.latent is None and self.blocks.pooled is None
+
+    @property
+    def is_choosing(self) -> bool:
+        """Whether layers choose what they see."""
+        index = self.blocks.index
+        if index is not None:
+            return index.count < self.max_position_embeddings and any(index.own)
+        return bool(self.choosing_layers)
+
+    @property
     def kv_shapes(self) -> tuple[tuple[int, int], ...]:
         """KV heads and head_dim of each KV cache: of layers that have one, then of what chooses positions, where there
         are longer sequences than it lets see."""
         kinds = (self.of_layer(layer) for layer in self.cached_layers)
-        index = self.blocks.index
+        index, pooled = self.blocks.index, self.blocks.pooled
+        if pooled is not None:
+            of_index = (1, pooled.index_dim)
+            layers = [(1, self.head_dim)] * (self.num_layers + len(self.pooled_layers))
+            return (*layers, *(of_index,) * len(self.choosing_layers))
         is_choosing = index is not None and index.count < self.max_position_embeddings
         chosen_by = () if index is None or not is_choosing else ((1, index.head_dim),) * sum(index.own)
         return (*((kind.num_kv_heads, kind.head_dim) for kind in kinds), *chosen_by)

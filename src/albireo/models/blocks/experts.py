@@ -78,30 +78,36 @@ def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name
         return added(b, c, x, y, layer, "combine", norms.behind)
 
 
-def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:
+def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, table: str = "") -> Value:
     """What a token's experts and the shared one, which has no gate, make of h, [T, E] float32. Args: name: of the
-    block."""
+    block. table: of tokens, which says what experts each has; empty: they are chosen."""
     settings = c.experts
     assert settings is not None
-    ids, weights = route(b, c, h, name, names)
+    ids, weights = route(b, c, h, name, names, table=table)
     pairs = experts(b, c, h, ids, f"{name}.experts", names)
     with b.part("combine"):
         y = b.combine(pairs, weights)
     if not settings.shared_width:
         return y
     with b.part("shared"):
-        return b.add(gated_mlp(b, c, h, f"{name}.{names.shared}", settings.shared_width), y)
+        shared = gated_mlp(b, c, h, f"{name}.{names.shared}", settings.shared_width, limit=settings.shared_limit)
+        return b.add(shared, y)
 
 
 def route(
-    b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, *, bias: bool = False
+    b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, *, bias: bool = False, table: str = ""
 ) -> tuple[Value, Value]:
-    """ids [T, k] int32 and weights [T, k] float32 of a token's experts. Args: name: of what the router lies in."""
+    """ids [T, k] int32 and weights [T, k] float32 of a token's experts. Args: name: of what the router lies in. table:
+    see mixture()."""
     settings = c.experts
     assert settings is not None
     logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
     with b.part("route"):
         logits = b.softcap(logits, settings.logits_cap) if settings.logits_cap else logits
+        if table:
+            numbers = b.weight(f"{name}.{table}", (c.vocab_size, settings.top_k), "float32")
+            of_token = b.embed(b.token_ids, numbers, never_given=True)
+            return b.route(logits, settings.top_k, settings.renormalize, chosen=of_token, **settings.rules)
         of_bias = f"{name.removesuffix(names.block)}{names.bias_block}" if names.bias_block else name
         added, gain = (
             b.weight(vector, (settings.count,), "float32") if has_vector else None

@@ -1,8 +1,9 @@
 """Several residual streams: a block reads a sum of them, and what it makes is added to each by a number of its own.
 All numbers are sigmoids of a linear of the streams.
 
-Called by the architecture files. Source: Zhu et al. 2024, Hyper-Connections; streams are not mixed with each other, as
-in Hunyuan 4.
+Called by the architecture files. Source: Zhu et al. 2024, Hyper-Connections. In Hunyuan 4 each stream stays beside what
+is added; in DeepSeek V4 each becomes a sum of all, by a matrix whose rows and columns add up to one (Xie et al. 2026,
+Manifold-Constrained Hyper-Connections).
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ def through(b: GraphBuilder, c: ModelConfig, streams: Value, name: str, block: C
         normed = _normed(b, c, streams)
         read, written = (_sigmoids(b, c, normed, name, BLOCK, place) for place in range(2))
         x = _sum(b, c, streams, read)
+        mixed = _mixed(b, c, streams, normed, name) if settings.rounds else streams
     made = block(x)
     with b.part("streams"):
-        return b.add_parts(streams, made, settings.count, b.scale(written, settings.magnitude), settings.least)
+        # sigmoids have a little more added where streams are not mixed
+        least = 0.0 if settings.rounds else settings.least
+        return b.add_parts(mixed, made, settings.count, b.scale(written, settings.magnitude), least)
 
 
 def joined(b: GraphBuilder, c: ModelConfig, streams: Value, name: str) -> Value:
@@ -67,18 +71,44 @@ def _normed(b: GraphBuilder, c: ModelConfig, streams: Value) -> Value:
 
 def _sigmoids(b: GraphBuilder, c: ModelConfig, normed: Value, name: str, names: HyperNames, place: int) -> Value:
     """[T, streams] of sigmoid(scale * matrix @ normed + base). Args: place: of several such, one below the other."""
-    count, width = _settings(c).count, int(normed.type.dims[-1])
-    module = f"{name}.{names.matrix}.{place}"
-    first, last = place * count, (place + 1) * count
+    count = _settings(c).count
     with b.part(("read", "written")[place]):
-        segments = (RowSegment(f"{name}.{names.scale}", place, place + 1),)
-        # in front of the matrix, behind which there is a sum already
-        scaled = b.scale_by(normed, b.weight(f"{module}.scale", (1,), "float32", segments=segments))
-        segments = (RowSegment(f"{name}.{names.matrix}", first, last),)
-        weight = b.weight(f"{module}.weight", (count, width), c.dtype, segments=segments)
-        segments = (RowSegment(f"{name}.{names.base}", first, last),)
-        base = b.weight(f"{module}.bias", (count,), "float32", segments=segments)
-        return b.unary(b.linear(b.cast(scaled, c.dtype), weight, base, "router"), "sigmoid")
+        rows = ((place * count, (place + 1) * count),)
+        return b.unary(_numbers(b, c, normed, name, names, place, rows), "sigmoid")
+
+
+def _numbers(
+    b: GraphBuilder,
+    c: ModelConfig,
+    normed: Value,
+    name: str,
+    names: HyperNames,
+    place: int,
+    rows: tuple[tuple[int, int], ...],
+) -> Value:
+    """[T, numbers] of scale * matrix @ normed + base. Args: place: of the scale. rows: of matrix and base."""
+    count, width = sum(last - first for first, last in rows), int(normed.type.dims[-1])
+    module, dtype = f"{name}.{names.matrix}.{place}", "float32" if _settings(c).rounds else c.dtype
+    segments: tuple[RowSegment, ...] = (RowSegment(f"{name}.{names.scale}", place, place + 1),)
+    # in front of the matrix, behind which there is a sum already
+    scaled = b.scale_by(normed, b.weight(f"{module}.scale", (1,), "float32", segments=segments))
+    segments = tuple(RowSegment(f"{name}.{names.matrix}", *each) for each in rows)
+    weight = b.weight(f"{module}.weight", (count, width), dtype, segments=segments)
+    segments = tuple(RowSegment(f"{name}.{names.base}", *each) for each in rows)
+    base = b.weight(f"{module}.bias", (count,), "float32", segments=segments)
+    return b.linear(b.cast(scaled, dtype), weight, base, "router")
+
+
+def _mixed(b: GraphBuilder, c: ModelConfig, streams: Value, normed: Value, name: str) -> Value:
+    """The streams, each a sum of all: stream k of them by column k of a matrix."""
+    settings = _settings(c)
+    count = settings.count
+    with b.part("mixed"):
+        # its rows are columns here, so that what makes a stream lies side by side
+        places = [2 * count + row * count + column for column in range(count) for row in range(count)]
+        rows = tuple((place, place + 1) for place in places)
+        matrix = b.balance(_numbers(b, c, normed, name, BLOCK, 2, rows), settings.rounds, settings.least)
+        return b.add_parts(b.scale(streams, 0.0), streams, count, matrix, 0.0)
 
 
 def _sum(b: GraphBuilder, c: ModelConfig, streams: Value, numbers: Value) -> Value:

@@ -295,16 +295,20 @@ def gated_mlp(
     joined: str | None = None,
     names: FFNNames = LLAMA_FFN,
     cut: float | None = None,
+    limit: float = 0.0,
 ) -> Value:
     """down(act(gate(h)) * up(h)) of width channels, [T, E] float32.
 
-    Args: bias: of all three; down_bias: of the last alone. joined, cut: see mlp_block()."""
+    Args: bias: of all three; down_bias: of the last alone. joined, cut: see mlp_block(). limit: of gates, above, and of
+        ups on both sides; 0: none."""
     parts = {}
     for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
         parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
         gate = parts["gate"] if cut is None else b.cut(parts["gate"], cut)
+        if limit:
+            gate, parts["up"] = b.clip(gate, limit, above=True), b.clip(parts["up"], limit)
         if c.hidden_act == "clamped_swiglu":
             m = b.cast(b.clamped_swiglu(gate, parts["up"]), c.dtype)
         else:

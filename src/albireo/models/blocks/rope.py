@@ -54,6 +54,12 @@ def latent_rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool 
     return replace(spec, growth=_growth(rope, max_model_len))
 
 
+def pooled_rope_spec(rope: RopeSettings, rotary: int, head_dim: int, max_model_len: int) -> RopeSpec:
+    """Of heads whose last channels are rotated, in pairs of neighbours. Raises: as rope_spec()."""
+    spec = _rotation(rope, rotary, max_model_len)
+    return RopeSpec((*(0.0,) * ((head_dim - rotary) // 2), *spec.inv_freq), spec.attention_factor)
+
+
 def _growth(rope: RopeSettings, max_model_len: int) -> Growth | None:
     """None, too, where no position is so far behind."""
     period = rope.original_max_position_embeddings

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albireo.errors import ModelError, short
+from albireo.errors import ModelError, WeightMismatch, short
 from albireo.json_file import Fields, read_json
 from albireo.models.checkpoint.conformer_names import OF_WHOLE, SUBSAMPLING, names_of_decoder
 from albireo.models.checkpoint.first_names import renames
@@ -81,6 +81,16 @@ _NEMO_DECODER = (
 LASR = "encoder.subsampler.dense_0.weight"
 #: Of one by the names of transformers, whose decoder is a head: of CTC, or of what joins encoder and LSTM.
 _HEADS = (("ctc_head.", "lm_head."), ("joint.head.", "lm_head."))
+#: Of DeepSeek V4: as its authors have them, as transformers writes them, and as it has them in memory. Layers that
+#: guess further tokens have other names.
+_V4 = (
+    *(("model.", "model."), ("lm_head.", "lm_head."), ("head.", "lm_head."), ("layers.", "model.layers.")),
+    *(("embed.", "model.embed_tokens."), ("norm.", "model.norm."), ("hc_head_", "model.hc_head.hc_")),
+)
+_OF_V4 = ".attn.attn_sink"
+#: Of it the experts of each token, whole numbers.
+_TABLE, _ROUTER = ".gate.tid2eid", ".gate.weight"
+_WHOLE = {"I64": "<i8", "I32": "<i4"}
 #: What norms were called in files that were converted long ago.
 _OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
@@ -90,6 +100,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     files = SafetensorsFiles(directory)
     if any(name.startswith(_WITH_PARTS) for name in files.names):
         return TextTensors(files, _PREFIXES)
+    if any(name.endswith((_OF_V4, _TABLE)) for name in files.names):
+        return _WithTables(files, _V4)
     if any(name.startswith(_TOWER) for name in files.names):
         return TextTensors(files, _BESIDE_A_TOWER)
     if ENCODER in files:
@@ -177,6 +189,44 @@ class TextTensors:
     def _name(self, name: str) -> str:
         """As stored; an unknown one stays, and is refused as such."""
         return self._stored.get(name, name)
+
+
+class _WithTables(TextTensors):
+    """Of a model some of whose layers have experts by token: tables of whole numbers, which are read as float32, and
+    are held until they are released."""
+
+    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
+        super().__init__(files, prefixes)
+        self._tables: dict[str, RawTensor] = {}
+
+    def dtype(self, name: str) -> str | None:
+        return "float32" if name.endswith(_TABLE) else super().dtype(name)
+
+    def type_name(self, name: str) -> str:
+        return "F32" if name.endswith(_TABLE) else super().type_name(name)
+
+    def tensor(self, name: str) -> RawTensor:
+        """Raises: WeightMismatch for a table of other numbers than those of experts."""
+        if not name.endswith(_TABLE):
+            return super().tensor(name)
+        if name not in self._tables:
+            self._tables[name] = self._table(name)
+        return self._tables[name]
+
+    def release(self, name: str) -> None:
+        self._tables.pop(name, None)
+        super().release(name)
+
+    def _table(self, name: str) -> RawTensor:
+        kind, numbers = super().type_name(name), f"{self.directory}: tensor {short(name)}"
+        if kind not in _WHOLE:
+            raise WeightMismatch(f"{numbers} has type {kind}; numbers of experts must be {', '.join(_WHOLE)}")
+        found = np.frombuffer(self.buffer(name), _WHOLE[kind]).reshape(self.shape(name))
+        router = name.removesuffix(_TABLE) + _ROUTER
+        count = self.shape(router)[0] if router in self else 0
+        if found.size and not (found.min() >= 0 and found.max() < count):
+            raise WeightMismatch(f"{numbers} has {found.min()} to {found.max()}; there are {count} experts")
+        return raw_tensor(name, "float32", found.astype(np.float32))
 
 
 class _OfFrames(TextTensors):

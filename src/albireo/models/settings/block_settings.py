@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from albireo.models.settings.layer_kinds import Mixer
+from albireo.models.settings.rope_settings import RopeSettings
 
 #: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
 #: queries, its key, its value), group by group, in one; or of each quarter of the heads (all queries, values, keys).
@@ -101,11 +102,45 @@ class Hyper:
     Fields:
         count: of streams. magnitude: on the sigmoids by which a block's result is added. least: that is added to all
             sigmoids.
+        rounds: streams are mixed by matrices that so many rounds make such that rows and columns add up to one; least
+            is then added to the sigmoids by which a block reads, and in rounds. Matrices that numbers come of stay
+            float32. 0: each stream stays as it is.
     """
 
     count: int
     magnitude: float
     least: float
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Attention to a window of positions and to entries of several positions behind it (DeepSeek V4); see
+    pooled_attention.py.
+
+    Fields:
+        every: of each layer, how many positions have one entry; 0: it sees its window alone. overlaps: of each layer,
+            whether entries are made of the positions of the one before, too, and are chosen.
+        index_heads, index_dim: of what scores entries. count: of chosen ones.
+        rotary: last channels of a head that are rotated. query_rank: channels that queries are made of.
+        groups, out_rank: heads are so many groups, of each of which so many channels are made.
+        ropes: of layers without entries, and of those with them.
+    """
+
+    every: tuple[int, ...]
+    overlaps: tuple[bool, ...]
+    index_heads: int
+    index_dim: int
+    count: int
+    rotary: int
+    query_rank: int
+    groups: int
+    out_rank: int
+    ropes: tuple[RopeSettings, RopeSettings]
+
+    def chooses(self, layer: int, positions: int) -> bool:
+        """Whether entries of a layer are chosen in sequences of so many positions, which may have more than enough."""
+        return self.overlaps[layer] and positions // self.every[layer] > self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,7 @@ class BlockSettings:
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
         layer_entries: tokens that have an embedding for each layer; others have that of token 0. None: all have one.
         streams: of the residual, where there are several. hyper: where those are another kind of them.
+        pooled: attention is to a window, and to entries of several positions.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
@@ -220,6 +256,7 @@ class BlockSettings:
     layer_entries: int | None = None
     streams: Streams | None = None
     hyper: Hyper | None = None
+    pooled: Pooled | None = None
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False

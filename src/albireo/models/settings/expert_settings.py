@@ -31,6 +31,7 @@ _MAX_WIDTH = 2**20
 #: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
 #: dots3's, as V3's with a shared one of another width, whose layers a list of ones and zeros may say;
 #: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
+#: DeepSeek V4's, in every layer, as Hunyuan 4's, chosen by roots of a softplus, or by a table of tokens;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
@@ -43,6 +44,7 @@ Keys = Literal[
     "qwen3_5",
     "deepseek",
     "deepseek_v2",
+    "deepseek_v4",
     "dots3",
     "minimax",
     "minimax_m3",
@@ -92,6 +94,8 @@ class ExpertSettings:
         by_logits: a bias is added to a router's logits, not to what is made of them.
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
         limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
+        shared_limit: that of a shared expert.
+        by_token: of each layer, whether a table says which experts a token has; empty: of none.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
@@ -114,6 +118,8 @@ class ExpertSettings:
     shared_factor: float = 1.0
     by_logits: bool = False
     limit: float = 0.0
+    shared_limit: float = 0.0
+    by_token: tuple[bool, ...] = ()
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -135,6 +141,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return None
     if keys in ("deepseek", "deepseek_v2", "dots3", "hy_v4", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
+    if keys == "deepseek_v4":
+        return _deepseek_v4(fields, layers)
     if keys == "ernie":
         return _ernie(fields, layers)
     if keys == "lfm2":
@@ -309,6 +317,46 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
         limit=fields.number("swiglu_limit", 1e-6, 1e6) if keys == "hy_v4" else 0.0,
     )
+
+
+#: What DeepSeek V4's files call scores -> one of ops.SCORES.
+_SCORES_OF_V4 = {"sqrtsoftplus": "root_softplus", "sigmoid": "sigmoid"}
+_OF_V4 = ("hash_moe", "moe")
+
+
+def _deepseek_v4(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
+    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
+    scores = fields.text("scoring_func", "sqrtsoftplus")
+    if scores not in _SCORES_OF_V4:
+        fields.unsupported("scoring_func", scores, f"supported: {', '.join(_SCORES_OF_V4)}")
+    limit = fields.number("swiglu_limit", 1e-6, 1e6)
+    return ExpertSettings(
+        count,
+        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN)),
+        width,
+        True,
+        fields.integer("n_shared_experts", 1, 1) * width,
+        (True,) * layers,
+        is_shared_gated=False,
+        scores=_SCORES_OF_V4[scores],
+        has_bias=True,
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6),
+        limit=limit,
+        shared_limit=limit,
+        by_token=_by_token(fields, layers),
+    )
+
+
+def _by_token(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Told layer by layer, or by how many such layers go before all others."""
+    kinds = fields.texts("mlp_layer_types")
+    first = fields.integer("num_hash_layers", 0, 2**20, default=3)
+    if not kinds:
+        return tuple(layer < first for layer in range(layers))
+    if len(kinds) < layers or not set(kinds) <= set(_OF_V4):
+        fields.fail("mlp_layer_types", list(kinds), f"must be {' or '.join(_OF_V4)} for each of {layers} layers")
+    return tuple(kind == "hash_moe" for kind in kinds[:layers])
 
 
 def _shared_width(fields: Fields, keys: Keys, width: int) -> int:

@@ -124,6 +124,39 @@ def parse_ropes(
     return of_all, _parse_rope(fields, tables[1], where, max_position_embeddings, local_theta, keys)
 
 
+def parse_pooled_ropes(
+    fields: Fields, max_position_embeddings: int, head_dim: int, rotary: int
+) -> tuple[RopeSettings, RopeSettings]:
+    """Those of DeepSeek V4's layers without entries of several positions, and of those with them: a table of each; or
+    one table, which is of the latter, whose base is another.
+
+    Args: rotary: of a head's channels; tables may repeat it as a part.
+    Raises: as parse_ropes().
+    """
+    table, part = _one_table(fields), rotary / head_dim
+    bases = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+    other = fields.number("compress_rope_theta", MIN_THETA, MAX_THETA, default=160000.0)
+    inner, names = Fields(table, fields.where), ("main", "compress")
+    tables: dict[str, Any] = {name: inner.table(name) for name in names if name in table}
+    if len(tables) == 1:
+        fields.fail("rope_parameters", table, "must be one of main and one of compress, or neither")
+    if not tables:
+        # as transformers has it: the base in such a table is that beside it
+        rest = {key: value for key, value in table.items() if key != "rope_theta"}
+        if rest.get("rope_type", rest.get("type")) == "yarn":
+            rest = {"attention_factor": 1.0, **rest}
+        tables = {"main": {}, "compress": rest}
+    found = []
+    for name, base in (("main", bases), ("compress", other)):
+        own, keys = tables[name] or {}, frozenset({"partial_rotary_factor"})
+        rope = _parse_rope(fields, own, fields.where, max_position_embeddings, base, keys, part)
+        if int(head_dim * rope.partial_rotary_factor) != rotary:
+            what = f"must be {part:g}: {rotary} of {head_dim} channels are rotated"
+            fields.fail("partial_rotary_factor", rope.partial_rotary_factor, what)
+        found.append(rope)
+    return found[0], found[1]
+
+
 def _parse_rope(
     fields: Fields,
     table: dict[str, Any],

@@ -1,0 +1,283 @@
+"""DeepSeek V4, whose rows see entries of several positions: the same bits in every way, what transformers computes step
+by step, files as published, and what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import BuildConfig, build
+from albireo.api.llm import LLM
+from albireo.compiler.passes.shard import problems
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
+from albireo.params import SamplingParams
+from albireo.verify.run import verify
+from e2e.serving import Answer, Ask, Server, assert_same_answers
+from e2e.test_invariance import NO_CACHE, preempted, requests
+from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
+
+TINY: dict[str, Any] = dict(load_architecture("deepseek_v4").tiny)
+#: Parts of names in transformers' memory, and what its authors call them, in this order.
+PUBLISHED = {
+    "model.hc_head.hc_": "hc_head_",
+    "model.embed_tokens.": "embed.",
+    "lm_head.": "head.",
+    "model.": "",
+    ".self_attn.compressor.indexer.q_b_proj.": ".attn.indexer.wq_b.",
+    ".self_attn.compressor.indexer.scorer.": ".attn.indexer.",
+    ".self_attn.compressor.indexer.": ".attn.indexer.compressor.",
+    ".self_attn.": ".attn.",
+    ".compressor.kv_norm.": ".compressor.norm.",
+    ".position_bias": ".ape",
+    ".kv_proj.": ".wkv.",
+    ".compressor.gate_proj.": ".compressor.wgate.",
+    ".q_a_proj.": ".wq_a.",
+    ".q_b_proj.": ".wq_b.",
+    ".o_a_proj.": ".wo_a.",
+    ".o_b_proj.": ".wo_b.",
+    ".q_a_norm.": ".q_norm.",
+    ".sinks": ".attn_sink",
+    ".input_layernorm.": ".attn_norm.",
+    ".post_attention_layernorm.": ".ffn_norm.",
+    ".mlp.": ".ffn.",
+    ".gate.e_score_correction_bias": ".gate.bias",
+    ".gate_proj.": ".w1.",
+    ".down_proj.": ".w2.",
+    ".up_proj.": ".w3.",
+    ".attn_hc.": ".hc_attn_",
+    ".ffn_hc.": ".hc_ffn_",
+}
+
+
+def published(name: str) -> str:
+    for ours, theirs in PUBLISHED.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), TINY, seed=5, dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def alone(directory: Path) -> list[Answer]:
+    return Server.load(directory, max_num_batched_tokens=128, **NO_CACHE).alone(requests())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"block_size": 8, "max_num_batched_tokens": 1, "max_num_seqs": 1},
+        {"block_size": 8, "num_threads": 2, "max_num_batched_tokens": 7},
+        {"block_size": 32, "max_num_batched_tokens": 29},
+        {"block_size": 16, "max_num_batched_tokens": 64},
+        {"num_gpu_blocks_override": 8, "max_num_batched_tokens": 19},
+    ],
+    ids=str,
+)
+def test_bits_depend_on_the_request_alone(way: dict[str, Any], directory: Path, alone: list[Answer]) -> None:
+    """Blocks of several entries, entries of several blocks; prompts in pieces that end within entries; preempted."""
+    answers, stats = Server.load(directory, **way).serve(requests(), stagger=1)
+    assert_same_answers(answers, alone)
+    assert "num_gpu_blocks_override" not in way or preempted(stats, answers)
+
+
+def test_prefixes_are_found_again(directory: Path) -> None:
+    """From snapshots, and entries that others have made: who parts from a prompt within an entry has another one."""
+    server = Server.load(directory, block_size=8, max_num_batched_tokens=50)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=0)
+    prompt = requests()[4].prompt[:44]
+    (answer,) = server.alone([Ask(prompt, params)])[0].tokens
+    asks = [Ask(p, params) for p in (prompt, (*prompt, *answer, 5, 6, 7), (*prompt[:38], 9, 8), prompt)]
+    answers, _ = server.serve(asks, waves=4)
+    assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
+    assert_same_answers(answers, server.alone(asks))
+
+
+def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:
+    """Drafts by lookup write entries that the right tokens then write anew."""
+    stem = requests()[4].prompt[:9]
+    asks = [Ask((*stem, *stem, *stem), SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=0))]
+    method = {"method": "ngram", "num_speculative_tokens": 3}
+    answers, _ = Server.load(directory, speculative_config=method).serve(asks)
+    assert_same_answers(answers, Server.load(directory, **NO_CACHE).alone(asks))
+
+
+def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
+    config = TINY | {"vocab_size": 512, "eos_token_id": 2}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=6, tokenizer=True)
+    build(checkpoint, tmp_path / "engine", BuildConfig())
+    prompts = [list(ask.prompt) for ask in requests()[:4]]
+    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    wanted, found = (
+        [each.outputs[0].token_ids for each in LLM(str(place)).generate(prompts, params)]
+        for place in (checkpoint, tmp_path / "engine")
+    )
+    assert found == wanted
+    stages = {stage.name: stage for stage in verify(tmp_path / "engine", checkpoint).stages}
+    assert {stages[name].verdict for name in ("graph", "weights", "tokens", "quality")} == {"passed"}
+    assert {stages[name].verdict for name in ("ops", "layers")} == {"not judged"}
+
+
+def test_ranks_give_one_answer(tmp_path: Path) -> None:
+    """All have the attention; experts and the head are cut."""
+    config = TINY | {"moe_intermediate_size": 48, "vocab_size": 96}
+    assert not problems(build_graph(parse_tiny("deepseek_v4", **config), 64), 2)
+    directory = make_checkpoint(tmp_path, config, seed=3)
+    asks = [Ask(tuple(t % 96 for t in ask.prompt), ask.params) for ask in requests()[:4]]
+    wanted = Server.load(directory, tp_invariant=True).alone(asks)
+    answers, _ = Server.load(directory, tensor_parallel_size=2, num_threads=2).serve(asks)
+    assert_same_answers(answers, wanted)
+
+
+def test_transformers_with_its_caches(tmp_path: Path) -> None:
+    """A prompt in pieces, then token by token: every logit, of what it keeps between steps."""
+    torch = pytest.importorskip("torch")
+    from backends.reference.test_interpret import Model
+    from transformers_models import transformers
+
+    directory = make_checkpoint(tmp_path, TINY, seed=7)
+    ids = np.random.default_rng(1).integers(3, 100, 75).tolist()
+    pieces = [21, 9, 14, 3, *(1,) * 28]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+    cache, rows, start = transformers.DynamicCache(config=model.config), [], 0
+    with torch.no_grad():
+        for count in pieces:
+            part = torch.tensor([ids[start : start + count]])
+            rows.append(model(part, cache=cache, use_cache=True).logits[0].numpy())
+            start += count
+    theirs = np.concatenate(rows)
+    ours = Model(directory, max_model_len=96).logits(ids, pieces[:-1])
+    assert start == len(ids)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_tensors_as_published(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, TINY, seed=3)
+    graph = build_graph(load_config(directory), 64)
+    with open_checkpoint(directory, graph) as checkpoint:
+        wanted = {each: checkpoint.tensor(each).to_float32() for each in checkpoint.names}
+    renamed = {published(name): array for name, array in random_weights(TINY, 3).items()}
+    assert {"embed.weight", "head.weight", "hc_head_fn", "layers.1.attn.indexer.compressor.ape"} <= set(renamed)
+    assert {"layers.0.ffn.experts.3.w2.weight", "layers.2.hc_ffn_scale", "layers.0.ffn.gate.tid2eid"} <= set(renamed)
+    renamed["mtp.0.attn.wq_a.weight"] = np.ones((2, 2), np.float32)
+    write_safetensors(directory / "model.safetensors", renamed, "float32")
+    with open_checkpoint(directory, graph) as checkpoint:
+        assert set(checkpoint.names) == set(wanted)
+        for each, numbers in wanted.items():
+            assert np.array_equal(checkpoint.tensor(each).to_float32(), numbers), each
+
+
+def test_matrices_as_published(tmp_path: Path) -> None:
+    """e4m3 in blocks, and experts in e2m1, with powers of two: the numbers that transformers makes of them."""
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    config = TINY | {"hidden_size": 64, "moe_intermediate_size": 32, "torch_dtype": "bfloat16"}
+    quantized = {"quant_method": "fp8", "fmt": "e4m3", "scale_fmt": "ue8m0", "activation_scheme": "dynamic"}
+    config |= {"expert_dtype": "fp4", "quantization_config": {**quantized, "weight_block_size": [128, 128]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    generator, stored, wanted = torch.Generator().manual_seed(1), {}, {}
+    in_blocks = ("wq_a", "wq_b", "wkv", "wo_a", "wo_b", "w1", "w2", "w3")
+    for name, array in random_weights(config, 3).items():
+        theirs, tensor = published(name), torch.tensor(array)
+        module = theirs.removesuffix(".weight")
+        is_numbers = ".compressor." in theirs or module.rpartition(".")[2] not in in_blocks
+        if is_numbers:
+            stored[theirs] = tensor.long() if theirs.endswith("tid2eid") else tensor.bfloat16()
+            continue
+        rows, columns = tensor.shape
+        is_expert = ".ffn.experts." in theirs
+        shape = (rows, columns // 32) if is_expert else (-(-rows // 128), -(-columns // 128))
+        scale = torch.randint(121, 130, shape, generator=generator, dtype=torch.uint8).view(torch.float8_e8m0fnu)
+        if is_expert:
+            codes = torch.randint(-128, 128, (rows, columns // 2), generator=generator, dtype=torch.int8)
+        else:
+            codes = (448 * torch.tanh(tensor)).to(torch.float8_e4m3fn)
+        stored |= {f"{module}.weight": codes, f"{module}.scale": scale}
+        # transformers' own wants blocks that divide a matrix
+        size = (1, 32) if is_expert else (rows, columns)
+        dequantize = Fp8Dequantize(type("Q", (), {"quantization_config": type("C", (), {"weight_block_size": size})})())
+        wanted[name] = dequantize._dequantize_one(codes, scale.float().reshape(shape)).float().numpy()
+    safetensors.save_file(stored, tmp_path / "model.safetensors")
+    with open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64)) as checkpoint:
+        assert set(checkpoint.encodings.values()) == {"fp8.g128", "fp4.g32"} and wanted
+        for name, numbers in wanted.items():
+            np.testing.assert_array_equal(checkpoint.tensor(name).to_float32(), numbers, name)
+    answers, _ = Server.load(tmp_path).serve(requests()[:2])
+    assert all(np.isfinite(row).all() for answer in answers for row in answer.rows.values())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (np.full((109, 3), 12), "has 12 to 12; there are 12 experts"),
+        (np.full((109, 3), -1), "has -1 to -1; there are 12 experts"),
+        (np.zeros((109, 3), np.float32), "has type F32; numbers of experts must be I64, I32"),
+    ],
+)
+def test_a_table_of_no_experts(numbers: Any, message: str, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    directory = make_checkpoint(tmp_path, TINY, seed=3)
+    tensors = as_written(TINY, random_weights(TINY, 3))
+    tensors["model.layers.0.mlp.gate.tid2eid"] = numbers
+    safetensors.save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(WeightMismatch, match=rf"gate\.tid2eid.* {message}"):
+        Server.load(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": 2}, "num_key_value_heads=2 is not supported; one KV head"),
+        ({"compress_rates": {"compressed_sparse_attention": 6}}, "compress_rates=.*6.* a power of two of positions"),
+        ({"compress_rates": {"attention": 4}}, "compress_rates: .*'attention': 4"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types='full_attention' is not supported"),
+        ({"layer_types": ..., "compress_ratios": [0, 4]}, "compress_ratios=.* one for each of 3 layers"),
+        (
+            {"layer_types": ..., "compress_ratios": [0, 4, 8]},
+            "compress_ratios=.*8.* supported: 0, 4, 128",
+        ),
+        ({"mlp_layer_types": ["moe", "dense", "moe"]}, "mlp_layer_types=.* must be hash_moe or moe for each of 3"),
+        ({"scoring_func": "softmax"}, "scoring_func='softmax' is not supported; supported: sqrtsoftplus, sigmoid"),
+        ({"o_groups": 3}, "o_groups=3 must divide num_attention_heads=4"),
+        ({"norm_topk_prob": False}, "'norm_topk_prob': False"),
+        ({"partial_rotary_factor": 0.7}, "partial_rotary_factor=0.7 contradicts qk_rope_head_dim=8"),
+        ({"qk_rope_head_dim": 7}, "must rotate pairs of head_dim=20"),
+        ({"index_head_dim": 6}, "index_head_dim=6 .* at least 8"),
+        ({"rope_parameters": {"main": {}}}, "must be one of main and one of compress"),
+        ({"hc_mult": 17}, "hc_mult=17 must be a whole number from 2 to 16"),
+        ({"n_shared_experts": 2}, "n_shared_experts=2 must be a whole number from 1 to 1"),
+        ({"first_k_dense_replace": 1}, "'first_k_dense_replace': 1"),
+    ],
+)
+def test_what_is_not_computed_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("deepseek_v4", **changes)
+
+
+def test_a_kv_cache_of_codes_is_refused(directory: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="a KV cache of int8: values of this model are channels of its keys"):
+        Server.load(directory, kv_cache_dtype="int8")
+
+
+def test_what_nobody_chooses_among_is_not_read() -> None:
+    """A context of as many entries as are chosen: no indexer, and a cache fewer."""
+    some, all_ = (parse_tiny("deepseek_v4", index_topk=count) for count in (31, 32))
+    assert [len(each.kv_shapes) for each in (some, all_)] == [6, 5]
+    ops = [[node.op for node in build_graph(each, 128).nodes].count("choose_keys") for each in (some, all_)]
+    assert ops == [1, 0]
+    assert some.state_bytes - all_.state_bytes == 4 * 9 * 12

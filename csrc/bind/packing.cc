@@ -57,7 +57,7 @@ int64_t pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, co
                           const std::string& to, uint64_t out) {
   const DType source = dtype_of(from);
   const Encoding e = encoding_of(to);
-  if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive)
+  if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive || is_nested(e.dtype))
     throw std::invalid_argument("numbers are not rounded to " + to + " here");
   const int64_t panels = panels_of(rows, k);
   const void* const* r = (const void* const*)rows.data();

@@ -25,6 +25,11 @@ constexpr Case kCases[] = {
     {"int4p.g64", {DType::kInt4Progressive, 64, false}},
     {"fp4.g32", {DType::kFp4, 32, false}},
     {"fp4.g16", {DType::kFp4, 16, false}},
+    {"q2_k", {DType::kQ2K, 16, true}},
+    {"q3_k", {DType::kQ3K, 16, false}},
+    {"q4_k", {DType::kQ4K, 32, true}},
+    {"q5_k", {DType::kQ5K, 32, true}},
+    {"q6_k", {DType::kQ6K, 16, false}},
 };
 struct Shape {
   int64_t rows, n, k;
@@ -69,18 +74,18 @@ void fill_tokens(Random& random, const Shape& s, Memory& x) {
 
 void fill_panels(Random& random, const Shape& s, const Encoding& e, Memory& weight) {
   const int64_t panels = ceil_div(s.n, kPanel), groups = num_groups(e, s.k);
-  const bool is_int8 = !has_nibbles(e.dtype);
   std::vector<uint8_t> codes(s.n * s.k), zero(s.n * groups), gamma(s.n * groups);
   std::vector<float> scale(s.n * groups), offset(s.n * groups);
-  for (uint8_t& c : codes) c = is_int8 ? random.below(256) : random.below(16);
+  for (uint8_t& c : codes) c = random.below(e.dtype == DType::kFp4 ? 16 : largest_code(e.dtype) + 1);
   for (uint8_t& z : zero) z = e.dtype == DType::kInt8 ? 128 : random.below(16);
   for (uint8_t& g : gamma) g = (uint8_t)((e.dtype == DType::kFp4 ? 112 : 1) + random.below(8));
   for (float& f : scale) f = random.scale();
   for (float& f : offset) f = random.scale();
   std::vector<EncodedRow> rows(panels * kPanel);
   for (int64_t n = 0; n < s.n; n++)
-    rows[n] = {codes.data() + n * s.k, scale.data() + n * groups, e.affine ? nullptr : zero.data() + n * groups,
-               has_gammas(e.dtype) ? gamma.data() + n * groups : nullptr,
+    rows[n] = {codes.data() + n * s.k, scale.data() + n * groups,
+               e.affine && !is_nested(e.dtype) ? nullptr : zero.data() + n * groups,
+               has_gammas(e.dtype) || is_nested(e.dtype) ? gamma.data() + n * groups : nullptr,
                e.affine ? offset.data() + n * groups : nullptr};
   pack_encoded(rows.data(), s.k, e, weight.data(), 0, panels);
 }

@@ -233,6 +233,17 @@ ALBIREO_INLINE Codes load_codes(const uint8_t* p) { return read_quarters<Codes, 
 ALBIREO_INLINE Codes low_nibbles(Codes c) {
   return quarters<Codes>([&](int q) { return c.q[q] & 15; });
 }
+// Of each byte the bits of kMask, after they are moved down by kShift, or up.
+template <int kShift, int kMask>
+ALBIREO_INLINE Codes bits_of_codes(Codes c) {
+  return quarters<Codes>([&](int q) {
+    if constexpr (kShift >= 0) return (B16)((W8)c.q[q] >> kShift) & (uint8_t)kMask;
+    else return (B16)((W8)c.q[q] << -kShift) & (uint8_t)kMask;
+  });
+}
+ALBIREO_INLINE Codes either(Codes a, Codes b) {
+  return quarters<Codes>([&](int q) { return a.q[q] | b.q[q]; });
+}
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { write_quarters(p, c); }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

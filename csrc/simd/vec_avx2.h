@@ -210,6 +210,18 @@ ALBIREO_INLINE Codes low_nibbles(Codes c) {
 ALBIREO_INLINE Codes high_nibbles(Codes c) {
   return low_nibbles({_mm256_srli_epi16(c.lo, 4), _mm256_srli_epi16(c.hi, 4)});
 }
+// Of each byte the bits of kMask, after they are moved down by kShift, or up.
+template <int kShift, int kMask>
+ALBIREO_INLINE Codes bits_of_codes(Codes c) {
+  const __m256i mask = _mm256_set1_epi8(kMask);
+  if constexpr (kShift >= 0)
+    return {_mm256_and_si256(_mm256_srli_epi16(c.lo, kShift), mask),
+            _mm256_and_si256(_mm256_srli_epi16(c.hi, kShift), mask)};
+  else
+    return {_mm256_and_si256(_mm256_slli_epi16(c.lo, -kShift), mask),
+            _mm256_and_si256(_mm256_slli_epi16(c.hi, -kShift), mask)};
+}
+ALBIREO_INLINE Codes either(Codes a, Codes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) {
   _mm256_storeu_si256((__m256i*)p, c.lo);
   _mm256_storeu_si256((__m256i*)(p + 32), c.hi);

@@ -207,6 +207,14 @@ ALBIREO_INLINE void store_codes(int8_t* p, V v) {  // whole numbers from -127 to
 ALBIREO_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 ALBIREO_INLINE Codes low_nibbles(Codes c) { return _mm512_and_si512(c, _mm512_set1_epi8(15)); }
 ALBIREO_INLINE Codes high_nibbles(Codes c) { return low_nibbles(_mm512_srli_epi16(c, 4)); }
+// Of each byte the bits of kMask, after they are moved down by kShift, or up.
+template <int kShift, int kMask>
+ALBIREO_INLINE Codes bits_of_codes(Codes c) {
+  const __m512i mask = _mm512_set1_epi8(kMask);
+  if constexpr (kShift >= 0) return _mm512_and_si512(_mm512_srli_epi16(c, kShift), mask);
+  else return _mm512_and_si512(_mm512_slli_epi16(c, -kShift), mask);
+}
+ALBIREO_INLINE Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c); }
 // The zero of column codes in dot4 unless all are small, which is below 128, and how often products of codes up to
 // `largest` can be added in 16 bits.

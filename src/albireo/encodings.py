@@ -7,6 +7,8 @@
                         scale a channel; every product is the same integer as int8's        4 + 16 / G
     fp4.g32, fp4.g16    microscaled: e2m1 numbers, one scale a channel and one in a byte for each G
                         inputs: a power of two (e8m0, MXFP4) of 32, e4m3 (NVFP4) of 16      4 + 8 / G
+    q2_k, q3_k, q4_k,   nested, as ggml's K blocks: a byte of scale, and of offset but in q3_k and
+    q5_k, q6_k          q6_k, for each 32 (q4_k, q5_k) or 16 inputs, and a float16 of each for 256     3.1 to 6.6
     fp8, fp8.g128       e4m3 numbers, one scale a channel or for each 128 inputs            8 (+ 32 / 128)
 
 Used by graphs, by readers of checkpoints and by backends. Leaf module: does not know arrays.
@@ -20,6 +22,18 @@ from typing import Literal
 
 from albireo.errors import ConfigError
 
+#: Inputs whose groups have scales that are whole multiples of one.
+NEST = 256
+_GROUP_BYTES = {
+    "integer": 4,
+    "affine": 8,
+    "progressive": 2,
+    "microscaled": 1,
+    "nested": 1,
+    "nested affine": 2,
+    "float": 4,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -30,13 +44,14 @@ class Encoding:
         bits: of a code.
         group: inputs of a channel that share a scale; None: all of them.
         kind: integer: (code - zero) * scale; affine: code * scale + offset; progressive: (code - zero) * gamma * scale;
-            float: e4m3(code) * scale; microscaled: e2m1(code) * e8m0 or e4m3(gamma) * scale.
+            float: e4m3(code) * scale; microscaled: e2m1(code) * e8m0 or e4m3(gamma) * scale; nested:
+            (code - half of all) * gamma * scale; nested affine: code * gamma * scale + zero * offset.
     """
 
     name: str
     bits: int
     group: int | None
-    kind: Literal["integer", "affine", "progressive", "microscaled", "float"]
+    kind: Literal["integer", "affine", "progressive", "microscaled", "nested", "nested affine", "float"]
 
     @property
     def activation(self) -> str:
@@ -46,8 +61,21 @@ class Encoding:
     @property
     def bytes_per_weight(self) -> float:
         """Scales and zeros of groups included, those of whole channels left out."""
-        of_group = {"integer": 4, "affine": 8, "progressive": 2, "microscaled": 1, "float": 4}[self.kind]
-        return self.bits / 8 + (of_group / self.group if self.group else 0)
+        of_group = _GROUP_BYTES[self.kind]
+        of_nest = 2 * of_group / NEST if self.is_nested else 0
+        return self.bits / 8 + (of_group / self.group if self.group else 0) + of_nest
+
+    @property
+    def is_nested(self) -> bool:
+        return self.kind in ("nested", "nested affine")
+
+    @property
+    def unit(self) -> int | None:
+        """Inputs of a channel that cannot be parted: those that share a scale, at whatever level; None: all of them."""
+        return NEST if self.is_nested else self.group
+
+    def num_nests(self, k: int) -> int:
+        return -(-k // NEST)
 
     def num_groups(self, k: int) -> int:
         """Scales of a channel of k inputs; the last group may be short."""
@@ -69,10 +97,21 @@ def _all() -> Iterator[Encoding]:
         yield Encoding(f"int4p.g{group}", 4, group, "progressive")
     yield Encoding("fp4.g32", 4, 32, "microscaled")
     yield Encoding("fp4.g16", 4, 16, "microscaled")
+    for bits, group in ((2, 16), (3, 16), (4, 32), (5, 32), (6, 16)):
+        yield Encoding(f"q{bits}_k", bits, group, "nested" if bits in (3, 6) else "nested affine")
     yield Encoding("fp8", 8, None, "float")
     yield Encoding("fp8.g128", 8, 128, "float")
 
 
+#: What a nested matrix becomes where a scale of each group has to be a number: the same numbers, but that of scales of
+#: q6_k, which have up to 19 significant bits, 16 are kept. Codes of q3_k are multiplied by their group's scale.
+_PLAIN = {
+    "q2_k": "int8.g16.affine",
+    "q3_k": "int8.g128",
+    "q4_k": "int4.g32.affine",
+    "q5_k": "int8.g32.affine",
+    "q6_k": "int8.g16",
+}
 #: Every encoding by name.
 ENCODINGS: Mapping[str, Encoding] = {item.name: item for item in _all()}
 
@@ -82,6 +121,11 @@ def encoding(name: str) -> Encoding:
     if name not in ENCODINGS:
         raise ConfigError(f"encoding {name!r} is not known; there are {', '.join(ENCODINGS)}")
     return ENCODINGS[name]
+
+
+def plain_encoding(e: Encoding) -> Encoding:
+    """What a matrix becomes without nests; itself where it has none."""
+    return encoding(_PLAIN.get(e.name, e.name))
 
 
 def is_encoding(name: str) -> bool:

@@ -19,6 +19,7 @@ from albireo.verify.run import verify
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Server, assert_same_answers
 from e2e.test_invariance import ALL_AT_ONCE, NO_CACHE, everything, requests
+from models.gguf.writer import LLAMA, write_gguf
 from tiny_models import make_checkpoint
 
 #: KV heads that are shared by ranks, biases; as many as query heads, a tied head; norms of q and k.
@@ -132,6 +133,19 @@ def test_weights_in_few_bits(
     server = Server.load(model, **settings)
     kernels = {call.kernel.split(".")[1] for call in server.loaded.program.calls if call.family == "linear"}
     assert kernels >= ({scheme} if scheme else {"int4p"}), kernels
+    answers, _ = server.serve(requests())
+    assert_same_answers(answers, wanted)
+
+
+def test_ranks_hold_no_nests(tmp_path: Path) -> None:
+    """The 256 inputs of a block of Q4_K are too many to be cut: each group has a scale of its own then."""
+    wide = {key: wide_config("llama")[key] for key in ("vocab_size", "max_position_embeddings")}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}
+    write_gguf(tmp_path / "m.gguf", LLAMA | wide | heads, "preset Q3_K_M", seed=7)
+    wanted = Server.load(tmp_path / "m.gguf", tp_invariant=True, **NO_CACHE).alone(requests())
+    server = Server.load(tmp_path / "m.gguf", **ALL_AT_ONCE, num_threads=2, tensor_parallel_size=2)
+    packings = {constant.packing for constant in server.loaded.program.constants.values()}
+    assert {"p64.int4.g32.affine", "p64.int8.g128"} <= packings and not any("_k" in each for each in packings)
     answers, _ = server.serve(requests())
     assert_same_answers(answers, wanted)
 

@@ -12,8 +12,12 @@
 //   + 3;
 //                     behind the panel: scale float32 [groups][64]
 //
+//   kQ2K to kQ6K      for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; then for each of its
+//                     groups a byte of scale [16] and, affine, one of offset [16]; padded to 64 bytes; then for each 32
+//                     k, a unit, as many words as a code has bits, in planes: see nested.inl
+//
 // A head is a line of 16 float32 scales whose last 8 bits are the zero; or, affine, a line of scales and one of
-// offsets. Codes are unsigned: kInt8 is the number + 128.
+// offsets; or, wide, of zeros. Codes are unsigned: kInt8 is the number + 128.
 #pragma once
 #include "albireo/types.h"
 
@@ -26,18 +30,36 @@ struct Encoding {
   DType dtype;
   int64_t group;  // 0: all of k
   bool affine;
+  bool wide = false;  // zeros have a line of their own, and scales all their bits
 };
+
+constexpr int64_t kNest = 256;  // k whose groups' scales are whole multiples of one number
+constexpr int64_t kUnit = 32;   // k that lie in planes together
+constexpr int code_bits(DType nested) { return 2 + (int)nested - (int)DType::kQ2K; }
+constexpr int64_t nested_group(DType t) { return t == DType::kQ4K || t == DType::kQ5K ? 32 : 16; }
+constexpr bool is_nested_affine(DType t) { return t != DType::kQ3K && t != DType::kQ6K; }
+// Of codes in nests that have no offset.
+constexpr int32_t nested_zero(DType t) { return 1 << (code_bits(t) - 1); }
+// Of a byte of scale without offset, which is a number of either sign.
+constexpr int32_t kStepZero = 128;
 
 constexpr int64_t group_of(const Encoding& e, int64_t k) { return e.group ? e.group : k; }
 constexpr int64_t num_groups(const Encoding& e, int64_t k) { return e.group ? ceil_div(k, e.group) : 1; }
-constexpr int64_t head_bytes(const Encoding& e) { return e.affine ? 2 * kWord : kWord; }
+constexpr int64_t head_bytes(const Encoding& e) { return e.affine || e.wide ? 2 * kWord : kWord; }
 constexpr int64_t group_words(const Encoding& e) { return e.group / (e.dtype == DType::kInt8Group ? 4 : 8); }
 constexpr int64_t group_bytes(const Encoding& e) { return head_bytes(e) + group_words(e) * kWord; }
 // Of a group among the bytes before all words, and all of those.
 constexpr int64_t gamma_step(const Encoding& e) { return e.dtype == DType::kFp4 ? kSubPanel : 2 * kSubPanel; }
 constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(num_groups(e, k) * gamma_step(e), 64); }
 
+constexpr int64_t nest_head(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel * 2; }
+constexpr int64_t step_bytes(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel; }
+constexpr int64_t nest_bytes(const Encoding& e) { return nest_head(e) + kNest / e.group * step_bytes(e); }
+constexpr int64_t nests_bytes(const Encoding& e, int64_t k) { return round_up(ceil_div(k, kNest) * nest_bytes(e), 64); }
+constexpr int64_t unit_bytes(DType nested) { return code_bits(nested) * kWord; }
+
 constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
+  if (is_nested(e.dtype)) return nests_bytes(e, k) + ceil_div(k, kUnit) * unit_bytes(e.dtype);
   switch (e.dtype) {
     case DType::kInt8: return ceil_div(k, 4) * kWord;
     case DType::kFp8: return ceil_div(e.group ? num_groups(e, k) * e.group : k, 4) * kWord;
@@ -60,9 +82,10 @@ constexpr int64_t tail_bytes(const Encoding& e, int64_t k) {
 constexpr int64_t encoded_panel_bytes(const Encoding& e, int64_t k) {
   return kSubPanels * sub_panel_bytes(e, k) + tail_bytes(e, k);
 }
-// What a panel of nibbles becomes where many rows are multiplied with it: the same with a byte a code.
+// What a panel of nibbles or planes becomes where many rows are multiplied with it: the same with a byte a code.
 constexpr Encoding in_bytes(const Encoding& e) {
-  return e.dtype == DType::kInt4Group         ? Encoding{DType::kInt8Group, e.group, e.affine}
+  return is_nested(e.dtype)                   ? Encoding{DType::kInt8Group, e.group, e.affine, !e.affine}
+         : e.dtype == DType::kInt4Group       ? Encoding{DType::kInt8Group, e.group, e.affine}
          : e.dtype == DType::kFp4             ? Encoding{DType::kInt8Group, e.group, false}
          : e.dtype == DType::kInt4Progressive ? Encoding{DType::kInt8, 0, false}
                                               : e;
@@ -73,6 +96,11 @@ constexpr int64_t fp8_place(int64_t column, int64_t k) {
 }
 constexpr bool has_gammas(DType t) { return t == DType::kInt4Progressive || t == DType::kFp4; }
 constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || has_gammas(t); }
+// Whether codes of several k lie in a byte.
+constexpr bool is_packed(DType t) { return has_nibbles(t) || is_nested(t); }
+constexpr int32_t largest_code(DType t) {
+  return is_nested(t) ? (1 << code_bits(t)) - 1 : t == DType::kFp4 ? 24 : has_nibbles(t) ? 15 : 255;
+}
 // Twice an e2m1 number is a whole one; plus kE2M1Zero it is an unsigned code.
 constexpr int32_t kE2M1Zero = 12;
 constexpr uint8_t kTwiceE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
@@ -81,7 +109,7 @@ constexpr bool has_e4m3_scales(const Encoding& e) { return e.group == 16; }
 // Scratch for that.
 constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {
   if (e.dtype == DType::kFp8) return (round_up(k, 2) * 2 + kMostChunk * 4) * kPanel;
-  return has_nibbles(e.dtype) ? kSubPanels * sub_panel_bytes(in_bytes(e), k) : 0;
+  return is_packed(e.dtype) ? kSubPanels * sub_panel_bytes(in_bytes(e), k) : 0;
 }
 
 }  // namespace albireo

@@ -25,8 +25,14 @@ enum class DType : int32_t {
   kInt4Progressive = 7,
   kFp4 = 8,  // a byte's scale for each group of k, and one a column
   kFp8 = 9,
+  kQ2K = 10,  // a byte's scale, and offset, for each group of k, and one of these for each 256
+  kQ3K = 11,
+  kQ4K = 12,
+  kQ5K = 13,
+  kQ6K = 14,
 };
-constexpr bool is_integer(DType t) { return t >= DType::kInt8 && t <= DType::kFp4; }
+constexpr bool is_nested(DType t) { return t >= DType::kQ2K && t <= DType::kQ6K; }
+constexpr bool is_integer(DType t) { return (t >= DType::kInt8 && t <= DType::kFp4) || is_nested(t); }
 
 constexpr int64_t kPanel = 64;     // output columns of a weight panel
 constexpr int64_t kSubPanel = 16;  // columns of a sub-panel: contiguous over K, one vector a step

@@ -6,6 +6,7 @@
 #include "albireo/split.h"
 #include "kernels/gemm/fp4.inl"
 #include "kernels/gemm/fp8.inl"
+#include "kernels/gemm/nested.inl"
 
 namespace {
 
@@ -35,12 +36,28 @@ void gather_column(const Args& a, int64_t id, float* out) {
   }
 }
 
+// One column of a sub-panel of a K type.
+inline void gather_nested(const Encoding& e, int64_t k, const uint8_t* b, int64_t column, float* out) {
+  const uint8_t* units = b + nests_bytes(e, k);
+  for (int64_t g = 0; g * e.group < k; g++) {
+    float scale[16], other[16];
+    const NestedHead head = nested_head(e, b, g);
+    store(scale, head.scale), store(other, head.other);
+    const float zero = e.affine ? 0.0f : other[column], offset = e.affine ? other[column] : 0.0f;
+    for (int64_t i = g * e.group; i < k && i < (g + 1) * e.group; i++) {
+      const int32_t code = nested_code(e.dtype, units + i / kUnit * unit_bytes(e.dtype), column, i % kUnit);
+      out[i] = ((float)code - zero) * scale[column] + offset;
+    }
+  }
+}
+
 // One column of a panel of weights in few bits.
 inline void gather_encoded(const Args& a, int64_t id, float* out) {
   const Encoding e = weight_encoding(a);
   const uint8_t* panel = (const uint8_t*)a.weight + id / kPanel * encoded_panel_bytes(e, a.k);
   const int64_t sub = id % kPanel / kSubPanel, column = id % kSubPanel;
   const uint8_t* b = panel + sub * sub_panel_bytes(e, a.k);
+  if (is_nested(e.dtype)) return gather_nested(e, a.k, b, column, out);
   const float scale = ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[id % kPanel];
   for (int64_t k = 0; k < a.k; k++) {
     if (e.dtype == DType::kFp8) {

@@ -70,16 +70,17 @@ struct ScaledGroups {
     V scale, other;
   };
   static ALBIREO_INLINE Head head(const Encoding& e, const uint8_t* at) {
-    if (e.affine) return {load((const float*)at), load((const float*)(at + kWord))};
+    if (e.affine || e.wide) return {load((const float*)at), load((const float*)(at + kWord))};
     const VI words = iload((const int32_t*)at);
     return {without_low_byte(words), to_float(low_byte(words))};
   }
   static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, const Encoding& e) {
-    const V before = is_first ? zero() : load(c);
-    V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
-    if (e.affine) v = fma(h.other, set1(sum), fma(v, h.scale, before));
-    else v = fma(fma(h.other, set1(-sum), v), h.scale, before);
-    store(c, v);
+    store(c, added(is_first ? zero() : load(c), acc, h, sum, e));
+  }
+  static ALBIREO_INLINE V added(V before, VI acc, const Head& h, float sum, const Encoding& e) {
+    const V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
+    if (e.affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
+    return fma(fma(h.other, set1(-sum), v), h.scale, before);
   }
 };
 
@@ -101,9 +102,7 @@ ALBIREO_INLINE std::pair<I4, I4> nibble_words(const uint8_t* at, int q) {
 // How many dot products of such codes a level adds in 16 bits: a power of two, as groups are; 0: it adds in 32.
 template <DType kType>
 constexpr int narrow_run() {
-  return (int)std::bit_floor((unsigned)narrow_dots(kType == DType::kFp4 ? 2 * kE2M1Zero
-                                                   : has_nibbles(kType) ? 15
-                                                                        : 255));
+  return (int)std::bit_floor((unsigned)narrow_dots(largest_code(kType)));
 }
 
 // group_dots where products are added in 16 bits, kRun at a time. A loop of its own: where both kinds of sums went
@@ -182,7 +181,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
       dot4<MR, NV, true>(acc, half, a + advance, lda);
       a += 2 * advance;
     } else {
-      dot4<MR, NV, has_nibbles(kCodes)>(acc, w, a, lda);
+      dot4<MR, NV, is_packed(kCodes)>(acc, w, a, lda);
       a += advance;
     }
   }
@@ -193,7 +192,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
 template <bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
                                int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
-  constexpr bool kIsOff = kDotZero != 0 && !has_nibbles(kCodes);  // sums are of codes less kDotZero
+  constexpr bool kIsOff = kDotZero != 0 && !is_packed(kCodes);  // sums are of codes less kDotZero
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
@@ -267,6 +266,66 @@ ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, c
   }
 }
 
+// acc += dots kFirst .. of a unit of a K type, for MR rows whose codes of the first of them are at a.
+template <DType kType, int kFirst, int kCount, int MR>
+ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit) {
+  constexpr int kRun = narrow_run<kType>();
+  if constexpr (kRun == 0) {
+    for_dots<kType, kFirst, kCount>(unit, [&](auto dot, Codes codes) {
+      const Codes w[1] = {codes};
+      dot4<MR, 1, true>(acc, w, a + (dot - kFirst) * TokenRows::step<MR, 1>(), lda);
+    });
+  } else {
+    VI sums[MR][1];
+    for_dots<kType, kFirst, kCount>(unit, [&](auto dot, Codes codes) {
+      constexpr int kDone = dot - kFirst;
+      if constexpr (kDone % kRun == 0)
+#pragma GCC unroll 32
+        for (int i = 0; i < MR; i++) sums[i][0] = izero();
+      const Codes w[1] = {codes};
+      narrow_dot4<MR, 1>(sums, w, a + kDone * TokenRows::step<MR, 1>(), lda);
+      if constexpr ((kDone + 1) % kRun == 0 || kDone + 1 == kCount)
+#pragma GCC unroll 32
+        for (int i = 0; i < MR; i++) acc[i][0] = iadd(acc[i][0], widened(sums[i][0]));
+    });
+  }
+}
+
+// All of k for MR rows by one sub-panel of a K type; c: as group_tile makes it of the bytes that in_bytes() names.
+template <DType kType, int MR>
+ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                                int64_t ldc, int64_t fetch_bytes) {
+  constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
+  constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
+  const int64_t groups = num_groups(kWhole, k);
+  const uint8_t* unit = b + nests_bytes(kWhole, k);
+  const int8_t* a = x.codes;
+  V total[MR];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) total[i] = zero();
+  const auto group = [&](auto first, int64_t g) {
+    VI acc[MR][1];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) acc[i][0] = izero();
+    nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit);
+    a += kDots * TokenRows::step<MR, 1>();
+    const NestedHead found = nested_head(kWhole, b, g);
+    const ScaledGroups::Head head{found.scale, found.other};
+    const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) total[i] = ScaledGroups::added(total[i], acc[i][0], head, x.sum(i, from, to), kWhole);
+  };
+  for (int64_t g = 0; g < groups; g += kGroups, unit += unit_bytes(kType)) {
+#pragma GCC unroll 8
+    for (int word = 0; word < code_bits(kType); word++) prefetch_l2((const char*)unit + fetch_bytes + word * kWord);
+    group(std::integral_constant<int, 0>(), g);
+    if constexpr (kGroups == 2)
+      if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1);
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) store(c + i * ldc, total[i]);
+}
+
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
 template <bool kNibbles, DType kCodes, int MR, int NV>
 void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub, int64_t first,
@@ -276,7 +335,8 @@ void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8
 template <DType kType, int MR>
 void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
                     int64_t fetch_bytes) {
-  if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
+  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, e, k, b, c, ldc, fetch_bytes);
+  else if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
   else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
 
@@ -314,7 +374,8 @@ namespace {
 template <DType kType>
 struct EncodedPanels final : Panels {
   using A = int8_t;
-  static constexpr bool kIsGroup = kType == DType::kInt8Group || kType == DType::kInt4Group || kType == DType::kFp4;
+  static constexpr bool kIsGroup =
+      kType == DType::kInt8Group || kType == DType::kInt4Group || kType == DType::kFp4 || is_nested(kType);
   const Args& a;
   Activations<WeightInt8> x;
   const Encoding e;
@@ -337,13 +398,13 @@ struct EncodedPanels final : Panels {
     const bool is_few = rows <= few_rows() && !is_tiled(rows);
     if (is_few && kType != DType::kInt8) {
       TokenRows t = token_rows(m, rows);
-      if constexpr (has_gammas(kType))
+      if constexpr (has_gammas(kType) || is_nested(kType))
         column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
       else if constexpr (kIsGroup)
         group_rows<kType == DType::kInt4Group, kType, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
                                                          a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
     } else {
-      if constexpr (has_nibbles(kType)) {
+      if constexpr (is_packed(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
         unpacked_panel = panel;
         b = unpacked;
@@ -358,7 +419,8 @@ struct EncodedPanels final : Panels {
 
  private:
 #ifdef ALBIREO_TALL_ROWS
-  static constexpr int kFew = 24;  // four registers are for a group's end
+  // Four registers are for a group's end; the K types are five, and planes cost less than bytes in memory up to eight.
+  static constexpr int kFew = is_nested(kType) ? 8 : 24;
   int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
   TokenRows token_rows(int64_t m, int64_t rows) { return {x.interleaved(m, rows), 4, sums(m), x.source_stride / 4}; }
 #else

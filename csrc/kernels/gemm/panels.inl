@@ -48,6 +48,11 @@ ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, 
     case DType::kInt4Group: return made<EncodedPanels<DType::kInt4Group>>(a, scratch, memory, room);
     case DType::kInt4Progressive: return made<EncodedPanels<DType::kInt4Progressive>>(a, scratch, memory, room);
     case DType::kFp4: return made<EncodedPanels<DType::kFp4>>(a, scratch, memory, room);
+    case DType::kQ2K: return made<EncodedPanels<DType::kQ2K>>(a, scratch, memory, room);
+    case DType::kQ3K: return made<EncodedPanels<DType::kQ3K>>(a, scratch, memory, room);
+    case DType::kQ4K: return made<EncodedPanels<DType::kQ4K>>(a, scratch, memory, room);
+    case DType::kQ5K: return made<EncodedPanels<DType::kQ5K>>(a, scratch, memory, room);
+    case DType::kQ6K: return made<EncodedPanels<DType::kQ6K>>(a, scratch, memory, room);
 #endif
     default: return nullptr;  // of no variant that is chosen for such a weight
   }

@@ -1,15 +1,41 @@
-// Weights of 4 bits as bytes, once for many rows. Include after fp4.inl.
+// Weights of 6 bits and fewer as bytes, once for many rows. Include after fp4.inl.
 #include "albireo/encoded.h"
+#include "kernels/gemm/nested.inl"
 
 namespace {
 
-// A panel of nibbles as the bytes in_bytes() names; the same numbers.
+// One sub-panel of a K type: heads and codes.
+template <DType kType>
+inline void unpack_nested(const Encoding& e, int64_t k, const uint8_t* b, uint8_t* out) {
+  constexpr int kGroup = nested_group(kType), kDots = kGroup / 4;
+  const Encoding wide = in_bytes(e);
+  const uint8_t* unit = b + nests_bytes(e, k);
+  for (int64_t g = 0; g < num_groups(e, k); g++, out += group_bytes(wide)) {
+    const NestedHead head = nested_head(e, b, g);
+    store((float*)out, head.scale), store((float*)(out + kWord), head.other);
+    uint8_t* words = out + 2 * kWord;
+    const auto keep = [&](auto dot, Codes codes) { store_codes(words + dot % kDots * kWord, codes); };
+    if (kDots == 8 || g % 2 == 0) for_dots<kType, 0, kDots>(unit, keep);
+    else for_dots<kType, 8 - kDots, kDots>(unit, keep);
+    if (kDots == 8 || g % 2) unit += unit_bytes(kType);
+  }
+}
+
+// A panel of nibbles or planes as the bytes in_bytes() names; the same numbers.
 inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint8_t* to) {
   const int64_t groups = num_groups(e, k), words = group_words(e);
   const Encoding wide = in_bytes(e);
   for (int64_t j = 0; j < kSubPanels; j++) {
     const uint8_t* b = from + j * sub_panel_bytes(e, k);
     uint8_t* out = to + j * sub_panel_bytes(wide, k);
+    switch (e.dtype) {
+      case DType::kQ2K: unpack_nested<DType::kQ2K>(e, k, b, out); continue;
+      case DType::kQ3K: unpack_nested<DType::kQ3K>(e, k, b, out); continue;
+      case DType::kQ4K: unpack_nested<DType::kQ4K>(e, k, b, out); continue;
+      case DType::kQ5K: unpack_nested<DType::kQ5K>(e, k, b, out); continue;
+      case DType::kQ6K: unpack_nested<DType::kQ6K>(e, k, b, out); continue;
+      default: break;
+    }
     if (e.dtype == DType::kInt4Group) {
       for (int64_t g = 0; g < groups; g++, b += group_bytes(e), out += group_bytes(wide)) {
         const int64_t head = head_bytes(e);

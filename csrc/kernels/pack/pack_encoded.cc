@@ -81,10 +81,39 @@ void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, u
   }
 }
 
+void put_nested(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
+  const int64_t in_nest = kNest / e.group;
+  for (int64_t n = 0; n * kNest < k; n++) {
+    f16* nest = (f16*)(sub + n * nest_bytes(e));
+    narrow(row.scale[n], nest + c);
+    if (e.affine) narrow(row.offset[n], nest + kSubPanel + c);
+  }
+  for (int64_t g = 0; g < num_groups(e, k); g++) {
+    uint8_t* step = sub + g / in_nest * nest_bytes(e) + nest_head(e) + g % in_nest * step_bytes(e);
+    step[c] = row.gamma[g];
+    if (e.affine) step[kSubPanel + c] = row.zero[g];
+  }
+  const int bits = code_bits(e.dtype);
+  for (int64_t u = 0; u * kUnit < k; u++) {
+    uint32_t dots[8] = {}, planes[6] = {};
+    memcpy(dots, row.codes + u * kUnit, std::min(kUnit, k - u * kUnit));
+    for (int q = 0; q < 8; q++) {
+      const uint32_t low = dots[q], high = bits < 4 ? low >> 2 : low >> 4;
+      if (bits >= 4) planes[q / 2] |= (low & 0x0f0f0f0f) << q % 2 * 4;
+      else planes[q / 4] |= (low & 0x03030303) << q % 4 * 2;
+      if (bits == 6) planes[4 + q / 4] |= (high & 0x03030303) << q % 4 * 2;
+      else if (bits % 2) planes[bits - 1] |= (high & 0x01010101) << q;
+    }
+    uint8_t* unit = sub + nests_bytes(e, k) + u * unit_bytes(e.dtype);
+    for (int word = 0; word < bits; word++) memcpy(unit + word * kWord + 4 * c, &planes[word], 4);
+  }
+}
+
 void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column, uint8_t* panel) {
   const int64_t c = column % kSubPanel;
   uint8_t* sub = panel + column / kSubPanel * sub_panel_bytes(e, k);
   if (!row.codes) return;
+  if (is_nested(e.dtype)) return put_nested(row, k, e, c, sub);
   put_heads(row, k, e, c, sub);
   put_codes(row.codes, k, e, c, sub);
   float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));

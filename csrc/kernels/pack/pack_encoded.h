@@ -9,7 +9,8 @@
 namespace albireo {
 
 // Row n of a matrix; null codes: a row of zeros. Of a group encoding scale, zero, gamma and offset have one entry a
-// group; those that the encoding does not have are null.
+// group; those that the encoding does not have are null. Of a nested one scale and offset have one a nest, float16
+// numbers, gamma is the byte of a group's scale, zero that of its offset.
 struct EncodedRow {
   const uint8_t* codes = nullptr;
   const float* scale = nullptr;

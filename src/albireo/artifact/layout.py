@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 25
+MAJOR, MINOR = 2, 26
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.

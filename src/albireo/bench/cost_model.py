@@ -54,6 +54,7 @@ GROUP_PRODUCTS, NIBBLE_FRACTION = 24, 0.12
 #: MXFP4 1.2, NVFP4 0.8. AVX-512 without VNNI was not measured.
 VNNI_LEVELS = ("avx512vnni", "neondot", *BFLOAT16_LEVELS)
 NARROW_PRODUCTS = {"int8": (3.0, 64), "int4": (1.9, 38), "fp4": (1.3, 60)}
+NARROW_PRODUCTS |= dict.fromkeys(("q2_k", "q3_k", "q4_k", "q5_k", "q6_k"), NARROW_PRODUCTS["int4"])
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70
 #: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048
@@ -255,7 +256,7 @@ def _product_factor(program: Program, call: Call) -> float:
     is_progressive = coding.kind == "progressive"
     groups = 1 / coding.group if coding.group and not is_progressive else 0.0
     if kernel_level(call) in VNNI_LEVELS:
-        return 1 + GROUP_PRODUCTS * groups + (NIBBLE_FRACTION if coding.bits == 4 else 0)
+        return 1 + GROUP_PRODUCTS * groups + (NIBBLE_FRACTION if coding.bits < 8 else 0)
     product, group_end = NARROW_PRODUCTS["int8" if is_progressive else coding.name.partition(".")[0]]
     return product + group_end * groups
 

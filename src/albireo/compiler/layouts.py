@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from albireo.backends.backend import Variant
 from albireo.dtypes import itemsize
-from albireo.encodings import Encoding, encoding, is_encoding
+from albireo.encodings import NEST, Encoding, encoding, is_encoding
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, Value
 from albireo.graph.ops import RopeSpec
@@ -132,6 +132,11 @@ def packed_bytes(packing: str, rows: int, cols: int) -> int:
 def _encoded_bytes(e: Encoding, cols: int) -> int:
     """Bytes of one column of a panel, its part of heads and scales included; see csrc's encoded.h."""
     groups = e.num_groups(cols)
+    if e.is_nested:
+        # each byte a group, float16 numbers a nest, scales and offsets; a unit of 32 is whole words
+        parts = 2 if e.kind == "nested affine" else 1
+        heads = e.num_nests(cols) * parts * (2 + NEST // (e.group or NEST))
+        return -(-heads // 4) * 4 + -(-cols // 32) * 4 * e.bits
     if e.kind == "progressive":
         return -(-2 * groups // 4) * 4 + groups * (e.group or 0) // 2 + 4
     if e.kind == "microscaled":
@@ -145,6 +150,8 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
 
 def _encoded_row_bytes(e: Encoding, cols: int) -> int:
     """Bytes of one row in arrays of codes, scales, zeros and so on; see backends/cuda/matrix.py."""
+    if e.is_nested:
+        raise InvariantError(f"{e} is not laid out row by row")  # passes/plain_scales.py leaves none
     groups = e.num_groups(cols)
     codes = -(-cols // 256) * 128 if e.bits == 4 else -(-cols // 128) * 128 if e.kind == "float" else cols
     if e.kind == "progressive":

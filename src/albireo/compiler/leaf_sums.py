@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from albireo.compiler.rewrite import made_by
 from albireo.dtypes import TOKEN
-from albireo.encodings import encoding, is_encoding
+from albireo.encodings import encoding, is_encoding, plain_encoding
 from albireo.graph.node import Node, TensorType, Value
 
 #: Kernels multiply bfloat16 by pairs: a leaf is whole pairs.
@@ -39,8 +39,13 @@ def has_leaves(linear: Node) -> bool:
 
 def has_even_leaves(linear: Node, leaves: int) -> bool:
     """Whether the columns of a weight in few bits can be cut into so many leaves, all of as many groups."""
-    e, width = encoding(linear.inputs["weight"].type.dtype), int(linear.inputs["weight"].type.dims[1])
-    return e.group is None or width % (leaves * e.group) == 0
+    group, width = _group(linear.inputs["weight"].type.dtype), int(linear.inputs["weight"].type.dims[1])
+    return group is None or width % (leaves * group) == 0
+
+
+def _group(dtype: str) -> int | None:
+    """Of weights in few bits as ranks hold them, without nests."""
+    return plain_encoding(encoding(dtype)).group
 
 
 def leaf_bounds(linear: Node, leaves: int) -> tuple[int, ...]:
@@ -50,7 +55,7 @@ def leaf_bounds(linear: Node, leaves: int) -> tuple[int, ...]:
     all ranks have as many leaves then, and so make the same calls.
     """
     weight = linear.inputs["weight"].type
-    unit, width = (encoding(weight.dtype).group if has_leaves(linear) else None) or PAIR, int(weight.dims[1])
+    unit, width = (_group(weight.dtype) if has_leaves(linear) else None) or PAIR, int(weight.dims[1])
     units, step = -(-width // unit), 1
     while leaves // step > units:
         step *= 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, PLAIN_SCALES, KernelCatalog
 from albireo.compiler.block_groups import group_blocks
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
@@ -35,6 +35,7 @@ from albireo.compiler.passes import (
     merge_gate_up,
     merge_qkv,
     narrow_activations,
+    plain_scales,
     rows_before_head,
     rows_of_sharing_layers,
     shard,
@@ -80,6 +81,8 @@ PASSES: tuple[Pass, ...] = (
 #: Rewrites for backends with kernels that others do not have: what a catalog's abilities must name, the pass that it
 #: goes behind (left out where that one is), and the pass.
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
+    # before those that ask what weights are
+    (PLAIN_SCALES, canonicalize.run, plain_scales.run),
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
     # before fuse_epilogue, which has no such activation for the linear of a gate
@@ -181,7 +184,7 @@ def compile_graph(
         maxima["P"] = maxima["T"] * graph.top_k
     check_graph(graph, reads_cache=cache is not None)
     passes = passes_for(catalog.abilities, passes)
-    fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))
+    fused, records = run_passes(graph, passes if part is None else (plain_scales.run, shard_pass(part), *passes))
     require_families(fused, records)
     check_graph(fused, reads_cache=cache is not None)
     kernels, selected = select_kernels(fused, catalog, packings)
@@ -197,7 +200,7 @@ def compile_graph(
 
 
 def shard_pass(part: shard.Part) -> Pass:
-    """The pass that cuts a graph among ranks; it goes before all others."""
+    """The pass that cuts a graph among ranks. Before all others but plain_scales: nests are too long to be cut."""
     return partial(shard.run, part=part)
 
 

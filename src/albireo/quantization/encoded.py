@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.encodings import Encoding
+from albireo.encodings import NEST, Encoding
 from albireo.errors import InvariantError
 
 F32 = NDArray[np.float32]
@@ -28,12 +28,14 @@ class Encoded:
     """A matrix [N, K].
 
     Fields:
-        codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp4: e2m1 bits. fp8: e4m3fn bits.
-        scale: [N, groups] float32; progressive, microscaled: [N, 1].
-        zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout.
+        codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp4: e2m1 bits. fp8: e4m3fn bits. q2_k to
+            q6_k: of as many bits as the name says.
+        scale: [N, groups] float32; progressive, microscaled: [N, 1]; nested: [N, nests], float16 numbers.
+        zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout. Of kind
+            nested affine what offset is multiplied with (0 to 255).
         gamma: [N, groups] of kind progressive (1 to 15; |(code - zero) * gamma| <= 127) and microscaled (bits of e8m0
-            or, of groups of 16, of e4m3fn; no NaN), else None.
-        offset: [N, groups] float32 of kind affine, else None.
+            or, of groups of 16, of e4m3fn; no NaN), nested (the signed number + 128) and nested affine, else None.
+        offset: [N, groups] float32 of kind affine, [N, nests] float16 numbers of kind nested affine, else None.
     """
 
     encoding: Encoding
@@ -46,12 +48,13 @@ class Encoded:
     def __post_init__(self) -> None:
         n, k = self.codes.shape
         groups = (n, self.encoding.num_groups(k))
-        kind = self.encoding.kind
+        kind, nests = self.encoding.kind, (n, self.encoding.num_nests(k))
+        has_gammas = kind in ("progressive", "microscaled")
         wanted = {
-            "scale": (n, 1) if kind in ("progressive", "microscaled") else groups,
-            "zero": groups if kind in ("integer", "progressive") else None,
-            "gamma": groups if kind in ("progressive", "microscaled") else None,
-            "offset": groups if kind == "affine" else None,
+            "scale": nests if self.encoding.is_nested else (n, 1) if has_gammas else groups,
+            "zero": groups if kind in ("integer", "progressive", "nested affine") else None,
+            "gamma": groups if has_gammas or self.encoding.is_nested else None,
+            "offset": {"affine": groups, "nested affine": nests}.get(kind),
         }
         for name, shape in wanted.items():
             array = getattr(self, name)
@@ -71,10 +74,15 @@ class Encoded:
 
     def columns(self, start: int, stop: int) -> Encoded:
         """Inputs start..stop of it, as views. Raises: InvariantError when they are no whole groups."""
-        size, k = self.encoding.group, self.shape[1]
-        if size is not None and (start % size or (stop % size and stop != k)):
+        size, unit, k = self.encoding.group, self.encoding.unit, self.shape[1]
+        if unit is not None and (start % unit or (stop % unit and stop != k)):
             raise InvariantError(f"inputs {start} to {stop} are no whole groups of {self.encoding}")
         groups = slice(None) if size is None else slice(start // size, -(-stop // size))
+        if self.encoding.is_nested:
+            nests = slice(start // NEST, -(-stop // NEST))
+            zero, gamma = (None if part is None else part[:, groups] for part in (self.zero, self.gamma))
+            offset = None if self.offset is None else self.offset[:, nests]
+            return Encoded(self.encoding, self.codes[:, start:stop], self.scale[:, nests], zero, gamma, offset)
         zero, gamma = (None if part is None else part[:, groups] for part in (self.zero, self.gamma))
         offset = None if self.offset is None else self.offset[:, groups]
         scale = self.scale if self.gamma is not None else self.scale[:, groups]
@@ -83,6 +91,8 @@ class Encoded:
     def decode(self) -> F32:
         """[N, K] the numbers it stands for, each rounded to float32 once or twice."""
         kind = self.encoding.kind
+        if self.encoding.is_nested:
+            return self._decode_nested()
         if kind == "microscaled":
             codes = E2M1_VALUES[self.codes]
         else:
@@ -94,6 +104,26 @@ class Encoded:
         numbers = codes * self._spread(self.scale)
         return numbers if self.offset is None else numbers + self._spread(self.offset)
 
+    def of_groups(self) -> tuple[F32, F32 | None]:
+        """Of kinds nested: [N, groups] what codes are multiplied with, and their offsets if they have any. A float16
+        times a byte is exact."""
+        assert self.gamma is not None and self.encoding.is_nested
+        offset = None
+        if self.offset is not None and self.zero is not None:
+            offset = self.zero.astype(np.float32) * self._of_nests(self.offset)
+        return gamma_values(self.encoding)[self.gamma] * self._of_nests(self.scale), offset
+
+    def _of_nests(self, numbers: F32) -> F32:
+        """[N, nests] -> [N, groups]."""
+        in_nest = NEST // (self.encoding.group or NEST)
+        return np.repeat(numbers, in_nest, axis=1)[:, : self.encoding.num_groups(self.shape[1])]
+
+    def _decode_nested(self) -> F32:
+        scale, offset = self.of_groups()
+        zero = np.float32(0) if offset is not None else nested_zero(self.encoding)
+        numbers = (self.codes.astype(np.float32) - zero) * self._spread(scale)
+        return numbers if offset is None else numbers + self._spread(offset)
+
     def _spread(self, of_groups: F32) -> F32:
         """[N, groups] -> what broadcasts to [N, K]."""
         if of_groups.shape[1] == 1 or self.encoding.group is None:
@@ -101,10 +131,17 @@ class Encoded:
         return np.repeat(of_groups, self.encoding.group, axis=1)[:, : self.codes.shape[1]]
 
 
+def nested_zero(e: Encoding) -> int:
+    """What is taken off the codes of kind nested."""
+    return 1 << (e.bits - 1)
+
+
 def gamma_values(e: Encoding) -> F32:
     """[256] the number of each gamma of an encoding that has them."""
-    if e.kind == "progressive":
+    if e.kind in ("progressive", "nested affine"):
         return np.arange(256, dtype=np.float32)
+    if e.kind == "nested":
+        return np.arange(-128, 128, dtype=np.float32)
     return e8m0_values() if e.group == 32 else e4m3_values()
 
 

@@ -25,6 +25,12 @@ def random_gammas(e: Encoding, shape: tuple[int, int], rng: np.random.Generator)
     return rng.choice(np.delete(np.arange(256, dtype=np.uint8), [127, 255]), shape)
 
 
+def half_numbers(shape: tuple[int, int], rng: np.random.Generator) -> F32:
+    """Float16 numbers, small ones that are not normal among them."""
+    numbers = rng.normal(size=shape) * np.where(rng.random(shape) < 0.1, 2.0**-16, 1.0)
+    return numbers.astype(np.float16).astype(np.float32)
+
+
 def random_encoded(e: Encoding, n: int, k: int, seed: int, *, has_zeros: bool = True) -> Encoded:
     """Codes and zero points over the whole range, scales of both signs; with zeros a row of them."""
     rng = np.random.default_rng(seed)
@@ -42,6 +48,11 @@ def random_encoded(e: Encoding, n: int, k: int, seed: int, *, has_zeros: bool = 
             scale = storable_scale(scale)
     elif e.kind == "affine":
         offset = rng.normal(size=(n, groups)).astype(np.float32)
+    elif e.is_nested:
+        scale = half_numbers((n, e.num_nests(k)), rng)
+        gamma = rng.integers(0, 256, (n, groups), np.uint8)
+        if e.kind == "nested affine":
+            zero, offset = rng.integers(0, 256, (n, groups), np.uint8), half_numbers(scale.shape, rng)
     elif e.kind == "microscaled":
         scale, gamma = scale[:, :1].copy(), random_gammas(e, (n, groups), rng)
     else:

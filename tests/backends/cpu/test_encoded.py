@@ -20,7 +20,7 @@ from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bit
 from albireo.compiler.layouts import packed_bytes
 from albireo.dtypes import TOKEN, natural_stride
 from albireo.encodings import ENCODINGS, encoding
-from albireo.quantization.encoded import E2M1_VALUES, Encoded, gamma_values
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, gamma_values, nested_zero
 from albireo.quantization.rounding import round_tokens, round_weights
 from backends.cpu.encoded_linears import linear, panels, random_encoded, run, step, tokens
 
@@ -38,7 +38,7 @@ def levels_of(family: str, of: str = "integers") -> list[str]:
 def reference(codes: F32, scale: F32, encoded: Encoded) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What the product is, and the sum of magnitudes its rounding is measured by."""
     weight = encoded.decode().astype(np.float64)
-    if encoded.zero is not None:
+    if encoded.zero is not None and not encoded.encoding.is_nested:
         groups = encoded.codes.astype(np.float64) - encoded._spread(encoded.zero.astype(np.float32))
         if encoded.gamma is not None:
             groups = groups * encoded._spread(encoded.gamma.astype(np.float32))
@@ -94,6 +94,30 @@ def test_four_bits_give_the_bits_of_eight(name: str) -> None:
         for m in (1, 3, 20, 60):
             found = linear(rows[:m], few, panels(few), level)
             np.testing.assert_array_equal(found, linear(rows[:m], wide, panels(wide), level))
+
+
+@pytest.mark.parametrize("name", [name for name in INTEGERS if encoding(name).is_nested])
+def test_nests_give_the_bits_of_groups(name: str) -> None:
+    """A float16 times a byte is an exact scale, so a sum is that of codes with a float32 for each group."""
+    n, k = 70, 1000
+    nested = random_encoded(encoding(name), n, k, seed=4)
+    if encoding(name).kind == "nested":
+        nested.scale[:] = np.float32(2.0**-7)  # whose products have 8 bits: int8.gG has 16
+    scale, offset = nested.of_groups()
+    wide = encoding("int8.g32.affine" if encoding(name).group == 32 else "int8.g16.affine")
+    zero = None
+    if offset is None:
+        wide, zero = (
+            encoding(wide.name.removesuffix(".affine")),
+            np.full(scale.shape, nested_zero(nested.encoding), np.uint8),
+        )
+    plain = Encoded(wide, nested.codes, scale, zero, offset=offset)
+    np.testing.assert_array_equal(plain.decode(), nested.decode())
+    rows = tokens(np.random.default_rng(1).normal(size=(60, k)).astype(np.float32), "scalar")
+    for level in levels_of("linear"):
+        for m in (1, 2, 3, 8, 9, 20, 60):
+            found = linear(rows[:m], nested, panels(nested), level)
+            np.testing.assert_array_equal(found, linear(rows[:m], plain, panels(plain), level))
 
 
 @pytest.mark.parametrize("level", levels_of("elementwise"))

@@ -22,11 +22,13 @@ from albireo.graph.ops import RopeSpec
 from albireo.graph.program import PackedConstant
 from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.nested import plain
 from albireo.quantization.rounding import round_weights
 from backends.cuda.encoded import decoded, random_encoded
 from backends.cuda.linears import random
 
 CPU = torch.device("cpu")
+WITHOUT_NESTS = [name for name, e in ENCODINGS.items() if not e.is_nested]
 
 
 @dataclass
@@ -67,7 +69,7 @@ def matrix_of(packing: str, cols: int, *segments: RowSegment, columns: tuple[int
     return PackedConstant("w", packing, rows, cols, packed_bytes(packing, rows, cols), definition)
 
 
-@pytest.mark.parametrize("name", [*COMPUTE_DTYPES, *ENCODINGS])
+@pytest.mark.parametrize("name", [*COMPUTE_DTYPES, *WITHOUT_NESTS])
 @pytest.mark.parametrize(("rows", "cols"), [(5, 7), (64, 128), (3, 200)])
 def test_the_memory_plan_knows_the_bytes(name: str, rows: int, cols: int) -> None:
     matrix = empty_matrix(name, rows, cols, CPU)
@@ -109,7 +111,7 @@ def test_vectors_and_rotation_tables_are_float32() -> None:
     assert np.array_equal(table[:, 0].numpy(), wanted[:, :, 0]) and np.array_equal(table[:, 1].numpy(), wanted[:, :, 1])
 
 
-@pytest.mark.parametrize("name", [name for name, e in ENCODINGS.items() if e.kind != "affine"])
+@pytest.mark.parametrize("name", [name for name in WITHOUT_NESTS if encoding(name).kind != "affine"])
 def test_numbers_are_rounded_on_the_way(name: str) -> None:
     a = random(70, 100, seed=1, dtype=torch.bfloat16) * torch.logspace(-3, 2, 70)[:, None].to(torch.bfloat16)
     a[8], a[9], a[10, 0] = 0, 1e-41, 3e38
@@ -123,7 +125,7 @@ def test_numbers_are_rounded_on_the_way(name: str) -> None:
     assert not numbers[65:].any()
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", WITHOUT_NESTS)
 def test_encoded_matrices_keep_their_codes(name: str) -> None:
     e = encoding(name)
     coded = {key: random_encoded(e, 40, 96, seed) for seed, key in enumerate(("a", "b"))}
@@ -139,6 +141,19 @@ def test_encoded_matrices_keep_their_codes(name: str) -> None:
     else:
         assert found.dtype == name
         assert np.array_equal(decoded(found), wanted)
+
+
+@pytest.mark.parametrize("name", [name for name, e in ENCODINGS.items() if e.is_nested])
+def test_nested_matrices_lose_their_nests(name: str) -> None:
+    nested = random_encoded(encoding(name), 40, 512, seed=1)
+    nested.gamma[:] = nested.gamma % 64 + (96 if name == "q3_k" else 0)  # as many bits as files have
+    held = plain(nested).encoding.name
+    found = load(matrix_of(f"row.{held}", 256, RowSegment("a", 3, 40), columns=(256, 512)), Weights({}, {"a": nested}))
+    assert isinstance(found, DeviceMatrix) and found.dtype == held
+    wanted = nested.decode()[3:, 256:]
+    np.testing.assert_allclose(decoded(found), wanted, rtol=2**-16, atol=2**-14 * np.abs(plain(nested).scale).max())
+    with pytest.raises(WeightMismatch, match=f"wanted as int4.g64, the checkpoint has {{'a': '{name}'}}"):
+        load(matrix_of("row.int4.g64", 512, RowSegment("a", 0, 40)), Weights({}, {"a": nested}))
 
 
 def test_zero_points_that_leave_eight_bits_are_taken_off() -> None:

@@ -18,7 +18,7 @@ from backends.cpu.encoded_linears import panels, tokens
 from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
 from backends.cuda.linears import activated, interleaved, random
 
-INTEGERS = [name for name, item in ENCODINGS.items() if item.kind != "float"]
+INTEGERS = [name for name, item in ENCODINGS.items() if item.kind != "float" and not item.is_nested]
 #: A level of the native core that fuses multiply-adds, as a GPU does.
 FUSED = next((level for level in isa_levels() if level.startswith("avx2")), None)
 

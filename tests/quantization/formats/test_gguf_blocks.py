@@ -31,12 +31,8 @@ def test_any_bits_are_read_as_the_library_reads_them(kind: str) -> None:
     wanted = gguf.dequantize(data, gguf.GGMLQuantizationType[kind])
     matrix = read_blocks(kind, data, (n, k), "w")
     assert matrix.encoding == encoding(BLOCKS[kind].encoding or "")
-    if kind == "Q6_K":  # a scale of 19 bits, rounded to 16
-        np.testing.assert_allclose(matrix.decode(), wanted, rtol=2**-16)
-        assert not np.array_equal(matrix.decode(), wanted)
-    else:
-        np.testing.assert_array_equal(matrix.decode(), wanted)
-    if matrix.zero is not None:
+    np.testing.assert_array_equal(matrix.decode(), wanted)
+    if matrix.encoding.kind == "integer":
         assert not (matrix.scale.view(np.uint32) & 0xFF).any()
 
 
@@ -75,17 +71,7 @@ def test_a_scale_that_is_not_finite_is_named(kind: str, bits: int) -> None:
 
 def test_what_a_type_costs_is_said() -> None:
     """Where a weight takes half as much again as in the file, or more."""
-    assert BLOCKS["Q2_K"].note == "the numbers are kept, in 12 bits each instead of 2.62"
     assert BLOCKS["TQ1_0"].note == "the numbers are kept, in 4.25 bits each instead of 1.69"
-    assert BLOCKS["Q6_K"].note.endswith("; the scale of each 16 numbers, a product of up to 19 bits, is rounded to 16")
     assert {kind for kind in BLOCKS if not BLOCKS[kind].note} == {
-        "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "MXFP4",
+        "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
     }  # fmt: skip
-
-
-def test_the_one_number_of_q3_k_that_is_no_int8() -> None:
-    """-4 times -32, which is 128: held with its sign turned."""
-    blocks = np.zeros((1, 110), np.uint8)  # every code is -4, every scale -32
-    matrix = read_blocks("Q3_K", scaled("Q3_K", blocks, np.array([0.5])), (1, 256), "w")
-    assert (matrix.codes == 0).all() and (matrix.scale == -0.5).all()
-    np.testing.assert_array_equal(matrix.decode(), np.full((1, 256), 64.0, np.float32))

@@ -16,6 +16,7 @@ from albireo.encodings import encoding
 from albireo.errors import WeightMismatch
 from albireo.graph.program import PANEL, PackedConstant
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.nested import held_as, is_held_as
 
 _PARTS = ("codes", "scale", "zero", "gamma", "offset")
 
@@ -39,10 +40,10 @@ def pack_encoded(
     name = constant.packing.partition(".")[2]
     sources = constant.definition.sources
     found = {source: weights.encodings.get(source, "numbers") for source in sources}
-    if set(found.values()) != {name}:
+    if not all(is_held_as(kind, name) for kind in found.values()):
         raise WeightMismatch(f"{constant.name} is wanted as {name}, the checkpoint has {found}")
     columns = constant.definition.columns
-    arrays = {source: weights.encoded(source) for source in sources}
+    arrays = {source: held_as(weights.encoded(source), name) for source in sources}
     if columns is not None:
         arrays = {source: array.columns(*columns) for source, array in arrays.items()}
     kept: list[Any] = []

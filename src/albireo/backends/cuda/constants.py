@@ -26,6 +26,7 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import PackedConstant
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.nested import held_as, is_held_as
 from albireo.quantization.rounding import round_weights
 
 #: Rows go to the device, and their file pages are let go, in slices of about this many bytes.
@@ -115,9 +116,9 @@ def _encoded_sources(
     constant: PackedConstant, definition: ConstantDef, weights: Weights, wanted: Encoding
 ) -> dict[str, Encoded]:
     found = {source: weights.encodings.get(source, "numbers") for source in definition.sources}
-    if set(found.values()) != {wanted.name}:
+    if not all(is_held_as(kind, wanted.name) for kind in found.values()):
         raise WeightMismatch(f"{constant.name} is wanted as {wanted}, the checkpoint has {found}")
-    arrays = {source: weights.encoded(source) for source in definition.sources}
+    arrays = {source: held_as(weights.encoded(source), wanted.name) for source in definition.sources}
     if definition.columns is not None:
         arrays = {source: array.columns(*definition.columns) for source, array in arrays.items()}
     for source, array in arrays.items():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.encodings import encoding as named
+from albireo.encodings import plain_encoding
 from albireo.errors import ModelError, WeightMismatch, short
 from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.models.gguf.files import part_paths
@@ -28,6 +29,7 @@ from albireo.models.gguf.stored import FACTORS
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
 from albireo.quantization.formats.matrix import Matrix, Plan
+from albireo.quantization.nested import plain
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Of an Encoded.
@@ -126,8 +128,13 @@ class GgufFile:
         name = names.pop() if len(names) == 1 else None
         if name is None or part.numbers is not None or part.numbers_since:
             return None
-        group = named(name).group
-        return name if part.columns is None or _groups_of(part.columns, group) is not None else None
+        if part.columns is None:
+            return name
+        # heads that move may be parts of nests, where they are no parts of groups
+        whole = (
+            e.name for e in (named(name), plain_encoding(named(name))) if _groups_of(part.columns, e.unit) is not None
+        )
+        return next(whole, None)
 
     def _shape(self, name: str, part: Part) -> tuple[int, ...]:
         shapes = [self.shape(source) for source in part.sources]
@@ -137,7 +144,10 @@ class GgufFile:
         return (rows, *shapes[0][1:])
 
     def _encoded(self, part: Part) -> Encoded:
-        return _rearranged(_joined([self._blocks(source) for source in part.sources]), part.rows, part.columns)
+        matrix = _joined([self._blocks(source) for source in part.sources])
+        if part.columns is not None and _groups_of(part.columns, matrix.encoding.unit) is None:
+            matrix = plain(matrix)
+        return _rearranged(matrix, part.rows, part.columns)
 
     def _numbers(self, part: Part, dtype: str) -> NDArray[np.generic]:
         """Of dtype, bfloat16 as words."""
@@ -193,11 +203,14 @@ def _rearranged(matrix: Encoded, rows: Order | None, columns: Order | None) -> E
     """Rows and columns of a matrix; groups of columns stay together."""
     parts: dict[str, Any] = {name: getattr(matrix, name) for name in _ARRAYS}
     if columns is not None:
-        groups = _groups_of(columns, matrix.encoding.group)
-        count = matrix.encoding.num_groups(matrix.shape[1])
+        e, k = matrix.encoding, matrix.shape[1]
+        orders = {k: columns, e.num_groups(k): _groups_of(columns, e.group)}
+        if e.is_nested:
+            orders |= {e.num_nests(k): _groups_of(columns, e.unit)}
         for name, array in parts.items():
-            if array is not None and (name == "codes" or (groups is not None and array.shape[1] == count > 1)):
-                parts[name] = array[:, columns if name == "codes" else groups]
+            order = None if array is None else columns if name == "codes" else orders.get(array.shape[1])
+            if array is not None and order is not None and array.shape[1] > 1:
+                parts[name] = array[:, order]
     if rows is not None:
         parts = {name: None if array is None else array[rows] for name, array in parts.items()}
     return Encoded(matrix.encoding, **parts)

@@ -22,21 +22,19 @@ from albireo.quantization.formats.gguf_parts import ZERO, Parts, Reader, half, n
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
-    """Fields: size: numbers in a block, of num_bytes. encoding: None for numbers. rounded: what is not kept of them."""
+    """Fields: size: numbers in a block, of num_bytes. encoding: None for numbers."""
 
     size: int
     num_bytes: int
     encoding: str | None = None
-    rounded: str = ""
 
     @property
     def note(self) -> str:
-        """What a matrix costs more than its file, where that is half of it or more, and what is rounded."""
+        """What a matrix costs more than its file, where that is half of it or more."""
         if self.encoding is None:
             return ""
         stored, held = 8 * self.num_bytes / self.size, 8 * encoding(self.encoding).bytes_per_weight
-        wider = f"the numbers are kept, in {held:g} bits each instead of {stored:.3g}" if held >= 1.5 * stored else ""
-        return "; ".join(part for part in (wider, self.rounded) if part)
+        return f"the numbers are kept, in {held:g} bits each instead of {stored:.3g}" if held >= 1.5 * stored else ""
 
 
 #: Every type of ggml, by its number: those of BLOCKS are read.
@@ -55,13 +53,11 @@ BLOCKS = {
     "Q4_1": BlockType(32, 20, "int4.g32.affine"),
     "Q5_0": BlockType(32, 22, "int8.g32"),
     "Q5_1": BlockType(32, 24, "int8.g32.affine"),
-    "Q2_K": BlockType(256, 84, "int8.g16.affine"),
-    "Q3_K": BlockType(256, 110, "int8.g128"),
-    "Q4_K": BlockType(256, 144, "int4.g32.affine"),
-    "Q5_K": BlockType(256, 176, "int8.g32.affine"),
-    "Q6_K": BlockType(
-        256, 210, "int8.g16", "the scale of each 16 numbers, a product of up to 19 bits, is rounded to 16"
-    ),
+    "Q2_K": BlockType(256, 84, "q2_k"),
+    "Q3_K": BlockType(256, 110, "q3_k"),
+    "Q4_K": BlockType(256, 144, "q4_k"),
+    "Q5_K": BlockType(256, 176, "q5_k"),
+    "Q6_K": BlockType(256, 210, "q6_k"),
     "IQ4_NL": BlockType(32, 18, "int8.g32"),
     "IQ4_XS": BlockType(256, 136, "int8.g32"),
     "IQ3_S": BlockType(256, 110, "int4.g32.affine"),
@@ -90,6 +86,8 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
     blocks = data.reshape(-1, block.num_bytes)
     if kind == "MXFP4":
         return _mxfp4(blocks, shape, name)
+    if kind in gguf_k_blocks.READERS:
+        return _nested(kind, blocks, shape, name)
     with np.errstate(invalid="ignore"):  # zero times infinity is looked for below
         codes, scale, zero, offset = _READERS[kind](blocks)
     n, k = shape
@@ -99,6 +97,15 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
         return Encoded(encoding(block.encoding), codes.reshape(n, k), scale, offset=offset)
     zeros = np.full(scale.shape, zero, np.uint8)
     return Encoded(encoding(block.encoding), codes.reshape(n, k), storable_scale(scale), zero=zeros)
+
+
+def _nested(kind: str, blocks: U8, shape: tuple[int, int], name: str) -> Encoded:
+    n, k = shape
+    codes, scale, gamma, offset, zero = gguf_k_blocks.READERS[kind](blocks)
+    offset = None if offset is None else finite(offset, name).reshape(n, -1)
+    zero = None if zero is None else zero.reshape(n, -1)
+    e = encoding(str(BLOCKS[kind].encoding))
+    return Encoded(e, codes.reshape(n, k), finite(scale, name).reshape(n, -1), zero, gamma.reshape(n, -1), offset)
 
 
 def _mxfp4(blocks: U8, shape: tuple[int, int], name: str) -> Encoded:
@@ -170,6 +177,5 @@ _READERS: Mapping[str, Reader] = {
     "IQ4_XS": _iq4_xs,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
-    **gguf_k_blocks.READERS,
     **gguf_grid_blocks.READERS,
 }

@@ -1,0 +1,68 @@
+// The K types: codes of 2 to 6 bits in planes, scales and offsets of groups as whole multiples of those of a nest.
+// Include after a vec_<isa>.h.
+//
+// A unit is 32 k, so eight words of codes, of which dot q is codes 4 q .. 4 q + 3. The low bits lie first: as nibbles,
+// two dots a word, or, of codes of 2 and 3 bits, as pairs of bits, four dots a word. Then what is left of a code, two
+// bits as such pairs or one, of eight dots a word.
+#pragma once
+#include "albireo/encoded.h"
+
+namespace {
+using namespace albireo;
+
+// Codes 4 kDot .. of a unit.
+template <DType kType, int kDot>
+ALBIREO_INLINE Codes nested_codes(const uint8_t* unit) {
+  constexpr int kBits = code_bits(kType);
+  if constexpr (kBits >= 4) {
+    const Codes low = bits_of_codes<kDot % 2 * 4, 15>(load_codes(unit + kDot / 2 * kWord));
+    if constexpr (kBits == 5) return either(low, bits_of_codes<kDot - 4, 16>(load_codes(unit + 4 * kWord)));
+    if constexpr (kBits == 6)
+      return either(low, bits_of_codes<kDot % 4 * 2 - 4, 48>(load_codes(unit + (4 + kDot / 4) * kWord)));
+    return low;
+  } else {
+    const Codes low = bits_of_codes<kDot % 4 * 2, 3>(load_codes(unit + kDot / 4 * kWord));
+    if constexpr (kBits == 3) return either(low, bits_of_codes<kDot - 2, 4>(load_codes(unit + 2 * kWord)));
+    return low;
+  }
+}
+
+// use(dot, codes) of dots kFirst .. of a unit.
+template <DType kType, int kFirst, int kCount, class Use>
+ALBIREO_INLINE void for_dots(const uint8_t* unit, Use use) {
+  if constexpr (kCount > 0) {
+    use(std::integral_constant<int, kFirst>(), nested_codes<kType, kFirst>(unit));
+    for_dots<kType, kFirst + 1, kCount - 1>(unit, use);
+  }
+}
+
+// The same code of one column, for k of a unit.
+inline int32_t nested_code(DType type, const uint8_t* unit, int64_t column, int64_t k) {
+  const int64_t dot = k / 4;
+  const uint8_t* at = unit + 4 * column + k % 4;
+  switch (code_bits(type)) {
+    case 2: return at[dot / 4 * kWord] >> dot % 4 * 2 & 3;
+    case 3: return (at[dot / 4 * kWord] >> dot % 4 * 2 & 3) | (at[2 * kWord] >> dot & 1) << 2;
+    case 4: return at[dot / 2 * kWord] >> dot % 2 * 4 & 15;
+    case 5: return (at[dot / 2 * kWord] >> dot % 2 * 4 & 15) | (at[4 * kWord] >> dot & 1) << 4;
+    default: return (at[dot / 2 * kWord] >> dot % 2 * 4 & 15) | (at[(4 + dot / 4) * kWord] >> dot % 4 * 2 & 3) << 4;
+  }
+}
+
+// What the codes of group g of a sub-panel at b are multiplied with, and their offsets, or zeros: exact, since a
+// float16 times a byte is a float32.
+struct NestedHead {
+  V scale, other;
+};
+ALBIREO_INLINE NestedHead nested_head(const Encoding& e, const uint8_t* b, int64_t g) {
+  const int64_t groups = kNest / e.group;
+  const uint8_t* nest = b + g / groups * nest_bytes(e);
+  const uint8_t* steps = nest + nest_head(e) + g % groups * step_bytes(e);
+  const V scale = load((const f16*)nest);
+  if (!e.affine)
+    return {mul(to_float(isub(bytes_to_ints(steps), iset1(kStepZero))), scale), set1((float)nested_zero(e.dtype))};
+  return {mul(to_float(bytes_to_ints(steps)), scale),
+          mul(to_float(bytes_to_ints(steps + kSubPanel)), load((const f16*)nest + kSubPanel))};
+}
+
+}  // namespace

@@ -31,7 +31,7 @@ from albireo.params import SamplingParams
 #: Width and height of the picture that figures are of.
 PICTURE = (1024, 768)
 #: Marks between image tokens, as all tokenizers of these models have them: a token each, and blanks side by side.
-_MARK = r"<[^<>]+>|\[[^\[\]]+\]|\s+|[^\s<\[]+|."
+_MARK = r"\]<\][^<>\[\]]+\[>\[|<[^<>]+>|\[[^\[\]]+\]|\s+|[^\s<\[]+|."
 
 
 def image_figures(vision: Perception | str) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def test_places_that_tables_have_not(tmp_path: Path) -> None:
         ("gemma4_unified", {"output_proj_dims": 48}, "output_proj_dims=48 is not supported; .* it is 96"),
         ("gemma4_unified", {"model_patch_size": 8}, "model_patch_size=8 is not supported; .* it is 16"),
         ("gemma4_unified", {"num_hidden_layers": 2}, "'num_hidden_layers': 2"),
-        ("qwen3_vl", {"depth": 4, "deepstack_visual_indexes": [0, 1, 2, 3]}, "at most 3 layers go deeper"),
+        ("qwen3_vl", {"depth": 12, "deepstack_visual_indexes": [*range(12)]}, "at most 11 layers go deeper"),
         ("qwen3_5", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn' is not supported"),
         ("qwen3_5", {"num_heads": 72}, "num_heads=72 is not supported"),
         ("qwen3_5", {"in_channels": 1}, "in_channels=1 is not supported"),

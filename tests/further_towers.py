@@ -36,6 +36,31 @@ def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
 ANY = ((48, 96), (112, 80), (16, 144))
 
 
+def _of_ernie4_5_vl_moe(model: Any, tile: Any) -> Any:
+    """Patches in blocks of what is merged."""
+    patches = patches_of(tile, 8, 2).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8)
+    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
+    return model.model.get_image_features(patches, grid).pooler_output[0]
+
+
+#: Four experts of 24 channels, and as many of 8 for pictures; of three layers the last two have them.
+ERNIE = {
+    "model_type": "ernie4_5_vl_moe_text",
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "vocab_size": 99,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": [24, 8],
+    "moe_k": 2,
+    "moe_num_experts": 4,
+    "moe_num_shared_experts": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]},
+}
+
+
 def _of_granite4_vision(model: Any, tile: Any) -> Any:
     """Blocks of a mosaic, the whole picture first; rows of each layer beside those of embeddings, which are none."""
     mosaic = Mosaic.of(*tile.shape[:2], 32)
@@ -47,6 +72,14 @@ def _of_granite4_vision(model: Any, tile: Any) -> Any:
 
 
 FURTHER: dict[str, Family] = {
+    # its whole, whose tensors alone are saved under published names
+    "ernie4_5_vl_moe": Family(
+        "Ernie4_5_VLMoeForConditionalGeneration",
+        ANY,
+        _of_ernie4_5_vl_moe,
+        {"hidden_size": 144, "intermediate_size": 200, "depth": 3, "num_heads": 2, "patch_size": 8},
+        ERNIE,
+    ),
     "granite4_vision": Family(
         "Granite4VisionModel",
         tuple(mosaic.size(32) for mosaic in (Mosaic(1, 1), Mosaic(1, 2), Mosaic(3, 1, 1))),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import sight_inputs
+from further_towers import ERNIE
 from sight_family import LLAMA, SIGLIP, Family, text_of
 from tiny_towers import without_layer_scale
 
@@ -19,6 +20,11 @@ torch = pytest.importorskip("torch")
 
 _MARKS = ("<image_placeholder>", "<begin_of_image>", "<end_of_image>")
 _M3_MARKS = ("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>[")
+_ERNIE_MARKS = (
+    *("<|IMAGE_START|>", "<|IMAGE_PLACEHOLDER|>", "<|IMAGE_END|>"),
+    *("<|VIDEO_START|>", "<|VIDEO_PLACEHOLDER|>", "<|VIDEO_END|>"),
+)
+_ERNIE_PARTS = ("_start", "", "_end")
 _SIDE = {"height": 32, "width": 32}
 _OPENS = {"use_default_system_prompt": True}
 _VQ = {"base_channels": 32, "num_embeddings": 8, "projection_dim": 8, "latent_channels": 8}
@@ -51,7 +57,41 @@ def _of_minimax_m3_vl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.
     return sight_inputs.of_exaone4_5(prompt, {"<|image_pad|>": ids[_M3_MARKS[0]]}, tiles)
 
 
+def _of_ernie4_5_vl_moe(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    """Patches in blocks of what is merged. To experts what opens and ends a picture is of it too."""
+    patches = [sight_inputs.cut(tile, 2).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3 * 8 * 8) for tile in tiles]
+    grids = [[1, tile.shape[0] // 8, tile.shape[1] // 8] for tile in tiles]
+    opens, image, ends = (ids[mark] for mark in _ERNIE_MARKS[:3])
+    return {
+        "pixel_values": torch.cat(patches),
+        "image_grid_thw": torch.tensor(grids),
+        "mm_token_type_ids": torch.tensor([[int(each == image) for each in prompt]]),
+        "moe_mm_token_type_ids": torch.tensor([[int(each in (opens, image, ends)) for each in prompt]]),
+    }
+
+
 OF_SQUARES: dict[str, Family] = {
+    "ernie4_5_vl_moe": Family(
+        "Ernie4_5_VLMoeForConditionalGeneration",
+        _ERNIE_MARKS,
+        "".join(_ERNIE_MARKS[:3]),
+        lambda ids: {
+            "text_config": {**ERNIE, "vocab_size": len(ids)},
+            "vision_config": {
+                **{"hidden_size": 32, "intermediate_size": 48, "depth": 2, "num_heads": 2, "patch_size": 8},
+            },
+            **{f"image{part}_token_id": ids[mark] for part, mark in zip(_ERNIE_PARTS, _ERNIE_MARKS[:3], strict=True)},
+            **{f"video{part}_token_id": ids[mark] for part, mark in zip(_ERNIE_PARTS, _ERNIE_MARKS[3:], strict=True)},
+        },
+        {
+            "preprocessor_config.json": {
+                "image_processor_type": "Ernie4_5_VLMoeImageProcessor",
+                "patch_size": 8,
+                "size": {"shortest_edge": 256, "longest_edge": 4096},
+            }
+        },
+        inputs=_of_ernie4_5_vl_moe,
+    ),
     "nemotron_h_omni": Family(
         "NemotronH_Omni_Reasoning_V3",
         ("<image>", "<img>", "</img>"),

@@ -71,6 +71,16 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _QWEN,
         "tie_word_embeddings": False,
     },
+    # of which tokens of pictures have experts of another width
+    "ernie4_5_vl_moe": {
+        "text_config": text(
+            "ernie4_5_moe",
+            "ernie4_5_vl_moe_text",
+            **{"rope_parameters": {**_WHOLLY, "mrope_section": [2, 2, 1]}, "rope_theta": ..., "head_dim": ...},
+            **{"moe_intermediate_size": [28, 12], "moe_layer_end_index": 3},
+        ),
+        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "depth": 1},
+    },
     "glm46v": _glm("glm4", "glm4v_text", _HALF, hidden_size=64, head_dim=...),
     "glm4v": _glm("glm4", "glm4v_text", _WHOLLY, hidden_size=64, head_dim=...),
     "glm4v_moe": _glm("glm4_moe", "glm4v_moe_text", _HALF),

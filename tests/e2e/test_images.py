@@ -55,7 +55,16 @@ def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
             check_tokens(output, tokens, values)
 
 
-@of("idefics3", "gemma3", "gemma4, embeddings of layers", "lfm2_vl", "paligemma", "qwen3_5", "qwen3_vl")
+@of(
+    "ernie4_5_vl_moe",
+    "idefics3",
+    "gemma3",
+    "gemma4, embeddings of layers",
+    "lfm2_vl",
+    "paligemma",
+    "qwen3_5",
+    "qwen3_vl",
+)
 def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
     """Alone, beside others, in pieces, without blocks for all, and after the same picture was seen: the same bits."""
     name, path = folder

@@ -21,6 +21,7 @@ _FAMILIES: Mapping[str, str] = {
     "aya_vision": "cohere2_vision.AyaVision",
     "cohere2_vision": "cohere2_vision.Cohere2Vision",
     "deepseek_vl": "janus.DeepSeekVl",
+    "ernie4_5_vl_moe": "ernie4_5_vl_moe.Ernie45VlMoe",
     "exaone4_5": "qwen2_vl.Exaone45",
     "gemma3": "gemma3.Gemma3",
     "gemma4": "gemma4.Gemma4",

@@ -8,19 +8,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import round_to
 from albireo.compiler.passes import narrow_activations, widen_activations
-from albireo.compiler.pipeline import run_passes
+from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
+from albireo.models import build_graph, load_architecture
+from albireo.models.checkpoint.experts_of_pictures import OF_PICTURES, OF_TEXT
+from albireo.models.config import parse_config
 from backends.cpu.harness import assert_same_bits
+from backends.cpu.test_pack import Stored
 from backends.cuda.test_model import (
     CPU,
     MANY,
     MAX_POSITIONS,
+    MAXIMA,
     NUM_BLOCKS,
+    Numbers,
     Recorder,
     graph_of,
     model_of,
@@ -28,6 +37,8 @@ from backends.cuda.test_model import (
     weights_of,
 )
 from step_batches import Work, make_step
+from tiny_models import weights_read
+from variants import tiny_of
 
 
 def poisoned(model: CudaModel) -> CudaModel:
@@ -79,6 +90,23 @@ def test_a_prompt_in_pieces_has_the_bits_of_one_at_once() -> None:
         model.run(make_step([Work(prompt[:first], 0, [5, 3])], 8))
         rest = model.run(make_step([Work(prompt[first:], first, [5, 3])], 8)).logits
         assert_same_bits(rest, whole[first:], f"from token {first} on")
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 2e-6), ("bfloat16", 0.02)])
+def test_two_choices_of_a_layer(dtype: str, most: float) -> None:
+    """Experts of ERNIE 4.5 VL: of text and of pictures, of which each token has numbers to multiply them by."""
+    config = tiny_of("ernie4_5_moe") | {"moe_intermediate_size": [28, 12]}
+    graph = build_graph(parse_config(config, load_architecture("ernie4_5_moe").rules).with_dtype(dtype), MAX_POSITIONS)
+    program = compile_graph(graph, CudaCatalog(90), maxima=MAXIMA, block_size=8, max_positions=MAX_POSITIONS)
+    weights = {name: round_to(value, dtype) for name, value in weights_read(graph, 3).items()}
+    tables = np.arange(125)[:, None] % 2 * np.ones(3, np.float32)
+    weights |= {OF_TEXT: 1 - tables, OF_PICTURES: tables}
+    stored = Numbers({name: Stored(value, dtype) for name, value in weights.items()})
+    model = open_model(program, stored, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU)
+    kv = ReferenceKV(NUM_BLOCKS, 8, dtype)
+    for step in steps():
+        got, wanted = model.run(step).logits, interpret(graph, step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= most * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize(

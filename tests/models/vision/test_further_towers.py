@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _FORMER = {"model_type": "blip_2_qformer", "num_hidden_layers": 2, "intermediate
 @pytest.mark.parametrize(
     ("name", "vision", "whole"),
     [
+        ("ernie4_5_vl_moe", {"rope_parameters": {"rope_type": "axial", "rope_theta": 50.0}, "hidden_act": "relu"}, {}),
+        ("ernie4_5_vl_moe", {"rms_norm_eps": 0.5, "num_heads": 4}, {}),
         # of CLIP, whose class is left out
         (
             "granite4_vision",
@@ -48,6 +51,8 @@ def test_keys_are_honoured(name: str, vision: dict[str, Any], whole: dict[str, A
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
+        ("ernie4_5_vl_moe", {"num_heads": 24}, "heads of 6 are not four equal parts"),
+        ("ernie4_5_vl_moe", {"temporal_merge_size": 3}, "'temporal_merge_size': 3"),
         ("kimi_k25", {"num_attention_heads": 24}, "heads of 6 are not four equal parts"),
         ("kimi_k25", {"pos_emb_width": 5}, "pos_emb_width=5 is not supported"),
         ("kimi_k25", {"merge_kernel_size": [2, 1]}, r"merge_kernel_size=\[2, 1\] is not supported"),
@@ -93,6 +98,15 @@ def test_q_formers_that_are_not_computed(changes: dict[str, Any], words: str, tm
     data = {**change_vision(save(tmp_path, "granite4_vision")), **changes}
     with pytest.raises((UnsupportedModel, ModelError), match=words):
         open_tower(data, "float32", "config.json")
+
+
+def test_rows_of_ernie_are_normalized_as_text_is(tmp_path: Path) -> None:
+    folder, given = save(tmp_path, "ernie4_5_vl_moe"), tiles("ernie4_5_vl_moe")
+    data = change_vision(folder)
+    data["text_config"]["rms_norm_eps"] = 0.5
+    (folder / "config.json").write_text(json.dumps(data))
+    ours = [opened(folder).rows(tile) for tile in given]
+    assert farthest(ours, transformers_rows(folder, "ernie4_5_vl_moe", "float64", given)) < 1e-5
 
 
 @pytest.mark.parametrize("last", [0, 1])

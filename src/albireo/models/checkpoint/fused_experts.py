@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.checkpoint.experts_of_pictures import WHOLE
 from albireo.models.checkpoint.interleaved_experts import INTERLEAVED
 from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
@@ -199,6 +200,8 @@ def split_experts(
     """
     is_fused = any(name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
+    # of two kinds, see experts_of_pictures.py
+    is_fused &= config.get("model_type") != WHOLE
     if not is_fused or text_type(config) in INTERLEAVED:
         return stored
     text = config.get("text_config")

@@ -44,6 +44,11 @@ _PREFIXES = (
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
 _TOWER = ("visual.", "vit.")
+#: And of one whose tower has names that begin as those do; what tells it.
+_BESIDE_A_RESAMPLER = tuple(
+    (part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
+)
+_RESAMPLER = "model.resampler_model."
 #: Of which a model with parts has some.
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
@@ -102,6 +107,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _PREFIXES)
     if any(name.endswith((_OF_V4, _TABLE)) for name in files.names):
         return _WithTables(files, _V4)
+    if any(name.startswith(_RESAMPLER) for name in files.names):
+        return TextTensors(files, _BESIDE_A_RESAMPLER)
     if any(name.startswith(_TOWER) for name in files.names):
         return TextTensors(files, _BESIDE_A_TOWER)
     if ENCODER in files:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
+from albireo.models.checkpoint.experts_of_pictures import WHOLE, experts_of_pictures
 from albireo.models.checkpoint.fused_experts import FusedExperts, split_experts
 from albireo.models.checkpoint.interleaved_experts import INTERLEAVED, interleaved
 from albireo.models.checkpoint.latent_weights import JOINED, split_up_projections
@@ -203,6 +204,10 @@ class Checkpoint:
             if not isinstance(quantization, Mxfp4 | None):
                 raise UnsupportedModel(f"{path}: experts of gpt-oss are read as numbers or in MXFP4, not as this says")
             return interleaved(stored)
+        if config.get("model_type") == WHOLE and not isinstance(stored, FusedExperts):
+            if quantization is not None:
+                raise UnsupportedModel(f"{path}: experts of two kinds are not read quantized; --quantization does it")
+            return experts_of_pictures(stored, config)
         if quantization is None:
             if isinstance(stored, FusedExperts):
                 return stored.plan()
@@ -271,9 +276,9 @@ def _plain_names(stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFil
 
     Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.
     """
-    used = {name: matrix.name for matrix in plan.matrices.values() for name in matrix.stored}
-    for name in plan.matrices:
-        if name in stored and used.get(name) != name:
+    used = {name for matrix in plan.matrices.values() for name in matrix.stored}
+    for name, matrix in plan.matrices.items():
+        if name in stored and name not in matrix.stored:
             raise WeightMismatch(f"{short(name)} is there twice, as numbers and quantized; one must go")
     return frozenset(name for name in stored.names if name not in used and name not in plan.unread)
 

@@ -96,6 +96,7 @@ class ExpertSettings:
         limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
         shared_limit: that of a shared expert.
         by_token: of each layer, whether a table says which experts a token has; empty: of none.
+        picture_width: channels of one of as many others, which tokens of pictures have in their place; 0: they do not.
         latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
@@ -120,6 +121,7 @@ class ExpertSettings:
     limit: float = 0.0
     shared_limit: float = 0.0
     by_token: tuple[bool, ...] = ()
+    picture_width: int = 0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -423,11 +425,20 @@ def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int
 
 def _ernie(fields: Fields, layers: int) -> ExpertSettings:
     count = fields.integer("moe_num_experts", 1, MAX_EXPERTS)
-    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
+    said, of_pictures = fields.raw("moe_intermediate_size"), 0
+    if isinstance(said, list):
+        if len(said) != 2 or not all(type(each) is int and 0 < each <= _MAX_WIDTH for each in said):
+            what = f"must be two widths up to {_MAX_WIDTH}: of experts of text, and of those of pictures"
+            fields.fail("moe_intermediate_size", said, what)
+        width, of_pictures = said
+    else:
+        width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     interval = fields.integer("moe_layer_interval", 1, 2**20, default=1)
     first = fields.integer("moe_layer_start_index", 0, 2**20, default=1)
     last = fields.integer("moe_layer_end_index", -1, 2**20, default=-1)
     sparse = tuple((i + 1) % interval == 0 and first <= i and (last < 0 or i <= last) for i in range(layers))
+    if fields.raw("mlp_layer_types") is not None:
+        sparse = _layers_behind_dense_ones(fields, layers)
     if not any(sparse):
         fields.unsupported("moe_layer_start_index", first, "no layer has experts; give the dense architecture's name")
     return ExpertSettings(
@@ -439,6 +450,7 @@ def _ernie(fields: Fields, layers: int) -> ExpertSettings:
         sparse,
         is_shared_gated=False,
         has_bias=True,
+        picture_width=of_pictures,
     )
 
 

@@ -228,6 +228,11 @@ def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
             Fields(data, "config.json").unsupported("xdrope_section", sections, "some pairs turn by the last axis")
         first = 4 - len(sections)
         return tuple(first + axis for axis, count in enumerate(sections) for _ in range(count))
+    if whole.ends_with_time:
+        rows, columns, time = sections
+        if rows != columns:
+            Fields(data, "config.json").unsupported("mrope_section", sections, "as many pairs turn by row as by column")
+        return (1, 2) * rows + (0,) * time
     if not whole.takes_turns:
         return tuple(axis % 3 for axis, count in enumerate(sections) for _ in range(count))
     return tuple(turn if turn and i < 3 * sections[turn] else 0 for i in range(sum(sections)) for turn in (i % 3,))

@@ -32,6 +32,7 @@ class Whole:
             numbers. takes_turns: pairs of the three axes do; else those of one are side by side. are_beside: there are
             four axes, of which the first is the position in the prompt, see execution.images.RopeAxes; where files
             say three, the first of these turns nothing.
+        ends_with_time: sections are those of rows, of columns and of time: pairs of the first two take turns.
         may_be_flat: the whole may have the keys of its text part among its own.
         multiplies_images: rows of pictures are multiplied as embeddings are, where those are.
         cuts_width: heads of the text part are equal parts of its width where nothing is said, whatever they are in a
@@ -51,6 +52,7 @@ class Whole:
     sections: tuple[int, ...] | None = None
     takes_turns: bool = True
     are_beside: bool = False
+    ends_with_time: bool = False
     may_be_flat: bool = False
     cuts_width: bool = False
     multiplies_images: bool = False
@@ -179,6 +181,21 @@ WHOLES: Mapping[str, Whole] = {
         # text alone, as published files may name it
         other_classes=("Dots3NoteForCausalLM",),
         may_be_flat=True,
+    ),
+    "ernie4_5_vl_moe": Whole(
+        "Ernie4_5_VLMoeForConditionalGeneration",
+        {"ernie4_5_vl_moe_text": "ernie4_5_moe"},
+        {
+            "moe_intermediate_size": [1536, 512],
+            "moe_num_experts": 64,
+            "moe_k": 6,
+            "moe_num_shared_experts": 2,
+            "max_position_embeddings": 131072,
+        },
+        beside=keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id"),
+        sections=(22, 22, 20),
+        ends_with_time=True,
+        other_classes=("Ernie4_5_VL_MoeForConditionalGeneration",),
     ),
     "exaone4_5": Whole(
         "Exaone4_5_ForConditionalGeneration",

@@ -28,6 +28,7 @@ _PARTS = (
     *("vision_model.", "connector.", "visual.", "vision_tower.", "multi_modal_projector.", "embed_vision."),
     *("vision_embedder.", "merger.", "vit.", "aligner.", "mlp1.", "vision_projector."),
     *("visual_embeddings_table.", "mm_projector.", "layerwise_projectors.", "spatial_projectors.", "patch_merge_mlp."),
+    "resampler_model.",
 )
 _WHOLES = ("model.", "thinker.", "")
 _PREFIXES = (

@@ -140,6 +140,7 @@ _FAMILIES: Mapping[str, str] = {
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
     "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
     "deepseek_vl": "vision.janus.open_deepseek_vl",
+    "ernie4_5_vl_moe": "vision.ernie4_5_vl_moe.open_ernie4_5_vl_moe",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma4": "vision.gemma4.open_gemma4",

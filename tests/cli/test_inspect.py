@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -81,6 +82,22 @@ def test_a_directory_without_weights(albireo, tmp_path):
     result = albireo("inspect", tmp_path)
     assert result.exit_code == 0
     assert "no weights in this directory" in result.stdout
+
+
+def test_a_directory_without_weights_counts_those_that_its_config_tells_of(albireo, tmp_path):
+    """A published config of few bits, and one that names no dtype, as plan reads them."""
+    said = json.loads((BUNDLED / "config.json").read_text())
+    del said["dtype"]
+    blocks = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    sizes = []
+    for more in ({}, {"quantization_config": blocks}):
+        (tmp_path / "config.json").write_text(json.dumps(said | more))
+        result = albireo("inspect", tmp_path)
+        assert result.exit_code == 0, result.stderr
+        assert "computed in bfloat16" in result.stdout
+        sizes.append(float(re.search(r"memory +weights ([\d.]+) MiB", result.stdout)[1]))
+    embeddings = 2 * said["vocab_size"] * said["hidden_size"] / 2**20
+    assert sizes[1] - embeddings == pytest.approx((sizes[0] - embeddings) / 2, rel=0.1)
 
 
 def test_weights_that_do_not_fit_the_config_are_named(albireo, tmp_path):

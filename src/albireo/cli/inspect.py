@@ -15,8 +15,9 @@ import click
 from albireo.api.load import plan, plan_ranks
 from albireo.api.machine.devices import planning_device
 from albireo.api.machine.tuning import tuned
+from albireo.api.sources.config_only import open_to_plan
 from albireo.api.sources.locate import locate_model
-from albireo.api.sources.source import ModelSource, open_source
+from albireo.api.sources.source import ModelSource
 from albireo.backends.backend import ExplainedCatalog
 from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, rank_facts, tuning_facts
 from albireo.cli.options import engine_options
@@ -88,7 +89,7 @@ def command(
     if layer is not None and target is None:
         raise ConfigError("--layer is of pictures; add --graph FILE.svg or FILE.html")
     config = EngineConfig.from_kwargs(model=model, **engine)
-    source = open_source(locate_model(model), config)
+    source = open_to_plan(locate_model(model), config)
     config = source.adopt(config)
     device = planning_device(config)
     graph = source.graph(config.max_model_len or source.default_model_len)

@@ -1,6 +1,6 @@
 """A model of which nothing but config.json is there: enough to plan.
 
-Made by bench/plan.py, and of a draft model beside it. Does not load.
+Made by bench/plan.py and cli/inspect.py, and of a draft model beside it. Does not load.
 """
 
 from __future__ import annotations

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
+
+from albireo import LLM, ModelError
 from albireo.api.programs import compile_program
 from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.api.sources.locate import BUNDLED
@@ -18,3 +24,10 @@ def test_a_graph_is_built_once_for_a_length_and_compiling_leaves_it_as_it_is() -
     assert source.graph(512) is graph and [str(node) for node in graph.nodes] == nodes
     shorter = source.graph(256)
     assert shorter is not graph and source.graph(256) is shorter and len(shorter.nodes) == len(nodes)
+
+
+def test_that_there_are_no_weights_is_said_before_whether_they_would_fit(tmp_path: Path) -> None:
+    said = json.loads((BUNDLED / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**said, "num_hidden_layers": 4000, "vocab_size": 2**24}))
+    with pytest.raises(ModelError, match=r"has neither model\.safetensors nor .* is the download complete\?"):
+        LLM(str(tmp_path), skip_tokenizer_init=True)

@@ -98,6 +98,9 @@ def test_a_directory_without_weights_counts_those_that_its_config_tells_of(albir
         sizes.append(float(re.search(r"memory +weights ([\d.]+) MiB", result.stdout)[1]))
     embeddings = 2 * said["vocab_size"] * said["hidden_size"] / 2**20
     assert sizes[1] - embeddings == pytest.approx((sizes[0] - embeddings) / 2, rel=0.1)
+    both = re.search(r"weight bytes ([\d,]+) B -> ([\d,]+) B", albireo("inspect", "--diff", tmp_path).stdout)
+    plain, few = (int(each.replace(",", "")) / 2**20 - embeddings for each in both.groups())
+    assert few == pytest.approx(plain / 2, rel=0.1)
 
 
 def test_weights_that_do_not_fit_the_config_are_named(albireo, tmp_path):

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.programs import compile_program
-from albireo.api.sources.checkpoint_source import CheckpointSource
+from albireo.api.sources.config_only import open_to_plan
 from albireo.api.sources.engine_source import EngineSource
 from albireo.api.sources.locate import locate_model
-from albireo.api.sources.overrides import overridden
 from albireo.api.sources.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest
@@ -26,7 +25,6 @@ from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
 from albireo.models.checkpoint.weights import weight_files
 from albireo.models.settings.context import check_context, longest_context
-from albireo.quantization.schemes import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +75,11 @@ def open_sides(first: str | None, second: str, settings: Mapping[str, Any]) -> t
         config = EngineConfig.from_kwargs(**{**_settings(engine), **settings})
     elif config.verify_hashes:
         raise ConfigError("verify_hashes: both sides are checkpoints, which have no hashes; leave it out")
-    precision = Precision(config.quantization, config.quantization_head)
     is_len_asked_for = settings.get("max_model_len") is not None
     left, right = (
         _built(engines[directory])
         if directory in engines
-        else _compiled(
-            CheckpointSource(overridden(directory, config), config.dtype, precision=precision),
-            config,
-            is_len_asked_for,
-        )
+        else _compiled(open_to_plan(directory, replace(config, verify_hashes=False)), config, is_len_asked_for)
         for directory in directories
     )
     return left, right
@@ -118,7 +111,7 @@ def _built(source: EngineSource) -> Side:
     )
 
 
-def _compiled(source: CheckpointSource, config: EngineConfig, is_len_asked_for: bool) -> Side:
+def _compiled(source: ModelSource, config: EngineConfig, is_len_asked_for: bool) -> Side:
     model_len = config.max_model_len or source.default_model_len
     if not is_len_asked_for:
         model_len = min(model_len, longest_context(source.model_config))

@@ -22,7 +22,7 @@ from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config, open_checkpoint
-from albireo.models.checkpoint.weights import Checkpoint, weight_files
+from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.config import ModelConfig
 from albireo.models.settings.context import default_context
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -47,10 +47,9 @@ class CheckpointSource:
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
         self.model_config = load_config(directory).with_dtype(dtype)
-        stored, is_weight_only = dict[str, str](), False
-        if weight_files(directory):  # it may be looked at without
-            with Checkpoint(directory) as checkpoint:
-                stored, is_weight_only = stored_encodings(checkpoint, self.model_config.dtype)
+        # also to say at once that there are no weights, before anybody asks whether they would fit
+        with Checkpoint(directory) as checkpoint:
+            stored, is_weight_only = stored_encodings(checkpoint, self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.quantization = self.precision.scheme
         self.directory = self.config_directory = self.tokenizer_directory = directory

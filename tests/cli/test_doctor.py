@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from albireo import _native
 from albireo.bench.machine import MachineFacts
-from albireo.cli.doctor import missing
+from albireo.cli.doctor import EXTRAS, missing
 from albireo.cli.main import __file__ as main_file
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.program_spec import COMMON_FAMILIES
@@ -151,6 +155,16 @@ def test_what_is_missing_comes_with_a_fix(facts, found, what, fix):
     (problem,) = missing(replace(FACTS, **facts), FOUND | found)
     assert what in problem["what"]
     assert fix in problem["fix"]
+
+
+def test_every_extra_is_looked_for():
+    """As pyproject.toml has them, but for what only a GPU, a collector, a cluster or a developer needs."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = project["optional-dependencies"]
+    assert set(EXTRAS) == set(wanted) - {"cuda", "otlp", "ray", "test"}
+    for extra, (package, distribution, _) in EXTRAS.items():
+        assert any(re.match(rf"{distribution}\b", needed) for needed in wanted[extra])
+        assert find_spec(package) is not None or extra == "hub"  # tests have the others
 
 
 def test_a_quota_of_all_processors_is_no_problem():

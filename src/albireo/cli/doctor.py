@@ -26,10 +26,15 @@ READ_BYTES = 256 << 20
 _REPEATS = 7
 #: What is measured of a GPU, and how often: a probe is many launches already, and float32 takes 0.2 s.
 _GPU_DTYPES, _GPU_REPEATS = ("float32", "bfloat16"), 3
-#: Extra -> package, what is installed for it, and what it is good for.
+#: Extra -> package, what is installed for it, and what it is good for. Those that serve a machine of their own are not
+#: missed: cuda has a line, otlp a collector, ray a cluster.
 EXTRAS = {
+    "serve": ("uvicorn", "uvicorn", "server (serve, run-batch)"),
     "hub": ("huggingface_hub", "huggingface_hub", "downloading models by their hub name"),
     "images": ("PIL", "pillow", "pictures in prompts"),
+    "audio": ("soundfile", "soundfile", "sounds but WAV"),
+    "video": ("av", "av", "videos but GIF, WebP and APNG"),
+    "bench": ("aiohttp", "aiohttp", "load for servers (bench serve)"),
     "structured": ("llguidance", "llguidance", "structured outputs"),
     "xgrammar": ("xgrammar", "xgrammar", "structured outputs by another library"),
 }

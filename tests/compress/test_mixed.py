@@ -31,7 +31,7 @@ def test_it_is_near_the_best_of_all_choices(seed: int) -> None:
     least = sum(choices[0].bits for choices in given.values())
     for factor in (1.0, 1.1, 1.5, 2.2):
         budget = int(least * factor)
-        chosen = spend(given, budget)
+        chosen = spend(given, budget, 1)
         assert sum(option.bits for option in chosen.values()) <= budget
         cost = sum(option.cost for option in chosen.values())
         best = min(
@@ -45,14 +45,16 @@ def test_it_is_near_the_best_of_all_choices(seed: int) -> None:
 
 def test_enough_bits_cost_nothing() -> None:
     given = options(1)
-    assert sum(option.cost for option in spend(given, 10**9).values()) == 0
+    assert sum(option.cost for option in spend(given, 10**9, 1).values()) == 0
 
 
 def test_bits_that_save_nothing_are_not_spent() -> None:
-    chosen = spend({"a": [Option(None, 100, 1.0), Option(None, 200, 1.0), Option(None, 300, 2.0)]}, 1000)
+    chosen = spend({"a": [Option(None, 100, 1.0), Option(None, 200, 1.0), Option(None, 300, 2.0)]}, 1000, 1)
     assert chosen["a"].bits == 100
 
 
-def test_a_budget_below_the_least_says_by_how_much() -> None:
-    with pytest.raises(ConfigError, match=r"1\.25 times what target_bits allows"):
-        spend({"a": [Option(None, 500, 1.0)]}, 400)
+def test_a_budget_below_the_least_says_how_many_bits_would_do() -> None:
+    given = {"a": [Option(None, 501, 1.0)]}
+    with pytest.raises(ConfigError, match=r"target_bits=4 is less than .* raise it to 5\.01 or more"):
+        spend(given, 4, 100)
+    assert spend(given, 5.01, 100)["a"].bits == 501

@@ -48,7 +48,7 @@ def _mixed_choice(
     shapes = {name: source.checkpoint.shape(name) for names in members.values() for name in names}
     weights = sum(math.prod(shapes[name]) for group in options for name in members[group])
     choice: Choice = {}
-    for name, option in spend(options, int(target_bits * weights)).items():
+    for name, option in spend(options, target_bits, weights).items():
         if option.encoding is not None:
             choice |= dict.fromkeys(members[name], option.encoding)
     head = HEADS[recipe.head]

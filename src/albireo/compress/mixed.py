@@ -5,24 +5,30 @@ Called by choosing.py with what sensitivity.py measured. Knows numbers only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from albireo.compress.sensitivity import Option
 from albireo.errors import ConfigError
 
 
-def spend(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Option]:
-    """An option for each group, of at most so many bits together, with little cost together.
+def spend(options: Mapping[str, Sequence[Option]], target_bits: float, num_weights: int) -> dict[str, Option]:
+    """An option for each group, of at most target_bits a weight together, with little cost together.
 
     Every group begins with its fewest bits; then the step that saves most cost a bit is taken, again and again, along
     the lower convex hull of each group, until no step fits.
-    Raises: ConfigError when the fewest bits are more than the budget.
+    Raises: ConfigError when the fewest bits are more than that.
     """
+    budget = int(target_bits * num_weights)
     hulls = {name: _hull(choices) for name, choices in options.items()}
     at = dict.fromkeys(hulls, 0)
     spent = sum(hull[0].bits for hull in hulls.values())
     if spent > budget:
-        raise ConfigError(f"even the fewest bits of each linear are {spent / budget:.2f} times what target_bits allows")
+        fewest = math.ceil(100 * spent / num_weights) / 100
+        raise ConfigError(
+            f"target_bits={target_bits:g} is less than the linears of this model can have, which is {fewest:g} bits a "
+            f"weight with their scales; raise it to {fewest:g} or more"
+        )
     while True:
         steps = [
             (_gain(hull[at[name]], hull[at[name] + 1]), name)

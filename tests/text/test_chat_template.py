@@ -166,6 +166,8 @@ def test_rich_objects_become_plain_data():
         ([{"role": "user", "content": 5}], "has content of type int"),
         ([{"role": "user", "content": object()}], "takes plain data only .* got object"),
         ([{"role": "user", "content": [5]}], "content part of type 'int'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "content part of type 'text' whose text is None"),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "content part of type 'text' whose text is 5"),
     ],
 )
 def test_messages_of_the_wrong_shape(messages, problem):

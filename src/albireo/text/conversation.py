@@ -264,6 +264,8 @@ def _text_of_part(where: str, part: Any) -> str:
     if isinstance(part, dict) and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    if kind in ("text", "input_text", "output_text") and isinstance(part, dict):
+        raise TemplateError(f"{where} has a content part of type {kind!r} whose text is {short(part.get('text'))}")
     raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
 
 

@@ -262,6 +262,18 @@ def test_a_target_above_this_machine_is_built_and_not_run(tmp_path: Path, monkey
     assert run(engine) == run(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("out", "config", "problem"),
+    [
+        ("x", {"force": True}, "config must be a BuildConfig, got dict"),
+        (None, None, "out must be the name of a directory, got NoneType"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(out: Any, config: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        build(None, out, config)
+
+
 def test_an_unknown_target_names_the_levels(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="target='avx3' is no level; choose one of native, amx, avx512bf16, avx512vnni, avx512, avx2"

@@ -100,7 +100,11 @@ def build(
     Raises: ModelError, ConfigError, OutOfMemory, ResourceError; out is as it was then.
     Cost: about 1.5 s a GB of weights beside what the disk takes; the packed model is in memory once.
     """
-    started, config = time.perf_counter(), config or BuildConfig()
+    started, config = time.perf_counter(), BuildConfig() if config is None else config
+    if not isinstance(config, BuildConfig):
+        raise ConfigError(f"config must be a BuildConfig, got {type(config).__name__}")
+    if not isinstance(out, str | Path):
+        raise ConfigError(f"out must be the name of a directory, got {type(out).__name__}")
     is_gpu = is_gpu_target(config.target)
     levels = (config.target,) if is_gpu else target_levels(config.target)
     directory = locate_model(None if model is None else str(model))

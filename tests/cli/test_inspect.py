@@ -77,6 +77,15 @@ def test_a_model_that_does_not_fit_is_still_described(albireo):
     assert "memory_utilization" in result.stderr
 
 
+def test_the_program_of_a_model_that_does_not_fit_is_shown(albireo, tmp_path):
+    fits = albireo("inspect", "--kernels", "--program", "--report", "--arena")
+    small = ("--memory-utilization", "0.000001")
+    assert albireo("inspect", *small, "--kernels", "--program", "--report", "--arena").stdout == fits.stdout
+    result = albireo("inspect", *small, "--graph", tmp_path / "x.html")
+    assert result.exit_code == 0, result.stderr
+    assert "the model needs " in (tmp_path / "x.html").read_text()
+
+
 def test_a_directory_without_weights(albireo, tmp_path):
     (tmp_path / "config.json").write_text((BUNDLED / "config.json").read_text())
     result = albireo("inspect", tmp_path)

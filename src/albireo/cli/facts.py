@@ -144,8 +144,7 @@ def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> li
     adapters = f"adapters {size(memory.adapter_bytes)}, " if memory.adapter_bytes else ""
     adapters += f"states of sequences {size(memory.state_bytes)}, " if memory.state_bytes else ""
     return [
-        ("program", str(totals(program))),
-        ("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
+        *program_facts(program),
         (
             "memory",
             f"weights {size(memory.weight_bytes)}, {adapters}activations {size(memory.arena_bytes)}, "
@@ -157,6 +156,14 @@ def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> li
             f"machine {size(memory.machine_bytes)})",
         ),
         ("KV blocks", _blocks(config, memory)),
+    ]
+
+
+def program_facts(program: Program) -> list[Fact]:
+    """What would run, whether there is memory for it or not."""
+    return [
+        ("program", str(totals(program))),
+        ("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
     ]
 
 

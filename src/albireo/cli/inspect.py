@@ -12,18 +12,30 @@ from typing import Any
 
 import click
 
+from albireo.api.compiled import compile_all
 from albireo.api.load import plan, plan_ranks
+from albireo.api.machine.device import Device
 from albireo.api.machine.devices import planning_device
 from albireo.api.machine.tuning import tuned
 from albireo.api.sources.config_only import open_to_plan
 from albireo.api.sources.locate import locate_model
 from albireo.api.sources.source import ModelSource
 from albireo.backends.backend import ExplainedCatalog
-from albireo.cli.facts import Fact, hearing_facts, media_facts, model_facts, plan_facts, rank_facts, tuning_facts
+from albireo.cli.facts import (
+    Fact,
+    hearing_facts,
+    media_facts,
+    model_facts,
+    plan_facts,
+    program_facts,
+    rank_facts,
+    tuning_facts,
+)
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import plain, row
 from albireo.config import EngineConfig
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import ConfigError, EngineError, OutOfMemory
+from albireo.graph.program import Program
 from albireo.graph.show import show_graph, show_program, show_report
 from albireo.inspect.arena import arena_lines
 from albireo.inspect.diff import diff_lines, weights_are_compared
@@ -113,7 +125,7 @@ def command(
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
     if target is not None or any(flags[1:]):
-        program, memory = plan(config, source, device)
+        program, what_runs = _planned(config, source, device)
         if device.name == "cpu":
             program, _ = tuned(program, source.directory, config.num_threads)
         parts += [show_program(program, fold=not full)] if shows_program else []
@@ -121,10 +133,21 @@ def command(
         parts += ["\n".join(kernel_lines(program, device.catalog()))] if shows_kernels else []
         parts += ["\n".join(arena_lines(program))] if shows_arena else []
         if target is not None:
-            facts = [*model_facts(source, graph, config), *plan_facts(config, program, memory)]
+            facts = [*model_facts(source, graph, config), *what_runs]
             explained = explain(graph, program, source.parts[0])
             parts.append(_draw(target, explained, layer, source, facts, device.catalog()))
     click.echo(plain("\n\n".join(parts)))
+
+
+def _planned(config: EngineConfig, source: ModelSource, device: Device) -> tuple[Program, list[Fact]]:
+    """The first rank's program, and what is to be said of it; of one that this machine has no memory for, why not."""
+    try:
+        program, memory = plan(config, source, device)
+    except OutOfMemory as error:
+        model_len = config.max_model_len or source.default_model_len
+        program = compile_all(config, source, model_len, device).programs[0]
+        return program, [*program_facts(program), ("memory", str(error))]
+    return program, plan_facts(config, program, memory)
 
 
 def _diff(model: str | None, other: str, engine: dict[str, Any], is_alone: bool) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
-from albireo.graph.attention_op import NOTHING_SEEN, head_width, lists_of, result_width
+from albireo.graph.attention_op import NOTHING_SEEN, SUM_NUMBERS, head_width, lists_of, result_width
 from albireo.graph.distance_columns import distance_columns
 
 F64 = NDArray[np.float64]
@@ -143,7 +143,7 @@ def one_sequence(
         seen &= (places < ends[:, None]) | (ends[:, None] == 0)
     elif ends is not None:
         seen |= (places > positions[:, None]) & (places < ends[:, None])
-    out = np.empty((*q.shape[:-1], head_width(attrs)), np.float32)
+    out = np.empty((*q.shape[:-1], v.shape[-1] + (SUM_NUMBERS if attrs.get("sums") else 0)), np.float32)
     for head in range(attrs["num_heads"]):
         if len(lists) > 1:
             seen = lists[head // group]

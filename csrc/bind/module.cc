@@ -69,7 +69,7 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "num_keys",    "margin",     "slopes",        "from_rows",
                                        "from_keys",   "columns",    "num_columns",   "reach",
                                        "row_stride",  "key_stride", "in_chunks",     "result_dim",
-                                       "every",       "sums",       "side_by_side"};
+                                       "every",       "sums",       "side_by_side",  "kv_stride"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -136,7 +136,10 @@ Args args_of(const nb::dict& d, Program& program) {
                 round_up(head_dim, 16),
                 get<int64_t>(d, "block_size", 16),
                 get<bool>(d, "has_values", true),
-                get<int64_t>(d, "every", 1)};
+                get<int64_t>(d, "every", 1),
+                get<int64_t>(d, "kv_stride", 0)};
+  if (a.kv_shape.stride && a.kv_shape.stride < block_bytes(a.kv_shape))
+    throw std::invalid_argument("a block does not end before the next one of its layer");
   if (!a.kv_shape.has_values && is_code(a.kv_shape.dtype))
     throw std::invalid_argument("a KV cache of codes has values of its own");
   const int64_t every = a.kv_shape.every;
@@ -315,7 +318,7 @@ NB_MODULE(_native, m) {
       [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size, bool has_values,
          int64_t every) {
         const int64_t padded = round_up(head_dim, 16);
-        return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, padded, block_size, has_values, every});
+        return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, padded, block_size, has_values, every, 0});
       },
       "dtype"_a, "num_kv_heads"_a, "head_dim"_a, "block_size"_a, "has_values"_a, "every"_a = 1);
   define_packing(m);

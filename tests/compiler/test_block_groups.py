@@ -82,6 +82,24 @@ def test_layers_that_all_have_one_window_are_one_group_that_lets_go() -> None:
     assert made == replace(layout(32), windows=(4096,)) and "all layers see 4096 positions" in note
 
 
+def test_layers_with_entries_of_several_positions_differ_in_the_first_group() -> None:
+    """DeepSeek V4 Flash: 43 windows of 16 KB a block; of 21 layers 4 entries of 4 KB and 1 KB for what chooses; of 20
+    layers one entry of 1 KB. 125 KB that stay are filled up to eight windows, of which there are six times as many."""
+    others = [kind for layer in range(43) for kind in ([(512, 4), (128, 4)], [(512, 128)])[layer % 2] if layer > 1]
+    shapes = tuple((1, dim) for dim in [512] * 43 + [dim for dim, _ in others])
+    each = (1,) * 43 + tuple(every for _, every in others)
+    given = KVLayout(len(shapes), 1, 512, "bfloat16", 16, False, shapes, every=each)
+    made, note = with_groups(given, [128] * 43 + [None] * len(others))
+    assert made.windows == (None, *[128] * 6) and made.groups[0] == tuple(range(43, len(shapes))), note
+    assert made.block_bytes == 8 * 16384 and made.units == (1, *[8] * 6)
+    assert [made.before(layer) for layer in (43, 44, 45, 46)] == [0, 4096, 5120, 6144]
+    assert [made.before(layer) for layer in (0, 7, 8, 42)] == [0, 7 * 16384, 0, 2 * 16384]
+    assert {made.stride(layer) for layer in made.groups[0]} == {made.block_bytes} and made.stride(0) == 0
+    made.check()
+    with pytest.raises(InvariantError, match="differ in shape"):
+        replace(made, groups=(made.groups[1], made.groups[0], *made.groups[2:])).check()
+
+
 def test_two_windows_and_nothing_that_sees_all() -> None:
     made, _ = with_groups(layout(12), [100, 4096, 100] * 4)
     assert made.windows == (4096, 100, 100) and made.groups == ((1, 4, 7, 10), (0, 2, 3, 5), (6, 8, 9, 11))

@@ -5,6 +5,7 @@ by step, files as published, and what is refused.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 
 from albireo import BuildConfig, build
 from albireo.api.llm import LLM
+from albireo.backends.backend import BLOCK_GROUPS
+from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.compiler.passes.shard import problems
+from albireo.engine.block_tables import blocks_needed
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.params import SamplingParams
@@ -99,6 +103,30 @@ def test_prefixes_are_found_again(directory: Path) -> None:
     answers, _ = server.serve(asks, waves=4)
     assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
     assert_same_answers(answers, server.alone(asks))
+
+
+def test_blocks_that_windows_have_passed_are_let_go(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cache with room for one long request and little more; found again, by entries and by windows."""
+    long = SamplingParams(temperature=0, max_tokens=70, ignore_eos=True, logprobs=0)
+    asks = [Ask(requests()[4].prompt[:50], long), *requests()[2:4]]
+    limits: dict[str, Any] = {"block_size": 8, "max_num_batched_tokens": 24}
+    with monkeypatch.context() as patch:
+        patch.setattr(CpuCatalog, "abilities", CpuCatalog.abilities - {BLOCK_GROUPS})
+        plain = Server.load(directory, enable_prefix_caching=False, **limits)
+        assert plain.loaded.settings.windows == (None,)
+        wanted, _ = plain.serve(asks)
+    server = Server.load(directory, **limits)
+    settings = server.loaded.settings
+    room = blocks_needed(120, 8, settings.windows, 24)
+    assert len(settings.windows) > 1 and room < len(settings.windows) * 120 // 8
+    server.loaded = replace(server.loaded, settings=replace(settings, num_blocks=1 + room))
+    answers, stats = server.serve(asks)
+    assert_same_answers(answers, wanted)
+    assert stats.num_failed_steps == 0
+    server.loaded = replace(server.loaded, settings=settings)
+    again, _ = server.serve([asks[0], *asks], waves=4)
+    assert_same_answers(again[1:], wanted)
+    assert again[1].num_cached_tokens == 48
 
 
 def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:

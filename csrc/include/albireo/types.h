@@ -132,12 +132,13 @@ static constexpr int64_t gathered_row(const Step& s, Rows r, Gather from, int64_
 // Where values are the first channels of keys there is K alone, and no codes.
 // every: so many positions, a power of two, have one entry, which is there when the last of them is: of K alone. A
 // block has room for those that end in it, P / every, or one. Entry e is that of positions every * e to every * e +
-// every - 1.
+// every - 1. stride: bytes from a block to the next, where those of other layers lie between; 0: none do.
 struct KVShape {
   DType dtype;
   int64_t num_kv_heads, head_dim, padded_head_dim, block_size;
   bool has_values = true;
   int64_t every = 1;
+  int64_t stride = 0;
 };
 constexpr int64_t block_entries(const KVShape& s) { return s.block_size > s.every ? s.block_size / s.every : 1; }
 constexpr int64_t sub_block(const KVShape& s) { return block_entries(s) < 16 ? block_entries(s) : 16; }
@@ -147,5 +148,6 @@ constexpr int64_t sub_block_bytes(const KVShape& s) {
 }
 constexpr int64_t block_head_bytes(const KVShape& s) { return block_entries(s) / sub_block(s) * sub_block_bytes(s); }
 constexpr int64_t block_bytes(const KVShape& s) { return s.num_kv_heads * block_head_bytes(s); }
+constexpr int64_t block_stride(const KVShape& s) { return s.stride ? s.stride : block_bytes(s); }
 
 }  // namespace albireo

@@ -23,7 +23,7 @@ struct HeadBlocks {
     const KVShape& s = a.kv_shape;
     head = a.kv + kv_head * block_head_bytes(s), has_values = s.has_values;
     if (!s.has_values) Wp = round_up(a.value_dim, 16);
-    S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
+    S = sub_block(s), Dp = s.padded_head_dim, size = block_stride(s), sub_size = sub_block_bytes(s);
     in_block_mask = block_entries(s) - 1, in_block = __builtin_ctzll(block_entries(s)), in_sub = __builtin_ctzll(S);
     blocks_each = s.every > s.block_size ? __builtin_ctzll(s.every / s.block_size) : 0;
   }

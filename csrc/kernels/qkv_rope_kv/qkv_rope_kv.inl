@@ -78,7 +78,7 @@ inline void write_pairs(const KVShape& s, char* sub, int64_t offset, const float
 ALBIREO_INLINE char* sub_block_of(const Args& a, int64_t slot, int64_t kv_head) {
   const KVShape& s = a.kv_shape;
   const int64_t block = slot / s.block_size, offset = slot % s.block_size / s.every;
-  return a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) + offset / sub_block(s) * sub_block_bytes(s);
+  return a.kv + block * block_stride(s) + kv_head * block_head_bytes(s) + offset / sub_block(s) * sub_block_bytes(s);
 }
 
 ALBIREO_INLINE void write_kv(const Args& a, const Step& step, int64_t t, int64_t kv_head, const float* head,

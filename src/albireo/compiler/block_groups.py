@@ -67,39 +67,44 @@ def with_groups(layout: KVLayout, windows: Sequence[Window]) -> tuple[KVLayout, 
         return replace(layout, windows=(kinds[0],)), f"all layers see {kinds[0]} positions: one group"
     members = {kind: [layer for layer, window in enumerate(windows) if window == kind] for kind in kinds}
     layers = layout.layers
-    if layout.every:
-        return layout, "blocks have entries of several positions, some of all there are: one group"
-    if any(len({layers[layer] for layer in some}) > 1 for some in members.values()):
+    mixed = {kind for kind, some in members.items() if len({layers[layer] for layer in some}) > 1}
+    if mixed - ({None} if layout.every else set()):
         return layout, "layers of one window differ in shape: one group"
     if layout.shapes and layout.dtype in KV_CODES:
         return layout, "blocks of codes are not handed from layers of one shape to others: one group"
-    sizes = {kind: layers[some[0]].position_bytes for kind, some in members.items()}
-    size = _best_size(layout.position_bytes, [(len(members[kind]), sizes[kind]) for kind in kinds])
-    if size is None or layout.position_bytes < _LEAST_GAIN * size:
+    sizes, total = layout.sizes, sum(layout.sizes)
+    # layers that differ are a group of their own, whatever it leaves of a block
+    apart = [sum(sizes[layer] for layer in members[kind]) for kind in kinds if kind in mixed]
+    size = _best_size(
+        total, apart, [(len(members[kind]), sizes[members[kind][0]]) for kind in kinds if kind not in mixed]
+    )
+    if size is None or total < _LEAST_GAIN * size:
         return layout, "layers with a window are too few to gain by it, or of too many kinds: one group"
     groups, group_windows = [], []
     for kind in kinds:
-        count = size // sizes[kind]
+        count = len(members[kind]) if kind in mixed else size // sizes[members[kind][0]]
         for start in range(0, len(members[kind]), count):
             groups.append(tuple(members[kind][start : start + count]))
             group_windows.append(kind)
     made = replace(layout, groups=tuple(groups), windows=tuple(group_windows))
     made.check()
-    lost = len(groups) * size - layout.position_bytes
-    note = f"{len(groups)} groups of {size} bytes a position, {lost} of {layout.position_bytes} more than one group"
+    each, before = made.block_bytes // layout.block_size, layout.position_bytes
+    lost = len(groups) * each - before
+    note = f"{len(groups)} groups of {each} bytes a position, {lost} of {before} more than one group"
     return made, note
 
 
-def _best_size(position_bytes: int, kinds: Sequence[tuple[int, int]]) -> int | None:
-    """Bytes of a position in a block that loses least, of short sequences and of long ones together.
+def _best_size(total: int, apart: Sequence[int], kinds: Sequence[tuple[int, int]]) -> int | None:
+    """Bytes of a block that loses least, of short sequences and of long ones together.
 
-    Args: kinds: of each window how many layers it has, and the bytes of one; the first is to be one group.
+    Args: total: bytes of all layers. apart: of those of the first group, where they differ; else none. kinds: of each
+        other window how many layers it has, and the bytes of one; where none are apart the first is to be one group.
     Returns: None: every size makes too many groups.
     """
-    unit, first = math.lcm(*(size for _, size in kinds)), math.prod(kinds[0])
-    found = []
-    for size in range(-(-first // unit) * unit, max(math.prod(kind) for kind in kinds) + unit, unit):
-        num_groups = sum(-(-count * each // size) for count, each in kinds)
+    unit, each_kind = math.lcm(*(size for _, size in kinds)), [*apart, *(math.prod(kind) for kind in kinds)]
+    first, found = each_kind[0], []
+    for size in range(-(-first // unit) * unit, max(each_kind) + unit, unit):
+        num_groups = sum(-(-each // size) for each in each_kind)
         if num_groups <= MOST_GROUPS:
-            found.append((num_groups * size / position_bytes + size / first, num_groups, size))
+            found.append((num_groups * size / total + size / first, num_groups, size))
     return min(found)[2] if found else None

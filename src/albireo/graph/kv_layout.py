@@ -6,6 +6,7 @@ bytes. Does not know sequences.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,8 @@ class KVLayout:
     shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
     groups: layers of each block group, where there are several: a sequence has a block table for each, and all blocks
         are of one size. Layers of a group are of one shape and lie in a block one behind the other, as many as have
-        room; whole layers of each group's shape fill it. windows: of each group.
+        room; whole layers of each group's shape fill it. Where several positions have one entry, layers of the first
+        group may differ, and what they leave of a block is lost. windows: of each group.
     in_chunks: numbers of the groups whose tokens see chunks, as long as their window, from the beginning of their own.
     """
 
@@ -74,7 +76,7 @@ class KVLayout:
         """Bytes of the keys and values of one position over all layers, scales and padding included; where several
         have one entry, an equal part of a block, rounded up."""
         if self.every:
-            return -(-self.block_bytes // self.block_size)
+            return -(-sum(self.sizes) // self.block_size)
         if self.shapes:
             return sum(layer.position_bytes for layer in self.layers)
         return self.num_layers * self._entry_bytes
@@ -88,11 +90,17 @@ class KVLayout:
     @property
     def block_bytes(self) -> int:
         """Bytes of one block: of one group, where there are several."""
-        layers = self.layers
-        if self.every:
-            return sum(self.entries(number) * layer._entry_bytes for number, layer in enumerate(layers))
-        every = (sum(layers[layer].position_bytes for layer in group) for group in self.groups)
-        return self.block_size * max(every, default=self.position_bytes)
+        sizes = self.sizes
+        most = max((sum(sizes[layer] for layer in group) for group in self.groups), default=sum(sizes))
+        if not self.groups or not self._is_mixed(self.groups[0]):
+            return most
+        unit = math.lcm(*(sizes[group[0]] for group in self.groups if not self._is_mixed(group)))
+        return -(-most // unit) * unit
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each layer's part of a block."""
+        return tuple(self.entries(number) * layer._entry_bytes for number, layer in enumerate(self.layers))
 
     @property
     def num_groups(self) -> int:
@@ -110,11 +118,25 @@ class KVLayout:
     def units(self) -> tuple[int, ...]:
         """Of each group, how many layers like its own a block holds, as kernels count blocks of one layer.
 
-        1 where there is one group, whose layers a backend places as it likes.
+        1 where there is one group, whose layers a backend places as it likes, and where its layers differ.
         """
+        sizes, size = self.sizes, self.block_bytes
+        return tuple(1 if self._is_mixed(group) else size // sizes[group[0]] for group in self.groups) or (1,)
+
+    def stride(self, layer: int) -> int:
+        """Bytes from a layer's part of a block to that of the next; 0: kernels count in units of it, see units."""
+        return self.block_bytes if self.groups and self._is_mixed(self.groups[self.place(layer)[0]]) else 0
+
+    def before(self, layer: int) -> int:
+        """Bytes of a block of a group before a layer's part."""
+        group, index = self.place(layer)
+        sizes = self.sizes
+        return sum(sizes[other] for other in self.groups[group][:index])
+
+    def _is_mixed(self, group: tuple[int, ...]) -> bool:
+        """Whether layers of a group differ."""
         layers = self.layers
-        sizes = [self.block_size * layers[group[0]].position_bytes for group in self.groups]
-        return tuple(self.block_bytes // size for size in sizes) or (1,)
+        return len({layers[layer] for layer in group}) > 1
 
     def block_of(self, layer: int, block: Any) -> Any:
         """What a layer's kernels call a block, or blocks, of a step with one table; see StepInputs.of_groups()."""
@@ -139,10 +161,10 @@ class KVLayout:
             )
         if self.every:
             are_powers = all(each > 0 and each & (each - 1) == 0 for each in self.every)
-            if len(self.every) != self.num_layers or not are_powers or self.has_values or self.groups:
+            if len(self.every) != self.num_layers or not are_powers or self.has_values:
                 raise InvariantError(
                     f"entries are of {self.every} positions: wanted a power of two of each of {self.num_layers} "
-                    "layers, which keep keys alone and are one group"
+                    "layers, which keep keys alone"
                 )
         if any(not 0 <= group < self.num_groups or self.windows[group] is None for group in self.in_chunks):
             raise InvariantError(f"groups {self.in_chunks} see chunks; windows are {self.windows}")
@@ -154,11 +176,11 @@ class KVLayout:
             raise InvariantError(f"{len(self.groups)} groups of layers have {self.num_groups} windows")
         if sorted(layer for group in self.groups for layer in group) != list(range(self.num_layers)):
             raise InvariantError(f"groups {self.groups} are not all of {self.num_layers} layers, each once")
-        layers = self.layers
-        for group in self.groups:
-            if not group or len({layers[layer] for layer in group}) != 1:
+        sizes = self.sizes
+        for number, group in enumerate(self.groups):
+            if not group or (self._is_mixed(group) and (number > 0 or not self.every)):
                 raise InvariantError(f"layers {group} are one group, and differ in shape")
-            if self.block_bytes % (self.block_size * layers[group[0]].position_bytes):
+            if not self._is_mixed(group) and self.block_bytes % sizes[group[0]]:
                 raise InvariantError(f"a block of {self.block_bytes} bytes is not filled by layers like {group[0]}")
         if None in self.windows[1:]:
             raise InvariantError(f"windows {self.windows}: only the first group may see all positions")

@@ -25,6 +25,8 @@ from step_batches import Work, make_step
 HEADS, DIM, COUNT = 5, 40, 7
 #: Positions of an entry, and of a block: several entries in a block, one, and several blocks to an entry.
 SIZES = [(4, 16), (2, 64), (16, 16), (32, 8), (8, 8)]
+#: Bytes between blocks, by their positions: some are as where layers that differ share a block.
+GAPS = {16: 128, 8: 64}
 #: Of sequences: tokens before the step, and of it.
 SPANS = ((0, 70), (33, 1), (95, 40), (0, 3), (150, 6))
 
@@ -56,7 +58,8 @@ class Entries:
         self.args = {"kv_dtype": dtype, "num_kv_heads": 1, "head_dim": dim, "block_size": block_size}
         self.args |= {"has_values": False, "every": every}
         num_blocks = int(step.block_table.max()) + 2
-        size = _native.block_bytes(dtype, 1, dim, block_size, False, every)
+        size = _native.block_bytes(dtype, 1, dim, block_size, False, every) + GAPS.get(block_size, 0)
+        self.args["kv_stride"] = size if block_size in GAPS else 0
         self.memory = Guarded.poisoned((num_blocks, size // (4 if dtype == "float32" else 2)), dtype)
         self.kv = ReferenceKV(num_blocks, block_size, dtype)
         whole = before(step, block_size)
@@ -65,6 +68,14 @@ class Entries:
         attention.kv_write(OpCall({"k": k, "kv": self.kv}, attrs, whole))
         call = Call("kv_write", level, "float32", {"x": Guarded(k), "kv": self.memory, **self.args})
         run([call], whole, 2)
+
+
+def test_blocks_that_overlap_are_refused() -> None:
+    step, k = step_of(16), Guarded(normal(177, 16))
+    args = {"kv_dtype": "float32", "num_kv_heads": 1, "head_dim": 16, "block_size": 16, "every": 4, "has_values": False}
+    call = Call("kv_write", "scalar", "float32", {"x": k, "kv": k, "kv_stride": 240, **args})
+    with pytest.raises(ValueError, match="does not end before the next one of its layer"):
+        run([call], step)
 
 
 def level_of(family: str) -> list[tuple[str, str]]:
@@ -140,13 +151,16 @@ def test_an_entry_is_written_with_its_last_position(level: str, every: int, bloc
     """And nothing else: as many numbers as there are whole windows, whatever the step begins with."""
     step = step_of(block_size)
     size = _native.block_bytes("float32", 1, 16, block_size, False, every)
-    memory = Guarded.poisoned((int(step.block_table.max()) + 2, size // 4))
+    gap = GAPS.get(block_size, 0)
+    memory = Guarded.poisoned((int(step.block_table.max()) + 2, (size + gap) // 4))
     k = normal(step.num_tokens, 16)
     args = {"kv_dtype": "float32", "num_kv_heads": 1, "head_dim": 16, "block_size": block_size, "every": every}
+    args["kv_stride"] = size + gap if gap else 0
     run([Call("kv_write", level, "float32", args | {"has_values": False, "x": Guarded(k), "kv": memory})], step)
     ends = (step.positions + 1) % every == 0
     written = memory.values[~np.isnan(memory.values)]
     np.testing.assert_array_equal(np.sort(written), np.sort(k[ends].reshape(-1)))
+    assert np.isnan(memory.values[:, size // 4 :]).all()
 
 
 @pytest.mark.parametrize("level", [level for dtype, level in variants("join_sums") if dtype == "float32"])

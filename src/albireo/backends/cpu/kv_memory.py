@@ -4,7 +4,8 @@ Owned by model.py. Does not know sequences.
 
 One group of layers: each layer has its blocks in a row, behind those of the layer before. Several groups: a block holds
 the layers of one of them side by side, whichever has it, and is where all of its bytes are. A kernel knows layers whose
-blocks lie in a row; it is told a layer's blocks in units of these, see KVLayout.units.
+blocks lie in a row; it is told a layer's blocks in units of these, see KVLayout.units, or how far it is from one to the
+next, where layers of a group differ.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ class KVMemory:
                 raise InvariantError(f"the native core has blocks of another size for {layer}")
         self.layout, self.num_blocks = layout, num_blocks
         self.memory = _native.Memory(num_blocks * layout.block_bytes)
-        self._sizes = [layer.block_bytes for layer in layout.layers]
+        self._sizes = layout.sizes
         self._units = layout.units
         if layout.groups:
-            places = [layout.place(layer)[1] for layer in range(layout.num_layers)]
-            self._starts = [place * size for place, size in zip(places, self._sizes, strict=True)]
+            self._starts = [layout.before(layer) for layer in range(layout.num_layers)]
         else:
             self._starts = [num_blocks * size for size in accumulate(self._sizes, initial=0)][:-1]
 
@@ -54,9 +54,12 @@ class KVMemory:
         """k, v: [len(slots), K, D] copies of what a layer holds in slots of a step with one block table."""
         layout, start, size = self.layout, self._starts[layer], self._sizes[layer]
         group, place = layout.place(layer)
-        num_units = self.num_blocks * self._units[group] - (place if layout.groups else 0)
         blocks = layout.block_of(layer, slots // layout.block_size)
-        stored = self.memory.view()[start : start + num_units * size]
+        if stride := layout.stride(layer):
+            stored = self.memory.view().reshape(-1, stride)[:, start : start + size]
+        else:
+            num_units = self.num_blocks * self._units[group] - (place if layout.groups else 0)
+            stored = self.memory.view()[start : start + num_units * size]
         return read_slots(stored, layout.layers[layer], blocks * layout.block_size + slots % layout.block_size)
 
     def fill(self, num_blocks: int, value: int) -> None:

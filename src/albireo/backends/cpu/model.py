@@ -570,7 +570,7 @@ class CpuModel:
             args |= {"num_kv_heads": attrs.get("num_kv_heads", 1), "head_dim": attrs["head_dim"]}
             args["block_size"] = program.kv.block_size
             args["has_values"] = program.kv.keeps_values(layer)
-            args["every"] = attrs.get("every", 1)
+            args["every"], args["kv_stride"] = attrs.get("every", 1), program.kv.stride(layer)
         return args
 
     def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:

@@ -133,7 +133,9 @@ def mechanisms(model_type: str) -> frozenset[str]:
 def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    for catalog in (FakeCatalog(), CudaCatalog()):
+    catalogs = (FakeCatalog(), CudaCatalog())
+    of_processors = any(node.op == "pool_rows" for node in graph.nodes)
+    for catalog in catalogs[:1] if of_processors else catalogs:
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

@@ -292,6 +292,7 @@ class World:
         Shape(window=64, in_chunks=True, kv="int8", num_kv_heads=1, has_sinks=True, softcap=5.0),
         Shape(kv="int8", has_sinks=True, num_kv_heads=1),
         Shape(head_dim=40, value_dim=32, num_kv_heads=1, num_heads=5),
+        Shape(head_dim=56, value_dim=48, num_kv_heads=1, num_heads=5, out="bfloat16"),
         Shape(dtype="float32", kv="float32", head_dim=24, value_dim=16, num_kv_heads=1, window=30, has_sinks=True),
         Shape(num_kv_heads=4, falls=True),
         Shape(kv="int8", window=70, has_sinks=True, falls=True),

@@ -12,7 +12,7 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN
 from albireo.encodings import ENCODINGS, plain_encoding
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_spec import MEETINGS, check_program
@@ -103,6 +103,19 @@ def test_what_a_kernel_does_can_be_asked() -> None:
     for call in program_of(graph_of("qwen3_5_text", "bfloat16")).calls:
         for regime in catalog.regimes(call.kernel, [1, 100]):
             assert catalog.regime_text(call.kernel, regime)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "told"),
+    [
+        ({"head_dim": 513}, "head_dim=513: on a GPU 512 is the most; choose --device cpu"),
+        ({"head_dim": 16, "value_dim": 8}, "kv_lora_rank=8: on a GPU 16 is the least; choose --device cpu"),
+    ],
+)
+def test_heads_that_no_kernel_attends_with_are_refused_by_name(attrs: dict[str, int], told: str) -> None:
+    with pytest.raises(UnsupportedModel, match=told):
+        CudaCatalog().variants("attention", "bfloat16", attrs)
+    assert CudaCatalog().variants("attention", "bfloat16", {"head_dim": 448, "value_dim": 384})
 
 
 @pytest.mark.parametrize("target", ["cuda", "cuda:80", "cuda:90", "cuda:100"])

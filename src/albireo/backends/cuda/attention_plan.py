@@ -71,7 +71,7 @@ class AttentionShape:
         max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
             sequences are computed whole instead: slower perhaps, the same bits.
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
-        value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
+        value_dim: values are so many first channels of keys; 0: they are stored beside keys.
         result_dim: of those that are stored so many first channels are given; 0: all.
         block_group: whose block tables they read.
         first_key, num_keys, in_chunks: see graph.ops; 0, False: nothing is said.

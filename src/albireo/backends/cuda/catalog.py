@@ -27,6 +27,8 @@ MIN_CAPABILITY = 80
 FP8_CAPABILITY = 89
 #: Numbers of a head of attention, of which keys and values are stored; kernels/attention.py.
 MAX_HEAD_DIM = 512
+#: Channels of a latent, at least: what a matrix unit takes at once.
+LEAST_LATENT = 16
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top", "expert_linear")
 #: Families that read a matrix of numbers.
@@ -92,8 +94,8 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for entries of several positions, for latents of no round size, and for heads that are
-            too large.
+        Raises: UnsupportedModel for entries of several positions, for latents that are too small, and for heads that
+            are too large.
         """
         if family == "pool_rows" or any(attrs.get(name) for name in _POOLED) or attrs.get("scores") == _ROOT:
             raise UnsupportedModel(
@@ -104,9 +106,9 @@ class CudaCatalog:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"
             )
-        if attrs.get("value_dim", 1) & (attrs.get("value_dim", 1) - 1) or attrs.get("value_dim", 16) < 16:
+        if attrs.get("value_dim", LEAST_LATENT) < LEAST_LATENT:
             raise UnsupportedModel(
-                f"kv_lora_rank={attrs['value_dim']}: on a GPU it must be a power of two from 16 on; choose --device cpu"
+                f"kv_lora_rank={attrs['value_dim']}: on a GPU {LEAST_LATENT} is the least; choose --device cpu"
             )
         if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS):
             return ()

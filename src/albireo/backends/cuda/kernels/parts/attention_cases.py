@@ -144,6 +144,7 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(64, "bf16", 256, {89: ("HMMA", loads)}),
         case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
         case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
+        case(16, "bf16", 448, {90: ("HMMA", loads)}, value_dim=384, **latent),
         case(16, "bf16", 576, {90: ("HMMA",), 100: ("HMMA",)}, value_dim=512, chosen=True, **latent),
         case(16, "bf16", 128, {90: ("HMMA",), 100: ("HMMA",)}, chosen=True, **blocks),
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),

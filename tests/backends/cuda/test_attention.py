@@ -251,9 +251,8 @@ class World:
         positions = np.arange(each.context - n, each.context, dtype=np.int32)
         attrs = {"num_heads": shape.num_heads, "scale": shape.scale}
         attrs |= {"window": shape.window or None, "softcap": shape.softcap or None}
-        attrs["num_heads"] = shape.num_heads
-        attrs["num_kv_heads"] = shape.num_kv_heads
-        attrs |= {"both_ways": shape.both_ways} | shape.keys
+        attrs |= {"num_kv_heads": shape.num_kv_heads, "head_dim": shape.head_dim, "both_ways": shape.both_ways}
+        attrs |= shape.keys | ({"value_dim": shape.value_dim} if shape.value_dim else {})
         attrs |= {} if shape.slopes is None else {"slopes": tuple(shape.slopes.tolist())}
         sinks = None if shape.sinks is None else shape.sinks.numpy()
         told, most = self.told_of(each)

@@ -178,7 +178,8 @@ def test_attention_sees_what_was_chosen(shape: Shape, multiprocessors: int) -> N
         each, lists = world.sequences[i], lists_of(world, i)
         positions = np.arange(each.context - len(each.q), each.context, dtype=np.int32)
         attrs = {"num_heads": shape.num_heads, "num_kv_heads": shape.num_kv_heads, "scale": shape.scale}
-        attrs |= {"window": None, "softcap": None}
+        attrs |= {"head_dim": shape.head_dim, "window": None, "softcap": None}
+        attrs |= {"value_dim": shape.value_dim} if shape.value_dim else {}
         sinks = None if shape.sinks is None else shape.sinks.numpy()
         wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks, chosen=lists)
         mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks, chosen=lists)

@@ -10,12 +10,14 @@ tests/e2e/test_parity.py), and in those that look at configs, names and graphs a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
 
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.pipeline import compile_graph
+from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Value
 from albireo.graph.program import Program
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
@@ -67,6 +69,7 @@ OF_WIRING = {
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/*/test_chosen_blocks.py",
     "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",
+    "longcat_flash": "experts that give back what they read (backends/cpu/test_expert_linear.py), added a layer later",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",
     "bitnet": "norms of what attention gives, and of what an FFN's gate lets through",
@@ -133,14 +136,10 @@ def mechanisms(model_type: str) -> frozenset[str]:
 def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    catalogs = (FakeCatalog(), CudaCatalog())
-    of_processors = any(node.op == "pool_rows" for node in graph.nodes)
-    for catalog in catalogs[:1] if of_processors else catalogs:
-        found.update(
-            _of_program(
-                compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)
-            )
-        )
+    for catalog in (FakeCatalog(), CudaCatalog()):
+        with contextlib.suppress(UnsupportedModel):  # GPUs refuse some by name
+            program = compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)
+            found.update(_of_program(program))
     return frozenset(found)
 
 

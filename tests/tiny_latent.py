@@ -108,6 +108,45 @@ def bailing_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
+def longcat_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint of LongCat-Flash: two of each but experts."""
+    hidden, width = config["hidden_size"], config["expert_ffn_hidden_size"]
+    count = config["n_routed_experts"]
+    choices = count + config["zero_expert_num"]
+    of_attention = {name.removeprefix("self_attn."): shape for name, shape in latent_shapes(config).items()}
+    of_attention["o_proj.weight"] = (hidden, config["num_attention_heads"] * value_width(config))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_layers"]):
+        layer: dict[str, tuple[int, ...]] = {
+            "mlp.router.classifier.weight": (choices, hidden),
+            "mlp.router.e_score_correction_bias": (choices,),
+        }
+        blocks = {f"mlp.experts.{e}": width for e in range(count)}
+        for place in range(2):
+            layer |= {f"{n}_layernorm.{place}.weight": (hidden,) for n in ("input", "post_attention")}
+            layer |= {f"self_attn.{place}.{name}": shape for name, shape in of_attention.items()}
+            blocks[f"mlps.{place}"] = config["ffn_hidden_size"]
+        for block, ffn in blocks.items():
+            layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+            layer[f"{block}.down_proj.weight"] = (hidden, ffn)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
+
+
+def with_spare_matrices(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """As transformers has LongCat-Flash: experts that give back what they read have gates and ups that nobody reads."""
+    found = dict(tensors)
+    first = config["n_routed_experts"]
+    for name, tensor in tensors.items():
+        block, _, module = name.partition(".experts.0.")
+        if module in ("gate_proj.weight", "up_proj.weight"):
+            for e in range(first, first + config["zero_expert_num"]):
+                found[f"{block}.experts.{e}.{module}"] = np.full_like(tensor, 7.0)
+    return found
+
+
 def as_kimi_publishes(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Convolutions as [channels, 1, rows], rates of heads as [1, 1, heads, 1]; what others have as it is."""
     found = dict(tensors)

@@ -22,7 +22,13 @@ from albireo.models import load_architecture
 from albireo.models.checkpoint.weights import _wanted_shapes
 from albireo.models.config import ModelConfig, parse_config
 from tiny_decoders import DECODERS
-from tiny_latent import as_kimi_publishes, latent_shapes, value_width, with_up_projections_joined
+from tiny_latent import (
+    as_kimi_publishes,
+    latent_shapes,
+    value_width,
+    with_spare_matrices,
+    with_up_projections_joined,
+)
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import OF_MAMBA
 from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
@@ -72,6 +78,7 @@ MIXTURES = (
     "mimo_v2_flash",
     "lfm2_moe",
     "llama4_text",
+    "longcat_flash",
     "mellum",
     "minimax_m2",
     "minimax_m3_vl_text",
@@ -483,6 +490,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if config["model_type"] in ("deepseek_v4", "hy_v4"):
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
+    if config["model_type"] == "longcat_flash":
+        tensors = with_spare_matrices(config, tensors)
     if "kv_lora_rank" in config:
         return as_kimi_publishes(with_up_projections_joined(config, tensors))
     if config["model_type"] in SHORT_CONVS:

@@ -37,6 +37,8 @@ _WHOLE = (
     "intermediate_size_mlp",
     "prefix_dense_intermediate_size",
     "shared_experts_intermediate_size",
+    "ffn_hidden_size",
+    "expert_ffn_hidden_size",
 )
 
 #: Of experts beside an FFN.

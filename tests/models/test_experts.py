@@ -42,6 +42,7 @@ _OTHERWISE = (
     "mimo_v2_flash",
     "minimax_m3_vl_text",
     "llama4_text",
+    "longcat_flash",
     "nemotron_h",
 )
 OF_MATRICES = [name for name in MIXTURES if name not in _OTHERWISE]

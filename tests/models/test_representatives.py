@@ -57,6 +57,11 @@ _PLAIN_OPS = (
     *("attention(q, kv, softcap: None, sums: True, ", "call attention(out, q, softcap: a number, sums: True, "),
     *("rope(x, positions, side_by_side: True", "call rope(out, rope, x, side_by_side: True"),
     *("route(x, chosen, ", "call route(chosen, "),
+    "combine(x, weights, ids)",
+    # of a bias, and not divided by a sum: backends/cpu/test_route.py
+    "route(x, bias, renormalize: False)",
+    "call route(bias, ids, weights, x, renormalize: False)",
+    "call combine(ids, ",
 )
 
 

@@ -175,3 +175,32 @@ def test_gates_of_heads(kind: str) -> None:
     by = 1 / (1 + np.exp(-gate)) if kind == "sigmoid" else np.log1p(np.exp(gate))
     assert is_right(node, found, rows * np.repeat(by, 8, axis=1))
     assert not is_right(node, found, rows * np.tile(by, 8)), "gates of other heads"
+
+
+def test_what_is_given_back() -> None:
+    x, weights = normal(TOKENS, WIDTH, seed=5), np.abs(normal(TOKENS, TOP_K, seed=6))
+
+    def build(b: GraphBuilder, v: dict[str, Value]) -> tuple[Value, ...]:
+        return (b.given_back(v["x"], v["weights"], v["ids"], 2),)
+
+    node, found = run(build, "combine", x=(x, "T"), weights=(weights, "T"), ids=(IDS, "T"))
+    whole = np.where(IDS >= 2, weights, 0).sum(axis=1, dtype=np.float32)[:, None]
+    assert is_right(node, found, whole * x)
+    assert not is_right(node, found, whole * x * np.float32(1 + 1e-5))
+    assert not is_right(node, found, np.where(IDS > 2, weights, 0).sum(axis=1, dtype=np.float32)[:, None] * x)
+
+
+def test_experts_without_a_matrix() -> None:
+    """Zeros to the bit, and no more than rounding of the others."""
+    x, weight = normal(TOKENS, 24, seed=7), normal(3 * 16, 24, seed=8)
+
+    def build(b: GraphBuilder, v: dict[str, Value]) -> tuple[Value, ...]:
+        return (b.expert_linear(v["x"], v["ids"], v["weight"], 3, None),)
+
+    node, found = run(build, "expert_linear", x=(x, "T"), weight=(weight, ""), ids=(IDS, "T"))
+    blocks = np.concatenate([weight.reshape(3, 16, 24), np.zeros((2, 16, 24), np.float32)])
+    right = np.einsum("pnk,pk->pn", blocks[IDS.reshape(-1)], np.repeat(x, TOP_K, axis=0))
+    assert is_right(node, found, right)
+    given = right.copy()
+    given[np.flatnonzero(IDS.reshape(-1) >= 3)[0], 5] = 1e-20
+    assert not is_right(node, found, given)

@@ -1,7 +1,8 @@
 // out[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... + residual[t]
 // x [P, N] float32; weights [T, top_k] float32; residual and out [T, N] float32, may be the same. N = n.
-// Each product is rounded, then added, j ascending; the residual last. Reads: x pair_weights residual out n top_k rows
-// x_stride out_stride.
+// Each product is rounded, then added, j ascending; the residual last. Where there are ids [T, top_k], x is [T, N]
+// instead: out[t] = x[t] * the sum of weights[t, j] with ids[t, j] >= num_experts, j ascending, + residual[t]. Reads: x
+// pair_weights ids num_experts residual out n top_k rows x_stride out_stride.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -6,12 +6,9 @@ namespace albireo {
 namespace {
 // As many as there are panels of slabs, and more: how many there are is only known once tokens have experts. See
 // expert_linear.inl, which gives each item its part of them.
-int64_t items(const Args& a, const Step& s) {
-  return linear_panels(a) * most_slabs(a.num_experts, count_rows(s, a.rows));
-}
+int64_t items(const Args& a, const Step& s) { return linear_panels(a) * most_slabs(a, count_rows(s, a.rows)); }
 int64_t scratch_bytes(const Args& a) {
-  return kMostChunk * kPanel * 4 + product_scratch_bytes(a) + Pairs::bytes(a.num_experts, a.most_pairs) +
-         kPairSlab * gathered_stride(a) + 64;
+  return kMostChunk * kPanel * 4 + product_scratch_bytes(a) + Pairs::bytes(a) + kPairSlab * gathered_stride(a) + 64;
 }
 
 constexpr Variant kVariants[] = {

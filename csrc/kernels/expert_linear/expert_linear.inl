@@ -17,7 +17,7 @@ inline const char* gathered(const Args& a, const Pairs& pairs, const PairSlab& s
   return memory;
 }
 
-// A run of one slab's panels.
+// A run of one slab's panels. Of experts that have no matrix rows are zeros, as every act of zeros is.
 ALBIREO_INLINE void run_slab(const Args& a, const Pairs& pairs, const PairSlab& slab, int64_t first, int64_t end,
                              float* c, Scratch& scratch, MakePanels make) {
   const int64_t of_expert = slab.expert * linear_panels(a);
@@ -25,7 +25,8 @@ ALBIREO_INLINE void run_slab(const Args& a, const Pairs& pairs, const PairSlab& 
   for (int64_t panel = first; panel < end; panel++)
     for (int64_t m = 0; m < slab.rows; m += slab.chunk) {
       const int64_t rows = slab.rows - m < slab.chunk ? slab.rows - m : slab.chunk;
-      weight->product(m, rows, of_expert + panel, c, kPanel);
+      if (slab.expert < a.num_experts) weight->product(m, rows, of_expert + panel, c, kPanel);
+      else memset(c, 0, rows * kPanel * sizeof(float));
       for (int64_t i = 0; i < rows; i++) {
         const int64_t pair = pairs.order[slab.first + m + i];
         const float* row = c + i * kPanel;
@@ -42,19 +43,20 @@ inline void dispatch_expert_linear(const Args& a, const Step& step, int64_t begi
   float* c = (float*)scratch.base;
   char* memory = scratch.base + kMostChunk * kPanel * 4 + round_up(product_scratch_bytes(a), 64);
   const Pairs pairs(a, memory);
-  char* rows = memory + Pairs::bytes(a.num_experts, a.most_pairs);
+  char* rows = memory + Pairs::bytes(a);
   if (scratch.held_slab == -2) pairs.sort(a, step.P), scratch.held_slab = -1;
   const int64_t panels = linear_panels(a), units = *pairs.num_slabs * panels;
-  const int64_t items = panels * most_slabs(a.num_experts, step.P), last = end * units / items;
+  const int64_t items = panels * most_slabs(a, step.P), last = end * units / items;
   for (int64_t unit = begin * units / items; unit < last;) {
     const int64_t index = unit / panels, first = unit % panels;
     const int64_t stop = first + last - unit < panels ? first + last - unit : panels;
     const PairSlab& slab = pairs.slabs[index];
     Args of_slab = a;
-    if (scratch.held_slab != index) scratch.held_row = -1, gathered(a, pairs, slab, rows);
+    const bool has_matrix = slab.expert < a.num_experts;
+    if (scratch.held_slab != index && has_matrix) scratch.held_row = -1, gathered(a, pairs, slab, rows);
     scratch.held_slab = index;
     of_slab.x = slab.rows == 1 ? gathered(a, pairs, slab, rows) : rows;
-    if (a.bias) of_slab.bias = a.bias + slab.expert * panels * kPanel;
+    if (a.bias) of_slab.bias = has_matrix ? a.bias + slab.expert * panels * kPanel : nullptr;
     of_slab.x_stride = gathered_stride(a) / dtype_size(a.x_dtype);
     run_slab(of_slab, pairs, slab, first, stop, c, scratch, make);
     unit += stop - first;

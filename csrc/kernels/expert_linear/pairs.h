@@ -20,6 +20,9 @@ constexpr int64_t gathered_stride(const Args& a) {
   return bytes % 4096 ? bytes : bytes + 64;
 }
 
+// The experts, and what stands for all that have no matrix: whose ids are num_experts and above.
+constexpr int64_t num_owners(const Args& a) { return a.num_experts + 1; }
+
 // Some pairs of one expert: order[first] .. order[first + rows], ascending, cut into chunks.
 struct PairSlab {
   int32_t expert, first, rows, chunk;
@@ -27,8 +30,8 @@ struct PairSlab {
 
 // Most slabs of so many pairs: an expert with more than one has more than kMostChunk, and the others of it are full but
 // for what whole chunks allow.
-constexpr int64_t most_slabs(int64_t num_experts, int64_t pairs) {
-  return 2 * (num_experts < pairs ? num_experts : pairs) + pairs / (kPairSlab / 2) + 1;
+constexpr int64_t most_slabs(const Args& a, int64_t pairs) {
+  return 2 * (num_owners(a) < pairs ? num_owners(a) : pairs) + pairs / (kPairSlab / 2) + 1;
 }
 
 // Of the scratch of one thread.
@@ -36,16 +39,16 @@ struct Pairs {
   int64_t* num_slabs;
   PairSlab* slabs;  // [most_slabs]
   int32_t* order;   // [P] pairs, those of an expert side by side, ascending
-  int32_t* starts;  // [num_experts + 1]
+  int32_t* starts;  // [num_owners + 1]
 
-  static constexpr int64_t bytes(int64_t num_experts, int64_t pairs) {
-    return round_up(64 + most_slabs(num_experts, pairs) * (int64_t)sizeof(PairSlab) + pairs * 4 + (num_experts + 1) * 4,
-                    64);
+  static constexpr int64_t bytes(const Args& a) {
+    const int64_t pairs = a.most_pairs;
+    return round_up(64 + most_slabs(a, pairs) * (int64_t)sizeof(PairSlab) + (pairs + num_owners(a) + 1) * 4, 64);
   }
   Pairs(const Args& a, char* memory)
       : num_slabs((int64_t*)memory),
         slabs((PairSlab*)(memory + 64)),
-        order((int32_t*)(slabs + most_slabs(a.num_experts, a.most_pairs))),
+        order((int32_t*)(slabs + most_slabs(a, a.most_pairs))),
         starts(order + a.most_pairs) {}
   // Reads ids of `pairs` pairs.
   void sort(const Args& a, int64_t pairs) const;

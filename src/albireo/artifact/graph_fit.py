@@ -121,7 +121,8 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
         return "the weight of a linear is no constant"
     if node.op == "expert_linear":
         chosen = node.inputs["ids"].producer
-        if chosen is None or chosen.op != "route" or chosen.inputs["x"].type.dims[1] != node.attrs["num_experts"]:
+        choices = node.attrs["num_experts"] + (config.experts.giving_back if config.experts is not None else 0)
+        if chosen is None or chosen.op != "route" or chosen.inputs["x"].type.dims[1] != choices:
             return f"{node.inputs['ids']} is no choice among {node.attrs['num_experts']} experts"
     if node.op == "all_reduce" or "chunks" in node.attrs:
         return "it is cut for ranks already; what is stored is the graph of the whole model"

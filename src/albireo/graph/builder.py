@@ -155,6 +155,10 @@ class GraphBuilder:
     def combine(self, x: Value, weights: Value) -> Value:
         return self._node("combine", {"x": x, "weights": weights})[0]
 
+    def given_back(self, x: Value, weights: Value, ids: Value, num_experts: int) -> Value:
+        """What experts of num_experts and above give of x, [T, columns of x] float32."""
+        return self._node("combine", {"x": x, "weights": weights, "ids": ids}, num_experts=num_experts)[0]
+
     def gate_rows(self, x: Value, gate: Value, kind: str = GATES[0]) -> Value:
         """gate: [T, parts] float32. kind: one of ops.GATES."""
         said = {} if kind == GATES[0] else {"kind": kind}

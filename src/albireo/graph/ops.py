@@ -196,7 +196,16 @@ def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("P", int(w.dims[0]) // count)),)
 
 
-def _combine(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+def _combine(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    if ("ids" in x) != ("num_experts" in a):
+        raise InvariantError(f"combine of {x['x']}: ids and num_experts come together")
+    if "ids" in x:
+        wanted = TensorType("int32", x["weights"].dims)
+        if x["ids"] != wanted or x["x"].dims[0] != "T" or a["num_experts"] < 1:
+            raise InvariantError(
+                f"combine of {x['x']} by ids {x['ids']} from {a['num_experts']} on: wanted T rows, and ids {wanted}"
+            )
+        return (TensorType("float32", x["x"].dims),)
     # of one expert a token there are as many pairs as tokens
     known = ("P", "T") if x["weights"].dims[-1] == 1 else ("P",)
     if x["x"].dims[0] not in known or x["weights"].dims[0] != "T":
@@ -486,7 +495,8 @@ OPS: dict[str, Op] = {
         optional_attrs=("scores", *GROUPS, "factor", "eps", "margin", "by_logits"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
-    # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
+    # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it. Ids of num_experts and above have no
+    # block: their rows are zeros
     "expert_linear": Op(
         ("x", "ids", "weight"),
         ("num_experts", "top_k"),
@@ -495,8 +505,9 @@ OPS: dict[str, Op] = {
         optional_attrs=("role", "keeps"),
     ),
     # y[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... in float32: each product is rounded,
-    # then added, in this order
-    "combine": Op(("x", "weights"), (), _combine),
+    # then added, in this order. ids: those of num_experts and above give back what they read, x [T, K]: y[t] = x[t] *
+    # the sum of weights[t, j] with ids[t, j] >= num_experts, j ascending. Source: Meituan 2025, LongCat-Flash
+    "combine": Op(("x", "weights"), (), _combine, optional=("ids",), optional_attrs=("num_experts",)),
     # y[t, h] = sigmoid(gate[t, h]) * x[t, h], of as many equal parts h of a row as it has gates. kind: one of GATES
     "gate_rows": Op(("x", "gate"), (), _gate_rows, optional_attrs=("kind",)),
     # the x of all ranks, which run the same graph on their parts of the weights, added as a binary tree: neighbours

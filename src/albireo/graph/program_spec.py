@@ -185,7 +185,7 @@ FAMILIES: dict[str, Family] = {
         weight="weight",
         optional_attrs=("norm_eps",),
     ),
-    "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
+    "combine": Family(("x", "weights"), ("out",), (), optional=("residual", "ids"), optional_attrs=("num_experts",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",), optional_attrs=("kind",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
@@ -487,6 +487,11 @@ def _experts_fit(program: Program, call: Call) -> bool:
         return fits and a["top_k"] == program.top_k and widths == (a["k"], a["n"], a["top_k"])
     if call.family in ("combine", "combine_norm"):
         rows = {role: shapes[role].rows for role in shapes}
+        if ("ids" in rows) != ("num_experts" in a):
+            return False
+        if "ids" in rows:
+            fits = (rows["x"], rows["ids"], rows["weights"]) == ("T", "T", "T") and shapes["ids"].dtype == "int32"
+            return fits and cols["x"] == cols["out"] and cols["ids"] == cols["weights"] == program.top_k
         # of one expert a token there are as many pairs as tokens
         of_pairs = rows["x"] == "P" or (rows["x"] == "T" and program.top_k == 1)
         return of_pairs and rows["weights"] == "T" and cols["weights"] == program.top_k

@@ -404,7 +404,7 @@ def parse_config(
     kv_heads = blocks.num_kv_heads or fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
-    layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
+    layers = len(blocks.mixers) or blocks.num_layers or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", blocks.first_position + 1, MAX_POSITIONS)
     positions += blocks.sound_positions - blocks.first_position
     positions = parse_dual_chunks(fields, positions) if _DUAL_CHUNKS in rules.keys else positions

@@ -161,7 +161,7 @@ def _expert_linear(op: _Given, bounded: bool) -> Bounded:
     x, height = rows_of_pairs(op.call), weight.shape[0] // count
     error_of_x = np.repeat(as_rows(op.errors["x"], op["x"]), len(x) // max(1, len(op["x"])), axis=0)
     value, error = np.zeros((len(ids), height), np.float32), np.zeros((len(ids), height))
-    for expert in np.unique(ids):
+    for expert in np.unique(ids[ids < count]):
         rows = ids == expert
         inputs = {"x": x[rows], "weight": weight[expert * height : (expert + 1) * height]}
         if "bias" in op.call.inputs:
@@ -252,6 +252,11 @@ def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     weights = np.abs(op["weights"].astype(np.float64))
+    if "ids" in op.call.inputs:
+        counts = op["ids"] >= op.call.attrs["num_experts"]
+        x, error, of_weights = np.abs(op["x"]), as_rows(op.errors["x"], op["x"]), as_rows(op.errors["weights"], weights)
+        whole, off = (np.where(counts, each, 0).sum(axis=-1, keepdims=True) for each in (weights, of_weights))
+        return [whole * error + (x + error) * (off + (weights.shape[1] + 1) * U * whole) + FLUSHED]
     shape = (*weights.shape, -1)
     x, error = np.abs(op["x"].astype(np.float64)).reshape(shape), as_rows(op.errors["x"], op["x"]).reshape(shape)
     of_weights = as_rows(op.errors["weights"], weights)

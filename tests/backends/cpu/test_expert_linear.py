@@ -172,3 +172,31 @@ def test_each_choice_of_all_tokens_may_be_one_expert() -> None:
     args = {"n": 64, "k": 16, "w_dtype": "float32", "x_dtype": "float32", "num_experts": 9, "level": level}
     wanted = run_linear(x, panels(weights[8], "float32").stored.reshape(-1), **args)
     assert_same_bits(run_experts(x, every, ids, 4, **args), wanted)
+
+
+@pytest.mark.parametrize(("dtype", "level"), variants("expert_linear"))
+@pytest.mark.parametrize("act", ["none", "silu_mul"])
+def test_experts_without_a_matrix_give_zeros(dtype: str, level: str, act: str) -> None:
+    """Ids of num_experts and above, of one number and of several; others' bits are what they are without them."""
+    num_experts, top_k, n, k = 4, 3, 70, 36
+    height = n if act == "none" else 2 * -(-n // 32) * 32
+    one = [panels(normal(height, k, seed=e, dtype=dtype), dtype).stored.reshape(-1) for e in range(num_experts)]
+    every = np.concatenate([*one, np.zeros(4096, one[0].dtype)])
+    args = {"n": n, "k": k, "w_dtype": dtype, "x_dtype": dtype, "act": ACTS[act], "num_experts": num_experts}
+    args |= {"of_pairs": 0, "level": level}
+    vectors = [normal(1, len(one[0]) // k, seed=50 + e)[0] for e in range(num_experts)]
+    for tokens in (1, 30, 400) if level != "scalar" else (1, 30):
+        x, ids = encode(normal(tokens, k, seed=9, dtype=dtype), dtype), choose(num_experts + 3, top_k, tokens)
+        ids[: tokens // 2 + 1, 0] = num_experts + 2
+        has_matrix = ids.reshape(-1) < num_experts
+        if tokens == 30:
+            ids[:] = np.where(ids < num_experts, num_experts + 1, ids)
+            has_matrix[:] = False
+        args["x_stride"] = x.shape[1]
+        for biases in (None, vectors) if act == "none" else (None,):
+            known = np.minimum(ids, num_experts - 1)
+            wanted = expected(x, one, known, biases, **args)
+            wanted[~has_matrix] = 0
+            for threads in (1, 3):
+                got = run_experts(x, every, ids, threads, biases, **args)
+                assert_same_bits(got, wanted, f"{tokens} tokens, {threads} threads")

@@ -203,6 +203,31 @@ def test_combine_is_exact(level: str, top_k: int, n: int) -> None:
         assert_same_bits(out, wanted + residual, "in place")
 
 
+@pytest.mark.parametrize("level", [level for dtype, level in variants("combine") if dtype == "float32"])
+@pytest.mark.parametrize(("top_k", "n"), [(1, 16), (4, 43), (12, 515)])
+def test_what_is_given_back(level: str, top_k: int, n: int) -> None:
+    """Of experts from the fifth on; a row of which none has one is zeros."""
+    tokens, count = 7, 5
+    x, residual = normal(tokens, n), normal(tokens, n, seed=2)
+    weights = np.abs(normal(tokens, top_k, seed=1))
+    ids = np.random.default_rng(3).integers(0, 9, (tokens, top_k), np.int32)
+    ids[0], ids[1] = 4, 5
+    whole = np.array([weights[t][ids[t] >= count].sum(dtype=np.float64) for t in range(tokens)])
+    exact = whole[:, None] * x.astype(np.float64)
+    call = OpCall({"x": x, "weights": weights, "ids": ids}, {"num_experts": count}, rows_step(tokens))
+    np.testing.assert_allclose(experts.combine(call)[0], exact, rtol=U, atol=0)
+    args = {"x": x, "weights": weights, "ids": ids, "num_experts": count, "n": n, "top_k": top_k}
+    args |= {"x_stride": n, "out_stride": n}
+    for threads in (1, 3):
+        out = np.full((tokens, n), np.nan, np.float32)
+        run("combine", level, tokens, threads, out=out, **args)
+        np.testing.assert_allclose(out, exact, rtol=(top_k + 1) * U, atol=0)
+        assert not out[0].any() and out[1].any()
+        added = residual.copy()
+        run("combine", level, tokens, threads, out=added, residual=added, **args)
+        assert_same_bits(added, out + residual, "in place")
+
+
 @pytest.mark.parametrize("level", ROUTERS)
 def test_a_bias_may_be_added_to_logits(level: str) -> None:
     """As the router of kolibri1 has it in transformers; with sigmoids in their place others would be chosen."""

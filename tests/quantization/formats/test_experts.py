@@ -175,7 +175,17 @@ def test_experts_are_rounded_and_not_what_they_are_chosen_by(name: str, tmp_path
     graph = rounded(make_checkpoint(tmp_path, tiny_of(name), seed=4, dtype="bfloat16"), "int8")
     experts = [n.inputs["weight"].type.dtype for n in graph.nodes if n.op == "expert_linear"]
     assert experts and set(experts) == {"int8"}
-    endings = ("mlp.gate", "moe.gate", "_gate", "router.layer", "router", "router.proj", "router.gate", "gate.wg")
+    endings = (
+        "mlp.gate",
+        "moe.gate",
+        "_gate",
+        "router.layer",
+        "router",
+        "router.proj",
+        "router.gate",
+        "gate.wg",
+        "classifier",
+    )
     gates = [v for n, v in graph.constants.items() if n.endswith(tuple(f"{each}.weight" for each in endings))]
     assert gates and {v.type.dtype for v in gates} == {"bfloat16"}
 

@@ -75,7 +75,7 @@ _KINDS_OF = {"row_map": ROW_KINDS, "gate_rows": GATES}
 _GAPLESS = {
     "route": ("ids", "weights", "chosen"),
     "expert_linear": ("ids",),
-    "combine": ("weights",),
+    "combine": ("weights", "ids"),
     "gate_rows": ("gate",),
     "add_parts": ("coefs",),
     "gated_delta_rule": ("gates",),

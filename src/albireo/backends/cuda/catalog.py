@@ -102,6 +102,11 @@ class CudaCatalog:
                 "entries of several positions, and experts by token (DeepSeek V4): no kernels of them are there for "
                 "GPUs yet; choose --device cpu"
             )
+        if family == "combine" and "num_experts" in attrs:
+            raise UnsupportedModel(
+                "experts that give back what they read (LongCat-Flash): no kernels of them are there for GPUs yet; "
+                "choose --device cpu"
+            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

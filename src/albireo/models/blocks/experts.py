@@ -101,7 +101,8 @@ def route(
     see mixture()."""
     settings = c.experts
     assert settings is not None
-    logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
+    choices = settings.count + settings.giving_back
+    logits = linear(b, c, h, f"{name}.{names.router}", choices, "router", bias, "router")
     with b.part("route"):
         logits = b.softcap(logits, settings.logits_cap) if settings.logits_cap else logits
         if table:
@@ -110,7 +111,7 @@ def route(
             return b.route(logits, settings.top_k, settings.renormalize, chosen=of_token, **settings.rules)
         of_bias = f"{name.removesuffix(names.block)}{names.bias_block}" if names.bias_block else name
         added, gain = (
-            b.weight(vector, (settings.count,), "float32") if has_vector else None
+            b.weight(vector, (choices,), "float32") if has_vector else None
             for vector, has_vector in (
                 (f"{of_bias}.{names.bias}", settings.has_bias),
                 (f"{name}.{names.gain}", settings.has_gain),

@@ -20,7 +20,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors
 
 #: Modules that graphs read, [heads * rank, plain] and [heads * value, rank]; and the one that checkpoints have.
 OF_KEYS, OF_VALUES = "k_up_proj", "v_up_proj"
-JOINED = (".self_attn.kv_b_proj.weight", ".attention.kv_b_proj.weight")
+JOINED = tuple(f".{block}.kv_b_proj.weight" for block in ("self_attn", "attention", "self_attn.0", "self_attn.1"))
 #: Of layers with a window: what their keys begin with, or where they lie, layer by layer.
 LOCAL, PER_LAYER = "swa_", "per_layer_config"
 _OF_TWO_KINDS = ("dots3_note", "dots3_note_text")

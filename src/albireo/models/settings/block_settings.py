@@ -176,7 +176,7 @@ class BlockSettings:
             each head's query.
         gates_heads: a gate of what attention gives that is a linear of its own has one number for each head, not for
             each channel. gate_kind: what is made of such a gate, one of ops.GATES.
-        num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
+        num_layers, num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         value_dim: channels of a head's value, where they are fewer than those of its key; 0: as many. value_factor: on
             values.
@@ -231,6 +231,7 @@ class BlockSettings:
     has_output_gate: bool = False
     gates_heads: bool = False
     gate_kind: str = "sigmoid"
+    num_layers: int | None = None
     num_kv_heads: int | None = None
     ffn_width: int | None = None
     norm_eps: float | None = None

@@ -30,6 +30,7 @@ _MAX_WIDTH = 2**20
 #: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
 #: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
 #: dots3's, as V3's with a shared one of another width, whose layers a list of ones and zeros may say;
+#: LongCat's, by a softmax and a bias, in each first of two layers, of which some give back what they read;
 #: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
 #: DeepSeek V4's, in every layer, as Hunyuan 4's, chosen by roots of a softplus, or by a table of tokens;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
@@ -61,6 +62,7 @@ Keys = Literal[
     "kolibri",
     "laguna",
     "llama4",
+    "longcat",
     "mellum",
     "mimo",
     "mistral4",
@@ -93,6 +95,7 @@ class ExpertSettings:
         margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
         by_logits: a bias is added to a router's logits, not to what is made of them.
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
+        giving_back: so many more are chosen among, which have no matrices: they give back what they read.
         limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
         shared_limit: that of a shared expert.
         by_token: of each layer, whether a table says which experts a token has; empty: of none.
@@ -122,6 +125,7 @@ class ExpertSettings:
     shared_limit: float = 0.0
     by_token: tuple[bool, ...] = ()
     picture_width: int = 0
+    giving_back: int = 0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -157,6 +161,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _granite_hybrid(fields, layers)
     if keys == "llama4":
         return _llama4(fields, layers)
+    if keys == "longcat":
+        return _longcat(fields, layers)
     if keys == "jamba":
         return _jamba(fields, layers, width)
     if keys == "hunyuan":
@@ -531,6 +537,25 @@ def _llama4(fields: Fields, layers: int) -> ExpertSettings:
     width = fields.integer("intermediate_size", 1, _MAX_WIDTH, default=8192)
     count = fields.integer("num_local_experts", 1, MAX_EXPERTS, default=16)
     return ExpertSettings(count, 1, width, False, width, sparse, is_shared_gated=False, scores="sigmoid")
+
+
+def _longcat(fields: Fields, layers: int) -> ExpertSettings:
+    """The same weights whether they give back what they read or not: parts of a softmax over all of them."""
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS - 1, default=512)
+    spare = fields.integer("zero_expert_num", 0, MAX_EXPERTS - count, default=256)
+    if spare and (kind := fields.text("zero_expert_type", "identity")) != "identity":
+        fields.unsupported("zero_expert_type", kind, "supported: identity")
+    return ExpertSettings(
+        count,
+        fields.integer("num_experts_per_tok", 1, min(count + spare, MAX_CHOSEN), default=12),
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=2048),
+        False,
+        0,
+        (True, False) * (layers // 2),
+        has_bias=True,
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=6.0),
+        giving_back=spare,
+    )
 
 
 def _jamba(fields: Fields, layers: int, width: int) -> ExpertSettings | None:

@@ -13,7 +13,7 @@ import pytest
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.catalog import CudaCatalog
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.errors import InvariantError, ModelError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import TensorType, Value
@@ -88,6 +88,13 @@ def test_a_layer_that_files_tell_is_two() -> None:
 def test_what_is_not_computed(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         parse_tiny(NAME, **changes)
+
+
+def test_it_is_a_call_of_its_own_where_nothing_is_fused() -> None:
+    passes = passes_without(["fuse_combine"])
+    program = compile_graph(build_graph(parse_tiny(NAME), 64), CpuCatalog(isa_levels()), passes=passes, **OPTIONS)
+    given = [call for call in program.calls if call.family == "combine" and "ids" in call.args]
+    assert len(given) == TINY["num_layers"] and not any("residual" in call.args for call in given)
 
 
 def test_gpus_refuse_it_by_name() -> None:

@@ -69,7 +69,7 @@ def _route(node: Node) -> Single:
 
 
 def _of_rows(node: Node) -> Single:
-    for role in node.inputs:
+    for role in node.inputs.keys() - {"ids"}:
         _require_float32(node, role)
     return node.op, dict(node.attrs), dict(node.inputs)
 

@@ -69,6 +69,8 @@ OF_WIRING = {
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/*/test_chosen_blocks.py",
     "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",
+    "mistral_large4_text": "queries that grow by numbers of each head (backends/cpu/test_growth.py); latents that "
+    "nothing is rotated of, and that other layers left",
     "longcat_flash": "experts that give back what they read (backends/cpu/test_expert_linear.py), added a layer later",
     "glm_moe_dsa": "layers that see what others have chosen",
     "kimi_linear": "a state with a rate of each channel; latents that nothing is rotated of",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tiny_choosing import CHOOSING
-from tiny_latent import bailing_hybrid_shapes, kimi_shapes, longcat_shapes
+from tiny_latent import bailing_hybrid_shapes, kimi_shapes, large4_shapes, longcat_shapes
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -354,6 +354,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "kimi_linear": kimi_shapes,
     "llama4_text": _llama4,
     "longcat_flash": longcat_shapes,
+    "mistral_large4_text": large4_shapes,
     "nanochat": _nanochat,
     "phimoe": _phimoe,
     **dict.fromkeys(("bailing_moe", "sarvam_moe"), _sarvam_moe),

@@ -133,6 +133,59 @@ def longcat_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
 
 
+def large4_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a checkpoint of Mistral Large 4 that graphs read."""
+    hidden, heads, rank = config["hidden_size"], config["num_attention_heads"], config["kv_lora_rank"]
+    index_heads, index_dim = config["index_n_heads"], config["index_head_dim"]
+    plain, rotary, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        turning = rotary if config["no_rope_layers"][i] else 0
+        attention: dict[str, tuple[int, ...]] = {
+            "q_proj.weight": (heads * (plain + rotary), hidden),
+            "k_up_proj.weight": (heads * rank, plain + rotary - turning),
+            "v_up_proj.weight": (heads * value, rank),
+            "o_proj.weight": (hidden, heads * value),
+            **{f"softmax_scaling.{each}": (heads,) for each in ("scale", "bias")},
+        }
+        if config["kv_source_layers"][i] == i:
+            attention |= {"kv_a_proj_with_mqa.weight": (rank + turning, hidden), "kv_a_layernorm.weight": (rank,)}
+        if config["attention_bias"]:
+            attention["o_proj.bias"] = (hidden,)
+            attention |= {"kv_a_proj_with_mqa.bias": (rank + turning,)} if config["kv_source_layers"][i] == i else {}
+        if config["indexer_types"][i] == "full":
+            attention |= {f"indexer.q_input_norm.{each}": (hidden,) for each in ("weight", "bias")}
+            attention |= {f"indexer.k_norm.{each}": (index_dim,) for each in ("weight", "bias")}
+            attention |= {f"indexer.softmax_scaling.{each}": (index_heads,) for each in ("scale", "bias")}
+            attention |= {"indexer.wq_b.weight": (index_heads * index_dim, hidden)}
+            attention |= {
+                "indexer.wk.weight": (index_dim, hidden),
+                "indexer.weights_proj.weight": (index_heads, hidden),
+            }
+        layer = {f"self_attn.{name}": shape for name, shape in attention.items()}
+        layer |= {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+        blocks = {"mlp": config["intermediate_size"]}
+        if config["mlp_layer_types"][i] == "sparse":
+            count, width = config["n_routed_experts"], config["moe_intermediate_size"]
+            blocks = {"mlp.shared_experts": config["n_shared_experts"] * width}
+            blocks |= {f"mlp.experts.{e}": width for e in range(count)}
+            layer["mlp.gate.weight"] = (count, hidden)
+        for block, ffn in blocks.items():
+            layer |= {f"{block}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+            layer[f"{block}.down_proj.weight"] = (hidden, ffn)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (config["vocab_size"], hidden)}
+
+
+def with_logarithms(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Beside these, what Mistral Large 4's frequencies are multiplied by, which no graph reads."""
+    given = np.random.default_rng(config["vocab_size"]).standard_normal(config["qk_rope_head_dim"] // 2)
+    # of few bits: what is saved in 16 bits is what it was
+    return {**tensors, "model.rotary_emb.alpha": np.round(4 * given).astype(np.float32) / 16}
+
+
 def with_spare_matrices(
     config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
@@ -166,6 +219,8 @@ def with_up_projections_joined(
     for name, tensor in tensors.items():
         if name.endswith("k_up_proj.weight"):
             own = config
+            if config["model_type"] == "mistral_large4_text" and not config["no_rope_layers"][int(name.split(".")[2])]:
+                own = {**config, "qk_nope_head_dim": config["qk_nope_head_dim"] + config["qk_rope_head_dim"]}
             if config["model_type"] == "dots3_note_text":
                 own = of_dots3(config, config["layer_types"][int(name.split(".")[2])])
             heads, rank = own["num_attention_heads"], own["kv_lora_rank"]

@@ -26,6 +26,7 @@ from tiny_latent import (
     as_kimi_publishes,
     latent_shapes,
     value_width,
+    with_logarithms,
     with_spare_matrices,
     with_up_projections_joined,
 )
@@ -83,6 +84,7 @@ MIXTURES = (
     "minimax_m2",
     "minimax_m3_vl_text",
     "mistral4",
+    "mistral_large4_text",
     "mixtral",
     "nemotron_h",
     "olmoe",
@@ -492,6 +494,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     if config["model_type"] == "longcat_flash":
         tensors = with_spare_matrices(config, tensors)
+    if config["model_type"] == "mistral_large4_text":
+        tensors = with_logarithms(config, tensors)
     if "kv_lora_rank" in config:
         return as_kimi_publishes(with_up_projections_joined(config, tensors))
     if config["model_type"] in SHORT_CONVS:

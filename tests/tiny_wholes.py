@@ -307,6 +307,11 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_SIGLIP["vision_config"], "model_type": "llama4_vision_model", "vision_output_dim": 16},
         "tie_word_embeddings": False,
     },
+    "mistral_large4": {
+        "text_config": text("mistral_large4_text", "mistral_large4_text"),
+        "vision_config": _PIXTRAL,
+        "tie_word_embeddings": False,
+    },
     "mistral3 of mistral4": {
         "text_config": text("mistral4", "mistral4"),
         "vision_config": _PIXTRAL,

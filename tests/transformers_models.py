@@ -8,6 +8,8 @@ other.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,51 @@ class BailingMoeV2ForCausalLM(transformers.Glm4MoeForCausalLM):
     config_class = BailingMoeConfig
 
 
+@contextlib.contextmanager
+def _named_as_in_memory() -> Iterator[None]:
+    """Mistral Large 4's text part by the names of DeepSeek V3, as its authors' are those of a whole."""
+    kind, known = "mistral_large4_text", conversion.get_checkpoint_conversion_mapping("mistral_large4_text")
+    of_text = conversion.get_checkpoint_conversion_mapping("deepseek_v3")
+    conversion.register_checkpoint_conversion_mapping(kind, of_text, overwrite=True)
+    try:
+        yield
+    finally:
+        conversion.register_checkpoint_conversion_mapping(kind, known, overwrite=True)
+
+
+large4 = pytest.importorskip("transformers.models.mistral_large4.modeling_mistral_large4")
+
+
+class MistralLarge4ForCausalLM(large4.MistralLarge4PreTrainedModel, transformers.GenerationMixin):
+    """The text part alone, with the head that the whole has."""
+
+    config_class = transformers.MistralLarge4TextConfig
+
+    def __init__(self, config: Any) -> None:
+        from torch import nn
+
+        super().__init__(config)
+        self.model = large4.MistralLarge4TextModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *given: Any, **options: Any) -> Any:
+        with _named_as_in_memory():
+            return super().from_pretrained(*given, **options)
+
+    def save_pretrained(self, *given: Any, **options: Any) -> None:
+        with _named_as_in_memory():
+            super().save_pretrained(*given, **options)
+
+    def forward(self, input_ids: Any, **given: Any) -> Any:
+        import torch
+
+        cap = self.config.final_logit_softcapping
+        logits = self.lm_head(self.model(input_ids=input_ids, **given).last_hidden_state)
+        return transformers.modeling_outputs.CausalLMOutput(logits=torch.tanh(logits / cap) * cap)
+
+
 def _is_of_whole(conversion: Any) -> bool:
     """Whether it names parts beside text."""
     return any(str(source).startswith("^") for source in conversion.source_patterns)
@@ -163,4 +210,8 @@ conversion.register_checkpoint_conversion_mapping(
     "minimax_m3_vl_text",
     [each for each in conversion.get_checkpoint_conversion_mapping("minimax_m3_vl") if not _is_of_whole(each)],
     overwrite=True,
+)
+# which has none of text alone
+transformers.AutoModelForCausalLM.register(
+    transformers.MistralLarge4TextConfig, MistralLarge4ForCausalLM, exist_ok=True
 )

@@ -178,6 +178,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
     if blocks.index is not None and blocks.latent is not None:  # between its keys and attention
         parts = ["q", "k", "k_norm", "rope", "kv", "weights", "choice"]
+        parts = ["q_norm", *parts] if blocks.index.grows else parts
         at = attn.index("layers.0.attn.k_up")
         attn[at:at] = [f"layers.0.attn.indexer.{p}" for p in parts]
     if name == "deepseek_v4":  # whose first layer has no entries, and experts by token

@@ -43,6 +43,7 @@ _OTHERWISE = (
     "minimax_m3_vl_text",
     "llama4_text",
     "longcat_flash",
+    "mistral_large4_text",
     "nemotron_h",
 )
 OF_MATRICES = [name for name in MIXTURES if name not in _OTHERWISE]

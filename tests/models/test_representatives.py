@@ -58,6 +58,9 @@ _PLAIN_OPS = (
     *("rope(x, positions, side_by_side: True", "call rope(out, rope, x, side_by_side: True"),
     *("route(x, chosen, ", "call route(chosen, "),
     "combine(x, weights, ids)",
+    # backends/cpu/test_growth.py
+    "rope(x, positions, slope, start)",
+    "call rope(out, rope, slope, start, ",
     # of a bias, and not divided by a sum: backends/cpu/test_route.py
     "route(x, bias, renormalize: False)",
     "call route(bias, ids, weights, x, renormalize: False)",

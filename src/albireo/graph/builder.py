@@ -167,9 +167,21 @@ class GraphBuilder:
     def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
         return self._node("split", {"x": x}, sizes=sizes)
 
-    def rope(self, x: Value, rope: RopeSpec, num_heads: int, head_dim: int, side_by_side: bool = False) -> Value:
-        inputs = {"x": x, "positions": self.positions}
-        said = {"side_by_side": True} if side_by_side else {}
+    def rope(
+        self,
+        x: Value,
+        rope: RopeSpec,
+        num_heads: int,
+        head_dim: int,
+        grown: tuple[Value, Value] | None = None,
+        side_by_side: bool = False,
+    ) -> Value:
+        """grown: [num_heads] float32 each: slope and start of what heads are multiplied by; ln(1) is position 0's."""
+        inputs, said = {"x": x, "positions": self.positions}, dict[str, Any]()
+        said |= {"side_by_side": True} if side_by_side else {}
+        if grown is not None:
+            inputs |= dict(zip(("slope", "start"), grown, strict=True))
+            said["ahead"] = 1
         return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope, **said)[0]
 
     def kv_write(

@@ -236,8 +236,15 @@ def _kv_write(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["kv"],)
 
 
-def _rope(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+def _rope(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     check_rows(x, "x")
+    if len({"slope" in x, "start" in x, "ahead" in a}) > 1:
+        raise InvariantError(f"rope of {x['x']}: slope, start and ahead come together")
+    if "ahead" in a and a.get("side_by_side", False):
+        raise InvariantError(f"rope of {x['x']} side by side, and growing: kernels do the one or the other")
+    wanted = TensorType("float32", (a["num_heads"],))
+    if any(x[role] != wanted for role in ("slope", "start") if role in x):
+        raise InvariantError(f"rope of {x['x']} by slope {x['slope']} and start {x['start']}: wanted {wanted} of each")
     return (x["x"],)
 
 
@@ -516,13 +523,15 @@ OPS: dict[str, Op] = {
     # the last dim cut into parts
     "split": Op(("x",), ("sizes",), _split),
     # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i], or as the step says of each row (step
-    # input rope_rows); rows: x row i is row rows[i] of the step. side_by_side: pairs are channels (2i, 2i + 1)
+    # input rope_rows); rows: x row i is row rows[i] of the step. side_by_side: pairs are channels (2i, 2i + 1). slope,
+    # start, where they are not: each head is then multiplied by slope[h] * ln(position + ahead) + start[h]. Source:
+    # Nakanishi 2025, Scalable-Softmax
     "rope": Op(
         ("x", "positions"),
         ("num_heads", "head_dim", "rope"),
         _rope,
-        optional=("rows",),
-        optional_attrs=("side_by_side",),
+        optional=("rows", "slope", "start"),
+        optional_attrs=("side_by_side", "ahead"),
     ),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
     # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was

@@ -205,7 +205,11 @@ FAMILIES: dict[str, Family] = {
         ("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight", optional_attrs=("centered",)
     ),
     "rope": Family(
-        ("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",), optional_attrs=("side_by_side",)
+        ("x", "rope"),
+        ("out",),
+        ("num_heads", "head_dim"),
+        optional=("rows", "slope", "start"),
+        optional_attrs=("side_by_side", "ahead"),
     ),
     "kv_write": Family(
         ("k",),
@@ -584,6 +588,9 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         return a["kind"] in GATE_KINDS and len(has_norm) == 1 and cols["x"] == cols["gate"] == cols["out"] == width
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
+        vectors = [_constant(program, call, role) for role in ("slope", "start") if role in call.args]
+        is_table = is_table and len(vectors) == (2 if "ahead" in a else 0)
+        is_table = is_table and all((each.rows, each.cols) == (1, int(a["num_heads"])) for each in vectors)
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
     if call.family == "choose_keys":
         heads, is_weighed = int(a["num_heads"]), "weights" in cols

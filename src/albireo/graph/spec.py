@@ -156,6 +156,7 @@ _COUNTS = (
     "every",
     "series",
     "rounds",
+    "ahead",
     *GROUPS,
 )
 _FLAGS = (

@@ -155,6 +155,7 @@ class ConfigRules:
         class_names: what architectures may name; empty: model_type and ForCausalLM, and what has the same layers and no
             head, or a classifier.
         pooled: reads what a class gives that writes no text; None: those classes, of the last token.
+        frequencies: a tensor of the checkpoint whose exponentials multiply those of the rotation; empty: there is none.
         token_head: of such a model, what its class has behind each token's hidden state that classifies tokens.
     """
 
@@ -184,6 +185,7 @@ class ConfigRules:
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
     mamba: Callable[[Fields], MambaSettings | Mamba1Settings | None] | None = None
+    frequencies: str = ""
     pooled: Callable[[Fields, str], PoolingRule] | None = None
     token_head: Callable[[Fields], tuple[HeadStep, ...]] = lambda _: (HeadStep("classifier"),)
 
@@ -274,6 +276,8 @@ class ModelConfig:
             return ()  # the decoder is a head
         if self.blocks.shared is not None:
             return self.blocks.shared.layers
+        if self.blocks.cache_sources:
+            return tuple(i for i, source in enumerate(self.blocks.cache_sources) if source == i)
         if self.blocks.mixers:
             return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
         is_recurrent = self.recurrent.layers if self.recurrent and not self.blocks.attends_everywhere else ()
@@ -285,12 +289,15 @@ class ModelConfig:
         caches = self.cached_layers
         if layer in caches:
             return caches.index(layer)
+        if self.blocks.cache_sources:
+            return caches.index(self.blocks.cache_sources[layer])
         is_local = self.windows[layer] is not None
         return max(place for place, each in enumerate(caches) if (self.windows[each] is not None) == is_local)
 
     def shares(self, layer: int) -> bool:
         """Whether a layer reads keys and values that another one wrote."""
-        return layer >= self.num_layers - self.blocks.num_sharing
+        is_told = bool(self.blocks.cache_sources) and self.blocks.cache_sources[layer] != layer
+        return is_told or layer >= self.num_layers - self.blocks.num_sharing
 
     def ffn_width(self, layer: int) -> int:
         is_wide = self.blocks.is_wide_where_sharing and self.shares(layer)
@@ -308,7 +315,11 @@ class ModelConfig:
         return replace(self, num_kv_heads=heads or self.num_kv_heads, head_dim=dim or self.head_dim)
 
     def of_layer(self, layer: int) -> ModelConfig:
-        """The same with the heads of a layer's attention, where those with a window have others than those without."""
+        """The same with the heads of a layer's attention, where those with a window have others than those without; or
+        with its latents, where layers that do not rotate have others."""
+        still = self.blocks.still_latent
+        if still is not None and not self.rotates[layer]:
+            return replace(self, head_dim=still.rank + still.rotary, blocks=replace(self.blocks, latent=still))
         if self.windows[layer] is None:
             return self.without_windows
         latent = self.blocks.local_latent
@@ -386,7 +397,8 @@ def parse_config(
     data = _without_tables(data, rules.tables, where)
     older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
     # rotations that are null are those that the class has, as where they are not there
-    absent = {"rope_parameters"} if rules.has_local_rope and data.get("rope_parameters") is None else set()
+    has_own = rules.has_local_rope or "rope_parameters" in rules.defaults
+    absent = {"rope_parameters"} if has_own and data.get("rope_parameters") is None else set()
     newer = {key: value for key, value in data.items() if key not in {*rules.older_names, *absent}}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")

@@ -107,6 +107,7 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
             with Checkpoint(directory) as checkpoint:
                 default_dtype = checkpoint.dtype
     lies = _tied_as_it_lies(_as_it_lies(data, rules, directory), rules, said, directory)
+    lies = _with_frequencies(lies, rules, directory)
     return parse_config(lies, rules, where=str(path), default_dtype=default_dtype)
 
 
@@ -140,6 +141,22 @@ def _tied_as_it_lies(
         if names is None:
             return data
         return {**data, _TIE[0]: names[1] not in checkpoint or _begin_alike(checkpoint, *names)}
+
+
+def _with_frequencies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
+    """Where weights say by what frequencies are multiplied: with these numbers among the rotary settings.
+
+    Raises: WeightMismatch where the weights lack them.
+    """
+    if not rules.frequencies or not _has_weights(directory):
+        return data
+    with Checkpoint(directory) as checkpoint:
+        if rules.frequencies not in checkpoint:
+            raise WeightMismatch(f"{directory}: there is no tensor {rules.frequencies}, which frequencies are made of")
+        found = checkpoint.tensor(rules.frequencies).to_float32().reshape(-1).tolist()
+    name = "rope_scaling" if data.get("rope_scaling") else "rope_parameters"
+    table = data.get(name) or rules.defaults.get(name, {})
+    return {**data, name: {**table, "log_factors": found}} if isinstance(table, Mapping) else data
 
 
 def _begin_alike(checkpoint: Checkpoint, table: str, head: str) -> bool:

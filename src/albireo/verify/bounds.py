@@ -17,6 +17,7 @@ from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.elementwise import xielu_sides
 from albireo.backends.reference.experts import rows_of_pairs
 from albireo.backends.reference.interpret import OPS
+from albireo.backends.reference.rope import growth
 from albireo.backends.reference.rounding import round_kv
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
@@ -344,8 +345,18 @@ def _rope(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     both = error + 3 * U * x
     first, second = np.moveaxis(both, place, 0)
-    turned = np.stack([first * cos + second * sin, second * cos + first * sin], axis=place)
-    return [turned.reshape(op["x"].shape) + FLUSHED]
+    off = np.stack([first * cos + second * sin, second * cos + first * sin], axis=place)
+    if "ahead" in attrs:  # a logarithm, a product and a sum, each rounded; and by what is rotated once more
+        by, size = np.abs(growth(op.call)), growth(OpCall(_sizes(op.call), attrs, op.call.step))
+        near, far = np.moveaxis(x, place, 0)
+        turned = np.stack([near * cos + far * sin, far * cos + near * sin], axis=place)
+        off = off * by[:, :, None, None] + (turned + off) * (6 * U * size)[:, :, None, None]
+    return [off.reshape(op["x"].shape) + FLUSHED]
+
+
+def _sizes(call: OpCall) -> dict[str, Any]:
+    """The inputs of a rope, slopes and starts as they would add up."""
+    return {role: np.abs(v) if role in ("slope", "start") else v for role, v in call.inputs.items()}
 
 
 def _join_sums(op: _Given, values: tuple[Array, ...]) -> list[Any]:

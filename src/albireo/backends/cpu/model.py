@@ -64,6 +64,8 @@ _NATIVE_ROLES = {
     ("route", "chosen"): "gates",
     ("pool_rows", "gates"): "y",
     ("pool_rows", "places"): "a_log",
+    ("rope", "slope"): "weight",
+    ("rope", "start"): "bias",
     ("add_parts", "coefs"): "gates",
     ("gated_delta_rule", "dt"): "y",
     ("selective_scan", "dt"): "y",
@@ -434,7 +436,7 @@ class CpuModel:
             args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
             args["n"] = program.constants[call.args["weight"]].cols if "weight" in call.args else 0
         elif call.family == "rope":
-            args["k"] = attrs["head_dim"]
+            args |= {"k": attrs["head_dim"], "first_key": attrs.get("ahead", 0)}
         elif call.family == "pool_rows":
             args |= {"num_heads": 1, "num_k_heads": attrs["series"], "k": attrs["every"]}
             args["v_dim"] = program.buffers[call.args["out"]].cols

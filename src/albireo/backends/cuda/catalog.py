@@ -107,6 +107,11 @@ class CudaCatalog:
                 "experts that give back what they read (LongCat-Flash): no kernels of them are there for GPUs yet; "
                 "choose --device cpu"
             )
+        if family == "rope" and "ahead" in attrs:
+            raise UnsupportedModel(
+                "queries that grow with the position by numbers of each head (Mistral Large 4): no kernels of them are "
+                "there for GPUs yet; choose --device cpu"
+            )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"

@@ -28,4 +28,15 @@ def rope(call: OpCall) -> tuple[Array, ...]:
         cos, sin = table[:, None, :pairs], table[:, None, pairs:]
     first, second = np.moveaxis(heads, pairs_at, 0)
     y = np.stack([first * cos - second * sin, second * cos + first * sin], axis=pairs_at)
+    if "ahead" in call.attrs:
+        y *= growth(call)[:, :, None, None]
     return (y.reshape(x.shape).astype(np.float32),)
+
+
+def growth(call: OpCall) -> Array:
+    """[rows of x, heads] float64 what heads are multiplied by, where slope and start say it."""
+    positions = call["positions"] if call.step.rope_positions is None else call.step.rope_positions
+    positions = positions[call["rows"]] if "rows" in call.inputs else positions
+    far = np.log(positions.astype(np.float64) + call.attrs["ahead"])
+    slope, start = (call[role].astype(np.float64) for role in ("slope", "start"))
+    return np.asarray(far[:, None] * slope + start)

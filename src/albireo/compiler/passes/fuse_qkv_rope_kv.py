@@ -79,6 +79,8 @@ def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[s
     for rope, count in zip(ropes, heads, strict=True):
         if (rope.attrs["num_heads"], rope.attrs["head_dim"]) != (count, shape["head_dim"]):
             raise NotFired(f"a rotation of {rope.attrs['num_heads']} heads where attention has {count}")
+    if any("slope" in rope.inputs for rope in ropes):
+        raise NotFired("queries grow by numbers of each head, which the kernel does not know")
     if len({rope.attrs["rope"] for rope in ropes}) != 1 or len({rope.inputs["positions"] for rope in ropes}) != 1:
         raise NotFired("q and k are rotated differently")
     for norm, count in zip(norms, heads, strict=False):

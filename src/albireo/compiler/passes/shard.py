@@ -231,7 +231,11 @@ class _Cutter:
             node.attrs["num_heads"] = width // each
             return "bias" not in node.inputs and weight == each and width % each == 0
         if node.op == "rope":
-            node.attrs["num_heads"] = width // int(node.attrs["head_dim"])
+            node.attrs["num_heads"] = heads = width // int(node.attrs["head_dim"])
+            for name in ("slope", "start"):
+                if name in node.inputs:
+                    rows = self._part.rank * heads, (self._part.rank + 1) * heads
+                    node.inputs[name] = self._constant(node.inputs[name], (rows,), None)
         elif node.op == "join_heads":
             node.attrs["num_heads"] = node.attrs["num_heads"] // self._part.size
         elif node.op == "head_linear":

@@ -16,7 +16,7 @@ from albireo.graph.node import Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
 from albireo.models.blocks.head_rows import RowsOf
-from albireo.models.blocks.latent_attention import latent_blocks
+from albireo.models.blocks.latent_attention import growth_of_heads, latent_blocks
 from albireo.models.blocks.layers import linear
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings, Index
@@ -39,7 +39,7 @@ def indexed_blocks(fields: Fields, *, shares: bool = False, heads: int = 64, **r
     """
     blocks = latent_blocks(fields)
     assert blocks.latent is not None
-    if blocks.latent.query_rank is None:
+    if blocks.latent.query_rank is None and not rules.get("grows"):
         fields.fail("q_lora_rank", None, "must be given: queries of the indexer are made of the latent of queries")
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     index = Index(
@@ -83,6 +83,7 @@ class Indexer:
         self._b, self._c, self._index, self._rotary = b, c, c.blocks.index, c.blocks.latent.rotary
         still = (self._index.head_dim - self._rotary) // 2
         self._rope = RopeSpec((*rope.inv_freq, *(0.0,) * still), rope.attention_factor)
+        self._still = RopeSpec((0.0,) * (self._index.head_dim // 2))
         self._chosen: Value | None = None
 
     def choose(self, h: Value, low: Value, layer: int) -> Value | None:
@@ -99,7 +100,8 @@ class Indexer:
 
     def _choice(self, h: Value, low: Value, layer: int) -> Value:
         b, c, index = self._b, self._c, self._index
-        name, cache = f"model.layers.{layer}.self_attn.indexer", c.num_layers + sum(index.own[:layer])
+        name, cache = f"model.layers.{layer}.self_attn.indexer", len(c.cached_layers) + sum(index.own[:layer])
+        rope = self._rope if c.rotates[layer] else self._still
         heads = [head * index.head_dim for head in range(index.num_heads)]
         with b.part("indexer"):
             q = linear(
@@ -116,9 +118,10 @@ class Indexer:
             k = linear(b, c, h, f"{name}.wk", index.head_dim, "k", False, None, self._rows(name, "wk", [0]))
             with b.part("k_norm"):
                 k = b.layer_norm(k, self._of_norm(name, "weight"), self._of_norm(name, "bias"), index.eps)
+            grown = growth_of_heads(b, name, index.num_heads) if index.grows else None
             with b.part("rope"):
-                q = b.cast(b.rope(q, self._rope, index.num_heads, index.head_dim), c.dtype)
-                k = b.rope(k, self._rope, 1, index.head_dim)
+                q = b.cast(b.rope(q, rope, index.num_heads, index.head_dim, grown), c.dtype)
+                k = b.rope(k, rope, 1, index.head_dim) if c.rotates[layer] else k
             with b.part("kv"):
                 b.kv_write(k, None, cache, 1, index.head_dim)
             weights = linear(b, c, h, f"{name}.weights_proj", index.num_heads, "weights", False, "router")

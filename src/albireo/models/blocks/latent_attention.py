@@ -104,36 +104,38 @@ def latent_attention(
     names: LatentNames = DEEPSEEK,
     choose: Callable[[Value, Value, int], Value | None] | None = None,
     window: int | None = None,
+    writes: bool = True,
 ) -> Value:
     """attention(h), [T, E] float32; see latent_attention_block().
 
-    Args: h: rounded. window: positions seen, the token's own included; None: all.
+    Args: h: rounded. window: positions seen, the token's own included; None: all. writes: else the cache has what
+        another layer left there.
     """
     latent, heads, cache = c.blocks.latent, c.num_heads, layer if cache is None else cache
     assert latent is not None
     name, bias = f"model.layers.{layer}.{names.block}", c.attention_bias
     source, whole = _source_of_queries(b, c, latent, h, name)
     plain, rotated = _queries(b, c, latent, whole, name)
-    low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
-    turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
-    if latent.norms_key:
-        turned = _normed_key(b, c, latent, turned, f"{name}.k_rope_only_layernorm")
-    if rope is not None:
-        with b.part("rope"):
-            rotated = b.rope(rotated, rope, heads, latent.rotary)
+    low, turned = _key(b, c, latent, h, name, bias) if writes else (None, None)
+    grown = growth_of_heads(b, name, heads) if latent.grows else None
+    with b.part("rope"):
+        if rope is not None and rotated is not None:
+            rotated = b.rope(rotated, rope, heads, latent.rotary, grown)
+        if rope is not None and turned is not None:
             turned = b.rope(turned, rope.of_keys, 1, latent.rotary)
-            if rope.growth is not None:
-                still = RopeSpec((0.0,) * (latent.plain // 2), growth=rope.growth)
-                plain = b.rope(plain, still, heads, latent.plain)
-    with b.part("kv"):
-        key = b.join_heads(_normed(b, c, latent, low, f"{name}.kv_a_layernorm"), turned, 1)
-        b.kv_write(key, None, cache, 1, c.head_dim)
+        if grown is not None or (rope is not None and rope.growth is not None):
+            still = RopeSpec((0.0,) * (latent.plain // 2), growth=None if rope is None else rope.growth)
+            plain = b.rope(plain, still, heads, latent.plain, grown)
+    if low is not None:
+        with b.part("kv"):
+            key = _normed(b, c, latent, low, f"{name}.kv_a_layernorm")
+            b.kv_write(key if turned is None else b.join_heads(key, turned, 1), None, cache, 1, c.head_dim)
     chosen = None if choose is None else choose(h, source, layer)
     met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
     with b.part("attention"):
         sinks = b.weight(f"{name}.{names.sinks}", (heads,), "float32") if names.sinks else None
         seen = b.attention(
-            b.cast(b.join_heads(met, rotated, heads), c.dtype),
+            b.cast(met if rotated is None else b.join_heads(met, rotated, heads), c.dtype),
             sinks,
             chosen=chosen,
             layer=cache,
@@ -152,6 +154,24 @@ def latent_attention(
             of_channels = gate.type == values.type
             values = b.mul(values, b.unary(gate, "sigmoid")) if of_channels else b.gate_rows(values, gate)
     return linear(b, c, b.cast(values, c.dtype), f"{name}.{names.out}", c.hidden_size, "o", bias, "row")
+
+
+def growth_of_heads(b: GraphBuilder, name: str, heads: int) -> tuple[Value, Value]:
+    """What queries of each head are multiplied by, see GraphBuilder.rope(). Args: name: of attention, or what chooses
+    for it."""
+    slope, start = (b.weight(f"{name}.softmax_scaling.{each}", (heads,), "float32") for each in ("scale", "bias"))
+    return slope, start
+
+
+def _key(
+    b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str, bias: bool
+) -> tuple[Value, Value | None]:
+    """The latent of keys and values, not normed yet, and the channels of keys that are to be rotated, if any."""
+    low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
+    if not latent.rotary:
+        return low, None
+    turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
+    return low, _normed_key(b, c, latent, turned, f"{name}.k_rope_only_layernorm") if latent.norms_key else turned
 
 
 def _source_of_queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
@@ -181,17 +201,17 @@ def _gate(
     return linear(b, c, h, f"{name}.{names.gate}", width, "q_gate", False, "heads")
 
 
-def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
-    """The channels of all heads that are not rotated, and those that are to be, [T, heads * channels] float32."""
+def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value | None]:
+    """The channels of all heads that are not rotated, and those that are to be, if any: [T, heads * channels] each."""
     module = f"{name}.q_proj" if latent.query_rank is None else f"{name}.q_b_proj"
     width = latent.plain + latent.rotary + (latent.value if latent.gates_with_queries else 0)
     starts = [head * width for head in range(c.num_heads)]
     plain = RowsOf(module, tuple((start, start + latent.plain) for start in starts))
+    still = linear(b, c, h, f"{module}.plain", c.num_heads * latent.plain, "q_plain", False, "heads", plain)
+    if not latent.rotary:
+        return still, None
     turning = RowsOf(module, tuple(p for start in starts for p in _turning(c, start + latent.plain, latent.rotary)))
-    return (
-        linear(b, c, h, f"{module}.plain", c.num_heads * latent.plain, "q_plain", False, "heads", plain),
-        linear(b, c, h, f"{module}.rope", c.num_heads * latent.rotary, "q_rope", False, "heads", turning),
-    )
+    return still, linear(b, c, h, f"{module}.rope", c.num_heads * latent.rotary, "q_rope", False, "heads", turning)
 
 
 def _rows_of_latent(name: str, latent: Latent) -> RowsOf:

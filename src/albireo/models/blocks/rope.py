@@ -85,6 +85,15 @@ def layer_ropes(config: ModelConfig, max_model_len: int) -> tuple[RopeSpec, ...]
 
 
 def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
+    spec = _scheme(rope, dim, max_model_len)
+    if not rope.log_factors:
+        return spec
+    logarithms = _factors(rope.log_factors, dim, "log_factors")
+    factors = np.array([math.exp(each) for each in logarithms.tolist()], np.float32)
+    return _spec(np.asarray(spec.inv_freq, np.float32) * factors, spec.attention_factor)
+
+
+def _scheme(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
     if rope.rope_type == "linear":
         return _spec(base_frequencies(rope.theta, dim) / np.float32(rope.factor))
     if rope.rope_type == "dynamic":

@@ -96,6 +96,26 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         ".compressor.norm.": ".compressor.kv_norm.",
         ".indexer.norm.": ".indexer.kv_norm.",
     },
+    # Mistral Large 4
+    "lerope.alpha": {
+        ".attention.wq.": ".self_attn.q_proj.",
+        ".attention.wkv_a_with_mqa.": ".self_attn.kv_a_proj_with_mqa.",
+        ".attention.wkv_b.": ".self_attn.kv_b_proj.",
+        ".attention.wo.": ".self_attn.o_proj.",
+        ".attention.kv_a_norm.": ".self_attn.kv_a_layernorm.",
+        ".attention.": ".self_attn.",
+        ".ssmax_scaling.s": ".softmax_scaling.scale",
+        ".ssmax_scaling.b": ".softmax_scaling.bias",
+        ".attention_norm.": ".input_layernorm.",
+        ".ffn_norm.": ".post_attention_layernorm.",
+        ".feed_forward.": ".mlp.",
+        ".gate.": ".mlp.gate.",
+        ".experts.": ".mlp.experts.",
+        ".shared_experts.": ".mlp.shared_experts.",
+        ".w1.": ".gate_proj.",
+        ".w2.": ".down_proj.",
+        ".w3.": ".up_proj.",
+    },
     # Hunyuan 4, as its authors have it
     ".self_attn.learnable_sink_param": {
         ".hc_pre.hc_": ".hc_",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.settings.text_part import text_type
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors
 
@@ -24,6 +25,7 @@ JOINED = tuple(f".{block}.kv_b_proj.weight" for block in ("self_attn", "attentio
 #: Of layers with a window: what their keys begin with, or where they lie, layer by layer.
 LOCAL, PER_LAYER = "swa_", "per_layer_config"
 _OF_TWO_KINDS = ("dots3_note", "dots3_note_text")
+_WITH_STILL_LAYERS = "mistral_large4_text"
 _LOCAL_DEFAULTS = {
     **{"num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1024, "kv_lora_rank": 1024},
     **{"head_dim": 256, "qk_nope_head_dim": 192, "v_head_dim": 128},
@@ -37,9 +39,10 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
 
     Args: config: what config.json holds.
     """
-    text = config.get("text_config")
+    text, kind = config.get("text_config"), text_type(config)
     config = text if isinstance(text, Mapping) else config
-    kinds = [kind for kind in (_widths(config), _widths(local_latent(config))) if kind is not None]
+    said = (config, local_latent(config), _still_latent(config) if kind == _WITH_STILL_LAYERS else {})
+    kinds = [kind for kind in map(_widths, said) if kind is not None]
     if not kinds:
         return plan
     names = {name for name in (*stored.names, *plan.matrices) if name.endswith(JOINED)}
@@ -76,6 +79,14 @@ def local_latent(config: Mapping[str, Any]) -> dict[str, Any]:
         first = next(iter(of_layers.values()))
         return said | (dict(first) if isinstance(first, Mapping) else {})
     return said | {key: config.get(f"{LOCAL}{key}", value) for key, value in _LOCAL_DEFAULTS.items()}
+
+
+def _still_latent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What it says of latents of layers that do not rotate, where others do: what they would rotate is plain."""
+    plain, rotary = (config.get(key) for key in ("qk_nope_head_dim", "qk_rope_head_dim"))
+    if not isinstance(plain, int) or not isinstance(rotary, int):
+        return {}
+    return {**config, "qk_nope_head_dim": plain + rotary}
 
 
 def _widths(config: Mapping[str, Any]) -> tuple[int, int, int, int] | None:

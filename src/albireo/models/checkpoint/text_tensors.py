@@ -49,6 +49,15 @@ _BESIDE_A_RESAMPLER = tuple(
     (part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 )
 _RESAMPLER = "model.resampler_model."
+#: Of Mistral Large 4, as published, what the text part has; see first_names.py.
+_LARGE4 = (
+    ("layers.", "model.layers."),
+    ("tok_embeddings.", "model.embed_tokens."),
+    ("lerope.", "model.rotary_emb."),
+    ("norm.", "model.norm."),
+    ("output.", "lm_head."),
+)
+_LARGE4_ALPHA = "lerope.alpha"
 #: Of which a model with parts has some.
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
@@ -109,6 +118,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return _WithTables(files, _V4)
     if any(name.startswith(_RESAMPLER) for name in files.names):
         return TextTensors(files, _BESIDE_A_RESAMPLER)
+    if _LARGE4_ALPHA in files:
+        return TextTensors(files, _LARGE4)
     if any(name.startswith(_TOWER) for name in files.names):
         return TextTensors(files, _BESIDE_A_TOWER)
     if ENCODER in files:

@@ -30,6 +30,8 @@ class Latent:
             query, and reads the latent once more as it was before its norm.
         eps: under the root by which latents are normed. is_lengthened: they are made as long as the residual stream.
         norms_key: channels of keys that are rotated are normed before.
+        grows: queries of each head are multiplied by a number that grows with the logarithm of the position, as two
+            numbers of the head say.
     """
 
     rank: int
@@ -41,6 +43,7 @@ class Latent:
     eps: float = 1e-6
     is_lengthened: bool = False
     norms_key: bool = False
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Index:
         eps: under the root by which keys are normed.
         block: so many positions are chosen together, by each KV head for itself; 0: each by itself, for all heads.
             nearest: so many last blocks are always seen.
+        grows: see Latent. Its queries are made of a norm of what attention reads, then, not of a latent.
     """
 
     num_heads: int
@@ -65,6 +69,7 @@ class Index:
     eps: float = 1e-6
     block: int = 0
     nearest: int = 0
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,9 @@ class BlockSettings:
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         local_latent: that of layers with a window, and local_heads: their query heads, where those differ from others.
+        still_latent: that of layers that do not rotate, whose latents have no channels to be rotated.
+        cache_sources: of each layer, whose KV cache it reads, its own or that of a layer before it; empty: see
+            num_sharing.
         layer_windows: of each layer, where the architecture reads it itself.
         index: what chooses the positions that attention sees; None: it sees all.
         layer_heads: query heads of each layer; empty: all have as many.
@@ -243,6 +251,8 @@ class BlockSettings:
     latent: Latent | None = None
     local_latent: Latent | None = None
     local_heads: int = 0
+    still_latent: Latent | None = None
+    cache_sources: tuple[int, ...] = ()
     layer_windows: tuple[int | None, ...] = ()
     index: Index | None = None
     layer_heads: tuple[int, ...] = ()

@@ -26,6 +26,7 @@ MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is on
 MIN_THETA = 2.0  # yarn divides by its logarithm
 MAX_THETA = 1e15  # no checkpoint is near it; keeps theta**1 and its inverse in float32
 DEFAULT_THETA = 10000.0
+MAX_LOG_FACTOR = 40.0  # a factor of 2e17: with it, and with its inverse, frequencies stay float32 numbers
 
 #: A note of the training script; inference never read it.
 _IGNORABLE = ("finetuned",)
@@ -47,6 +48,7 @@ class RopeSettings:
             original_max_position_embeddings, and for longer ones.
         short_mscale, long_mscale: longrope only: the attention factor, by the length of sequences; None: one for both.
         turning_part: proportional only: which part of the pairs turns, the first ones; frequencies are those of all.
+        log_factors: by the exponential of which each frequency is multiplied; empty: by nothing.
         partial_rotary_factor: which part of a head's channels is rotated: the first ones.
         query_growth: queries at positions from original_max_position_embeddings on are multiplied by a number that
             grows with the logarithm of the position, times this; 0: they are not.
@@ -70,6 +72,7 @@ class RopeSettings:
     short_mscale: float | None = None
     long_mscale: float | None = None
     turning_part: float = 1.0
+    log_factors: tuple[float, ...] = ()
     partial_rotary_factor: float = 1.0
     query_growth: float = 0.0
 
@@ -96,8 +99,8 @@ def parse_ropes(
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
     Args:
-        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta, alpha and long_mscale (with short_mscale)
-            those that are honoured; and
+        keys: of partial_rotary_factor, rotary_dim, llama_4_scaling_beta, log_factors, alpha and long_mscale (with
+            short_mscale) those that are honoured; and
             qk_rope_head_dim, where a factor may repeat it. alpha, of a type called dynamic: a fixed base instead,
             larger by its power. ntk: there is a type called so.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
@@ -202,6 +205,8 @@ def _parse_rope(
     if "llama_4_scaling_beta" in keys:
         values["query_growth"] = inner.number("llama_4_scaling_beta", 0.0, 1e3, default=0.0)
         inner.raw("max_position_embeddings")  # the one beside is meant
+    if "log_factors" in keys and inner.raw("log_factors") is not None:
+        values["log_factors"] = inner.numbers("log_factors", -MAX_LOG_FACTOR, MAX_LOG_FACTOR)
     turning: tuple[float, ...] = (1.0,)
     if "qk_rope_head_dim" in keys:  # said twice
         width = fields.integer("qk_rope_head_dim", 2, MAX_POSITIONS)

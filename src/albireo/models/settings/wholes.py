@@ -339,6 +339,11 @@ WHOLES: Mapping[str, Whole] = {
         {kind: kind for kind in ("mistral", "ministral3", "mistral4")},
         {"tie_word_embeddings": True},
     ),
+    "mistral_large4": Whole(
+        "MistralLarge4ForConditionalGeneration",
+        {"mistral_large4_text": "mistral_large4_text"},
+        {"tie_word_embeddings": False},
+    ),
     "nemotron_h_omni": Whole(
         "NemotronH_Omni_Reasoning_V3",
         {"nemotron_h": "nemotron_h"},

@@ -397,7 +397,7 @@ def parse_config(
     data = _without_tables(data, rules.tables, where)
     older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
     # rotations that are null are those that the class has, as where they are not there
-    has_own = rules.has_local_rope or "rope_parameters" in rules.defaults
+    has_own = rules.has_local_rope or bool(rules.frequencies)
     absent = {"rope_parameters"} if has_own and data.get("rope_parameters") is None else set()
     newer = {key: value for key, value in data.items() if key not in {*rules.older_names, *absent}}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)

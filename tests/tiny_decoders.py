@@ -323,6 +323,21 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
 
 
 #: model_type -> every tensor of a checkpoint, as it is read.
+def _dory(config: Mapping[str, Any]) -> Shapes:
+    """Of which each layer lies there once, however often it is gone through."""
+    hidden, ffn, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    layer: Shapes = {"lambda_1": (hidden,), "lambda_2": (hidden,), "self_attn.sqk": (q,), "self_attn.s_gate": (q,)}
+    layer |= {f"self_attn.{p}_proj.weight": (rows, hidden) for p, rows in {"q": q, "k": kv, "v": kv, "gate": q}.items()}
+    layer |= {"self_attn.o_proj.weight": (hidden, q), "mlp.down_proj.weight": (hidden, ffn)}
+    layer |= {f"mlp.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+    layer |= {f"mlp.suv_{p}": (ffn,) for p in ("gate", "up")}
+    for i in range(config["num_hidden_layers"]):
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"lm_head.weight": (config["vocab_size"], hidden), "lm_head.logit_scale": (config["vocab_size"],)}
+
+
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
@@ -348,6 +363,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "bailing_hybrid": bailing_hybrid_shapes,
     "biogpt": _biogpt,
     "dbrx": _dbrx,
+    "dory": _dory,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
     "internlm2": _internlm2,

@@ -115,6 +115,7 @@ def longcat_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     choices = count + config["zero_expert_num"]
     of_attention = {name.removeprefix("self_attn."): shape for name, shape in latent_shapes(config).items()}
     of_attention["o_proj.weight"] = (hidden, config["num_attention_heads"] * value_width(config))
+    of_attention |= {"o_proj.bias": (hidden,)} if config.get("attention_bias") else {}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_layers"]):
         layer: dict[str, tuple[int, ...]] = {

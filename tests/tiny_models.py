@@ -212,7 +212,12 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
         elif name.endswith(("A_log", "dt_bias", "dt_proj.bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
-        elif name.endswith(".D"):
+        elif name.endswith((".lambda_1", ".lambda_2", ".sqk", ".s_gate", ".logit_scale")):
+            # about what they begin at, some rates below 0; scores go with squares of numbers
+            spread = np.float32(0.7 if ".lambda_" in name else 0.2)
+            begin = config["initializer_range"] * (3 if name.endswith(".logit_scale") else 1)
+            tensors[name] = np.float32(begin) * (1 + spread * noise)
+        elif name.endswith((".suv_gate", ".suv_up")) or name.endswith(".D"):
             tensors[name] = 1 + np.float32(0.3) * noise
         elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)

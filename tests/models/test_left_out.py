@@ -29,6 +29,7 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "bailing_hybrid": ("head_dim",),
     "bailing_moe": ("rope_theta", "topk_group"),
     "dbrx": ("rope_theta",),
+    "dory": ("layer_types", "n_recurrent_layers"),  # which it writes for attention and FFN apart
     "dots1": ("topk_group",),
     "exaone": ("num_key_value_heads",),
     "glm4_moe": ("topk_group",),

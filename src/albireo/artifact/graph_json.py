@@ -99,7 +99,8 @@ def _constant(value: Value) -> dict[str, Any]:
         raise InvariantError(f"{value} is not a constant")
     if definition.columns is not None:
         raise InvariantError(f"{value} is a rank's part; what is written is the graph of the whole model")
-    altered = {"plus": definition.plus, "factor": definition.factor}
+    altered: dict[str, Any] = {"plus": definition.plus, "factor": definition.factor}
+    altered |= {"is_absolute": True} if definition.is_absolute else {}
     return (
         _typed(value)
         | {"segments": [[s.source, s.start, s.stop] for s in definition.segments]}
@@ -172,7 +173,8 @@ def _segments(record: Record) -> ConstantDef:
         float(number(record.raw(name), record.where)) if name in record.keys() else neutral  # noqa: SIM118
         for name, neutral in (("plus", 0.0), ("factor", 1.0))
     )
-    return ConstantDef(tuple(segments), plus=plus, factor=factor)
+    is_absolute = record.flag("is_absolute") if "is_absolute" in record.keys() else False  # noqa: SIM118
+    return ConstantDef(tuple(segments), plus=plus, factor=factor, is_absolute=is_absolute)
 
 
 def _triple(item: Any, where: str) -> tuple[str | None, int, int]:

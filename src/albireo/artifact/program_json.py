@@ -58,7 +58,7 @@ def rows_digest(constant: PackedConstant) -> str:
     rows: list[Any] = [[s.source, s.start, s.stop] for s in definition.segments]
     made_of = rows if definition.columns is None else [rows, definition.columns]
     if definition.is_altered:
-        made_of = [made_of, definition.plus, definition.factor]
+        made_of = [made_of, definition.plus, definition.factor, *(["absolute"] if definition.is_absolute else [])]
     return sha256(json.dumps(made_of).encode())
 
 

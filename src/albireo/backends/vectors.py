@@ -15,9 +15,11 @@ F32 = NDArray[np.float32]
 
 
 def altered(numbers: F32, definition: ConstantDef) -> F32:
-    """(numbers + plus) * factor, each rounded to float32; the same array where that changes nothing."""
+    """(numbers + plus) * factor, each rounded to float32; the same array where that changes nothing. Of absolute values
+    where the definition says so."""
     if not definition.is_altered:
         return numbers
+    numbers = np.abs(numbers) if definition.is_absolute else numbers
     return (numbers.astype(np.float32) + np.float32(definition.plus)) * np.float32(definition.factor)
 
 

@@ -52,16 +52,18 @@ class GraphBuilder:
         segments: tuple[RowSegment, ...] = (),
         plus: float = 0.0,
         factor: float = 1.0,
+        is_absolute: bool = False,
     ) -> Value:
         """A checkpoint tensor as a constant; asking twice gives the same value (tied weights).
 
         Args:
             segments: rows of checkpoint tensors that it is made of instead, when it is none by itself.
-            plus, factor: see ConstantDef.
+            plus, factor, is_absolute: see ConstantDef.
         """
         known = self.graph.constants.get(name)
         if known is None:
-            definition = ConstantDef(segments or (RowSegment(name, 0, dims[0]),), plus=plus, factor=factor)
+            rows = segments or (RowSegment(name, 0, dims[0]),)
+            definition = ConstantDef(rows, plus=plus, factor=factor, is_absolute=is_absolute)
             known = Value(name, TensorType(dtype, dims), constant=definition)
             self.graph.constants[name] = known
         elif known.type != TensorType(dtype, dims):

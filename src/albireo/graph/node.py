@@ -56,17 +56,19 @@ class ConstantDef:
     Fields:
         columns: first and end of the columns taken of every row (a rank's part); None: all.
         plus, factor: a number of a vector is (what is stored + plus) * factor, both in float32; zeros stay zeros.
+        is_absolute: of what is stored its absolute value is meant.
     """
 
     segments: tuple[RowSegment, ...]
     columns: tuple[int, int] | None = None
     plus: float = 0.0
     factor: float = 1.0
+    is_absolute: bool = False
 
     @property
     def is_altered(self) -> bool:
         """Whether its numbers are not those that are stored."""
-        return (self.plus, self.factor) != (0.0, 1.0)
+        return self.is_absolute or (self.plus, self.factor) != (0.0, 1.0)
 
     @property
     def num_rows(self) -> int:

@@ -179,6 +179,11 @@ MODELS: dict[str, Mapping[str, Any]] = {
     | {"tie_word_embeddings": True, "norm_topk_prob": False, "routed_scaling_factor": 2.5},
     "mimo_v2_flash-narrow": tiny("mimo_v2_flash", v_head_dim=7, n_group=3, topk_group=2),
     "ministral3-growing": tiny("ministral3", rope_parameters=_grows(tiny("ministral3"), 10)),
+    "dory-loops": tiny("dory", n_input_layers=0, n_recurrent_layers=..., n_recurrent_loops=3, layer_types=...)
+    | {"rope_parameters": None},
+    "mistral_large4-plain": tiny("mistral_large4_text", attention_bias=True, kv_source_layers=[0, 1, 2, 3, 4])
+    | {"indexer_types": ["full"] * 5, "no_rope_layers": [1, 1, 1, 0, 1], "index_topk": 128},
+    "longcat_flash-plain": tiny("longcat_flash", attention_bias=True, zero_expert_num=0),
     "mistral4-growing": tiny("mistral4", rope_parameters=_grows(tiny("mistral4"), 7)),
 }
 

@@ -96,6 +96,8 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         ".compressor.norm.": ".compressor.kv_norm.",
         ".indexer.norm.": ".indexer.kv_norm.",
     },
+    # Dory
+    ".sqk": {".self_attn.g_proj.": ".self_attn.gate_proj."},
     # Mistral Large 4
     "lerope.alpha": {
         ".attention.wq.": ".self_attn.q_proj.",
@@ -126,6 +128,26 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
         ".hc_head_": ".hc_",
     },
 }
+
+
+#: Of Dory, whose attention and FFN are told apart: what each has that lies in no block -> what it is here.
+_RATES = {"attn_alpha": "lambda_1", "mlp_alpha": "lambda_2"}
+
+
+def names_of_blocks(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """What names of Dory begin with -> what they are to begin with: as published, or as transformers writes them."""
+    found, told = tuple(names), []
+    numbers = {
+        int(part)
+        for part in (name.removeprefix("backbone.layers.").partition(".")[0] for name in found)
+        if part.isdecimal()
+    }
+    for number in sorted(numbers):
+        block, layer = f"backbone.layers.{number}.", f"model.layers.{number // 2}."
+        told.append((f"{block}mixer.", f"{layer}{'mlp' if number % 2 else 'self_attn'}."))
+        told += [(block + old, layer + new) for old, new in _RATES.items()]
+    ends = (("backbone.embeddings.", "model.embed_tokens."), ("backbone.", "model."))
+    return (*told, *ends, *((name, name) for name in ("model.", "lm_head.")))
 
 
 def renames(names: Iterable[str]) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from albireo.errors import ModelError, WeightMismatch, short
 from albireo.json_file import Fields, read_json
 from albireo.models.checkpoint.conformer_names import OF_WHOLE, SUBSAMPLING, names_of_decoder
-from albireo.models.checkpoint.first_names import renames
+from albireo.models.checkpoint.first_names import names_of_blocks, renames
 from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import OMNI
@@ -58,6 +58,8 @@ _LARGE4 = (
     ("output.", "lm_head."),
 )
 _LARGE4_ALPHA = "lerope.alpha"
+#: Of Dory's attention.
+_DORY = (".mixer.sqk", ".self_attn.sqk")
 #: Of which a model with parts has some.
 _WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.", "thinker.model.")
 #: A tensor of a model written without its head -> what names are to begin with.
@@ -118,6 +120,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return _WithTables(files, _V4)
     if any(name.startswith(_RESAMPLER) for name in files.names):
         return TextTensors(files, _BESIDE_A_RESAMPLER)
+    if any(name.endswith(_DORY) for name in files.names):
+        return TextTensors(files, names_of_blocks(files.names))
     if _LARGE4_ALPHA in files:
         return TextTensors(files, _LARGE4)
     if any(name.startswith(_TOWER) for name in files.names):

@@ -149,6 +149,27 @@ class Pooled:
 
 
 @dataclass(frozen=True, slots=True)
+class Sphere:
+    """States of one length, and layers that are gone through several times (Dory).
+
+    Fields:
+        order: of each layer, its number in the file. first: layers before those that are gone through several times.
+        again: how many of those there are; 0: none.
+        stored: what learned numbers begin at in the file. rate: what they stand for then, of how near a state comes.
+    """
+
+    order: tuple[int, ...]
+    first: int
+    again: int
+    stored: float
+    rate: float
+
+    def begins_loop(self, layer: int) -> bool:
+        """Whether a layer is the first of those, the first time or once more."""
+        return self.again > 0 and self.order[layer] == self.first
+
+
+@dataclass(frozen=True, slots=True)
 class SharedBlocks:
     """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
 
@@ -205,6 +226,7 @@ class BlockSettings:
         layer_entries: tokens that have an embedding for each layer; others have that of token 0. None: all have one.
         streams: of the residual, where there are several. hyper: where those are another kind of them.
         pooled: attention is to a window, and to entries of several positions.
+        sphere: states that are kept at one length; None: they are not.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
@@ -268,6 +290,7 @@ class BlockSettings:
     streams: Streams | None = None
     hyper: Hyper | None = None
     pooled: Pooled | None = None
+    sphere: Sphere | None = None
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False

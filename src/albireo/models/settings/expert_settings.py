@@ -543,7 +543,8 @@ def _longcat(fields: Fields, layers: int) -> ExpertSettings:
     """The same weights whether they give back what they read or not: parts of a softmax over all of them."""
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS - 1, default=512)
     spare = fields.integer("zero_expert_num", 0, MAX_EXPERTS - count, default=256)
-    if spare and (kind := fields.text("zero_expert_type", "identity")) != "identity":
+    kind = fields.text("zero_expert_type", "identity")
+    if spare and kind != "identity":
         fields.unsupported("zero_expert_type", kind, "supported: identity")
     return ExpertSettings(
         count,

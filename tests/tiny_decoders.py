@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tiny_choosing import CHOOSING
 from tiny_latent import bailing_hybrid_shapes, kimi_shapes, large4_shapes, longcat_shapes
 
@@ -323,6 +326,68 @@ def _llama4(c: Mapping[str, Any]) -> Shapes:
 
 
 #: model_type -> every tensor of a checkpoint, as it is read.
+def _zaya(config: Mapping[str, Any]) -> Shapes:
+    """Convolutions as graphs read them; see convolutions_as_published()."""
+    hidden, dim, count = config["hidden_size"], config["head_dim"], config["num_experts"]
+    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    first, second = config["cca_time0"], config["cca_time1"]
+    inner: Shapes = {"q_proj.weight": (q, hidden), "k_proj.weight": (kv, hidden), "v_delay.weight": (kv // 2, 2)}
+    inner |= {f"v_proj_{each}.weight": (kv // 2, hidden) for each in ("current", "delayed")}
+    inner |= {f"conv_qk_{each}.bias": (q + kv,) for each in ("depthwise", "grouped")}
+    for place in range(second):
+        inner |= {f"conv_qk_depthwise.{place}.weight": (q + kv, first + place)}
+        inner |= {f"conv_qk_grouped.{place}.weight": (q + kv, dim)}
+    if config["attention_bias"]:
+        inner |= {f"{p}.bias": (rows,) for p, rows in {"q_proj": q, "k_proj": kv}.items()}
+        inner |= {f"v_proj_{each}.bias": (kv // 2,) for each in ("current", "delayed")}
+    layer: Shapes = {f"self_attn.qkv_proj.{name}": shape for name, shape in inner.items()}
+    layer |= {"self_attn.qk_norm.temp": (config["num_key_value_heads"],), "self_attn.o_proj.weight": (hidden, q)}
+    layer |= {"self_attn.o_proj.bias": (hidden,)} if config["attention_bias"] else {}
+    layer |= {f"{n}_layernorm.weight": (hidden,) for n in ("input", "post_attention")}
+    for block in ("post_attention", "post_mlp"):
+        for part in ("hidden_states", "residual"):
+            layer |= {f"{block}_residual_scale.{part}_{each}": (hidden,) for each in ("scale", "bias")}
+    width, ffn = config["router_hidden_size"], config["moe_intermediate_size"]
+    layer |= {"mlp.gate.down_proj.weight": (width, hidden), "mlp.gate.down_proj.bias": (width,)}
+    layer |= {"mlp.gate.balancing_biases": (count + 1,), "mlp.gate.router_mlp.norm.weight": (width,)}
+    layer |= {f"mlp.gate.router_mlp.{fc}.weight": (width, width) for fc in ("fc1", "fc2")}
+    layer |= {f"mlp.gate.router_mlp.{fc}.bias": (width,) for fc in ("fc1", "fc2")}
+    layer["mlp.gate.router_mlp.out_proj.weight"] = (count + 1, width)
+    for e in range(count):
+        layer |= {f"mlp.experts.{e}.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+        layer[f"mlp.experts.{e}.down_proj.weight"] = (hidden, ffn)
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    shapes |= {f"model.input_hidden_states_{each}": (hidden,) for each in ("scale", "bias")}
+    for i in range(config["num_hidden_layers"]):
+        more: Shapes = {"mlp.gate.router_states_scale": (width,)} if i else {}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in (layer | more).items()}
+    shapes |= {"lm_head.bias": (config["vocab_size"],)} if config["lm_head_bias"] else {}
+    return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
+
+
+def convolutions_as_published(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """ZAYA's: the one of channels once, of that of heads all positions in one; channels as they are not rotated."""
+    dim, part = config["head_dim"], config["rope_parameters"]["hybrid"]["partial_rotary_factor"]
+    turning = int(dim * part)
+    half, still = turning // 2, (dim - turning) // 2
+    order = [*range(half), *range(turning, turning + still), *range(half, turning), *range(turning + still, dim)]
+    found = {}
+    for name, tensor in tensors.items():
+        block, _, rest = name.partition(".conv_qk_")
+        if rest == "depthwise.0.weight":
+            found[f"{block}.conv_qk_depthwise.weight"] = tensor[:, None]
+        elif rest == "grouped.0.weight":
+            places = [tensors[f"{block}.conv_qk_grouped.{j}.weight"] for j in range(config["cca_time1"])]
+            whole = np.empty((*tensor.shape, len(places)), np.float32)
+            whole[:, order] = np.stack(places, axis=-1)
+            found[f"{block}.conv_qk_grouped.weight"] = whole
+        elif not name.endswith("v_delay.weight") and not (rest and rest.endswith(".weight")):
+            found[name] = tensor
+    return found
+
+
 def _dory(config: Mapping[str, Any]) -> Shapes:
     """Of which each layer lies there once, however often it is gone through."""
     hidden, ffn, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
@@ -373,5 +438,6 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "mistral_large4_text": large4_shapes,
     "nanochat": _nanochat,
     "phimoe": _phimoe,
+    "zaya": _zaya,
     **dict.fromkeys(("bailing_moe", "sarvam_moe"), _sarvam_moe),
 }

@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.models import load_architecture
 from albireo.models.checkpoint.weights import _wanted_shapes
 from albireo.models.config import ModelConfig, parse_config
-from tiny_decoders import DECODERS
+from tiny_decoders import DECODERS, convolutions_as_published
 from tiny_latent import (
     as_kimi_publishes,
     latent_shapes,
@@ -96,6 +96,7 @@ MIXTURES = (
     "sarvam_mla",
     "sarvam_moe",
     "solar_open",
+    "zaya",
 )
 
 #: Whose norms' weights have 1 added.
@@ -217,8 +218,13 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             spread = np.float32(0.7 if ".lambda_" in name else 0.2)
             begin = config["initializer_range"] * (3 if name.endswith(".logit_scale") else 1)
             tensors[name] = np.float32(begin) * (1 + spread * noise)
-        elif name.endswith((".suv_gate", ".suv_up")) or name.endswith(".D"):
+        elif name.endswith((".suv_gate", ".suv_up", ".temp", "_states_scale", ".residual_scale", ".D")):
             tensors[name] = 1 + np.float32(0.3) * noise
+        elif name.endswith(".balancing_biases"):
+            # transformers puts the last one, which is no expert's, back at -1
+            tensors[name] = np.append(np.float32(0.1) * noise[:-1] - 1, np.float32(-1))
+        elif name.endswith("v_delay.weight"):  # a position ago
+            tensors[name] = np.tile(np.float32([1, 0]), (shape[0], 1))
         elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)
         elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
@@ -497,6 +503,9 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if config["model_type"] in ("deepseek_v4", "hy_v4"):
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
+    if config["model_type"] == "zaya":
+        tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
+        return convolutions_as_published(config, tensors)
     if config["model_type"] == "longcat_flash":
         tensors = with_spare_matrices(config, tensors)
     if config["model_type"] == "mistral_large4_text":

@@ -45,6 +45,7 @@ _OTHERWISE = (
     "longcat_flash",
     "mistral_large4_text",
     "nemotron_h",
+    "zaya",
 )
 OF_MATRICES = [name for name in MIXTURES if name not in _OTHERWISE]
 

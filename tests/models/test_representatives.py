@@ -43,6 +43,10 @@ _PLAIN_OPS = (
     "match_length(",
     "cut(",
     "gain(",
+    "shift(",
+    # backends/cpu/test_recurrent.py
+    "causal_conv(",
+    "call causal_conv(",
     "gate_rows(",
     "gated_delta_rule(",
     "call gated_delta_rule(",

@@ -35,13 +35,14 @@ void xielu_row(const Args& a, int64_t i) {
   map_row(a, i, [&](V x, V) { return xielu(x, right, left); });
 }
 
-// Each column times a number of its own.
-ALBIREO_INLINE void gain_row(const Args& a, int64_t i) {
+// Each column times a number of its own, or more by it.
+template <class F>
+ALBIREO_INLINE void column_row(const Args& a, int64_t i, F f) {
   const float *x = (const float*)a.x + i * x_stride(a, a.k), *weight = (const float*)a.weight;
   for (int64_t e = 0; e < a.k; e += 16) {
     const int64_t n = a.k - e;
     const auto read = [n](const float* p) { return n >= 16 ? load(p) : load_n(p, n); };
-    store_as(a.out_dtype, a.out, i * out_stride(a, a.k) + e, mul(read(x + e), read(weight + e)), n);
+    store_as(a.out_dtype, a.out, i * out_stride(a, a.k) + e, f(read(x + e), read(weight + e)), n);
   }
 }
 
@@ -80,7 +81,8 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       }
       case Map::kClipAbove: map_row(a, i, [&](V x, V) { return min(set1(a.scale), x); }); break;
       case Map::kXielu: xielu_row(a, i); break;
-      case Map::kGain: gain_row(a, i); break;
+      case Map::kGain: column_row(a, i, [](V x, V w) { return mul(x, w); }); break;
+      case Map::kShift: column_row(a, i, [](V x, V w) { return add(x, w); }); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;
       case Map::kMul: map_row(a, i, [](V x, V y) { return mul(x, y); }); break;
       case Map::kSigmoid: map_row(a, i, [](V x, V) { return sigmoid(x); }); break;

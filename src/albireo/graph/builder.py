@@ -122,6 +122,10 @@ class GraphBuilder:
         """weight: [columns] float32."""
         return self._node("gain", {"x": x, "weight": weight})[0]
 
+    def shift(self, x: Value, weight: Value) -> Value:
+        """weight: [columns] float32."""
+        return self._node("shift", {"x": x, "weight": weight})[0]
+
     def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
         """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))

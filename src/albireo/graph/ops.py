@@ -334,7 +334,7 @@ def _norm(x: Types, a: Attrs) -> tuple[TensorType, ...]:
 
 def _gain(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     if x["weight"].dims != (x["x"].dims[-1],):
-        raise InvariantError(f"gain {x['weight']} does not fit {x['x']}")
+        raise InvariantError(f"gain or shift {x['weight']} does not fit {x['x']}")
     return (x["x"],)
 
 
@@ -448,6 +448,8 @@ OPS: dict[str, Op] = {
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
     # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
     "gain": Op(("x", "weight"), (), _gain),
+    # x + weight over the last dim
+    "shift": Op(("x", "weight"), (), _gain),
     "squares": Op(("x",), (), _squares),
     "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal

@@ -69,7 +69,10 @@ KINDS = (
     "gain",
     "clip",
     "clip_above",
+    "shift",
 )
+#: Kinds that read a number of each column.
+KINDS_OF_COLUMNS = ("gain", "shift")
 #: Attributes of kinds, which they are called after.
 NUMBERS_OF_KINDS = ("scale", "softcap", "clip", "clip_above")
 #: Those that read two operands.
@@ -559,7 +562,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "elementwise":
         numbers = {name for name in NUMBERS_OF_KINDS if name in a}
         found = _constant(program, call, "weight").cols if "weight" in call.args else None
-        if found != (cols["x"] if a["kind"] == "gain" else KIND_NUMBERS.get(a["kind"])):
+        if found != (cols["x"] if a["kind"] in KINDS_OF_COLUMNS else KIND_NUMBERS.get(a["kind"])):
             return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
         are_right = all(a.get(kind, 1.0) > 0 for kind in ("softcap", "clip", "clip_above"))

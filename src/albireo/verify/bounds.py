@@ -326,6 +326,10 @@ def _gain(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [gain_error(op.call, op.errors["x"])]
 
 
+def _shift(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [op.errors["x"] + 2 * U * np.abs(values[0])]
+
+
 def _squares(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [squares_error(op.call, op.errors["x"])]
 
@@ -372,6 +376,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "cast": _cast,
     "rms_norm": _rms_norm,
     "gain": _gain,
+    "shift": _shift,
     "squares": _squares,
     "row_norm": _row_norm,
     "split": _split,

@@ -43,6 +43,17 @@ def test_exact_kinds(dtype: str, level: str, width: int) -> None:
         assert_same_bits(got.values, round_to(want, dtype), kind)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_numbers_of_columns(dtype: str, level: str, width: int) -> None:
+    x, weight = normal(5, width), normal(1, width + -width % 16, seed=1)
+    for kind, want in (("gain", x * weight[:, :width]), ("shift", x + weight[:, :width])):
+        out = Guarded.poisoned(x.shape, dtype)
+        args = {"x": Guarded(x), "out": out, "weight": Guarded(weight), "k": width, "act": KINDS.index(kind)}
+        run([Call("elementwise", level, dtype, args | {"out_dtype": dtype})], rows_step(len(x)), 2)
+        assert_same_bits(out.values, round_to(want, dtype), kind)
+
+
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_a_cast_rounds_to_nearest_even(dtype: str, level: str) -> None:
     x = hard_to_round()

@@ -107,6 +107,11 @@ class CudaCatalog:
                 "experts that give back what they read (LongCat-Flash): no kernels of them are there for GPUs yet; "
                 "choose --device cpu"
             )
+        if family == "elementwise" and attrs["kind"] == "shift":
+            raise UnsupportedModel(
+                "residuals that are scaled and shifted (ZAYA): no kernels of them are there for GPUs yet; choose "
+                "--device cpu"
+            )
         if family == "rope" and "ahead" in attrs:
             raise UnsupportedModel(
                 "queries that grow with the position by numbers of each head (Mistral Large 4): no kernels of them are "

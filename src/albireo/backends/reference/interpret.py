@@ -40,6 +40,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "cast": elementwise.cast,
     "rms_norm": rms_norm.rms_norm,
     "gain": rms_norm.gain,
+    "shift": rms_norm.shift,
     "squares": rms_norm.squares,
     "row_norm": rms_norm.row_norm,
     "linear": linear.linear,

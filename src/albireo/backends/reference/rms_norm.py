@@ -31,6 +31,10 @@ def gain(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * call["weight"].astype(np.float32),)
 
 
+def shift(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] + call["weight"].astype(np.float32),)
+
+
 def squares(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
     starts = range(0, x.shape[1], SQUARES)

@@ -213,6 +213,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "pool_rows": _recurrent,
     "join_sums": _of_rows,
     "balance": _balance,
+    "shift": _by_numbers,
     "add_parts": _add_parts,
     "match_length": _row_map,
     "cut": _row_map,

@@ -34,6 +34,7 @@ _MAX_WIDTH = 2**20
 #: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
 #: DeepSeek V4's, in every layer, as Hunyuan 4's, chosen by roots of a softplus, or by a table of tokens;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
+#: ZAYA's, one of each token or none, which a bias chooses;
 #: Jamba's, as olmoe's, in each so many-th layer, or nowhere.
 Keys = Literal[
     "none",
@@ -67,6 +68,7 @@ Keys = Literal[
     "mimo",
     "mistral4",
     "phimoe",
+    "zaya",
 ]
 
 
@@ -95,7 +97,7 @@ class ExpertSettings:
         margin: weights are of a softmax over experts that are this near, see ops; 0: over all of them.
         by_logits: a bias is added to a router's logits, not to what is made of them.
         logits_cap: logits of a router are capped, as config.multipliers says of others; 0: they are not.
-        giving_back: so many more are chosen among, which have no matrices: they give back what they read.
+        giving_back: so many more are chosen among, which have no matrices: they give back what they read, or nothing.
         limit: of gates of experts, above, and of their ups, on both sides; 0: there is none.
         shared_limit: that of a shared expert.
         by_token: of each layer, whether a table says which experts a token has; empty: of none.
@@ -161,6 +163,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _granite_hybrid(fields, layers)
     if keys == "llama4":
         return _llama4(fields, layers)
+    if keys == "zaya":
+        return _zaya(fields, layers)
     if keys == "longcat":
         return _longcat(fields, layers)
     if keys == "jamba":
@@ -537,6 +541,14 @@ def _llama4(fields: Fields, layers: int) -> ExpertSettings:
     width = fields.integer("intermediate_size", 1, _MAX_WIDTH, default=8192)
     count = fields.integer("num_local_experts", 1, MAX_EXPERTS, default=16)
     return ExpertSettings(count, 1, width, False, width, sparse, is_shared_gated=False, scores="sigmoid")
+
+
+def _zaya(fields: Fields, layers: int) -> ExpertSettings:
+    if (top_k := fields.integer("num_experts_per_tok", 1, MAX_CHOSEN, default=1)) != 1:
+        fields.unsupported("num_experts_per_tok", top_k, "one expert of a token")
+    count = fields.integer("num_experts", 1, MAX_EXPERTS - 1, default=16)
+    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=2048)
+    return ExpertSettings(count, 1, width, False, 0, (True,) * layers, has_bias=True, giving_back=1)
 
 
 def _longcat(fields: Fields, layers: int) -> ExpertSettings:

@@ -16,7 +16,9 @@ _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
-RecurrentRule = Literal["none", "by_part", "by_head", "apart", "kimi", "bailing", "short_conv", "short_conv_windows"]
+RecurrentRule = Literal[
+    "none", "by_part", "by_head", "apart", "kimi", "bailing", "short_conv", "short_conv_windows", "convolved"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,32 @@ class ShortConvSettings:
         return 4 * sum(self.layers) * (self.width - 1) * self.channels
 
 
-RecurrentSettings = GatedDeltaSettings | ShortConvSettings
+@dataclass(frozen=True, slots=True)
+class ConvolvedSettings:
+    """Attention whose queries and keys are convolved (ZAYA), in every layer.
+
+    Fields:
+        layers: of each layer, that it is so. channels: of queries and keys together; values: that a position hands to
+            the next one.
+        first, second: positions that the convolution of channels reads for one, and that of heads behind it.
+        router_width: channels that a layer's router hands to the next one's.
+    """
+
+    layers: tuple[bool, ...]
+    channels: int
+    values: int
+    first: int
+    second: int
+    router_width: int
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one sequence, over all layers, in float32: rows of a convolution for each position of the second."""
+        rows = sum(self.first - 1 + ago for ago in range(self.second))
+        return 4 * sum(self.layers) * (rows * self.channels + self.values)
+
+
+RecurrentSettings = GatedDeltaSettings | ShortConvSettings | ConvolvedSettings
 
 
 def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: int) -> RecurrentSettings | None:
@@ -89,6 +116,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
     """
     if rule == "none":
         return None
+    if rule == "convolved":
+        return _convolved(fields, layers, hidden)
     if rule == "short_conv":
         return _short_conv(fields, layers, hidden)
     if rule == "short_conv_windows":
@@ -115,6 +144,18 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         rule == "by_head",
     )
+
+
+def _convolved(fields: Fields, layers: int, hidden: int) -> ConvolvedSettings:
+    heads = fields.integer("num_attention_heads", 1, _MAX_HEADS)
+    kv_heads = fields.integer("num_key_value_heads", 1, _MAX_HEADS)
+    dim = fields.integer("head_dim", 2, _MAX_DIM, default=128)
+    if kv_heads * dim % 2:
+        fields.fail("num_key_value_heads", kv_heads, "must have an even number of channels: half are a position's own")
+    first = fields.integer("cca_time0", 2, MAX_CONV_WIDTH, default=2)
+    second = fields.integer("cca_time1", 1, MAX_CONV_WIDTH - first + 1, default=2)
+    width = fields.integer("router_hidden_size", 1, 2**20, default=256)
+    return ConvolvedSettings((True,) * layers, (heads + kv_heads) * dim, kv_heads * dim // 2, first, second, width)
 
 
 def _olmo(fields: Fields, layers: int, hidden: int) -> GatedDeltaSettings:

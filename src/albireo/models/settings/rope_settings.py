@@ -19,7 +19,7 @@ ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "fre
 _ALIASES = {"su": "longrope", "deepseek_yarn": "yarn"}
 #: What transformers calls layers without and with a window.
 _OF_LAYERS = ("full_attention", "sliding_attention")
-_CHOOSING = "indexed_attention"
+_CHOOSING, _HYBRID = "indexed_attention", ("hybrid", "hybrid_sliding")
 
 MAX_POSITIONS = 2**28
 MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is one token
@@ -116,8 +116,11 @@ def parse_ropes(
     default = theta if local_theta is None else local_theta
     local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=default)
     inner = Fields(table, f"{where}: rope settings")
-    # of layers without a window that choose what they see
+    # of layers without a window that choose what they see, or of layers that have states beside attention
     kinds = (_CHOOSING, _OF_LAYERS[1]) if _CHOOSING in table else _OF_LAYERS
+    if _HYBRID[0] in table:
+        kinds = _HYBRID
+        inner.raw("rope_type")  # said once more, of none of them
     nested = tuple(inner.table(name) if name in table else None for name in kinds)
     # before transformers 5 what rope_scaling says was meant for layers without a window
     tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in kinds) else (table, {})

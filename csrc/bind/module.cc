@@ -106,9 +106,8 @@ Args args_of(const nb::dict& d, Program& program) {
   const bool is_by_columns = a.columns && a.from_rows && a.num_columns > 0 && a.reach > 0;
   if (!is_by_columns && (a.columns || a.from_rows || a.from_keys))
     throw std::invalid_argument("what rows, and maybe positions, add by distance comes with its columns");
-  if (a.columns &&
-      (a.distances || a.slopes || get<float>(d, "softcap", 0.0f) > 0 || get<int32_t>(d, "both_ways", 0) < 1))
-    throw std::invalid_argument("columns are added in rows that see both ways, whose scores are not capped");
+  if (a.columns && (a.distances || a.slopes || (a.from_keys && get<int32_t>(d, "both_ways", 0) < 1)))
+    throw std::invalid_argument("columns are all that is added to scores, those of keys in rows that see both ways");
   a.state = address<float>(d, "state");
   a.gates = address<const float>(d, "gates");
   a.a_log = address<const float>(d, "a_log");

@@ -19,8 +19,8 @@
 // of entries. sums: out is [T, H * (value_dim + 2)], of each head sum_s 2^(log2(e) * score_s - m) v[s], not divided,
 // then m, the largest of what is in the exponent (-1e30 where a row sees nothing), then the sum without v: what
 // join_sums makes one attention of. There are no sinks then.
-// from_rows, and maybe from_keys: [T, H * num_columns] what is added to a score before it is scaled, of rows that see
-// both ways: from_rows of the row, and from_keys of the token at s, each at head h and column
+// from_rows, and maybe from_keys: [T, H * num_columns] what is added to a score before it is scaled, and capped:
+// from_rows of the row, and, of rows that see both ways, from_keys of the token at s, each at head h and column
 // columns[position of t - s], less than reach either way and the ends beyond.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.

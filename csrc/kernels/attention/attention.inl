@@ -241,11 +241,12 @@ ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64
   return lanes;
 }
 
-// scores = softcap * tanh(scale * scores / softcap)
+// scores = softcap * tanh(scale * scores / softcap), where nothing has scaled them yet
 template <class W>
 void cap_scores(const Args& a, RowBlock<W>& r) {
   for (int64_t i = 0; i < r.rows * kAttentionTile; i += 16) {
-    const float scale = kIsWhole<W> ? r.q_scale[i / kAttentionTile] : a.scale / a.softcap;
+    const float own = kIsWhole<W> ? r.q_scale[i / kAttentionTile] : a.scale / a.softcap;
+    const float scale = a.columns ? 1.0f / a.softcap : own;
     store(r.scores + i, mul(tanh_v(mul(load(r.scores + i), set1(scale))), set1(a.softcap)));
   }
 }
@@ -308,10 +309,10 @@ constexpr bool has_scaled(const Args& a) { return a.softcap > 0 || a.distances |
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
 ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start) {
+  if (a.columns) add_columns(a, r, start);
   if (a.softcap > 0) cap_scores(a, r);
   if (a.distances) add_distances(a, r, start);
   if (a.slopes) add_slopes(a, r, start);
-  if (a.columns) add_columns(a, r, start);
   const bool is_scaled = has_scaled(a);
   const float to_log2 = is_scaled ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
   const bool is_of_row = kIsWhole<W> && !is_scaled;             // then it is in q_scale
@@ -419,7 +420,7 @@ ALBIREO_INLINE int64_t keys_seen(const Args& a, const Step& step, int64_t row) {
   return 0 < end && end < a.num_keys ? end : a.num_keys;
 }
 
-// whole: positions of its sequence, of which the step has all where columns are added.
+// whole: positions of its sequence, of which the step has all where positions add to columns.
 template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              int64_t whole, Activations<Queries<W>>& source) {
@@ -430,7 +431,8 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   take_query(q, D, r.Dp, source, from, !kIsWhole<W>);
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
-    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : has_scaled(a) ? a.scale : a.scale * kLog2e);
+    const bool is_capped = a.softcap > 0 && !a.columns;
+    r.q_scale[i] = scale * (is_capped ? a.scale / a.softcap : has_scaled(a) ? a.scale : a.scale * kLog2e);
     const V by = set1(scale);
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }

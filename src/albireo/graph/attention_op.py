@@ -105,11 +105,13 @@ def _check_columns(x: Types, a: Attrs) -> None:
     said = [name for name in ("from_rows", "from_keys") if name in x] + (["reach"] if "reach" in a else [])
     if not said:
         return
-    apart = [name for name in ("distances", "slopes", "softcap", "num_keys", "window") if x.get(name) or a.get(name)]
-    if "from_rows" not in x or "reach" not in a or apart or not a.get("both_ways"):
+    apart = [name for name in ("distances", "slopes", "num_keys") if x.get(name) or a.get(name)]
+    # of what positions add, a step needs that of all of them
+    sees_all = a.get("both_ways") or "from_keys" not in x
+    if "from_rows" not in x or "reach" not in a or apart or not sees_all:
         raise InvariantError(
-            f"attention has {', '.join(said)}: wanted from_rows and reach, for rows that see both ways, and nothing "
-            f"else that is done to scores; there is {', '.join(apart) or 'nothing'}"
+            f"attention has {', '.join(said)}: wanted from_rows and reach, from_keys for rows that see both ways "
+            f"alone, and nothing else that is added to scores; there is {', '.join(apart) or 'nothing'}"
         )
     rows, keys = x["from_rows"], x.get("from_keys", x["from_rows"])
     width = int(rows.dims[-1])

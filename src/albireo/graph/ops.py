@@ -567,12 +567,12 @@ OPS: dict[str, Op] = {
     # choose_keys; no others. own_lists: as many lists as there are KV heads, each of one. result_dim: of values so
     # many first channels are meant, and given; the others are zeros.
     # in_chunks: window is the length of chunks, which begin at its multiples; rows see their
-    # own alone. from_rows, from_keys: [T, H * n] of rows both ways: before they are scaled, scores have added what the
-    # row has at the head's column distance_columns(n, reach) of their distance, and what the row at that position has
-    # there, if from_keys are given. every: of a layer whose entries are of so many positions, rows see entries that are
-    # there at their own position; chosen are entries. sums: of each head sum of 2^(s - m) v, not divided, then m, the
-    # largest s, and the sum of 2^(s - m), s being scores times log2(e): join_sums makes an attention of two such.
-    # Where a row sees nothing, m is NOTHING_SEEN and the others are 0
+    # own alone. from_rows, from_keys: [T, H * n]: before they are scaled, and capped, scores have added what the row
+    # has at the head's column distance_columns(n, reach) of their distance, and, of rows both ways, what the row at
+    # that position has there, if from_keys are given. every: of a layer whose entries are of so many positions, rows
+    # see entries that are there at their own position; chosen are entries. sums: of each head sum of 2^(s - m) v, not
+    # divided, then m, the largest s, and the sum of 2^(s - m), s being scores times log2(e): join_sums makes an
+    # attention of two such. Where a row sees nothing, m is NOTHING_SEEN and the others are 0
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),

@@ -444,8 +444,9 @@ def _check_columns(program: Program, call: Call) -> None:
     roles = [role for role in ("from_rows", "from_keys") if role in call.args]
     if not roles and "reach" not in call.attrs:
         return
-    if "from_rows" not in roles or "reach" not in call.attrs or not call.attrs.get("both_ways"):
-        raise InvariantError(f"{call}: from_rows and reach come together, for rows that see both ways")
+    sees_all = call.attrs.get("both_ways") or "from_keys" not in roles
+    if "from_rows" not in roles or "reach" not in call.attrs or not sees_all:
+        raise InvariantError(f"{call}: from_rows and reach come together, and from_keys where rows see both ways")
     found = [program.buffers.get(call.args[role]) for role in roles]
     buffers = [each for each in found if each is not None and each.dtype == "float32"]
     if len(buffers) < len(roles):

@@ -78,16 +78,17 @@ def attention_error(call: OpCall) -> F64:
             if lists:
                 seen = lists[group if len(lists) > 1 else 0]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
-            shift = np.zeros(seen.shape)
+            shift, first = np.zeros(seen.shape), np.zeros(seen.shape)
             if "slopes" in attrs:
                 shift = by_slope(step.positions[rows], context, attrs["slopes"][head])
             if "from_rows" in call.inputs:
                 from_keys = np.asarray(call["from_keys"])[rows] if "from_keys" in call.inputs else None
-                shift = added_by_columns(np.asarray(call["from_rows"])[rows], from_keys, attrs)[head]
+                of_rows_here = np.asarray(call["from_rows"])[rows]
+                first = added_by_columns(of_rows_here, from_keys, attrs, step.positions[rows], context)[head]
             if "distances" in call.inputs:
                 shift = by_distance(step.positions[rows], context, np.asarray(call["distances"])[:, head])
             out[rows, head] = _one_head(
-                q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink, shift
+                q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink, first, shift
             )
     return out.reshape(step.num_tokens, -1)
 
@@ -112,11 +113,14 @@ def join_sums_error(call: OpCall, errors: Any) -> F64:
     return np.asarray((found + of_whole * size).reshape(len(call["x"]), -1), np.float64)
 
 
-def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float, shift: F64) -> F64:
-    """q: [n, D]; k: [C, D]; v: [C, W]; shift: [n, C] is added to scores -> [n, W], or of sums [n, W + 2]."""
+def _one_head(
+    q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float, first: F64, shift: F64
+) -> F64:
+    """q: [n, D]; k: [C, D]; v: [C, W]; first, shift: [n, C] are added to scores before and behind the cap -> [n, W], or
+    of sums [n, W + 2]."""
     if not len(k):
         return np.zeros((len(q), head_width(attrs)))
-    scores = q @ k.T * attrs["scale"]
+    scores = q @ k.T * attrs["scale"] + first
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
     if dtype == "int8":
         # queries are rounded to whole numbers, of which so many are the largest

@@ -54,7 +54,8 @@ def attend(
 ) -> list[Array]:
     """Of whole sequences; of leaving rows what there is of all of them.
 
-    Args: seeds: of what is added in each. has_keys: whether positions add something, too.
+    Args: case: with a window and a cap where it says so; causal where it is not both ways. seeds: of what is added in
+    each. has_keys: whether positions add something, too.
     """
     lengths = [len(t.q) for t in texts]
     blocks = [-(-n // block_size) for n in lengths]
@@ -85,7 +86,9 @@ def attend(
         "kv": cache.memory,
         "num_heads": case.queries,
         "scale": case.scale,
-        "both_ways": 1,
+        "both_ways": int(case.both_ways),
+        "window": case.window or 0,
+        "softcap": case.softcap or 0.0,
         "from_rows": Guarded(from_rows, "float32"),
         "columns": columns.ctypes.data,
         "num_columns": NUM_COLUMNS,
@@ -115,7 +118,14 @@ def exactly(case: Case, t: Text, types: Types, seed: int, has_keys: bool = True)
         scores = scores + from_rows[at[:, None], head, column]
         if has_keys:
             scores = scores + from_keys[at[None, :], head, column]
-        p = np.exp(case.scale * (scores - scores.max(axis=-1, keepdims=True)))
+        scores = case.scale * scores
+        if case.softcap:
+            scores = case.softcap * np.tanh(scores / case.softcap)
+        away = at[:, None] - at
+        seen = away < (case.window or n)
+        seen &= away > -(case.window or n) if case.both_ways else away >= 0
+        scores = np.where(seen, scores, -np.inf)
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         out[:, head] = p / p.sum(axis=-1, keepdims=True) @ v
     return out
 
@@ -140,14 +150,35 @@ def test_what_is_added_by_columns(types: Types, level: str, shape: tuple[int, in
     assert_same_bits(got, np.concatenate(ours)[leaving], "rows that leave")
 
 
+@pytest.mark.parametrize("seen", [{"window": 9}, {"window": 20, "both_ways": True}, {}], ids=str)
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_what_is_added_is_capped_too(types: Types, level: str, seen: dict[str, int]) -> None:
+    """Of rows that see what is before them, and of those that see both ways; near ones alone, or all."""
+    lengths = (70, 5) if level == "scalar" else (300, 5, 128)
+    case = Case(*SHAPES[1], tuple((n, n) for n in lengths), softcap=1.5, **seen)
+    texts = [text(case, n, types, i) for i, n in enumerate(lengths)]
+    ours = attend(case, texts, types, level, 16, has_keys=False)
+    for i, (got, t) in enumerate(zip(ours, texts, strict=True)):
+        allowed = types.at_most * np.abs(t.v).max() / 2
+        assert np.abs(decode(got, types.compute) - exactly(case, t, types, i, False)).max() < allowed
+        (alone,) = attend(case, [t], types, level, 8, seeds=[i], has_keys=False)
+        assert_same_bits(alone, got, f"sequence {i} alone, in other blocks")
+
+
 @pytest.mark.parametrize("has_keys", [True, False], ids=["rows and keys", "rows"])
 def test_the_reference_adds_the_same(has_keys: bool) -> None:
-    case, types = Case(4, 2, 20, ((90, 90),), both_ways=True), Types("float32", "float32")
-    t, (from_rows, from_keys) = text(case, 90, types, 0), added(case, 90, 0)
-    attrs = {"num_heads": 4, "num_kv_heads": 2, "scale": case.scale, "window": None, "softcap": None, "reach": REACH}
-    by_columns = added_by_columns(from_rows.reshape(90, -1), from_keys.reshape(90, -1) if has_keys else None, attrs)
-    ours = one_sequence(t.q, t.k, t.v, np.arange(90, dtype=np.int32), attrs | {"both_ways": True}, added=by_columns)
-    assert np.abs(ours - exactly(case, t, types, 0, has_keys)).max() < 1e-5
+    """Also of rows in pieces, where positions add nothing."""
+    types, at = Types("float32", "float32"), np.arange(90, dtype=np.int32)
+    for case in (Case(4, 2, 20, ((90, 90),), both_ways=True), Case(4, 2, 20, ((90, 90),), window=7, softcap=1.5)):
+        t, (from_rows, from_keys) = text(case, 90, types, 0), added(case, 90, 0)
+        attrs = {"num_heads": 4, "num_kv_heads": 2, "scale": case.scale, "window": case.window or None}
+        attrs |= {"softcap": case.softcap or None, "reach": REACH, "both_ways": case.both_ways}
+        keys = from_keys.reshape(90, -1) if has_keys and case.both_ways else None
+        found = []
+        for part in (at,) if case.both_ways else (at[:50], at[50:]):
+            by_columns = added_by_columns(from_rows[part].reshape(len(part), -1), keys, attrs, part, 90)
+            found.append(one_sequence(t.q[part], t.k, t.v, part, attrs, added=by_columns))
+        assert np.abs(np.concatenate(found) - exactly(case, t, types, 0, keys is not None)).max() < 1e-5
 
 
 HEADS, DIM, MOST, BLOCKS = 3, 12, 200, 30
@@ -220,12 +251,13 @@ def test_what_does_not_fit_is_refused() -> None:
     q, near, odd = b.given(HEADS * DIM, 0), b.given(HEADS * 32, 1), b.given(HEADS * 31, 2)
     fits = ATTRS | {"softcap": None, "both_ways": True, "reach": 16}
     b.attention(q, by_columns=(near,), **fits)
+    b.attention(q, by_columns=(near,), **(fits | {"softcap": 30.0, "both_ways": False, "window": 9}))
     for by_columns, changed, told in (
         ((odd,), {}, "wanted an even number of columns"),
         ((near, odd), {}, "wanted an even number of columns"),
         ((near,), {"reach": 15}, "more columns than distances"),
-        ((near,), {"softcap": 30.0}, "there is softcap"),
-        ((near,), {"both_ways": False}, "for rows that see both ways"),
+        ((near,), {"slopes": (0.5,) * HEADS}, "there is slopes"),
+        ((near, near), {"both_ways": False}, "for rows that see both ways"),
         (None, {}, "wanted from_rows and reach"),
     ):
         with pytest.raises(InvariantError, match=told):

@@ -104,7 +104,7 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         added = None
         if "from_rows" in call.inputs:
             from_keys = call["from_keys"][rows] if "from_keys" in call.inputs else None
-            added = added_by_columns(call["from_rows"][rows], from_keys, attrs)
+            added = added_by_columns(call["from_rows"][rows], from_keys, attrs, step.positions[rows], len(k))
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra, ends, chosen, added)
     return (out.reshape(step.num_tokens, -1),)
 
@@ -149,14 +149,14 @@ def one_sequence(
             seen = lists[head // group]
         keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
+        if added is not None:
+            scores = scores + added[head]
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
         if "slopes" in attrs:
             scores = scores + by_slope(positions, len(k), attrs["slopes"][head])
         if distances is not None:
             scores = scores + by_distance(positions, len(k), distances[:, head])
-        if added is not None:
-            scores = scores + added[head]
         sink = -np.inf if sinks is None else float(sinks[head])
         if attrs.get("sums", False):
             out[:, head] = _sums(np.where(seen, scores, -np.inf), values)
@@ -172,15 +172,18 @@ def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
     return np.asarray(numbers.astype(np.float64)[np.clip(away, -reach, reach) + reach])
 
 
-def added_by_columns(from_rows: F32, from_keys: F32 | None, attrs: Mapping[str, Any]) -> F64:
-    """[H, n, n]: what is added to scaled scores of a sequence of n tokens, all of which the step has."""
-    n, heads, reach = len(from_rows), attrs["num_heads"], attrs["reach"]
-    rows = from_rows.reshape(n, heads, -1).astype(np.float64)
-    keys = np.zeros_like(rows) if from_keys is None else from_keys.reshape(rows.shape).astype(np.float64)
+def added_by_columns(
+    from_rows: F32, from_keys: F32 | None, attrs: Mapping[str, Any], positions: NDArray[np.int32], length: int
+) -> F64:
+    """[H, n, length]: what is added to scaled scores of n rows of a sequence; of from_keys, it has no others."""
+    heads, reach, places = attrs["num_heads"], attrs["reach"], np.arange(length)[None, :]
+    rows = from_rows.reshape(len(from_rows), heads, -1).astype(np.float64)
     columns = np.array(distance_columns(rows.shape[-1], reach))
-    at = columns[np.clip(np.arange(n)[:, None] - np.arange(n)[None, :], -reach, reach) + reach]
-    of_rows, of_keys = np.arange(n)[:, None], np.arange(n)[None, :]
-    added = np.stack([rows[of_rows, h, at] + keys[of_keys, h, at] for h in range(heads)])
+    at = columns[np.clip(positions[:, None] - places, -reach, reach) + reach]
+    added = np.stack([np.take_along_axis(rows[:, head], at, axis=1) for head in range(heads)])
+    if from_keys is not None:
+        keys = from_keys.reshape(rows.shape).astype(np.float64)
+        added += np.stack([keys[places, head, at] for head in range(heads)])
     return np.asarray(added * attrs["scale"])
 
 

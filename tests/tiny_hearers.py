@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ from albireo.models.settings.text_part import inner
 from albireo.models.vision.tensors import tower_tensors
 from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
+from hearer_family import F32, RATE, Family
+from hearers_of_gemma import OF_GEMMA, as_wide
 from made_once import made_once
+from tiny_towers import BUFFERS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-F32 = NDArray[np.float32]
-RATE = 16000
 _TURNS = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -61,33 +61,6 @@ _WHISPER = {
     "d_model": 40,
 }
 _BARE = {"hidden_size": 40, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A tiny model.
-
-    Fields:
-        class_name: of transformers. mark: what the template writes for a sound. row: of it, the token of rows.
-        config: keys of config.json, given the ids of tokens.
-        extractor: of transformers.
-        heard: extractor, sounds -> what transformers' model is given beside ids, and how many rows each is.
-        longest: seconds of the longest sound it hears. tokens: special ones, beside those of turns and of the mark.
-        sights: what the template writes for a picture, and for a video; empty: it sees none. images: how pictures are
-            prepared, in the file that says how sounds are. model_type: of what is saved, where it is a part.
-    """
-
-    class_name: str
-    mark: str
-    row: str
-    config: Callable[[Mapping[str, int]], dict[str, Any]]
-    extractor: Callable[[], Any]
-    heard: Callable[[Any, Sequence[F32]], tuple[dict[str, Any], list[int]]]
-    longest: float
-    tokens: tuple[str, ...] = ()
-    sights: tuple[str, ...] = ()
-    images: Mapping[str, Any] | None = None
-    model_type: str | None = None
 
 
 def _of_qwen2_audio(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
@@ -253,6 +226,7 @@ def _mrope(*sections: int) -> dict[str, Any]:
 
 
 FAMILIES: dict[str, Family] = {
+    **OF_GEMMA,
     "qwen2_5_omni": Family(
         "Qwen2_5OmniThinkerForConditionalGeneration",
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
@@ -448,6 +422,8 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
                 weight.uniform_(0.5, 2.0)
             elif "running_mean" in key:
                 weight.normal_(0.0, 0.2)
+            elif (mean := BUFFERS.get(key.rpartition(".")[2])) is not None:
+                weight.normal_(2 * mean, 0.2)
         for key, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, 1.0 if "embed" in key else 1.5 * weight[0].numel() ** -0.5)
@@ -456,6 +432,11 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
                 weight.normal_(1.0 if is_norm else 0.0, 0.2)
     model.save_pretrained(folder)
     family.extractor().save_pretrained(folder)
+    if family.parts is not None:
+        said = folder / "preprocessor_config.json"
+        parts = {"feature_extractor": json.loads(said.read_text()), **family.parts}
+        (folder / "processor_config.json").write_text(json.dumps(parts))
+        said.unlink()
     if family.images is not None:
         path = folder / "preprocessor_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | family.images))
@@ -514,7 +495,8 @@ def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
     backend = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    marks = ("<|im_start|>", "<|im_end|>", *_split("".join((family.mark, *family.sights))), *family.tokens)
+    written = _split("".join((family.mark, *family.sights)))
+    marks = ("<|im_start|>", "<|im_end|>", *(each for each in written if each not in family.tokens), *family.tokens)
     backend.add_special_tokens([AddedToken(each, special=True) for each in dict.fromkeys(marks)])
     backend.add_tokens([AddedToken("<asr_text>", special=False)])
     folder.mkdir(exist_ok=True)
@@ -595,8 +577,11 @@ class Theirs:
         more, lengths = self.family.heard(self.family.extractor(), sounds) if sounds else ({}, [])
         pieces = text.split(self.family.row)
         assert len(pieces) == len(lengths) + 1
-        whole = pieces[0] + "".join(self.family.row * n + rest for n, rest in zip(lengths, pieces[1:], strict=True))
+        before, behind = self.family.around
+        standing = [f"{before}{self.family.row * n}{behind}" for n in lengths]
+        whole = pieces[0] + "".join(row + rest for row, rest in zip(standing, pieces[1:], strict=True))
         ids = self.tokenizer.encode(whole, add_special_tokens=False)
+        more |= self.family.asked
         return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)), **more}
 
     def answer(self, messages: list[dict[str, Any]], num_tokens: int) -> tuple[list[int], list[int], list[float]]:
@@ -615,7 +600,9 @@ class Theirs:
         """What transformers puts in place of embeddings."""
         given, lengths = self.family.heard(self.family.extractor(), [samples])
         given = {key: value.to(self.model.dtype) if "mask" not in key else value for key, value in given.items()}
-        with torch.no_grad():
+        if self.family.ended is not None:  # its tower is told where nothing is heard
+            given["input_features_mask"] = ~given["input_features_mask"]
+        with torch.no_grad(), as_wide(self.model.dtype):
             if isinstance(self.model, transformers.Qwen2AudioForConditionalGeneration):
                 count = (int(given["feature_attention_mask"].sum()) - 1) // 2 + 1
                 most = self.model.config.audio_config.max_source_positions
@@ -626,6 +613,8 @@ class Theirs:
             else:
                 rows = self.model.model.get_audio_features(**given).pooler_output
                 rows = rows[0] if rows.ndim == 3 else rows
+            if self.family.ended is not None:
+                return np.asarray(self.family.ended(self.model.model, rows).double().numpy())
         return np.asarray(rows[: lengths[0]].double().numpy())
 
 

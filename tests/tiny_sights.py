@@ -222,7 +222,7 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
     of_pictures |= {"do_normalize": False, "patch_size": 8, "pooling_kernel_size": 2}
     of_frames = {"video_processor_type": "Gemma4VideoProcessor", "max_soft_tokens": 6, "num_frames": 3}
     of_frames |= {"patch_size": 8, "pooling_kernel_size": 2}
-    of_sounds = {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}
+    of_sounds = {"feature_extractor_type": "Gemma4AudioFeatureExtractor", "feature_size": 4}
     return Family(
         "Gemma4ForConditionalGeneration",
         ("<|image>", "<|image|>", "<image|>", *of_videos),

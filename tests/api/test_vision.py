@@ -119,8 +119,8 @@ def change(folder: Path, **of_text: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("audio", "this model hears none"),
-        ("input_audio", "this model hears none"),
+        ("audio", "there is no preprocessor_config.json that says how they are prepared"),
+        ("input_audio", "there is no preprocessor_config.json that says how they are prepared"),
         ("video", ".* not computed here: .*has no token"),
         ("video_url", ".* not computed here: .*has no token"),
     ],
@@ -129,6 +129,10 @@ def test_sounds_and_videos_are_refused_where_a_model_could_have_them(kind: str, 
     """What their parts need is left where it lies, and text and pictures know nothing of it."""
     folder = save(tmp_path, "gemma4, embeddings of layers")
     assert any("audio_tower" in name for name in safetensors.load_file(folder / "model.safetensors"))
+    path = folder / "processor_config.json"
+    said = json.loads(path.read_text())
+    del said["feature_extractor"]
+    path.write_text(json.dumps(said))
     with LLM(str(folder), dtype="float32", num_threads=1) as llm:
         assert not llm.loaded.settings.image_problem
         with pytest.raises(TemplateError, match=f"of type '{kind}'; {told}"):

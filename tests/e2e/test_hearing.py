@@ -166,11 +166,12 @@ def test_a_model_as_it_was_first_published(tmp_path: Path) -> None:
 def _written_by(theirs: Theirs, text: str, samples: np.ndarray, num_tokens: int) -> str:
     """What transformers writes behind a text with a place for a sound."""
     given, lengths = theirs.family.heard(theirs.family.extractor(), [samples])
-    ids = theirs.tokenizer.encode(text.replace(theirs.family.row, theirs.family.row * lengths[0]))
+    before, behind = theirs.family.around
+    ids = theirs.tokenizer.encode(text.replace(theirs.family.row, f"{before}{theirs.family.row * lengths[0]}{behind}"))
     with torch.no_grad():
         found = theirs.model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=num_tokens, do_sample=False,
-            **given,
+            **given, **theirs.family.asked,
         )  # fmt: skip
     return str(theirs.tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True))
 
@@ -180,6 +181,18 @@ ASKED = {
     "audioflamingo3": (
         TranscriptionParams(),
         "<|im_start|>user\nTranscribe the input speech.<sound><|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "gemma3n": (
+        TranscriptionParams(language="de", prompt="Ulm"),
+        "<|im_start|>user\n<audio_soft_token>Transcribe this audio into German. Ulm<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "gemma4": (
+        TranscriptionParams(task="translate", language="fr"),
+        "<|im_start|>user\n<|audio|>Translate this audio from French into English.<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "gemma4_unified": (
+        TranscriptionParams(),
+        "<|im_start|>user\n<|audio|>Transcribe this audio.<|im_end|>\n<|im_start|>assistant\n",
     ),
     "glmasr": (
         TranscriptionParams(),
@@ -226,7 +239,8 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
         (found,) = llm.transcribe((sound(0.9), RATE), asked, limit, use_tqdm=False)
         assert found.text == _written_by(Theirs(path, name), text, sound(0.9), NUM_TOKENS).strip()
         assert found.language == (asked.language or "") and found.duration == 0.9 and not found.segments
-        knows, translates = name.startswith("qwen"), "omni" in name or "granite" in name
+        knows = name.startswith(("qwen", "gemma"))
+        translates = any(part in name for part in ("omni", "granite", "gemma"))
         for bad, told in (
             (TranscriptionParams(timestamps=True), "does not say when"),
             *(() if translates else ((TranscriptionParams(task="translate"), "as it is said"),)),

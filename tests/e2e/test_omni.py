@@ -25,7 +25,7 @@ from tiny_hearers import FAMILIES, RATE, Theirs, publish_whole, save, sound
 
 NUM_TOKENS = 10
 GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
-NAMES = [name for name, family in FAMILIES.items() if family.sights]
+NAMES = [name for name, family in FAMILIES.items() if family.images]
 _KINDS = {str: "text", np.ndarray: "audio", tuple: "video"}
 
 

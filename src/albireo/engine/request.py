@@ -281,7 +281,9 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
     ends = [end for image in images for span in image.spans for end in span]
     if ends != sorted(ends) or ends[0] < 0 or ends[-1] > num_prompt:
         raise InvariantError(f"images at {ends} of a prompt of {num_prompt} tokens")
-    if settings.are_images_whole and params.prompt_logprobs is not None:
+    # tokens of sounds see what is before them, as text
+    whole = [image for image in images if image.kind != "sound"] if settings.are_images_whole else []
+    if whole and params.prompt_logprobs is not None:
         raise UnsupportedFeature(
             f"prompt_logprobs={params.prompt_logprobs}: in this model an image is computed in one step, whose rows of "
             "logits are fewer; leave it out where a prompt has images"
@@ -292,8 +294,8 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
             f"the prompt has {prefix} tokens, each of which sees all others in this model, and some of its layers see "
             f"{window}; shorten it"
         )
-    longest = prefix or max(end - start for image in images for start, end in image.spans)
-    if settings.are_images_whole and longest > settings.max_num_batched_tokens:
+    longest = prefix or max((end - start for image in whole for start, end in image.spans), default=0)
+    if whole and longest > settings.max_num_batched_tokens:
         raise InvalidParams(
             f"the prompt has {'' if prefix else 'an image of '}{longest} tokens, max_num_batched_tokens="
             f"{settings.max_num_batched_tokens}: tokens of {'a prompt' if prefix else 'an image'} see all of it in "

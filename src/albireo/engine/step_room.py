@@ -45,7 +45,8 @@ class StepRoom:
             end = begun[max(0, self.tiles)]
         if self._are_images_whole:
             # of a prompt that sees itself all pictures are in one step, however many tiles they have
-            spans = [(0, prefix)] if prefix else [span for image in seq.request.images for span in image.spans]
+            seen = [image for image in seq.request.images if image.kind != "sound"]
+            spans = [(0, prefix)] if prefix else [span for image in seen for span in image.spans]
             end = next((first for first, last in spans if first < end < last), end)
         return max(0, end - start)
 

@@ -167,9 +167,10 @@ class ImageRows:
         parts, of_token, count = [], np.full(inputs.num_tokens, -1, np.int32), 0
         ends = np.zeros(inputs.num_tokens, np.int32)
         for work, first in zip(works, inputs.query_start.tolist(), strict=False):
-            for low, high, rows in self._parts(work):
+            for low, high, rows, is_sound in self._parts(work):
                 of_token[first + low : first + high] = np.arange(count, count + high - low, dtype=np.int32)
-                ends[first + low : first + high] = work.num_computed_tokens + high
+                # tokens of a sound see what is before them, as text
+                ends[first + low : first + high] = 0 if is_sound else work.num_computed_tokens + high
                 parts.append(rows)
                 count += high - low
             prefix = work.images[0].prefix if work.images else 0
@@ -214,15 +215,17 @@ class ImageRows:
             return None
         return np.array([at + shift_behind(some) for at, some in zip(positions, images, strict=True)], np.int32)
 
-    def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32]]:
-        """Runs of a work's tokens that are rows of pictures: first and last of them, and the rows."""
+    def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32, bool]]:
+        """Runs of a work's tokens that are rows of pictures: first and last of them, and the rows; whether they are of
+        a sound."""
         start, end = _range(work)
         for image in work.images:
             before = 0
             for first, last in image.spans:
                 low, high = max(first, start), min(last, end)
                 if low < high:
-                    yield low - start, high - start, self._rows(image, before + low - first, before + high - first)
+                    rows = self._rows(image, before + low - first, before + high - first)
+                    yield low - start, high - start, rows, image.kind == "sound"
                 before += last - first
 
     def _rows(self, image: ImageInput, low: int, high: int) -> F32:

@@ -28,6 +28,7 @@ class AudioFlamingo3:
     longest_s: float
 
     row_token = placeholder = "<sound>"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> AudioFlamingo3:

@@ -114,6 +114,21 @@ def open_log_mel(directory: Path, names: Sequence[str] = WHISPER, ignorable: fro
 
 def log_mel_fields(directory: Path) -> Fields:
     """The keys of the file that says how sounds are prepared. Raises: ModelError where there is none."""
+    fields = _said_of_sounds(directory)
+    if fields is None:
+        raise ModelError(
+            f"{directory}: there is no {SOUND_FILE} that says how sounds are prepared; copy it from where the "
+            "checkpoint is from"
+        )
+    return fields
+
+
+def says_of_sounds(directory: Path) -> bool:
+    """Whether there is such a file. Raises: ModelError for a damaged one."""
+    return _said_of_sounds(directory) is not None
+
+
+def _said_of_sounds(directory: Path) -> Fields | None:
     path = directory / PROCESSOR_FILE
     if path.is_file():
         whole = Fields(read_json(path), str(path))
@@ -122,12 +137,7 @@ def log_mel_fields(directory: Path) -> Fields:
             if table is not None:
                 return Fields(table, f"{path}: {key}")
     path = directory / SOUND_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{directory}: there is no {SOUND_FILE} that says how sounds are prepared; copy it from where the "
-            "checkpoint is from"
-        )
-    return Fields(read_json(path), str(path))
+    return Fields(read_json(path), str(path)) if path.is_file() else None
 
 
 def slaney_bands(rate: int, fft: int, count: int, highest_hz: float = _HIGHEST_HZ) -> NDArray[np.float64]:
@@ -137,6 +147,16 @@ def slaney_bands(rate: int, fft: int, count: int, highest_hz: float = _HIGHEST_H
     widths, away = np.diff(edges), edges[None, :] - bins[:, None]
     triangles = np.minimum(-away[:, :-2] / widths[:-1], away[:, 2:] / widths[1:])
     return np.asarray(np.maximum(0.0, triangles) * (2.0 / (edges[2:] - edges[:-2])))
+
+
+def htk_bands(rate: int, fft: int, count: int, lowest_hz: float, highest_hz: float) -> NDArray[np.float64]:
+    """[fft / 2 + 1, count]: triangles whose corners are evenly apart in mels as HTK has them, each as high as the
+    others."""
+    lowest, highest = (2595.0 * np.log10(1.0 + hertz / 700.0) for hertz in (lowest_hz, highest_hz))
+    edges = 700.0 * (10.0 ** (np.linspace(lowest, highest, count + 2) / 2595.0) - 1.0)
+    bins = np.linspace(0, rate // 2, fft // 2 + 1)
+    widths, away = np.diff(edges), edges[None, :] - bins[:, None]
+    return np.asarray(np.maximum(0.0, np.minimum(-away[:, :-2] / widths[:-1], away[:, 2:] / widths[1:])))
 
 
 #: Mels go up evenly to 1 kHz, by 3 for 200 Hz; from there on 27 of them are a factor of 6.4.

@@ -28,6 +28,7 @@ class GlmAsr:
 
     longest_s = math.inf
     row_token = placeholder = "<|pad|>"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> GlmAsr:

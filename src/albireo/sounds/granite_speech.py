@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.json_file import Fields, keys
-from albireo.sounds.features import F32, filled
+from albireo.sounds.features import F32, filled, htk_bands
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
 
@@ -41,9 +41,10 @@ class GraniteSpeech:
     _bands: NDArray[np.float64] = field(init=False, repr=False)
 
     row_token = placeholder = "<|audio|>"
+    row_marks = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_bands", _htk_bands(self.rate, self.fft, self.num_mels))
+        object.__setattr__(self, "_bands", htk_bands(self.rate, self.fft, self.num_mels, 0.0, self.rate / 2))
 
     @classmethod
     def read(cls, settings: SoundSettings) -> GraniteSpeech:
@@ -107,12 +108,3 @@ class GraniteSpeech:
 
     def largest_tile(self) -> tuple[int, int]:
         return _LONGEST_S * self.rate // self.hop // _PAIR, _PAIR * self.num_mels
-
-
-def _htk_bands(rate: int, fft: int, count: int) -> NDArray[np.float64]:
-    """[fft / 2 + 1, count]: triangles whose corners are evenly apart in mels, each as high as the others."""
-    highest = 2595.0 * np.log10(1.0 + rate / 2 / 700.0)
-    edges = 700.0 * (10.0 ** (np.linspace(0.0, highest, count + 2) / 2595.0) - 1.0)
-    bins = np.linspace(0, rate // 2, fft // 2 + 1)
-    widths, away = np.diff(edges), edges[None, :] - bins[:, None]
-    return np.asarray(np.maximum(0.0, np.minimum(-away[:, :-2] / widths[:-1], away[:, 2:] / widths[1:])))

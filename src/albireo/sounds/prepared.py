@@ -32,8 +32,8 @@ class SoundProcessor(Protocol):
 
     Fields:
         rate: samples a second that it is given. longest_s: seconds of the longest sound; infinite: there is no longest.
-        row_token: the token that becomes a row of the tower. placeholder: what the model's chat template writes for a
-            sound; around it the template may write more, which stays.
+        row_token: the token that becomes a row of the tower; row_marks: others that do. placeholder: what the model's
+            chat template writes for a sound; around it the template may write more, which stays.
     """
 
     @property
@@ -49,6 +49,9 @@ class SoundProcessor(Protocol):
 
     @property
     def row_token(self) -> str: ...
+
+    @property
+    def row_marks(self) -> tuple[str, ...]: ...
 
     @property
     def placeholder(self) -> str: ...

@@ -21,6 +21,9 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "audioflamingo3.AudioFlamingo3",
+    "gemma3n": "gemma3n.Gemma3n",
+    "gemma4": "gemma4.Gemma4",
+    "gemma4_unified": "gemma4.Gemma4Unified",
     "granite_speech": "granite_speech.GraniteSpeech",
     "granite_speech_plus": "granite_speech.GraniteSpeech",
     "glmasr": "glmasr.GlmAsr",

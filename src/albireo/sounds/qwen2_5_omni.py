@@ -26,6 +26,7 @@ class Qwen25Omni:
     tile: int
 
     row_token = placeholder = "<|AUDIO|>"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> Qwen25Omni:

@@ -25,6 +25,7 @@ class Qwen2Audio:
     spectra: LogMel
 
     row_token = placeholder = "<|AUDIO|>"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> Qwen2Audio:

@@ -32,6 +32,7 @@ class Qwen3Asr:
 
     longest_s = math.inf
     row_token = placeholder = "<|audio_pad|>"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> Qwen3Asr:

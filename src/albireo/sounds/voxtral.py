@@ -24,6 +24,7 @@ class Voxtral:
 
     longest_s = math.inf
     row_token = placeholder = "[AUDIO]"
+    row_marks = ()
 
     @classmethod
     def read(cls, settings: SoundSettings) -> Voxtral:

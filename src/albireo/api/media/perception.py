@@ -286,7 +286,9 @@ def _perceived(config: EngineConfig, source: Source, device: Device, hears: bool
     if sees_images_beyond_windows(opened.config) and narrow:
         return f"of an image's {rows} tokens each sees all, which windows of {min(narrow)} positions do not allow here"
     axes, token = rope_axes(opened.config), None
-    if source.model_config.blocks.layer_width:
+    blocks = source.model_config.blocks
+    # where some tokens have no embedding of each layer, those of pictures and sounds are among them
+    if blocks.layer_width and blocks.layer_entries is None:
         where = str(source.config_directory / "config.json")
         token = token_of_images(opened.config, where, source.model_config.vocab_size)
     both_ways = sees_images_both_ways(opened.config)
@@ -350,9 +352,12 @@ def _open(source: Source, hears: bool) -> _Opened | str:
         return "this engine directory was built without the part that reads them; build it again"
     from albireo.images.processor import open_processor
     from albireo.images.settings import IMAGE_FILE, PROCESSOR_FILE
+    from albireo.sounds.features import says_of_sounds
     from albireo.sounds.processor import open_sound_processor
 
-    if not any((source.config_directory / name).is_file() for name in (IMAGE_FILE, PROCESSOR_FILE)):
+    names = IMAGE_FILE, PROCESSOR_FILE
+    is_there = any((source.config_directory / name).is_file() for name in names)
+    if not is_there or (hears and not says_of_sounds(source.config_directory)):
         return f"there is no {IMAGE_FILE} that says how they are prepared; copy it from where the checkpoint is from"
     try:
         tower = (open_ear if hears else open_tower)(config, source.model_config.dtype, str(path))

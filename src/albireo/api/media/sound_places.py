@@ -40,6 +40,7 @@ class SoundPlace(Place):
         most: sounds of a prompt; None: any number. max_seconds: of a file, before it is decoded.
         """
         super().__init__(processor.placeholder, processor.row_token, most)
+        self.row_marks = processor.row_marks
         self.processor, self._opened, self._max_seconds = processor, opened, max_seconds
 
     def standing(self, given: GivenSound) -> Standing:

@@ -209,6 +209,12 @@ class OmniTranscriber(PromptedTranscriber):
         return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
 
 
+class GemmaTranscriber(OmniTranscriber):
+    """As those; of a sound it hears half a minute."""
+
+    longest_s = 30.0
+
+
 class GlmAsrTranscriber(PromptedTranscriber):
     """It is asked in words, in a chat; it finds out itself what is spoken."""
 

@@ -55,6 +55,7 @@ def open_transcriber(
     from albireo.api.media.sound_places import SoundPlace
     from albireo.api.transcribe.prompted_transcriber import (
         AudioFlamingoTranscriber,
+        GemmaTranscriber,
         GlmAsrTranscriber,
         GraniteTranscriber,
         OmniTranscriber,
@@ -62,6 +63,8 @@ def open_transcriber(
         VoxtralTranscriber,
     )
     from albireo.sounds.audioflamingo3 import AudioFlamingo3
+    from albireo.sounds.gemma3n import Gemma3n
+    from albireo.sounds.gemma4 import Gemma4, Gemma4Unified
     from albireo.sounds.glmasr import GlmAsr
     from albireo.sounds.granite_speech import GraniteSpeech
     from albireo.sounds.qwen2_5_omni import Qwen25Omni
@@ -71,6 +74,8 @@ def open_transcriber(
     assert isinstance(place, SoundPlace), "what reads sounds is one"
     if isinstance(place.processor, Qwen25Omni | Qwen3Omni):
         return OmniTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, Gemma3n | Gemma4 | Gemma4Unified):
+        return GemmaTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Qwen3Asr):
         return Qwen3AsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, AudioFlamingo3):

@@ -54,13 +54,14 @@ _VISION = tuple(f"{whole}{part}" for whole in _WHOLES for part in _PARTS if part
 #: Of a tower that hears. As Qwen3-ASR was first published, and as Qwen3-Omni is, it is a part of a whole, and the
 #: projector one of the tower.
 _AUDIO_TOWER = "audio_tower."
+_BEHIND = ("multi_modal_projector.", "embed_audio.")
 _OF_SOUNDS = (
     *(
         (f"{whole}audio_tower.proj{n}.", f"multi_modal_projector.linear_{n}.")
         for whole in ("thinker.", "")
         for n in (1, 2)
     ),
-    *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, "multi_modal_projector.") for whole in _WHOLES),
+    *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, *_BEHIND) for whole in _WHOLES),
 )
 #: Of Granite Speech.
 _GRANITE = tuple(f"{whole}encoder.input_linear.weight" for whole in ("model.", ""))
@@ -76,7 +77,10 @@ _OF_CONFORMER = tuple(
 #: Matrices that files hold as [in, out].
 _TRANSPOSED = ("multi_modal_projector.mm_input_projection_weight", "visual_embeddings_table.weight")
 #: Convolutions of several channels, whose weights files hold as [out, in, band, frame]: here the channel is last.
-_CHANNEL_LAST = ("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight")
+_CHANNEL_LAST = (
+    *("audio_tower.conv2d2.weight", "audio_tower.conv2d3.weight"),
+    *(f"audio_tower.subsample_conv_projection.{part}.conv.weight" for part in ("layer1", "conv_1")),
+)
 #: Vectors that graphs read as tables of one row.
 _OF_ONE_ROW = (".lambda_1", ".lambda_2")
 

@@ -143,6 +143,7 @@ _FAMILIES: Mapping[str, str] = {
     "ernie4_5_vl_moe": "vision.ernie4_5_vl_moe.open_ernie4_5_vl_moe",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
     "gemma3": "vision.gemma3.open_gemma3",
+    "gemma3n": "hearing.gemma3n.open_gemma3n",
     "gemma4": "vision.gemma4.open_gemma4",
     "gemma4_unified": "vision.gemma4_unified.open_gemma4_unified",
     "glm46v": "vision.glm4v.open_glm4v",
@@ -207,6 +208,8 @@ _FAMILIES: Mapping[str, str] = {
 }
 #: Of those that see, what hears beside.
 _EARS: Mapping[str, str] = {
+    "gemma4": "hearing.gemma4.open_gemma4",
+    "gemma4_unified": "hearing.gemma4.open_gemma4_unified",
     "qwen2_5_omni": "hearing.qwen2_5_omni.open_qwen2_5_omni",
     "qwen3_omni_moe": "hearing.qwen3_asr.open_qwen3_omni",
 }
@@ -216,7 +219,10 @@ _LISTENING = (
     *("canary", "cohere_asr", "hubert", "lasr_ctc", "moonshine", "nemotron3_5_asr", "nemotron_asr_streaming"),
     *("omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "wav2vec2", "whisper"),
 )
-_HEARING = ("granite_speech", "granite_speech_plus", "audioflamingo3", "glmasr", "qwen2_audio", "qwen3_asr", "voxtral")
+_HEARING = (
+    *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),
+    "voxtral",
+)
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")
 
@@ -238,7 +244,10 @@ def listens(data: Mapping[str, Any]) -> bool:
 
 def hears(data: Mapping[str, Any]) -> bool:
     """Whether it is that of a model whose prompts may have sounds."""
-    return inner(data).get("model_type") in (*_HEARING, *_EARS)
+    data = inner(data)
+    kind = data.get("model_type")
+    # of one family some hear, and others do not
+    return kind in _HEARING or (kind in _EARS and isinstance(data.get("audio_config"), Mapping))
 
 
 def sees(data: Mapping[str, Any]) -> bool:

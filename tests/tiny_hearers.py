@@ -406,7 +406,7 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     """A model of that family, whose every weight is drawn so that sounds are heard in what it answers. Args:
     with_tekken: its tokenizer is a tekken.json, as Voxtral was published, and it has no template."""
     family = FAMILIES[name]
-    ids = _save_tekken(folder) if with_tekken else _save_tokenizer(folder, family)
+    ids = save_tekken(folder) if with_tekken else _save_tokenizer(folder, family)
     torch.manual_seed(seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -514,13 +514,21 @@ def _save_tokenizer(folder: Path, family: Family) -> dict[str, int]:
 #: Of Voxtral's, by rank; those between have no name here.
 TEKKEN = {"<unk>": 0, "<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[AVAILABLE_TOOLS]": 5, "[/AVAILABLE_TOOLS]": 6}
 TEKKEN |= {"[TOOL_RESULTS]": 7, "[/TOOL_RESULTS]": 8, "[TOOL_CALLS]": 9, "<pad>": 11, "[SYSTEM_PROMPT]": 17}
-TEKKEN |= {"[/SYSTEM_PROMPT]": 18, "[TOOL_CONTENT]": 19, "[AUDIO]": 24, "[BEGIN_AUDIO]": 25, "[TRANSCRIBE]": 34}
+TEKKEN |= {
+    "[/SYSTEM_PROMPT]": 18,
+    "[TOOL_CONTENT]": 19,
+    "[AUDIO]": 24,
+    "[BEGIN_AUDIO]": 25,
+    "[TRANSCRIBE]": 34,
+    "[STREAMING_PAD]": 32,
+    "[STREAMING_WORD]": 33,
+}
 
 
 NUM_SPECIAL = 40
 
 
-def _save_tekken(folder: Path) -> dict[str, int]:
+def save_tekken(folder: Path) -> dict[str, int]:
     """A token a byte, behind special ones."""
     folder.mkdir(exist_ok=True)
     coded = [base64.b64encode(bytes([number])).decode() for number in range(256)]

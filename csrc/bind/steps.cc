@@ -89,7 +89,9 @@ void give(const Program& program, Step& s, const std::vector<Rows2D>& given, con
       throw std::invalid_argument("the program reads rows that the step does not give, or of another width");
   }
   if (given_rows) {
-    if (given.empty() || length(*given_rows) != s.T || s.given_width[0] != program.embedding_width())
+    // they are in place of embeddings, or are added to them
+    const int64_t width = program.embedding_width() ? program.embedding_width() : program.added_width(0);
+    if (given.empty() || length(*given_rows) != s.T || s.given_width[0] != width)
       throw std::invalid_argument("given embeddings are not as many, or not as wide, as the program's");
     for (int64_t t = 0; t < s.T; t++)
       if (given_rows->data()[t] < -1 || given_rows->data()[t] >= (int64_t)given[0].shape(0))

@@ -66,6 +66,8 @@ class ImageInput:
             is a span, and begins where that stands.
         prefix: so many first tokens of the prompt see each other, whatever they are. prefix_key: 32 bytes that stand
             for those tokens, and all pictures among them; empty where prefix is 0.
+        is_beside: rows are added to the embeddings of the tokens of its span, which goes on where the prompt ends: no
+            sequence is longer.
     """
 
     key: bytes
@@ -76,6 +78,7 @@ class ImageInput:
     times: tuple[int, ...] = ()
     prefix: int = 0
     prefix_key: bytes = b""
+    is_beside: bool = False
 
     @property
     def num_rows(self) -> int:

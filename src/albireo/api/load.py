@@ -44,7 +44,7 @@ from albireo.api.tokenizer import open_tokenizer
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.ranks import TensorParallelModel
-from albireo.compiler.passes import deepstack, hidden_states
+from albireo.compiler.passes import added_rows, deepstack, hidden_states
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.engine.kept_prefixes import BlockFiles
@@ -59,6 +59,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.settings.context import check_context
 from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.settings.pooling_rule import PoolingRule
+from albireo.models.vision.tower import VisionTower
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
@@ -217,13 +218,13 @@ def load(
             pooler = second.pooler()
         rule = source.pooling_rule
         ending = source.pooled_head()
-        deep_layers = perception.tower.deep_layers if isinstance(perception, Perception) else ()
+        tower = perception.tower if isinstance(perception, Perception) else None
         parts = RunnerParts(
             pooler,
             ending,
             adapters=None if adapters is None else adapters.runner,
             images=images,
-            seeing=second.seeing(deep_layers) if deep_layers else None,
+            seeing=None if tower is None else second.seeing(tower),
             listener=listener,
             writer=writer,
         )
@@ -325,9 +326,13 @@ class SecondPrograms:
         """The program that gives hidden states."""
         return LazyPooler(lambda: self._second(hidden_states.run))
 
-    def seeing(self, deep_layers: Sequence[int]) -> LazyPooler:
-        """The program of steps with images whose rows are added behind some layers, too."""
-        return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, deep_layers)))
+    def seeing(self, tower: VisionTower) -> LazyPooler | None:
+        """The program of steps with images whose rows are added to embeddings, or behind layers, too; None: that of
+        all others."""
+        if tower.adds_rows:
+            return LazyPooler(lambda: self._second(added_rows.run))
+        deep = tower.deep_layers
+        return LazyPooler(lambda: self._second(lambda graph: deepstack.run(graph, deep))) if deep else None
 
     def _second(self, change: Callable[[Graph], object]) -> Pooler:
         return self.device.second(self.model, self._tuned(change), self.slots)

@@ -269,6 +269,14 @@ def check_request(
             f"{settings.max_model_len - 1} and one produced; shorten it or raise max_model_len"
         )
     max_len = _longest(num_prompt, params, settings)
+    for image in images:
+        if image.is_beside:
+            max_len = min(max_len, image.num_rows)
+            if num_prompt >= max_len:
+                raise InvalidParams(
+                    f"the prompt has {num_prompt} tokens, and what is heard is {image.num_rows} rows, one of each "
+                    "token: nothing can be written"
+                )
     return max_len if params.beam_search is None else longest_beams(num_prompt, max_len, params, settings)
 
 
@@ -279,7 +287,8 @@ def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingPara
         if count and problem:
             raise UnsupportedFeature(f"the prompt has {count} {kind}s, and {problem}")
     ends = [end for image in images for span in image.spans for end in span]
-    if ends != sorted(ends) or ends[0] < 0 or ends[-1] > num_prompt:
+    room = max([num_prompt, *(image.spans[-1][1] for image in images if image.is_beside)])
+    if ends != sorted(ends) or ends[0] < 0 or ends[-1] > room:
         raise InvariantError(f"images at {ends} of a prompt of {num_prompt} tokens")
     # tokens of sounds see what is before them, as text
     whole = [image for image in images if image.kind != "sound"] if settings.are_images_whole else []

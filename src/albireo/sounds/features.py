@@ -37,13 +37,15 @@ _HIGHEST_HZ = 8000.0
 @dataclass(frozen=True, slots=True, eq=False)
 class LogMel:
     """Fields: rate: samples a second. hop: samples from one frame to the next. fft: samples of a frame. seconds: of a
-    window, which shorter sounds are filled up to, with silence."""
+    window, which shorter sounds are filled up to, with silence. loudest: the power of ten that is taken for the loudest
+    of any sound; None: each has its own."""
 
     rate: int
     num_mels: int
     hop: int
     fft: int
     seconds: int
+    loudest: float | None = None
     _bands: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,8 @@ class LogMel:
             found = np.fft.rfft(frames[first : first + step] * window, axis=1)
             powers = (found.real**2 + found.imag**2) @ self._bands
             logs[first : first + step] = np.log10(np.maximum(powers, _FLOOR))
-        return np.asarray((np.maximum(logs, logs.max() - _RANGE) + 4.0) / 4.0, np.float32)
+        loudest = logs.max() if self.loudest is None else self.loudest
+        return np.asarray((np.maximum(logs, loudest - _RANGE) + 4.0) / 4.0, np.float32)
 
 
 def filled(samples: F32, count: int) -> F32:

@@ -20,10 +20,13 @@ class PreparedSound:
         tiles: each [frames, bands] as the tower hears it. Not to be written to.
         text: what stands for the sound in a prompt, in place of the placeholder: row tokens, one for each row that the
             tower gives of the tiles, in their order.
+        is_beside: rows are added to the embeddings of tokens instead, of the whole sequence from its first on; text is
+            what stands behind that in a prompt.
     """
 
     tiles: tuple[F32, ...]
     text: str
+    is_beside: bool = False
 
 
 @runtime_checkable

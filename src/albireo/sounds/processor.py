@@ -32,6 +32,7 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_asr": "qwen3_asr.Qwen3Asr",
     "qwen3_omni_moe": "qwen3_asr.Qwen3Omni",
     "voxtral": "voxtral.Voxtral",
+    "voxtral_realtime": "voxtral_realtime.VoxtralRealtime",
 }
 
 

@@ -20,13 +20,14 @@ Placed = tuple[list[int], tuple[ImageInput, ...]]
 
 class Standing(NamedTuple):
     """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them. grid,
-    times: see ImageInput. numbered: see PreparedImage."""
+    times: see ImageInput. numbered: see PreparedImage. is_beside: see PreparedSound."""
 
     text: str
     tiles: tuple[Tile, ...]
     grid: tuple[int, int] | None = None
     times: tuple[int, ...] = ()
     numbered: tuple[str, str] | None = None
+    is_beside: bool = False
 
 
 class Place(ABC):
@@ -138,6 +139,8 @@ class Places:
             ids.pop()
         first = len(ids)
         ids += self._tokenizer.encode(text, add_special_tokens=False)
+        if standing.is_beside:
+            return _from_the_start(place, standing, first)
         spans, tiles = _runs(ids, first, self._rows[place.kind]), standing.tiles
         there, wanted = sum(end - start for start, end in spans), sum(tile.num_rows for tile in tiles)
         if there != wanted:
@@ -159,6 +162,18 @@ class Places:
         if found is None:
             raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for {place.several} in this model")
         return found
+
+
+def _from_the_start(place: Place, standing: Standing, first: int) -> ImageInput:
+    """Args: first: where the tokens begin that stand for it. Raises: InvalidParams where there is more before them."""
+    if first > 1:
+        raise InvalidParams(
+            f"there are {first} tokens before it, and this model writes down one {place.kind}, behind the token that "
+            "begins a text: have it transcribed (albireo transcribe, LLM.transcribe)"
+        )
+    tiles = standing.tiles
+    spans = ((0, sum(tile.num_rows for tile in tiles)),)
+    return ImageInput(key_of(tiles), tiles, spans, kind=place.kind, is_beside=True)
 
 
 def _numbered(standing: Standing, number: int) -> Standing:

@@ -46,7 +46,8 @@ class SoundPlace(Place):
     def standing(self, given: GivenSound) -> Standing:
         sound, processor = as_sound(self._opened(given.value), self._max_seconds), self.processor
         prepared = processor.prepare(resampled(sound.samples, sound.rate, processor.rate))
-        return Standing(prepared.text, tuple(self._tile(tile) for tile in prepared.tiles))
+        tiles = tuple(self._tile(tile) for tile in prepared.tiles)
+        return Standing(prepared.text, tiles, is_beside=prepared.is_beside)
 
     def _tile(self, heard: F32) -> Tile:
         frames, bands = heard.shape

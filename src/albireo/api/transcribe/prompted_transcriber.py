@@ -20,6 +20,7 @@ from albireo.params import SamplingParams
 from albireo.sounds.decode import Sound
 from albireo.sounds.processor import SoundProcessor
 from albireo.sounds.resample import resampled
+from albireo.sounds.voxtral_realtime import VoxtralRealtime
 from albireo.sounds.windows import Window, windows
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.tokenizer import Tokenizer
@@ -314,3 +315,24 @@ class VoxtralTranscriber(PromptedTranscriber):
         *asks, writes = self._marks
         said = "" if asked.language is None else f"lang:{asked.language}"
         return [*asks, *self._tokenizer.encode(said, add_special_tokens=False), writes]
+
+
+class VoxtralRealtimeTranscriber(PromptedTranscriber):
+    """It does nothing else, and is asked by nothing but the sound. What it writes is as long as that."""
+
+    def __init__(self, processor: VoxtralRealtime, tokenizer: Tokenizer, max_model_len: int) -> None:
+        self.longest_s = processor.longest_s
+        super().__init__(processor, tokenizer, max_model_len)
+        room_s = (max_model_len - processor.around) / processor.rows_per_s
+        self._seconds = max(1.0, min(self.longest_s, room_s))
+        found = [tokenizer.token_to_id(name) for name in ("<s>", processor.placeholder)]
+        if None in found:
+            raise ModelError("the tokenizer lacks <s>, or [AUDIO], which ask this model")
+        self._marks = [each for each in found if each is not None]
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        refuse_told(asked)
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        return list(self._marks)

@@ -60,6 +60,7 @@ def open_transcriber(
         GraniteTranscriber,
         OmniTranscriber,
         Qwen3AsrTranscriber,
+        VoxtralRealtimeTranscriber,
         VoxtralTranscriber,
     )
     from albireo.sounds.audioflamingo3 import AudioFlamingo3
@@ -70,6 +71,7 @@ def open_transcriber(
     from albireo.sounds.qwen2_5_omni import Qwen25Omni
     from albireo.sounds.qwen3_asr import Qwen3Asr, Qwen3Omni
     from albireo.sounds.voxtral import Voxtral
+    from albireo.sounds.voxtral_realtime import VoxtralRealtime
 
     assert isinstance(place, SoundPlace), "what reads sounds is one"
     if isinstance(place.processor, Qwen25Omni | Qwen3Omni):
@@ -84,6 +86,8 @@ def open_transcriber(
         return GraniteTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):
         return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, VoxtralRealtime):
+        return VoxtralRealtimeTranscriber(place.processor, tokenizer, settings.max_model_len)
     if isinstance(place.processor, Voxtral):
         return VoxtralTranscriber(place.processor, tokenizer, settings.max_model_len)
     raise UnsupportedFeature(f"{_WHY} talks about them; ask it in a chat")

@@ -1,7 +1,7 @@
 """Matrices that some checkpoints hold otherwise than graphs read them: those of GPT-2's layers are [in, out]; of OLMo
 Hybrid's the convolutions of queries, keys and values lie in three tensors, one below the other whatever rows each has,
 and norms have other names; of some encoders linears lie in one tensor, see joined_linears.py, and vectors of
-distances are made, see distance_vectors.py.
+distances are made, see distance_vectors.py; of Voxtral Realtime norms are, see delayed_norms.py.
 
 Called by weights.py. Does not know graphs.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.models.checkpoint.delayed_norms import delayed_norms
 from albireo.models.checkpoint.distance_vectors import distance_vectors
 from albireo.models.checkpoint.joined_linears import apart
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
@@ -23,7 +24,7 @@ from albireo.models.checkpoint.text_tensors import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Architectures that this file knows.
-REARRANGED = ("gpt2", "olmo_hybrid", "deberta-v2")
+REARRANGED = ("gpt2", "olmo_hybrid", "deberta-v2", "voxtral_realtime")
 _FIRST_NAMED = ("nomic_bert", "gte", "new", "jina_embeddings_v3")
 _TRANSPOSED = tuple(f".{module}.weight" for module in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
@@ -47,6 +48,8 @@ def rearranged(stored: _Tensors, config: Mapping[str, Any]) -> Plan:
         return plan
     if config["model_type"] == "olmo_hybrid":
         return _of_olmo(stored)
+    if config["model_type"] == "voxtral_realtime":
+        return delayed_norms(stored, config)
     if config["model_type"] == "deberta-v2":
         return distance_vectors(stored, config)
     for name in stored.names:

@@ -41,6 +41,7 @@ _NUMBERS: Mapping[str, tuple[int, ...]] = {
     "qwen3": (151936, 4096, 22016, 32, 32, 32768, 32),
     "qwen3_vl_text": (151936, 4096, 22016, 32, 32, 128000, 32),
     "voxtral": (131072, 3072, 8192, 30, 32, 131072, 8),
+    "voxtral_realtime": (131072, 3072, 9216, 26, 32, 131072, 8),
 }
 #: By the model_type of a text part; or of a whole whose class gives its part sizes of its own.
 OF_CLASSES: Mapping[str, Mapping[str, int]] = {

@@ -444,4 +444,17 @@ WHOLES: Mapping[str, Whole] = {
         {**OF_CLASSES["voxtral"], "head_dim": 128, "rms_norm_eps": 1e-5, "rope_theta": 100000000.0},
         beside=keys("hidden_size"),
     ),
+    "voxtral_realtime": Whole(
+        "VoxtralRealtimeForConditionalGeneration",
+        {"voxtral_realtime_text": "mistral"},
+        {
+            **OF_CLASSES["voxtral_realtime"],
+            "head_dim": 128,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1000000.0,
+            "sliding_window": 8192,
+            "tie_word_embeddings": True,
+        },
+        beside=keys("audio_length_per_tok default_num_delay_tokens downsample_factor hidden_size"),
+    ),
 }

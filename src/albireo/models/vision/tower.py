@@ -62,6 +62,11 @@ class VisionTower(Protocol):
         ...
 
     @property
+    def adds_rows(self) -> bool:
+        """Whether rows are added to embeddings, in place of which they else stand."""
+        ...
+
+    @property
     def stem(self) -> Stem | None:
         """What is computed before; None: nothing is."""
         ...
@@ -203,6 +208,7 @@ _FAMILIES: Mapping[str, str] = {
     "video_llama_3": "vision.video_llama_3.open_video_llama_3",
     "vipllava": "vision.llava.open_vipllava",
     "voxtral": "hearing.voxtral.open_voxtral",
+    "voxtral_realtime": "hearing.voxtral_realtime.open_voxtral_realtime",
     "wav2vec2": "hearing.wav2vec2.open_wav2vec2",
     "whisper": "hearing.whisper.open_whisper",
 }
@@ -221,7 +227,7 @@ _LISTENING = (
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),
-    "voxtral",
+    *("voxtral", "voxtral_realtime"),
 )
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

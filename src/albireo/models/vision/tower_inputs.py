@@ -34,6 +34,10 @@ class WithoutStem:
         return rows
 
     @property
+    def adds_rows(self) -> bool:
+        return False
+
+    @property
     def stem(self) -> Stem | None:
         return None
 

@@ -27,7 +27,8 @@ class Family:
             prepared, in the file that says how sounds are. model_type: of what is saved, where it is a part.
         around: what stands around the rows of a sound, which the template does not write. parts: of a file that says
             how everything is prepared, beside sounds; None: there is none. asked: what generate() is told. ended:
-            transformers' model, rows that it makes of what is heard -> all that stand in the prompt.
+            transformers' model, rows that it makes of what is heard -> all that stand in the prompt. rows: its model,
+            and what that is given -> rows, where it has no method for that.
     """
 
     class_name: str
@@ -45,3 +46,4 @@ class Family:
     parts: Mapping[str, Any] | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
     ended: Callable[[Any, Any], Any] | None = None
+    rows: Callable[[Any, Mapping[str, Any]], Any] | None = None

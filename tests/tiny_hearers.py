@@ -31,6 +31,7 @@ from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from hearer_family import F32, RATE, Family
 from hearers_of_gemma import OF_GEMMA, as_wide
+from hearers_of_phi import OF_PHI, hear_one_by_one
 from made_once import made_once
 from tiny_towers import BUFFERS
 
@@ -227,6 +228,7 @@ def _mrope(*sections: int) -> dict[str, Any]:
 
 FAMILIES: dict[str, Family] = {
     **OF_GEMMA,
+    **OF_PHI,
     "qwen2_5_omni": Family(
         "Qwen2_5OmniThinkerForConditionalGeneration",
         "<|audio_bos|><|AUDIO|><|audio_eos|>",
@@ -401,6 +403,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+#: Numbers that are no parameters: around what they are drawn.
+_BUFFERS = {**{key: 2 * mean for key, mean in BUFFERS.items()}, "global_mean": 0.0, "global_invstd": 1.0}
+
+
 @made_once
 def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with_tekken: bool = False) -> Path:
     """A model of that family, whose every weight is drawn so that sounds are heard in what it answers. Args:
@@ -412,9 +418,11 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     transformers.logging.disable_progress_bar()
     config = transformers.AutoConfig.for_model(family.model_type or name, **family.config(ids))
     begin, end = ("<s>", "</s>") if with_tekken else ("<|im_start|>", "<|im_end|>")
-    config.text_config.eos_token_id = config.eos_token_id = ids[end]
-    config.text_config.bos_token_id = config.text_config.pad_token_id = config.pad_token_id = ids[begin]
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = name in ("glmasr", "qwen3_asr")
+    # of some it lies among the keys of the whole
+    of_text = getattr(config, "text_config", config)
+    of_text.eos_token_id = config.eos_token_id = ids[end]
+    of_text.bos_token_id = of_text.pad_token_id = config.pad_token_id = ids[begin]
+    config.tie_word_embeddings = of_text.tie_word_embeddings = name in ("glmasr", "qwen3_asr")
     model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
         for key, weight in model.named_buffers():
@@ -422,11 +430,12 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
                 weight.uniform_(0.5, 2.0)
             elif "running_mean" in key:
                 weight.normal_(0.0, 0.2)
-            elif (mean := BUFFERS.get(key.rpartition(".")[2])) is not None:
-                weight.normal_(2 * mean, 0.2)
+            elif (mean := _BUFFERS.get(key.rpartition(".")[2])) is not None:
+                weight.normal_(mean, 0.2)
         for key, weight in model.named_parameters():
             if weight.ndim > 1:
-                weight.normal_(0.0, 1.0 if "embed" in key else 1.5 * weight[0].numel() ** -0.5)
+                is_embedding = "embed" in key.replace("embed_tokens_extend", "")
+                weight.normal_(0.0, 1.0 if is_embedding else 1.5 * weight[0].numel() ** -0.5)
             else:
                 is_norm = ("norm" in key.lower() or "ln_post" in key) and key.endswith("weight")
                 weight.normal_(1.0 if is_norm else 0.0, 0.2)
@@ -569,6 +578,8 @@ class Theirs:
         self.model.generation_config.eos_token_id = None
         if name == "qwen3_omni_moe":
             self.model.model.audio_tower.register_forward_pre_hook(_fill_chunks, with_kwargs=True)
+        if name == "phi4_multimodal":
+            hear_one_by_one(self.model)
         if name.startswith("granite"):
             self.model.model.get_audio_features = _one_by_one(self.model.model)
 
@@ -611,7 +622,9 @@ class Theirs:
         if self.family.ended is not None:  # its tower is told where nothing is heard
             given["input_features_mask"] = ~given["input_features_mask"]
         with torch.no_grad(), as_wide(self.model.dtype):
-            if isinstance(self.model, transformers.Qwen2AudioForConditionalGeneration):
+            if self.family.rows is not None:
+                rows = self.family.rows(self.model, given)
+            elif isinstance(self.model, transformers.Qwen2AudioForConditionalGeneration):
                 count = (int(given["feature_attention_mask"].sum()) - 1) // 2 + 1
                 most = self.model.config.audio_config.max_source_positions
                 mask = torch.zeros(1, 1, most, most, dtype=self.model.dtype)

@@ -208,6 +208,10 @@ ASKED = {
         TranscriptionParams(task="translate"),
         "<|im_start|>user\n<|audio|>translate the speech to English<|im_end|>\n<|im_start|>assistant\n",
     ),
+    "phi4_multimodal": (
+        TranscriptionParams(task="translate"),
+        "<|im_start|>user\n<|audio|>Translate the audio to English.<|im_end|>\n<|im_start|>assistant\n",
+    ),
     "qwen2_5_omni": (
         TranscriptionParams(language="de", prompt="Ulm"),
         "<|im_start|>user\n<|audio_bos|><|AUDIO|><|audio_eos|>Transcribe this audio into German. Ulm<|im_end|>\n"
@@ -240,7 +244,7 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
         assert found.text == _written_by(Theirs(path, name), text, sound(0.9), NUM_TOKENS).strip()
         assert found.language == (asked.language or "") and found.duration == 0.9 and not found.segments
         knows = name.startswith(("qwen", "gemma"))
-        translates = any(part in name for part in ("omni", "granite", "gemma"))
+        translates = any(part in name for part in ("omni", "granite", "gemma", "phi4"))
         for bad, told in (
             (TranscriptionParams(timestamps=True), "does not say when"),
             *(() if translates else ((TranscriptionParams(task="translate"), "as it is said"),)),

@@ -162,6 +162,20 @@ def htk_bands(rate: int, fft: int, count: int, lowest_hz: float, highest_hz: flo
     return np.asarray(np.maximum(0.0, np.minimum(-away[:, :-2] / widths[:-1], away[:, 2:] / widths[1:])))
 
 
+def kaldi_bands(rate: int, fft: int, count: int, lowest_hz: float, highest_hz: float) -> NDArray[np.float64]:
+    """[fft / 2 + 1, count] of what each frequency says of each band: triangles in mels as Kaldi has them, whose corners
+    are evenly apart; the lowest frequency says nothing."""
+
+    def mels(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return np.asarray(1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0))
+
+    places = mels(np.linspace(0.0, rate / 2, fft // 2 + 1)[1:])[:, None]
+    edges = np.linspace(mels(lowest_hz), mels(highest_hz), count + 2)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    slopes = np.minimum((places - low) / (middle - low), (high - places) / (high - middle))
+    return np.pad(np.maximum(0.0, slopes), ((1, 0), (0, 0)))
+
+
 #: Mels go up evenly to 1 kHz, by 3 for 200 Hz; from there on 27 of them are a factor of 6.4.
 _LINEAR_HZ, _LINEAR_MELS, _STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 

@@ -14,25 +14,12 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.json_file import keys
-from albireo.sounds.features import F32, log_mel_fields
+from albireo.sounds.features import F32, kaldi_bands, log_mel_fields
 
 _TYPE = "LasrFeatureExtractor"
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask")
 _LOWEST_HZ, _HIGHEST_HZ, _LEAST = 125.0, 7500.0, 1e-5
 _MAX = 2**14
-
-
-def _mels(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.asarray(1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0))
-
-
-def _bands(rate: int, fft: int, count: int) -> NDArray[np.float64]:
-    """[fft / 2 + 1, count] of what each frequency says of each band; the lowest says nothing."""
-    places = _mels(np.linspace(0.0, rate / 2, fft // 2 + 1)[1:])[:, None]
-    edges = np.linspace(_mels(_LOWEST_HZ), _mels(_HIGHEST_HZ), count + 2)
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    slopes = np.minimum((places - low) / (middle - low), (high - places) / (high - middle))
-    return np.pad(np.maximum(0.0, slopes), ((1, 0), (0, 0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +38,7 @@ class LasrMel:
     _filters: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_filters", _bands(self.rate, self.fft, self.num_mels))
+        object.__setattr__(self, "_filters", kaldi_bands(self.rate, self.fft, self.num_mels, _LOWEST_HZ, _HIGHEST_HZ))
 
     @property
     def num_samples(self) -> int:

@@ -257,6 +257,15 @@ class GraniteTranscriber(PromptedTranscriber):
         return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
 
 
+class PhiTranscriber(GraniteTranscriber):
+    """As that, in words of its own."""
+
+    _ASKS: Mapping[str, str] = {
+        "transcribe": "Transcribe the audio clip into text.",
+        "translate": "Translate the audio to English.",
+    }
+
+
 class AudioFlamingoTranscriber(PromptedTranscriber):
     """It is asked in words, before the sound, and answers in words, in which what was said stands between quotes."""
 

@@ -59,6 +59,7 @@ def open_transcriber(
         GlmAsrTranscriber,
         GraniteTranscriber,
         OmniTranscriber,
+        PhiTranscriber,
         Qwen3AsrTranscriber,
         VoxtralRealtimeTranscriber,
         VoxtralTranscriber,
@@ -68,6 +69,7 @@ def open_transcriber(
     from albireo.sounds.gemma4 import Gemma4, Gemma4Unified
     from albireo.sounds.glmasr import GlmAsr
     from albireo.sounds.granite_speech import GraniteSpeech
+    from albireo.sounds.phi4_multimodal import Phi4Multimodal
     from albireo.sounds.qwen2_5_omni import Qwen25Omni
     from albireo.sounds.qwen3_asr import Qwen3Asr, Qwen3Omni
     from albireo.sounds.voxtral import Voxtral
@@ -84,6 +86,8 @@ def open_transcriber(
         return AudioFlamingoTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GraniteSpeech):
         return GraniteTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, Phi4Multimodal):
+        return PhiTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):
         return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, VoxtralRealtime):

@@ -44,11 +44,10 @@ _PREFIXES = (
 #: Of a model whose text part has the names of one of text alone, beside its tower.
 _BESIDE_A_TOWER = (("model.", "model."), ("lm_head.", "lm_head."))
 _TOWER = ("visual.", "vit.")
-#: And of one whose tower has names that begin as those do; what tells it.
-_BESIDE_A_RESAMPLER = tuple(
-    (part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
-)
-_RESAMPLER = "model.resampler_model."
+#: And of one whose other parts have names that begin as those do; what tells it: ERNIE 4.5 VL's resampler, and what
+#: Phi-4 multimodal has beside its table of embeddings.
+_AMONG_OTHERS = tuple((part, part) for part in ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))
+_OTHERS = ("model.resampler_model.", "model.embed_tokens_extend.")
 #: Of Mistral Large 4, as published, what the text part has; see first_names.py.
 _LARGE4 = (
     ("layers.", "model.layers."),
@@ -118,8 +117,8 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
         return TextTensors(files, _PREFIXES)
     if any(name.endswith((_OF_V4, _TABLE)) for name in files.names):
         return _WithTables(files, _V4)
-    if any(name.startswith(_RESAMPLER) for name in files.names):
-        return TextTensors(files, _BESIDE_A_RESAMPLER)
+    if any(name.startswith(_OTHERS) for name in files.names):
+        return TextTensors(files, _AMONG_OTHERS)
     if any(name.endswith(_DORY) for name in files.names):
         return TextTensors(files, names_of_blocks(files.names))
     if _LARGE4_ALPHA in files:

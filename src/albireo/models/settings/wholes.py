@@ -384,6 +384,12 @@ WHOLES: Mapping[str, Whole] = {
         sees_images_both_ways=True,
         sees_prompts_both_ways=True,
     ),
+    "phi4_multimodal": Whole(
+        "Phi4MultimodalForCausalLM",
+        {"phi3": "phi3"},
+        {"original_max_position_embeddings": 4096, "tie_word_embeddings": False},
+        may_be_flat=True,
+    ),
     "qwen2_5_omni": _QWEN2_5_OMNI,
     "qwen2_5_vl": replace(
         _QWEN2_VL, class_name="Qwen2_5_VLForConditionalGeneration", parts={"qwen2_5_vl_text": "qwen2"}

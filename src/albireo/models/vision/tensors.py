@@ -21,6 +21,7 @@ from albireo.models.checkpoint.sample_tower_names import names_of_sample_tower
 from albireo.models.checkpoint.text_tensors import CONFORMER, ENCODER, LASR, TextTensors
 from albireo.models.settings.internvl_chat import names_of_tower
 from albireo.models.vision.made_tensors import Made
+from albireo.models.vision.patches import F32
 from albireo.quantization.encoded import Encoded
 
 #: What names begin with here, and in files with or without "model." before it.
@@ -62,6 +63,8 @@ _OF_SOUNDS = (
         for n in (1, 2)
     ),
     *((f"{whole}{part}", part) for part in (_AUDIO_TOWER, *_BEHIND) for whole in _WHOLES),
+    # of Phi-4 multimodal
+    ("model.embed_tokens_extend.audio_embed.", "audio_embed."),
 )
 #: Of Granite Speech.
 _GRANITE = tuple(f"{whole}encoder.input_linear.weight" for whole in ("model.", ""))
@@ -147,9 +150,7 @@ class TowerTensors:
         """Raises: WeightMismatch for an unknown name or an element type not read."""
         if name in self._made:
             if name not in self._turned:
-                made = self._made[name]
-                numbers = made.make(*(self.tensor(source).to_float32() for source in made.sources))
-                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(numbers))
+                self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(self._numbers(name)))
             return self._turned[name]
         if name in self._thirds:
             return self._third(*self._thirds[name])
@@ -161,6 +162,19 @@ class TowerTensors:
                 self._turned[name] = raw_tensor(name, "float32", np.ascontiguousarray(turned))
             return self._turned[name]
         return replace(found, shape=_flat(name, found.shape))
+
+    def _numbers(self, name: str) -> F32:
+        """What is made of others. Raises: WeightMismatch where these have other shapes than config.json implies."""
+        made = self._made[name]
+        sources = [self.tensor(source).to_float32() for source in made.sources]
+        told = f"{self.directory}: {short(name)} is made of {', '.join(made.sources)}, which have other shapes than"
+        try:
+            numbers = made.make(*sources)
+        except (ValueError, IndexError) as error:
+            raise WeightMismatch(f"{told} config.json implies: {error}") from None
+        if numbers.shape != made.shape:
+            raise WeightMismatch(f"{told} config.json implies: it is {numbers.shape}; wanted {made.shape}")
+        return numbers
 
     def _third(self, name: str, place: int) -> RawTensor:
         found = self._stored.tensor(name)

@@ -30,6 +30,7 @@ from albireo.models.vision.tensors import tower_tensors
 from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from hearer_family import F32, RATE, Family
+from hearers_of_fun import OF_FUN
 from hearers_of_gemma import OF_GEMMA, as_wide
 from hearers_of_phi import OF_PHI, hear_one_by_one
 from made_once import made_once
@@ -227,6 +228,7 @@ def _mrope(*sections: int) -> dict[str, Any]:
 
 
 FAMILIES: dict[str, Family] = {
+    **OF_FUN,
     **OF_GEMMA,
     **OF_PHI,
     "qwen2_5_omni": Family(
@@ -422,7 +424,7 @@ def save(folder: Path, name: str, seed: int = 0, dtype: str = "float32", *, with
     of_text = getattr(config, "text_config", config)
     of_text.eos_token_id = config.eos_token_id = ids[end]
     of_text.bos_token_id = of_text.pad_token_id = config.pad_token_id = ids[begin]
-    config.tie_word_embeddings = of_text.tie_word_embeddings = name in ("glmasr", "qwen3_asr")
+    config.tie_word_embeddings = of_text.tie_word_embeddings = name in ("fun_asr_nano", "glmasr", "qwen3_asr")
     model = getattr(transformers, family.class_name)(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
         for key, weight in model.named_buffers():

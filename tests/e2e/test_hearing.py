@@ -182,6 +182,10 @@ ASKED = {
         TranscriptionParams(),
         "<|im_start|>user\nTranscribe the input speech.<sound><|im_end|>\n<|im_start|>assistant\n",
     ),
+    "fun_asr_nano": (
+        TranscriptionParams(prompt="Ulm"),
+        "<|im_start|>user\n<|object_ref_start|>Ulm<|im_end|>\n<|im_start|>assistant\n",
+    ),
     "gemma3n": (
         TranscriptionParams(language="de", prompt="Ulm"),
         "<|im_start|>user\n<audio_soft_token>Transcribe this audio into German. Ulm<|im_end|>\n<|im_start|>assistant\n",
@@ -249,6 +253,7 @@ def test_sounds_are_written_down(folder: tuple[str, Path]) -> None:
             (TranscriptionParams(timestamps=True), "does not say when"),
             *(() if translates else ((TranscriptionParams(task="translate"), "as it is said"),)),
             (TranscriptionParams(language="eo"), "language=eo is none that this model knows") if knows else
+            (TranscriptionParams(language="en"), "is not told one here") if name == "fun_asr_nano" else
             (TranscriptionParams(prompt="x"), "is told nothing beside"),
         ):  # fmt: skip
             with pytest.raises((InvalidParams, UnsupportedFeature), match=told):

@@ -21,6 +21,7 @@ __all__ = ["PreparedSound", "SoundProcessor", "open_sound_processor"]
 #: By model_type: the file that is imported where such a model is opened, and the class in it that reads settings.
 _FAMILIES: Mapping[str, str] = {
     "audioflamingo3": "audioflamingo3.AudioFlamingo3",
+    "fun_asr_nano": "fun_asr_nano.FunAsrNano",
     "gemma3n": "gemma3n.Gemma3n",
     "gemma4": "gemma4.Gemma4",
     "gemma4_unified": "gemma4.Gemma4Unified",

@@ -257,6 +257,26 @@ class GraniteTranscriber(PromptedTranscriber):
         return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
 
 
+class FunAsrTranscriber(PromptedTranscriber):
+    """Its template asks it, of a chat that has a sound and nothing else; or what is told beside that."""
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        self.longest_s = processor.longest_s
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats = chats
+
+    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
+        super().check(asked, sampling)
+        if asked.language is not None:
+            raise UnsupportedFeature("language: this model is not told one here, and finds it out; leave it out")
+
+    def _ids(self, asked: TranscriptionParams) -> list[int]:
+        content: list[dict[str, Any]] = [{"type": "audio", "audio": ()}]
+        if asked.prompt.strip():
+            content.append({"type": "text", "text": asked.prompt.strip()})
+        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+
+
 class PhiTranscriber(GraniteTranscriber):
     """As that, in words of its own."""
 

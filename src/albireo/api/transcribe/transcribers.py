@@ -55,6 +55,7 @@ def open_transcriber(
     from albireo.api.media.sound_places import SoundPlace
     from albireo.api.transcribe.prompted_transcriber import (
         AudioFlamingoTranscriber,
+        FunAsrTranscriber,
         GemmaTranscriber,
         GlmAsrTranscriber,
         GraniteTranscriber,
@@ -65,6 +66,7 @@ def open_transcriber(
         VoxtralTranscriber,
     )
     from albireo.sounds.audioflamingo3 import AudioFlamingo3
+    from albireo.sounds.fun_asr_nano import FunAsrNano
     from albireo.sounds.gemma3n import Gemma3n
     from albireo.sounds.gemma4 import Gemma4, Gemma4Unified
     from albireo.sounds.glmasr import GlmAsr
@@ -88,6 +90,8 @@ def open_transcriber(
         return GraniteTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, Phi4Multimodal):
         return PhiTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
+    if isinstance(place.processor, FunAsrNano):
+        return FunAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, GlmAsr):
         return GlmAsrTranscriber(place.processor, tokenizer, settings.max_model_len, chats)
     if isinstance(place.processor, VoxtralRealtime):

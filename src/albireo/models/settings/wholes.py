@@ -204,6 +204,12 @@ WHOLES: Mapping[str, Whole] = {
         # of layers behind the last
         ignored=keys("_num_mtp_layers num_nextn_predict_layers mtp_loss_scaling_factor mtp_share_layers"),
     ),
+    "fun_asr_nano": Whole(
+        "FunAsrNanoForConditionalGeneration",
+        {"qwen3": "qwen3"},
+        {**OF_CLASSES["fun_asr_nano"], "tie_word_embeddings": True},
+        beside=keys("adaptor_config"),
+    ),
     "gemma3": Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}, sees_images_both_ways=True),
     "gemma4": Whole(
         "Gemma4ForConditionalGeneration",

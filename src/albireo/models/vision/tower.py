@@ -147,6 +147,7 @@ _FAMILIES: Mapping[str, str] = {
     "deepseek_vl": "vision.janus.open_deepseek_vl",
     "ernie4_5_vl_moe": "vision.ernie4_5_vl_moe.open_ernie4_5_vl_moe",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
+    "fun_asr_nano": "hearing.fun_asr_nano.open_fun_asr_nano",
     "gemma3": "vision.gemma3.open_gemma3",
     "gemma3n": "hearing.gemma3n.open_gemma3n",
     "gemma4": "vision.gemma4.open_gemma4",
@@ -228,7 +229,7 @@ _LISTENING = (
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),
-    *("phi4_multimodal", "voxtral", "voxtral_realtime"),
+    *("fun_asr_nano", "phi4_multimodal", "voxtral", "voxtral_realtime"),
 )
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

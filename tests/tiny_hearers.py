@@ -108,6 +108,14 @@ def _of_audioflamingo3(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str,
     return {"input_features": given.input_features, "input_features_mask": given.attention_mask}, lengths
 
 
+def _of_music(model: Any, given: Mapping[str, Any]) -> Any:
+    """Rows are told apart by where their tokens stand."""
+    mask = given["input_features_mask"]
+    _, lengths = model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1).long())
+    ids = torch.full((1, int(lengths.sum())), model.config.audio_token_id)
+    return model.model.get_audio_features(**given, input_ids=ids).pooler_output
+
+
 def _of_glmasr(extractor: Any, sounds: Sequence[F32]) -> tuple[dict[str, Any], list[int]]:
     given, frames = _in_twos(extractor, sounds)
     lengths = [((int(each.sum()) - 1) // 2 + 1) // 4 for each in frames]
@@ -309,6 +317,30 @@ FAMILIES: dict[str, Family] = {
         lambda: transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2),
         _of_audioflamingo3,
         60.0,
+    ),
+    "musicflamingo": Family(
+        "MusicFlamingoForConditionalGeneration",
+        "<sound>",
+        "<sound>",
+        lambda ids: {
+            "text_config": {**_TEXT, "model_type": "qwen2", "vocab_size": max(ids.values()) + 1},
+            "audio_config": {
+                **_BARE,
+                "num_mel_bins": 12,
+                "model_type": "audioflamingo3_encoder",
+                "max_source_positions": 100,
+            },
+            "rope_parameters": {"rope_type": "default", "rope_theta": 60.0, "partial_rotary_factor": 0.2},
+            "audio_token_id": ids["<sound>"],
+            "audio_bos_token_id": ids["<|sound_bos|>"],
+            "audio_eos_token_id": ids["<|sound_eos|>"],
+        },
+        lambda: transformers.WhisperFeatureExtractor(feature_size=12, chunk_length=2),
+        _of_audioflamingo3,
+        60.0,
+        ("<|sound_bos|>", "<|sound_eos|>"),
+        around=("<|sound_bos|>", "<|sound_eos|>"),
+        rows=_of_music,
     ),
     "glmasr": Family(
         "GlmAsrForConditionalGeneration",

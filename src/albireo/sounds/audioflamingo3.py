@@ -17,7 +17,7 @@ from albireo.sounds.settings import STRIDE, SoundSettings
 #: Positions of the encoder that become a row.
 _MERGE = 2
 #: Far above any sound.
-_MAX_SECONDS = 2**20
+MAX_SECONDS = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class AudioFlamingo3:
         """Raises: ModelError, UnsupportedModel."""
         path = settings.directory / PROCESSOR_FILE
         whole = Fields(read_json(path) if path.is_file() else {}, str(path))
-        return cls(settings.window("max_source_positions"), whole.number("max_audio_len", 1, _MAX_SECONDS, 600))
+        return cls(settings.window("max_source_positions"), whole.number("max_audio_len", 1, MAX_SECONDS, 600))
 
     @property
     def rate(self) -> int:

@@ -28,6 +28,7 @@ _FAMILIES: Mapping[str, str] = {
     "granite_speech": "granite_speech.GraniteSpeech",
     "granite_speech_plus": "granite_speech.GraniteSpeech",
     "glmasr": "glmasr.GlmAsr",
+    "musicflamingo": "musicflamingo.MusicFlamingo",
     "phi4_multimodal": "phi4_multimodal.Phi4Multimodal",
     "qwen2_5_omni": "qwen2_5_omni.Qwen25Omni",
     "qwen2_audio": "qwen2_audio.Qwen2Audio",

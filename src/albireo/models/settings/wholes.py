@@ -350,6 +350,14 @@ WHOLES: Mapping[str, Whole] = {
         {"mistral_large4_text": "mistral_large4_text"},
         {"tie_word_embeddings": False},
     ),
+    "musicflamingo": Whole(
+        "MusicFlamingoForConditionalGeneration",
+        {"qwen2": "qwen2"},
+        # of the last two transformers makes what others say
+        beside=keys(
+            "audio_bos_token_id audio_eos_token_id audio_frame_step rope_parameters head_dim max_position_embeddings"
+        ),
+    ),
     "nemotron_h_omni": Whole(
         "NemotronH_Omni_Reasoning_V3",
         {"nemotron_h": "nemotron_h"},

@@ -181,6 +181,7 @@ _FAMILIES: Mapping[str, str] = {
     "minimax_m3_vl": "vision.minimax_m3_vl.open_minimax_m3_vl",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
+    "musicflamingo": "hearing.musicflamingo.open_musicflamingo",
     "nemotron3_5_asr": "hearing.parakeet.open_streaming_transducer",
     "nemotron_asr_streaming": "hearing.parakeet.open_streaming_transducer",
     "nemotron_h_omni": "vision.radio.open_nemotron_h_omni",
@@ -229,7 +230,7 @@ _LISTENING = (
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),
-    *("fun_asr_nano", "phi4_multimodal", "voxtral", "voxtral_realtime"),
+    *("fun_asr_nano", "musicflamingo", "phi4_multimodal", "voxtral", "voxtral_realtime"),
 )
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

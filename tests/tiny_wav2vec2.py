@@ -1,4 +1,5 @@
-"""Tiny models of random weights that hear samples, as transformers saves them: wav2vec 2.0, HuBERT, Omnilingual ASR."""
+"""Tiny models of random weights that hear samples, as transformers saves them: wav2vec 2.0, HuBERT, UniSpeech,
+data2vec, Omnilingual ASR."""
 
 from __future__ import annotations
 
@@ -12,12 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import (
+    Data2VecAudioConfig,
+    Data2VecAudioForCTC,
     HubertConfig,
     HubertForCTC,
     OmniASRAudioConfig,
     OmniASRCTCConfig,
     OmniASRFeatureExtractor,
     OmniASRForCTC,
+    UniSpeechConfig,
+    UniSpeechForCTC,
+    UniSpeechSatConfig,
+    UniSpeechSatForCTC,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -39,7 +46,15 @@ _SIZES = {
     "num_conv_pos_embedding_groups": 4,
 }
 #: Kinds: first convolution normed by channel, layers that norm what they give; and the others.
-KINDS = ("base", "large", "hubert", "omni")
+KINDS = ("base", "large", "hubert", "omni", "unispeech", "unispeech-sat", "data2vec")
+#: By what those are opened that are no wav2vec 2.0.
+_CLASSES = {
+    "hubert": (HubertForCTC, HubertConfig),
+    "omni": (OmniASRForCTC, OmniASRCTCConfig),
+    "unispeech": (UniSpeechForCTC, UniSpeechConfig),
+    "unispeech-sat": (UniSpeechSatForCTC, UniSpeechSatConfig),
+    "data2vec": (Data2VecAudioForCTC, Data2VecAudioConfig),
+}
 
 
 def _made(kind: str) -> Any:
@@ -52,7 +67,11 @@ def _made(kind: str) -> Any:
     stable = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
     if kind == "large":
         return Wav2Vec2ForCTC(Wav2Vec2Config(**_SIZES, **vocab, **stable))
-    return HubertForCTC(HubertConfig(**_SIZES, **vocab))
+    model, config = _CLASSES[kind]
+    if kind == "data2vec":
+        vocab |= {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}
+    # as their large ones
+    return model(config(**{**_SIZES, **vocab, **(stable if kind == "unispeech" else {})}))
 
 
 def _extractor(kind: str) -> Any:
@@ -94,7 +113,7 @@ def tokenizer(folder: Path, kind: str) -> Wav2Vec2CTCTokenizer:
 
 @functools.cache
 def _opened(folder: Path, kind: str) -> Any:
-    of_kind = {"hubert": HubertForCTC, "omni": OmniASRForCTC}.get(kind, Wav2Vec2ForCTC)
+    of_kind = _CLASSES[kind][0] if kind in _CLASSES else Wav2Vec2ForCTC
     return of_kind.from_pretrained(folder, attn_implementation="eager").eval()
 
 

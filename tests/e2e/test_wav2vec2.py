@@ -1,4 +1,5 @@
-"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT and Omnilingual ASR as transformers saves them."""
+"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT, UniSpeech, data2vec and Omnilingual ASR as
+transformers saves them."""
 
 from __future__ import annotations
 
@@ -145,7 +146,23 @@ def test_as_its_processor_is_saved_now(tmp_path: Path) -> None:
     ],
 )
 def test_refused(file: str, changes: dict[str, Any], told: str, tmp_path: Path) -> None:
-    path = save(tmp_path, "base") / file
+    _refused(save(tmp_path, "base") / file, changes, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"add_adapter": True}, "add_adapter"),
+        ({"num_conv_pos_embeddings": 4}, "layers.3.conv.weight"),
+        ({"conv_pos_kernel_size": 9}, "layers.0.conv.weight has shape .*; wanted 2,304 numbers"),
+        ({"num_conv_pos_embedding_groups": 5}, "a part of hidden_size=32$"),
+    ],
+)
+def test_refused_of_data2vec(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    _refused(save(tmp_path, "data2vec") / "config.json", changes, told)
+
+
+def _refused(path: Path, changes: dict[str, Any], told: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(Exception, match=told):
-        LLM(str(tmp_path), **SETTINGS)
+        LLM(str(path.parent), **SETTINGS)

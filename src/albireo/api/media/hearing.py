@@ -229,11 +229,12 @@ def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Pa
 def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
     from albireo.api.media.sounds import normed_waves
     from albireo.api.transcribe.frames import ctc_frames
-    from albireo.models.hearing.wav2vec2 import open_omniasr, open_wav2vec2
+    from albireo.models.hearing.wav2vec2 import open_data2vec_audio, open_omniasr, open_wav2vec2
 
-    where, is_omni = str(directory / "config.json"), data["model_type"] == "omniasr_ctc"
-    tower = (open_omniasr if is_omni else open_wav2vec2)(data, model.dtype, where)
-    return _Parts(tower, normed_waves(directory, data["model_type"]), None, ctc_frames(data, model, where))
+    where, kind = str(directory / "config.json"), data["model_type"]
+    opens = {"omniasr_ctc": open_omniasr, "data2vec-audio": open_data2vec_audio}.get(kind, open_wav2vec2)
+    tower = opens(data, model.dtype, where)
+    return _Parts(tower, normed_waves(directory, kind), None, ctc_frames(data, model, where))
 
 
 def _lasr(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:

@@ -1,5 +1,5 @@
 """What models have in common that hear samples and say of each 20 ms what is said there: wav2vec 2.0, HuBERT,
-Omnilingual ASR.
+UniSpeech, data2vec, Omnilingual ASR.
 
 Called by the architecture files beside it, and by the tower (models/hearing/wav2vec2.py).
 """
@@ -33,6 +33,7 @@ _BESIDE = keys(
     "num_codevector_groups num_codevectors_per_group num_conv_pos_embedding_groups num_conv_pos_embeddings",
     "num_feat_extract_layers num_negatives output_hidden_size proj_codevector_dim tdnn_dilation tdnn_dim tdnn_kernel",
     "use_weighted_layer_sum xvector_output_dim conv_pos_batch_norm feat_proj_layer_norm blank_token_id",
+    "conv_pos_kernel_size num_ctc_classes replace_prob num_clusters",
     "add_bos_token dropout num_key_value_heads freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
 )
 

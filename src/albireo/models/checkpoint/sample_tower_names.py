@@ -1,4 +1,4 @@
-"""Towers that hear samples (wav2vec 2.0, HuBERT, Omnilingual ASR): what their tensors are called here.
+"""Towers that hear samples (wav2vec 2.0 and what is made as it, Omnilingual ASR): what their tensors are called here.
 
 Called by whoever opens tensors. Does not know graphs.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _FIRST = "conv_layers.0.conv.weight"
+#: Before the tower's, of models with a head.
+_WHOLES = "wav2vec2.", "hubert.", "unispeech.", "unispeech_sat.", "data2vec_audio."
 #: Of Omnilingual ASR, whose parts have newer names.
 OMNI = "model.audio_tower."
 _OF_OMNI = {
@@ -29,7 +31,7 @@ def names_of_sample_tower(names: Iterable[str]) -> dict[str, str]:
             if old is not None:
                 found[name] = _OF_OMNI[old] + name.removeprefix(old)
         return found
-    whole = next((whole for whole in ("wav2vec2.", "hubert.") if f"{whole}feature_extractor.{_FIRST}" in names), None)
+    whole = next((whole for whole in _WHOLES if f"{whole}feature_extractor.{_FIRST}" in names), None)
     for name in names if whole is not None else ():
         if name.startswith(whole or ""):
             renamed = name.removeprefix(whole or "")

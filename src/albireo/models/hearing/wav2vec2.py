@@ -1,10 +1,12 @@
-"""wav2vec 2.0's encoder as a tower, which HuBERT and Omnilingual ASR have, too: samples, made frames of 20 ms by seven
-convolutions; each frame has added what a convolution of a second and more says of those around it.
+"""wav2vec 2.0's encoder as a tower, which HuBERT, UniSpeech, data2vec and Omnilingual ASR have, too: samples, made
+frames of 20 ms by seven convolutions; each frame has added what a convolution of a second and more says of those around
+it, or several smaller ones do.
 
 Found by vision/tower.py. A tile is a sound: samples are its rows. The stem computes it a second at a time, as its rows
 are many times what they are made of. Where the first convolution's channels each have one mean and one variance, that
-is told of the samples' own, before. What is around frames is the host's, by Fourier transforms. Sources: Baevski et al.
-2020, wav2vec 2.0; Hsu et al. 2021, HuBERT; Omnilingual ASR team 2025, Omnilingual ASR.
+is told of the samples' own, before. What is around frames is the host's (around.py). Sources: Baevski et al. 2020,
+wav2vec 2.0; Hsu et al. 2021, HuBERT; Wang et al. 2021, UniSpeech; Baevski et al. 2022, data2vec; Omnilingual ASR team
+2025, Omnilingual ASR.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDES, num_frames
 from albireo.models.blocks.layers import pooled_states
+from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, norm
@@ -31,6 +34,8 @@ from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
 _CONV = "feature_extractor.conv_layers"
 _AROUND = "encoder.pos_conv_embed.conv"
+#: Where there are several, behind which their numbers come.
+_SEVERAL = "encoder.pos_conv_embed.layers"
 #: Of its weight where it is a length, and what is made of that length.
 _LENGTHS, _DIRECTIONS = (f"{_AROUND}.parametrizations.weight.original{number}" for number in range(2))
 _LAYER = Names(
@@ -65,6 +70,7 @@ _BESIDE = keys(
     "tdnn_dilation xvector_output_dim num_adapter_layers adapter_kernel_size adapter_stride output_hidden_size",
     "gradient_checkpointing num_feat_extract_layers feat_extract_activation hidden_dropout tokenizer_class",
     "blank_token_id model_type add_bos_token freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
+    "num_ctc_classes replace_prob num_clusters",
 )
 
 
@@ -154,7 +160,8 @@ class Wav2Vec2Tower(GivesRowsOnce):
 
     Fields: widths: channels of convolutions. norms_channels: each channel of the first one is normed over a sound; else
     all of each are, moment by moment. norms_before: layers norm what they read; else what they give. reach, groups: of
-    the convolution around frames, whose weight is lengths and directions where has_lengths says so.
+    the convolution around frames, whose weight is lengths and directions where has_lengths says so. several: how many
+    there are of it, one behind the other, each normed; 0: one, as it is.
     """
 
     encoder: EncoderSettings
@@ -166,7 +173,9 @@ class Wav2Vec2Tower(GivesRowsOnce):
     reach: int
     groups: int
     has_lengths: bool
+    several: int = 0
     held: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arounds: list[Around] = field(default_factory=list)
 
     @property
     def dtype(self) -> str:
@@ -181,30 +190,32 @@ class Wav2Vec2Tower(GivesRowsOnce):
     def host_tensors(self) -> tuple[str, ...]:
         of_channels = ("conv.weight", "layer_norm.weight", "layer_norm.bias")
         of_first = tuple(f"{_CONV}.0.{name}" for name in of_channels) if self.norms_channels else ()
-        weights = (_LENGTHS, _DIRECTIONS) if self.has_lengths else (f"{_AROUND}.weight",)
-        return *of_first, *weights, f"{_AROUND}.bias"
+        weights = (weight for weight, _ in self._of_arounds)
+        biases = (bias for _, bias in self._of_arounds)
+        return *of_first, *((_LENGTHS,) if self.has_lengths else ()), *weights, *biases
+
+    @property
+    def _of_arounds(self) -> list[tuple[str, str]]:
+        """Names of weight and bias of each."""
+        if self.several:
+            return [(f"{_SEVERAL}.{n}.conv.weight", f"{_SEVERAL}.{n}.conv.bias") for n in range(self.several)]
+        return [(_DIRECTIONS if self.has_lengths else f"{_AROUND}.weight", f"{_AROUND}.bias")]
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         width, size = self.encoder.hidden_size, self.encoder.hidden_size // self.groups
-        of_weight = _DIRECTIONS if self.has_lengths else f"{_AROUND}.weight"
-        wanted = {of_weight: width * size * self.reach, f"{_AROUND}.bias": width}
-        wanted |= {_LENGTHS: self.reach} if self.has_lengths else {}
+        wanted = {_LENGTHS: self.reach} if self.has_lengths else {}
+        for of_weight, bias in self._of_arounds:
+            wanted |= {of_weight: width * size * self.reach, bias: width}
         for name, count in wanted.items():
             if tensors[name].size != count:
                 raise WeightMismatch(f"{name} has shape {tensors[name].shape}; wanted {count:,} numbers")
-        weight = tensors[of_weight].reshape(width, size, self.reach).astype(np.float64)
-        if self.has_lengths:
-            weight = weight * (tensors[_LENGTHS].reshape(-1) / np.sqrt((weight**2).sum(axis=(0, 1))))
-        # a product with what lies before is one of spectra, of which the weight's is turned
-        spectra = np.fft.rfft(weight[:, :, ::-1], self._block, axis=2).reshape(self.groups, size, size, -1)
-        self.held["spectra"] = np.ascontiguousarray(spectra.transpose(3, 0, 1, 2).astype(np.complex64))
+        self.arounds.clear()
+        for of_weight, bias in self._of_arounds:
+            weight = tensors[of_weight].reshape(width, size, self.reach).astype(np.float64)
+            if self.has_lengths:
+                weight = weight * (tensors[_LENGTHS].reshape(-1) / np.sqrt((weight**2).sum(axis=(0, 1))))
+            self.arounds.append(Around.of(weight, tensors[bias].reshape(-1), self.groups))
         self.held |= {name: tensors[name] for name in self.host_tensors if name not in wanted}
-        self.held["bias"] = tensors[f"{_AROUND}.bias"]
-
-    @property
-    def _block(self) -> int:
-        """Frames of one transform: a power of two, of which as many are of use as are not, or more."""
-        return 1 << (2 * self.reach - 1).bit_length()
 
     def channel_scales(self, samples: F32) -> tuple[F32, F32]:
         """Gain and shift of each channel of the first convolution, by which all its numbers of a sound have the mean
@@ -222,7 +233,7 @@ class Wav2Vec2Tower(GivesRowsOnce):
 
     @property
     def unread_tensors(self) -> tuple[str, ...]:
-        return ("masked_spec_embed", f"{_AROUND}.*", f"{_CONV}.0.layer_norm.*")
+        return ("masked_spec_embed", "encoder.pos_conv_embed.*", f"{_CONV}.0.layer_norm.*")
 
     @property
     def stem(self) -> Stem:
@@ -247,20 +258,13 @@ class Wav2Vec2Tower(GivesRowsOnce):
         return TowerInputs((tile, self.around(tile)), (len(tile), 1))
 
     def around(self, frames: F32) -> F32:
-        """[n, E] of frames [n, E]: a convolution in groups of channels, zeros before and behind; overlap-save."""
-        count, width = frames.shape
-        block, size = self._block, width // self.groups
-        step, before = block - self.reach + 1, self.reach // 2
-        blocks = -(-count // step)
-        padded = np.pad(frames, ((before, blocks * step + block), (0, 0)))
-        found = np.empty((blocks * step, width), np.float32)
-        for first in range(0, blocks * step, step):
-            spectrum = np.fft.rfft(padded[first : first + block].astype(np.float64), axis=0).astype(np.complex64)
-            # not a BLAS product: its sums depend on how many threads it has
-            product = np.einsum("fgoi,fgi->fgo", self.held["spectra"], spectrum.reshape(-1, self.groups, size))
-            whole = np.fft.irfft(product.reshape(-1, width).astype(np.complex128), block, axis=0)
-            found[first : first + step] = whole[self.reach - 1 : self.reach - 1 + step]
-        return np.ascontiguousarray(found[:count] + self.held["bias"])
+        """[n, E] of frames [n, E], all but the last activation."""
+        found = frames
+        for number, around in enumerate(self.arounds):
+            found = around(gelu(found) if number else found)
+            if self.several:
+                found = normed(found, _EPS)
+        return found
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden
@@ -301,7 +305,8 @@ class Wav2Vec2Tower(GivesRowsOnce):
 
 
 def open_wav2vec2(data: Mapping[str, Any], dtype: str, where: str) -> Wav2Vec2Tower:
-    """Of wav2vec 2.0, and of HuBERT. Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
+    """Of wav2vec 2.0, HuBERT and UniSpeech. Raises: ModelError for a bad value; UnsupportedModel for what is not
+    computed."""
     fields = Fields(data, where)
     kind = fields.text("feat_extract_norm", "group")
     if kind not in ("group", "layer"):
@@ -323,6 +328,25 @@ def open_wav2vec2(data: Mapping[str, Any], dtype: str, where: str) -> Wav2Vec2To
         conv_act=fields.text("feat_extract_activation", "gelu"),
         conv_bias=False,
         has_lengths=True,
+    )
+
+
+def open_data2vec_audio(data: Mapping[str, Any], dtype: str, where: str) -> Wav2Vec2Tower:
+    """Of data2vec. Raises: as open_wav2vec2()."""
+    fields = Fields(data, where)
+    if fields.flag("add_adapter", False):
+        fields.unsupported("add_adapter", True, "supported: false")
+    return _opened(
+        fields,
+        dtype,
+        norms_channels=False,
+        norms_before=False,
+        conv_act=fields.text("feat_extract_activation", "gelu"),
+        conv_bias=False,
+        has_lengths=False,
+        several=fields.integer("num_conv_pos_embeddings", 1, 64, 5),
+        # of wav2vec 2.0: there is one way here, and its class does not ask
+        beside=keys("feat_extract_norm do_stable_layer_norm"),
     )
 
 
@@ -348,6 +372,8 @@ def _opened(
     conv_act: str,
     conv_bias: bool,
     has_lengths: bool,
+    several: int = 0,
+    beside: frozenset[str] = frozenset(),
 ) -> Wav2Vec2Tower:
     encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=fields.number("layer_norm_eps", 1e-30, 1.0, _EPS))
     if conv_act != "gelu":
@@ -363,16 +389,16 @@ def _opened(
         or any(type(each) is not int or not 1 <= each <= MAX_WIDTH for each in widths)
     ):
         fields.fail("conv_dim", widths, f"must be {len(KERNELS)} numbers of channels")
-    reach = fields.integer("num_conv_pos_embeddings", 2, 1024, 128)
+    key, usual = ("conv_pos_kernel_size", 19) if several else ("num_conv_pos_embeddings", 128)
+    reach = fields.integer(key, 2, 1024, usual)
     groups = fields.integer("num_conv_pos_embedding_groups", 1, encoder.hidden_size, 16)
-    if encoder.hidden_size % groups or reach % 2:
-        fields.fail(
-            "num_conv_pos_embedding_groups", groups, f"must be a part of hidden_size={encoder.hidden_size}, and "
-            f"num_conv_pos_embeddings={reach} even"
-        )  # fmt: skip
+    # those of several may be of an odd number, and are
+    if encoder.hidden_size % groups or (reach % 2 and not several):
+        what = f"must be a part of hidden_size={encoder.hidden_size}" + ("" if several else f", and {key}={reach} even")
+        fields.fail("num_conv_pos_embedding_groups", groups, what)
     has_bias = fields.flag("conv_bias", conv_bias)
     if norms_channels and has_bias:
         fields.unsupported("conv_bias", True, "supported with feat_extract_norm=group: false")
-    fields.refuse_unread(IGNORABLE | _BESIDE, {})
+    fields.refuse_unread(IGNORABLE | _BESIDE | beside, {})
     norms = norms_channels, norms_before
-    return Wav2Vec2Tower(encoder, tuple(widths), conv_act, has_bias, *norms, reach, groups, has_lengths)
+    return Wav2Vec2Tower(encoder, tuple(widths), conv_act, has_bias, *norms, reach, groups, has_lengths, several)

@@ -144,6 +144,7 @@ _FAMILIES: Mapping[str, str] = {
     "canary": "hearing.canary.open_canary",
     "cohere2_vision": "vision.cohere2_vision.open_cohere2_vision",
     "cohere_asr": "hearing.cohere_asr.open_cohere_asr",
+    "data2vec-audio": "hearing.wav2vec2.open_data2vec_audio",
     "deepseek_vl": "vision.janus.open_deepseek_vl",
     "ernie4_5_vl_moe": "vision.ernie4_5_vl_moe.open_ernie4_5_vl_moe",
     "exaone4_5": "vision.qwen2_vl.open_exaone4_5",
@@ -208,6 +209,8 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_vl": "vision.qwen3_vl.open_qwen3_vl",
     "qwen3_vl_moe": "vision.qwen3_vl.open_qwen3_vl",
     "smolvlm": "vision.idefics3.open_idefics3",
+    "unispeech": "hearing.wav2vec2.open_wav2vec2",
+    "unispeech-sat": "hearing.wav2vec2.open_wav2vec2",
     "video_llama_3": "vision.video_llama_3.open_video_llama_3",
     "vipllava": "vision.llava.open_vipllava",
     "voxtral": "hearing.voxtral.open_voxtral",
@@ -225,8 +228,9 @@ _EARS: Mapping[str, str] = {
 #: Of those, models that hear alone: a tile is what a sound has of each frequency, as time goes by. Decoders of the
 #: first listen to what their towers give; for others rows of sounds stand in a prompt, as those of pictures do.
 _LISTENING = (
-    *("canary", "cohere_asr", "hubert", "lasr_ctc", "moonshine", "nemotron3_5_asr", "nemotron_asr_streaming"),
-    *("omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "wav2vec2", "whisper"),
+    *("canary", "cohere_asr", "data2vec-audio", "hubert", "lasr_ctc", "moonshine", "nemotron3_5_asr"),
+    *("nemotron_asr_streaming", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "unispeech"),
+    *("unispeech-sat", "wav2vec2", "whisper"),
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),

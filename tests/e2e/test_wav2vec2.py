@@ -1,5 +1,5 @@
-"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT, UniSpeech, data2vec and Omnilingual ASR as
-transformers saves them."""
+"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT, UniSpeech, data2vec, W2v-BERT 2.0 and
+Omnilingual ASR as transformers saves them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from albireo import LLM, BuildConfig, SamplingParams, TranscriptionParams, build
 from albireo.frame_marks import FrameMarks
+from albireo.sounds.bert_mel import open_bert_mel
 from tiny_parakeet import PIECES, RATE, tones
 from tiny_wav2vec2 import CHARACTERS, KINDS, save, theirs, tokenizer
 
@@ -160,6 +161,35 @@ def test_refused(file: str, changes: dict[str, Any], told: str, tmp_path: Path) 
 )
 def test_refused_of_data2vec(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
     _refused(save(tmp_path, "data2vec") / "config.json", changes, told)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("config.json", {"add_adapter": True}, "add_adapter"),
+        ("config.json", {"position_embeddings_type": "rotary"}, "position_embeddings_type='rotary'"),
+        ("config.json", {"right_max_position_embeddings": 4}, "wanted vectors of 6 distances before and 4 behind"),
+        ("config.json", {"conv_depthwise_kernel_size": 33}, "conv_depthwise_kernel_size=33"),
+        ("preprocessor_config.json", {"num_mel_bins": 80, "feature_size": 80}, "feature_projection_input_dim=32"),
+        ("preprocessor_config.json", {"stride": 1}, "'stride': 1"),
+    ],
+)
+def test_refused_of_w2v_bert(file: str, changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    _refused(save(tmp_path, "bert") / file, changes, told)
+
+
+def test_rows_of_bands_are_those_of_transformers(tmp_path: Path) -> None:
+    """Of an odd number of frames, too."""
+    mel, extractor = (
+        open_bert_mel(save(tmp_path, "bert"), 32, 30),
+        SeamlessM4TFeatureExtractor.from_pretrained(tmp_path),
+    )
+    for samples in (tones(0.9, 1), tones(0.61, 2), tones(0.605, 3)):
+        given = extractor(samples, sampling_rate=RATE, return_tensors="np")
+        wanted = given["input_features"][0, : given["attention_mask"].sum()]
+        found = mel.features(samples)
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
 
 
 def _refused(path: Path, changes: dict[str, Any], told: str) -> None:

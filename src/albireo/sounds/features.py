@@ -176,6 +176,18 @@ def kaldi_bands(rate: int, fft: int, count: int, lowest_hz: float, highest_hz: f
     return np.pad(np.maximum(0.0, slopes), ((1, 0), (0, 0)))
 
 
+def kaldi_powers(
+    samples: NDArray[np.float64], hop: int, window: NDArray[np.float64], fft: int, emphasis: float
+) -> NDArray[np.float64]:
+    """[frames, fft / 2 + 1] of frames as Kaldi has them: those that are heard whole, each of mean 0, and what differs
+    from one sample to the next is louder (emphasis)."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, len(window))[::hop]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    found = np.fft.rfft((frames - emphasis * before) * window, fft, axis=1)
+    return np.asarray(found.real**2 + found.imag**2)
+
+
 #: Mels go up evenly to 1 kHz, by 3 for 200 Hz; from there on 27 of them are a factor of 6.4.
 _LINEAR_HZ, _LINEAR_MELS, _STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 

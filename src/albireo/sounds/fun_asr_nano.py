@@ -1,7 +1,7 @@
 """FunAsrNano: a sound of up to two minutes is one tile; seven frames side by side are a row, each six frames on.
 
 Chat templates write the token that becomes rows, which processor_config.json names. Called by processor.py. Frames are
-those of Kaldi: of mean 0, and what differs from one sample to the next is louder (preemphasis).
+those of Kaldi.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, keys, read_json
-from albireo.sounds.features import F32, PROCESSOR_FILE, kaldi_bands
+from albireo.sounds.features import F32, PROCESSOR_FILE, kaldi_bands, kaldi_powers
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
 
@@ -93,12 +93,8 @@ class FunAsrNano:
 
     def _spectrum(self, samples: F32) -> F32:
         """[frames, num_mels]: those that are heard whole."""
-        frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), self.width)[:: self.hop]
-        frames = frames - frames.mean(axis=1, keepdims=True)
-        before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-        found = np.fft.rfft((frames - _EMPHASIS * before) * np.hamming(self.width), self.fft, axis=1)
-        powers = (found.real**2 + found.imag**2) @ self._bands
-        return np.asarray(np.log(np.maximum(powers, _FLOOR)), np.float32)
+        powers = kaldi_powers(samples.astype(np.float64), self.hop, np.hamming(self.width), self.fft, _EMPHASIS)
+        return np.asarray(np.log(np.maximum(powers @ self._bands, _FLOOR)), np.float32)
 
     def _stacked(self, frames: F32) -> F32:
         """[rows, beside * num_mels], the ends repeated as often as a row wants."""

@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from albireo.models.hearing.lasr import LasrTower
     from albireo.models.hearing.moonshine import MoonshineTower
     from albireo.models.hearing.wav2vec2 import Wav2Vec2Tower
+    from albireo.models.hearing.wav2vec2_bert import Wav2Vec2BertTower
     from albireo.models.hearing.whisper import WhisperTower
 
-    SoundTower = WhisperTower | MoonshineTower | FastConformerTower | Wav2Vec2Tower | LasrTower
+    SoundTower = WhisperTower | MoonshineTower | FastConformerTower | Wav2Vec2Tower | LasrTower | Wav2Vec2BertTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,13 @@ def _opens(model_type: str) -> Callable[[dict[str, Any], ModelConfig, Path], _Pa
         return _parakeet
     if model_type in SAMPLE_TYPES:
         return _samples
-    return {"canary": _canary, "lasr_ctc": _lasr, "cohere_asr": _cohere_asr, "moonshine": _moonshine}.get(
-        model_type, _whisper
-    )
+    return {
+        "canary": _canary,
+        "cohere_asr": _cohere_asr,
+        "lasr_ctc": _lasr,
+        "moonshine": _moonshine,
+        "wav2vec2-bert": _wav2vec2_bert,
+    }.get(model_type, _whisper)
 
 
 def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
@@ -235,6 +240,16 @@ def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Part
     opens = {"omniasr_ctc": open_omniasr, "data2vec-audio": open_data2vec_audio}.get(kind, open_wav2vec2)
     tower = opens(data, model.dtype, where)
     return _Parts(tower, normed_waves(directory, kind), None, ctc_frames(data, model, where))
+
+
+def _wav2vec2_bert(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:
+    from albireo.api.media.sounds import bert_mel
+    from albireo.api.transcribe.frames import ctc_frames
+    from albireo.models.hearing.wav2vec2_bert import open_wav2vec2_bert
+
+    where = str(directory / "config.json")
+    tower = open_wav2vec2_bert(data, model.dtype, where)
+    return _Parts(tower, bert_mel(directory, data), None, ctc_frames(data, model, where))
 
 
 def _lasr(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Parts:

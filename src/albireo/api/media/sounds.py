@@ -24,11 +24,12 @@ from albireo.sounds.features import LogMel, open_log_mel
 from albireo.sounds.resample import resampled
 
 if TYPE_CHECKING:
+    from albireo.sounds.bert_mel import BertMel
     from albireo.sounds.lasr import LasrMel
     from albireo.sounds.nemo import NemoMel
     from albireo.sounds.waves import Waves
 
-    Heard = LogMel | NemoMel | Waves | LasrMel
+    Heard = LogMel | NemoMel | Waves | LasrMel | BertMel
 
 #: Of Nemotron 3.5 ASR, where its processor says nothing: the numbers of languages.
 LANGUAGES: Mapping[str, int] = {
@@ -148,6 +149,8 @@ def open_sound_reader(config_directory: Path, most: int | None, max_seconds: flo
         sounds = parakeet_mel(config_directory, data)
     elif data["model_type"] == "lasr_ctc":
         sounds = lasr_mel(config_directory, data)
+    elif data["model_type"] == "wav2vec2-bert":
+        sounds = bert_mel(config_directory, data)
     elif config.marks is not None:
         sounds = normed_waves(config_directory, config.model_type)
     else:
@@ -203,6 +206,15 @@ def normed_waves(directory: Path, model_type: str) -> Waves:
 
     extractor = OMNI if model_type == "omniasr_ctc" else WAV2VEC2
     return open_waves(directory, RATE, SECONDS, FEWEST, extractor, can_norm=True)
+
+
+def bert_mel(directory: Path, data: Mapping[str, Any]) -> BertMel:
+    """What W2v-BERT 2.0 hears of sounds. Raises: ModelError; UnsupportedModel."""
+    from albireo.models.speech.wav2vec2_bert import SECONDS
+    from albireo.sounds.bert_mel import open_bert_mel
+
+    fields = Fields(data, str(directory / "config.json"))
+    return open_bert_mel(directory, fields.integer("feature_projection_input_dim", 1, 2**16, 160), SECONDS)
 
 
 def lasr_mel(directory: Path, data: Mapping[str, Any]) -> LasrMel:

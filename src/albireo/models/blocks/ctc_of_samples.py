@@ -49,15 +49,22 @@ def _blocks(fields: Fields) -> BlockSettings:
     return BlockSettings(sound_positions=1, marked_frames=num_frames(SAMPLES))
 
 
-def rules(class_name: str, tables: tuple[str, ...] = (), **defaults: Any) -> ConfigRules:
-    """Args: tables: whose keys are the encoder's. defaults: what absent keys mean."""
+def rules(
+    class_name: str,
+    tables: tuple[str, ...] = (),
+    beside: frozenset[str] = frozenset(),
+    activation: str = "plain",
+    **defaults: Any,
+) -> ConfigRules:
+    """Args: tables: whose keys are the encoder's. beside: further keys of it. activation: see ConfigRules. defaults:
+    what absent keys mean."""
     return ConfigRules(
         tables=tables,
         names={"rms_norm_eps": "layer_norm_eps"},
         blocks=_blocks,
         has_rope=False,
         head_dim=2,
-        activation="plain",
+        activation=activation,
         defaults={
             "vocab_size": 32,
             "hidden_size": 768,
@@ -71,7 +78,7 @@ def rules(class_name: str, tables: tuple[str, ...] = (), **defaults: Any) -> Con
             "tie_word_embeddings": False,
             **defaults,
         },
-        ignorable=_BESIDE,
+        ignorable=_BESIDE | beside,
         class_names=(class_name,),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 _FIRST = "conv_layers.0.conv.weight"
 #: Before the tower's, of models with a head.
+BERT = "wav2vec2_bert."
 _WHOLES = "wav2vec2.", "hubert.", "unispeech.", "unispeech_sat.", "data2vec_audio."
 #: Of Omnilingual ASR, whose parts have newer names.
 OMNI = "model.audio_tower."
@@ -31,6 +32,8 @@ def names_of_sample_tower(names: Iterable[str]) -> dict[str, str]:
             if old is not None:
                 found[name] = _OF_OMNI[old] + name.removeprefix(old)
         return found
+    if f"{BERT}feature_projection.projection.weight" in names:
+        return {name: name.removeprefix(BERT) for name in names if name.startswith(BERT)}
     whole = next((whole for whole in _WHOLES if f"{whole}feature_extractor.{_FIRST}" in names), None)
     for name in names if whole is not None else ():
         if name.startswith(whole or ""):

@@ -1,5 +1,5 @@
 """Tiny models of random weights that hear samples, as transformers saves them: wav2vec 2.0, HuBERT, UniSpeech,
-data2vec, W2v-BERT 2.0, Omnilingual ASR."""
+data2vec, WavLM, W2v-BERT 2.0, Omnilingual ASR."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
+    WavLMConfig,
+    WavLMForCTC,
 )
 
 from made_once import made_once
@@ -49,7 +51,7 @@ _SIZES = {
     "num_conv_pos_embedding_groups": 4,
 }
 #: Kinds: first convolution normed by channel, layers that norm what they give; and the others.
-KINDS = ("base", "large", "hubert", "omni", "unispeech", "unispeech-sat", "data2vec", "bert")
+KINDS = ("base", "large", "hubert", "omni", "unispeech", "unispeech-sat", "data2vec", "bert", "wavlm", "wavlm-large")
 #: By what those are opened that are no wav2vec 2.0.
 _CLASSES = {
     "hubert": (HubertForCTC, HubertConfig),
@@ -57,6 +59,8 @@ _CLASSES = {
     "unispeech": (UniSpeechForCTC, UniSpeechConfig),
     "unispeech-sat": (UniSpeechSatForCTC, UniSpeechSatConfig),
     "data2vec": (Data2VecAudioForCTC, Data2VecAudioConfig),
+    "wavlm": (WavLMForCTC, WavLMConfig),
+    "wavlm-large": (WavLMForCTC, WavLMConfig),
     "bert": (Wav2Vec2BertForCTC, Wav2Vec2BertConfig),
 }
 
@@ -78,8 +82,10 @@ def _made(kind: str) -> Any:
         vocab |= {"feature_projection_input_dim": 32, "conv_depthwise_kernel_size": 5}
         vocab |= {"left_max_position_embeddings": 6, "right_max_position_embeddings": 3}
         return model(config(**{key: value for key, value in _SIZES.items() if "conv" not in key}, **vocab))
+    if kind.startswith("wavlm"):
+        vocab |= {"num_buckets": 24, "max_bucket_distance": 40}
     # as their large ones
-    return model(config(**{**_SIZES, **vocab, **(stable if kind == "unispeech" else {})}))
+    return model(config(**{**_SIZES, **vocab, **(stable if kind in ("unispeech", "wavlm-large") else {})}))
 
 
 def _extractor(kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT, UniSpeech, data2vec, W2v-BERT 2.0 and
+"""From samples to a text, frame by frame: tiny wav2vec 2.0, HuBERT, UniSpeech, data2vec, WavLM, W2v-BERT 2.0 and
 Omnilingual ASR as transformers saves them."""
 
 from __future__ import annotations
@@ -161,6 +161,18 @@ def test_refused(file: str, changes: dict[str, Any], told: str, tmp_path: Path) 
 )
 def test_refused_of_data2vec(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
     _refused(save(tmp_path, "data2vec") / "config.json", changes, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_buckets": 22}, "num_buckets=22 must be fours"),
+        ({"max_bucket_distance": 6}, "max_bucket_distance=6 more than a quarter"),
+        ({"num_buckets": 28}, r"rel_attn_embed.weight has shape \(24, 4\); wanted 28, 4"),
+    ],
+)
+def test_refused_of_wavlm(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    _refused(save(tmp_path, "wavlm") / "config.json", changes, told)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_found_among_models_of_speech(tmp_path: Path) -> None:
     data = json.loads((folder / "config.json").read_text())
     frames = ("nemotron3_5_asr", "nemotron_asr_streaming", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt")
     listening = ("canary", "cohere_asr", "data2vec_audio", "hubert", "lasr_ctc", "moonshine")
-    samples = ("unispeech", "unispeech_sat", "wav2vec2", "wav2vec2_bert")
+    samples = ("unispeech", "unispeech_sat", "wav2vec2", "wav2vec2_bert", "wavlm")
     assert speech_types() == (*listening, *frames, "parakeet_tdt", *samples, "whisper")
     assert listens(data) and has_tower(data)
     assert load_architecture("whisper").tiny["model_type"] == "whisper"

@@ -235,10 +235,11 @@ def _samples(data: dict[str, Any], model: ModelConfig, directory: Path) -> _Part
     from albireo.api.media.sounds import normed_waves
     from albireo.api.transcribe.frames import ctc_frames
     from albireo.models.hearing.wav2vec2 import open_data2vec_audio, open_omniasr, open_wav2vec2
+    from albireo.models.hearing.wavlm import open_wavlm
 
     where, kind = str(directory / "config.json"), data["model_type"]
-    opens = {"omniasr_ctc": open_omniasr, "data2vec-audio": open_data2vec_audio}.get(kind, open_wav2vec2)
-    tower = opens(data, model.dtype, where)
+    others = {"omniasr_ctc": open_omniasr, "data2vec-audio": open_data2vec_audio, "wavlm": open_wavlm}
+    tower = others.get(kind, open_wav2vec2)(data, model.dtype, where)
     return _Parts(tower, normed_waves(directory, kind), None, ctc_frames(data, model, where))
 
 

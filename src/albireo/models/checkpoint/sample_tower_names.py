@@ -10,7 +10,7 @@ from collections.abc import Iterable
 _FIRST = "conv_layers.0.conv.weight"
 #: Before the tower's, of models with a head.
 BERT = "wav2vec2_bert."
-_WHOLES = "wav2vec2.", "hubert.", "unispeech.", "unispeech_sat.", "data2vec_audio."
+_WHOLES = "wav2vec2.", "hubert.", "unispeech.", "unispeech_sat.", "data2vec_audio.", "wavlm."
 #: Of Omnilingual ASR, whose parts have newer names.
 OMNI = "model.audio_tower."
 _OF_OMNI = {

@@ -38,7 +38,8 @@ _AROUND = "encoder.pos_conv_embed.conv"
 _SEVERAL = "encoder.pos_conv_embed.layers"
 #: Of its weight where it is a length, and what is made of that length.
 _LENGTHS, _DIRECTIONS = (f"{_AROUND}.parametrizations.weight.original{number}" for number in range(2))
-_LAYER = Names(
+#: What checkpoints call the parts of a layer.
+LAYER = Names(
     "layer_norm",
     "attention.q_proj",
     "attention.k_proj",
@@ -279,22 +280,29 @@ class Wav2Vec2Tower(GivesRowsOnce):
             with b.part("embed"):
                 x = norm(b, c, x, "encoder.layer_norm")
         for number in range(c.num_layers):
-            name = "encoder.layers"
-            x = layer(b, c, x, number, name, _LAYER) if self.norms_before else self._normed_layer(b, x, number)
+            x = self._layer(b, x, number) if self.norms_before else self._normed_layer(b, x, number)
         return pooled_states(b, x)
+
+    def _layer(self, b: GraphBuilder, x: Value, number: int) -> Value:
+        """Of those that norm what they read."""
+        return layer(b, self.encoder, x, number, "encoder.layers", LAYER)
+
+    def _attended(self, b: GraphBuilder, h: Value, name: str) -> Value:
+        """What attention gives of h, rounded. Args: name: of the layer."""
+        return attended(b, self.encoder, h, name, LAYER, 0)
 
     def _normed_layer(self, b: GraphBuilder, x: Value, number: int) -> Value:
         c, name = self.encoder, f"encoder.layers.{number}"
         with b.part(f"layers.{number}.attn"):
-            a = attended(b, c, b.cast(x, c.dtype), name, _LAYER, 0)
-            o = linear(b, c, a, f"{name}.{_LAYER.out}", c.hidden_size, "o")
+            a = self._attended(b, b.cast(x, c.dtype), name)
+            o = linear(b, c, a, f"{name}.{LAYER.out}", c.hidden_size, "o")
             with b.part("o"):
                 x = norm(b, c, b.add(x, o), f"{name}.layer_norm")
         with b.part(f"layers.{number}.mlp"):
-            m = linear(b, c, x, f"{name}.{_LAYER.up}", c.intermediate_size, "up")
+            m = linear(b, c, x, f"{name}.{LAYER.up}", c.intermediate_size, "up")
             with b.part("act"):
                 m = b.cast(activated(b, m, c.act), c.dtype)
-            down = linear(b, c, m, f"{name}.{_LAYER.down}", c.hidden_size, "down")
+            down = linear(b, c, m, f"{name}.{LAYER.down}", c.hidden_size, "down")
             with b.part("down"):
                 return norm(b, c, b.add(x, down), f"{name}.final_layer_norm")
 

@@ -7,4 +7,4 @@ positions hold, in the KV layers of the decoder, keys and values that were made 
 #: Transducers whose encoder could hear a sound as it comes; and models that hear samples, and say of each frame what is
 #: said there.
 STREAMING_TYPES = ("nemotron3_5_asr", "nemotron_asr_streaming")
-SAMPLE_TYPES = ("data2vec-audio", "hubert", "omniasr_ctc", "unispeech", "unispeech-sat", "wav2vec2")
+SAMPLE_TYPES = ("data2vec-audio", "hubert", "omniasr_ctc", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")

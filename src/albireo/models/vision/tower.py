@@ -217,6 +217,7 @@ _FAMILIES: Mapping[str, str] = {
     "voxtral_realtime": "hearing.voxtral_realtime.open_voxtral_realtime",
     "wav2vec2": "hearing.wav2vec2.open_wav2vec2",
     "wav2vec2-bert": "hearing.wav2vec2_bert.open_wav2vec2_bert",
+    "wavlm": "hearing.wavlm.open_wavlm",
     "whisper": "hearing.whisper.open_whisper",
 }
 #: Of those that see, what hears beside.
@@ -231,7 +232,7 @@ _EARS: Mapping[str, str] = {
 _LISTENING = (
     *("canary", "cohere_asr", "data2vec-audio", "hubert", "lasr_ctc", "moonshine", "nemotron3_5_asr"),
     *("nemotron_asr_streaming", "omniasr_ctc", "parakeet_ctc", "parakeet_rnnt", "parakeet_tdt", "unispeech"),
-    *("unispeech-sat", "wav2vec2", "wav2vec2-bert", "whisper"),
+    *("unispeech-sat", "wav2vec2", "wav2vec2-bert", "wavlm", "whisper"),
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),

@@ -173,6 +173,7 @@ def test_the_reference_adds_the_same(has_keys: bool) -> None:
         t, (from_rows, from_keys) = text(case, 90, types, 0), added(case, 90, 0)
         attrs = {"num_heads": 4, "num_kv_heads": 2, "scale": case.scale, "window": case.window or None}
         attrs |= {"softcap": case.softcap or None, "reach": REACH, "both_ways": case.both_ways}
+        attrs |= {"head_dim": t.q.shape[-1]}
         keys = from_keys.reshape(90, -1) if has_keys and case.both_ways else None
         found = []
         for part in (at,) if case.both_ways else (at[:50], at[50:]):

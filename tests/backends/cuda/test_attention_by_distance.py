@@ -31,14 +31,16 @@ class Added:
 class Distant(World):
     """Texts whose scores have something added that is as large as they are."""
 
-    def __init__(self, shape: Shape, lengths: list[int], how: Added) -> None:
-        super().__init__(shape, lengths, lengths)
+    def __init__(self, shape: Shape, lengths: list[int], how: Added, rows: list[int] | None = None) -> None:
+        """rows: of each sequence; None: all of its context."""
+        rows = rows or lengths
+        super().__init__(shape, lengths, rows)
         rng, self.how = np.random.default_rng(9), how
         self.table = rng.standard_normal((2 * how.reach + 1, shape.num_heads), np.float32) * 2
         width = shape.num_heads * how.columns
         scale = np.float32(2 / shape.scale)
         self.from_rows, self.from_keys = (
-            [rng.standard_normal((length, width), np.float32) * scale for length in lengths] for _ in range(2)
+            [rng.standard_normal((length, width), np.float32) * scale for length in rows] for _ in range(2)
         )
 
     def added(self, order: list[int], num_tokens: int) -> ByDistance:
@@ -64,7 +66,9 @@ class Distant(World):
         attrs = {"num_heads": self.shape.num_heads, "reach": self.how.reach, "scale": self.shape.scale}
         keys = self.from_keys[i] if self.how.keys else None
         most = np.abs(self.from_rows[i]).max() + (np.abs(keys).max() if keys is not None else 0)
-        return {"added": added_by_columns(self.from_rows[i], keys, attrs)}, float(most * self.shape.scale)
+        positions = np.arange(each.context - len(each.q), each.context, dtype=np.int32)
+        added = added_by_columns(self.from_rows[i], keys, attrs, positions, each.context)
+        return {"added": added}, float(most * self.shape.scale)
 
     def run(self, order: list[int], *args: Any, **kwargs: Any) -> torch.Tensor:
         return super().run(order, *args, **{"by_distance": not self.how.table, **kwargs})
@@ -83,6 +87,22 @@ CASES = [
 @pytest.mark.parametrize(("shape", "how"), CASES, ids=str)
 def test_scores_have_what_distances_say(shape: Shape, how: Added) -> None:
     world, order = Distant(shape, WHOLE, how), [3, 0, 4, 2, 1]
+    world.check(order, world.run(order, (3, 2), multiprocessors=64))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(both_ways=True, window=33, softcap=5.0, num_kv_heads=4),
+        Shape(window=20, softcap=5.0, num_kv_heads=1, has_sinks=True),
+        Shape(kv="int8", num_heads=2),
+    ],
+    ids=str,
+)
+def test_what_rows_add_is_capped_with_the_score_in_windows_and_causal_rows(shape: Shape) -> None:
+    """Of causal rows a few are in the step."""
+    rows = None if shape.both_ways else [1, 21, 40, 1, 30]
+    world, order = Distant(shape, WHOLE, Added(30, columns=60), rows), [3, 0, 4, 2, 1]
     world.check(order, world.run(order, (3, 2), multiprocessors=64))
 
 

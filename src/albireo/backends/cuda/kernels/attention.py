@@ -17,7 +17,7 @@ none before that; with its in_chunks those from the last multiple of window on. 
 choose_keys leaves them, or of each KV head its own list of as many, it sees these alone: a place in a list is what a
 position is elsewhere, and items are of one token (list_tokens.py). With row_ends it sees those behind its own up to
 row_ends[t] - 1, too, whatever the window. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap);
-of rows that see both ways q.k has added what `added` says of distances (parts/by_distance.py). out is the mean of v by
+q.k has added what `added` says of distances (parts/by_distance.py). out is the mean of v by
 their softmax, in which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is
 written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block
 behind it, are not read.
@@ -361,6 +361,8 @@ def attention(
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, channels, window, types) got work of {shape}")
+    if added is not None and shape.in_chunks:
+        raise InvariantError("attention in chunks, to which rows add by distance: no kernel has both")
     width = num_heads * shape.result_width
     is_coded = need_rows(out.dtype, shape.result_width, shape.width)
     if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * width):

@@ -389,8 +389,8 @@ def test_what_some_do_not_have_yet_is_refused(tmp_path: Path) -> None:
     graph = build_graph(config_of("youtu"), 64)
     with pytest.raises(UnsupportedModel, match="a KV cache of int8: values of this model are channels of its keys"):
         compile_graph(graph, CpuCatalog(isa_levels()), kv_dtype="int8", **options)
-    with pytest.raises(UnsupportedModel, match=r"kv_lora_rank=24: on a GPU it must be a power of two"):
-        compile_graph(build_graph(config_of("youtu", kv_lora_rank=24), 64), CudaCatalog(), **options)
+    with pytest.raises(UnsupportedModel, match=r"kv_lora_rank=8: on a GPU 16 is the least"):
+        compile_graph(build_graph(config_of("youtu", kv_lora_rank=8), 64), CudaCatalog(), **options)
     with pytest.raises(UnsupportedModel, match=r"entries of several positions, .* choose --device cpu"):
         compile_graph(build_graph(config_of("deepseek_v4"), 64), CudaCatalog(), **options)
     with pytest.raises(ConfigError, match="its residual is several streams, which are not cut among ranks yet"):

@@ -16,7 +16,7 @@ Found = Iterator[tuple[str, float]]
 
 def best(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.top import top, top_workspace
-    from albireo.graph.ops import TOP_LOGITS
+    from albireo.graph.op_numbers import TOP_LOGITS
 
     rows, vocab = setup.pick((40, 128_256), (3, 300))
     # rounded, so that many are equal
@@ -126,7 +126,7 @@ def fed(setup: Setup) -> Found:
 
 def log_probabilities(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.top_logprobs import top_logprobs, top_logprobs_workspace
-    from albireo.graph.ops import TOP_LOGITS
+    from albireo.graph.op_numbers import TOP_LOGITS
 
     rows, vocab = setup.pick((20, 128_256), (3, 300))
     logits = setup.random(rows, vocab) * 4

@@ -15,7 +15,7 @@ from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import PASSES, adapter_passes, compile_graph, passes_without, run_passes
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph, spelled

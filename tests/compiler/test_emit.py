@@ -14,7 +14,8 @@ from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.program import Program
-from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES, check_program
+from albireo.graph.program_checks import check_program
+from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K, model_graph
 from compiler.ranks import compile_rank, wide_config, wide_graph
 

@@ -14,7 +14,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import ConstantDef, Graph, RowSegment, Value
 from albireo.graph.program import Call, Program, weight_rows
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.graph.spec import check_graph
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
 

@@ -13,7 +13,7 @@ from albireo.compiler.passes import choose_precision, hidden_states
 from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.compiler.rewrite import copy_graph
 from albireo.graph.node import Graph, Value
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph

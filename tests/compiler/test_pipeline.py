@@ -24,7 +24,8 @@ from albireo.compiler.pipeline import (
 from albireo.errors import ConfigError, InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.graph.program_spec import KINDS, check_program
+from albireo.graph.program_checks import check_program
+from albireo.graph.program_spec import KINDS
 from albireo.graph.report import PassRecord
 from albireo.graph.show import show_graph, show_program
 from albireo.graph.spec import check_graph

@@ -11,7 +11,7 @@ from albireo.compiler.passes import taps
 from albireo.compiler.pipeline import compile_graph
 from albireo.compiler.rewrite import copy_graph
 from albireo.errors import UnsupportedModel
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph

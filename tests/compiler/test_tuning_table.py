@@ -10,7 +10,7 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.compiler.tuning_table import attach, call_key
 from albireo.errors import InvariantError
 from albireo.graph.program import Program
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, TuningTable
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog
 from tuning_tables import CHANGED, HERE

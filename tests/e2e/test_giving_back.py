@@ -17,7 +17,7 @@ from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.errors import InvariantError, ModelError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import TensorType, Value
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from backends.reference.test_interpret import Model, prompt
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors

@@ -15,7 +15,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
-from albireo.graph.program_spec import check_program
+from albireo.graph.program_checks import check_program
 from albireo.models import build_graph, load_architecture, load_config
 from backends.reference.test_interpret import Model, prompt
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors

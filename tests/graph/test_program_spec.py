@@ -11,7 +11,8 @@ import pytest
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
 from albireo.graph.program import Call, Program
-from albireo.graph.program_spec import accesses, buffer_bytes, check_program, conflict
+from albireo.graph.program_checks import check_program
+from albireo.graph.program_spec import accesses, buffer_bytes, conflict
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog
 
 Damage = Callable[[Program], Program]

@@ -13,7 +13,7 @@ from albireo.backends.reference.rounding import round_kv, round_to
 from albireo.dtypes import KV_CODES, TOKEN
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.graph.ops import RECURRENT
+from albireo.graph.op_numbers import RECURRENT
 from albireo.verify.bounds import _RULES, Bounded, evaluate
 from albireo.verify.rounding_bound import rounded, rounded_to_codes
 from backends.cpu.harness import normal

@@ -43,7 +43,7 @@ def run(setup: Setup) -> Iterator[Row]:
 
 def _top(setup: Setup, logits: torch.Tensor) -> Iterator[Row]:
     from albireo.backends.cuda.kernels.top import top, top_workspace
-    from albireo.graph.ops import TOP_LOGITS
+    from albireo.graph.op_numbers import TOP_LOGITS
 
     rows, vocab = logits.shape
     ids = torch.empty((rows, TOP_LOGITS), dtype=torch.int32, device=setup.device)

@@ -18,7 +18,7 @@
 #include "albireo/kernel.h"
 
 namespace albireo {
-constexpr float kLeastScores = 1e-20f;  // as graph/ops.py LEAST_SCORES
+constexpr float kLeastScores = 1e-20f;  // as graph/op_numbers.py LEAST_SCORES
 void route_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -9,7 +9,7 @@ from __future__ import annotations
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.graph.ops import RECURRENT, TOP_LOGITS
+from albireo.graph.op_numbers import RECURRENT, TOP_LOGITS
 from albireo.models.config import ModelConfig
 
 #: Ops whose kernels look their rows up in the step: op -> a role, and the symbol its rows are counted by.

@@ -13,7 +13,7 @@ from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, VISION, is_k
 from albireo.artifact.record import Record, read_version
 from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
 from albireo.errors import Corrupt, short
-from albireo.graph.ops import MAX_RANKS
+from albireo.graph.op_numbers import MAX_RANKS
 from albireo.profiles import DEFAULT, PROFILES, Profile
 from albireo.quantization.schemes import HEADS, SCHEMES
 

@@ -20,7 +20,8 @@ from albireo.errors import Corrupt, InvariantError, short
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import Buffer, Call, PackedConstant, Program, StateLayout
-from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
+from albireo.graph.program_checks import check_program
+from albireo.graph.program_spec import FAMILIES, SPLITS
 
 PACKINGS = (
     "rope",

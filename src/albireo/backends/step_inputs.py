@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 
 Ints = NDArray[np.int32]
 

@@ -38,7 +38,7 @@ from albireo.bench.video_cost import video_figures
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, OutOfMemory
-from albireo.graph.ops import MAX_RANKS
+from albireo.graph.op_numbers import MAX_RANKS
 from albireo.models.settings.context import check_context
 from albireo.params import SamplingParams
 

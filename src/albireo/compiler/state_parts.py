@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from albireo.compiler.leaf_sums import PAIR, has_even_leaves, has_leaves
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.ops import MAX_RANKS
+from albireo.graph.op_numbers import MAX_RANKS
 
 #: First and end of some rows or channels, several times.
 Spans = tuple[tuple[int, int], ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.ops import ATTENTION_ATTRS
+from albireo.graph.op_numbers import ATTENTION_ATTRS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import CONV_ACTIVATIONS, GATES, RopeSpec, infer
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, GATES
+from albireo.graph.ops import RopeSpec, infer
 
 
 class GraphBuilder:
@@ -95,7 +96,7 @@ class GraphBuilder:
         return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads, centered=True)[0]
 
     def linear(self, x: Value, weight: Value, bias: Value | None = None, role: str | None = None) -> Value:
-        """role: one of ops.LINEAR_ROLES; None: a linear that is never cut."""
+        """role: one of op_numbers.LINEAR_ROLES; None: a linear that is never cut."""
         inputs = {"x": x, "weight": weight}
         if bias is not None:
             inputs["bias"] = bias
@@ -151,7 +152,7 @@ class GraphBuilder:
     def expert_linear(
         self, x: Value, ids: Value, weight: Value, num_experts: int, role: str | None, bias: Value | None = None
     ) -> Value:
-        """weight, bias: of experts(); role: one of ops.LINEAR_ROLES; None: ranks have all of it."""
+        """weight, bias: of experts(); role: one of op_numbers.LINEAR_ROLES; None: ranks have all of it."""
         top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight}
         if bias is not None:
             inputs["bias"] = bias
@@ -166,7 +167,7 @@ class GraphBuilder:
         return self._node("combine", {"x": x, "weights": weights, "ids": ids}, num_experts=num_experts)[0]
 
     def gate_rows(self, x: Value, gate: Value, kind: str = GATES[0]) -> Value:
-        """gate: [T, parts] float32. kind: one of ops.GATES."""
+        """gate: [T, parts] float32. kind: one of op_numbers.GATES."""
         said = {} if kind == GATES[0] else {"kind": kind}
         return self._node("gate_rows", {"x": x, "gate": gate}, **said)[0]
 
@@ -237,7 +238,7 @@ class GraphBuilder:
     def causal_conv(
         self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu", gated: bool = False
     ) -> Value:
-        """activation: one of ops.CONV_ACTIVATIONS; gated: x has what it and the result are multiplied by, too."""
+        """activation: one of CONV_ACTIVATIONS; gated: x has what it and the result are multiplied by, too."""
         inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
         said: dict[str, Any] = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
         said |= {"gated": True} if gated else {}
@@ -246,7 +247,7 @@ class GraphBuilder:
     def depthwise_conv(
         self, x: Value, weight: Value, bias: Value | None = None, activation: str = CONV_ACTIVATIONS[0]
     ) -> Value:
-        """activation: one of ops.CONV_ACTIVATIONS."""
+        """activation: one of op_numbers.CONV_ACTIVATIONS."""
         inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
         said = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
         return self._node("depthwise_conv", inputs, **said)[0]

@@ -12,17 +12,8 @@ from typing import Any
 from albireo.dtypes import COMPUTE_DTYPES, ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
-from albireo.graph.ops import (
-    CONV_ACTIVATIONS,
-    GATES,
-    GROUPS,
-    LINEAR_ROLES,
-    MAX_RANKS,
-    SCORES,
-    UNARY_KINDS,
-    RopeSpec,
-    infer,
-)
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, GATES, GROUPS, LINEAR_ROLES, MAX_RANKS, SCORES, UNARY_KINDS
+from albireo.graph.ops import RopeSpec, infer
 from albireo.graph.program_spec import FAMILIES
 
 #: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.

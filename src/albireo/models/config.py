@@ -17,7 +17,8 @@ from albireo.json_file import Fields
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.class_names import class_names, is_own_code, pooling_of_class
 from albireo.models.settings.draft_input import DraftInput
-from albireo.models.settings.expert_settings import ExpertSettings, Keys, parse_experts
+from albireo.models.settings.expert_keys import parse_experts
+from albireo.models.settings.expert_settings import ExpertSettings, Keys
 from albireo.models.settings.layer_kinds import (
     DEFAULT_WINDOW,
     MAX_LAYERS,
@@ -40,7 +41,7 @@ from albireo.speculative_config import MAX_VOCAB
 MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
-#: What an activation is called in config.json -> ops.UNARY_KINDS, or an op.
+#: What an activation is called in config.json -> op_numbers.UNARY_KINDS, or an op.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
     # the tanh of old files, whatever they call it: transformers reads them so

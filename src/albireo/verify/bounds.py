@@ -23,7 +23,7 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
+from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
 from albireo.verify.attention_bound import attention_error, chain_error, join_sums_error
 from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import OpCall
-from albireo.graph.ops import SQUARES
+from albireo.graph.op_numbers import SQUARES
 
 F64 = NDArray[np.float64]
 

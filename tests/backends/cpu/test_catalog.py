@@ -8,7 +8,7 @@ from albireo import _native
 from albireo.backends.cpu.catalog import SPLITS, CpuCatalog
 from albireo.backends.cpu.machine import LEVELS
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.graph.ops import RECURRENT
+from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.program_spec import COMMON_FAMILIES, OF_STREAMS
 
 ALL = CpuCatalog(LEVELS)

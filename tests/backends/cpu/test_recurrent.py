@@ -14,7 +14,7 @@ import pytest
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
-from albireo.graph.ops import CONV_ACTIVATIONS, RECURRENT
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, RECURRENT
 from backends.convolutions import GATED, PLAIN, SILU, Conv
 from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, run, variants
 from step_batches import Work, make_step

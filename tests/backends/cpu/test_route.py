@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.reference import experts
 from albireo.backends.reference.call import OpCall
-from albireo.graph.ops import GATES, GROUPS
+from albireo.graph.op_numbers import GATES, GROUPS
 from backends.cpu.harness import assert_same_bits, normal, pool, rows_step, variants
 
 F32 = NDArray[np.float32]

@@ -15,7 +15,8 @@ from albireo.encodings import ENCODINGS, plain_encoding
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.graph.program_spec import MEETINGS, check_program
+from albireo.graph.program_checks import check_program
+from albireo.graph.program_spec import MEETINGS
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph

@@ -36,7 +36,7 @@ from albireo.backends.cuda.kernels.top import top, top_workspace
 from albireo.backends.cuda.kv import LayerKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.step import StateSlots
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 from backends.cuda.draws import drawn
 from backends.cuda.linears import random
 from backends.cuda.tensors import ids

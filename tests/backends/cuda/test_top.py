@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.kernels.top import top, top_workspace
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 
 Found = tuple[np.ndarray, np.ndarray]
 

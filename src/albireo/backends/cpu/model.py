@@ -34,7 +34,7 @@ from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of
 from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import ConstantDef, RowSegment
-from albireo.graph.ops import CONV_ACTIVATIONS, GATES, GROUPS, SCORES, TOP_LOGITS
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, GATES, GROUPS, SCORES, TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout

@@ -50,7 +50,7 @@ from albireo.dtypes import ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of
 from albireo.graph.distance_columns import distance_columns
-from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, GROUPS
 from albireo.graph.program import Call
 
 

@@ -14,7 +14,7 @@ from albireo.backends.backend import BLOCK_GROUPS, EIGHT_BY_EIGHT_FLOATS, FOUR_B
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
-from albireo.graph.ops import RECURRENT
+from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.program import Program
 from albireo.graph.program_spec import ACTS, GATED_ACTS, OF_STREAMS
 from albireo.graph.tuning import Tuning

@@ -15,7 +15,7 @@ from albireo.backends.cuda.kernels.join_columns import join_columns, joined_ids
 from albireo.backends.cuda.kernels.top import top, top_workspace
 from albireo.backends.cuda.peers import Seat
 from albireo.backends.cuda.turns import GatherSpace
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 from albireo.graph.program import Program, row_stride
 
 

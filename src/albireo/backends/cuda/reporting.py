@@ -19,7 +19,7 @@ from albireo.backends.cuda.kernels.top import top, top_workspace
 from albireo.backends.cuda.kernels.top_logprobs import top_logprobs, top_logprobs_workspace
 from albireo.backends.cuda.staging import Arrays, Columns
 from albireo.backends.step_outputs import REFUSED
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 from albireo.step import SampleTask, TokenLogprobs
 
 #: Arrays of L reports, and how many of the best each row of logits is to give.

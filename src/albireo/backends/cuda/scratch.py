@@ -29,7 +29,7 @@ from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import lists_of, result_width
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 from albireo.graph.program import Call, Program, row_stride
 from albireo.graph.program_spec import MEETINGS
 

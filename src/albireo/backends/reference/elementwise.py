@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.rounding import round_to
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
+from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT, XIELU_SLOPE
 
 F64 = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import numpy as np
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.elementwise import sigmoid, softplus
 from albireo.errors import InvariantError
-from albireo.graph.ops import LEAST_SCORES
+from albireo.graph.op_numbers import LEAST_SCORES
 
 
 def route(call: OpCall) -> tuple[Array, ...]:

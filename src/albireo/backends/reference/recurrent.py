@@ -16,7 +16,7 @@ from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.elementwise import sigmoid, softplus
 from albireo.errors import InvariantError
 from albireo.graph.attention_op import NOTHING_SEEN
-from albireo.graph.ops import L2_EPS
+from albireo.graph.op_numbers import L2_EPS
 
 F64 = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
-from albireo.graph.ops import SQUARES
+from albireo.graph.op_numbers import SQUARES
 
 
 def rms_norm(call: OpCall) -> tuple[Array, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.elementwise import sigmoid
 from albireo.errors import InvariantError
-from albireo.graph.ops import CONV_ACTIVATIONS, TOP_LOGITS
+from albireo.graph.op_numbers import CONV_ACTIVATIONS, TOP_LOGITS
 
 
 def embed(call: OpCall) -> tuple[Array, ...]:

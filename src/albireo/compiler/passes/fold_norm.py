@@ -16,7 +16,7 @@ from albireo.compiler.rewrite import NotFired, Rewriter, body_of, copy_graph
 from albireo.dtypes import FP8_TOKEN
 from albireo.encodings import is_encoding
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.graph.ops import num_squares
+from albireo.graph.op_types import num_squares
 from albireo.graph.report import PassRecord
 
 WHY = "a launch less, and a reading of the row: it is in registers where it is made"

@@ -20,7 +20,8 @@ from albireo.compiler.rewrite import Rewriter, label
 from albireo.compiler.state_parts import Spans, state_parts
 from albireo.errors import ConfigError, UnsupportedModel, short
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.graph.ops import MAX_RANKS, infer
+from albireo.graph.op_numbers import MAX_RANKS
+from albireo.graph.ops import infer
 from albireo.graph.report import Firing, PassRecord
 
 WHY = "a rank reads its part of the weights and of the KV cache; partial sums are added in an order all sizes share"

@@ -8,7 +8,7 @@ fusing is the compiler's. Rounding to the compute dtype is written out as casts:
     linear(...)     float32
 
 Matrices are constants of the compute dtype; vectors (norms, biases) stay float32, because they are small. Each linear
-says by its role how ranks may share it (graph.ops.LINEAR_ROLES).
+says by its role how ranks may share it (graph.op_numbers.LINEAR_ROLES).
 
 Where what attention and FFN add is multiplied by a number (config.multipliers.residual), x is the residual stream
 divided by it: what is added is added as it is, and a norm, which does not see how long x is, has its eps divided by the
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
-from albireo.graph.ops import GATES, RopeSpec
+from albireo.graph.op_numbers import GATES
+from albireo.graph.ops import RopeSpec
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.config import ModelConfig

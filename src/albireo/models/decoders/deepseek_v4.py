@@ -10,7 +10,7 @@ from functools import partial
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.graph.ops import MAX_STREAMS
+from albireo.graph.op_numbers import MAX_STREAMS
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, mixture
 from albireo.models.blocks.hyper_connections import joined, streams_of, through

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.models.blocks.experts import Names, moe_block
 from albireo.models.blocks.layers import attention_block, embedding, head, windows
 from albireo.models.blocks.rope import rope_spec

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
+from albireo.graph.op_numbers import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.block_indexer import OLDER_NAMES, TABLE, BlockIndexer, parse_blocks
 from albireo.models.blocks.experts import Names, moe_block

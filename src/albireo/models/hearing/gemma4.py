@@ -15,7 +15,7 @@ from typing import Any
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
+from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE, audio_fields

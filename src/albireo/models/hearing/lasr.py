@@ -15,7 +15,7 @@ import numpy as np
 from albireo.errors import InvariantError, ModelError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
+from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies

@@ -16,7 +16,7 @@ import numpy as np
 from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.graph.ops import MAX_DEPTHWISE_WIDTH
+from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.fast_conformer import halved

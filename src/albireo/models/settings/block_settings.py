@@ -201,7 +201,7 @@ class BlockSettings:
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
         gates_heads: a gate of what attention gives that is a linear of its own has one number for each head, not for
-            each channel. gate_kind: what is made of such a gate, one of ops.GATES.
+            each channel. gate_kind: what is made of such a gate, one of op_numbers.GATES.
         num_layers, num_kv_heads, ffn_width, norm_eps: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         value_dim: channels of a head's value, where they are fewer than those of its key; 0: as many. value_factor: on

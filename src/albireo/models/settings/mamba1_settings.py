@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from albireo.graph.ops import MAX_CONV_WIDTH
+from albireo.graph.op_numbers import MAX_CONV_WIDTH
 from albireo.json_file import Fields
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS

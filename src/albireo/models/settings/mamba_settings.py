@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from albireo.graph.ops import MAX_CONV_WIDTH
+from albireo.graph.op_numbers import MAX_CONV_WIDTH
 from albireo.json_file import Fields
 
 _MAX_HEADS = 2**12

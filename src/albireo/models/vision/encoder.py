@@ -128,7 +128,7 @@ def _gained(b: GraphBuilder, x: Value, name: str, gain: str | None) -> Value:
 
 
 def activated(b: GraphBuilder, x: Value, act: str) -> Value:
-    """act(x), float32. Args: act: one of ops.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
+    """act(x), float32. Args: act: one of op_numbers.UNARY_KINDS, or quick_gelu: x * sigmoid(1.702 x)."""
     return b.mul(x, b.unary(b.scale(x, 1.702), "sigmoid")) if act == QUICK_GELU else b.unary(x, act)
 
 

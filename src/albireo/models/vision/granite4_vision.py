@@ -19,7 +19,7 @@ import numpy as np
 from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.graph.ops import MAX_GIVEN
+from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.layer_kinds import MAX_LAYERS

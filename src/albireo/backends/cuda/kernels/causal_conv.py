@@ -135,7 +135,7 @@ def causal_conv(
     activation: str = "silu",
     gated: bool = False,
 ) -> None:
-    """states: of the layer, rows as far apart as slots are. activation: one of graph.ops.CONV_ACTIVATIONS."""
+    """states: of the layer, rows as far apart as slots are. activation: one of graph.op_numbers.CONV_ACTIVATIONS."""
     channels, width = weight.shape
     num_sequences = len(slots.context_len)
     rows, block = _ONE if len(x) <= num_sequences else _MANY

@@ -64,7 +64,7 @@ def depthwise_conv(
     bias: torch.Tensor | None = None,
     activation: str = "silu",
 ) -> None:
-    """activation: one of graph.ops.CONV_ACTIVATIONS."""
+    """activation: one of graph.op_numbers.CONV_ACTIVATIONS."""
     channels, width = weight.shape
     depthwise_conv_kernel[(triton.cdiv(len(x), _ROWS), triton.cdiv(channels, _CHANNELS))](
         x,

@@ -32,7 +32,7 @@ from albireo.backends.cuda.kernels.parts.recurrence import (
     rows_and_slot,
 )
 from albireo.backends.cuda.step import StateSlots
-from albireo.graph.ops import L2_EPS
+from albireo.graph.op_numbers import L2_EPS
 
 #: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
 _COLUMNS = 16

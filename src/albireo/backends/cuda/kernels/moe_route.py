@@ -28,7 +28,7 @@ from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
-from albireo.graph.ops import LEAST_SCORES
+from albireo.graph.op_numbers import LEAST_SCORES
 
 _ITEM = tl.constexpr(ITEM_FIELDS)
 _LEAST = tl.constexpr(LEAST_SCORES)

@@ -18,7 +18,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, least_of_best, order_of, place_of
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 
 _TILE, _STRETCH = 4096, 64
 #: Winners are ranked in a square of this side; as many stretches are read.

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 
 _TILE = 4096
 

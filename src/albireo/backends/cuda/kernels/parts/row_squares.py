@@ -15,7 +15,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.backends.cuda.kernels.parts.row_codes import store_columns
-from albireo.graph.ops import SQUARES
+from albireo.graph.op_numbers import SQUARES
 
 _SQUARES = tl.constexpr(SQUARES)
 

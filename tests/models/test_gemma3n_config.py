@@ -61,7 +61,7 @@ def test_layers_are_those_of_transformers(given: dict[str, Any]) -> None:
 
 
 def test_the_text_part_of_a_whole(tmp_path: Path) -> None:
-    """As published: towers are left where they lie, and what they would read is refused by name."""
+    """As published: the tower that sees is left where it lies, and pictures are refused by name."""
     tiny = dict(load_architecture("gemma3n_text").tiny)
     make_checkpoint(tmp_path, tiny, seed=5)
     alone, tensors = load_config(tmp_path), random_weights(tiny, 5)
@@ -83,5 +83,5 @@ def test_the_text_part_of_a_whole(tmp_path: Path) -> None:
     (output,) = llm.generate([{"prompt_token_ids": [5, 6, 7]}], SamplingParams(max_tokens=2, ignore_eos=True))
     assert len(output.outputs[0].token_ids) == 2
     picture = {"prompt_token_ids": [5, 138, 7], "multi_modal_data": {"image": Image.new("RGB", (28, 28))}}
-    with pytest.raises(UnsupportedFeature, match="1 images, and this model reads text only"):
+    with pytest.raises(UnsupportedFeature, match="1 images, and this model hears, and sees none"):
         llm.generate([picture], SamplingParams(max_tokens=2))

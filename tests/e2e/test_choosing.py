@@ -64,19 +64,12 @@ def test_tensors_under_other_names(name: str, tmp_path: Path) -> None:
             assert np.array_equal(checkpoint.tensor(each).to_float32(), numbers), each
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("deepseek_v4", "entries of several positions|several residual streams"),
-        ("hy_v4", "several residual streams"),
-        ("minimax_m3_vl_text", "each KV head chooses for itself"),
-    ],
-)
-def test_what_a_gpu_has_no_kernels_for_is_refused(name: str, message: str) -> None:
+def test_what_a_gpu_has_no_kernels_for_is_refused() -> None:
     options: dict[str, Any] = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
-    assert compile_graph(build_graph(parse_tiny(name), 64), CpuCatalog(isa_levels()), **options).calls
-    with pytest.raises(UnsupportedModel, match=rf"(?:{message}).* choose --device cpu"):
-        compile_graph(build_graph(parse_tiny(name), 64), CudaCatalog(), **options)
+    graph = build_graph(parse_tiny("deepseek_v4"), 64)
+    assert compile_graph(graph, CpuCatalog(isa_levels()), **options).calls
+    with pytest.raises(UnsupportedModel, match=r"entries of several positions.* choose --device cpu"):
+        compile_graph(graph, CudaCatalog(), **options)
 
 
 def test_ranks_do_not_share_what_each_head_chooses() -> None:

@@ -70,6 +70,44 @@ def test_matrices_are_those_of_positions(tmp_path: Path) -> None:
         open_checkpoint(tmp_path, graph)
 
 
+@pytest.mark.parametrize("place", ["beside", "of windows alone", "by other names"])
+def test_the_part_that_turns_is_the_same_wherever_it_is_said(place: str, tmp_path: Path) -> None:
+    """Matrices have channels in the order of pairs, which graphs and files have to agree on."""
+    ropes = TINY["rope_parameters"]
+    bare = {kind: {key: ropes[kind][key] for key in ("rope_type", "rope_theta")} for kind in ropes}
+    said: dict[str, Any] = {"rope_parameters": bare, "partial_rotary_factor": 0.5}
+    if place == "of windows alone":
+        said["rope_parameters"] = {**bare, "hybrid_sliding": ropes["hybrid_sliding"]}
+    if place == "by other names":
+        names = {"hybrid": "full_attention", "hybrid_sliding": "sliding_attention"}
+        said = {"rope_parameters": {names[kind]: ropes[kind] for kind in ropes}}
+    make_checkpoint(tmp_path, TINY, seed=4)
+    tokens = prompt(TINY, 12, 4)
+    wanted = Model(tmp_path).logits(tokens)
+    rest = {key: value for key, value in TINY.items() if key != "rope_parameters"}
+    (tmp_path / "config.json").write_text(json.dumps({**rest, **said}))
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("v_proj_delayed", ()),
+        ("conv_qk_grouped", (0, 2**40, 1)),
+        ("conv_qk_grouped", (0, 12, 2**40)),
+        ("conv_qk_depthwise", (72, 2, 2)),
+    ],
+)
+def test_convolutions_of_other_shapes_are_named(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Empty ones, too, which may say that they are as long as they like."""
+    make_checkpoint(tmp_path, TINY, seed=4)
+    graph, tensors = build_graph(load_config(tmp_path), 64), as_written(TINY, random_weights(TINY, 4))
+    tensors[f"model.layers.1.self_attn.qkv_proj.{name}.weight"] = np.zeros(shape, np.float32)
+    write_safetensors(tmp_path / "model.safetensors", tensors, "float32")
+    with pytest.raises(WeightMismatch, match=r"model\.layers\.1\.self_attn\.qkv_proj\."):
+        open_checkpoint(tmp_path, graph)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

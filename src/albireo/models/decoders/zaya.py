@@ -25,6 +25,7 @@ from albireo.models.blocks.experts import QWEN, experts
 from albireo.models.blocks.head_rows import RowsOf, RowsOfSeveral, rows_of_heads
 from albireo.models.blocks.layers import attention, embedding, head, linear, norm, windows
 from albireo.models.blocks.rope import rope_spec
+from albireo.models.checkpoint.positions_apart import ROTATIONS
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.settings.layer_kinds import MAX_LAYERS
@@ -92,13 +93,9 @@ CONFIG = ConfigRules(
     ffn_factor=1,  # of no layer: all have experts
     defaults={
         "rms_norm_eps": 1e-5,
-        "max_position_embeddings": 131072,
         "num_key_value_heads": 2,
         "tie_word_embeddings": True,
-        "rope_parameters": {
-            _SEEING_ALL: {"rope_theta": 5000000.0, "partial_rotary_factor": 0.5},
-            _SLIDING: {"rope_theta": 10000.0, "partial_rotary_factor": 0.5},
-        },
+        **ROTATIONS,
     },
     ignorable=keys("output_router_logits auto_map"),
 )

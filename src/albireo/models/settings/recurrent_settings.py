@@ -13,7 +13,7 @@ from albireo.json_file import Fields
 from albireo.models.settings.layer_kinds import kinds_beside_convolutions, layer_kinds
 
 _MAX_HEADS = 2**12
-_MAX_DIM = 2**10
+MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
 RecurrentRule = Literal[
@@ -139,8 +139,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         _layers(fields, "linear_attention", by_interval),
         k_heads,
         v_heads,
-        fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=128),
-        fields.integer("linear_value_head_dim", 1, _MAX_DIM, default=128),
+        fields.integer("linear_key_head_dim", 1, MAX_DIM, default=128),
+        fields.integer("linear_value_head_dim", 1, MAX_DIM, default=128),
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         rule == "by_head",
     )
@@ -149,7 +149,7 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
 def _convolved(fields: Fields, layers: int, hidden: int) -> ConvolvedSettings:
     heads = fields.integer("num_attention_heads", 1, _MAX_HEADS)
     kv_heads = fields.integer("num_key_value_heads", 1, _MAX_HEADS)
-    dim = fields.integer("head_dim", 2, _MAX_DIM, default=128)
+    dim = fields.integer("head_dim", 2, MAX_DIM, default=128)
     if kv_heads * dim % 2:
         fields.fail("num_key_value_heads", kv_heads, "must have an even number of channels: half are a position's own")
     first = fields.integer("cca_time0", 2, MAX_CONV_WIDTH, default=2)
@@ -166,14 +166,14 @@ def _olmo(fields: Fields, layers: int, hidden: int) -> GatedDeltaSettings:
     )
     if v_heads != k_heads:
         fields.unsupported("linear_num_value_heads", v_heads, f"it must be linear_num_key_heads={k_heads}")
-    k_dim = fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=3 * hidden // (4 * k_heads) or None)
+    k_dim = fields.integer("linear_key_head_dim", 1, MAX_DIM, default=3 * hidden // (4 * k_heads) or None)
     found = tuple(bool((i + 1) % 4) for i in range(layers))
     return GatedDeltaSettings(
         _layers(fields, "linear_attention", found if not all(found) else (*found[:-1], False)),
         k_heads,
         v_heads,
         k_dim,
-        fields.integer("linear_value_head_dim", 1, _MAX_DIM, default=2 * k_dim),
+        fields.integer("linear_value_head_dim", 1, MAX_DIM, default=2 * k_dim),
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         lies_by_head=False,
         lies_apart=True,
@@ -199,7 +199,7 @@ def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
         return number
 
     count = said("num_heads", "linear_num_heads", 1, _MAX_HEADS, 32)
-    size = said("head_dim", "linear_head_dim", 1, _MAX_DIM, 128)
+    size = said("head_dim", "linear_head_dim", 1, MAX_DIM, 128)
     conv = said("short_conv_kernel_size", "linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, 4)
     of_table.refuse_unread((), {})
     return GatedDeltaSettings(
@@ -221,7 +221,7 @@ def _bailing(fields: Fields, layers: int) -> GatedDeltaSettings:
         return fields.integer(key, low, high, default=fields.integer(other, low, high, default=default))
 
     heads = said("linear_num_heads", "num_attention_heads", 1, _MAX_HEADS)
-    size = said("linear_head_dim", "head_dim", 1, _MAX_DIM, 128)
+    size = said("linear_head_dim", "head_dim", 1, MAX_DIM, 128)
     conv = said("linear_conv_kernel_dim", "short_conv_kernel_size", 2, MAX_CONV_WIDTH, 4)
     group = fields.integer("layer_group_size", 1, 2**12, default=6)
     found = _layers(fields, "linear_attention", tuple(bool((i + 1) % group) for i in range(layers)))

@@ -58,3 +58,13 @@ def test_a_budget_below_the_least_says_how_many_bits_would_do() -> None:
     with pytest.raises(ConfigError, match=r"target_bits=4 is less than .* raise it to 5\.01 or more"):
         spend(given, 4, 100)
     assert spend(given, 5.01, 100)["a"].bits == 501
+
+
+@pytest.mark.parametrize("bits", [402, 406, 410, 414, 427, 501])
+def test_as_many_bits_as_the_message_says_do(bits: int) -> None:
+    """Their product with the weights may be a little less than the bits that it was made of."""
+    given = {"a": [Option(None, bits, 1.0)]}
+    with pytest.raises(ConfigError, match="raise it to") as error:
+        spend(given, 3.0, 100)
+    said = float(str(error.value).rpartition("raise it to ")[2].partition(" ")[0])
+    assert spend(given, said, 100)["a"].bits == bits

@@ -19,7 +19,8 @@ def spend(options: Mapping[str, Sequence[Option]], target_bits: float, num_weigh
     the lower convex hull of each group, until no step fits.
     Raises: ConfigError when the fewest bits are more than that.
     """
-    budget = int(target_bits * num_weights)
+    # to the nearest bit: the product of 4.02 and 100 is 401.99999999999994
+    budget = round(target_bits * num_weights)
     hulls = {name: _hull(choices) for name, choices in options.items()}
     at = dict.fromkeys(hulls, 0)
     spent = sum(hull[0].bits for hull in hulls.values())

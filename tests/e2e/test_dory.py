@@ -16,7 +16,7 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.passes.shard import problems
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import ModelError, UnsupportedModel
-from albireo.models import build_graph, load_architecture, load_config
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from backends.reference.test_interpret import Model, assert_same_logits, load_torch_model, prompt, torch_logits
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
 
@@ -57,6 +57,17 @@ def test_files_as_they_were_published(tmp_path: Path) -> None:
     ours = Model(there).logits(tokens)
     np.testing.assert_array_equal(ours, Model(alone).logits(tokens))
     assert_same_logits(ours, torch_logits(load_torch_model(there), tokens))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "x", "", "-1"])
+def test_names_of_blocks_that_are_none_are_named(number: str, tmp_path: Path) -> None:
+    """Also numbers of more digits than Python reads."""
+    make_checkpoint(tmp_path, {**TINY, **PUBLISHED}, weights=random_weights(TINY, 4))
+    tensors = {published_name(n): t for n, t in as_written(TINY, random_weights(TINY, 4)).items()}
+    tensors[f"backbone.layers.{number}.mixer.q_proj.weight"] = np.zeros((1,), np.float32)
+    write_safetensors(tmp_path / "model.safetensors", tensors, "float32")
+    with pytest.raises(ModelError, match=r"model\.layers\."):
+        open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64))
 
 
 def test_layers_are_told_once_and_gone_through_several_times() -> None:
@@ -105,6 +116,7 @@ def test_absolute_values_are_written_down() -> None:
         ({"layer_types": ["linear_attention"] * 4}, ModelError, "layer_types=.* must be full_attention or"),
         ({**PUBLISHED, "n_input_layers": 3}, ModelError, "n_input_layers=3 must be a multiple of 2"),
         ({**PUBLISHED, "layer_types": PUBLISHED["layer_types"][::-1]}, ModelError, "layer_types=.* must be"),
+        ({**PUBLISHED, "layer_types": ["mlp"] * 8}, ModelError, "layer_types=.* for each of 4 layers, each with mlp"),
         ({"attention_bias": True}, UnsupportedModel, "attention_bias"),
         ({"mlp_bias": True}, UnsupportedModel, "mlp_bias"),
         ({"initializer_range": 0.0}, ModelError, "initializer_range=0.0 must be a number from"),

@@ -132,22 +132,26 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
 
 #: Of Dory, whose attention and FFN are told apart: what each has that lies in no block -> what it is here.
 _RATES = {"attn_alpha": "lambda_1", "mlp_alpha": "lambda_2"}
+#: What lies in no block, in either of the two.
+_ENDS = (
+    *(("backbone.embeddings.", "model.embed_tokens."), ("backbone.", "model.")),
+    *(("model.", "model."), ("lm_head.", "lm_head.")),
+)
+_BLOCKS, _MOST_DIGITS = "backbone.layers.", 9
 
 
-def names_of_blocks(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """What names of Dory begin with -> what they are to begin with: as published, or as transformers writes them."""
-    found, told = tuple(names), []
-    numbers = {
-        int(part)
-        for part in (name.removeprefix("backbone.layers.").partition(".")[0] for name in found)
-        if part.isdecimal()
-    }
-    for number in sorted(numbers):
-        block, layer = f"backbone.layers.{number}.", f"model.layers.{number // 2}."
-        told.append((f"{block}mixer.", f"{layer}{'mlp' if number % 2 else 'self_attn'}."))
-        told += [(block + old, layer + new) for old, new in _RATES.items()]
-    ends = (("backbone.embeddings.", "model.embed_tokens."), ("backbone.", "model."))
-    return (*told, *ends, *((name, name) for name in ("model.", "lm_head.")))
+def name_of_block(name: str) -> tuple[str, str] | None:
+    """What a name of Dory begins with, and what it is to begin with: as published, or as transformers writes it; None:
+    it begins with neither."""
+    number, _, rest = name.removeprefix(_BLOCKS).partition(".")
+    if name.startswith(_BLOCKS) and number.isdecimal() and len(number) <= _MOST_DIGITS:
+        block, layer = f"{_BLOCKS}{number}.", f"model.layers.{int(number) // 2}."
+        if rest.startswith("mixer."):
+            return f"{block}mixer.", f"{layer}{'mlp' if int(number) % 2 else 'self_attn'}."
+        found = next((old for old in _RATES if rest.startswith(old)), None)
+        if found is not None:
+            return block + found, layer + _RATES[found]
+    return next(((old, new) for old, new in _ENDS if name.startswith(old)), None)
 
 
 def renames(names: Iterable[str]) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ Called by weights.py. Does not know what the other parts compute: they are left 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from albireo.errors import ModelError, WeightMismatch, short
 from albireo.json_file import Fields, read_json
 from albireo.models.checkpoint.conformer_names import OF_WHOLE, SUBSAMPLING, names_of_decoder
-from albireo.models.checkpoint.first_names import names_of_blocks, renames
+from albireo.models.checkpoint.first_names import name_of_block, renames
 from albireo.models.checkpoint.safetensors_file import RawTensor, raw_tensor
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.sample_tower_names import OMNI
@@ -120,7 +120,7 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     if any(name.startswith(_OTHERS) for name in files.names):
         return TextTensors(files, _AMONG_OTHERS)
     if any(name.endswith(_DORY) for name in files.names):
-        return TextTensors(files, names_of_blocks(files.names))
+        return TextTensors(files, name_of_block)
     if _LARGE4_ALPHA in files:
         return TextTensors(files, _LARGE4)
     if any(name.startswith(_TOWER) for name in files.names):
@@ -147,15 +147,21 @@ def text_name(name: str) -> str:
 
 
 class TextTensors:
-    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
+    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles.
 
-    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes) -> None:
+    Args: prefixes: or what says of a name which one it begins with, and what that becomes.
+    """
+
+    def __init__(self, files: SafetensorsFiles, prefixes: Prefixes | Callable[[str], tuple[str, str] | None]) -> None:
         self.directory = files.directory
         self._files = files
         self._stored: dict[str, str] = {}
         first = renames(files.names)
         for name in files.names:
-            found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
+            if callable(prefixes):
+                found = prefixes(name)
+            else:
+                found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
             if found is None:
                 continue
             renamed = found[1] + name.removeprefix(found[0])

@@ -68,8 +68,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     if not kinds:
         kinds = tuple(_SLIDING if (layer + 1) % 4 else _FULL for layer in range(layers))
     told = tuple(each for kind in kinds[::blocks] for each in (kind, _FFN)[:blocks])
-    if told != kinds or len(kinds) != layers * blocks or not set(kinds) <= {_FULL, _SLIDING, _FFN}:
-        fields.fail("layer_types", list(kinds), f"must be {_FULL} or {_SLIDING} for each of {layers} layers")
+    if told != kinds or len(kinds) != layers * blocks or not set(kinds[::blocks]) <= {_FULL, _SLIDING}:
+        behind = f", each with {_FFN} behind it" if blocks == 2 else ""
+        fields.fail("layer_types", list(kinds), f"must be {_FULL} or {_SLIDING} for each of {layers} layers{behind}")
     first, last = (_count(fields, f"n_{part}_layers", blocks, 8) for part in ("input", "output"))
     default = max(0, layers - first - last)
     again = _count(fields, "n_recurrent_layers", blocks, default * blocks)

@@ -58,6 +58,15 @@ def test_matrices_that_nobody_reads_may_be_there_or_not(tmp_path: Path) -> None:
         open_checkpoint(tmp_path, graph)
 
 
+def test_experts_that_config_json_does_not_count_are_named(tmp_path: Path) -> None:
+    """What gives back what it reads has no down projection, and nothing has a bias."""
+    make_checkpoint(tmp_path, TINY, seed=3)
+    (tmp_path / "config.json").write_text(json.dumps({**TINY, "n_routed_experts": 8, "zero_expert_num": 7}))
+    graph = build_graph(load_config(tmp_path), 64)
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp\.experts\.8\.down_proj\.weight"):
+        open_checkpoint(tmp_path, graph)
+
+
 def test_a_layer_that_files_tell_is_two() -> None:
     config = parse_tiny(NAME)
     assert config.num_layers == 4 and len(config.cached_layers) == 4

@@ -106,7 +106,7 @@ CONFIG = ConfigRules(
     ignorable=UNREAD | keys("output_router_logits router_dtype"),
 )
 #: Layers that guess further tokens; gates and ups of experts that give back what they read, as transformers has them.
-IGNORABLE_WEIGHTS = ("model.mtp.*", "model.layers.*.mlp.experts.*")
+IGNORABLE_WEIGHTS = ("model.mtp.*", *(f"model.layers.*.mlp.experts.*.{each}_proj.weight" for each in ("gate", "up")))
 _EXPERTS = Names(
     "mlp", "gate_proj", "up_proj", "down_proj", router="router.classifier", bias="router.e_score_correction_bias"
 )

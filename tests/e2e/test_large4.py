@@ -71,6 +71,10 @@ def test_frequencies_are_made_of_a_tensor(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", tensors, "float32")
     with pytest.raises(ModelError, match="log_factors has 3 numbers; heads of 8 need 4"):
         build_graph(load_config(tmp_path), 64)
+    tensors["model.rotary_emb.alpha"] = np.zeros((3, 1000), np.float32)
+    write_safetensors(tmp_path / "model.safetensors", tensors, "float32")
+    with pytest.raises(WeightMismatch, match=r"alpha has 3000 numbers, \[3, 1000\]; frequencies of a head are 2048"):
+        load_config(tmp_path)
     tensors["model.rotary_emb.alpha"] = alpha + np.float32(np.inf)
     write_safetensors(tmp_path / "model.safetensors", tensors, "float32")
     with pytest.raises(ModelError, match=r"log_factors=.* must be a list of numbers from -40 to 40"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from albireo.models.checkpoint.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.checkpoint.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.checkpoint.task_adapters import as_transformers_has_it
 from albireo.models.checkpoint.weights import Checkpoint, check_weights
-from albireo.models.config import ConfigRules, ModelConfig, parse_config
+from albireo.models.config import MAX_HEAD_DIM, ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.files import is_gguf
 from albireo.models.settings.class_names import TEXT_CLASSES
 from albireo.models.settings.layer_kinds import MAX_LAYERS
@@ -146,13 +147,19 @@ def _tied_as_it_lies(
 def _with_frequencies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
     """Where weights say by what frequencies are multiplied: with these numbers among the rotary settings.
 
-    Raises: WeightMismatch where the weights lack them.
+    Raises: WeightMismatch where the weights lack them, or have more than a head has.
     """
     if not rules.frequencies or not _has_weights(directory):
         return data
     with Checkpoint(directory) as checkpoint:
         if rules.frequencies not in checkpoint:
             raise WeightMismatch(f"{directory}: there is no tensor {rules.frequencies}, which frequencies are made of")
+        shape = checkpoint.shape(rules.frequencies)
+        if (count := math.prod(shape)) > MAX_HEAD_DIM // 2:
+            raise WeightMismatch(
+                f"{directory}: tensor {rules.frequencies} has {count} numbers, {short(list(shape))}; frequencies of a "
+                f"head are {MAX_HEAD_DIM // 2} at most"
+            )
         found = checkpoint.tensor(rules.frequencies).to_float32().reshape(-1).tolist()
     name = "rope_scaling" if data.get("rope_scaling") else "rope_parameters"
     table = data.get(name) or rules.defaults.get(name, {})

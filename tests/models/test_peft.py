@@ -187,6 +187,32 @@ def test_tensors_that_are_no_pair_beside_a_linear_are_refused_by_name(tmp_path: 
     assert name.removeprefix("base_model.model.").partition(".lora_A")[0] in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("told", "kept", "message"),
+    [
+        (
+            f"{LAYER}.self_attn.q_proj",
+            1,
+            r"of this model's q_proj these can have one: model\.layers\.0\.self_attn\.q_proj$",
+        ),
+        ("model.layers.9.mlp.up_proj", 6, r"model\.layers\.3\.mlp\.up_proj and 2 more$"),
+        ("lm_head", 6, r"of this model these can have one: down_proj, .*, v_proj; the head cannot$"),
+    ],
+)
+def test_modules_that_can_have_one_are_named(tmp_path: Path, told: str, kept: int, message: str) -> None:
+    """Of layers that are gone through several times none can, though others that are called alike can."""
+    layers = {name.replace("layers.0.", f"layers.{i}."): shape for name, shape in SHAPES.items() for i in range(kept)}
+    shapes = {name: shape for name, shape in layers.items() if int(name.split(".")[2]) < kept}
+    write_safetensors(
+        tmp_path / "adapter_model.safetensors",
+        {f"base_model.model.{told}.lora_A.weight": np.zeros((4, 8), np.float32)},
+        "float32",
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 4}))
+    with pytest.raises(UnsupportedModel, match=message):
+        read_adapter(tmp_path, shapes, 8)
+
+
 @pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model.", "model.text_model."])
 def test_an_adapter_of_a_model_that_sees_names_its_text_part(tmp_path: Path, prefix: str) -> None:
     """As PEFT has it of Qwen 3 VL, Gemma 3 and others; what the config names is named so, too."""

@@ -27,6 +27,8 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 #: Far above any adapter.
 MAX_RANK = 2**12
 MAX_ALPHA = 2.0**20
+#: Modules that an error names.
+_MOST_NAMED = 4
 #: What PEFT puts before the name of a module of the model.
 PREFIX = "base_model.model."
 _TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -215,11 +217,7 @@ def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict
             )
         module = found["module"]
         if _module(module, shapes) not in shapes:
-            known = sorted({known.rpartition(".")[2] for known in shapes})
-            raise UnsupportedModel(
-                f"{file.path}: has an adapter of {module:.200}; of this model these can have one: {', '.join(known)}, "
-                "of every layer; the head cannot"
-            )
+            raise UnsupportedModel(f"{file.path}: has an adapter of {module:.200}; {_adaptable(module, shapes)}")
         pairs.setdefault(module, {})[found["side"]] = name
     for module, sides in pairs.items():
         if set(sides) != {"A", "B"}:
@@ -227,6 +225,17 @@ def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict
     if not pairs:
         raise WeightMismatch(f"{file.path}: holds no tensors")
     return pairs
+
+
+def _adaptable(module: str, shapes: Mapping[str, tuple[int, int]]) -> str:
+    """Which modules of the model can have an adapter: those that are called alike in other layers, if there are any."""
+    kind = module.rpartition(".")[2]
+    alike = sorted(name for name in shapes if name.rpartition(".")[2] == kind)
+    if alike:
+        more = f" and {len(alike) - _MOST_NAMED} more" if len(alike) > _MOST_NAMED else ""
+        return f"of this model's {kind} these can have one: {', '.join(alike[:_MOST_NAMED])}{more}"
+    known = sorted({name.rpartition(".")[2] for name in shapes})
+    return f"of this model these can have one: {', '.join(known)}; the head cannot"
 
 
 def _check_shapes(

@@ -166,6 +166,8 @@ def test_rich_objects_become_plain_data():
         ([{"role": "user", "content": 5}], "has content of type int"),
         ([{"role": "user", "content": object()}], "takes plain data only .* got object"),
         ([{"role": "user", "content": [5]}], "content part of type 'int'"),
+        ([{"role": "user", "content": [{"type": "x" * 10_000}]}], r"content part of type 'x+\.\.\.x+'; this model's"),
+        ([{"role": "x y" * 10_000, "content": "a"}], r"has role 'x y[xy ]+\.\.\.[xy ]+'; a role is a word"),
         ([{"role": "user", "content": [{"type": "text"}]}], "content part of type 'text' whose text is None"),
         ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "content part of type 'text' whose text is 5"),
     ],

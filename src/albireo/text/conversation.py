@@ -178,7 +178,7 @@ def _plain_message(index: int, message: Any, reading: _Reading) -> dict[str, Any
     role = value.get("role")
     if not isinstance(role, str) or not _ROLE.fullmatch(role):
         # Templates build special tokens out of roles, so a role is a plain word.
-        raise TemplateError(f"{where} has role {role!r}; a role is a word such as system, user, assistant or tool")
+        raise TemplateError(f"{where} has role {short(role)}; a role is a word such as system, user, assistant or tool")
     content = value.get("content")
     if content is not None and not isinstance(content, (str, list)):
         raise TemplateError(f"{where} has content of type {type(content).__name__}; it must be a string or a list")
@@ -211,7 +211,7 @@ def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
         return {"type": "text", "text": part["refusal"]}
     if kind.removeprefix("input_").removesuffix("_url") in _OTHER_MEDIA:
         raise TemplateError(
-            f"{where} has a content part of type {kind!r}; models here read text, images, sounds and videos"
+            f"{where} has a content part of type {short(kind)}; models here read text, images, sounds and videos"
         )
     problems = (_IMAGES, reading.image_problem), (_SOUNDS, reading.sound_problem), (_VIDEOS, reading.video_problem)
     problem = next((problem for kinds, problem in problems if kind in kinds), None)
@@ -219,9 +219,9 @@ def _without_medium(where: str, part: Any, reading: _Reading) -> Any:
         return part
     # a template may have marks for images, of which a model of text would see nothing but the marks
     if problem:
-        raise TemplateError(f"{where} has a content part of type {kind!r}; {problem}")
+        raise TemplateError(f"{where} has a content part of type {short(kind)}; {problem}")
     if not reading.reads_parts:
-        raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
+        raise TemplateError(f"{where} has a content part of type {short(kind)}; this model's template takes text only")
     if kind in _IMAGES:
         reading.images.append(_image(where, kind, part))
         return {"type": "image"}
@@ -254,7 +254,7 @@ def _given(
     if key == "path" and isinstance(value, str):
         value = f"file:{quote(value)}"
     if value is None:
-        raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(keys)}")
+        raise TemplateError(f"{where} has a content part of type {short(kind)} without {' or '.join(keys)}")
     return value, within
 
 
@@ -265,8 +265,8 @@ def _text_of_part(where: str, part: Any) -> str:
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if kind in ("text", "input_text", "output_text") and isinstance(part, dict):
-        raise TemplateError(f"{where} has a content part of type {kind!r} whose text is {short(part.get('text'))}")
-    raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
+        raise TemplateError(f"{where} has a content part of type {short(kind)} whose text is {short(part.get('text'))}")
+    raise TemplateError(f"{where} has a content part of type {short(kind)}; this model's template takes text only")
 
 
 def _plain(value: Any) -> Any:

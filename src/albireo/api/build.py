@@ -41,7 +41,7 @@ from albireo.backends.cuda.catalog import CudaCatalog, capability_of, is_gpu_tar
 from albireo.backends.weights import Weights
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig, EngineConfig
-from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
+from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError, short
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
@@ -103,8 +103,7 @@ def build(
     started, config = time.perf_counter(), BuildConfig() if config is None else config
     if not isinstance(config, BuildConfig):
         raise ConfigError(f"config must be a BuildConfig, got {type(config).__name__}")
-    if not isinstance(out, str | Path):
-        raise ConfigError(f"out must be the name of a directory, got {type(out).__name__}")
+    target = _directory(out)
     is_gpu = is_gpu_target(config.target)
     levels = (config.target,) if is_gpu else target_levels(config.target)
     directory = locate_model(None if model is None else str(model))
@@ -131,7 +130,6 @@ def build(
     sizes = [image_bytes(program.constants) for program in programs]
     bare = replace(engine, without=optional_passes())
     unfused = totals(compile_program(graph, bare, model_len, source.parts[0], catalog))
-    target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
         _check_room(sizes, target)
         with bytes_bar("Building", 2 * sum(sizes), is_wanted=show_progress) as advance:
@@ -172,6 +170,20 @@ def _command(config: ModelConfig) -> Command:
     if config.blocks.sound_positions:
         return "transcribe"
     return "generate" if config.pooling is None else "serve"
+
+
+def _directory(out: Any) -> Path:
+    """Raises: ConfigError for what can be no directory's name."""
+    if not isinstance(out, str | Path):
+        raise ConfigError(f"out must be the name of a directory, got {type(out).__name__}")
+    try:
+        target = Path(out).expanduser()
+        target.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # who makes it says so
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, the home of nobody
+        raise ConfigError(f"out={short(str(out))} can be no directory: {error!s:.200}") from None
+    return target
 
 
 def _model_len(config: BuildConfig, source: CheckpointSource) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from albireo.backends.cuda import bind
 from albireo.backends.cuda import catalog as explained
 from albireo.backends.cuda.catalog import CudaCatalog, capability_of, catalog_of, is_gpu_target
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
@@ -16,7 +17,7 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_checks import check_program
-from albireo.graph.program_spec import MEETINGS
+from albireo.graph.program_spec import FAMILIES, MEETINGS
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
@@ -92,6 +93,21 @@ def test_a_model_cut_among_ranks_compiles(without: tuple[str, ...]) -> None:
     check_program(program)
     assert sum(call.family in MEETINGS for call in program.calls) == 6
     assert {call.attrs.get("chunks") for call in program.calls if call.family == "linear"} >= {4}
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+def test_what_the_catalog_has_can_be_launched(dtype: str) -> None:
+    """And all that can be is there: a family without a launch is refused by name, before weights are read."""
+    refused = set()
+    for family in FAMILIES:
+        try:
+            is_there = bool(CudaCatalog().variants(family, dtype, {"head_dim": 64, "kind": "cast"}))
+        except UnsupportedModel as error:
+            assert "choose --device cpu" in str(error)
+            refused.add(family)
+        else:
+            assert is_there and family in bind._FAMILIES, family
+    assert refused == FAMILIES.keys() - bind._FAMILIES.keys() == {"pool_rows", "balance", "join_sums"}
 
 
 def test_what_a_kernel_does_can_be_asked() -> None:

@@ -16,7 +16,7 @@ from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.op_numbers import RECURRENT
 from albireo.graph.program import Program
-from albireo.graph.program_spec import ACTS, GATED_ACTS, OF_STREAMS
+from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
@@ -38,7 +38,8 @@ _OF_TOKENS = ("norm", "elementwise", "gather", "adapter")
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
 _OTHERS = (
     *_ROUTED,
-    *OF_STREAMS,
+    "add_parts",
+    "row_map",
     "norm",
     "gather",
     "all_reduce",
@@ -74,8 +75,9 @@ _REGIMES = {
 _GPU_TARGET = re.compile(r"cuda(?::(\d+))?")
 
 
-#: Attributes of what sees entries of several positions, and how a route's scores are made there.
-_POOLED, _ROOT = ("every", "sums", "side_by_side"), "root_softplus"
+#: Families, and attributes, of what sees entries of several positions and has streams that are mixed; and how a route's
+#: scores are made there.
+_OF_POOLED, _POOLED, _ROOT = ("pool_rows", "balance", "join_sums"), ("every", "sums", "side_by_side"), "root_softplus"
 
 
 class CudaCatalog:
@@ -94,10 +96,11 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog.
 
-        Raises: UnsupportedModel for entries of several positions, for latents that are too small, and for heads that
-            are too large.
+        Raises: UnsupportedModel for what the CPU alone has kernels of, for latents that are too small, and for heads
+            that are too large.
         """
-        if family == "pool_rows" or any(attrs.get(name) for name in _POOLED) or attrs.get("scores") == _ROOT:
+        is_pooled = family in _OF_POOLED or any(attrs.get(name) for name in _POOLED)
+        if is_pooled or attrs.get("scores") == _ROOT:
             raise UnsupportedModel(
                 "entries of several positions, and experts by token (DeepSeek V4): no kernels of them are there for "
                 "GPUs yet; choose --device cpu"

@@ -85,6 +85,7 @@ def test_towers_that_are_not_computed(name: str, changes: dict[str, Any], words:
         ({"downsample_rate": "4/8"}, "downsample_rate='4/8' must cut the 4 patches"),
         ({"use_spatial_sampling": False}, "use_spatial_sampling=False is not supported"),
         ({"deepstack_layer_map": [[1, 2]]}, "deepstack_layer_map=.* up to 12 different layers"),
+        ({"spatial_target_layers": [1, 3, 5, 8]}, "up to 12 different layers of the text part's 8"),
         ({"deepstack_layer_map": [[0, 3]]}, "deepstack_layer_map=0 is not supported; supported: one of the tower's 3"),
         ({"deepstack_layer_map": [1, 3]}, "must be a list of pairs"),
         ({"spatial_target_layers": [1, 2]}, "must be numbers of 4 layers"),

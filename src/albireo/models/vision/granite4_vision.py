@@ -23,6 +23,7 @@ from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.layer_kinds import MAX_LAYERS
+from albireo.models.settings.text_part import sizes_of_class, text_keys
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.llava import side_by_side
 from albireo.models.vision.llava_next import LlavaNextTower, next_tower
@@ -193,7 +194,9 @@ def open_granite4_vision(data: Mapping[str, Any], dtype: str, where: str) -> Gra
     former = encoder_settings(fields, dtype, _OF_PROJECTOR)
     period = fields.integer("cross_attention_frequency", 1, MAX_LAYERS, 1)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, {"use_qformer_text_input": (False,)})
-    sets = _sets(whole, tower.encoder.num_layers)
+    text = Fields(text_keys(data, where), f"{where}: text_config")
+    of_text = text.integer("num_hidden_layers", 1, MAX_LAYERS, sizes_of_class(data).get("num_hidden_layers", 32))
+    sets = _sets(whole, tower.encoder.num_layers, of_text)
     return Granite4VisionTower(
         tower.encoder,
         tower.block,
@@ -227,8 +230,8 @@ def _rate(whole: Fields, side: int) -> tuple[int, int]:
     return asks, window
 
 
-def _sets(whole: Fields, num_layers: int) -> tuple[RowSet, ...]:
-    """In the order of layers that they are added to."""
+def _sets(whole: Fields, num_layers: int, of_text: int) -> tuple[RowSet, ...]:
+    """In the order of layers that they are added to. Args: num_layers: of the tower. of_text: of the text part."""
     pairs = whole.raw("deepstack_layer_map")
     targets = whole.raw("spatial_target_layers")
     targets = [12, 15, 18, 21] if targets is None else targets
@@ -243,8 +246,8 @@ def _sets(whole: Fields, num_layers: int) -> tuple[RowSet, ...]:
         *(RowSet(f"spatial_projectors.{i}", spatial, i, layer) for i, layer in enumerate(targets)),
     ]
     layers = sorted(each.layer for each in found)
-    if len(set(layers)) < len(layers) or layers[0] < 0 or len(layers) > MAX_GIVEN:
-        what = f"with spatial_target_layers={targets}: up to {MAX_GIVEN} different layers of the text part"
+    if len(set(layers)) < len(layers) or layers[0] < 0 or layers[-1] >= of_text or len(layers) > MAX_GIVEN:
+        what = f"with spatial_target_layers={targets}: up to {MAX_GIVEN} different layers of the text part's {of_text}"
         whole.unsupported("deepstack_layer_map", pairs, what)
     for each in found:
         if type(each.at) is not int or not -num_layers <= each.at <= num_layers or not each.at:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from albireo.errors import UnsupportedModel
 from albireo.json_file import Fields, keys, read_json
 from albireo.sounds.features import F32, LogMel, filled
 from albireo.sounds.prepared import PreparedSound, refuse_longer
@@ -20,8 +21,8 @@ from albireo.sounds.settings import SoundSettings
 
 _TYPE, _TEKKEN = "VoxtralRealtimeFeatureExtractor", "tekken.json"
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side return_attention_mask auto_map")
-#: Frames of a row; rows of the longest sound, see models/hearing/voxtral_realtime.py.
-_FRAMES, _MOST_ROWS, _LONGEST_S = 8, 2500, 180
+#: Frames of a row, and positions of the encoder; rows of the longest sound, see models/hearing/voxtral_realtime.py.
+_FRAMES, _POSITIONS, _MOST_ROWS, _LONGEST_S = 8, 4, 2500, 180
 #: Rows before a sound; behind it, as many as the text is behind, one, and what the longest word takes.
 _BEFORE, _WORD = 32, 10
 
@@ -56,8 +57,19 @@ class VoxtralRealtime:
             sounds.fail("hop_length", hop, f"must be a hundredth of sampling_rate={rate}")
         spectra = LogMel(rate, bands, hop, fft, _LONGEST_S, loudest)
         path = settings.directory / "config.json"
-        delay = Fields(read_json(path), str(path)).integer("default_num_delay_tokens", 1, 1024, 6)
-        return cls(spectra, _rows_before(settings.directory, delay, 1000 * _FRAMES * hop / rate), delay)
+        config = Fields(read_json(path), str(path))
+        if config.integer("downsample_factor", 1, 64, _POSITIONS) != _POSITIONS:
+            config.unsupported("downsample_factor", config.raw("downsample_factor"), f"supported: {_POSITIONS}")
+        delay = config.integer("default_num_delay_tokens", 1, 1024, 6)
+        found = cls(spectra, _rows_before(settings.directory, delay, 1000 * _FRAMES * hop / rate), delay)
+        room = _MOST_ROWS - math.ceil(_LONGEST_S * found.rows_per_s)
+        if found.around > room:
+            raise UnsupportedModel(
+                f"{settings.directory}: streaming_n_left_pad_tokens={found.before} of {_TEKKEN} and "
+                f"default_num_delay_tokens={delay} of config.json are {found.around} rows around a sound; beside "
+                f"{_LONGEST_S} s of it {room} are supported"
+            )
+        return found
 
     @property
     def rate(self) -> int:

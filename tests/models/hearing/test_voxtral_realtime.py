@@ -93,6 +93,9 @@ def test_refused(part: str | None, changes: dict[str, Any], error: type[Exceptio
         ("preprocessor_config.json", {"win_length": 300}, UnsupportedModel, "win_length=300"),
         ("preprocessor_config.json", {"feature_size": 80}, ModelError, "feature_size=80 must be num_mel_bins"),
         ("preprocessor_config.json", {"padding_value": 1.0}, UnsupportedModel, "padding_value"),
+        ("config.json", {"downsample_factor": 8, "audio_length_per_tok": 16}, UnsupportedModel, "downsample_factor=8"),
+        ("config.json", {"default_num_delay_tokens": 208}, UnsupportedModel, "are 251 rows .* 180 s of it 250 are"),
+        ("tekken.json", {"audio": {"streaming_n_left_pad_tokens": 234}}, UnsupportedModel, "=234 of tekken.json"),
         ("tekken.json", {"audio": {"transcription_delay_ms": 240}}, ModelError, "must be default_num_delay_tokens=6"),
     ],
 )

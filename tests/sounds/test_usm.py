@@ -76,6 +76,26 @@ def test_a_sound_that_is_too_short_or_too_long(kind: str, tmp_path: Path) -> Non
         processor.prepare(sound((least - 1) / RATE))
 
 
+def test_one_file_of_sounds_and_pictures(tmp_path: Path) -> None:
+    """As Gemma 3n is published: what is said of pictures there is nothing of sounds."""
+    processor = opened(tmp_path, "gemma3n")
+    path = tmp_path / "preprocessor_config.json"
+    pictures = {"image_processor_type": "SiglipImageProcessorFast", "image_seq_length": 256, "do_rescale": True}
+    pictures |= {"data_format": "channels_first", "do_normalize": False, "size": {"height": 768, "width": 768}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | pictures))
+    again = open_sound_processor(tmp_path, json.loads((tmp_path / "config.json").read_text()))
+    (tile,), (wanted,) = (each.prepare(sound(0.5)).tiles for each in (again, processor))
+    np.testing.assert_array_equal(tile, wanted)
+
+
+@pytest.mark.parametrize("said", [5, [], [128], "128"])
+def test_channels_that_are_no_two_numbers(said: Any, tmp_path: Path) -> None:
+    opened(tmp_path, "gemma4")
+    config = {"model_type": "gemma4", "audio_config": {"subsampling_conv_channels": said}}
+    with pytest.raises(ModelError, match=r"subsampling_conv_channels=.* must be"):
+        open_sound_processor(tmp_path, config)
+
+
 def test_texts_around(tmp_path: Path) -> None:
     """Of Gemma 4 a row is 40 ms; Gemma 3n has as many as 30 s have, whatever is heard."""
     assert opened(tmp_path, "gemma4").prepare(sound(1.0)).text == f"<|audio>{'<|audio|>' * 25}<audio|>"
@@ -95,6 +115,7 @@ def test_texts_around(tmp_path: Path) -> None:
         ("gemma4", {"per_bin_mean": [0.0]}, ModelError, "one of each of feature_size=128"),
         ("gemma3n", {"padding_value": 1.0}, UnsupportedModel, "padding_value"),
         ("gemma3n", {"feature_size": 80}, ModelError, "input_feat_size=128"),
+        ("gemma3n", {"magic_pictures": 1}, UnsupportedModel, "magic_pictures"),
         ("gemma4_unified", {"feature_size": 480}, ModelError, "audio_embed_dim=640"),
         ("gemma4_unified", {"do_normalize": True}, UnsupportedModel, "do_normalize"),
     ],

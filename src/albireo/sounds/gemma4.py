@@ -50,13 +50,17 @@ class Gemma4:
     def read(cls, settings: SoundSettings) -> Gemma4:
         """Raises: ModelError, UnsupportedModel."""
         found = UsmMel.read(settings.sounds, _TYPE, _DEFAULTS)
-        channels = settings.tower.raw("subsampling_conv_channels")
-        bands = 128 if channels is None else channels[0]
+        key, bands = "subsampling_conv_channels", 128.0
+        if (said := settings.tower.raw(key)) is not None:
+            channels = settings.tower.numbers(key, 1, 2**16)
+            if len(channels) != 2:
+                settings.tower.fail(key, said, "must be two numbers")
+            bands = channels[0]
         if bands != found.num_mels:
             settings.sounds.fail(
                 "feature_size",
                 found.num_mels,
-                f"must be the first of subsampling_conv_channels of config.json, {bands}: they are of two models",
+                f"must be the first of {key} of config.json, {bands:g}: they are of two models",
             )
         if found.rate != 100 * found.hop:
             settings.sounds.fail("hop_length_ms", 1000 * found.hop / found.rate, "must be 10")

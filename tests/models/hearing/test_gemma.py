@@ -82,3 +82,17 @@ def test_weights_that_are_no_table_of_its_tokens(tmp_path: Path) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(WeightMismatch, match=r"embed_audio.embedding.weight has shape"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (5, 1, 48)])
+def test_convolutions_of_another_size(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Of which others are made: a scalar, too, is told by its name."""
+    from safetensors.numpy import load_file, save_file
+
+    path = save(tmp_path, "gemma4") / "model.safetensors"
+    name = "model.audio_tower.layers.0.lconv1d.depthwise_conv1d.weight"
+    tensors = load_file(path)
+    assert name in tensors and tensors[name].shape != shape
+    save_file({**tensors, name: np.zeros(shape, np.float32)}, path)
+    with pytest.raises(WeightMismatch, match=r"taps' is made of .*depthwise_conv1d.weight, which have other shapes"):
+        opened(tmp_path)

@@ -21,6 +21,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
 from albireo.models.hearing.fast_conformer import halved
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
+from albireo.models.hearing.taps import before_alone
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
@@ -217,10 +218,8 @@ class Phi4MultimodalEar(GivesRowsOnce):
         yield f"{name}.glu.up.bias", Made((1, width), (f"{name}.glu.ext_pw_conv_1d.bias", f"{name}.glu.b1"), _first)
         yield f"{name}.glu.gate.bias", Made((1, width), (f"{name}.glu.ext_pw_conv_1d.bias", f"{name}.glu.b2"), _second)
         taps = width, 2 * self.kernel - 1
-        yield f"{name}.dw_sep_conv_1d.taps", Made(taps, (f"{name}.dw_sep_conv_1d.dw_conv.weight",), self._taps)
-
-    def _taps(self, weight: F32) -> F32:
-        return np.pad(weight.reshape(len(weight), -1), ((0, 0), (0, self.kernel - 1)))
+        made = before_alone(width, self.kernel)
+        yield f"{name}.dw_sep_conv_1d.taps", Made(taps, (f"{name}.dw_sep_conv_1d.dw_conv.weight",), made)
 
 
 def _with_last(table: F32) -> F32:
@@ -229,11 +228,11 @@ def _with_last(table: F32) -> F32:
 
 
 def _first(bias: F32, more: F32) -> F32:
-    return (bias[: len(bias) // 2] + more.reshape(-1))[None]
+    return np.asarray((bias.reshape(2, -1)[0] + more.reshape(-1))[None], np.float32)
 
 
 def _second(bias: F32, more: F32) -> F32:
-    return (bias[len(bias) // 2 :] + more.reshape(-1))[None]
+    return np.asarray((bias.reshape(2, -1)[1] + more.reshape(-1))[None], np.float32)
 
 
 def open_phi4_multimodal(data: Mapping[str, Any], dtype: str, where: str) -> Phi4MultimodalEar:

@@ -18,6 +18,7 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
 from albireo.models.hearing.positions import sines
+from albireo.models.hearing.taps import before_alone
 from albireo.models.vision.encoder import EncoderSettings, activated, norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
@@ -168,7 +169,8 @@ class UsmLayers:
         dims = c.num_heads * 2 * self.window, c.head_dim
         yield f"{of}.by_distance", Made(dims, (f"{of}.{self.names.distances}.weight",), self._by_distance)
         taps = c.hidden_size, 2 * self.kernel - 1
-        yield f"{conv}.taps", Made(taps, (f"{conv}.depthwise_conv1d.weight",), self._taps)
+        made = before_alone(c.hidden_size, self.kernel)
+        yield f"{conv}.taps", Made(taps, (f"{conv}.depthwise_conv1d.weight",), made)
 
     def _gain(self, scale: F32) -> F32:
         """Of queries, channel by channel, alike for each head; keys' factor, too, which what is added has not."""
@@ -188,6 +190,3 @@ class UsmLayers:
         found = np.zeros((c.num_heads, 2 * self.window, c.head_dim))
         found[:, self.window :] = keys.transpose(1, 0, 2)
         return found.reshape(-1, c.head_dim).astype(np.float32)
-
-    def _taps(self, weight: F32) -> F32:
-        return np.pad(weight.reshape(len(weight), -1), ((0, 0), (0, self.kernel - 1)))

@@ -20,6 +20,7 @@ from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE
+from albireo.models.hearing.taps import before_alone
 from albireo.models.speech.wav2vec2_bert import ROWS
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
@@ -190,7 +191,8 @@ class Wav2Vec2BertTower(HoldsNothing):
             sources = (f"{attention}.distance_embedding.weight",)
             found[f"{attention}.by_distance"] = Made(dims, sources, self._by_distance)
             taps = c.hidden_size, 2 * self.kernel - 1
-            found[f"{conv}.taps"] = Made(taps, (f"{conv}.depthwise_conv.weight",), self._taps)
+            made = before_alone(c.hidden_size, self.kernel)
+            found[f"{conv}.taps"] = Made(taps, (f"{conv}.depthwise_conv.weight",), made)
         return found
 
     def _by_distance(self, table: F32) -> F32:
@@ -205,10 +207,6 @@ class Wav2Vec2BertTower(HoldsNothing):
             )
         away = np.arange(-self.reach, self.reach)
         return np.tile(table[np.clip(-away, -self.before, self.behind) + self.before], (self.encoder.num_heads, 1))
-
-    def _taps(self, weight: F32) -> F32:
-        """Of a convolution that sees what is before: as many zeros are behind."""
-        return np.pad(weight.reshape(len(weight), -1), ((0, 0), (0, self.kernel - 1)))
 
 
 def open_wav2vec2_bert(data: Mapping[str, Any], dtype: str, where: str) -> Wav2Vec2BertTower:

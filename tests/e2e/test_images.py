@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.errors import Corrupt, InvalidParams, TemplateError
+from albireo.errors import Corrupt, InvalidParams, ModelError, TemplateError
 from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some
 from e2e.test_speculative import Eager
 from engine.test_model_guesses import give_freely
@@ -134,6 +134,19 @@ def test_what_users_type_is_no_place_for_a_picture(folder: tuple[str, Path]) -> 
             llm.chat([{"role": "user", "content": [url]}], GREEDY)
         with pytest.raises(InvalidParams, match="no picture"):
             llm.chat(said(b"no picture"), GREEDY)
+
+
+@pytest.mark.parametrize(("merge", "told"), [(4, "4 tokens .* and 16 rows"), (1, "8 x 512 pixels is not filled by")])
+def test_files_of_two_models_are_refused_at_the_start(merge: int, told: str, tmp_path: Path) -> None:
+    """Where config.json does not say what it means."""
+    path = save(tmp_path, "ernie4_5_vl_moe") / "config.json"
+    data = json.loads(path.read_text())
+    del data["vision_config"]["spatial_merge_size"]
+    path.write_text(json.dumps(data))
+    of_pictures = tmp_path / "preprocessor_config.json"
+    of_pictures.write_text(json.dumps(json.loads(of_pictures.read_text()) | {"merge_size": merge}))
+    with pytest.raises(ModelError, match=rf"{told}.*; both must be of one checkpoint"):
+        LLM(str(tmp_path), dtype="float32", num_threads=1)
 
 
 @of("gemma4", "qwen3_vl_moe")

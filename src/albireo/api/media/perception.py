@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from albireo.api.machine.device import Device, ImageNeeds
 from albireo.compiler.passes.choose_precision import Choice
 from albireo.config import EngineConfig
-from albireo.errors import UnsupportedModel, WeightMismatch
+from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.execution.images import ImageRows, RopeAxes
 from albireo.execution.vision import TowerModel, VisionRunner, num_blocks, vision_programs
 from albireo.graph.program import Program
@@ -367,6 +367,7 @@ def _open(source: Source, hears: bool) -> _Opened | str:
         _check_weights(tower, folder, hears)
         opens = open_sound_processor if hears else open_processor
         processor = opens(source.config_directory, config)
+        _check_rows(tower, processor, source.config_directory)
         videos = HEARS if hears else _open_videos(source.config_directory, config)
         return _Opened(folder, config, tower, processor, videos)
     except (UnsupportedModel, WeightMismatch) as error:
@@ -394,6 +395,20 @@ def _check_weights(tower: VisionTower, directory: Path, hears: bool) -> None:
         check_tensors(tower, tensors)
     finally:
         tensors.close()
+
+
+def _check_rows(tower: VisionTower, processor: ImageProcessor | SoundProcessor, directory: Path) -> None:
+    """Raises: ModelError where the tower gives other rows of the largest tile than its prompts have tokens for."""
+    high, wide = processor.largest_tile()
+    counted = processor.rows(high, wide)
+    told = f"{directory}: a tile of {high:,} x {wide:,} becomes {counted:,} tokens as files say that prepare it"
+    try:
+        given = tower.rows(high, wide)
+    except InvariantError as error:
+        what = f"{told}, and config.json has another tower: {error}; both must be of one checkpoint"
+        raise ModelError(what) from None
+    if given != counted:
+        raise ModelError(f"{told}, and {given:,} rows of config.json's tower; both must be of one checkpoint")
 
 
 def _unwanted(config: EngineConfig, source: Source, hears_sounds: bool) -> str:

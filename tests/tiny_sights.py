@@ -204,7 +204,7 @@ _GEMMA4_AUDIO = {
 
 def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[str, Any] | None = None) -> Family:
     """Of sounds or of videos."""
-    of_videos = () if audio else ("<|video|>",)
+    beside = ("<|audio|>", "<|audio>", "<audio|>") if audio else ("<|video|>",)
 
     def config(ids: Mapping[str, int]) -> dict[str, Any]:
         sizes = {"vocab_size": len(ids), "vocab_size_per_layer_input": len(ids)}
@@ -225,7 +225,7 @@ def _gemma4(text: Mapping[str, Any], vision: Mapping[str, Any], audio: Mapping[s
     of_sounds = {"feature_extractor_type": "Gemma4AudioFeatureExtractor", "feature_size": 4}
     return Family(
         "Gemma4ForConditionalGeneration",
-        ("<|image>", "<|image|>", "<image|>", *of_videos),
+        ("<|image>", "<|image|>", "<image|>", *beside),
         "<|image|>",
         config,
         {

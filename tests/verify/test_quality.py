@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albireo.verify.limits import LIMITS, quality_stage
+from albireo.encodings import ENCODINGS, plain_encoding
+from albireo.graph.builder import GraphBuilder
+from albireo.verify.limits import LIMITS, coarsest, quality_stage
 from albireo.verify.native_logits import NativeLogits
 from albireo.verify.quality import F32, Quality, measure, windows
 from albireo.verify.text import TokenText
@@ -50,6 +52,16 @@ def test_numbers_by_hand() -> None:
     assert found.top1_agreement == pytest.approx(1 / 3)
     assert (found.num_clear, found.clear_top1_agreement) == (0, 1.0)
     assert sum(seen) == found.num_predictions == 3
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_type_of_weights_has_limits(name: str) -> None:
+    """K types of GGUF are read as they lie: their few bits allow no more than without nests."""
+    b = GraphBuilder()
+    b.weight("w", (4, 256), name)
+    plain = plain_encoding(ENCODINGS[name])
+    assert coarsest(b.graph, "bfloat16") == ("fp8" if plain.kind == "float" else f"int{plain.bits}")
+    assert coarsest(b.graph, "bfloat16") in LIMITS
 
 
 def test_clear_choices_count_alone() -> None:

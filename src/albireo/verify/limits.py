@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from albireo.dtypes import KV_CODES
-from albireo.encodings import ENCODINGS
+from albireo.encodings import ENCODINGS, plain_encoding
 from albireo.graph.node import Graph
 from albireo.verify.quality import CLEAR, Quality
 from albireo.verify.result import Stage
@@ -54,10 +54,12 @@ LIMITS = {
 
 
 def coarsest(graph: Graph, dtype: str) -> str:
-    """The key of LIMITS for a graph that computes in dtype: its matrices of fewest bits decide."""
+    """The key of LIMITS for a graph that computes in dtype: its matrices of fewest bits decide. K types of GGUF, which
+    nothing rounds, count as what they become without nests."""
     if graph.top_k and dtype != "float32":
         dtype = "experts in 16 bits"
-    found = [ENCODINGS[v.type.dtype] for v in graph.constants.values() if v.type.dtype in ENCODINGS]
+    types = (value.type.dtype for value in graph.constants.values())
+    found = [plain_encoding(ENCODINGS[dtype]) for dtype in types if dtype in ENCODINGS]
     if not found:
         return dtype
     worst = min(found, key=lambda item: item.bits)

@@ -77,6 +77,8 @@ def f32(*dims: int | str) -> TensorType:
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 9)}, {"state": 0}, "2 to 8 numbers a channel"),
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3), "bias": f32(3)}, {"state": 0}, r"bias float32\[3\]"),
         ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3)}, {"state": 0, "gated": True}, "wanted T rows of 3 x 4"),
+        ("balance", {"x": f32("T", 8)}, {"rounds": 1, "eps": 0.0}, "matrices of 2 to 16 rows"),
+        ("balance", {"x": f32("T", 9)}, {"rounds": 2**40, "eps": 0.0}, "1099511627776 rounds: wanted at most 1024"),
     ],
 )
 def test_what_does_not_fit_is_refused(op: str, inputs: dict[str, TensorType], attrs: dict, message: str) -> None:

@@ -59,6 +59,10 @@ def graph_from_json(data: Any, where: str) -> Graph:
     return graph
 
 
+#: Positions that a rotation may tell of: with one of a step they are an int32.
+_MOST_POSITIONS = 2**30
+
+
 def rope_to_json(rope: RopeSpec) -> dict[str, Any]:
     growth = rope.growth
     grows = {} if growth is None else {"growth": [growth.by, growth.period, growth.ahead]}
@@ -71,7 +75,7 @@ def rope_from_json(record: Record) -> RopeSpec:
     inv_freq = tuple(float(number(item, record.where)) for item in record.items("inv_freq"))
     factor = float(number(record.raw("attention_factor"), record.where))
     growth = _read_growth(record) if record.has("growth") else None
-    behind = record.count("behind", 1) if record.has("behind") else 0
+    behind = record.count("behind", 1, _MOST_POSITIONS) if record.has("behind") else 0
     record.done()
     if any(abs(item) > 1e30 for item in (*inv_freq, factor)):
         raise Corrupt(f"{record.where}: a frequency is outside what float32 holds")
@@ -81,7 +85,7 @@ def rope_from_json(record: Record) -> RopeSpec:
 def _read_growth(record: Record) -> Growth:
     """Not written where queries do not grow, nor before 2.24."""
     by, *whole = record.items("growth") or [None]
-    if len(whole) != 2 or any(type(n) is not int or not 0 <= n <= MAX_COUNT for n in whole) or not whole[0]:
+    if len(whole) != 2 or any(type(n) is not int or not 0 <= n <= _MOST_POSITIONS for n in whole) or not whole[0]:
         record.fail("growth", record.items("growth"), "must be a number, a period of at least 1, and a number ahead")
     found = float(number(by, record.where))
     if not 0 <= found <= 1e30:

@@ -9,6 +9,8 @@ from albireo.params import MAX_TOP
 
 #: Most rows of a matrix that balance makes, and residual streams of a model.
 MAX_STREAMS = 16
+#: And most rounds that it takes.
+MAX_ROUNDS = 2**10
 #: Of clamped_swiglu.
 SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0
 #: Of xielu, at 0.

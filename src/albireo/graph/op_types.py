@@ -17,6 +17,7 @@ from albireo.graph.op_numbers import (
     MAX_CONV_WIDTH,
     MAX_DEPTHWISE_WIDTH,
     MAX_GIVEN,
+    MAX_ROUNDS,
     MAX_STREAMS,
     SQUARES,
     TOP_LOGITS,
@@ -256,10 +257,12 @@ def _selective_scan(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("T", channels)),)
 
 
-def _balance(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+def _balance(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     count = math.isqrt(int(x["x"].dims[-1]))
     if count**2 != x["x"].dims[-1] or not 1 < count <= MAX_STREAMS:
         raise InvariantError(f"balance of {x['x']}: wanted matrices of 2 to {MAX_STREAMS} rows and as many columns")
+    if a["rounds"] > MAX_ROUNDS:
+        raise InvariantError(f"balance of {x['x']} in {a['rounds']} rounds: wanted at most {MAX_ROUNDS}")
     return (x["x"],)
 
 

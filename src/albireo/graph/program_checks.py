@@ -27,6 +27,7 @@ from albireo.graph.op_numbers import (
     MAX_CONV_WIDTH,
     MAX_DEPTHWISE_WIDTH,
     MAX_GIVEN,
+    MAX_ROUNDS,
     MAX_STREAMS,
     RECURRENT,
     SCORES,
@@ -326,7 +327,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         return a["kind"] in ROW_KINDS and ("y" in cols) == (a["kind"] == ROW_KINDS[0]) and len(set(cols.values())) == 1
     if call.family == "balance":
         count = math.isqrt(cols["x"])
-        return count**2 == cols["x"] == cols["out"] and 1 < count <= MAX_STREAMS and a["rounds"] > 0 <= a["eps"]
+        fits = count**2 == cols["x"] == cols["out"] and 1 < count <= MAX_STREAMS
+        return fits and 0 < a["rounds"] <= MAX_ROUNDS and a["eps"] >= 0
     if call.family == "join_sums":
         width, rest = divmod(cols["x"], int(a["num_heads"]))
         fits = not rest and cols["x"] == cols["y"] and cols["out"] == int(a["num_heads"]) * (width - SUM_NUMBERS) > 0

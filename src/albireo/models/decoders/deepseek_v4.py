@@ -10,7 +10,7 @@ from functools import partial
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
-from albireo.graph.op_numbers import MAX_STREAMS
+from albireo.graph.op_numbers import MAX_ROUNDS, MAX_STREAMS
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.experts import DEEPSEEK, mixture
 from albireo.models.blocks.hyper_connections import joined, streams_of, through
@@ -75,7 +75,7 @@ def _blocks(fields: Fields) -> BlockSettings:
         fields.integer("hc_mult", 2, MAX_STREAMS),
         2.0,
         fields.number("hc_eps", 0.0, 1.0),
-        fields.integer("hc_sinkhorn_iters", 1, 2**10),
+        fields.integer("hc_sinkhorn_iters", 1, MAX_ROUNDS),
     )
     return BlockSettings(
         num_kv_heads=1,

@@ -41,6 +41,23 @@ def test_sizes(albireo, tiny):
     assert "no usable tokenizer" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("model_type", "wanted"),
+    [
+        (
+            "deepseek_v4",
+            "4 heads of 20, 1 for keys and values, window 13 in 3 layers, entries of 4 positions in 1 layers, "
+            "entries of 16 positions in 1 layers, ",
+        ),
+        ("deepseek_v32", "1 for keys and values, rope"),
+    ],
+)
+def test_keys_that_choose_are_no_layer_s(albireo, tmp_path, model_type, wanted):
+    directory = make_checkpoint(tmp_path, dict(load_architecture(model_type).tiny))
+    (line,) = re.findall("^attention .*", albireo("inspect", directory).stdout, re.MULTILINE)
+    assert wanted in line
+
+
 def test_graph_program_and_report(albireo, tiny):
     config, directory = tiny
     # which norm all heads of q and k at once, or v too, or have no values to write

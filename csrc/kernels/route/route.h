@@ -1,8 +1,7 @@
-// score[e] = exp(x[t, e] - most), most: the largest of x[t]; where sigmoid is 1: 1 / (1 + exp(-x[t, e])), where it is
-// 2:
-//   sqrt(log(1 + exp(x[t, e])))
+// score[e] = exp(x[t, e] - most), most: the largest of x[t]; where sigmoid is 1: 1 / (1 + exp(-x[t, e])); where it is
+//   2: sqrt(log(1 + exp(x[t, e])))
 // merit[e] = x[t, e]; where there is a bias: score[e] / whole + bias[e], or x[t, e] + bias[e] where act is 1
-// whole = of softmax the sum of score over all E, ascending, in one chain; of sigmoid 1
+// whole = of softmax the sum of score over all E, ascending, in one chain; of the others 1
 // ids[t] = the top_k best by merit, best first, of equals the lowest id, NaN before all numbers; where num_groups > 0
 //   only experts of the kept_groups best of so many equal groups, a group's worth being its best merit, or, group_best
 //   being 2, the sum of its two best; of equals the first group

@@ -21,6 +21,8 @@ from albireo.graph.report import PassRecord
 WHY = "a weight is packed once, as its kernel streams it; one read in two places is kept once"
 
 VECTOR_PACKING = "row.float32"
+#: Roles of matrices of few numbers, which lie so, too, whatever a kernel multiplies.
+_OF_FEW_NUMBERS = ("distances", "a_log", "places")
 
 
 @dataclass(slots=True)
@@ -101,11 +103,7 @@ class _Planner:
 
 def _packing(role: str, value: Value, family: Family, packing: str) -> str:
     """A kernel's packing is that of its weight; a second matrix lies alike, in a type of its own."""
-    if len(value.type.dims) < 2 or role in (
-        "distances",
-        "a_log",
-        "places",
-    ):  # of few numbers, whatever the kernel multiplies
+    if len(value.type.dims) < 2 or role in _OF_FEW_NUMBERS:
         return VECTOR_PACKING
     return packing if role == family.weight else f"{packing.partition('.')[0]}.{value.type.dtype}"
 

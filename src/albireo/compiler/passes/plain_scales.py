@@ -1,4 +1,5 @@
-"""Nested weights (the K types of GGUF) become ones with a float32 for each group, where a backend knows no others."""
+"""Nested weights (the K types of GGUF) become ones with a float32 for each group, where a backend knows no others, and
+before ranks cut them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from albireo.encodings import encoding, is_encoding, plain_encoding
 from albireo.graph.node import Graph, TensorType
 from albireo.graph.report import PassRecord
 
-WHY = "a GPU's kernels read the scale of a group as a number; see quantization/nested.py"
+WHY = "a GPU's kernels read the scale of a group as a number, and ranks cut within nests; see quantization/nested.py"
 
 
 def run(graph: Graph) -> PassRecord:

@@ -287,6 +287,7 @@ def test_a_table_of_no_experts(numbers: Any, message: str, tmp_path: Path) -> No
         ({"qk_rope_head_dim": 7}, "must rotate pairs of head_dim=20"),
         ({"index_head_dim": 6}, "index_head_dim=6 .* at least 8"),
         ({"rope_parameters": {"main": {}}}, "must be one of main and one of compress"),
+        ({"rope_parameters": {"main": {}, "compress": {}, "factor": 3.0}}, "not supported .*'factor': 3.0"),
         ({"hc_mult": 17}, "hc_mult=17 must be a whole number from 2 to 16"),
         ({"n_shared_experts": 2}, "n_shared_experts=2 must be a whole number from 1 to 1"),
         ({"first_k_dense_replace": 1}, "'first_k_dense_replace': 1"),

@@ -146,7 +146,9 @@ def parse_pooled_ropes(
     tables: dict[str, Any] = {name: inner.table(name) for name in names if name in table}
     if len(tables) == 1:
         fields.fail("rope_parameters", table, "must be one of main and one of compress, or neither")
-    if not tables:
+    if tables:
+        inner.refuse_unread((), {})
+    else:
         # as transformers has it: the base in such a table is that beside it
         rest = {key: value for key, value in table.items() if key != "rope_theta"}
         if rest.get("rope_type", rest.get("type")) == "yarn":

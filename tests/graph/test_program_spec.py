@@ -55,6 +55,7 @@ def constant(name: str, **changes: Any) -> Damage:
         (on("norm", args={"gamma": "norm"}), r"extra \['gamma'\]"),
         (on("attention", attrs={"scale": None}), "scale"),
         (on("attention", attrs={"sinks": 4}), "sinks"),
+        (on("attention", attrs={"layer": 7}), "the cache has 2 layers, none is number 7"),
         (on("norm", rows="B"), "rows, split or kernel unknown"),
         (on("norm", split="columns"), "rows, split or kernel unknown"),
         (on("norm", kernel=""), "rows, split or kernel unknown"),

@@ -186,6 +186,8 @@ def _check_attention(program: Program, call: Call) -> None:
 
 def _every_problem(program: Program, a: Mapping[str, Any]) -> str:
     """What is wrong with what a call says of how many positions have one entry of its layer."""
+    if a["layer"] >= program.kv.num_layers:
+        return f"the cache has {program.kv.num_layers} layers, none is number {a['layer']}"
     kept = program.kv.every[a["layer"]] if program.kv.every else 1
     return "" if a.get("every", 1) == kept else f"the cache has an entry of every {kept} positions of that layer"
 

@@ -142,7 +142,7 @@ def parse_pooled_ropes(
     table, part = _one_table(fields), rotary / head_dim
     bases = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
     other = fields.number("compress_rope_theta", MIN_THETA, MAX_THETA, default=160000.0)
-    inner, names = Fields(table, fields.where), ("main", "compress")
+    inner, names = Fields(table, f"{fields.where}: rope settings"), ("main", "compress")
     tables: dict[str, Any] = {name: inner.table(name) for name in names if name in table}
     if len(tables) == 1:
         fields.fail("rope_parameters", table, "must be one of main and one of compress, or neither")

@@ -303,24 +303,29 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
   V total[MR];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++) total[i] = zero();
-  const auto group = [&](auto first, int64_t g) {
+  const auto group = [&](auto first, int64_t g, const Nest& nest, const uint8_t* steps) {
     VI acc[MR][1];
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
     nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit);
     a += kDots * TokenRows::step<MR, 1>();
-    const NestedHead found = nested_head(kWhole, b, g);
+    const NestedHead found = head_at(kWhole, nest, steps);
     const ScaledGroups::Head head{found.scale, found.other};
     const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) total[i] = ScaledGroups::added(total[i], acc[i][0], head, x.sum(i, from, to), kWhole);
   };
-  for (int64_t g = 0; g < groups; g += kGroups, unit += unit_bytes(kType)) {
+  for (int64_t g = 0; g < groups; b += nest_bytes(kWhole)) {
+    const Nest nest = nest_at(kWhole, b);
+    const uint8_t* steps = b + nest_head(kWhole);
+    const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
+    for (; g < end; g += kGroups, unit += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
 #pragma GCC unroll 8
-    for (int word = 0; word < code_bits(kType); word++) prefetch_l2((const char*)unit + fetch_bytes + word * kWord);
-    group(std::integral_constant<int, 0>(), g);
-    if constexpr (kGroups == 2)
-      if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1);
+      for (int word = 0; word < code_bits(kType); word++) prefetch_l2((const char*)unit + fetch_bytes + word * kWord);
+      group(std::integral_constant<int, 0>(), g, nest, steps);
+      if constexpr (kGroups == 2)
+        if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1, nest, steps + step_bytes(kWhole));
+    }
   }
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++) store(c + i * ldc, total[i]);

@@ -54,15 +54,23 @@ inline int32_t nested_code(DType type, const uint8_t* unit, int64_t column, int6
 struct NestedHead {
   V scale, other;
 };
+// What those of a nest's groups are multiples of.
+struct Nest {
+  V scale, offset;
+};
+ALBIREO_INLINE Nest nest_at(const Encoding& e, const uint8_t* nest) {
+  return {load((const f16*)nest), e.affine ? load((const f16*)nest + kSubPanel) : zero()};
+}
+ALBIREO_INLINE NestedHead head_at(const Encoding& e, const Nest& nest, const uint8_t* steps) {
+  if (!e.affine)
+    return {mul(to_float(isub(bytes_to_ints(steps), iset1(kStepZero))), nest.scale), set1((float)nested_zero(e.dtype))};
+  return {mul(to_float(bytes_to_ints(steps)), nest.scale),
+          mul(to_float(bytes_to_ints(steps + kSubPanel)), nest.offset)};
+}
 ALBIREO_INLINE NestedHead nested_head(const Encoding& e, const uint8_t* b, int64_t g) {
   const int64_t groups = kNest / e.group;
   const uint8_t* nest = b + g / groups * nest_bytes(e);
-  const uint8_t* steps = nest + nest_head(e) + g % groups * step_bytes(e);
-  const V scale = load((const f16*)nest);
-  if (!e.affine)
-    return {mul(to_float(isub(bytes_to_ints(steps), iset1(kStepZero))), scale), set1((float)nested_zero(e.dtype))};
-  return {mul(to_float(bytes_to_ints(steps)), scale),
-          mul(to_float(bytes_to_ints(steps + kSubPanel)), load((const f16*)nest + kSubPanel))};
+  return head_at(e, nest_at(e, nest), nest + nest_head(e) + g % groups * step_bytes(e));
 }
 
 }  // namespace

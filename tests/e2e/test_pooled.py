@@ -279,6 +279,7 @@ def test_a_table_of_no_experts(numbers: Any, message: str, tmp_path: Path) -> No
             {"layer_types": ..., "compress_ratios": [0, 4, 8]},
             "compress_ratios=.*8.* supported: 0, 4, 128",
         ),
+        ({"compress_ratios": [0, 4, 4]}, "compress_ratios=.* contradicts layer_types="),
         ({"mlp_layer_types": ["moe", "dense", "moe"]}, "mlp_layer_types=.* must be hash_moe or moe for each of 3"),
         ({"scoring_func": "softmax"}, "scoring_func='softmax' is not supported; supported: sqrtsoftplus, sigmoid"),
         ({"o_groups": 3}, "o_groups=3 must divide num_attention_heads=4"),

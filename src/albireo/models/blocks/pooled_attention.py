@@ -93,17 +93,18 @@ def _kinds(fields: Fields, layers: int) -> tuple[str, ...]:
     is said of layers that guess further tokens comes behind."""
     kinds = layer_kinds(fields, layers, (_WINDOW, _CHOSEN, _ALL))
     ratios = fields.raw("compress_ratios")
-    if kinds:
-        return kinds
     if ratios is None:
-        return tuple(_CHOSEN if i % 2 and i > 1 else _ALL for i in range(layers))
+        return kinds or tuple(_CHOSEN if i % 2 and i > 1 else _ALL for i in range(layers))
     words = {0: _WINDOW} | {default: kind for kind, (default, _) in _RATES.items()}
     is_list = isinstance(ratios, list) and len(ratios) >= layers and all(type(each) is int for each in ratios)
     if not is_list:
         fields.fail("compress_ratios", ratios, f"must be whole numbers, one for each of {layers} layers")
     if unknown := sorted({*ratios} - {*words}):
         fields.unsupported("compress_ratios", unknown, f"supported: {', '.join(map(short, words))}")
-    return tuple(words[each] for each in ratios[:layers])
+    found = tuple(words[each] for each in ratios[:layers])
+    if kinds and kinds != found:
+        fields.fail("compress_ratios", ratios, f"contradicts layer_types={short(kinds)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

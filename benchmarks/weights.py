@@ -3,10 +3,10 @@
     python benchmarks/weights.py [--rows 1 4 48] [--columns 1024] [--depth 4096] [--rounds 12]
 
 One linear, one thread, processor time, random weights that are rounded as loading rounds them (of kinds that nothing
-is rounded to, zeros), with the kernels this machine would choose (ALBIREO_ISA_MAX caps them; --kinds names others).
-Kinds take turns, round by round, so that what the machine does to one it does to all. Prints medians, least and most,
-and the ratio to bfloat16's median: a kind that takes longer than bfloat16 where few rows are computed is not worth its
-name there.
+is rounded to, any small bytes: pages that nobody wrote are all one page, which is in a cache), with the kernels this
+machine would choose (ALBIREO_ISA_MAX caps them; --kinds names others). Kinds take turns, round by round, so that what
+the machine does to one it does to all. Prints medians, least and most, and the ratio to bfloat16's median: a kind that
+takes longer than bfloat16 where few rows are computed is not worth its name there.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class Linear:
     def __init__(self, kind: str, rows: int, n: int, k: int) -> None:
         pool, numbers = thread_pool(1), np.random.default_rng(0).normal(size=(n, k)).astype(np.float32)
         addresses = np.array([numbers.ctypes.data + i * k * 4 for i in range(n)], np.uint64)
-        self._weight = np.zeros(_native.panel_bytes(kind, k) * (n // 64) + 4096, np.uint8)
+        memory = np.zeros(_native.panel_bytes(kind, k) * (n // 64) + 4096, np.uint8)
+        self._weight = memory[-memory.ctypes.data % 4096 :]  # where a page begins, as in a model
         if kind in ENCODINGS and ENCODINGS[kind].kind in ("affine", "nested", "nested affine"):
-            pass  # as it is: zeros
+            self._weight[:] = np.random.default_rng(1).integers(0, 64, self._weight.size)
         elif kind in ENCODINGS:
             _native.pack_rounded(pool, addresses, k, "float32", kind, self._weight.ctypes.data)
         else:

@@ -16,6 +16,7 @@ struct V {
 };
 constexpr int kTileVectors = 1;  // a register tile is 5 rows by 16 columns: 10 of 16 registers (with 6 g++ spills)
 constexpr int kTileRows = 5;
+constexpr int kRegisters = 8;  // of 16 numbers each
 
 ALBIREO_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 ALBIREO_INLINE V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -161,6 +162,7 @@ ALBIREO_INLINE V pair_odd(const bf16* p) { return odd_of(load((const float*)p));
 ALBIREO_INLINE V e4m3_pairs(const uint8_t* at, bool is_second) {
   return {_mm256_castsi256_ps(e4m3_pairs8(at, is_second)), _mm256_castsi256_ps(e4m3_pairs8(at + 32, is_second))};
 }
+ALBIREO_INLINE void prefetch_l1(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 // Whole numbers, 16 lanes of 32 bits.

@@ -16,7 +16,8 @@ using albireo::f16;
 using V = __m512;
 constexpr int kTileVectors = 4;  // a register tile is up to 6 (7 in attention) rows by 4 vectors: 24-28 of 32 registers
 constexpr int kTileRows = 6;
-#define ALBIREO_TALL_ROWS  // or up to kTallRows by one vector
+constexpr int kRegisters = 32;  // of 16 numbers each
+#define ALBIREO_TALL_ROWS       // or up to kTallRows by one vector
 
 // out[s][i] = x[i][s] for steps words of a few rows, ld words apart.
 inline void interleave_words(const uint32_t* x, int64_t ld, int64_t rows, int64_t steps, uint32_t* out) {
@@ -183,6 +184,7 @@ ALBIREO_INLINE __m512i pack_pairs(V first, V second) {  // 32 channels, rounded,
 ALBIREO_INLINE void store_words(uint32_t* p, __m512i words, uint32_t mask) {
   _mm512_mask_storeu_epi32(p, (__mmask16)mask, words);
 }
+ALBIREO_INLINE void prefetch_l1(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 // Whole numbers, 16 lanes of 32 bits.

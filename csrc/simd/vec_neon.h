@@ -8,7 +8,8 @@
 #include "simd/quads.h"
 
 namespace {
-constexpr int kTileRows = 6;  // 24 registers of sums, four of weights
+constexpr int kRegisters = 8;  // of 16 numbers each
+constexpr int kTileRows = 6;   // 24 registers of sums, four of weights
 
 ALBIREO_INLINE F4 fma_of(F4 a, F4 b, F4 c) { return vfmaq_f32(c, a, b); }
 ALBIREO_INLINE F4 floor_of(F4 x) { return vrndmq_f32(x); }
@@ -57,6 +58,7 @@ ALBIREO_INLINE void store_n(T* p, V v, int64_t n) {
   store(tmp, v);
   for (int64_t i = 0; i < n; i++) p[i] = tmp[i];
 }
+ALBIREO_INLINE void prefetch_l1(const char* p) { __builtin_prefetch(p, 0, 3); }
 ALBIREO_INLINE void prefetch_l2(const char* p) { __builtin_prefetch(p, 0, 2); }
 
 // sums += both products of each pair.

@@ -9,6 +9,7 @@
 
 namespace {
 constexpr int kTileRows = 4;
+constexpr int kRegisters = 0;  // what stays in them is left to the compiler
 
 ALBIREO_INLINE uint32_t bits_of(float x) {
   uint32_t u;
@@ -78,6 +79,7 @@ ALBIREO_INLINE void store(T* p, V v) {
   store_n(p, v, 16);
 }
 ALBIREO_INLINE void store_two(int16_t* p, V first, V second) { store(p, first), store(p + 16, second); }
+ALBIREO_INLINE void prefetch_l1(const char* p) { (void)p; }
 ALBIREO_INLINE void prefetch_l2(const char* p) { (void)p; }
 
 #if defined(__SSE2__)  // which has no products of 32 bits

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.sources.locate import locate_model
 from albireo.cli.main import main
-from albireo.errors import ConfigError, ModelError
+from albireo.errors import ConfigError, ModelError, VersionMismatch
 from albireo.text.tokenizer import Tokenizer
 from albireo.verify.subject import open_subject
 from models.gguf.writer import LLAMA, write_gguf
@@ -101,6 +101,18 @@ def test_parts_run_as_the_whole_does(tmp_path: Path) -> None:
         assert answers(place) == wanted
     result = CliRunner().invoke(main, ["inspect", str(parts[1])])
     assert "in 3 files: 21 tensors of float32, q2_k, q3_k, q4_k, q6_k" in result.output, result.output
+
+
+def test_k_types_in_the_order_of_before_are_refused(tmp_path: Path) -> None:
+    """Q4_K's would be as many bytes, and other numbers."""
+    write_with_tokenizer(tmp_path / "m.gguf", "preset Q2_K", width=256)
+    build(tmp_path / "m.gguf", tmp_path / "engine", BuildConfig(dtype="bfloat16", max_model_len=64, max_num_seqs=2))
+    path = tmp_path / "engine" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["format"]["minor"] = 26
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(VersionMismatch, match=r"p64\.q[2346]_k in format 2\.26; .*albireo build MODEL"):
+        LLM(str(tmp_path / "engine"))
 
 
 def test_an_engine_directory_of_parts_is_verified(tmp_path: Path) -> None:

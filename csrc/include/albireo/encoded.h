@@ -12,9 +12,10 @@
 //   + 3;
 //                     behind the panel: scale float32 [groups][64]
 //
-//   kQ2K to kQ6K      for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; then for each of its
-//                     groups a byte of scale [16] and, affine, one of offset [16]; padded to 64 bytes; then for each 32
-//                     k, a unit, as many words as a code has bits, in planes: see nested.inl
+//   kQ2K to kQ6K      for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; for each of its
+//                     groups a byte of scale [16] and, affine, one of offset [16]; padded to 64 bytes; then for each of
+//                     its 32 k, a unit, as many words as a code has bits, in planes: see nested.inl. One stream: what
+//                     a core fetches by itself ahead of reading loses its way where heads lie before all units
 //
 // A head is a line of 16 float32 scales whose last 8 bits are the zero; or, affine, a line of scales and one of
 // offsets; or, wide, of zeros. Codes are unsigned: kInt8 is the number + 128.
@@ -54,12 +55,24 @@ constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(nu
 
 constexpr int64_t nest_head(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel * 2; }
 constexpr int64_t step_bytes(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel; }
-constexpr int64_t nest_bytes(const Encoding& e) { return nest_head(e) + kNest / e.group * step_bytes(e); }
-constexpr int64_t nests_bytes(const Encoding& e, int64_t k) { return round_up(ceil_div(k, kNest) * nest_bytes(e), 64); }
+// Of what comes before a nest's units.
+constexpr int64_t nest_bytes(const Encoding& e) { return round_up(nest_head(e) + kNest / e.group * step_bytes(e), 64); }
 constexpr int64_t unit_bytes(DType nested) { return code_bits(nested) * kWord; }
+// Where nest n of a sub-panel begins, the steps of group g, and unit u.
+constexpr int64_t nest_place(const Encoding& e, int64_t n) {
+  return n * (nest_bytes(e) + kNest / kUnit * unit_bytes(e.dtype));
+}
+constexpr int64_t steps_place(const Encoding& e, int64_t g) {
+  const int64_t in_nest = kNest / e.group;
+  return nest_place(e, g / in_nest) + nest_head(e) + g % in_nest * step_bytes(e);
+}
+constexpr int64_t unit_place(const Encoding& e, int64_t u) {
+  constexpr int64_t kInNest = kNest / kUnit;
+  return nest_place(e, u / kInNest) + nest_bytes(e) + u % kInNest * unit_bytes(e.dtype);
+}
 
 constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
-  if (is_nested(e.dtype)) return nests_bytes(e, k) + ceil_div(k, kUnit) * unit_bytes(e.dtype);
+  if (is_nested(e.dtype)) return ceil_div(k, kNest) * nest_bytes(e) + ceil_div(k, kUnit) * unit_bytes(e.dtype);
   switch (e.dtype) {
     case DType::kInt8: return ceil_div(k, 4) * kWord;
     case DType::kFp8: return ceil_div(e.group ? num_groups(e, k) * e.group : k, 4) * kWord;

@@ -12,7 +12,7 @@ constexpr int64_t kTallRows = 28;  // most rows of a tall tile, where there is o
 
 struct Tuning {
   int64_t tall_rows = kTallRows;       // most rows that one tall tile takes; above it wide tiles and K blocks; 0: none
-  int64_t fetch_bytes = 32 << 10;      // how far ahead a tall tile fetches: memory answers in 100 ns, 64 B pass every 2
+  int64_t fetch_bytes = 8 << 10;       // how far ahead a tall tile fetches, to L1: memory answers in 200 ns at most
   int64_t block_steps = 1024;          // K block of wide tiles: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
   int64_t slab_rows = 10 * kRowChunk;  // rows of an item: a thread's share of A stays in its cache; whole chunks
   int64_t claims = 4;                  // a thread takes one of so many parts of what is left of its share

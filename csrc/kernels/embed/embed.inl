@@ -38,14 +38,13 @@ void gather_column(const Args& a, int64_t id, float* out) {
 
 // One column of a sub-panel of a K type.
 inline void gather_nested(const Encoding& e, int64_t k, const uint8_t* b, int64_t column, float* out) {
-  const uint8_t* units = b + nests_bytes(e, k);
   for (int64_t g = 0; g * e.group < k; g++) {
     float scale[16], other[16];
     const NestedHead head = nested_head(e, b, g);
     store(scale, head.scale), store(other, head.other);
     const float zero = e.affine ? 0.0f : other[column], offset = e.affine ? other[column] : 0.0f;
     for (int64_t i = g * e.group; i < k && i < (g + 1) * e.group; i++) {
-      const int32_t code = nested_code(e.dtype, units + i / kUnit * unit_bytes(e.dtype), column, i % kUnit);
+      const int32_t code = nested_code(e.dtype, b + unit_place(e, i / kUnit), column, i % kUnit);
       out[i] = ((float)code - zero) * scale[column] + offset;
     }
   }

@@ -85,7 +85,7 @@ void fp8_tile(const PairPolicy::A* a, [[maybe_unused]] int64_t lda, const Encodi
     const int64_t end = (g + 1) * of_group < fours ? (g + 1) * of_group : fours;
     for (int64_t s = g * of_group; s < end; s++) {
       const uint8_t* at = b + s * kWord;
-      prefetch_l2((const char*)at + fetch_bytes);
+      prefetch_l1((const char*)at + fetch_bytes);
 #ifdef ALBIREO_HAVE_BYTE_TABLES
       V first, second;
       decode.pairs(at, first, second);

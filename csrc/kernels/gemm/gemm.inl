@@ -207,8 +207,8 @@ ALBIREO_INLINE int64_t paired_steps([[maybe_unused]] Acc (&acc)[MR][NV], [[maybe
   if constexpr (kInRowPairs<W> && MR > 1 && NV == 1) {
     RowPairs<MR> pairs(acc);
     for (int64_t s = 0; s + 2 <= steps; s += 2) {
-      prefetch_l2(ahead + 64 * s);
-      prefetch_l2(ahead + 64 * s + 64);
+      prefetch_l1(ahead + 64 * s);
+      prefetch_l1(ahead + 64 * s + 64);
       const typename W::B* at = b + s * next;
       pairs.add([&](int q) { return two_words(at, at + next, q); }, (const char*)(a + s * W::kStep),
                 lda * (int64_t)sizeof(*a));
@@ -221,7 +221,7 @@ ALBIREO_INLINE int64_t paired_steps([[maybe_unused]] Acc (&acc)[MR][NV], [[maybe
 }
 
 // MR rows by NV sub-panels over steps. sub: elements from one sub-panel of B to the next. accumulate: start from C.
-// lda, advance: elements of A from row to row and from step to step. ahead: a line from here on is fetched to L2 each
+// lda, advance: elements of A from row to row and from step to step. ahead: a line from here on is fetched each
 // step.
 template <class W, int MR, int NV>
 ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, const typename W::B* b, int64_t sub,
@@ -232,7 +232,7 @@ ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, c
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? W::get(c + i * ldc + 16 * j) : W::start();
   for (int64_t s = paired_steps<W, MR, NV>(acc, a, lda, b, kSubPanel * W::kStep, steps, ahead); s < steps; s++) {
-    prefetch_l2(ahead + 64 * s);
+    prefetch_l1(ahead + 64 * s);
     W::template step<MR, NV>(acc, a + s * advance, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
   }
 #pragma GCC unroll 32

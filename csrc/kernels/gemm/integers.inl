@@ -77,6 +77,12 @@ struct ScaledGroups {
   static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, const Encoding& e) {
     store(c, added(is_first ? zero() : load(c), acc, h, sum, e));
   }
+  // Whether a tile's numbers stay in registers from group to group, beside its sums, its weights and a group's heads.
+  // A group of 32 is 8 dots: reading and writing its number takes as long as they do.
+  template <int MR, int NV>
+  static constexpr bool stay() {
+    return 2 * MR * NV + 3 * NV <= kRegisters - 2;
+  }
   static ALBIREO_INLINE V added(V before, VI acc, const Head& h, float sum, const Encoding& e) {
     const V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
     if (e.affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
@@ -119,7 +125,7 @@ ALBIREO_INLINE void narrow_group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_
       for (int j = 0; j < NV; j++) sums[i][j] = izero();
     const int64_t end = words - s < kRun / kDots ? words : s + kRun / kDots;
     for (; s < end; s++) {
-      prefetch_l2(ahead + kWord * s);
+      prefetch_l1(ahead + kWord * s);
 #pragma GCC unroll 2
       for (int dot = 0; dot < kDots; dot++, a += TokenRows::step<MR, NV>()) {
         Codes w[NV];
@@ -151,14 +157,14 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
     RowPairs<MR> pairs(acc);
     if constexpr (has_nibbles(kType)) {
       for (; done < words; done++, a += 8) {
-        prefetch_l2(ahead + kWord * done);
+        prefetch_l1(ahead + kWord * done);
         const uint8_t* at = b(0) + done * kWord;
         pairs.add([&](int q) { return nibble_words<kType>(at, q); }, (const char*)a, lda);
       }
     } else {
       for (; done + 2 <= words; done += 2, a += 8) {
-        prefetch_l2(ahead + kWord * done);
-        prefetch_l2(ahead + kWord * done + kWord);
+        prefetch_l1(ahead + kWord * done);
+        prefetch_l1(ahead + kWord * done + kWord);
         const uint8_t* at = b(0) + done * kWord;
         pairs.add([&](int q) { return two_words(at, at + kWord, q); }, (const char*)a, lda);
       }
@@ -167,7 +173,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
   }
 #endif
   for (int64_t s = done; s < words; s++) {
-    prefetch_l2(ahead + kWord * s);
+    prefetch_l1(ahead + kWord * s);
     Codes w[NV];
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = load_codes(b(j) + s * kWord);
@@ -193,7 +199,14 @@ template <bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
                                int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
   constexpr bool kIsOff = kDotZero != 0 && !is_packed(kCodes);  // sums are of codes less kDotZero
+  constexpr bool kStay = ScaledGroups::stay<MR, NV>();
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
+  V total[MR][NV];
+  if constexpr (kStay)
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) total[i][j] = first ? load(c + i * ldc + kSubPanel * j) : zero();
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
 #pragma GCC unroll 32
@@ -201,7 +214,7 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
 #pragma GCC unroll 32
       for (int j = 0; j < NV; j++) acc[i][j] = izero();
     const uint8_t* at = b + g * stride;
-    prefetch_l2(ahead + (g - first) * stride);
+    prefetch_l1(ahead + (g - first) * stride);
     // Behind k codes of a weight are zeros, which are none less kDotZero, and a token has zeros to the next 64 only.
     const int64_t held = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
     group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, kCodes, MR, NV>(
@@ -214,10 +227,17 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
         if constexpr (kIsOff) acc[i][j] = iadd(acc[i][j], iset1(kDotZero * (int32_t)x.sum(i, from, to)));
-        ScaledGroups::add_to(c + i * ldc + kSubPanel * j, g == 0, acc[i][j], h, x.sum(i, from, to), e);
+        const float sum = x.sum(i, from, to);
+        if constexpr (kStay) total[i][j] = ScaledGroups::added(total[i][j], acc[i][j], h, sum, e);
+        else ScaledGroups::add_to(c + i * ldc + kSubPanel * j, g == 0, acc[i][j], h, sum, e);
       }
     }
   }
+  if constexpr (kStay)
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) store(c + i * ldc + kSubPanel * j, total[i][j]);
 }
 
 // All of k for MR rows by one sub-panel of kInt4Progressive; c: whole numbers.
@@ -291,6 +311,13 @@ ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, 
   }
 }
 
+// Not a lambda: g++ takes one that only fetches for one that does nothing, and leaves it out.
+template <int64_t kBytes>
+ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
+#pragma GCC unroll 16
+  for (int64_t byte = 0; byte < kBytes; byte += kWord) prefetch_l1((const char*)at + byte);
+}
+
 // All of k for MR rows by one sub-panel of a K type; c: as group_tile makes it of the bytes that in_bytes() names.
 template <DType kType, int MR>
 ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
@@ -298,12 +325,11 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
   constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
   const int64_t groups = num_groups(kWhole, k);
-  const uint8_t* unit = b + nests_bytes(kWhole, k);
   const int8_t* a = x.codes;
   V total[MR];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++) total[i] = zero();
-  const auto group = [&](auto first, int64_t g, const Nest& nest, const uint8_t* steps) {
+  const auto group = [&](auto first, int64_t g, const Nest& nest, const uint8_t* steps, const uint8_t* unit) {
     VI acc[MR][1];
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
@@ -315,16 +341,17 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) total[i] = ScaledGroups::added(total[i], acc[i][0], head, x.sum(i, from, to), kWhole);
   };
-  for (int64_t g = 0; g < groups; b += nest_bytes(kWhole)) {
+  for (int64_t g = 0; g < groups;) {
+    fetch_lines<nest_bytes(kWhole)>(b + fetch_bytes);
     const Nest nest = nest_at(kWhole, b);
     const uint8_t* steps = b + nest_head(kWhole);
+    b += nest_bytes(kWhole);
     const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
-    for (; g < end; g += kGroups, unit += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
-#pragma GCC unroll 8
-      for (int word = 0; word < code_bits(kType); word++) prefetch_l2((const char*)unit + fetch_bytes + word * kWord);
-      group(std::integral_constant<int, 0>(), g, nest, steps);
+    for (; g < end; g += kGroups, b += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
+      fetch_lines<unit_bytes(kType)>(b + fetch_bytes);
+      group(std::integral_constant<int, 0>(), g, nest, steps, b);
       if constexpr (kGroups == 2)
-        if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1, nest, steps + step_bytes(kWhole));
+        if (g + 1 < groups) group(std::integral_constant<int, kDots>(), g + 1, nest, steps + step_bytes(kWhole), b);
     }
   }
 #pragma GCC unroll 32
@@ -345,18 +372,17 @@ void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint
   else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
 
-// Rows by all four sub-panels, NV at a time. fetch: how far ahead weights are fetched.
+// Rows by all four sub-panels, NV at a time. ahead: what is fetched beside the first; of sub-panel j, j steps further.
 template <bool kNibbles, DType kCodes, int NV, int... I>
 void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t first,
-                int64_t end, float* c, int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+                int64_t end, float* c, int64_t ldc, const uint8_t* ahead, int64_t step,
+                std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t, float*,
                       int64_t, const char*);
   static constexpr Fn kRows[] = {group_tile_of<kNibbles, kCodes, 1 + I, NV>...};
   const int64_t sub = sub_panel_bytes(e, k);
-  for (int64_t j = 0; j < kSubPanels; j += NV) {
-    const char* ahead = (const char*)(b + j * sub) + first * group_bytes(e) + fetch;
-    kRows[rows - 1](x, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, ahead);
-  }
+  for (int64_t j = 0; j < kSubPanels; j += NV)
+    kRows[rows - 1](x, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, (const char*)ahead + j * step);
 }
 
 // The same of encodings that keep the bytes of groups before all words.
@@ -399,6 +425,7 @@ struct EncodedPanels final : Panels {
 
   void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
+    const uint8_t* next = b + encoded_panel_bytes(e, a.k);
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
     const bool is_few = rows <= few_rows() && !is_tiled(rows);
     if (is_few && kType != DType::kInt8) {
@@ -407,7 +434,8 @@ struct EncodedPanels final : Panels {
         column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
       else if constexpr (kIsGroup)
         group_rows<kType == DType::kInt4Group, kType, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
-                                                         a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
+                                                         b + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
+                                                         std::make_integer_sequence<int, kFew>());
     } else {
       if constexpr (is_packed(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
@@ -415,7 +443,7 @@ struct EncodedPanels final : Panels {
         b = unpacked;
       }
       if (is_tiled(rows)) tiled_rows(m, rows, b, c, ldc);
-      else if constexpr (kIsGroup) many_rows(m, rows, b, c, ldc);
+      else if constexpr (kIsGroup) many_rows(m, rows, b, next, c, ldc);
       else panel_product<WeightInt8>(x, m, rows, b, ceil_div(a.k, 4), c, ldc, a.tuning);
     }
     const bool is_signed = kType == DType::kInt4Progressive && is_few;
@@ -424,8 +452,9 @@ struct EncodedPanels final : Panels {
 
  private:
 #ifdef ALBIREO_TALL_ROWS
-  // Four registers are for a group's end; the K types are five, and planes cost less than bytes in memory up to eight.
-  static constexpr int kFew = is_nested(kType) ? 8 : 24;
+  // As many as whose numbers stay in registers from group to group; groups of 16 cost less as bytes from 9 rows on.
+  // Where all of a column is multiplied alike, more.
+  static constexpr int kFew = !kIsGroup ? 24 : is_nested(kType) && nested_group(kType) == 16 ? 8 : 12;
   int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
   TokenRows token_rows(int64_t m, int64_t rows) { return {x.interleaved(m, rows), 4, sums(m), x.source_stride / 4}; }
 #else
@@ -453,11 +482,15 @@ struct EncodedPanels final : Panels {
   void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
 #endif
 
+  static constexpr int kGroupVectors = kTileVectors == 4 ? 2 : kTileVectors;  // then a group's numbers stay
+  static constexpr int64_t kNear = 1024;                                      // bytes from L2 to L1 ahead of a tile
+
   // What codes in bytes are: where all are multiplied alike, one code serves all.
   static constexpr DType kBytes = kDotZero != 0 ? kType : DType::kInt8Group;
 
-  // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height.
-  void many_rows(int64_t m0, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
+  // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height. Beside a block's first tile the
+  // next panel is fetched, a line a step: as the memory has it, it is never longer than the bytes here.
+  void many_rows(int64_t m0, int64_t rows, const uint8_t* b, const uint8_t* next, float* c, int64_t ldc) {
     const Encoding wide = in_bytes(e);
     const int64_t groups = num_groups(e, a.k), most = ceil_div(a.tuning.block_steps * 4, e.group);
     const int64_t length = ceil_div(groups, ceil_div(groups, most));
@@ -468,8 +501,12 @@ struct EncodedPanels final : Panels {
         const int64_t h = height + (t < taller), at = m0 + m;
         const TokenRows x_rows{(const int8_t*)a.x + at * x.source_stride, x.source_stride, sums(at),
                                x.source_stride / 4};
-        group_rows<false, kBytes, kTileVectors>(h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc, 0,
-                                                std::make_integer_sequence<int, kTileRows>());
+        const int64_t sub = sub_panel_bytes(wide, a.k), bytes = (end - g) * group_bytes(wide);
+        const bool is_first = t == 0;
+        group_rows<false, kBytes, kGroupVectors>(
+            h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc,
+            is_first ? next + g * kSubPanels / kGroupVectors * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
+            is_first ? bytes / kGroupVectors : sub, std::make_integer_sequence<int, kTileRows>());
         m += h;
       }
     }

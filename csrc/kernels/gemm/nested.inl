@@ -68,9 +68,7 @@ ALBIREO_INLINE NestedHead head_at(const Encoding& e, const Nest& nest, const uin
           mul(to_float(bytes_to_ints(steps + kSubPanel)), nest.offset)};
 }
 ALBIREO_INLINE NestedHead nested_head(const Encoding& e, const uint8_t* b, int64_t g) {
-  const int64_t groups = kNest / e.group;
-  const uint8_t* nest = b + g / groups * nest_bytes(e);
-  return head_at(e, nest_at(e, nest), nest + nest_head(e) + g % groups * step_bytes(e));
+  return head_at(e, nest_at(e, b + nest_place(e, g / (kNest / e.group))), b + steps_place(e, g));
 }
 
 }  // namespace

@@ -6,18 +6,27 @@ namespace {
 
 // One sub-panel of a K type: heads and codes.
 template <DType kType>
-inline void unpack_nested(const Encoding& e, int64_t k, const uint8_t* b, uint8_t* out) {
-  constexpr int kGroup = nested_group(kType), kDots = kGroup / 4;
-  const Encoding wide = in_bytes(e);
-  const uint8_t* unit = b + nests_bytes(e, k);
-  for (int64_t g = 0; g < num_groups(e, k); g++, out += group_bytes(wide)) {
-    const NestedHead head = nested_head(e, b, g);
+inline void unpack_nested(int64_t k, const uint8_t* b, uint8_t* out) {
+  constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
+  constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)}, kWide = in_bytes(kWhole);
+  const int64_t groups = num_groups(kWhole, k);
+  const auto group = [&](auto first, const Nest& nest, const uint8_t* steps) {
+    const NestedHead head = head_at(kWhole, nest, steps);
     store((float*)out, head.scale), store((float*)(out + kWord), head.other);
     uint8_t* words = out + 2 * kWord;
-    const auto keep = [&](auto dot, Codes codes) { store_codes(words + dot % kDots * kWord, codes); };
-    if (kDots == 8 || g % 2 == 0) for_dots<kType, 0, kDots>(unit, keep);
-    else for_dots<kType, 8 - kDots, kDots>(unit, keep);
-    if (kDots == 8 || g % 2) unit += unit_bytes(kType);
+    for_dots<kType, first, kDots>(b, [&](auto dot, Codes codes) { store_codes(words + (dot - first) * kWord, codes); });
+    out += group_bytes(kWide);
+  };
+  for (int64_t g = 0; g < groups;) {
+    const Nest nest = nest_at(kWhole, b);
+    const uint8_t* steps = b + nest_head(kWhole);
+    b += nest_bytes(kWhole);
+    const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
+    for (; g < end; g += kGroups, b += unit_bytes(kType), steps += kGroups * step_bytes(kWhole)) {
+      group(std::integral_constant<int, 0>(), nest, steps);
+      if constexpr (kGroups == 2)
+        if (g + 1 < groups) group(std::integral_constant<int, kDots>(), nest, steps + step_bytes(kWhole));
+    }
   }
 }
 
@@ -29,11 +38,11 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
     const uint8_t* b = from + j * sub_panel_bytes(e, k);
     uint8_t* out = to + j * sub_panel_bytes(wide, k);
     switch (e.dtype) {
-      case DType::kQ2K: unpack_nested<DType::kQ2K>(e, k, b, out); continue;
-      case DType::kQ3K: unpack_nested<DType::kQ3K>(e, k, b, out); continue;
-      case DType::kQ4K: unpack_nested<DType::kQ4K>(e, k, b, out); continue;
-      case DType::kQ5K: unpack_nested<DType::kQ5K>(e, k, b, out); continue;
-      case DType::kQ6K: unpack_nested<DType::kQ6K>(e, k, b, out); continue;
+      case DType::kQ2K: unpack_nested<DType::kQ2K>(k, b, out); continue;
+      case DType::kQ3K: unpack_nested<DType::kQ3K>(k, b, out); continue;
+      case DType::kQ4K: unpack_nested<DType::kQ4K>(k, b, out); continue;
+      case DType::kQ5K: unpack_nested<DType::kQ5K>(k, b, out); continue;
+      case DType::kQ6K: unpack_nested<DType::kQ6K>(k, b, out); continue;
       default: break;
     }
     if (e.dtype == DType::kInt4Group) {

@@ -82,14 +82,13 @@ void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, u
 }
 
 void put_nested(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
-  const int64_t in_nest = kNest / e.group;
   for (int64_t n = 0; n * kNest < k; n++) {
-    f16* nest = (f16*)(sub + n * nest_bytes(e));
+    f16* nest = (f16*)(sub + nest_place(e, n));
     narrow(row.scale[n], nest + c);
     if (e.affine) narrow(row.offset[n], nest + kSubPanel + c);
   }
   for (int64_t g = 0; g < num_groups(e, k); g++) {
-    uint8_t* step = sub + g / in_nest * nest_bytes(e) + nest_head(e) + g % in_nest * step_bytes(e);
+    uint8_t* step = sub + steps_place(e, g);
     step[c] = row.gamma[g];
     if (e.affine) step[kSubPanel + c] = row.zero[g];
   }
@@ -104,7 +103,7 @@ void put_nested(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, 
       if (bits == 6) planes[4 + q / 4] |= (high & 0x03030303) << q % 4 * 2;
       else if (bits % 2) planes[bits - 1] |= (high & 0x01010101) << q;
     }
-    uint8_t* unit = sub + nests_bytes(e, k) + u * unit_bytes(e.dtype);
+    uint8_t* unit = sub + unit_place(e, u);
     for (int word = 0; word < bits; word++) memcpy(unit + word * kWord + 4 * c, &planes[word], 4);
   }
 }

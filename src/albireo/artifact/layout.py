@@ -11,10 +11,12 @@ import re
 from typing import Any
 
 FORMAT = "albireo-engine"
-#: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 26
+#: A reader refuses another major; a minor adds keys, or gives codes another order (CODES_SINCE, NESTS_SINCE) or type.
+MAJOR, MINOR = 2, 27
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
+#: The first minor whose K types have each nest before its units (csrc/include/albireo/encoded.h).
+NESTS_SINCE = 27
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.
 OLD_ROWS, ROWS_SINCE = "fp8.token", 7
 

@@ -211,9 +211,15 @@ def _check_places(stored: dict[str, StoredConstant], file_bytes: int, where: str
 
 
 def _check_codes(stored: dict[str, StoredConstant], minor: int, directory: Path) -> None:
-    """Raises: VersionMismatch when a GPU's codes lie in an order of before; in size they may be alike."""
+    """Raises: VersionMismatch when codes lie in an order of before; in size they may be alike."""
     for name, item in stored.items():
         kind, _, dtype = item.constant.packing.partition(".")
+        if minor < layout.NESTS_SINCE and is_encoding(dtype) and encoding(dtype).is_nested:
+            raise VersionMismatch(
+                f"{directory}: {name} is stored as {item.constant.packing} in format {layout.MAJOR}.{minor}; since "
+                f"{layout.MAJOR}.{layout.NESTS_SINCE} the scales of such codes lie beside them, the only order this "
+                f"albireo reads; {layout.rebuild_hint(directory)}"
+            )
         if minor >= layout.CODES_SINCE or kind != "row" or not is_encoding(dtype):
             continue
         if encoding(dtype).bits == 4 or encoding(dtype).kind == "float":

@@ -131,10 +131,10 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
     """Bytes of one column of a panel, its part of heads and scales included; see csrc's encoded.h."""
     groups = e.num_groups(cols)
     if e.is_nested:
-        # each byte a group, float16 numbers a nest, scales and offsets; a unit of 32 is whole words
+        # each byte a group, float16 numbers a nest, scales and offsets, to whole words; a unit of 32 is whole words
         parts = 2 if e.kind == "nested affine" else 1
-        heads = e.num_nests(cols) * parts * (2 + NEST // (e.group or NEST))
-        return -(-heads // 4) * 4 + -(-cols // 32) * 4 * e.bits
+        head = parts * (2 + NEST // (e.group or NEST))
+        return e.num_nests(cols) * (-(-head // 4) * 4) + -(-cols // 32) * 4 * e.bits
     if e.kind == "progressive":
         return -(-2 * groups // 4) * 4 + groups * (e.group or 0) // 2 + 4
     if e.kind == "microscaled":

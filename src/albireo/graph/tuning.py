@@ -58,7 +58,7 @@ class Tuning:
     """
 
     tall_rows: int = 28
-    fetch_bytes: int = 32 << 10
+    fetch_bytes: int = 8 << 10
     block_steps: int = 1024
     slab_rows: int = 480
     claims: int = 4

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from albireo.models.vision.mosaic import Mosaic
+from albireo.models.vision.sheet import Sheet
 from tower_family import LLAMA, SIGLIP, Family, patches_of, text_of
 
 torch = pytest.importorskip("torch")
@@ -30,6 +31,28 @@ def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
     frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
     grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
     return model.model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
+
+
+def _of_phi4_multimodal(model: Any, tile: Any) -> Any:
+    """Blocks of a sheet, and which of their patches are seen; the whole as transformers' processor makes it."""
+    part, size = model.model.embed_tokens_extend.image_embed, tile.shape[:2]
+    sheet = Sheet.of(*size, 64, 32)
+    picture = tile[: sheet.rows * 64, : sheet.columns * 64].permute(2, 0, 1)
+    whole = torch.nn.functional.interpolate(picture[None], size=(64, 64), mode="bicubic", align_corners=False)
+    cut = picture.reshape(3, sheet.rows, 64, sheet.columns, 64).permute(1, 3, 0, 2, 4).reshape(-1, 3, 64, 64)
+    seen = torch.zeros(1 + len(cut), 32, 32, dtype=torch.bool)
+    for mask, (high, wide) in zip(seen, ((32, 32), *sheet.seen), strict=True):
+        mask[:high, :wide] = True
+    ids = torch.full((1, 4000), model.config.vision_config.image_token_id)
+    high, wide = sheet.kept
+    ids = ids[:, : high * (wide + 1) + 1 + 16 * 17]
+    return part(
+        ids,
+        torch.zeros(1, ids.shape[1], model.config.hidden_size, dtype=tile.dtype),
+        torch.cat([whole, cut])[None],
+        image_sizes=torch.tensor([[sheet.rows * 64, sheet.columns * 64]]),
+        image_attention_mask=seen[None],
+    )[0]
 
 
 #: Grids smaller and larger than the table of positions, and one line of blocks.
@@ -113,6 +136,20 @@ FURTHER: dict[str, Family] = {
         {**SIGLIP, "hidden_size": 160},
         text_of("minimax_m3_vl_text"),
         {"projector_hidden_size": 100},
+    ),
+    # its whole, which has no parts: one block, two whose last lines are of half a row, and as many columns
+    "phi4_multimodal": Family(
+        "Phi4MultimodalForCausalLM",
+        ((64, 64), (128 + 5, 64), (64, 128 + 6), (64 + 31, 64)),
+        _of_phi4_multimodal,
+        {**SIGLIP, "image_size": 64, "crop_size": 64, "patch_size": 2, "image_token_id": 5},
+        {},
+        {
+            **{key: value for key, value in LLAMA.items() if key != "model_type"},
+            "num_key_value_heads": 2,
+            "audio_config": {"hidden_size": 8, "intermediate_size": 8, "num_blocks": 1, "num_attention_heads": 1},
+        },
+        max_patches=3072,
     ),
     # its whole: there is no model without a head
     "llama4": Family(

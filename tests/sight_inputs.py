@@ -73,6 +73,10 @@ def of_llava_onevision(prompt: list[int], ids: Mapping[str, int], tiles: list[np
     return {"pixel_values": pixels, "image_sizes": torch.tensor([mosaic.grid(4) for mosaic in mosaics]) * 9}
 
 
+def of_idefics3(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
+    return {"pixel_values": torch.stack(channels_first(tiles))[None]}
+
+
 def of_internvl(prompt: list[int], ids: Mapping[str, int], tiles: list[np.ndarray]) -> dict[str, Any]:
     return {"pixel_values": torch.stack(channels_first(tiles))}
 

@@ -24,6 +24,7 @@ from sight_family import SIGLIP as _SIGLIP
 from sight_family import Family
 from sight_family import text_of as _text_of
 from sights_of_documents import OF_DOCUMENTS
+from sights_of_sheets import OF_SHEETS
 from sights_of_squares import OF_SQUARES
 from sights_of_tiles import OF_TILES
 from tiny_towers import BUFFERS
@@ -43,6 +44,9 @@ _TURNS = (
 
 _LINES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 _SMOL = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 32}, "resample": 1}
+
+
+_SMOL_VIDEO = {"video_sampling": {"fps": 1, "max_frames": 3, "video_size": {"longest_edge": 64}}}
 
 
 def _smolvlm(tokenizer: Any) -> Any:
@@ -268,6 +272,7 @@ def _gemma4_unified() -> Family:
 _OF_UNIFIED = {"mm_embed_dim": 32, "output_proj_dims": 32, "mm_posemb_size": 6}
 FAMILIES: dict[str, Family] = {
     **OF_DOCUMENTS,
+    **OF_SHEETS,
     **OF_SQUARES,
     **OF_TILES,
     "idefics3": Family(
@@ -285,6 +290,22 @@ FAMILIES: dict[str, Family] = {
             "processor_config.json": {"processor_class": "Idefics3Processor", "image_seq_len": 4},
         },
         _smolvlm,
+    ),
+    "smolvlm": Family(
+        "SmolVLMForConditionalGeneration",
+        ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *_LINES),
+        "<image>",
+        lambda ids: {
+            "text_config": {**_LLAMA, "vocab_size": len(ids)},
+            "vision_config": _SIGLIP,
+            "scale_factor": 2,
+            "image_token_id": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "SmolVLMImageProcessor", **_SMOL, **_SMOL_VIDEO},
+            "processor_config.json": {"processor_class": "SmolVLMProcessor", "image_seq_len": 4},
+        },
+        inputs=sight_inputs.of_idefics3,
     ),
     "lighton_ocr": Family(
         "LightOnOcrForConditionalGeneration",
@@ -516,8 +537,9 @@ def save(folder: Path, name: str, seed: int = 0) -> Path:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     config = transformers.AutoConfig.for_model(name.partition(",")[0], **family.config(ids))
-    config.text_config.eos_token_id = config.eos_token_id = ids["<|im_end|>"]
-    config.text_config.bos_token_id = config.text_config.pad_token_id = ids["<|im_start|>"]
+    text = config.get_text_config()
+    text.eos_token_id = config.eos_token_id = ids["<|im_end|>"]
+    text.bos_token_id = text.pad_token_id = ids["<|im_start|>"]
     model = getattr(transformers, family.class_name)(config).eval()
     with torch.no_grad():
         for key, weight in model.named_parameters():

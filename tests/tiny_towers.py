@@ -436,7 +436,7 @@ def save(
     transformers.logging.disable_progress_bar()
     kind = getattr(transformers, family.class_name).config_class.sub_configs_defaults["vision_config"]
     of_vision = {"model_type": kind.model_type, **family.vision, **vision}
-    parts = {"vision_config": of_vision, "text_config": dict(family.text)}
+    parts = {"vision_config": of_vision, **({"text_config": dict(family.text)} if family.text else {})}
     config = transformers.AutoConfig.for_model(name.partition(",")[0], **parts, **{**family.whole, **(whole or {})})
     model = getattr(transformers, family.class_name)(config).eval()
     with torch.no_grad():
@@ -469,10 +469,14 @@ def transformers_rows(folder: Path, name: str, dtype: str, given: list[F32]) -> 
 
 
 def opened(
-    folder: Path, dtype: str = "float32", num_threads: int = 1, max_patches: int = 160, **changes: Any
+    folder: Path, dtype: str = "float32", num_threads: int = 1, max_patches: int | None = None, **changes: Any
 ) -> VisionRunner:
-    """On the CPU. Args: changes: keys of config.json that differ."""
+    """On the CPU. Args: max_patches: None: as many as tiles of the family have. changes: keys of config.json that
+    differ."""
     pool = thread_pool(num_threads)
+    if max_patches is None:
+        kind = json.loads((folder / "config.json").read_text())["model_type"]
+        max_patches = FAMILIES[kind].max_patches if kind in FAMILIES else 160
 
     def open_program(program: Program, weights: Any) -> CpuModel:
         return CpuModel(program, weights, pool, num_blocks(program))

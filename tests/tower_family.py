@@ -36,7 +36,8 @@ class Family:
     """A tiny model.
 
     Fields: class_name: of transformers. tiles: sizes in pixels of what it may be given. rows: (model, tile as a tensor
-    [H, W, 3] of the compute type) -> what transformers puts in place of embeddings. whole: keys of the whole.
+    [H, W, 3] of the compute type) -> what transformers puts in place of embeddings. text: keys of the text part; empty:
+    they are among those of the whole, whole. max_patches: of the largest of tiles, or more.
     """
 
     class_name: str
@@ -45,6 +46,7 @@ class Family:
     vision: Mapping[str, Any]
     text: Mapping[str, Any] = field(default_factory=lambda: LLAMA)
     whole: Mapping[str, Any] = field(default_factory=dict)
+    max_patches: int = 160
 
 
 def patches_of(tile: Any, size: int, merge: int = 1) -> Any:

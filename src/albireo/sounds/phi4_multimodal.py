@@ -42,6 +42,7 @@ class Phi4Multimodal:
 
     longest_s = float(_LONGEST_S)
     row_marks = ()
+    without_pictures = "beside pictures it hears by other linears, which are not computed here"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_bands", kaldi_bands(self.rate, self.fft, self.num_mels, *self.hertz))

@@ -72,6 +72,15 @@ class SoundProcessor(Protocol):
         ...
 
 
+@runtime_checkable
+class HearsWithoutPictures(Protocol):
+    """A processor of sounds of which others are heard beside pictures than without. Fields: without_pictures: why a
+    prompt has not both, as the end of a sentence."""
+
+    @property
+    def without_pictures(self) -> str: ...
+
+
 def refuse_longer(samples: F32, rate: int, longest_s: float) -> None:
     """Raises: InvalidParams for samples of more seconds than a model hears."""
     seconds = len(samples) / rate

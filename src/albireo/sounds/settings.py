@@ -16,6 +16,7 @@ from albireo.sounds.features import WHISPER, LogMel, open_log_mel
 OF_PICTURES = keys(
     "image_processor_type do_convert_rgb do_normalize do_rescale do_resize image_mean image_std max_pixels min_pixels",
     "merge_size patch_size temporal_patch_size resample rescale_factor size crop_size data_format image_seq_length",
+    "dynamic_hd",
 )
 #: Frames that become a position of Whisper's encoder, and of those that have its convolutions.
 STRIDE = 2

@@ -20,7 +20,8 @@ Placed = tuple[list[int], tuple[ImageInput, ...]]
 
 class Standing(NamedTuple):
     """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them. grid,
-    times: see ImageInput. numbered: see PreparedImage. is_beside: see PreparedSound."""
+    times: see ImageInput. numbered: see PreparedImage. is_beside: see PreparedSound. is_prose: it begins and ends with
+    words, which are one text with those around it."""
 
     text: str
     tiles: tuple[Tile, ...]
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
     times: tuple[int, ...] = ()
     numbered: tuple[str, str] | None = None
     is_beside: bool = False
+    is_prose: bool = False
 
 
 class Place(ABC):
@@ -44,6 +46,8 @@ class Place(ABC):
     opening: str = ""
     around: tuple[str, str] | None = None
     sees_prompt: bool = False
+    without_pictures: str = ""
+    chat_template: str | None = None
     row_marks: tuple[str, ...] = ()
 
     def __init__(self, mark: str, row_token: str, most: int | None) -> None:
@@ -84,6 +88,9 @@ class Places:
         """
         for kind, given in media.items():
             if given:
+                if media.get("image") and self.kinds[kind].without_pictures:
+                    told = self.kinds[kind].without_pictures
+                    raise InvalidParams(f"the prompt has pictures and {kind}s, and of this model either alone: {told}")
                 token_ids = self.kinds[kind].arranged(token_ids, self._tokenizer)
         marked = sorted(
             (at, kind, number)
@@ -99,7 +106,8 @@ class Places:
             ids += token_ids[start : max(start, first)]
             place, given = self.kinds[kind], media[kind]
             try:
-                found.append(self._put(ids, place, _numbered(place.standing(given[number]), number)))
+                standing = _numbered(place.standing(given[number]), number)
+                found.append(self._put(ids, place, standing, token_ids[last : last + 1]))
             except InvalidParams as error:
                 raise InvalidParams(f"the prompt's {kind} {number + 1} of {len(given)}: {error}") from None
             start = last
@@ -131,14 +139,14 @@ class Places:
             return at, at + 1
         return at - 1, at + 2
 
-    def _put(self, ids: list[int], place: Place, standing: Standing) -> ImageInput:
-        """At the end of ids."""
+    def _put(self, ids: list[int], place: Place, standing: Standing, behind: Sequence[int]) -> ImageInput:
+        """At the end of ids. Args: behind: the token that comes next, or none."""
         text = standing.text
-        while ids and text[:1].isspace() and (before := self._blank(ids[-1])):
+        while ids and (standing.is_prose or text[:1].isspace()) and (before := self._blank(ids[-1])):
             text = before + text  # blanks side by side are one token, as where a text is encoded whole
             ids.pop()
         first = len(ids)
-        ids += self._tokenizer.encode(text, add_special_tokens=False)
+        ids += self._encoded(text, behind if standing.is_prose else ())
         if standing.is_beside:
             return _from_the_start(place, standing, first)
         spans, tiles = _runs(ids, first, self._rows[place.kind]), standing.tiles
@@ -149,6 +157,15 @@ class Places:
                 "tokenizer and processor are of different models"
             )
         return ImageInput(key_of(tiles, standing.times), tiles, spans, standing.grid, place.kind, standing.times)
+
+    def _encoded(self, text: str, behind: Sequence[int]) -> list[int]:
+        """Ids of a text as it is written before such a token."""
+        if behind and behind[0] not in self._tokenizer.special_ids:
+            more = self._tokenizer.decode(list(behind), skip_special_tokens=False)
+            found = self._tokenizer.encode(text + more, add_special_tokens=False)
+            if found[-1] == behind[0]:
+                return found[:-1]
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _blank(self, token_id: int) -> str:
         """The text of a token that is nothing but blanks; empty for any other."""

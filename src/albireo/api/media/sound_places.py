@@ -19,6 +19,7 @@ from albireo.media_limits import MAX_SOUND_SECONDS
 from albireo.models.settings.text_part import inner
 from albireo.sounds.decode import as_sound
 from albireo.sounds.features import F32
+from albireo.sounds.prepared import HearsWithoutPictures
 from albireo.sounds.processor import SoundProcessor, open_sound_processor
 from albireo.sounds.resample import resampled
 
@@ -42,6 +43,7 @@ class SoundPlace(Place):
         super().__init__(processor.placeholder, processor.row_token, most)
         self.row_marks = processor.row_marks
         self.processor, self._opened, self._max_seconds = processor, opened, max_seconds
+        self.without_pictures = processor.without_pictures if isinstance(processor, HearsWithoutPictures) else ""
 
     def standing(self, given: GivenSound) -> Standing:
         sound, processor = as_sound(self._opened(given.value), self._max_seconds), self.processor

@@ -47,6 +47,8 @@ _PREFIXES = (
     # of LightOnOCR, whose tower is a Pixtral
     *((f"{whole}vision_encoder.", "vision_tower.") for whole in ("model.", "")),
     *((f"{whole}vision_projection.", "multi_modal_projector.") for whole in ("model.", "")),
+    # of Phi-4 multimodal
+    ("model.embed_tokens_extend.image_embed.", "image_embed."),
     # of PaddleOCR-VL, as it was first published and since
     *((name, "projector.") for name in ("mlp_AR.", "model.projector.", "projector.")),
 )

@@ -193,7 +193,7 @@ _FAMILIES: Mapping[str, str] = {
     "parakeet_tdt": "hearing.parakeet.open_parakeet_transducer",
     "paddleocr_vl": "vision.paddleocr_vl.open_paddleocr_vl",
     "paligemma": "vision.paligemma.open_paligemma",
-    "phi4_multimodal": "hearing.phi4_multimodal.open_phi4_multimodal",
+    "phi4_multimodal": "vision.phi4_multimodal.open_phi4_multimodal",
     # a GOT-OCR 2.0 under another name
     "pp_chart2table": "vision.got_ocr2.open_got_ocr2",
     # an InternVL of other defaults
@@ -224,6 +224,7 @@ _FAMILIES: Mapping[str, str] = {
 _EARS: Mapping[str, str] = {
     "gemma4": "hearing.gemma4.open_gemma4",
     "gemma4_unified": "hearing.gemma4.open_gemma4_unified",
+    "phi4_multimodal": "hearing.phi4_multimodal.open_phi4_multimodal",
     "qwen2_5_omni": "hearing.qwen2_5_omni.open_qwen2_5_omni",
     "qwen3_omni_moe": "hearing.qwen3_asr.open_qwen3_omni",
 }
@@ -236,7 +237,7 @@ _LISTENING = (
 )
 _HEARING = (
     *("audioflamingo3", "gemma3n", "glmasr", "granite_speech", "granite_speech_plus", "qwen2_audio", "qwen3_asr"),
-    *("fun_asr_nano", "musicflamingo", "phi4_multimodal", "voxtral", "voxtral_realtime"),
+    *("fun_asr_nano", "musicflamingo", "voxtral", "voxtral_realtime"),
 )
 #: Tensors that no rows are made of: of a head that pools patches, and numbers 0, 1, ... of old files.
 IGNORABLE_TENSORS = ("vision_tower.head.*", "*.embeddings.position_ids")

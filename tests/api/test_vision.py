@@ -57,9 +57,15 @@ def of_another_kind(folder: Path) -> None:
     path.write_text(json.dumps(config))
 
 
+def without_mark(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"<image>"', '"<another>"'))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (without_mark, "the tokenizer has no token '<image>', which stands for images in this model; take"),
         (without_processor, "there is no preprocessor_config.json that says how they are prepared"),
         (without_tower, "is not computed here: .*vision_model"),
         (with_another_tower, "is not computed here: .*patch_embedding.bias"),

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from albireo import LLM, SamplingParams
-from albireo.errors import InvalidParams, ModelError, TemplateError, UnsupportedModel, WeightMismatch
+from albireo.errors import (
+    InvalidParams,
+    ModelError,
+    TemplateError,
+    UnsupportedFeature,
+    UnsupportedModel,
+    WeightMismatch,
+)
 from albireo.models.vision.tower import hears, open_ear, sees
 from albireo.sounds.processor import open_sound_processor
 from tiny_hearers import RATE, opened, save, sound, tiles
@@ -99,3 +106,19 @@ def test_numbers_of_another_model(tmp_path: Path) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(WeightMismatch, match=r"distances. is made of .* it is \(15, 2\); wanted \(19, 2\)"):
         opened(tmp_path)
+
+
+def test_a_tokenizer_without_a_token_for_sounds_leaves_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save(tmp_path, NAME) / "tokenizer.json"
+    path.write_text(path.read_text().replace('"<|audio|>"', '"<|other|>"'))
+    told = "the tokenizer has no token '<\\|audio\\|>', which stands for sounds in this model"
+    with LLM(str(tmp_path), dtype="float32", num_threads=1) as llm:
+        assert caplog.text.count("sounds are not read: the tokenizer has no token") == 1
+        with pytest.raises(TemplateError, match=told):
+            llm.chat([{"role": "user", "content": [{"type": "audio", "audio": (sound(0.5), RATE)}]}])
+        with pytest.raises(UnsupportedFeature, match="hears none"):
+            llm.transcribe((sound(0.5), RATE))
+        given = {"prompt": "<|audio|>", "multi_modal_data": {"audio": (sound(0.5), RATE)}}
+        with pytest.raises(UnsupportedFeature, match=told):
+            llm.generate(given, SamplingParams(max_tokens=1))
+        assert llm.generate("Hello", SamplingParams(max_tokens=1, ignore_eos=True), use_tqdm=False)[0].outputs

@@ -39,6 +39,8 @@ class Place(ABC):
     others that do. most: of a prompt; None: any number. written: letters that chat templates write in place of the
     mark; None: they write the mark. opening: what stands before all that they write. around: tokens that go with the
     mark where they stand before and behind it. sees_prompt: of a prompt that has some each token sees all others.
+    without_pictures: why a prompt that has some has no pictures, as the end of a sentence; empty: it may.
+    chat_template: by which chats that have some are written, where callers name no other; None: the model's.
     """
 
     kind: MediaKind
@@ -57,6 +59,11 @@ class Place(ABC):
     def several(self) -> str:
         return f"{self.kind}s"
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All that a tokenizer has to have."""
+        return self.mark, self.row_token, *self.row_marks, *(self.around or ())
+
     def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
         """A prompt that has marks, with the tokens that the model wants around them."""
         return token_ids
@@ -67,17 +74,24 @@ class Place(ABC):
 
 
 class Places:
-    """Puts what callers give in its places. Threads may share it."""
+    """Puts what callers give in its places. Threads may share it.
+
+    Fields: kinds: that it has places for. problems: of others of the model why there are none, as the end of a
+        sentence: its tokenizer has no tokens for them.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *kinds: Place) -> None:
         self._tokenizer = tokenizer
+        found = {place.kind: _missing(place, tokenizer) for place in kinds}
+        self.problems: Mapping[MediaKind, str] = {kind: problem for kind, problem in found.items() if problem}
+        kinds = tuple(place for place in kinds if place.kind not in self.problems)
         self.kinds: Mapping[MediaKind, Place] = {place.kind: place for place in kinds}
-        self._marks = {place.kind: self._id(place.mark, place) for place in kinds}
-        self._rows = {
-            place.kind: {self._id(token, place) for token in (place.row_token, *place.row_marks)} for place in kinds
-        }
+        tokens = dict.fromkeys(token for place in kinds for token in place.tokens)
+        ids = {token: at for token in tokens if (at := tokenizer.token_to_id(token)) is not None}
+        self._marks = {place.kind: ids[place.mark] for place in kinds}
+        self._rows = {place.kind: {ids[token] for token in (place.row_token, *place.row_marks)} for place in kinds}
         self._around = {
-            place.kind: tuple(self._id(token, place) for token in place.around) for place in kinds if place.around
+            place.kind: tuple(ids[token] for token in place.around) for place in kinds if place.around is not None
         }
 
     def placed(self, token_ids: Sequence[int], media: Mapping[MediaKind, Sequence[Any]]) -> Placed:
@@ -174,11 +188,16 @@ class Places:
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
         return text if text.isspace() else ""
 
-    def _id(self, token: str, place: Place) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
-            raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for {place.several} in this model")
-        return found
+
+def _missing(place: Place, tokenizer: Tokenizer) -> str:
+    """Why a tokenizer has no place for some, as the end of a sentence; empty: it has."""
+    for token in place.tokens:
+        if tokenizer.token_to_id(token) is None:
+            return (
+                f"the tokenizer has no token {token!r}, which stands for {place.several} in this model; take the "
+                "tokenizer's files from where the checkpoint is from"
+            )
+    return ""
 
 
 def _from_the_start(place: Place, standing: Standing, first: int) -> ImageInput:

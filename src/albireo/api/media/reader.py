@@ -5,6 +5,7 @@ Called by whoever makes an Admission. What a kind takes is imported where a mode
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     MediaReader = Places | SoundReader
 
+_LOG = logging.getLogger(__name__)
+
 
 def open_reader(
     config: EngineConfig,
@@ -27,7 +30,8 @@ def open_reader(
     tokenizer: Tokenizer | None,
     max_audio_seconds: float = MAX_SOUND_SECONDS,
 ) -> MediaReader | None:
-    """Of a model that is loaded; None where its prompts are text. Places need a tokenizer, a sound in front none.
+    """Of a model that is loaded; None where its prompts are text. Places need a tokenizer, a sound in front none. What
+    the tokenizer has no tokens for is told in a warning, and text is served all the same.
 
     Args: max_audio_seconds: of a file of sound.
     Raises: ModelError for files that say nonsense.
@@ -51,4 +55,9 @@ def open_reader(
         from albireo.api.media.sound_places import open_sound_place
 
         kinds.append(open_sound_place(config, config_directory, settings.max_model_len, max_audio_seconds))
-    return Places(tokenizer, *kinds) if kinds else None
+    if not kinds:
+        return None
+    places = Places(tokenizer, *kinds)
+    for kind, problem in places.problems.items():
+        _LOG.warning("%s: %ss are not read: %s", config_directory, kind, problem)
+    return places

@@ -163,7 +163,7 @@ class Admission:
         self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
-        problems = {f"{kind}_problem": self._problem(kind) for kind in MEDIA_KINDS}
+        problems = {f"{kind}_problem": self.problem(kind) for kind in MEDIA_KINDS}
         chat = self._chats.encode(messages, **(options | problems))
         if chat.images or chat.sounds or chat.videos:
             _check_whole(params)
@@ -183,7 +183,7 @@ class Admission:
         """
         media: dict[MediaKind, Sequence[Any]] = {"image": pictures, "sound": sounds, "video": videos}
         for kind, given in media.items():
-            if given and (problem := self._problem(kind)):
+            if given and (problem := self.problem(kind)):
                 raise UnsupportedFeature(f"the prompt has {len(given)} {kind}s, and {problem}")
         if self._media is None:
             return ids, ()
@@ -200,20 +200,21 @@ class Admission:
         return self._media.kinds.get(kind) if isinstance(self._media, Places) else None
 
     def _chat_encoder(self, tokenizer: Tokenizer) -> ChatEncoder:
-        place = self._place("image")
-        return (
-            ChatEncoder(tokenizer)
-            if place is None
-            else ChatEncoder(tokenizer, place.mark, place.written, place.opening)
-        )
+        place, of_videos = self._place("image"), self._place("video")
+        if place is None:
+            return ChatEncoder(tokenizer)
+        template = None if of_videos is None else of_videos.chat_template
+        return ChatEncoder(tokenizer, place.mark, place.written, place.opening, template)
 
-    def _problem(self, kind: MediaKind) -> str:
+    def problem(self, kind: MediaKind) -> str:
         """Why prompts have none of a kind; empty: they may have some."""
         settings = self._settings
         problems = {"image": settings.image_problem, "sound": settings.sound_problem, "video": settings.video_problem}
         problem = problems[kind]
         if self._media is None and not problem:
             return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
+        if isinstance(self._media, Places) and not problem:
+            return self._media.problems.get(kind, "")
         return problem
 
     @property

@@ -33,6 +33,11 @@ def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
     return model.model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
 
 
+def _of_mistral_large4(model: Any, tile: Any) -> Any:
+    sizes = torch.tensor([tile.shape[:2]])
+    return model.model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
+
+
 def _of_phi4_multimodal(model: Any, tile: Any) -> Any:
     """Blocks of a sheet, and which of their patches are seen; the whole as transformers' processor makes it."""
     part, size = model.model.embed_tokens_extend.image_embed, tile.shape[:2]
@@ -136,6 +141,17 @@ FURTHER: dict[str, Family] = {
         {**SIGLIP, "hidden_size": 160},
         text_of("minimax_m3_vl_text"),
         {"projector_hidden_size": 100},
+    ),
+    # its whole, whose tensors alone are saved under published names
+    "mistral_large4": Family(
+        "MistralLarge4ForConditionalGeneration",
+        ANY,
+        _of_mistral_large4,
+        {
+            **{key: value for key, value in SIGLIP.items() if key != "image_size"},
+            **{"hidden_size": 128, "hidden_act": "silu"},
+        },
+        text_of("mistral_large4_text"),
     ),
     # its whole, which has no parts: one block, two whose last lines are of half a row, and as many columns
     "phi4_multimodal": Family(

@@ -428,6 +428,22 @@ FAMILIES: dict[str, Family] = {
         },
         inputs=sight_inputs.of_mistral3,
     ),
+    "mistral_large4": Family(
+        "MistralLarge4ForConditionalGeneration",
+        ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+        "[IMG]",
+        lambda ids: {
+            "text_config": {**_text_of("mistral_large4_text"), "vocab_size": len(ids)},
+            "vision_config": {**_PIXTRAL, "image_size": 96},
+            "spatial_merge_size": 2,
+            "image_token_index": ids["[IMG]"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "PixtralImageProcessor", "size": {"longest_edge": 96}},
+            "processor_config.json": {"patch_size": 8, "spatial_merge_size": 2},
+        },
+        inputs=sight_inputs.of_mistral3,
+    ),
     "glm4v": _glm("Glm4v", "glm4v_text", _GLM4V_TEXT),
     "glm4v_moe": _glm("Glm4vMoe", "glm4v_moe_text", _GLM4V_MOE),
     "glm_ocr": _glm("GlmOcr", "glm_ocr_text", _GLM_OCR_TEXT),

@@ -167,7 +167,7 @@ def test_limits_are_kept(folder: tuple[str, Path]) -> None:
         assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
 
 
-@of("gemma4, embeddings of layers", "idefics3", "mistral3", "qwen3_vl_moe", "internvl")
+@of("gemma4, embeddings of layers", "idefics3", "mistral3", "mistral_large4", "qwen3_vl_moe", "internvl")
 def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: Path) -> None:
     _, path = folder
     out, chats = tmp_path / "engine", list(CHATS.values())

@@ -51,6 +51,7 @@ _FAMILIES: Mapping[str, str] = {
     "minicpmv4_6": "minicpmv4_6.MiniCpmV46",
     "minimax_m3_vl": "minimax_m3_vl.MiniMaxM3",
     "mistral3": "mistral3.Mistral3",
+    "mistral_large4": "mistral3.Mistral3",
     "nemotron_h_omni": "nemotron_h_omni.NemotronHOmni",
     "ovis2": "ovis2.Ovis2",
     "paddleocr_vl": "paddleocr_vl.PaddleOcrVl",

@@ -41,6 +41,26 @@ _GTE = {
     ".attn_ln.": ".post_attention_layernorm.",
     ".mlp_ln.": ".post_mlp_layernorm.",
 }
+#: Of Mistral Large 4, of its tower too.
+_LARGE4 = {
+    ".attention.wq.": ".self_attn.q_proj.",
+    ".attention.wkv_a_with_mqa.": ".self_attn.kv_a_proj_with_mqa.",
+    ".attention.wkv_b.": ".self_attn.kv_b_proj.",
+    ".attention.wo.": ".self_attn.o_proj.",
+    ".attention.kv_a_norm.": ".self_attn.kv_a_layernorm.",
+    ".attention.": ".self_attn.",
+    ".ssmax_scaling.s": ".softmax_scaling.scale",
+    ".ssmax_scaling.b": ".softmax_scaling.bias",
+    ".attention_norm.": ".input_layernorm.",
+    ".ffn_norm.": ".post_attention_layernorm.",
+    ".feed_forward.": ".mlp.",
+    ".gate.": ".mlp.gate.",
+    ".experts.": ".mlp.experts.",
+    ".shared_experts.": ".mlp.shared_experts.",
+    ".w1.": ".gate_proj.",
+    ".w2.": ".down_proj.",
+    ".w3.": ".up_proj.",
+}
 #: Of decoders: what tells such names, and what parts of them are here.
 _DECODERS: Mapping[str, Mapping[str, str]] = {
     # A.X K2, as transformers has it in memory
@@ -98,26 +118,8 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
     },
     # Dory
     ".sqk": {".self_attn.g_proj.": ".self_attn.gate_proj."},
-    # Mistral Large 4
-    "lerope.alpha": {
-        ".attention.wq.": ".self_attn.q_proj.",
-        ".attention.wkv_a_with_mqa.": ".self_attn.kv_a_proj_with_mqa.",
-        ".attention.wkv_b.": ".self_attn.kv_b_proj.",
-        ".attention.wo.": ".self_attn.o_proj.",
-        ".attention.kv_a_norm.": ".self_attn.kv_a_layernorm.",
-        ".attention.": ".self_attn.",
-        ".ssmax_scaling.s": ".softmax_scaling.scale",
-        ".ssmax_scaling.b": ".softmax_scaling.bias",
-        ".attention_norm.": ".input_layernorm.",
-        ".ffn_norm.": ".post_attention_layernorm.",
-        ".feed_forward.": ".mlp.",
-        ".gate.": ".mlp.gate.",
-        ".experts.": ".mlp.experts.",
-        ".shared_experts.": ".mlp.shared_experts.",
-        ".w1.": ".gate_proj.",
-        ".w2.": ".down_proj.",
-        ".w3.": ".up_proj.",
-    },
+    # its tower lies alone where it was built
+    **dict.fromkeys(("lerope.alpha", "vision_language_adapter.w_in."), _LARGE4),
     # Hunyuan 4, as its authors have it
     ".self_attn.learnable_sink_param": {
         ".hc_pre.hc_": ".hc_",

@@ -1,5 +1,5 @@
-"""Mistral 3 and LightOnOCR: Pixtral, whose patches are rotated by row and column and have no other positions, and a
-merger; and Pixtral 12B in transformers' format, a LLaVA whose rows are patches.
+"""Mistral 3, Mistral Large 4 and LightOnOCR: Pixtral, whose patches are rotated by row and column and have no other
+positions, and a merger; and Pixtral 12B in transformers' format, a LLaVA whose rows are patches.
 
 Found by tower.py. Source: Agrawal et al. 2024, Pixtral 12B.
 """
@@ -41,6 +41,19 @@ _NAMES = Names(
     "feed_forward.down_proj",
     gate="feed_forward.gate_proj",
 )
+#: Of Mistral Large 4, whose tower is published by the names of its text part: what becomes of these. Channels that turn
+#: with each other lie side by side.
+_LARGE = Names(
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.wk",
+    "self_attn.wv",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    gate="mlp.gate_proj",
+)
 _DEFAULTS = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -56,7 +69,7 @@ _PROJECTOR = "multi_modal_projector"
 class Mistral3Tower(HoldsNothing):
     """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. theta: base of
     frequencies. eps: of the projector's norm, before its merger; None: there are none. act, has_bias: of its activation
-    and linears. num_layers: that are computed."""
+    and linears. num_layers: that are computed. names: of parts of a layer."""
 
     encoder: EncoderSettings
     merge: int
@@ -66,6 +79,7 @@ class Mistral3Tower(HoldsNothing):
     act: str
     has_bias: bool
     num_layers: int
+    names: Names = _NAMES
 
     @property
     def dtype(self) -> str:
@@ -96,7 +110,7 @@ class Mistral3Tower(HoldsNothing):
             x = linear(b, c, b.given(c.patch_width, 0), "vision_tower.patch_conv", c.hidden_size, "patches", False)
             x = norm(b, c, x, "vision_tower.ln_pre")
         for number in range(self.num_layers):
-            x = layer(b, c, x, number, "vision_tower.transformer.layers", _NAMES)
+            x = layer(b, c, x, number, "vision_tower.transformer.layers", self.names)
         if self.eps is not None:
             with b.part("head"):
                 x = norm(b, c, x, f"{_PROJECTOR}.norm", self.eps)
@@ -120,7 +134,9 @@ class Mistral3Tower(HoldsNothing):
 
 def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tower:
     """Raises: ModelError for a bad value; UnsupportedModel for what is not computed."""
-    (encoder, theta), whole = _pixtral(data, dtype, where), Fields(data, where)
+    whole = Fields(data, where)
+    is_large = whole.raw("model_type") == "mistral_large4"
+    encoder, theta = _pixtral(data, dtype, where, is_large)
     last = whole.raw("vision_feature_layer")
     if last not in (None, -1) or isinstance(last, bool):
         whole.unsupported("vision_feature_layer", last, "supported: -1, the last")
@@ -131,10 +147,11 @@ def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3To
         theta,
         text_width(data, where),
         # what norms of the text part are given where nothing is said differs between its kinds
-        text.number("rms_norm_eps", 1e-30, 1.0, 1e-5 if text.raw("model_type") == "ministral3" else 1e-6),
+        text.number("rms_norm_eps", 1e-30, 1.0, 1e-5 if is_large or text.raw("model_type") == "ministral3" else 1e-6),
         activation(whole, "projector_hidden_act", "gelu"),
         whole.flag("multimodal_projector_bias", False),
         encoder.num_layers,
+        _LARGE if is_large else _NAMES,
     )
 
 
@@ -156,10 +173,21 @@ def open_pixtral(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tow
     )
 
 
-def _pixtral(data: Mapping[str, Any], dtype: str, where: str) -> tuple[EncoderSettings, float]:
+def _pixtral(
+    data: Mapping[str, Any], dtype: str, where: str, turns_neighbours: bool = False
+) -> tuple[EncoderSettings, float]:
     """Its layers, and the base of frequencies."""
     fields = vision_fields(data, where, ("pixtral",))
-    encoder = encoder_settings(fields, dtype, _DEFAULTS, eps=1e-5, is_rms=True, has_bias=False)
+    encoder = encoder_settings(
+        fields,
+        dtype,
+        _DEFAULTS,
+        eps=1e-5,
+        is_rms=True,
+        has_bias=False,
+        turned_share=float(turns_neighbours),
+        turns_neighbours=turns_neighbours,
+    )
     if fields.integer("head_dim", 1, encoder.hidden_size, encoder.head_dim) != encoder.head_dim or encoder.head_dim % 4:
         what = f"heads are hidden_size / num_attention_heads, here {encoder.head_dim}, and four equal parts"
         fields.unsupported("head_dim", fields.raw("head_dim"), what)

@@ -49,6 +49,13 @@ _PREFIXES = (
     *((f"{whole}vision_projection.", "multi_modal_projector.") for whole in ("model.", "")),
     # of Phi-4 multimodal
     ("model.embed_tokens_extend.image_embed.", "image_embed."),
+    # of Mistral Large 4, whose tower is a Pixtral too
+    ("pre_mm_projector_norm.", "multi_modal_projector.norm."),
+    ("patch_merger.", "multi_modal_projector.patch_merger."),
+    *(
+        (f"vision_language_adapter.{name}.", f"multi_modal_projector.linear_{n}.")
+        for n, name in ((1, "w_in"), (2, "w_out"))
+    ),
     # of PaddleOCR-VL, as it was first published and since
     *((name, "projector.") for name in ("mlp_AR.", "model.projector.", "projector.")),
 )

@@ -180,6 +180,7 @@ _FAMILIES: Mapping[str, str] = {
     "minicpm_ocr": "vision.minicpmv4_6.open_minicpm_ocr",
     "minicpmv4_6": "vision.minicpmv4_6.open_minicpmv4_6",
     "minimax_m3_vl": "vision.minimax_m3_vl.open_minimax_m3_vl",
+    "mistral_large4": "vision.mistral3.open_mistral3",
     "mistral3": "vision.mistral3.open_mistral3",
     "moonshine": "hearing.moonshine.open_moonshine",
     "musicflamingo": "hearing.musicflamingo.open_musicflamingo",

@@ -1,6 +1,6 @@
 """From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL,
-LLaVA-OneVision and Gemma 4, against transformers' models on random weights. Which frames and what text, tests/videos
-asks."""
+LLaVA-OneVision, SmolVLM and Gemma 4, against transformers' models on random weights. Which frames and what text,
+tests/videos asks."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "internvl": ("<video>\n", {"size": {"height": 32, "width": 32}, "num_frames": 3}),
     "llava_onevision": ("<video>", {"size": {"height": 36, "width": 36}, "num_frames": 3}),
+    # which has a template of its own for videos, and no token for one
+    "smolvlm": ("", {}),
     "gemma4": ("<|video|>", {}),
     "gemma4_unified": ("<|video|>", {}),
 }
@@ -91,6 +93,9 @@ class Seen(Theirs):
         tiles = [processor.normalized(tile) for each in prepared for tile in each.tiles]
         if "<IMG_CONTEXT>" in self._ids:
             return {**given, "pixel_values": in_order(tiles, given.get("pixel_values"))}
+        if "<global-img>" in self._ids:
+            of_picture = given["pixel_values"][0] if "pixel_values" in given else None
+            return {**given, "pixel_values": in_order(tiles, of_picture)[None]}
         if "<video>" in self._ids:
             shown = torch.stack(channels_first([tile[:, :36] for tile in tiles]))
             return {**given, "pixel_values_videos": shown.unflatten(0, (-1, 3))}

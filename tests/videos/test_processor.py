@@ -183,7 +183,7 @@ def test_what_files_may_not_say(tmp_path: Path, said: dict[str, Any], error: typ
         open_video_processor(tmp_path, {"model_type": "qwen3_vl", "vision_config": {"patch_size": 16}})
 
 
-@pytest.mark.parametrize("name", ["gemma3", "smolvlm", "glm_ocr", "paddleocr_vl"])
+@pytest.mark.parametrize("name", ["gemma3", "idefics3", "glm_ocr", "paddleocr_vl"])
 def test_another_model_reads_none(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=f"model_type='{name}' no videos are read"):
         open_video_processor(tmp_path, {"model_type": name})

@@ -20,7 +20,7 @@ from albireo.images.settings import HALF, LANCZOS, MAX_ROWS, MAX_STEP, Settings
 if TYPE_CHECKING:
     from PIL import Image
 
-_MARK, _WHOLE = "<fake_token_around_image>", "<global-img>"
+MARK, WHOLE = "<fake_token_around_image>", "<global-img>"
 #: However long the longer side is said to be.
 _MAX_LONGER = 4096
 _CLASSES = ("Idefics3ImageProcessor", "SmolVLMImageProcessor")
@@ -68,27 +68,27 @@ class Idefics3:
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor; no sides are too unequal."""
-        height, width = _fit(image.height, image.width, self.longer, 2)
+        height, width = fit(image.height, image.width, self.longer, 2)
         if max(height, width) > _MAX_LONGER:
-            height, width = _fit(height, width, _MAX_LONGER, 1)
+            height, width = fit(height, width, _MAX_LONGER, 1)
         image = self.pixels.resized(image, height, width)
         if not self.is_cut:
             return self._prepared(image, 1, 1)
-        height, width = _fit(height, width, _up(max(height, width), self.side), self.side)
+        height, width = fit(height, width, _up(max(height, width), self.side), self.side)
         return self._prepared(self.pixels.resized(image, height, width), height // self.side, width // self.side)
 
     def _prepared(self, image: Image.Image, num_rows: int, num_columns: int) -> PreparedImage:
         side = self.side
         rows = self.image_token * self.rows(side, side)
         whole = array(self.pixels.resized(image, side, side))
-        last = f"{_MARK}{_WHOLE}{rows}{_MARK}"
+        last = f"{MARK}{WHOLE}{rows}{MARK}"
         if num_rows * num_columns == 1:
             return PreparedImage((whole,), last)
         places = [(row, column) for row in range(num_rows) for column in range(num_columns)]
         colours = array(image)
         tiles = [colours[row * side : (row + 1) * side, column * side : (column + 1) * side] for row, column in places]
         lines = [
-            "".join(f"{_MARK}<row_{row + 1}_col_{column + 1}>{rows}" for column in range(num_columns))
+            "".join(f"{MARK}<row_{row + 1}_col_{column + 1}>{rows}" for column in range(num_columns))
             for row in range(num_rows)
         ]
         return PreparedImage((*tiles, whole), "\n".join([*lines, "", last]))
@@ -103,7 +103,7 @@ class Idefics3:
         return self.pixels.normalized(tile)
 
 
-def _fit(height: int, width: int, longer: int, step: int) -> tuple[int, int]:
+def fit(height: int, width: int, longer: int, step: int) -> tuple[int, int]:
     """Height and width of which one is longer, and the other in proportion, up to a multiple of step."""
     ratio = width / height
     if width >= height:

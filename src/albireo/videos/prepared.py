@@ -6,7 +6,7 @@ Called by the front doors and by every family.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +83,18 @@ class VideoProcessor(Protocol):
     def largest_tile(self) -> tuple[int, int]:
         """Height and width of one of as many patches as any has."""
         ...
+
+
+@runtime_checkable
+class WritesProse(Protocol):
+    """A processor of videos of which a prompt says more in words, between which and those around them there is nothing.
+
+    Fields: is_prose: whether it does. chat_template: by which chats that have videos are written, where callers name no
+        other.
+    """
+
+    @property
+    def is_prose(self) -> bool: ...
+
+    @property
+    def chat_template(self) -> str: ...

@@ -35,6 +35,7 @@ _FAMILIES: Mapping[str, str] = {
     "qwen3_omni_moe": "omni.Qwen3OmniVideo",
     "qwen3_vl": "qwen3_vl.Qwen3VLVideo",
     "qwen3_vl_moe": "qwen3_vl.Qwen3VLVideo",
+    "smolvlm": "smolvlm.SmolVLMVideo",
 }
 
 

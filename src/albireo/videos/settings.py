@@ -30,8 +30,13 @@ USUAL_FRAMES = 32
 _COLOURS = ("image_mean", "image_std", "rescale_factor")
 #: Far above any video.
 _MAX_PIXELS = 2**40
-#: Of the pictures' settings what is true of frames, too.
-_SHARED = ("image_mean", "image_std", "rescale_factor", "resample", "patch_size", "merge_size", "temporal_patch_size")
+#: Of the pictures' settings what is true of frames, too; and of SmolVLM what is said of videos there.
+_SHARED = (
+    *("image_mean", "image_std", "rescale_factor", "resample", "patch_size", "merge_size", "temporal_patch_size"),
+    *("max_image_size", "video_sampling"),
+)
+#: By which a file of pictures says how large frames are, too.
+_SAYS_SIZE = "video_sampling"
 #: What changes nothing: who it is, what is done always, and how frames become one array.
 _IGNORABLE = keys(
     "processor_class auto_map do_convert_rgb data_format input_data_format return_tensors return_metadata device",
@@ -96,7 +101,8 @@ def read_video_settings(directory: Path, config: Mapping[str, Any]) -> Settings:
         pictures, where = processor.table("image_processor"), str(directory / IMAGE_FILE)
         if pictures is None and Path(where).exists():
             pictures = read_json(Path(where))
-        said = {key: value for key, value in (pictures or {}).items() if key in _SHARED}
+        shared = (*_SHARED, "size") if _SAYS_SIZE in (pictures or {}) else _SHARED
+        said = {key: value for key, value in (pictures or {}).items() if key in shared}
     model = Fields(config, str(directory / "config.json"))
     tower = Fields(model.table("vision_config") or {}, f"{model.where}: vision_config")
     return Settings(processor, Fields(said, where), model, tower)

@@ -21,6 +21,7 @@ from albireo.media.medium import VIDEO
 from albireo.media.sources import MediaSources
 from albireo.models.settings.text_part import inner
 from albireo.videos.decode import Footage, as_video
+from albireo.videos.prepared import WritesProse
 from albireo.videos.processor import VideoProcessor, open_video_processor
 
 
@@ -38,6 +39,7 @@ class VideoPlace(Place):
         """
         super().__init__(processor.mark, processor.row_token, most)
         self.around = processor.around
+        self.chat_template = processor.chat_template if isinstance(processor, WritesProse) else None
         self._processor, self._opened, self._max_rows = processor, opened, max_rows
 
     def standing(self, given: GivenVideo) -> Standing:
@@ -55,7 +57,8 @@ class VideoPlace(Place):
         frames = as_video(self._opened(given.value), choose, shrink=shrink)
         prepared = self._processor.prepare(frames)
         tiles = tuple(self._tile(tile, rows) for tile, rows in zip(prepared.tiles, prepared.rows, strict=True))
-        return Standing(prepared.text, tiles, prepared.grid, prepared.times)
+        is_prose = isinstance(self._processor, WritesProse) and self._processor.is_prose
+        return Standing(prepared.text, tiles, prepared.grid, prepared.times, is_prose=is_prose)
 
     def _shrunk(self, footage: Footage, num_frames: int) -> tuple[int, int]:
         """Width and height that frames are read with. Raises: InvalidParams when the context is too short for them."""

@@ -33,6 +33,10 @@ def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
     return model.model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
 
 
+def _of_idefics2(model: Any, tile: Any) -> Any:
+    return model.get_image_features(tile.permute(2, 0, 1)[None, None]).pooler_output[0]
+
+
 def _of_mistral_large4(model: Any, tile: Any) -> Any:
     sizes = torch.tensor([tile.shape[:2]])
     return model.model.get_image_features(tile.permute(2, 0, 1)[None], sizes).pooler_output[0]
@@ -141,6 +145,20 @@ FURTHER: dict[str, Family] = {
         {**SIGLIP, "hidden_size": 160},
         text_of("minimax_m3_vl_text"),
         {"projector_hidden_size": 100},
+    ),
+    # of the last pixels of two tiles nothing is seen
+    "idefics2": Family(
+        "Idefics2Model",
+        ((96, 96), (52, 90), (8, 40)),
+        _of_idefics2,
+        SIGLIP,
+        {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2, "head_dim": 24},
+        {
+            "perceiver_config": {
+                **{"hidden_size": 48, "rms_norm_eps": 1e-4, "resampler_n_latents": 5, "resampler_depth": 3},
+                **{"resampler_n_heads": 4, "resampler_head_dim": 16, "num_key_value_heads": 2},
+            }
+        },
     ),
     # its whole, whose tensors alone are saved under published names
     "mistral_large4": Family(

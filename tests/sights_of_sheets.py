@@ -15,6 +15,7 @@ from albireo.models.vision.sheet import Sheet
 from sight_family import LLAMA, SIGLIP, Family
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 _BLOCK = 64
 
@@ -42,7 +43,35 @@ def _of_phi4_multimodal(prompt: list[int], ids: Mapping[str, int], tiles: list[n
     }
 
 
+_IDEFICS2 = {"size": {"shortest_edge": 16, "longest_edge": 48}, "do_image_splitting": True}
+
+
+def _idefics2(tokenizer: Any) -> Any:
+    from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+
+    return transformers.Idefics2Processor(Idefics2ImageProcessorPil(**_IDEFICS2), tokenizer, image_seq_len=5)
+
+
 OF_SHEETS: dict[str, Family] = {
+    "idefics2": Family(
+        "Idefics2ForConditionalGeneration",
+        ("<image>", "<fake_token_around_image>", "<end_of_utterance>"),
+        "<image>",
+        lambda ids: {
+            "text_config": {**LLAMA, "model_type": "mistral", "vocab_size": len(ids)},
+            "vision_config": {**SIGLIP, "image_size": 48},
+            "perceiver_config": {
+                **{"hidden_size": 48, "resampler_n_latents": 5, "resampler_depth": 2},
+                **{"resampler_n_heads": 4, "resampler_head_dim": 16, "num_key_value_heads": 2},
+            },
+            "image_token_id": ids["<image>"],
+        },
+        {
+            "preprocessor_config.json": {"image_processor_type": "Idefics2ImageProcessor", **_IDEFICS2},
+            "processor_config.json": {"processor_class": "Idefics2Processor", "image_seq_len": 5},
+        },
+        _idefics2,
+    ),
     "phi4_multimodal": Family(
         "Phi4MultimodalForCausalLM",
         ("<|image|>", "<|audio|>"),

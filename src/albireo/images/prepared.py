@@ -91,6 +91,15 @@ class IsWrittenWhole(Protocol):
     def written_rows(self) -> int: ...
 
 
+@runtime_checkable
+class SharesMarks(Protocol):
+    """A processor of pictures between whose marks, where two are side by side, one stands, and behind which words begin
+    with a blank. Fields: shared_mark: the token that a picture's text begins and ends with."""
+
+    @property
+    def shared_mark(self) -> str: ...
+
+
 def row_tokens(processor: ImageProcessor) -> tuple[str, ...]:
     """All that become rows of the tower, first the image token."""
     return processor.image_token, *(processor.row_marks if isinstance(processor, HasMarksOfRows) else ())

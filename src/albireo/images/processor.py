@@ -33,6 +33,7 @@ _FAMILIES: Mapping[str, str] = {
     "granite4_vision": "granite4_vision.Granite4Vision",
     "got_ocr2": "got_ocr2.GotOcr2",
     "hunyuan_vl": "hunyuan_vl.HunyuanVl",
+    "idefics2": "idefics2.Idefics2",
     "idefics3": "idefics3.Idefics3",
     "internvl": "internvl.InternVL",
     # as it was first published

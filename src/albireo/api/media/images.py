@@ -17,7 +17,7 @@ from albireo.api.media.places import Place, Standing
 from albireo.config import EngineConfig
 from albireo.image_input import GivenImage, MediaKind, Tile
 from albireo.images.decode import as_image
-from albireo.images.prepared import IsWrittenWhole, OpensChats, row_tokens
+from albireo.images.prepared import IsWrittenWhole, OpensChats, SharesMarks, row_tokens
 from albireo.images.processor import ImageProcessor, open_processor, written_mark
 from albireo.json_file import read_json
 from albireo.media.medium import PICTURE
@@ -42,6 +42,7 @@ class ImagePlace(Place):
         super().__init__(processor.placeholder, processor.image_token, most)
         self._processor, self._opened = processor, opened
         self.row_marks = row_tokens(processor)[1:]
+        self._shared_mark = processor.shared_mark if isinstance(processor, SharesMarks) else ""
         self._written_rows = processor.written_rows if isinstance(processor, IsWrittenWhole) else 1
 
     def arranged(self, token_ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
@@ -61,7 +62,7 @@ class ImagePlace(Place):
             image.thumbnail((SMALL_SIDE, SMALL_SIDE))
         prepared = self._processor.prepare(image)
         tiles = tuple(self._tile(tile) for tile in prepared.tiles)
-        return Standing(prepared.text, tiles, prepared.grid, numbered=prepared.numbered)
+        return Standing(prepared.text, tiles, prepared.grid, numbered=prepared.numbered, shared_mark=self._shared_mark)
 
     def _tile(self, pixels: NDArray[np.uint8]) -> Tile:
         height, width, _ = pixels.shape

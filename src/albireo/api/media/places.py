@@ -21,7 +21,7 @@ Placed = tuple[list[int], tuple[ImageInput, ...]]
 class Standing(NamedTuple):
     """What stands for one in a prompt. Fields: text: row tokens, one a row of the tiles, and marks between them. grid,
     times: see ImageInput. numbered: see PreparedImage. is_beside: see PreparedSound. is_prose: it begins and ends with
-    words, which are one text with those around it."""
+    words, which are one text with those around it. shared_mark: see SharesMarks; empty: there is none."""
 
     text: str
     tiles: tuple[Tile, ...]
@@ -30,6 +30,7 @@ class Standing(NamedTuple):
     numbered: tuple[str, str] | None = None
     is_beside: bool = False
     is_prose: bool = False
+    shared_mark: str = ""
 
 
 class Place(ABC):
@@ -122,6 +123,9 @@ class Places:
             try:
                 standing = _numbered(place.standing(given[number]), number)
                 found.append(self._put(ids, place, standing, token_ids[last : last + 1]))
+                if standing.shared_mark:
+                    blank, last = self._with_blank(token_ids, last)
+                    ids += blank
             except InvalidParams as error:
                 raise InvalidParams(f"the prompt's {kind} {number + 1} of {len(given)}: {error}") from None
             start = last
@@ -159,6 +163,8 @@ class Places:
         while ids and (standing.is_prose or text[:1].isspace()) and (before := self._blank(ids[-1])):
             text = before + text  # blanks side by side are one token, as where a text is encoded whole
             ids.pop()
+        if standing.shared_mark and ids[-1:] == [self._tokenizer.token_to_id(standing.shared_mark)]:
+            text = text.removeprefix(standing.shared_mark)
         first = len(ids)
         ids += self._encoded(text, behind if standing.is_prose else ())
         if standing.is_beside:
@@ -171,6 +177,19 @@ class Places:
                 "tokenizer and processor are of different models"
             )
         return ImageInput(key_of(tiles, standing.times), tiles, spans, standing.grid, place.kind, standing.times)
+
+    def _with_blank(self, token_ids: Sequence[int], start: int) -> tuple[list[int], int]:
+        """Ids of the word that stands there, with a blank before it, and where it ends; none where there is no word."""
+        end = start
+        while end < len(token_ids) and token_ids[end] not in self._tokenizer.special_ids:
+            text = self._tokenizer.decode(list(token_ids[start : end + 1]), skip_special_tokens=False)
+            if any(letter.isspace() or letter == "<" for letter in text):
+                break
+            end += 1
+        if end == start:
+            return [], start
+        word = self._tokenizer.decode(list(token_ids[start:end]), skip_special_tokens=False)
+        return self._tokenizer.encode(f" {word}", add_special_tokens=False), end
 
     def _encoded(self, text: str, behind: Sequence[int]) -> list[int]:
         """Ids of a text as it is written before such a token."""

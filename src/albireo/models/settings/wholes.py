@@ -280,6 +280,18 @@ WHOLES: Mapping[str, Whole] = {
         are_beside=True,
         may_be_flat=True,
     ),
+    "idefics2": replace(
+        _IDEFICS,
+        class_name="Idefics2ForConditionalGeneration",
+        parts={"mistral": "mistral"},
+        defaults={
+            **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
+            **{"num_key_value_heads": 8, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 10000.0},
+            "tie_word_embeddings": False,
+        },
+        ignored=_IDEFICS.ignored | keys("neftune_noise_alpha"),
+        beside=keys("perceiver_config"),
+    ),
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
     "internvl": _INTERNVL,

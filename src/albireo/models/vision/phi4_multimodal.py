@@ -25,7 +25,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, blocks, patch_rows
-from albireo.models.vision.positions import checked_table, cubic_weights, resampled
+from albireo.models.vision.positions import checked_table, cubic_weights, resampled, stretched
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.sheet import Sheet
 from albireo.models.vision.siglip import DEFAULTS
@@ -275,15 +275,7 @@ def _places(seen: Grid) -> tuple[np.ndarray[Any, np.dtype[np.int64]], F32]:
     """[T] entries of the table of positions, over which what is seen of a block is stretched; and of each patch 1 where
     it is kept from sight, which has the first entry, else 0."""
     filled = _filled(seen)
-    bounds = np.arange(1, SIDE, dtype=np.float32) / np.float32(SIDE)
-    at = [
-        np.searchsorted(
-            bounds,
-            np.minimum(np.arange(count, dtype=np.float32) * (np.float32(1) / np.float32(own)), np.float32(1.0 - 1e-6)),
-            side="right",
-        )
-        for count, own in zip(filled, seen, strict=True)
-    ]
+    at = [stretched(count, own, SIDE) for count, own in zip(filled, seen, strict=True)]
     unseen = (np.arange(filled[0]) >= seen[0])[:, None] | (np.arange(filled[1]) >= seen[1])
     entries = np.where(unseen, 0, at[0][:, None] * SIDE + at[1])
     return entries.reshape(-1), unseen.reshape(-1).astype(np.float32)

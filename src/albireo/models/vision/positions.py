@@ -6,6 +6,7 @@ of BLAS, whose sums depend on how many threads it has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -65,6 +66,17 @@ def cubic_weights(count: int, side: int) -> F32:
         near = np.clip(before.astype(np.int64) + step, 0, side - 1)
         weights[np.arange(count), near] += _cubic(np.abs(points - before - np.float32(step)))
     return weights
+
+
+def stretched(count: int, own: int, side: int) -> Ints:
+    """[count] entries of a row of side over which own are stretched; those behind them have the last. As transformers
+    finds them, in float32: at sides of published towers, as at others torch rounds by what the processor can do."""
+    step = 1.0 / side
+    # as many as fit, rounded as there: at some sides one too many, which nothing reaches
+    bounds = (step + step * np.arange(math.ceil((1.0 - step) / step))).astype(np.float32)
+    shares = np.arange(count, dtype=np.float32) * (np.float32(1) / np.float32(own))
+    found: Ints = np.searchsorted(bounds, np.minimum(shares, np.float32(1.0 - 1e-6)), side="right")
+    return found
 
 
 def _cubic(distances: F32) -> F32:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.errors import Corrupt, InvalidParams, ModelError, TemplateError
+from albireo.errors import Corrupt, InvalidParams, ModelError, TemplateError, UnsupportedModel
+from albireo.models import load_config
 from e2e.media_answers import check_same_bits, check_tokens, greedy, of_some
 from e2e.test_speculative import Eager
 from engine.test_model_guesses import give_freely
@@ -182,6 +183,79 @@ def test_an_engine_directory_reads_pictures(folder: tuple[str, Path], tmp_path: 
     (out / "vision" / "model.safetensors").write_bytes(damaged)
     with pytest.raises(Corrupt, match=r"vision/model.safetensors: the hash is not the manifest's"):
         LLM(str(out), num_threads=1, verify_hashes=True)
+
+
+def test_ernie_as_its_authors_publish_it(tmp_path: Path) -> None:
+    """Keys of the text part among those of the whole, a template with letters of its own, other numbers of pixels."""
+    theirs, own = (save(tmp_path / name, "ernie4_5_vl_moe") for name in ("theirs", "own"))
+    path = own / "config.json"
+    data = json.loads(path.read_text())
+    text, vision = data["text_config"], data["vision_config"]
+    flat = {key: value for key, value in text.items() if key not in ("rope_parameters", "mlp_layer_types")}
+    flat |= {key: data[key] for key in data if key.endswith("_token_id") and not key.startswith(("image_t", "video_t"))}
+    flat |= {
+        "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"],
+        "auto_map": {"AutoModel": "modeling_ernie4_5_vl.Ernie4_5_VLMoeForConditionalGeneration"},
+        "model_type": "ernie4_5_moe_vl",
+        "im_patch_id": data["image_token_id"],
+        "rope_theta": text["rope_parameters"]["rope_theta"],
+        "rope_3d": True,
+        "freq_allocation": 2,
+        "moe_num_experts": [text["moe_num_experts"]] * 2,
+        "moe_capacity": [128, 128, 128],
+        "moe_layer_start_index": [1, 1],
+        "moe_layer_end_index": [2, 1],
+        "moe_layer_interval": 1,
+        "moe_use_aux_free": True,
+        "moe_gate": "topk",
+        "moe_multimodal_dispatch_use_allgather": "v2-alltoall-unpad-text",
+        "spatial_conv_size": 2,
+        "temporal_conv_size": 2,
+        "vision_config": {
+            **{key: vision[key] for key in ("depth", "hidden_size", "hidden_act", "num_heads", "patch_size")},
+            **{"model_type": "DFNRope_vision_transformer", "embed_dim": vision["hidden_size"], "mlp_ratio": 1.5},
+            **{"in_channels": 3, "spatial_merge_size": 2, "attn_sep": True, "vit_first_fwd_bsz": 128},
+        },
+    }
+    assert text["rope_parameters"]["mrope_section"] == [3, 3, 2]
+    assert text["mlp_layer_types"] == ["dense", "sparse", "sparse"] and vision["intermediate_size"] == 48
+    path.write_text(json.dumps(flat))
+    of_pictures = {"image_processor_type": "Ernie_45T_VLImageProcessor", "patch_size": 8, "merge_size": 2}
+    pixels = {"min_pixels": 1, "max_pixels": 2, "temporal_conv_size": 2}
+    (own / "preprocessor_config.json").write_text(json.dumps({**of_pictures, **pixels}))
+    of_pictures["image_processor_type"] = "Ernie4_5_VLMoeImageProcessor"
+    (theirs / "preprocessor_config.json").write_text(json.dumps(of_pictures))
+    template = own / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|IMAGE_PLACEHOLDER|>", "<|image@placeholder|>"))
+    found = []
+    for folder in (theirs, own):
+        with LLM(str(folder), dtype="float32", num_threads=1) as llm:
+            outputs = llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False)
+            found.append([(o.prompt_token_ids, o.outputs[0].token_ids, o.outputs[0].logprobs) for o in outputs])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rope_3d": False}, "rope_3d=False is not supported"),
+        ({"moe_num_experts": [4, 8]}, "moe_num_experts=.*must be a whole number"),
+        ({"moe_layer_start_index": "first"}, "layers with experts are told by .*moe_layer_start_index='first'"),
+        ({"freq_allocation": 3, "num_attention_heads": 20, "hidden_size": 2560}, "it leaves 61 pairs of a head"),
+        ({"spatial_conv_size": 3}, "spatial_conv_size=3 is not supported; the tower has spatial_merge_size=2"),
+        ({"vision_config": {"hidden_size": 1280, "embed_dim": 1024}}, "embed_dim=1024 is not supported"),
+        ({"moe_gate_act": "sigmoid"}, "moe_gate_act='sigmoid' is not supported"),
+        ({"sinks": 4}, "'sinks': 4"),
+    ],
+)
+def test_flat_files_of_ernie_that_are_not_computed(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    data = {"model_type": "ernie4_5_moe_vl", "vision_config": {"spatial_merge_size": 2}, "moe_num_experts": [64, 64]}
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+    data |= {**sizes, "num_key_value_heads": 2, "vocab_size": 103424, "max_position_embeddings": 4096}
+    data |= {"moe_k": 6, "moe_intermediate_size": [64, 32]}
+    (tmp_path / "config.json").write_text(json.dumps({**data, **changes}))
+    with pytest.raises((UnsupportedModel, ModelError), match=told):
+        load_config(tmp_path, "float32")
 
 
 def test_phi_hears_and_sees_but_not_at_once(tmp_path: Path) -> None:

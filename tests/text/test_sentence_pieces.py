@@ -110,6 +110,7 @@ def test_bos_by_class_and_by_config(tmp_path):
         ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False}, []),
         ({"tokenizer_class": "Theirs", "add_bos_token": True, "bos_token": {"content": "<s>"}}, [1]),
         ({"tokenizer_class": "InternLM3Tokenizer", "add_bos_token": True}, [1]),
+        ({"tokenizer_class": "Ernie4_5_VLTokenizer"}, []),
     ):
         tokenizer = Tokenizer.from_directory(_write(tmp_path, **config))
         assert tokenizer.encode("fox") == [*expected, *tokenizer.encode("fox", add_special_tokens=False)]

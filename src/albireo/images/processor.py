@@ -73,7 +73,12 @@ _FAMILIES: Mapping[str, str] = {
     "vipllava": "llava.Llava",
 }
 #: What chat templates write for a picture where that is no token, but the letters of one.
-_WRITTEN: Mapping[str, str] = {"ovis2": "<image>", "qianfan_ocr": "<image>"}
+_WRITTEN: Mapping[str, str] = {
+    # as its authors publish it
+    "ernie4_5_vl_moe": "<|image@placeholder|>",
+    "ovis2": "<image>",
+    "qianfan_ocr": "<image>",
+}
 
 
 def written_mark(config: Mapping[str, Any]) -> str | None:

@@ -62,6 +62,8 @@ CLASSES: Mapping[str, PieceClass] = {
     "CodeLlamaTokenizer": PieceClass(_LLAMA, begins=True),
     "InternLM2Tokenizer": PieceClass({**_LLAMA, "pad_token": "</s>"}, begins=True),
     "InternLM3Tokenizer": PieceClass(_LLAMA, begins=True),
+    # of ERNIE 4.5 VL as its authors publish it: nothing goes round a text
+    "Ernie4_5_VLTokenizer": PieceClass(_LLAMA, begins=False),
     "GemmaTokenizer": PieceClass(
         {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}, begins=True
     ),

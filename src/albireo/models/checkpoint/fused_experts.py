@@ -32,7 +32,7 @@ from albireo.models.checkpoint.interleaved_experts import INTERLEAVED
 from albireo.models.checkpoint.safetensors_file import RawTensor
 from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.text_tensors import TextTensors
-from albireo.models.settings.text_part import text_type
+from albireo.models.settings.text_part import inner, text_type
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
@@ -201,7 +201,7 @@ def split_experts(
     is_fused = any(name.endswith((*_GATE_UP, *_DOWN, *_JETMOE, _BIAS, *_CONVS, *_BELOW)) for name in stored.names)
     is_fused |= any(name.endswith(_OF_HEADS) and len(stored.shape(name)) == 2 for name in stored.names)
     # of two kinds, see experts_of_pictures.py
-    is_fused &= config.get("model_type") != WHOLE
+    is_fused &= inner(config).get("model_type") != WHOLE
     if not is_fused or text_type(config) in INTERLEAVED:
         return stored
     text = config.get("text_config")

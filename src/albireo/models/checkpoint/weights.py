@@ -31,7 +31,7 @@ from albireo.models.checkpoint.safetensors_files import SafetensorsFiles
 from albireo.models.checkpoint.text_tensors import Prefixes, TextTensors, open_tensors
 from albireo.models.gguf.files import is_gguf, part_paths
 from albireo.models.settings.quantized import quantization_format
-from albireo.models.settings.text_part import text_type
+from albireo.models.settings.text_part import inner, text_type
 from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
@@ -206,10 +206,11 @@ class Checkpoint:
             if not isinstance(quantization, Mxfp4 | None):
                 raise UnsupportedModel(f"{path}: experts of gpt-oss are read as numbers or in MXFP4, not as this says")
             return interleaved(stored)
-        if config.get("model_type") == WHOLE and not isinstance(stored, FusedExperts):
+        whole = inner(config)
+        if whole.get("model_type") == WHOLE and not isinstance(stored, FusedExperts):
             if quantization is not None:
                 raise UnsupportedModel(f"{path}: experts of two kinds are not read quantized; --quantization does it")
-            return experts_of_pictures(stored, config)
+            return experts_of_pictures(stored, whole)
         if quantization is None:
             if isinstance(stored, FusedExperts):
                 return stored.plan()

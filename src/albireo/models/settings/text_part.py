@@ -12,7 +12,9 @@ from typing import Any
 from albireo.errors import ModelError, short
 from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS, MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH
+from albireo.models.settings import ernie4_5_moe_vl
 from albireo.models.settings.class_sizes import OF_CLASSES
+from albireo.models.settings.ernie4_5_moe_vl import ERNIE4_5_MOE_VL
 from albireo.models.settings.internvl_chat import INTERNVL_CHAT, as_transformers_has_it
 from albireo.models.settings.wholes import SPEAKING, WHOLES
 
@@ -124,6 +126,8 @@ def inner(data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, "model_type": _ALONE[str(data["model_type"])]}
     if data.get("model_type") == INTERNVL_CHAT:
         return as_transformers_has_it(data)
+    if data.get("model_type") == ERNIE4_5_MOE_VL:
+        return ernie4_5_moe_vl.as_transformers_has_it(data)
     own, names = _FIRST_NAMES.get(str(data.get("model_type")), (None, {}))
     if own is not None:
         return {**{names.get(key, key): value for key, value in data.items()}, "model_type": own}

@@ -19,10 +19,12 @@ def _of_llama4(model: Any, tile: Any) -> Any:
 
 
 def _of_kimi_k25(model: Any, tile: Any) -> Any:
-    """Patches in reading order, each a picture."""
-    patches = patches_of(tile, 8).permute(0, 1, 2, 3, 6, 4, 5).reshape(-1, 3, 8, 8)
-    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
-    return model.model.get_image_features(patches, grid).pooler_output[0]
+    """Patches in reading order, each a picture, of one frame after another."""
+    count = tile.shape[1] % 16 + 1
+    high, wide = tile.shape[0] // count, tile.shape[1] - count + 1
+    frames = [patches_of(frame[:, :wide], 8).permute(0, 1, 2, 3, 6, 4, 5) for frame in tile.split(high)]
+    patches = torch.cat([frame.reshape(-1, 3, 8, 8) for frame in frames])
+    return model.model.get_image_features(patches, torch.tensor([[count, high // 8, wide // 8]])).pooler_output[0]
 
 
 def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
@@ -128,7 +130,8 @@ FURTHER: dict[str, Family] = {
     # its whole, whose tensors alone are saved under published names
     "kimi_k25": Family(
         "Kimi_K25ForConditionalGeneration",
-        ANY,
+        # the last of two and of three frames
+        (*ANY, (2 * 32, 48 + 1), (3 * 16, 64 + 2)),
         _of_kimi_k25,
         {
             **{key: value for key, value in SIGLIP.items() if key != "image_size"},

@@ -1,6 +1,6 @@
 """From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL,
-LLaVA-OneVision, SmolVLM and Gemma 4, against transformers' models on random weights. Which frames and what text,
-tests/videos asks."""
+LLaVA-OneVision, SmolVLM, Gemma 4 and Kimi K2.5, against transformers' models on random weights. Which frames and what
+text, tests/videos asks."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llava_onevision": ("<video>", {"size": {"height": 36, "width": 36}, "num_frames": 3}),
     # which has a template of its own for videos, and no token for one
     "smolvlm": ("", {}),
+    # clips of two frames, and one more
+    "kimi_k25": (
+        "<|kimi_k25_video_placeholder|>",
+        {"patch_size": 8, "size": {"max_height": 4, "max_width": 4}, "temporal_patch_size": 2, "num_frames": 3},
+    ),
     "gemma4": ("<|video|>", {}),
     "gemma4_unified": ("<|video|>", {}),
 }
@@ -93,6 +98,8 @@ class Seen(Theirs):
         tiles = [processor.normalized(tile) for each in prepared for tile in each.tiles]
         if "<IMG_CONTEXT>" in self._ids:
             return {**given, "pixel_values": in_order(tiles, given.get("pixel_values"))}
+        if "<|kimi_k25_video_placeholder|>" in self._ids:
+            return {**given, **clips(tiles)}
         if "<global-img>" in self._ids:
             of_picture = given["pixel_values"][0] if "pixel_values" in given else None
             return {**given, "pixel_values": in_order(tiles, of_picture)[None]}
@@ -127,6 +134,18 @@ def in_order(of_videos: list[Any], of_picture: Any) -> Any:
     """Tiles of videos, behind those of a picture where there is one."""
     found = channels_first(of_videos)
     return torch.stack(found if of_picture is None else [*of_picture, *found])
+
+
+def clips(tiles: list[Any]) -> dict[str, Any]:
+    """Of Kimi K2.5: patches in reading order, of frames one above another, which the width tells."""
+    found, grids = [], []
+    for tile in tiles:
+        count = tile.shape[1] % 16 + 1
+        frames = torch.tensor(tile[:, : tile.shape[1] - count + 1]).unflatten(0, (count, -1))
+        cut = frames.unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).permute(0, 1, 3, 5, 2, 4)
+        found.append(cut.reshape(-1, 3, 8, 8))
+        grids.append([count, *(side // 8 for side in frames.shape[1:3])])
+    return {"pixel_values_videos": torch.cat(found), "video_grid_thw": torch.tensor(grids)}
 
 
 def patches(tile: np.ndarray) -> Any:

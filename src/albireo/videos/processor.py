@@ -26,6 +26,7 @@ _FAMILIES: Mapping[str, str] = {
     "glm4v": "glm4v.Glm4vVideo",
     "glm4v_moe": "glm4v.Glm4vVideo",
     "internvl": "internvl.InternVLVideo",
+    "kimi_k25": "kimi_k25.KimiK25Video",
     "llava_onevision": "llava_onevision.LlavaOnevisionVideo",
     "qwen2_5_omni": "omni.Qwen25OmniVideo",
     "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",

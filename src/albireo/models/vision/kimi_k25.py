@@ -1,6 +1,10 @@
 """Kimi K2.5 and K2.6: MoonViT, whose patches of any grid have learned positions, resampled, and are rotated by column
 and row, too; a norm of each patch, blocks of 2 x 2 side by side, and an MLP.
 
+Of a video a tile is up to four frames, all of whose patches see each other: they have added where their frame is, a
+row of sines and cosines, and become the mean of all frames. Its frames lie one above another, and it is as many pixels
+wider than these as there are further ones.
+
 Found by tower.py. Tensors have the names they were published by, as transformers saves them, too. Pairs that turn are
 neighbours, and take turns between column and row. Source: Kimi Team 2026, Kimi K2.5.
 """
@@ -11,13 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.json_file import Fields, keys
+from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import axial_theta, checked_table, cubic_weights, places, resampled, taking_turns
 from albireo.models.vision.settings import (
@@ -47,6 +54,7 @@ _FIRST_NAMES = {
     "num_attention_heads": "vt_num_attention_heads",
     "pos_emb_height": "init_pos_emb_height",
     "pos_emb_width": "init_pos_emb_width",
+    "pos_emb_time": "init_pos_emb_time",
 }
 #: Of their files: what is computed anyway.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -56,19 +64,19 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "projector_hidden_act": ("gelu",),
     "video_attn_type": ("spatial_temporal",),
 }
-#: Of videos, of which a picture is one frame.
-_OF_VIDEOS = keys("pos_emb_time init_pos_emb_time")
 #: Of all norms but the projector's.
 _EPS = 1e-5
 _VISION, _PROJECTOR = "vision_tower", "mm_projector"
 _TABLE = f"{_VISION}.patch_embed.pos_emb.weight"
+_FIRST = f"{_PROJECTOR}.proj.0"
+_BIAS, _BIASES = f"{_PROJECTOR}.pre_norm.bias", f"{_FIRST}.made_bias"
 
 
 @dataclass(slots=True)
 class KimiK25Tower(GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
-    one row. theta: base of frequencies. projector_eps: of its norm. width: of a row. table: [side * side, E] positions,
-    once held."""
+    one row. theta: base of frequencies. projector_eps: of its norm. width: of a row. most: frames of a tile. table:
+    [side * side, E] positions, once held."""
 
     encoder: EncoderSettings
     side: int
@@ -76,6 +84,7 @@ class KimiK25Tower(GivesRowsOnce):
     theta: float
     projector_eps: float
     width: int
+    most: int
     table: F32 | None = field(default=None, kw_only=True)
 
     @property
@@ -86,25 +95,55 @@ class KimiK25Tower(GivesRowsOnce):
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLE,)
 
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
+        return _BIAS, f"{_FIRST}.bias"
+
+    @property
+    def made_tensors(self) -> Mapping[str, Made]:
+        inner = self.encoder.hidden_size * self.merge**2
+        return {_BIASES: Made((inner,), (_BIAS, f"{_FIRST}.weight", f"{_FIRST}.bias"), self._bias)}
+
+    def _bias(self, of_norm: F32, weight: F32, bias: F32) -> F32:
+        """Of the linear behind the norm, where that has none: what it makes of the norm's is in it."""
+        each = weight.reshape(len(weight), -1, len(of_norm)) * of_norm
+        return np.asarray(bias + each.sum(axis=(1, 2), dtype=np.float64), np.float32)
+
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side, self.side * self.encoder.hidden_size)
 
+    def _frames(self, height: int, width: int) -> tuple[int, int, int]:
+        """How many a tile of so many pixels has, and height and width of one. Raises: InvariantError where these are
+        none."""
+        count = width % (self.encoder.patch_size * self.merge) + 1
+        if count > self.most or height % count:
+            return 1, height, width
+        return count, height // count, width - count + 1
+
     def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+        count, *size = self._frames(height, width)
+        return count * merged_patches(size[0], size[1], self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
+        _, *size = self._frames(height, width)
+        return merged_patches(size[0], size[1], self.encoder.patch_size, self.merge) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.table is None:
             raise InvariantError(f"{_TABLE} is read before it is held")
         c, (height, width, _) = self.encoder, tile.shape
         self.patches(height, width)
+        count, height, width = self._frames(height, width)
         grid, of_axis = grid_of(height, width, c.patch_size), base_frequencies(self.theta, c.head_dim // 2)
-        patches = patch_rows(tile, c.patch_size)
-        positions = resampled(self.table, *(cubic_weights(count, self.side) for count in grid))
-        turns = taking_turns(places(grid)[..., ::-1], of_axis)
-        return TowerInputs((patches, positions.reshape(len(patches), -1)), grid, turns)
+        frames = tile[:, :width].reshape(count, height, width, 3)
+        patches = np.concatenate([patch_rows(frame, c.patch_size) for frame in frames])
+        positions = resampled(self.table, *(cubic_weights(sides, self.side) for sides in grid)).reshape(
+            grid[0] * grid[1], -1
+        )
+        # of one frame nobody asks when it is
+        times = _times(count, c.hidden_size) if count > 1 else np.zeros((1, 1), np.float32)
+        turns = np.tile(taking_turns(places(grid)[..., ::-1], of_axis), (count, 1))
+        return TowerInputs((patches, (positions + times[:, None]).reshape(len(patches), -1)), grid, turns)
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
@@ -117,16 +156,22 @@ class KimiK25Tower(GivesRowsOnce):
             x = layer(b, c, x, number, f"{_VISION}.encoder.blocks", _NAMES)
         with b.part("head"):
             x = norm(b, c, x, f"{_VISION}.encoder.final_layernorm")
-            with b.part("further"):
-                x = norm(b, c, x, f"{_PROJECTOR}.pre_norm", self.projector_eps)
         return pooled_states(b, x)
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, self.merge)
+        """Means of frames, those of a block side by side."""
+        frames = hidden.reshape(-1, grid[0] * grid[1], hidden.shape[1])
+        return side_by_side(frames[0] if len(frames) == 1 else frames.mean(axis=0, dtype=np.float32), grid, self.merge)
 
     def projector(self) -> Graph:
         b, c, inner = GraphBuilder(), self.encoder, self.encoder.hidden_size * self.merge**2
-        x = linear(b, c, b.given(inner, 0), f"{_PROJECTOR}.proj.0", inner, "up")
+        with b.part("norm"):
+            # of each patch; its bias goes through what follows
+            weight = b.weight(f"{_PROJECTOR}.pre_norm.weight", (c.hidden_size,), "float32")
+            x = b.layer_norm(b.given(inner, 0), weight, None, self.projector_eps, num_heads=self.merge**2)
+        with b.part("up"):
+            weight = b.weight(f"{_FIRST}.weight", (inner, inner), c.dtype)
+            x = b.linear(b.cast(x, c.dtype), weight, b.weight(_BIASES, (inner,), "float32"))
         with b.part("act"):
             x = b.unary(x, "gelu")
         return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.proj.2", self.width, "down"))
@@ -156,8 +201,15 @@ def open_kimi_k25(data: Mapping[str, Any], dtype: str, where: str) -> KimiK25Tow
             at.fail(key, at.raw(key), f"must be {wanted}, as config.json says elsewhere")
     eps = fields.number("projector_ln_eps", 1e-30, 1.0, whole.number("projection_layer_norm_eps", 1e-30, 1.0, 1e-5))
     merge = _merge(fields)
-    fields.refuse_unread(IGNORABLE | _OF_VIDEOS, _NEUTRAL)
-    return KimiK25Tower(encoder, side, merge, theta, eps, width)
+    most = min(fields.integer("pos_emb_time", 1, MAX_IMAGE_SIZE, 4), encoder.patch_size * merge)
+    fields.refuse_unread(IGNORABLE, _NEUTRAL)
+    return KimiK25Tower(encoder, side, merge, theta, eps, width, most)
+
+
+def _times(count: int, width: int) -> F32:
+    """[count, width] of frames: sines, then cosines."""
+    angles = np.outer(np.arange(count, dtype=np.float32), base_frequencies(10000.0, width))
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 def _merge(fields: Fields) -> int:

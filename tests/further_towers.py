@@ -28,11 +28,17 @@ def _of_kimi_k25(model: Any, tile: Any) -> Any:
 
 
 def _of_minimax_m3_vl(model: Any, tile: Any) -> Any:
-    """Patches in blocks of what is merged, each of two frames alike."""
-    cut = patches_of(tile, 8, model.config.vision_config.spatial_merge_size)
-    frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
-    grid = torch.tensor([[1, tile.shape[0] // 8, tile.shape[1] // 8]])
-    return model.model.get_image_features(frames.reshape(-1, 3 * 2 * 8 * 8), grid).pooler_output[0]
+    """Patches in blocks of what is merged, each of two frames alike, of one moment after another."""
+    merge = model.config.vision_config.spatial_merge_size
+    count = tile.shape[1] % (8 * merge) + 1
+    high, wide = tile.shape[0] // count, tile.shape[1] - count + 1
+    patches = []
+    for moment in tile.split(high):
+        cut = patches_of(moment[:, :wide], 8, merge)
+        frames = cut.permute(0, 1, 2, 3, 6, 4, 5)[:, :, :, :, :, None].expand(*cut.shape[:4], 3, 2, 8, 8)
+        patches.append(frames.reshape(-1, 3 * 2 * 8 * 8))
+    grid = torch.tensor([[count, high // 8, wide // 8]])
+    return model.model.get_image_features(torch.cat(patches), grid).pooler_output[0]
 
 
 def _of_idefics2(model: Any, tile: Any) -> Any:
@@ -143,7 +149,8 @@ FURTHER: dict[str, Family] = {
     # its whole, whose tensors alone are saved under published names; the last channels of its heads do not turn
     "minimax_m3_vl": Family(
         "MiniMaxM3SparseForConditionalGeneration",
-        ANY,
+        # the last of two and of three moments
+        (*ANY, (2 * 32, 48 + 1), (3 * 16, 64 + 2)),
         _of_minimax_m3_vl,
         {**SIGLIP, "hidden_size": 160},
         text_of("minimax_m3_vl_text"),

@@ -1,6 +1,6 @@
 """From a message with a video to an answer of models that show each moment of one as a picture: GLM-4V, InternVL,
-LLaVA-OneVision, SmolVLM, Gemma 4 and Kimi K2.5, against transformers' models on random weights. Which frames and what
-text, tests/videos asks."""
+LLaVA-OneVision, SmolVLM, Gemma 4, Kimi K2.5 and MiniMax M3, against transformers' models on random weights. Which
+frames and what text, tests/videos asks."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "kimi_k25": (
         "<|kimi_k25_video_placeholder|>",
         {"patch_size": 8, "size": {"max_height": 4, "max_width": 4}, "temporal_patch_size": 2, "num_frames": 3},
+    ),
+    # two moments, the last of one frame, which see each other, and one more
+    "minimax_m3_vl": (
+        "]<]video[>[",
+        {"patch_size": 8, "min_pixels": 256, "max_pixels": 1024, "vision_segment_max_frames": 2, "num_frames": 5},
     ),
     "gemma4": ("<|video|>", {}),
     "gemma4_unified": ("<|video|>", {}),
@@ -100,6 +105,8 @@ class Seen(Theirs):
             return {**given, "pixel_values": in_order(tiles, given.get("pixel_values"))}
         if "<|kimi_k25_video_placeholder|>" in self._ids:
             return {**given, **clips(tiles)}
+        if "]<]video[>[" in self._ids:
+            return {**given, **segments(tiles)}
         if "<global-img>" in self._ids:
             of_picture = given["pixel_values"][0] if "pixel_values" in given else None
             return {**given, "pixel_values": in_order(tiles, of_picture)[None]}
@@ -145,6 +152,17 @@ def clips(tiles: list[Any]) -> dict[str, Any]:
         cut = frames.unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).permute(0, 1, 3, 5, 2, 4)
         found.append(cut.reshape(-1, 3, 8, 8))
         grids.append([count, *(side // 8 for side in frames.shape[1:3])])
+    return {"pixel_values_videos": torch.cat(found), "video_grid_thw": torch.tensor(grids)}
+
+
+def segments(tiles: list[Any]) -> dict[str, Any]:
+    """Of MiniMax M3: patches in blocks of what is merged, of moments one above another, which the width tells."""
+    found, grids = [], []
+    for tile in tiles:
+        count = tile.shape[1] % 16 + 1
+        moments = np.split(tile[:, : tile.shape[1] - count + 1], count)
+        found += [patches(moment) for moment in moments]
+        grids.append([count, *(side // 8 for side in moments[0].shape[:2])])
     return {"pixel_values_videos": torch.cat(found), "video_grid_thw": torch.tensor(grids)}
 
 

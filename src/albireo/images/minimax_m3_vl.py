@@ -19,7 +19,7 @@ from albireo.json_file import Fields, keys
 if TYPE_CHECKING:
     from PIL import Image
 
-_START, _END = "]<]start of image[>[", "]<]end of image[>["
+START, END = "]<]start of image[>[", "]<]end of image[>["
 #: Where published files say again how patches become rows, and what else they say of that.
 _PART = "img_token_compression_config"
 _OF_PART = keys("image_token_compression_threshold max_image_resolution")
@@ -60,4 +60,4 @@ class MiniMaxM3(Qwen2VL):
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor."""
         prepared = super(MiniMaxM3, self).prepare(image)
-        return replace(prepared, text=f"{_START}{prepared.text}{_END}")
+        return replace(prepared, text=f"{START}{prepared.text}{END}")

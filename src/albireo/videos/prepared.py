@@ -25,6 +25,7 @@ class PreparedVideo:
         grid: lines and columns of the rows of a tile.
         times: of each tile, how much later its rows are than those of the first; empty: each tile's are apart.
         behind: rows of the last tile behind those of its grid.
+        counts: of each tile, how many grids of rows it has; empty: one.
     """
 
     tiles: tuple[NDArray[np.uint8], ...]
@@ -32,11 +33,14 @@ class PreparedVideo:
     grid: tuple[int, int]
     times: tuple[int, ...] = ()
     behind: int = 0
+    counts: tuple[int, ...] = ()
 
     @property
     def rows(self) -> tuple[int, ...]:
         """How many each tile has."""
         each = self.grid[0] * self.grid[1]
+        if self.counts:
+            return tuple(count * each for count in self.counts)
         return (*(each,) * (len(self.tiles) - 1), each + self.behind)
 
 

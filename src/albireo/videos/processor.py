@@ -28,6 +28,7 @@ _FAMILIES: Mapping[str, str] = {
     "internvl": "internvl.InternVLVideo",
     "kimi_k25": "kimi_k25.KimiK25Video",
     "llava_onevision": "llava_onevision.LlavaOnevisionVideo",
+    "minimax_m3_vl": "minimax_m3_vl.MiniMaxM3Video",
     "qwen2_5_omni": "omni.Qwen25OmniVideo",
     "qwen2_5_vl": "qwen2_vl.Qwen2VLVideo",
     "qwen2_vl": "qwen2_vl.Qwen2VLVideo",

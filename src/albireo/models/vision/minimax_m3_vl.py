@@ -1,8 +1,9 @@
 """MiniMax M3: patches of any grid rotated by time, row and column, an MLP of each, and another of blocks of 2 x 2.
 
 Found by tower.py. Patches are in the order of blocks, so that what becomes one row lies side by side. A tile is two
-frames, of a picture two that are alike, so that no patch turns by time. Tensors have the names they were published by.
-Source: MiniMax 2026, MiniMax M3.
+frames, of a picture two that are alike, so that no patch turns by time; of a video up to four such moments, one above
+another, all of whose patches see each other: it is as many pixels wider than these as there are further ones. Tensors
+have the names they were published by. Source: MiniMax 2026, MiniMax M3.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ _PART = "img_token_compression_config"
 _OF_PART = keys("image_token_compression_threshold max_image_resolution")
 #: What is computed anyway; of videos; the largest picture, which whoever makes tiles asks for; and of CLIP.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {"position_embedding_type": ("rope",), "rope_mode": ("3d",)}
-_OF_OTHERS = keys("vision_segment_max_frames image_size projection_dim")
+_OF_OTHERS = keys("image_size projection_dim")
 
 
 @dataclass(frozen=True, slots=True)
 class MiniMaxM3Tower(HoldsNothing):
     """Implements tower.VisionTower. Fields: frames: that a patch has. merge: patches on a side of what becomes one row.
-    theta: base of frequencies. inner, act: of either MLP. width: of a row."""
+    theta: base of frequencies. inner, act: of either MLP. width: of a row. most: pairs of frames that see
+    each other."""
 
     encoder: EncoderSettings
     frames: int
@@ -62,30 +64,47 @@ class MiniMaxM3Tower(HoldsNothing):
     inner: int
     act: str
     width: int
+    most: int
 
     @property
     def dtype(self) -> str:
         return self.encoder.dtype
 
+    def _moments(self, height: int, width: int) -> tuple[int, int, int]:
+        """How many a tile of so many pixels has, one above another, and height and width of one."""
+        count = width % (self.encoder.patch_size * self.merge) + 1
+        if count > self.most or height % count:
+            return 1, height, width
+        return count, height // count, width - count + 1
+
     def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+        count, high, wide = self._moments(height, width)
+        return count * merged_patches(high, wide, self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
-        c, (height, width, _) = self.encoder, tile.shape
-        self.patches(height, width)
+        c = self.encoder
+        self.patches(*tile.shape[:2])
+        count, height, width = self._moments(*tile.shape[:2])
         grid = grid_of(height, width, c.patch_size)
-        # a third of what turns does by time; the last channels, if any, do not
-        of_axis = base_frequencies(self.theta, c.turned // 3)
+        moments = tile[:, :width].reshape(count, height, width, -1)
+        given = (patches_in_time(moment, c.patch_size, self.frames) for moment in moments)
+        turns = (in_blocks(self._turns(grid, time), grid, self.merge) for time in range(count))
+        patches = np.concatenate([in_blocks(each, grid, self.merge) for each in given])
+        return TowerInputs((patches,), grid, np.concatenate(list(turns)))
+
+    def _turns(self, grid: Grid, time: int) -> F32:
+        """[T, head_dim] cosines, then sines, of a moment: a third of what turns does by time, the others by line and by
+        column; the last channels, if any, do not."""
+        of_axis = base_frequencies(self.theta, self.encoder.turned // 3)
         turned, each = rotations(places(grid), of_axis, of_axis), len(of_axis)
-        still, rest = np.ones((len(turned), each), np.float32), c.head_dim // 2 - 3 * each
+        angles = np.broadcast_to((np.float32(time) * of_axis).astype(np.float32), (len(turned), each))
+        rest = self.encoder.head_dim // 2 - 3 * each
         cosines, sines = np.split(turned, 2, axis=1)
         ends = np.ones((len(turned), rest), np.float32)
-        turns = np.concatenate([still, cosines, ends, 0 * still, sines, 0 * ends], axis=1)
-        given = patches_in_time(tile, c.patch_size, self.frames)
-        return TowerInputs((in_blocks(given, grid, self.merge),), grid, in_blocks(turns, grid, self.merge))
+        return np.concatenate([np.cos(angles), cosines, ends, np.sin(angles), sines, 0 * ends], axis=1)
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
@@ -138,5 +157,7 @@ def open_minimax_m3_vl(data: Mapping[str, Any], dtype: str, where: str) -> MiniM
     if act != "gelu":
         whole.unsupported("projector_hidden_act", whole.raw("projector_hidden_act"), "supported: gelu")
     theta = axial_theta(fields)
+    # as many as there can be, which the width of a tile tells
+    most = min(fields.integer("vision_segment_max_frames", 1, 2**16, 4), encoder.patch_size * merge)
     fields.refuse_unread(IGNORABLE | _OF_OTHERS, _NEUTRAL)
-    return MiniMaxM3Tower(encoder, frames, merge, theta, inner, act, width)
+    return MiniMaxM3Tower(encoder, frames, merge, theta, inner, act, width, most)

@@ -81,8 +81,11 @@ OF_SHEETS: dict[str, Family] = {
             "original_max_position_embeddings": 2048,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
             "vocab_size": len(ids),
-            "vision_config": {**SIGLIP, "image_size": 64, "crop_size": 64, "patch_size": 2}
-            | {"image_token_id": ids["<|image|>"]},
+            "vision_config": {
+                # of which the last is not asked
+                **{**SIGLIP, "num_hidden_layers": 3, "image_size": 64, "crop_size": 64, "patch_size": 2},
+                "image_token_id": ids["<|image|>"],
+            },
             "audio_config": {
                 **{"hidden_size": 16, "intermediate_size": 16, "num_blocks": 1, "num_attention_heads": 2},
                 **{"ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "nemo_conv_channels": 4},

@@ -17,7 +17,7 @@ from in_turn import in_turn
 tiny_sights = pytest.importorskip("tiny_sights")
 
 #: Families whose patches are rows as they are, or whose layers are all before the tower's own graph.
-WITHOUT_LAYERS = ("gemma4_unified", "got_ocr2", "ovis2", "pp_chart2table")
+WITHOUT_LAYERS = ("gemma4_unified", "got_ocr2", "idefics2", "ovis2", "pp_chart2table")
 
 
 def vision_of(folder: Path, dtype: str = "float32") -> Vision:

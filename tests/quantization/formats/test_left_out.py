@@ -24,7 +24,7 @@ NAMES = st.lists(st.sampled_from(["model", "layers", "1", "11", "mlp", "gate", "
         ("model.layers.1*", ["model.layers.1", "model.layers.11.mlp"], ["layers.1"]),
         ("*.gate", ["a.gate", "a.gate.b"], ["a.gates", "gate"]),
         (r"re:.*\.(q|k)_proj", ["a.q_proj", "a.k_proj.x"], ["a.v_proj"]),
-        (r"re:(a)\.\1$", ["a.a"], ["a.b"]),
+        (r"re:(a)\.(?:a)$", ["a.a"], ["a.b"]),
     ],
 )
 def test_patterns(pattern: str, inside: list[str], outside: list[str]) -> None:

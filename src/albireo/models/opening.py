@@ -22,6 +22,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models import architectures, encoder_types, speech_types
 from albireo.models.checkpoint.left_out import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.checkpoint.opened import Opened
 from albireo.models.checkpoint.safetensors_files import INDEX_FILE, SINGLE_FILE
 from albireo.models.checkpoint.task_adapters import as_transformers_has_it
 from albireo.models.checkpoint.weights import Checkpoint, check_weights
@@ -69,10 +70,12 @@ def load_architecture(model_type: str) -> Architecture:
     return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused, fixed, longer)
 
 
-def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
+def load_config(directory: str | Path, default_dtype: str | None = None, opened: Opened | None = None) -> ModelConfig:
     """Read and check config.json of a model directory, or the settings of a GGUF file.
 
-    Args: default_dtype: when the file names none; None: the weights'.
+    Args:
+        default_dtype: when the file names none; None: the weights'.
+        opened: of this directory, for who reads its weights afterwards; None: what has to be looked at is closed again.
     Raises: ModelError for a bad file or value; UnsupportedModel naming what is not computed.
     """
     directory = Path(directory)
@@ -102,31 +105,34 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     said = data
     data = text_settings(as_transformers_has_it(without_quantization(data), str(path)), str(path))
     rules = load_architecture(data["model_type"]).rules
-    if default_dtype is None:
-        default_dtype = "float32"
-        if data.get("dtype") is None and data.get("torch_dtype") is None:
-            with Checkpoint(directory) as checkpoint:
-                default_dtype = checkpoint.dtype
-    lies = _tied_as_it_lies(_as_it_lies(data, rules, directory), rules, said, directory)
-    lies = _with_frequencies(lies, rules, directory)
+    weights = opened or Opened(directory)
+    try:
+        if default_dtype is None:
+            is_said = data.get("dtype") is not None or data.get("torch_dtype") is not None
+            default_dtype = "float32" if is_said else weights.get().dtype
+        lies = _tied_as_it_lies(_as_it_lies(data, rules, directory, weights), rules, said, directory, weights)
+        lies = _with_frequencies(lies, rules, directory, weights)
+    finally:
+        if opened is None:
+            weights.close()
     return parse_config(lies, rules, where=str(path), default_dtype=default_dtype)
 
 
-def _as_it_lies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
+def _as_it_lies(data: Mapping[str, Any], rules: ConfigRules, directory: Path, weights: Opened) -> Mapping[str, Any]:
     """A model made to embed that names the class with a head that gives logits, and has none of its own, as
     Qwen3-Embedding-8B: named as the class without."""
     classes, is_tied = data.get("architectures"), {**rules.defaults, **data}.get("tie_word_embeddings")
     said = (directory / MODULES).is_file() and _has_weights(directory)
     if not said or is_tied or rules.pooled is not None or not isinstance(classes, list):
         return data
-    with Checkpoint(directory) as checkpoint:
-        if "lm_head.weight" in checkpoint.names or "model.embed_tokens.weight" not in checkpoint.names:
-            return data
+    checkpoint = weights.get()
+    if "lm_head.weight" in checkpoint or "model.embed_tokens.weight" not in checkpoint:
+        return data
     return {**data, "architectures": [str(name).replace("ForCausalLM", "Model") for name in classes]}
 
 
 def _tied_as_it_lies(
-    data: Mapping[str, Any], rules: ConfigRules, said: Mapping[str, Any], directory: Path
+    data: Mapping[str, Any], rules: ConfigRules, said: Mapping[str, Any], directory: Path, weights: Opened
 ) -> Mapping[str, Any]:
     """Where embeddings are tied as nothing is said, they are not if there is a head of other numbers, as of Mistral
     Small 3.1. Where a whole and its text part say different things, as in files from when a text part was a model by
@@ -137,30 +143,32 @@ def _tied_as_it_lies(
     implied = {**rules.defaults, **data}.get(_TIE[0])
     if rules.pooled is not None or len(asked) == 1 or not (asked or implied) or not _has_weights(directory):
         return data
-    with Checkpoint(directory) as checkpoint:
-        names = next((pair for pair in TIED_WEIGHTS.items() if pair[0] in checkpoint), None)
-        if names is None:
-            return data
-        return {**data, _TIE[0]: names[1] not in checkpoint or _begin_alike(checkpoint, *names)}
+    checkpoint = weights.get()
+    names = next((pair for pair in TIED_WEIGHTS.items() if pair[0] in checkpoint), None)
+    if names is None:
+        return data
+    return {**data, _TIE[0]: names[1] not in checkpoint or _begin_alike(checkpoint, *names)}
 
 
-def _with_frequencies(data: Mapping[str, Any], rules: ConfigRules, directory: Path) -> Mapping[str, Any]:
+def _with_frequencies(
+    data: Mapping[str, Any], rules: ConfigRules, directory: Path, weights: Opened
+) -> Mapping[str, Any]:
     """Where weights say by what frequencies are multiplied: with these numbers among the rotary settings.
 
     Raises: WeightMismatch where the weights lack them, or have more than a head has.
     """
     if not rules.frequencies or not _has_weights(directory):
         return data
-    with Checkpoint(directory) as checkpoint:
-        if rules.frequencies not in checkpoint:
-            raise WeightMismatch(f"{directory}: there is no tensor {rules.frequencies}, which frequencies are made of")
-        shape = checkpoint.shape(rules.frequencies)
-        if (count := math.prod(shape)) > MAX_HEAD_DIM // 2:
-            raise WeightMismatch(
-                f"{directory}: tensor {rules.frequencies} has {count} numbers, {short(list(shape))}; frequencies of a "
-                f"head are {MAX_HEAD_DIM // 2} at most"
-            )
-        found = checkpoint.tensor(rules.frequencies).to_float32().reshape(-1).tolist()
+    checkpoint = weights.get()
+    if rules.frequencies not in checkpoint:
+        raise WeightMismatch(f"{directory}: there is no tensor {rules.frequencies}, which frequencies are made of")
+    shape = checkpoint.shape(rules.frequencies)
+    if (count := math.prod(shape)) > MAX_HEAD_DIM // 2:
+        raise WeightMismatch(
+            f"{directory}: tensor {rules.frequencies} has {count} numbers, {short(list(shape))}; frequencies of a "
+            f"head are {MAX_HEAD_DIM // 2} at most"
+        )
+    found = checkpoint.tensor(rules.frequencies).to_float32().reshape(-1).tolist()
     name = "rope_scaling" if data.get("rope_scaling") else "rope_parameters"
     table = data.get(name) or rules.defaults.get(name, {})
     return {**data, name: {**table, "log_factors": found}} if isinstance(table, Mapping) else data
@@ -197,12 +205,13 @@ def build_graph(config: ModelConfig, max_model_len: int) -> Graph:
     return load_architecture(config.model_type).build(config, max_model_len)
 
 
-def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
+def open_checkpoint(directory: str | Path, graph: Graph, opened: Opened | None = None) -> Checkpoint:
     """The weights of a directory, checked against a graph; the caller closes it.
 
+    Args: opened: of this directory, whose checkpoint is taken; None: it is opened.
     Raises: ModelError, WeightMismatch.
     """
-    checkpoint = Checkpoint(directory)
+    checkpoint = Checkpoint(directory) if opened is None else opened.take()
     try:
         own = _own(checkpoint)
         ignorable = (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint))

@@ -22,6 +22,7 @@ from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.checkpoint.opened import Opened
 from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.config import ModelConfig
 from albireo.models.settings.context import default_context
@@ -33,7 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointSource:
-    """A directory in Hugging Face layout, or a GGUF file. What is packed of it is each process's own."""
+    """A directory in Hugging Face layout, or a GGUF file. What is packed of it is each process's own.
+
+    Its files are opened once for what is asked before weights are read and for the first who reads them.
+    """
 
     shares_weights = False
 
@@ -46,10 +50,10 @@ class CheckpointSource:
         precision: Precision | None = None,
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
-        self.model_config = load_config(directory).with_dtype(dtype)
+        self._opened = Opened(directory)
+        self.model_config = load_config(directory, opened=self._opened).with_dtype(dtype)
         # also to say at once that there are no weights, before anybody asks whether they would fit
-        with Checkpoint(directory) as checkpoint:
-            stored, is_weight_only = stored_encodings(checkpoint, self.model_config.dtype)
+        stored, is_weight_only = stored_encodings(self._opened.get(), self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.quantization = self.precision.scheme
         self.directory = self.config_directory = self.tokenizer_directory = directory
@@ -79,7 +83,8 @@ class CheckpointSource:
 
     @contextmanager
     def weights(self, graph: Graph, rank: int = 0) -> Iterator[Weights]:
-        with open_checkpoint(self.directory, graph) as checkpoint:
+        # ranks may ask at the same time
+        with open_checkpoint(self.directory, graph, self._opened if rank == 0 else None) as checkpoint:
             if rank == 0:
                 for note in checkpoint.notes:
                     _LOG.warning("%s: %s", self.directory, note)

@@ -95,3 +95,12 @@ def test_unread_keys_are_remembered() -> None:
     assert fields.integer("a", 0, 9) == 1
     assert fields.unread(["b"], {"f": (1.0,)}) == ["e"]
     assert fields.unread([], {"f": (True,), "d": (1,)}) == ["b", "d", "e", "f"]
+
+
+def test_two_names_of_a_key_may_say_the_same_alone() -> None:
+    fields = Fields({"new": 4, "old": 4, "other": 8, "nothing": None}, "f")
+    assert fields.one_name("old", "new") == "old" and fields.one_name("nothing", "new") == "new"
+    assert fields.one_name("nothing", "absent") == "absent"
+    with pytest.raises(ModelError, match="f: old=4 contradicts other=8; keep one"):
+        fields.one_name("nothing", "old", "new", "other")
+    assert not fields.unread((), {})

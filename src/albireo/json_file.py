@@ -128,6 +128,17 @@ class Fields:
         """Whether the file has the key, null or not."""
         return self._names.get(key, key) in self._data
 
+    def one_name(self, *names: str) -> str:
+        """Which of several names of one key the file has; of those that say the same the first, of none the last.
+
+        Raises: ModelError where two of them say different things.
+        """
+        given = [name for name in names if self.raw(name) is not None]
+        for name in given[1:]:
+            if self.raw(name) != self.raw(given[0]):
+                self.fail(given[0], self.raw(given[0]), f"contradicts {name}={short(self.raw(name))}; keep one")
+        return given[0] if given else names[-1]
+
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         """A whole number in low..high. Raises: ModelError; also when it is absent and has no default."""
         value = self._present(key, default)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from albireo.dtypes import compute_dtype
-from albireo.errors import ConfigError, short
+from albireo.errors import ConfigError, ModelError, short
 from albireo.frame_marks import FrameMarks
 from albireo.json_file import Fields
 from albireo.models.settings.block_settings import BlockSettings
@@ -147,7 +147,8 @@ class ConfigRules:
         ignorable: keys of this architecture that change nothing here.
         tables: keys whose values are tables of keys, which are read as if they lay beside them.
         names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
-            have; where both are there, the older decides.
+            have; where both are there and differ, the file is refused. deciding: older names that decide then, as in
+            transformers' class, or because published files mean them.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
@@ -181,6 +182,7 @@ class ConfigRules:
     tables: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     older_names: Mapping[str, str] = field(default_factory=dict)
+    deciding: frozenset[str] = frozenset()
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
@@ -396,7 +398,7 @@ def parse_config(
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
     data = _without_tables(data, rules.tables, where)
-    older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
+    older = _of_older_names(data, rules, where)
     # rotations that are null are those that the class has, as where they are not there
     has_own = rules.has_local_rope or bool(rules.frequencies)
     absent = {"rope_parameters"} if has_own and data.get("rope_parameters") is None else set()
@@ -518,6 +520,26 @@ def _check_both_ways(fields: Fields, rules: ConfigRules, blocks: BlockSettings) 
     if any(apart.values()):
         what = ", ".join(name for name, is_there in apart.items() if is_there)
         fields.unsupported("is_causal", False, f"tokens of layers with {what} see none behind them")
+
+
+def _of_older_names(data: Mapping[str, Any], rules: ConfigRules, where: str) -> dict[str, Any]:
+    """What older names say, by the newer ones.
+
+    Raises: ModelError where two names say different things, and it is not known which is meant.
+    """
+    found, by = dict[str, Any](), {key: key for key in rules.older_names.values() if data.get(key) is not None}
+    for name, key in rules.older_names.items():
+        value = data.get(name)
+        if value is None:
+            continue
+        other = by.get(key)
+        if other is not None and data[other] != value and name not in rules.deciding:
+            raise ModelError(
+                f"{where}: {name}={short(value)} and {other}={short(data[other])} are two names of the same number or "
+                "switch; which one the weights were made with the file does not say: take the wrong one out"
+            )
+        found[key], by[key] = value, name
+    return found
 
 
 def _without_tables(data: Mapping[str, Any], tables: tuple[str, ...], where: str) -> Mapping[str, Any]:

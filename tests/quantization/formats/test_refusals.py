@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.json_file import Fields
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.checkpoint.weights import Checkpoint
-from albireo.quantization.formats import read_format
+from albireo.quantization.formats import awq, gptq, read_format
 from quantization.formats.writers import WRITERS, write_model
 
 torch = pytest.importorskip("torch")
@@ -270,3 +271,25 @@ def test_an_order_that_the_config_names_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightMismatch, match=r"there is no tensor '.*weight_g_idx', which its neighbours need"):
         read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parse", "said", "problem"),
+    [
+        (awq.parse, {"bits": 4, "w_bit": 8}, "w_bit=8 contradicts bits=4"),
+        (awq.parse, {"group_size": 64, "q_group_size": 128}, "q_group_size=128 contradicts group_size=64"),
+        (
+            gptq.parse,
+            {"bits": 4, "checkpoint_format": "gptq", "format": "gptq_v2"},
+            "checkpoint_format='gptq' contradicts format='gptq_v2'",
+        ),
+    ],
+)
+def test_names_of_one_key_that_say_different_things(parse: Any, said: dict[str, Any], problem: str) -> None:
+    """Widths of groups and what a stored zero is would silently be the older name's."""
+    with pytest.raises(ModelError, match=problem):
+        parse(Fields(said, "quantization_config"))
+    first, second = list(said)[-2:]
+    parse(
+        Fields({"bits": 4, **said, second: said[first]} | ({} if parse is gptq.parse else {"bits": 4, "w_bit": 4}), "q")
+    )

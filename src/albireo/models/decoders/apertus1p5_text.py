@@ -31,6 +31,8 @@ TINY.pop("rope_theta")
 CONFIG = replace(
     apertus.CONFIG,
     older_names={"output_vocab_size": "vocab_size"},
+    # fewer tokens are written than are read
+    deciding=frozenset({"output_vocab_size"}),
     defaults={
         **apertus.CONFIG.defaults,
         "rope_parameters": {

@@ -40,6 +40,7 @@ def _blocks(fields: Fields) -> BlockSettings:
 CONFIG = replace(
     deepseek_v32.CONFIG,
     class_names=("AXK2ForCausalLM",),
+    deciding=frozenset(),
     blocks=_blocks,
     defaults={
         "n_shared_experts": 1,

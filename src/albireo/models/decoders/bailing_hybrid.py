@@ -64,6 +64,7 @@ CONFIG = ConfigRules(
     recurrent="bailing",
     has_pairs_side_by_side=True,
     older_names=KIMI.older_names,
+    deciding=KIMI.deciding,
     defaults={
         "max_position_embeddings": 262144,
         "n_routed_experts": 512,

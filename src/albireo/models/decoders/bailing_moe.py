@@ -22,6 +22,8 @@ TINY = {
 CONFIG = replace(
     sarvam_moe.CONFIG,
     defaults={**sarvam_moe.CONFIG.defaults, "rope_theta": 600000.0},
+    # transformers has no class of it
+    deciding=frozenset(),
     ignorable=sarvam_moe.CONFIG.ignorable | {"auto_map"},
     class_names=("BailingMoeV2ForCausalLM",),
 )

@@ -54,6 +54,7 @@ CONFIG = ConfigRules(
         "max_position_embeddings": "seq_length",
     },
     older_names={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+    deciding=frozenset({"n_embed", "num_attention_heads", "num_hidden_layers"}),
     blocks=_blocks,
     ffn_factor=4,
     has_rope=False,

@@ -54,6 +54,8 @@ CONFIG = ConfigRules(
     names={"rms_norm_eps": "layer_norm_eps"},
     # Command R says the shorter length it was trained for first by the other name
     older_names={"model_max_length": "max_position_embeddings"},
+    # Command R has 131,072 and, of its cache, 8,192
+    deciding=frozenset({"model_max_length"}),
     blocks=_blocks,
     has_pairs_side_by_side=True,
     defaults={

@@ -33,6 +33,7 @@ CONFIG = replace(
     blocks=indexed_blocks,
     windows="seeing_all",
     older_names={"num_experts": "n_routed_experts"},
+    deciding=frozenset({"num_experts"}),
     built_in={**deepseek_v3.CONFIG.built_in, "indexer_rope_interleave": False},
     # which say of layers that guess tokens what they share, and in what a router is computed
     ignorable=deepseek_v3.CONFIG.ignorable | keys("index_share_for_mtp_iteration moe_router_dtype"),

@@ -93,6 +93,7 @@ CONFIG = ConfigRules(
     has_rope=False,
     class_names=("DeepseekV4ForCausalLM",),
     older_names={"num_local_experts": "n_routed_experts"},
+    deciding=frozenset({"num_local_experts"}),
     defaults={
         "head_dim": 512,
         "max_position_embeddings": 1048576,

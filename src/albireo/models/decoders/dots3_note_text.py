@@ -161,6 +161,7 @@ CONFIG = ConfigRules(
         "swa_rope_theta": "rope_local_base_freq",
         "moe_shared_expert_intermediate_size": "shared_experts_intermediate_size",
     },
+    deciding=frozenset({"num_local_experts", "moe_shared_expert_intermediate_size"}),
     defaults={
         "rope_theta": 80000000.0,
         "rms_norm_eps": 1e-5,

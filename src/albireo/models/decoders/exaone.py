@@ -45,6 +45,7 @@ CONFIG = ConfigRules(
         "layer_norm_epsilon": "rms_norm_eps",
         "activation_function": "hidden_act",
     },
+    deciding=frozenset({"num_layers", "layer_norm_epsilon", "activation_function"}),
     defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 4096},
     ignorable=keys("embed_dropout auto_map"),
     class_names=("ExaoneForCausalLM", "LlamaForCausalLM"),

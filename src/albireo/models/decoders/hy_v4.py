@@ -86,6 +86,7 @@ CONFIG = ConfigRules(
     windows="seeing_all",
     class_names=("HYV4ForCausalLM",),
     older_names={"num_local_experts": "n_routed_experts"},
+    deciding=frozenset({"num_local_experts"}),
     defaults={
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 262144,

@@ -72,6 +72,9 @@ CONFIG = ConfigRules(
         "num_experts_per_token": "num_experts_per_tok",
         "num_shared_experts": "n_shared_experts",
     },
+    deciding=keys(
+        "model_max_length moe_renormalize num_expert_group num_experts_per_token num_shared_experts",
+    ),
     defaults={
         "max_position_embeddings": 1048576,
         "n_routed_experts": 256,

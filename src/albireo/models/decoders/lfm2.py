@@ -85,6 +85,7 @@ CONFIG = ConfigRules(
     defaults=DEFAULTS,
     names={"rms_norm_eps": "norm_eps"},
     older_names={"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size", "theta": "rope_theta"},
+    deciding=frozenset({"tie_embedding", "block_ff_dim"}),
     built_in={"block_use_swiglu": True, "use_pos_enc": True},
     blocks=_blocks,
     recurrent="short_conv",

@@ -45,6 +45,7 @@ CONFIG = ConfigRules(
     defaults=DEFAULTS,
     names={"rms_norm_eps": "norm_eps"},
     older_names={"tie_embedding": "tie_word_embeddings"},
+    deciding=frozenset({"tie_embedding"}),
     built_in={"use_pos_enc": True},
     recurrent="short_conv",
 )

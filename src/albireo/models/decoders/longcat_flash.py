@@ -86,6 +86,7 @@ CONFIG = ConfigRules(
         "moe_topk": "num_experts_per_tok",
         "num_local_experts": "n_routed_experts",
     },
+    deciding=frozenset({"num_local_experts"}),
     defaults={
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000000.0,

@@ -115,6 +115,7 @@ CONFIG = ConfigRules(
     has_pairs_side_by_side=True,
     class_names=("MistralLarge4ForCausalLM", "MistralLarge4TextForCausalLM"),
     older_names={"num_experts": "n_routed_experts", "num_local_experts": "n_routed_experts"},
+    deciding=frozenset({"num_experts", "num_local_experts"}),
     frequencies="model.rotary_emb.alpha",
     defaults={
         "rms_norm_eps": 1e-5,

@@ -23,6 +23,7 @@ CONFIG = replace(
     deepseek_v3.CONFIG,
     class_names=("SarvamMLAForCausalLM", "DeepseekV3ForCausalLM"),
     older_names={"num_experts": "n_routed_experts", "num_shared_experts": "n_shared_experts"},
+    deciding=frozenset({"num_experts", "num_shared_experts"}),
     defaults={
         **deepseek_v3.CONFIG.defaults,
         "q_lora_rank": None,

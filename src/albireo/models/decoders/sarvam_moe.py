@@ -67,6 +67,7 @@ CONFIG = ConfigRules(
         "num_shared_experts": "n_shared_experts",
         "use_qkv_bias": "attention_bias",
     },
+    deciding=frozenset({"num_experts", "num_shared_experts", "use_qkv_bias"}),
     defaults={
         "rope_theta": 8e6,
         "n_shared_experts": 1,

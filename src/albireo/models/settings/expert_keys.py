@@ -448,7 +448,7 @@ def _longcat(fields: Fields, layers: int) -> ExpertSettings:
 
 def _jamba(fields: Fields, layers: int, width: int) -> ExpertSettings | None:
     """One expert is an FFN as that of the other layers."""
-    count_key = "num_experts" if fields.has("num_experts") else "num_local_experts"  # transformers writes either name
+    count_key = fields.one_name("num_experts", "num_local_experts")  # transformers writes either
     count = fields.integer(count_key, 1, MAX_EXPERTS, default=16)
     top_k = fields.integer("num_experts_per_tok", 1, MAX_CHOSEN, default=2)
     period = fields.integer("expert_layer_period", 1, 2**20, default=2)

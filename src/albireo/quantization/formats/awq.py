@@ -83,7 +83,7 @@ class Awq:
 
 def parse(fields: Fields) -> Awq:
     """Raises: ModelError, UnsupportedModel."""
-    bits = fields.integer("w_bit" if fields.has("w_bit") else "bits", 1, 32, default=4)
+    bits = fields.integer(fields.one_name("w_bit", "bits"), 1, 32, default=4)
     if bits != 4:
         fields.unsupported("bits", bits, "supported: 4")
     versions = {key: fields.text(key, "").lower() for key in ("version", "format", "checkpoint_format")}
@@ -99,7 +99,7 @@ def parse(fields: Fields) -> Awq:
         fields.unsupported("backend", backend, "its words lie otherwise; supported: what AutoAWQ packs as gemm")
     if pack != "int32":
         fields.unsupported("pack_dtype", pack, "supported: int32")
-    group = fields.integer("q_group_size" if fields.has("q_group_size") else "group_size", -1, 2**20, default=128)
+    group = fields.integer(fields.one_name("q_group_size", "group_size"), -1, 2**20, default=128)
     left_out = parse_left_out(fields, "modules_to_not_convert")
     fields.refuse_unread(_IGNORABLE, ROUNDED)
     return Awq(group, left_out, found == {_VERSIONS[1]})

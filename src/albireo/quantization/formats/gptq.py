@@ -113,7 +113,7 @@ def parse(fields: Fields) -> Gptq:
     bits = fields.integer("bits", 1, 32)
     if bits not in _BITS:
         fields.unsupported("bits", bits, "supported: 2 to 8")
-    fmt = fields.text("checkpoint_format", fields.text("format", "gptq"))
+    fmt = fields.text(fields.one_name("checkpoint_format", "format"), "gptq")
     if fmt not in ("gptq", "gptq_v2"):
         fields.unsupported("checkpoint_format", fmt, "supported: gptq, gptq_v2 (GPTQModel converts the others)")
     pack = fields.text("pack_dtype", "int32")

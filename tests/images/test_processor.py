@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import InvalidParams, ModelError, UnsupportedModel
 from albireo.images.processor import open_processor
 from images.compared import opened
 from images.pictures import picture
@@ -164,3 +164,30 @@ def test_the_room_needs_no_pillow_until_a_picture_comes(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "4\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "image", "problem"),
+    [
+        # each value is possible; what comes of them is not
+        (QWEN, {"max_pixels": 2**28}, r"tiles of 9586976 x 28 pixels; at most 33,554,432 pixels"),
+        (QWEN, {"patch_size": 1, "merge_size": 1, "max_pixels": 2**24}, r"which are 16,777,216 rows; .* 65,536 rows"),
+        (
+            {"model_type": "llava", "vision_config": {"image_size": 2**14, "patch_size": 14}},
+            {"size": {"shortest_edge": 2**14}, "crop_size": {"height": 2**14, "width": 2**14}},
+            "tiles of 16384 x 16384 pixels",
+        ),
+    ],
+)
+def test_files_that_would_take_gigabytes_are_refused(
+    tmp_path: Path, config: dict[str, Any], image: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ModelError, match=problem):
+        opened(tmp_path, config, image)
+
+
+def test_a_small_picture_does_not_become_an_enormous_one(tmp_path: Path) -> None:
+    """The least that a tile has is the file's, which the most that it has does not tell."""
+    ours = opened(tmp_path, QWEN, {"min_pixels": 2**28, "max_pixels": 2**20})
+    with pytest.raises(InvalidParams, match=r"of 60 x 50 pixels would become 1\d+ x 1\d+, .*; at most 33,554,432"):
+        ours.prepare(picture(60, 50))

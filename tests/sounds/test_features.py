@@ -90,3 +90,22 @@ def test_too_many_samples(tmp_path: Path) -> None:
     WhisperFeatureExtractor(chunk_length=1).save_pretrained(tmp_path)
     with pytest.raises(InvariantError, match="16000"):
         open_log_mel(tmp_path).features(np.zeros(16001, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"hop_length": 1}, "hop_length=1 makes 16,000 frames a second of 80 bands; 65,536 numbers a second"),
+        ({"n_fft": 4096}, "makes 100 frames a second of 4,096 samples; 262,144 numbers a second are allowed"),
+        ({"n_fft": 2**14}, "n_fft=16384 must be .* to 4096"),
+        ({"feature_size": 2**12}, "feature_size=4096 must be .* to 512"),
+        ({"sampling_rate": 2**20}, "sampling_rate=1048576 must be .* to 65536"),
+        ({"chunk_length": 2**12}, "chunk_length=4096 must be .* to 512"),
+        ({"chunk_length": 500, "sampling_rate": 48000}, "chunk_length=500 of .*=48000 is more than 8,388,608 samples"),
+    ],
+)
+def test_files_that_would_take_gigabytes_are_refused(keys: dict[str, int], problem: str, tmp_path: Path) -> None:
+    """Each value, or their product: bands of 4,096 beside 16,384 samples took 1.3 GB before anything was heard."""
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(keys))
+    with pytest.raises(ModelError, match=problem):
+        open_log_mel(tmp_path)

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.errors import InvalidParams
+
 if TYPE_CHECKING:
     from PIL import Image
 
+#: Of what a picture or a frame is resized to, cut into tiles or not: 96 MiB as it lies, 384 MiB as a tower computes it.
+#: The most that a published file asks for is 16.8 million.
+MAX_PIXELS = 2**25
 _VALUES = np.arange(256)[:, None]
 
 
@@ -27,6 +32,12 @@ class Pixels:
     table: NDArray[np.float32]
 
     def resized(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        """Raises: InvalidParams where that is more than MAX_PIXELS, as a file of the model wants."""
+        if height * width > MAX_PIXELS:
+            raise InvalidParams(
+                f"a picture of {image.width} x {image.height} pixels would become {width} x {height}, as "
+                f"preprocessor_config.json of the model has it; at most {MAX_PIXELS:,} pixels are computed"
+            )
         return image.resize((width, height), self.filter)
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import UnsupportedModel, short
+from albireo.errors import ModelError, UnsupportedModel, short
+from albireo.images.pixels import MAX_PIXELS
 from albireo.images.prepared import ImageProcessor, PreparedImage
-from albireo.images.settings import Settings, read_settings
+from albireo.images.settings import MAX_ROWS, Settings, read_settings
 
 __all__ = ["ImageProcessor", "PreparedImage", "open_processor", "written_mark"]
 
@@ -100,4 +101,18 @@ def open_processor(directory: Path, config: Mapping[str, Any]) -> ImageProcessor
         )
     file, _, name = place.partition(".")
     read: Callable[[Settings], ImageProcessor] = getattr(import_module(f"{__package__}.{file}"), name).read
-    return read(read_settings(directory, config))
+    found = read(read_settings(directory, config))
+    _check_size(directory, found)
+    return found
+
+
+def _check_size(directory: Path, processor: ImageProcessor) -> None:
+    """Raises: ModelError where the largest tile, or what stands for it in a prompt, takes gigabytes."""
+    height, width = processor.largest_tile()
+    rows = processor.rows(height, width) if height * width <= MAX_PIXELS else 0
+    if height * width > MAX_PIXELS or rows > MAX_ROWS:
+        raise ModelError(
+            f"{directory}: config.json and what says how pictures are prepared mean tiles of {width} x {height} pixels"
+            f"{f', which are {rows:,} rows' if rows else ''}; at most {MAX_PIXELS:,} pixels and {MAX_ROWS:,} rows are "
+            "computed"
+        )

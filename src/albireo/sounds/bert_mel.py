@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.json_file import keys
+from albireo.sounds.bounds import MAX_BANDS
 from albireo.sounds.features import F32, kaldi_bands, kaldi_powers, log_mel_fields
 
 _TYPE = "SeamlessM4TFeatureExtractor"
@@ -66,7 +67,7 @@ def open_bert_mel(directory: Path, width: int, seconds: int) -> BertMel:
     fields = log_mel_fields(directory)
     if fields.text("feature_extractor_type", _TYPE) != _TYPE:
         fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
-    bands = fields.integer("num_mel_bins", 1, 2**12, 80)
+    bands = fields.integer("num_mel_bins", 1, MAX_BANDS, 80)
     # what it is called by others; its class asks num_mel_bins
     neutral = {"sampling_rate": (_RATE,), "stride": (_BESIDE,), "feature_size": (bands,)}
     fields.refuse_unread(_IGNORABLE, neutral)

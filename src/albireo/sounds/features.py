@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError, ModelError
 from albireo.json_file import Fields, keys, read_json
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, MAX_WINDOW, MAX_WINDOW_S, check_frames
 
 F32 = NDArray[np.float32]
 
 PROCESSOR_FILE, SOUND_FILE = "processor_config.json", "preprocessor_config.json"
 #: Names of the extractor.
 WHISPER = ("WhisperFeatureExtractor",)
-#: Far above any.
-_MAX_BANDS, _MAX_RATE, _MAX_SECONDS, _MAX_FFT = 2**12, 2**20, 2**12, 2**14
 #: What is computed from other keys, and how several sounds become one array.
 _IGNORABLE = keys(
     "feature_extractor_type processor_class auto_map n_samples nb_max_frames padding_side return_attention_mask"
@@ -101,14 +100,13 @@ def open_log_mel(directory: Path, names: Sequence[str] = WHISPER, ignorable: fro
     named = fields.text("feature_extractor_type", names[0])
     if named not in names:
         fields.unsupported("feature_extractor_type", named, f"supported: {', '.join(names)}")
-    fft = fields.integer("n_fft", 2, _MAX_FFT, 400)
-    found = LogMel(
-        fields.integer("sampling_rate", 1, _MAX_RATE, 16000),
-        fields.integer("feature_size", 1, _MAX_BANDS, 80),
-        fields.integer("hop_length", 1, _MAX_FFT, 160),
-        fft,
-        fields.integer("chunk_length", 1, _MAX_SECONDS, 30),
-    )
+    fft, hop = fields.integer("n_fft", 2, MAX_FFT, 400), fields.integer("hop_length", 1, MAX_FFT, 160)
+    rate, bands = fields.integer("sampling_rate", 1, MAX_RATE, 16000), fields.integer("feature_size", 1, MAX_BANDS, 80)
+    check_frames(fields, "hop_length", rate, hop, fft, bands)
+    seconds = fields.integer("chunk_length", 1, MAX_WINDOW_S, 30)
+    if seconds * rate > MAX_WINDOW:
+        fields.fail("chunk_length", seconds, f"of sampling_rate={rate} is more than {MAX_WINDOW:,} samples")
+    found = LogMel(rate, bands, hop, fft, seconds)
     fields.refuse_unread(_IGNORABLE | ignorable, {})
     if found.num_samples % found.hop or fft % 2 or found.num_samples <= fft:
         fields.fail("hop_length", found.hop, f"must cut {found.num_samples} samples evenly, and n_fft={fft} be even")

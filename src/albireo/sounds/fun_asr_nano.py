@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, keys, read_json
+from albireo.sounds.bounds import MAX_BANDS, MAX_RATE, check_frames
 from albireo.sounds.features import F32, PROCESSOR_FILE, kaldi_bands, kaldi_powers
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
@@ -53,17 +54,19 @@ class FunAsrNano:
             sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
         if sounds.text("window", "hamming") != "hamming":
             sounds.unsupported("window", sounds.raw("window"), "supported: hamming")
-        rate = sounds.integer("sampling_rate", 100, 2**20, 16000)
+        rate = sounds.integer("sampling_rate", 100, MAX_RATE, 16000)
         sizes = ("frame_length", 25), ("frame_shift", 10)
         width, hop = (rate * sounds.integer(key, 1, 1000, usual) // 1000 for key, usual in sizes)
+        fft, bands = 1 << (width - 1).bit_length(), sounds.integer("feature_size", 1, MAX_BANDS, 80)
+        check_frames(sounds, "frame_length", rate, max(hop, 1), fft, bands)
         path = settings.directory / PROCESSOR_FILE
         whole = Fields(read_json(path) if path.is_file() else {}, str(path))
         found = cls(
             rate,
-            sounds.integer("feature_size", 1, 2**12, 80),
+            bands,
             hop,
             width,
-            1 << (width - 1).bit_length(),
+            fft,
             sounds.integer("num_frames_lfr", 1, 64, 7),
             sounds.integer("stride_lfr", 1, 64, 6),
             whole.text("audio_token", "<|object_ref_start|>"),

@@ -13,6 +13,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.json_file import keys
+from albireo.sounds.bounds import MAX_RATE
 from albireo.sounds.features import F32, filled
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
@@ -114,7 +115,7 @@ class Gemma4Unified:
             said = sounds.integer(key, 1, 2**16, 640)
             if said != wanted:
                 sounds.fail(key, said, f"must be audio_embed_dim={wanted} of config.json: they are of two models")
-        found = cls(sounds.integer("sampling_rate", 1, 2**20, 16000), wanted)
+        found = cls(sounds.integer("sampling_rate", 1, MAX_RATE, 16000), wanted)
         sounds.refuse_unread(
             keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask"), {}
         )

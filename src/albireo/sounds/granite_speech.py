@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.json_file import Fields, keys
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, check_frames
 from albireo.sounds.features import F32, filled, htk_bands
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
@@ -53,13 +54,16 @@ class GraniteSpeech:
         if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
             sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
         mel = Fields(sounds.table("melspec_kwargs") or {}, f"{sounds.where}: melspec_kwargs")
-        rate = sounds.integer("sampling_rate", 1, 2**20, 16000)
-        fft = mel.integer("n_fft", 2, _MAX, 512)
+        rate = sounds.integer("sampling_rate", 1, MAX_RATE, 16000)
+        fft = mel.integer("n_fft", 2, MAX_FFT, 512)
         window = sounds.integer("projector_window_size", 1, _MAX, 15)
+        own_rate, bands = mel.integer("sample_rate", 1, MAX_RATE, rate), mel.integer("n_mels", 1, MAX_BANDS, 80)
+        hop = mel.integer("hop_length", 1, MAX_FFT, 160)
+        check_frames(mel, "hop_length", own_rate, hop, fft, bands)
         found = cls(
-            mel.integer("sample_rate", 1, 2**20, rate),
-            mel.integer("n_mels", 1, 2**12, 80),
-            mel.integer("hop_length", 1, _MAX, 160),
+            own_rate,
+            bands,
+            hop,
             fft,
             mel.integer("win_length", 2, fft, 400),
             window,

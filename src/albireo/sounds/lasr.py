@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.json_file import keys
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, kaldi_bands, log_mel_fields
 
 _TYPE = "LasrFeatureExtractor"
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side padding_value return_attention_mask")
 _LOWEST_HZ, _HIGHEST_HZ, _LEAST = 125.0, 7500.0, 1e-5
-_MAX = 2**14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +66,11 @@ def open_lasr_mel(directory: Path, bands: int, seconds: int, fewest: int) -> Las
     fields = log_mel_fields(directory)
     if fields.text("feature_extractor_type", _TYPE) != _TYPE:
         fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {_TYPE}")
-    fft = fields.integer("n_fft", 2, _MAX, 512)
+    fft = fields.integer("n_fft", 2, MAX_FFT, 512)
     found = LasrMel(
-        fields.integer("sampling_rate", 1, 2**20, 16000),
-        fields.integer("feature_size", 1, 2**12, 128),
-        fields.integer("hop_length", 1, _MAX, 160),
+        fields.integer("sampling_rate", 1, MAX_RATE, 16000),
+        fields.integer("feature_size", 1, MAX_BANDS, 128),
+        fields.integer("hop_length", 1, MAX_FFT, 160),
         fft,
         fields.integer("win_length", 2, fft, 400),
         seconds,

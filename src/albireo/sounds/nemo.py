@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
 from albireo.json_file import keys
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, log_mel_fields, slaney_bands
 
 #: What extractors are called.
@@ -29,7 +30,6 @@ _IGNORABLE = keys(
     "overlap_chunk_second min_energy_window_samples",
 )
 _LEAST, _EPS = 2.0**-24, 1e-5
-_MAX = 2**14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +89,11 @@ def open_nemo_mel(directory: Path, bands: int, seconds: float, extractor: str = 
     fields = log_mel_fields(directory)
     if fields.text("feature_extractor_type", extractor) != extractor:
         fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {extractor}")
-    fft = fields.integer("n_fft", 2, _MAX, 512)
+    fft = fields.integer("n_fft", 2, MAX_FFT, 512)
     found = NemoMel(
-        fields.integer("sampling_rate", 1, 2**20, 16000),
-        fields.integer("feature_size", 1, 2**12, 128 if extractor == COHERE else 80),
-        fields.integer("hop_length", 1, _MAX, 160),
+        fields.integer("sampling_rate", 1, MAX_RATE, 16000),
+        fields.integer("feature_size", 1, MAX_BANDS, 128 if extractor == COHERE else 80),
+        fields.integer("hop_length", 1, MAX_FFT, 160),
         fft,
         fields.integer("win_length", 2, fft, 400),
         fields.number("preemphasis", 0.0, 1.0, 0.97),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, keys, read_json
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, kaldi_bands
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, SoundSettings
@@ -22,7 +23,7 @@ _TYPE, _TOKENIZER = "Phi4MultimodalFeatureExtractor", "tokenizer_config.json"
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side return_attention_mask auto_map")
 _MERGE, _LONGEST_S, _MOST_FRAMES = 8, 40, 4000
 #: Samples are multiplied by it; powers are at least 1.
-_LOUD, _MAX = 32768.0, 2**14
+_LOUD = 32768.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,15 +54,15 @@ class Phi4Multimodal:
         sounds = settings.sounds
         if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
             sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
-        rate, fft = sounds.integer("sampling_rate", 1, 2**20, 16000), sounds.integer("n_fft", 2, _MAX, 512)
+        rate, fft = sounds.integer("sampling_rate", 1, MAX_RATE, 16000), sounds.integer("n_fft", 2, MAX_FFT, 512)
         lowest = sounds.number("mel_min_frequency", 0.0, rate / 2, 0.0)
         highest = sounds.number("mel_max_frequency", 1.0, rate / 2, 7690.0)
         if lowest >= highest:
             sounds.fail("mel_min_frequency", lowest, f"must be below mel_max_frequency={highest:g}")
         found = cls(
             rate,
-            sounds.integer("feature_size", 1, 2**12, 80),
-            sounds.integer("hop_length", 1, _MAX, 160),
+            sounds.integer("feature_size", 1, MAX_BANDS, 80),
+            sounds.integer("hop_length", 1, MAX_FFT, 160),
             sounds.integer("win_length", 2, fft, 400),
             fft,
             sounds.number("preemphasis", 0.0, 1.0, 0.97),

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.json_file import Fields, keys
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, check_frames
 from albireo.sounds.features import F32, htk_bands
 
 #: How several sounds become one array.
 _IGNORABLE = keys("feature_extractor_type processor_class padding_side return_attention_mask auto_map")
-_MAX, _MAX_MS = 2**14, 1e3
+_MAX_MS = 1e3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,28 +58,33 @@ class UsmMel:
         """
         if sounds.text("feature_extractor_type", kind) != kind:
             sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {kind}")
-        rate, bands = sounds.integer("sampling_rate", 1, 2**20, 16000), sounds.integer("feature_size", 1, 2**12, 128)
+        rate, bands = (
+            sounds.integer("sampling_rate", 1, MAX_RATE, 16000),
+            sounds.integer("feature_size", 1, MAX_BANDS, 128),
+        )
 
         def number(key: str, low: float, high: float) -> float:
             return sounds.number(key, low, high, defaults[key])
 
         def count(key: str) -> int:
             found = round(rate * number(key, 0.1, _MAX_MS) / 1000)
-            if not 2 <= found <= _MAX:
-                sounds.fail(key, sounds.raw(key), f"makes {found} samples; must be 2 to {_MAX}")
+            if not 2 <= found <= MAX_FFT:
+                sounds.fail(key, sounds.raw(key), f"makes {found} samples; must be 2 to {MAX_FFT}")
             return found
 
         width = count("frame_length_ms")
         lowest, highest = number("min_frequency", 0.0, rate / 2), number("max_frequency", 1.0, rate / 2)
         if lowest >= highest:
             sounds.fail("min_frequency", lowest, f"must be below max_frequency={highest:g}")
-        doubled = sounds.flag("fft_overdrive", defaults["fft_overdrive"])
+        doubled, hop = sounds.flag("fft_overdrive", defaults["fft_overdrive"]), count("hop_length_ms")
+        fft = 2 ** (math.ceil(math.log2(width)) + doubled)
+        check_frames(sounds, "hop_length_ms", rate, hop, fft, bands)
         found = cls(
             rate,
             bands,
-            count("hop_length_ms"),
+            hop,
             width,
-            2 ** (math.ceil(math.log2(width)) + doubled),
+            fft,
             (lowest, highest),
             number("preemphasis", 0.0, 1.0),
             sounds.flag("preemphasis_htk_flavor", True),
@@ -89,7 +95,7 @@ class UsmMel:
         )
         # written beside what they follow from
         for key, value in (("frame_length", found.width), ("hop_length", found.hop), ("fft_length", found.fft)):
-            said = sounds.optional_integer(key, 1, 2 * _MAX)
+            said = sounds.optional_integer(key, 1, 2 * MAX_FFT)
             if said not in (None, value):
                 sounds.fail(key, said, f"must be {value}, as other keys have it")
         sounds.refuse_unread(_IGNORABLE | frozenset(ignorable), {})

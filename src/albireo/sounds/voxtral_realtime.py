@@ -15,6 +15,7 @@ import numpy as np
 
 from albireo.errors import UnsupportedModel
 from albireo.json_file import Fields, keys, read_json
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, LogMel, filled
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
@@ -45,10 +46,13 @@ class VoxtralRealtime:
         sounds = settings.sounds
         if sounds.text("feature_extractor_type", _TYPE) != _TYPE:
             sounds.unsupported("feature_extractor_type", sounds.raw("feature_extractor_type"), f"supported: {_TYPE}")
-        fft, hop = sounds.integer("n_fft", 2, 2**14, 400), sounds.integer("hop_length", 1, 2**14, 160)
-        rate, bands = sounds.integer("sampling_rate", 1, 2**20, 16000), sounds.integer("feature_size", 1, 2**12, 128)
+        fft, hop = sounds.integer("n_fft", 2, MAX_FFT, 400), sounds.integer("hop_length", 1, MAX_FFT, 160)
+        rate, bands = (
+            sounds.integer("sampling_rate", 1, MAX_RATE, 16000),
+            sounds.integer("feature_size", 1, MAX_BANDS, 128),
+        )
         loudest = sounds.number("global_log_mel_max", -100.0, 100.0, 1.5)
-        if sounds.integer("win_length", 2, 2**14, fft) != fft or fft % 2:
+        if sounds.integer("win_length", 2, MAX_FFT, fft) != fft or fft % 2:
             sounds.unsupported("win_length", sounds.raw("win_length"), f"supported: n_fft={fft}, an even number")
         sounds.refuse_unread(_IGNORABLE, {})
         if bands != settings.tower.integer("num_mel_bins", 1, 2**16, 128):

@@ -12,6 +12,7 @@ import numpy as np
 
 from albireo.errors import InvariantError
 from albireo.json_file import keys
+from albireo.sounds.bounds import MAX_RATE
 from albireo.sounds.features import F32, log_mel_fields
 
 #: What extractors are called -> under the root by which sounds are made as loud as others.
@@ -59,7 +60,7 @@ def open_waves(
     fields = log_mel_fields(directory)
     if fields.text("feature_extractor_type", extractor) != extractor:
         fields.unsupported("feature_extractor_type", fields.raw("feature_extractor_type"), f"supported: {extractor}")
-    said = fields.integer("sampling_rate", 1, 2**20, rate)
+    said = fields.integer("sampling_rate", 1, MAX_RATE, rate)
     if said != rate:
         fields.fail("sampling_rate", said, f"must be {rate}, which the encoder hears")
     eps = _EPS[extractor] if can_norm and fields.flag("do_normalize", True) else 0.0

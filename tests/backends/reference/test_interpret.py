@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models.config import ModelConfig
 from in_turn import in_turn
 from representatives import ALL_REPRESENTATIVES
 from step_batches import Work, make_step
@@ -259,13 +261,20 @@ def test_logits_and_greedy_tokens_equal_transformers(both: tuple[str, Path, Any]
     assert chosen == wanted[36:].argmax(1).tolist(), "each token is the likeliest behind those before it"
 
 
+def _as_shortly_said(config: ModelConfig) -> ModelConfig:
+    """transformers writes the base of each layer (Granite) where all have the one that is said."""
+    bases = config.blocks.layer_thetas
+    is_one = bool(bases) and set(bases) == {config.rope.theta}
+    return replace(config, blocks=replace(config.blocks, layer_thetas=())) if is_one else config
+
+
 def assert_what_is_saved_is_loaded(theirs: Any, name: str, made: Path, saved: Path, dtype: str) -> None:
     """Its own config.json in today's form, its own shards, its own generation_config.json."""
     import torch
 
     theirs.to(getattr(torch, dtype)).save_pretrained(saved, max_shard_size="40KB")
     assert len(list(saved.glob("*.safetensors"))) > 1
-    assert load_config(saved) == load_config(made).with_dtype(dtype)
+    assert _as_shortly_said(load_config(saved)) == load_config(made).with_dtype(dtype)
     tokens = prompt(MODELS[name], 21, 9)
     again = load_torch_model(saved)  # .to() also rounded the frequencies of theirs
     assert_same_logits(Model(saved, "float32").logits(tokens), torch_logits(again, tokens), tolerance_of(MODELS[name]))

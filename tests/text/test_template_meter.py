@@ -70,3 +70,10 @@ def test_numbers_within_bounds():
     ):
         with pytest.raises(LimitExceeded):
             refused()
+
+
+def test_a_long_run_of_zeros_is_looked_at_once():
+    """Each may be a flag or a digit of a width: tried in all ways, a million would take a day."""
+    for mark in ("%" + "0" * 10**6, "%(" + "a" * 10**6, "%" * 10**6 + "s", "%.".ljust(10**6, "0")):
+        with pytest.raises(LimitExceeded):
+            check_format(Meter(work=10**6, chars=10**6), mark, "%", ())

@@ -262,3 +262,57 @@ def test_the_bytes_of_tokens_are_those_of_their_text(tokenizer_of, name):
         b"".join(found[i] for i in tokenizer.encode(text, add_special_tokens=False)).lstrip() == text.lstrip().encode()
     )
     assert len(found) == tokenizer.vocab_size and all(found[i] == b"" for i in tokenizer.special_ids)
+
+
+_PATTERN = {"Regex": "(a+)+$"}
+_WORST = "a" * 40 + "b"
+
+
+def _written(directory, **keys):
+    file = {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": {"a": 0, _WORST: 1}, "unk_token": "a"},
+        **keys,
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(file))
+    return Tokenizer.from_directory(directory)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"pre_tokenizer": {"type": "Split", "pattern": _PATTERN, "behavior": "Isolated", "invert": False}},
+        {"normalizer": {"type": "Replace", "pattern": _PATTERN, "content": "x"}},
+    ],
+    ids=["pre_tokenizer", "normalizer"],
+)
+def test_a_pattern_that_goes_back_too_often_is_an_error_of_the_text(tmp_path, keys):
+    """The library panics then, which is no Exception: it went through every handler of a server."""
+    tokenizer = _written(tmp_path, **keys)
+    assert tokenizer.encode("a") == [0]
+    for encode in (tokenizer.encode, tokenizer.encode_prompt, tokenizer.plain_encoder(()).encode):
+        with pytest.raises(InvalidParams, match=r"gave up when it was to encode a text: .*; a pattern of the model's"):
+            encode(_WORST)
+
+
+def test_a_decoder_that_goes_back_too_often_is_an_error_of_the_model(tmp_path):
+    tokenizer = _written(tmp_path, decoder={"type": "Replace", "pattern": _PATTERN, "content": "x"})
+    assert tokenizer.decode([0]) == "x"
+    for decode in (tokenizer.decode, tokenizer.token_strings):
+        with pytest.raises(ModelError, match=r"gave up when it was to decode tokens: "):
+            decode([1])
+
+
+@pytest.mark.parametrize(("count", "length", "fits"), [(1, 11_000, True), (1, 12_000, False), (2000, 300, False)])
+def test_added_tokens_whose_beginnings_take_gigabytes_are_refused(tmp_path, count, length, fits):
+    """All beginnings and ends of each are kept, to keep what users type apart from them."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    added = [{"id": 2 + i, "content": f"<{i}>".ljust(length, "x"), **flags} for i in range(count)]
+    if fits:
+        assert _written(tmp_path, added_tokens=added).vocab_size == 2 + count
+        return
+    with pytest.raises(
+        ModelError, match=rf"its {count:,} added tokens have up to {length:,} characters; .*134,217,728"
+    ):
+        _written(tmp_path, added_tokens=added)

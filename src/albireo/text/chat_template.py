@@ -20,8 +20,9 @@ from albireo.text.template_meter import LimitExceeded, Meter
 from albireo.text.template_sandbox import MeteredEnvironment
 from albireo.text.template_variants import shows_python, variants
 
-#: Largest template read; the largest published ones are about 30 KB.
-MAX_TEMPLATE_CHARS = 1_000_000
+#: Largest template read; the largest published ones are about 30 KB. A list of so many characters takes some seconds,
+#: and some ten MB, to compile; of a million half a minute.
+MAX_TEMPLATE_CHARS = 2**17
 #: Budgets of one render, and what a larger conversation adds. A short chat needs a few hundred units of work, a
 #: unit takes about a microsecond: the longest render of a small chat is about a second.
 WORK, WORK_PER_VALUE = 1_000_000, 200

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.text.gguf_words import WORDS
+from albireo.text.panics import is_panic, told
 from albireo.text.sentence_pieces import merges_of_scores
-from albireo.text.tokenizer import Tokenizer, told
+from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import TokenizerFiles
 from albireo.text.word_pieces import word_piece_backend
 
@@ -69,7 +70,7 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
         raise
     except BaseException as error:
         # The library panics on some damaged vocabularies; its panic is not an Exception.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if isinstance(error, Exception) or is_panic(error):
             raise ModelError(f"{where}: its tokenizer is not usable: {told(error)}") from None
         raise
     files = TokenizerFiles(Path(where), named, (), (), None, read.chat_templates())

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from albireo.errors import InvalidParams, TemplateError
+from albireo.text.panics import panics_as
 
 if TYPE_CHECKING:
     import tokenizers
@@ -70,7 +71,8 @@ class PlainEncoder:
             TemplateError: the vocabulary turns plain text into a chosen token, so the two cannot be kept apart.
         """
         try:
-            encoded: list[int] = self._twin.encode(text, add_special_tokens=False).ids
+            with panics_as(InvalidParams, "encode a text"):
+                encoded: list[int] = self._twin.encode(text, add_special_tokens=False).ids
         except TypeError:
             raise InvalidParams("the text is not valid Unicode: it holds half of a surrogate pair") from None
         ids = [self._ids.get(token_id, token_id) for token_id in encoded]

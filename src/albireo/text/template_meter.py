@@ -45,8 +45,9 @@ _PATHS = {
 #: Steps of such a path.
 MAX_PATH = 8
 _NUMBERS = re.compile(r"\d+")
-# A conversion of %-formatting: key, then flags, width and precision (kept), then the letter.
-_PERCENT_SPEC = re.compile(r"%(?:\([^()]*\))?([#0\- +]*\d*(?:\.\d*)?)[hlL]?[a-zA-Z%]")
+# A conversion of %-formatting: key, then flags, width and precision (kept), then the letter. Nothing is given back: of
+# zeros that are flags some could be a width, and a long run of them would be cut in all ways.
+_PERCENT_SPEC = re.compile(r"%(?:\([^()]*+\))?+([#0\- +]*+\d*+(?:\.\d*+)?+)[hlL]?[a-zA-Z%]")
 
 
 class LimitExceeded(Exception):

@@ -14,6 +14,7 @@ from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.params import is_unicode
 from albireo.text import tiktoken_file
 from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
+from albireo.text.panics import is_panic, panics_as, told
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
@@ -21,8 +22,8 @@ from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 if TYPE_CHECKING:
     import tokenizers
 
-#: Characters of what the library says.
-_MAX_TOLD = 300
+#: Characters of all beginnings of added tokens, twice. Those of 65,000 marks of sounds have 10 million.
+_MAX_BEGINNINGS = 2**27
 
 
 class Tokenizer:
@@ -42,6 +43,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, files: TokenizerFiles) -> None:
+        _check_added(backend, files.tokenizer)
         self._backend = backend
         self.named_tokens = dict(files.named)
         self.chat_templates = dict(files.chat_templates)
@@ -105,7 +107,8 @@ class Tokenizer:
         Raises: InvalidParams for text that is not Unicode (a half surrogate).
         """
         try:
-            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            with panics_as(InvalidParams, "encode a text"):
+                ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError:
             raise InvalidParams(_not_text(text)) from None
         return [*self._prefix, *ids] if add_special_tokens and self._prefix else ids
@@ -122,7 +125,8 @@ class Tokenizer:
             UnsupportedFeature for a tokenizer that numbers the texts of a pair in its own way.
         """
         try:
-            found = self._backend.encode(first, second, add_special_tokens=add_special_tokens)
+            with panics_as(InvalidParams, "encode a text"):
+                found = self._backend.encode(first, second, add_special_tokens=add_special_tokens)
         except TypeError:
             is_first = second is None or not isinstance(first, str) or not is_unicode(first)
             raise InvalidParams(_not_text(first if is_first else second)) from None
@@ -142,7 +146,7 @@ class Tokenizer:
                 whose decoder puts spaces between tokens; byte-level and SentencePiece ones put none.
         """
         if spaces_between_special_tokens or self.pieces.kind != "whole":
-            return str(self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
+            return self._decoded(list(ids), skip_special_tokens)
         added = set(self._added.values())
         parts: list[str] = []
         run: list[int] = []
@@ -150,12 +154,16 @@ class Tokenizer:
             if token_id not in added:
                 run.append(token_id)
                 continue
-            parts.append(self._backend.decode(run, skip_special_tokens=False) if run else "")
+            parts.append(self._decoded(run, False) if run else "")
             run = []
             if not (skip_special_tokens and token_id in self.special_ids):
                 parts.append(self._backend.id_to_token(token_id) or "")
-        parts.append(self._backend.decode(run, skip_special_tokens=False) if run else "")
+        parts.append(self._decoded(run, False) if run else "")
         return "".join(parts)
+
+    def _decoded(self, ids: list[int], skip_special_tokens: bool) -> str:
+        with panics_as(ModelError, "decode tokens"):
+            return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
     def token_to_id(self, token: str) -> int | None:
         """Id of a token by its name in the vocabulary ("Ġthe", "<s>")."""
@@ -169,7 +177,7 @@ class Tokenizer:
         """Text of each token by itself, as log-probabilities show it: with its leading space, special tokens
         included, bytes that are no character alone as U+FFFD, ids outside the vocabulary as nothing."""
         if self.pieces.kind == "whole":
-            return [self._backend.decode([token_id], skip_special_tokens=False) for token_id in ids]
+            return [self._decoded([token_id], False) for token_id in ids]
         found = (self.pieces.piece(token_id) for token_id in ids)
         return [piece.data.decode("utf-8", "replace") if piece else "" for piece in found]
 
@@ -234,10 +242,14 @@ class Tokenizer:
         return text, None if text is None else self._backend.token_to_id(text)
 
 
-def told(error: BaseException) -> str:
-    """What the library says of a file, cut to a few lines: it repeats the value it does not take, however long."""
-    words = str(error)
-    return words if len(words) <= _MAX_TOLD else f"{words[:_MAX_TOLD]}…"
+def _check_added(backend: tokenizers.Tokenizer, path: Path) -> None:
+    """Raises: ModelError for added tokens whose beginnings, which are told from what a user types, take gigabytes."""
+    lengths = [len(token.content) for token in backend.get_added_tokens_decoder().values()]
+    if sum(length**2 for length in lengths) > _MAX_BEGINNINGS:
+        raise ModelError(
+            f"{path}: its {len(lengths):,} added tokens have up to {max(lengths):,} characters; the squares of their "
+            f"lengths may be {_MAX_BEGINNINGS:,} together"
+        )
 
 
 def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
@@ -252,7 +264,7 @@ def _load(files: TokenizerFiles) -> tokenizers.Tokenizer:
         raise
     except BaseException as error:
         # The library panics on some damaged files; its panic is not an Exception.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if isinstance(error, Exception) or is_panic(error):
             raise ModelError(f"{path}: is not a usable tokenizer: {told(error)}") from None
         raise
 

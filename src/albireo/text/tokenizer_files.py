@@ -14,7 +14,7 @@ from reprlib import Repr
 from typing import Any
 
 from albireo.errors import ModelError
-from albireo.json_file import refuse_pointer
+from albireo.json_file import refuse_pointer, require_few_values
 from albireo.text.vocabularies import (
     CONVERT,
     SOUND_FILES,
@@ -25,8 +25,9 @@ from albireo.text.vocabularies import (
     vocabulary_files,
 )
 
-#: A tokenizer_config.json with a thousand added tokens has 200 KB, a tokenizer.json of 260,000 tokens 35 MB.
-MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 16 * 2**20, 512 * 2**20
+#: A tokenizer_config.json with a thousand added tokens has 200 KB, a tokenizer.json of 260,000 tokens 35 MB. In memory
+#: the latter may have ten times its bytes while it is read.
+MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 16 * 2**20, 128 * 2**20
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -231,8 +232,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    require_few_values(text.encode(), str(path))
     try:
-        value = json.loads(_read_text(path))
+        value = json.loads(text)
     except RecursionError:
         raise ModelError(f"{path}: is nested too deeply to be a real file") from None
     except ValueError as error:

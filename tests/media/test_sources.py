@@ -279,10 +279,12 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
 
 
 def test_a_name_with_one_address_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("93.184.215.14", "10.1.2.3")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with pytest.raises(InvalidParams, match="inside this network"):
-        fetcher("*").fetch("http://example.org/picture")
+    # the last is 169.254.169.254 for a network that translates
+    for inside in ("10.1.2.3", "64:ff9b::a9fe:a9fe"):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 80)) for each in ("93.184.215.14", inside)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
+        with pytest.raises(InvalidParams, match="inside this network"):
+            fetcher("*").fetch("http://example.org/picture")
 
 
 @pytest.mark.parametrize(

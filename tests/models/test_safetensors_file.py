@@ -207,3 +207,16 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="not a regular file"):
         SafetensorsFile(tmp_path / "x.safetensors")
+
+
+def test_a_file_that_becomes_shorter_is_refused_before_it_is_touched(tmp_path: Path) -> None:
+    """What is mapped behind the end of a file ends the process."""
+    path = write(tmp_path / "x.safetensors", {"a": entry(0, 2**16)}, bytes(2**16))
+    file = SafetensorsFile(path)
+    assert file.tensor("a").num_bytes == 2**16
+    os.truncate(path, 2**12)
+    for read in (file.tensor, file.buffer):
+        with pytest.raises(
+            WeightMismatch, match=r"has 4096 bytes now, 65\d+ when it was opened; something writes to it"
+        ):
+            read("a")

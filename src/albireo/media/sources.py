@@ -29,6 +29,7 @@ MAX_REDIRECTS = 3
 FETCH_TIMEOUT_S = 10.0
 _ANY_HOST = "*"
 _PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: What stays in a path and in a query as it is; of what is quoted already, the percent.
 _UNQUOTED = "/?%:@!$&'()*+,;=~[]"
@@ -282,5 +283,10 @@ def _connected(host: str, port: int, timeout_s: float | None, is_named: bool) ->
 def _is_outside(address: str) -> bool:
     place = ipaddress.ip_address(address)
     if isinstance(place, ipaddress.IPv6Address):
-        place = place.ipv4_mapped or place.sixtofour or place
+        place = place.ipv4_mapped or place.sixtofour or _translated(place) or place
     return place.is_global and not place.is_multicast
+
+
+def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Where a network that translates (NAT64, RFC 6052) sends what goes to an address."""
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None

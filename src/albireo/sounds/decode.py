@@ -30,6 +30,8 @@ MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 64
 FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64")
 _ALLOWED = f"a whole sound in one of {', '.join(FORMATS)} is wanted"
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+#: Parts of a WAV file before its samples, of which a few are usual; of empty ones a file has room for tens of millions.
+_MAX_CHUNKS = 2**10
 #: First bytes of what is not read, and what it is.
 _FOREIGN = ((4, b"ftyp", "MP4 or M4A"), (0, b"\x1aE\xdf\xa3", "WebM or Matroska"), (0, b"ADIF", "AAC"))
 
@@ -122,7 +124,9 @@ def _wave(data: bytes, max_seconds: float) -> Sound | None:
     write to a pipe do not know.
     """
     kind, at, end = None, 12, len(data)
-    while at + 8 <= end:
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > end:
+            break
         name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
         body = at + 8
         if name == b"fmt ":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -151,3 +152,13 @@ def test_a_whole_file_may_have_such_a_name(tmp_path: Path) -> None:
 )
 def test_names_of_whole_files(name: str) -> None:
     assert part_paths(Path(name)) == [Path(name)]
+
+
+def test_a_part_that_becomes_shorter_is_refused_before_it_is_touched(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    file = GgufFile(part(tmp_path, 1))
+    for number in (1, 2, 3):
+        os.truncate(part(tmp_path, number), 64)
+    for name in file.names:
+        with pytest.raises(WeightMismatch, match=r"m-0000\d-of-00003.gguf: has 64 bytes now, .* when it was opened"):
+            file.buffer(name)

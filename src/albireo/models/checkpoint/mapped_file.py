@@ -35,8 +35,23 @@ class MappedFile:
                 self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
+        self._path, self._size = path, size
         self.view = memoryview(self._map)
         self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
+
+    def part(self, start: int, stop: int) -> memoryview:
+        """Bytes of it.
+
+        Raises: WeightMismatch where the file has become shorter since: what is touched behind its end would end the
+            process (SIGBUS), and say nothing.
+        """
+        now = self._map.size()
+        if now < self._size:
+            raise WeightMismatch(
+                f"{self._path}: has {now} bytes now, {self._size} when it was opened; something writes to it: wait "
+                "until that is done, and load again"
+            )
+        return self.view[start:stop]
 
     def release(self, start: int, stop: int) -> None:
         """Let the pages of these bytes go; they are read from the file again when touched."""

@@ -123,9 +123,9 @@ class SafetensorsFile:
         return self._entries[name].dtype
 
     def buffer(self, name: str) -> memoryview:
-        """The bytes of a tensor of any type."""
+        """The bytes of a tensor of any type. Raises: WeightMismatch where the file has become shorter."""
         entry = self._entries[name]
-        return self._file.view[entry.start : entry.stop]
+        return self._file.part(entry.start, entry.stop)
 
     def tensor(self, name: str) -> RawTensor:
         """A view of one tensor. Raises: WeightMismatch for an element type that is not read."""

@@ -288,7 +288,12 @@ class _WithPositions(TextTensors):
     def shape(self, name: str) -> tuple[int, ...]:
         if name != NEMO_POSITIONS:
             return super().shape(name)
-        return self._count, super().shape(_NEMO_TABLE)[1]
+        table = super().shape(_NEMO_TABLE)
+        if len(table) != 2:
+            raise WeightMismatch(
+                f"{self.directory}: tensor {_NEMO_TABLE} is {list(table)}; it must be a table of tokens"
+            )
+        return self._count, table[1]
 
     def tensor(self, name: str) -> RawTensor:
         if name != NEMO_POSITIONS:

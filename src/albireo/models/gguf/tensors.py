@@ -82,7 +82,7 @@ class GgufFile:
 
     def buffer(self, name: str) -> memoryview:
         entry = self._entry(name)
-        return self._files[entry.file].view[entry.start : entry.stop]
+        return self._files[entry.file].part(entry.start, entry.stop)
 
     def tensor(self, name: str) -> RawTensor:
         """A view of a tensor of numbers. Raises: WeightMismatch for one of blocks."""

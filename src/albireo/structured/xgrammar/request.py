@@ -25,10 +25,12 @@ Job = dict[str, Any]
 
 #: White space between parts of JSON, at most so much, as with llguidance.
 MAX_WHITESPACE = 40
-_RULE = re.compile(r"^\s*[A-Za-z_][\w-]*\s*::=", re.MULTILINE)
+_RULE = re.compile(r"^[^\S\n]*+[A-Za-z_][\w-]*+\s*+::=", re.MULTILINE)
 #: A hint for masks that xgrammar believes, and that is no part of GBNF: a wrong one would make wrong masks.
 _LOOKAHEAD = re.compile(r"\(\s*=")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
+#: A string, a class or a comment. What is never closed ends with the grammar, in a group: were it none of these, its
+#: end would be looked for anew behind each of its brackets.
+_QUOTED = re.compile(r'"(?:\\[\s\S]?|[^"\\])*+(?:"|(\Z))|\[(?:\\[\s\S]?|[^\]\\])*+(?:\]|(\Z))|#[^\n]*+')
 
 
 def job_of(params: StructuredOutputsParams, special: Mapping[str, int]) -> Job:
@@ -68,7 +70,7 @@ def _ebnf(grammar: str) -> str:
             "structured_outputs.grammar is a Lark grammar, which xgrammar does not read here; write it as EBNF "
             "(root ::= …), or use llguidance"
         )
-    if _LOOKAHEAD.search(_QUOTED.sub("", grammar)):
+    if _LOOKAHEAD.search(_QUOTED.sub(lambda found: found[0] if found.lastindex else "", grammar)):
         raise UnsupportedFeature("structured_outputs.grammar: a (= …) is not supported; leave it out")
     # Half of a surrogate pair is no text, though a [^…] of xgrammar's lets it pass.
     return _QUOTED.sub(lambda found: re.sub(r"^\[\^", r"[^\\ud800-\\udfff", found[0]), grammar)

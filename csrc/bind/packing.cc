@@ -13,6 +13,7 @@
 #include "albireo/tokens.h"
 #include "bind/names.h"
 #include "kernels/pack/pack.h"
+#include "kernels/pack/pack_blocks.h"
 #include "kernels/pack/pack_encoded.h"
 
 namespace nb = nanobind;
@@ -22,6 +23,7 @@ namespace albireo {
 namespace {
 
 using Addresses = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Types = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // work(begin, end) over all items, on all threads, each of which takes `claim` at a time.
 template <class Work>
@@ -53,23 +55,44 @@ int64_t panels_of(const Addresses& rows, int64_t k) {
   return (int64_t)rows.size() / kPanel;
 }
 
+// work(begin, end) over all panels gives the first of its rows with a number that is not finite, or -1: the first of
+// all.
+template <class Work>
+int64_t first_odd_row(ThreadPool& pool, int64_t panels, Work work) {
+  nb::gil_scoped_release unlocked;
+  const int64_t none = panels * kPanel;
+  std::atomic<int64_t> first{none};
+  share_out(pool, panels, 1, [&](int64_t begin, int64_t end) {
+    const int64_t odd = work(begin, end);
+    for (int64_t seen = first; odd >= 0 && odd < seen && !first.compare_exchange_weak(seen, odd);) {
+    }
+  });
+  return first == none ? -1 : first.load();
+}
+
 int64_t pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from,
                           const std::string& to, uint64_t out) {
   const DType source = dtype_of(from);
   const Encoding e = encoding_of(to);
   if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive || is_nested(e.dtype))
     throw std::invalid_argument("numbers are not rounded to " + to + " here");
-  const int64_t panels = panels_of(rows, k);
   const void* const* r = (const void* const*)rows.data();
-  nb::gil_scoped_release unlocked;
-  const int64_t none = panels * kPanel;
-  std::atomic<int64_t> first{none};
-  share_out(pool, panels, 1, [&](int64_t begin, int64_t end) {
-    const int64_t odd = pack_rounded(r, k, source, e, (char*)out, begin, end);
-    for (int64_t seen = first; odd >= 0 && odd < seen && !first.compare_exchange_weak(seen, odd);) {
-    }
+  return first_odd_row(pool, panels_of(rows, k), [&](int64_t begin, int64_t end) {
+    return pack_rounded(r, k, source, e, (char*)out, begin, end);
   });
-  return first == none ? -1 : first.load();
+}
+
+int64_t pack_block_rows(ThreadPool& pool, const Addresses& rows, const Types& types, int64_t k, const std::string& to,
+                        uint64_t out) {
+  const Encoding e = encoding_of(to);
+  const int64_t panels = panels_of(rows, k);
+  if (types.size() != rows.size()) throw std::invalid_argument("parts of rows disagree in length");
+  const uint8_t* const* r = (const uint8_t* const*)rows.data();
+  const BlockType* t = (const BlockType*)types.data();
+  for (size_t i = 0; i < rows.size(); i++)
+    if (r[i] && !is_packed_from(e, t[i], k)) throw std::invalid_argument("such blocks are not packed to " + to);
+  return first_odd_row(pool, panels,
+                       [&](int64_t begin, int64_t end) { return pack_blocks(r, t, k, e, (char*)out, begin, end); });
 }
 
 // Addresses of each row's parts, 0 where it has none.
@@ -100,6 +123,14 @@ void define_packing(nb::module_& m) {
   m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
   m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a,
         "Returns the first row with a number that is not finite, or -1.");
+  m.def(
+      "packs_blocks",
+      [](int type, int64_t k, const std::string& target) {
+        return is_packed_from(encoding_of(target), (BlockType)type, k);
+      },
+      "type"_a, "k"_a, "target"_a, "Whether rows of k in blocks of one of ggml's types are packed by pack_blocks().");
+  m.def("pack_blocks", &pack_block_rows, "pool"_a, "rows"_a, "types"_a, "k"_a, "target"_a, "out"_a,
+        "Returns the first row with a scale that is not finite, or -1.");
   m.def("pack_encoded", &pack_encoded_rows, "pool"_a, "codes"_a, "scale"_a, "zero"_a, "gamma"_a, "offset"_a, "k"_a,
         "target"_a, "out"_a);
 }

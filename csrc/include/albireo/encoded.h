@@ -53,6 +53,13 @@ constexpr int64_t group_bytes(const Encoding& e) { return head_bytes(e) + group_
 constexpr int64_t gamma_step(const Encoding& e) { return e.dtype == DType::kFp4 ? kSubPanel : 2 * kSubPanel; }
 constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(num_groups(e, k) * gamma_step(e), 64); }
 
+// Where the words of group g begin in a sub-panel; of encodings whose words know no groups there is one.
+constexpr int64_t words_at(const Encoding& e, int64_t k, int64_t g) {
+  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return 0;
+  if (e.dtype == DType::kInt8Group || e.dtype == DType::kInt4Group) return g * group_bytes(e) + head_bytes(e);
+  return gamma_bytes(e, k) + g * group_words(e) * kWord;
+}
+
 constexpr int64_t nest_head(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel * 2; }
 constexpr int64_t step_bytes(const Encoding& e) { return (e.affine ? 2 : 1) * kSubPanel; }
 // Of what comes before a nest's units.

@@ -9,13 +9,6 @@
 namespace albireo {
 namespace {
 
-// Where the words of group g begin in a sub-panel; of encodings whose words know no groups there is one.
-int64_t words_at(const Encoding& e, int64_t k, int64_t g) {
-  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return 0;
-  if (e.dtype == DType::kInt8Group || e.dtype == DType::kInt4Group) return g * group_bytes(e) + head_bytes(e);
-  return gamma_bytes(e, k) + g * group_words(e) * kWord;
-}
-
 // Codes of four k, or of eight in nibbles, are one word of 32 bits; of float8 two halves of it, see fp8_place.
 template <DType kType>
 void put_word(uint64_t codes, int64_t c, uint8_t* word) {

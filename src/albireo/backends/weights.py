@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
 
 
@@ -27,10 +28,12 @@ class Tensor(Protocol):
 
 
 class Weights(Protocol):
-    """Where constants come from; see models.weights.Checkpoint. encodings: of those tensors that are in few bits."""
+    """Where constants come from; see models.weights.Checkpoint. encodings: of those tensors that are in few bits.
+    blocks: the same as encoded(), where it lies; None: it is given by encoded() alone."""
 
     def tensor(self, name: str) -> Tensor: ...
     @property
     def encodings(self) -> Mapping[str, str]: ...
     def encoded(self, name: str) -> Encoded: ...
+    def blocks(self, name: str) -> Blocks | None: ...
     def release(self, name: str) -> None: ...

@@ -82,5 +82,8 @@ class _Zeros:
     def encoded(self, name: str) -> Encoded:
         raise InvariantError(f"{name}: zeros are in no encoding")
 
+    def blocks(self, name: str) -> None:
+        """There are none."""
+
     def release(self, name: str) -> None:
         """There is nothing to let go."""

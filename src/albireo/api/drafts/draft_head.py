@@ -43,6 +43,7 @@ from albireo.models.draft_heads.head import ENDS, DraftHead
 from albireo.models.gguf.files import is_gguf
 from albireo.models.settings.context import longest_context
 from albireo.models.settings.draft_input import ASSISTANT, FEW_LOGITS
+from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.schemes import Precision
 from albireo.speculative.proposer import Method
@@ -224,6 +225,9 @@ class _Both:
 
     def encoded(self, name: str) -> Encoded:
         return self._home(name).encoded(name)
+
+    def blocks(self, name: str) -> Blocks | None:
+        return self._home(name).blocks(name)
 
     def release(self, name: str) -> None:
         self._home(name).release(name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cpu.pack_encoded import pack_encoded
+from albireo.backends.cpu.pack_encoded import SLICE_BYTES, pack_encoded
 from albireo.backends.rope_table import rope_table
 from albireo.backends.vectors import vector_of
 from albireo.backends.weights import Weights
@@ -23,8 +23,6 @@ from albireo.errors import InvariantError, WeightMismatch, short
 from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.program import PANEL, PackedConstant
 
-#: Rows are packed, and their file pages let go, in slices of about this many bytes.
-SLICE_BYTES = 32 << 20
 ALIGN = 4096
 _VECTOR = "row.float32"
 #: Matrices that a layer joins in one constant, at most: query, key and value. Others are of experts.

@@ -33,6 +33,7 @@ from albireo.models.gguf.files import is_gguf, part_paths
 from albireo.models.settings.quantized import quantization_format
 from albireo.models.settings.text_part import inner, text_type
 from albireo.models.vision.tensors import TowerTensors
+from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.formats.mxfp4 import Mxfp4
@@ -149,12 +150,21 @@ class Checkpoint:
             raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
         return result
 
+    def blocks(self, name: str) -> Blocks | None:
+        """What encoded() gives, as it lies in the file; valid until close(). None: it does not lie so."""
+        matrix = self._plan.matrices.get(name)
+        return None if matrix is None or matrix.blocks is None else matrix.blocks()
+
     def release(self, name: str) -> None:
         """Let the pages of a weight go once it is packed; using it again reads them from disk."""
         if name in self._decoded:
             self._released.add(name)
-        if name not in self._plan.matrices:
+        matrix = self._plan.matrices.get(name)
+        if matrix is None:
             self._stored.release(self._known(name))
+        elif matrix.blocks is not None:
+            for stored in matrix.stored:
+                self._stored.release(stored)
 
     @property
     def dtype(self) -> str:

@@ -8,7 +8,7 @@ of tensors.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from albireo.models.gguf.names import renamed
 from albireo.models.gguf.put_back import Order, Part
 from albireo.models.gguf.split import open_parts
 from albireo.models.gguf.stored import FACTORS
+from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
+from albireo.quantization.formats.gguf_blocks import BLOCKS, TYPE_NUMBERS, read_blocks
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.nested import plain
 
@@ -111,7 +112,8 @@ class GgufFile:
             shape, encoding = self._shape(name, part), self._encoding(part, kinds)
             if encoding is not None:
                 note = "; ".join(sorted({BLOCKS[kind].note for kind in kinds} - {""}))
-                plan.add(Matrix(name, shape, encoding, part.sources, partial(self._encoded, part), note))
+                read, lies = partial(self._encoded, part), self._whole_blocks(part, kinds)
+                plan.add(Matrix(name, shape, encoding, part.sources, read, note, blocks=lies))
             elif name in parts:
                 dtype = _DTYPES.get(min(kinds), "float32") if len(kinds) == 1 and part.numbers is None else "float32"
                 note = (part.numbers_since or _DECODED) if kinds - _DTYPES.keys() else ""
@@ -149,6 +151,31 @@ class GgufFile:
             matrix = plain(matrix)
         return _rearranged(matrix, part.rows, part.columns)
 
+    def _whole_blocks(self, part: Part, kinds: set[str]) -> Callable[[], Blocks] | None:
+        """A part that is blocks of the file in another order, if at all."""
+        sizes = {BLOCKS[kind].size for kind in kinds}
+        if part.columns is not None and (len(sizes) > 1 or _groups_of(part.columns, max(sizes)) is None):
+            return None
+        return partial(self._lying, part)
+
+    def _lying(self, part: Part) -> Blocks:
+        buffers: list[object] = []
+        found: list[tuple[NDArray[np.uint64], int]] = []
+        for source in part.sources:
+            entry = self._entry(source)
+            rows, block = np.frombuffer(self.buffer(source), np.uint8).reshape(entry.shape[0], -1), BLOCKS[entry.kind]
+            if part.columns is not None:
+                blocks = rows.reshape(len(rows), -1, block.num_bytes)
+                rows = blocks[:, _groups_of(part.columns, block.size)].reshape(len(rows), -1)
+            buffers.append(rows)
+            found.append((_addresses(rows), TYPE_NUMBERS[entry.kind]))
+        rows = np.concatenate([addresses for addresses, _ in found])
+        types = np.concatenate([np.full(len(addresses), number, np.uint8) for addresses, number in found])
+        if part.rows is not None:
+            rows, types = rows[part.rows], types[part.rows]
+        encoding = str(BLOCKS[self.type_name(part.sources[0])].encoding)
+        return Blocks(encoding, (len(rows), self.shape(part.sources[0])[1]), types, rows, tuple(buffers))
+
     def _numbers(self, part: Part, dtype: str) -> NDArray[np.generic]:
         """Of dtype, bfloat16 as words."""
         width = {"float32": None, "float16": "<f2", "bfloat16": "<u2"}[dtype]
@@ -185,6 +212,11 @@ def _is_unread(settings: Mapping[str, Any], name: object, layer: int, part: str)
         return False  # which is refused with the other settings
     makes = part.startswith(("attn_k.", "attn_v.", "attn_k_norm."))
     return layer >= layers - guessing > 0 if guessing else bool(sharing) and makes and layer >= layers - sharing
+
+
+def _addresses(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Of each row."""
+    return np.arange(len(rows), dtype=np.uint64) * np.uint64(rows.strides[0]) + np.uint64(rows.ctypes.data)
 
 
 def _joined(matrices: list[Encoded]) -> Encoded:

@@ -197,6 +197,9 @@ class TowerTensors:
     def encoded(self, name: str) -> Encoded:
         raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
 
+    def blocks(self, name: str) -> None:
+        """There are none."""
+
     def release(self, name: str) -> None:
         self._turned.pop(name, None)
         if name in self._made:

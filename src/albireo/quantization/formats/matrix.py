@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
+from albireo.quantization.blocks import Blocks
 from albireo.quantization.encoded import Encoded
 
 
@@ -48,6 +49,7 @@ class Matrix:
             scale or weight that is not finite.
         dtype: of the numbers.
         note: what is not kept as it lies in the file, and why; "" where nothing is lost or grows.
+        blocks: the same as read() gives, where it lies; None: it has to be read.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Matrix:
     read: Callable[[], Encoded | NDArray[np.generic]]
     note: str = ""
     dtype: str = "float32"
+    blocks: Callable[[], Blocks] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,9 @@ class Weights:
     def tensor(self, name: str) -> Stored:
         return self.tensors[name]
 
+    def blocks(self, name: str) -> None:
+        """There are none."""
+
     def release(self, name: str) -> None:
         self.released.append(name)
 

@@ -80,7 +80,7 @@ def pack_encoded(
 
 def _is_packed(blocks: Blocks, name: str) -> bool:
     k = blocks.shape[1]
-    return all(_native.packs_blocks(int(number), k, name) for number in np.unique(blocks.types))
+    return all(_native.packs_blocks(int(number), k, name) for number in np.flatnonzero(np.bincount(blocks.types)))
 
 
 def _pack_blocks(

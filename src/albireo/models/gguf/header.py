@@ -140,7 +140,24 @@ class _Cursor:
         self._num_strings += count
         if self._num_strings > MAX_STRINGS:
             raise WeightMismatch(f"{self.where}: {short(key)} has {count} strings; at most {MAX_STRINGS} are read")
-        return [self.string() for _ in range(count)]
+        return self._quick_strings(count) or [self.string() for _ in range(count)]
+
+    def _quick_strings(self, count: int) -> list[str]:
+        """So many strings, of which a vocabulary has hundreds of thousands, without a call for each; none, and nothing
+        is read, where one is not as it should be: string() says what is wrong with it."""
+        view, at, end, length_at = self.view, self.at, self._end, struct.Struct("<Q").unpack_from
+        found = []
+        try:
+            for _ in range(count):
+                (length,) = length_at(view, at)
+                start, at = at + 8, at + 8 + length
+                if at > end:
+                    return []
+                found.append(str(view[start:at], "utf-8"))
+        except (struct.error, UnicodeDecodeError):
+            return []
+        self.at = at
+        return found
 
     def _dtype(self, kind: int, key: str) -> str:
         if kind not in _NUMBERS:

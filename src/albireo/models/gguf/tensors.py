@@ -159,18 +159,17 @@ class GgufFile:
         return partial(self._lying, part)
 
     def _lying(self, part: Part) -> Blocks:
-        buffers: list[object] = []
-        found: list[tuple[NDArray[np.uint64], int]] = []
+        buffers: list[NDArray[np.uint8]] = []
         for source in part.sources:
             entry = self._entry(source)
-            rows, block = np.frombuffer(self.buffer(source), np.uint8).reshape(entry.shape[0], -1), BLOCKS[entry.kind]
+            data, block = np.frombuffer(self.buffer(source), np.uint8).reshape(entry.shape[0], -1), BLOCKS[entry.kind]
             if part.columns is not None:
-                blocks = rows.reshape(len(rows), -1, block.num_bytes)
-                rows = blocks[:, _groups_of(part.columns, block.size)].reshape(len(rows), -1)
-            buffers.append(rows)
-            found.append((_addresses(rows), TYPE_NUMBERS[entry.kind]))
-        rows = np.concatenate([addresses for addresses, _ in found])
-        types = np.concatenate([np.full(len(addresses), number, np.uint8) for addresses, number in found])
+                blocks = data.reshape(len(data), -1, block.num_bytes)
+                data = blocks[:, _groups_of(part.columns, block.size)].reshape(len(data), -1)
+            buffers.append(data)
+        numbers = [TYPE_NUMBERS[self.type_name(source)] for source in part.sources]
+        rows = np.concatenate([_addresses(data) for data in buffers])
+        types = np.repeat(np.array(numbers, np.uint8), [len(data) for data in buffers])
         if part.rows is not None:
             rows, types = rows[part.rows], types[part.rows]
         encoding = str(BLOCKS[self.type_name(part.sources[0])].encoding)

@@ -30,6 +30,7 @@ constexpr Case kCases[] = {
     {"q4_k", {DType::kQ4K, 32, true}},
     {"q5_k", {DType::kQ5K, 32, true}},
     {"q6_k", {DType::kQ6K, 16, false}},
+    {"iq4_xs", {DType::kIQ4XS, 32, false}},
 };
 struct Shape {
   int64_t rows, n, k;
@@ -76,7 +77,7 @@ void fill_panels(Random& random, const Shape& s, const Encoding& e, Memory& weig
   const int64_t panels = ceil_div(s.n, kPanel), groups = num_groups(e, s.k);
   std::vector<uint8_t> codes(s.n * s.k), zero(s.n * groups), gamma(s.n * groups);
   std::vector<float> scale(s.n * groups), offset(s.n * groups);
-  for (uint8_t& c : codes) c = random.below(e.dtype == DType::kFp4 ? 16 : largest_code(e.dtype) + 1);
+  for (uint8_t& c : codes) c = random.below(has_table(e.dtype) ? 16 : largest_code(e.dtype) + 1);
   for (uint8_t& z : zero) z = e.dtype == DType::kInt8 ? 128 : random.below(16);
   for (uint8_t& g : gamma) g = (uint8_t)((e.dtype == DType::kFp4 ? 112 : 1) + random.below(8));
   for (float& f : scale) f = random.scale();

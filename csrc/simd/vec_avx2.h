@@ -271,10 +271,10 @@ ALBIREO_INLINE VI widened(VI pairs) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(pairs.lo, ones), _mm256_madd_epi16(pairs.hi, ones)};
 }
-// Of each e2m1 code twice its number plus 12.
-ALBIREO_INLINE Codes twice_e2m1(Codes c) {
-  const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)albireo::kTwiceE2M1));
-  return {_mm256_shuffle_epi8(table, c.lo), _mm256_shuffle_epi8(table, c.hi)};
+// Of each code below 16 that of a table of so many.
+ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {
+  const __m256i of_lanes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  return {_mm256_shuffle_epi8(of_lanes, c.lo), _mm256_shuffle_epi8(of_lanes, c.hi)};
 }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

@@ -258,9 +258,9 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
   }
 }
 #endif
-// Of each e2m1 code twice its number plus 12.
-ALBIREO_INLINE Codes twice_e2m1(Codes c) {
-  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)albireo::kTwiceE2M1)), c);
+// Of each code below 16 that of a table of so many.
+ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), c);
 }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

@@ -76,10 +76,10 @@ ALBIREO_INLINE W8 tiny_e4m3(B16 twice) {
   const B16 halves = {0, 0, 0x80, 0xc0, 0, 0x20, 0x40, 0x60, 0, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c};
   return (W8)vqtbl1q_u8(halves, (B16)(((W8)twice & 0x707) | 0x800));
 }
-// Of each e2m1 code twice its number plus 12.
-ALBIREO_INLINE Codes twice_e2m1(Codes c) {
-  const B16 table = read<B16>(albireo::kTwiceE2M1);
-  return quarters<Codes>([&](int q) { return vqtbl1q_u8(table, c.q[q]); });
+// Of each code below 16 that of a table of so many.
+ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {
+  const B16 of_all = read<B16>(table);
+  return quarters<Codes>([&](int q) { return vqtbl1q_u8(of_all, c.q[q]); });
 }
 constexpr int narrow_dots(int) { return 0; }  // see vec_avx2.h: here products of bytes are added in 32 bits as soon
 

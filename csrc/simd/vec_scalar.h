@@ -123,16 +123,13 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
       });
   }
 }
-// Of each e2m1 code twice its number plus 12.
-ALBIREO_INLINE Codes twice_e2m1(Codes c) {
-  return quarters<Codes>([&](int q) {
-    B16 exponent = c.q[q] & 6, mantissa = c.q[q] & 1;
-    // twice of 0, 0.5, 1, 1.5, 2, 3, 4, 6
-    B16 size = exponent == 0   ? mantissa
-               : exponent == 2 ? mantissa + 2
-               : exponent == 4 ? 2 * mantissa + 4
-                               : 4 * mantissa + 8;
-    return (c.q[q] & 8) == 0 ? size + 12 : 12 - size;
-  });
+// Of each code below 16 that of a table of so many.
+ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {
+  uint8_t codes[64];
+  memcpy(codes, &c, 64);
+#pragma GCC unroll 1
+  for (int i = 0; i < 64; i++) codes[i] = table[codes[i]];
+  memcpy(&c, codes, 64);
+  return c;
 }
 }  // namespace

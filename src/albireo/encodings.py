@@ -9,6 +9,8 @@
                         inputs: a power of two (e8m0, MXFP4) of 32, e4m3 (NVFP4) of 16      4 + 8 / G
     q2_k, q3_k, q4_k,   nested, as ggml's K blocks: a byte of scale, and of offset but in q3_k and
     q5_k, q6_k          q6_k, for each 32 (q4_k, q5_k) or 16 inputs, and a float16 of each for 256     3.1 to 6.6
+    iq4_xs              nested, as ggml's: codes of 4 bits stand for 16 numbers of 8 bits; a byte of
+                        scale for each 32 inputs, and a float16 for 256                     4.3
     fp8, fp8.g128       e4m3 numbers, one scale a channel or for each 128 inputs            8 (+ 32 / 128)
 
 Used by graphs, by readers of checkpoints and by backends. Leaf module: does not know arrays.
@@ -31,6 +33,7 @@ _GROUP_BYTES = {
     "microscaled": 1,
     "nested": 1,
     "nested affine": 2,
+    "nested table": 1,
     "float": 4,
 }
 
@@ -45,13 +48,14 @@ class Encoding:
         group: inputs of a channel that share a scale; None: all of them.
         kind: integer: (code - zero) * scale; affine: code * scale + offset; progressive: (code - zero) * gamma * scale;
             float: e4m3(code) * scale; microscaled: e2m1(code) * e8m0 or e4m3(gamma) * scale; nested:
-            (code - half of all) * gamma * scale; nested affine: code * gamma * scale + zero * offset.
+            (code - half of all) * gamma * scale; nested affine: code * gamma * scale + zero * offset; nested table:
+            number[code] * gamma * scale.
     """
 
     name: str
     bits: int
     group: int | None
-    kind: Literal["integer", "affine", "progressive", "microscaled", "nested", "nested affine", "float"]
+    kind: Literal["integer", "affine", "progressive", "microscaled", "nested", "nested affine", "nested table", "float"]
 
     @property
     def activation(self) -> str:
@@ -67,7 +71,7 @@ class Encoding:
 
     @property
     def is_nested(self) -> bool:
-        return self.kind in ("nested", "nested affine")
+        return self.kind in ("nested", "nested affine", "nested table")
 
     @property
     def unit(self) -> int | None:
@@ -99,6 +103,7 @@ def _all() -> Iterator[Encoding]:
     yield Encoding("fp4.g16", 4, 16, "microscaled")
     for bits, group in ((2, 16), (3, 16), (4, 32), (5, 32), (6, 16)):
         yield Encoding(f"q{bits}_k", bits, group, "nested" if bits in (3, 6) else "nested affine")
+    yield Encoding("iq4_xs", 4, 32, "nested table")
     yield Encoding("fp8", 8, None, "float")
     yield Encoding("fp8.g128", 8, 128, "float")
 
@@ -111,6 +116,7 @@ _PLAIN = {
     "q4_k": "int4.g32.affine",
     "q5_k": "int8.g32.affine",
     "q6_k": "int8.g16",
+    "iq4_xs": "int8.g32",
 }
 #: Every encoding by name.
 ENCODINGS: Mapping[str, Encoding] = {item.name: item for item in _all()}

@@ -12,7 +12,7 @@
 //   + 3;
 //                     behind the panel: scale float32 [groups][64]
 //
-//   kQ2K to kQ6K      for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; for each of its
+//   kQ2K to kIQ4XS    for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; for each of its
 //                     groups a byte of scale [16] and, affine, one of offset [16]; padded to 64 bytes; then for each of
 //                     its 32 k, a unit, as many words as a code has bits, in planes: see nested.inl. One stream: what
 //                     a core fetches by itself ahead of reading loses its way where heads lie before all units
@@ -36,11 +36,11 @@ struct Encoding {
 
 constexpr int64_t kNest = 256;  // k whose groups' scales are whole multiples of one number
 constexpr int64_t kUnit = 32;   // k that lie in planes together
-constexpr int code_bits(DType nested) { return 2 + (int)nested - (int)DType::kQ2K; }
-constexpr int64_t nested_group(DType t) { return t == DType::kQ4K || t == DType::kQ5K ? 32 : 16; }
-constexpr bool is_nested_affine(DType t) { return t != DType::kQ3K && t != DType::kQ6K; }
-// Of codes in nests that have no offset.
-constexpr int32_t nested_zero(DType t) { return 1 << (code_bits(t) - 1); }
+constexpr int code_bits(DType nested) { return nested == DType::kIQ4XS ? 4 : 2 + (int)nested - (int)DType::kQ2K; }
+constexpr int64_t nested_group(DType t) { return t == DType::kQ4K || t == DType::kQ5K || t == DType::kIQ4XS ? 32 : 16; }
+constexpr bool is_nested_affine(DType t) { return t != DType::kQ3K && t != DType::kQ6K && t != DType::kIQ4XS; }
+// Of codes in nests that have no offset, and of those that a table makes of them.
+constexpr int32_t nested_zero(DType t) { return t == DType::kIQ4XS ? 128 : 1 << (code_bits(t) - 1); }
 // Of a byte of scale without offset, which is a number of either sign.
 constexpr int32_t kStepZero = 128;
 
@@ -119,11 +119,18 @@ constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || has_gamma
 // Whether codes of several k lie in a byte.
 constexpr bool is_packed(DType t) { return has_nibbles(t) || is_nested(t); }
 constexpr int32_t largest_code(DType t) {
+  if (t == DType::kIQ4XS) return 241;
   return is_nested(t) ? (1 << code_bits(t)) - 1 : t == DType::kFp4 ? 24 : has_nibbles(t) ? 15 : 255;
 }
+// Whether the codes that are multiplied are below 128.
+constexpr bool has_small_codes(DType t) { return is_packed(t) && largest_code(t) < 128; }
+// Whether codes of four bits stand for others, which a table has.
+constexpr bool has_table(DType t) { return t == DType::kFp4 || t == DType::kIQ4XS; }
 // Twice an e2m1 number is a whole one; plus kE2M1Zero it is an unsigned code.
 constexpr int32_t kE2M1Zero = 12;
 constexpr uint8_t kTwiceE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+// The numbers of kIQ4XS, plus its zero.
+constexpr uint8_t kIQ4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 // Whether scales of groups are e4m3, not e8m0.
 constexpr bool has_e4m3_scales(const Encoding& e) { return e.group == 16; }
 // Scratch for that.

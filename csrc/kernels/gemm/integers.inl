@@ -93,7 +93,7 @@ struct ScaledGroups {
 // What nibbles are to a dot product.
 template <DType kType>
 ALBIREO_INLINE Codes code_of(Codes nibbles) {
-  return kType == DType::kFp4 ? twice_e2m1(nibbles) : nibbles;
+  return kType == DType::kFp4 ? looked_up(kTwiceE2M1, nibbles) : nibbles;
 }
 
 #ifdef ALBIREO_HAVE_ROW_PAIRS
@@ -187,7 +187,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
       dot4<MR, NV, true>(acc, half, a + advance, lda);
       a += 2 * advance;
     } else {
-      dot4<MR, NV, is_packed(kCodes)>(acc, w, a, lda);
+      dot4<MR, NV, has_small_codes(kCodes)>(acc, w, a, lda);
       a += advance;
     }
   }
@@ -198,7 +198,7 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
 template <bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
                                int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
-  constexpr bool kIsOff = kDotZero != 0 && !is_packed(kCodes);  // sums are of codes less kDotZero
+  constexpr bool kIsOff = kDotZero != 0 && !has_small_codes(kCodes);  // sums are of codes less kDotZero
   constexpr bool kStay = ScaledGroups::stay<MR, NV>();
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
   V total[MR][NV];
@@ -293,7 +293,7 @@ ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, 
   if constexpr (kRun == 0) {
     for_dots<kType, kFirst, kCount>(unit, [&](auto dot, Codes codes) {
       const Codes w[1] = {codes};
-      dot4<MR, 1, true>(acc, w, a + (dot - kFirst) * TokenRows::step<MR, 1>(), lda);
+      dot4<MR, 1, has_small_codes(kType)>(acc, w, a + (dot - kFirst) * TokenRows::step<MR, 1>(), lda);
     });
   } else {
     VI sums[MR][1];
@@ -336,7 +336,9 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
     nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit);
     a += kDots * TokenRows::step<MR, 1>();
     const NestedHead found = head_at(kWhole, nest, steps);
-    const ScaledGroups::Head head{found.scale, found.other};
+    const V other =
+        kDotZero != 0 && !has_small_codes(kType) ? set1((float)(nested_zero(kType) - kDotZero)) : found.other;
+    const ScaledGroups::Head head{found.scale, other};
     const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) total[i] = ScaledGroups::added(total[i], acc[i][0], head, x.sum(i, from, to), kWhole);
@@ -486,7 +488,7 @@ struct EncodedPanels final : Panels {
   static constexpr int64_t kNear = 1024;                                      // bytes from L2 to L1 ahead of a tile
 
   // What codes in bytes are: where all are multiplied alike, one code serves all.
-  static constexpr DType kBytes = kDotZero != 0 ? kType : DType::kInt8Group;
+  static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
 
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height. Beside a block's first tile the
   // next panel is fetched, a line a step: as the memory has it, it is never longer than the bytes here.

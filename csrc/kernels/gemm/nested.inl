@@ -3,7 +3,7 @@
 //
 // A unit is 32 k, so eight words of codes, of which dot q is codes 4 q .. 4 q + 3. The low bits lie first: as nibbles,
 // two dots a word, or, of codes of 2 and 3 bits, as pairs of bits, four dots a word. Then what is left of a code, two
-// bits as such pairs or one, of eight dots a word.
+// bits as such pairs or one, of eight dots a word. kIQ4XS has nibbles, which a table makes codes of.
 #pragma once
 #include "albireo/encoded.h"
 
@@ -19,6 +19,7 @@ ALBIREO_INLINE Codes nested_codes(const uint8_t* unit) {
     if constexpr (kBits == 5) return either(low, bits_of_codes<kDot - 4, 16>(load_codes(unit + 4 * kWord)));
     if constexpr (kBits == 6)
       return either(low, bits_of_codes<kDot % 4 * 2 - 4, 48>(load_codes(unit + (4 + kDot / 4) * kWord)));
+    if constexpr (kType == DType::kIQ4XS) return looked_up(kIQ4, low);
     return low;
   } else {
     const Codes low = bits_of_codes<kDot % 4 * 2, 3>(load_codes(unit + kDot / 4 * kWord));
@@ -43,7 +44,10 @@ inline int32_t nested_code(DType type, const uint8_t* unit, int64_t column, int6
   switch (code_bits(type)) {
     case 2: return at[dot / 4 * kWord] >> dot % 4 * 2 & 3;
     case 3: return (at[dot / 4 * kWord] >> dot % 4 * 2 & 3) | (at[2 * kWord] >> dot & 1) << 2;
-    case 4: return at[dot / 2 * kWord] >> dot % 2 * 4 & 15;
+    case 4: {
+      const int32_t code = at[dot / 2 * kWord] >> dot % 2 * 4 & 15;
+      return type == DType::kIQ4XS ? kIQ4[code] : code;
+    }
     case 5: return (at[dot / 2 * kWord] >> dot % 2 * 4 & 15) | (at[4 * kWord] >> dot & 1) << 4;
     default: return (at[dot / 2 * kWord] >> dot % 2 * 4 & 15) | (at[(4 + dot / 4) * kWord] >> dot % 4 * 2 & 3) << 4;
   }

@@ -53,6 +53,7 @@ ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, 
     case DType::kQ4K: return made<EncodedPanels<DType::kQ4K>>(a, scratch, memory, room);
     case DType::kQ5K: return made<EncodedPanels<DType::kQ5K>>(a, scratch, memory, room);
     case DType::kQ6K: return made<EncodedPanels<DType::kQ6K>>(a, scratch, memory, room);
+    case DType::kIQ4XS: return made<EncodedPanels<DType::kIQ4XS>>(a, scratch, memory, room);
 #endif
     default: return nullptr;  // of no variant that is chosen for such a weight
   }

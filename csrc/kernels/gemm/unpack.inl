@@ -43,6 +43,7 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
       case DType::kQ4K: unpack_nested<DType::kQ4K>(k, b, out); continue;
       case DType::kQ5K: unpack_nested<DType::kQ5K>(k, b, out); continue;
       case DType::kQ6K: unpack_nested<DType::kQ6K>(k, b, out); continue;
+      case DType::kIQ4XS: unpack_nested<DType::kIQ4XS>(k, b, out); continue;
       default: break;
     }
     if (e.dtype == DType::kInt4Group) {
@@ -64,8 +65,8 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
         istore((int32_t*)out, iadd(iload((const int32_t*)out), iset1(kE2M1Zero)));
         for (int64_t s = 0; s < words; s++) {
           const Codes pair = load_codes(codes + (g * words + s) * kWord);
-          store_codes(out + (2 * s + 1) * kWord, twice_e2m1(low_nibbles(pair)));
-          store_codes(out + (2 * s + 2) * kWord, twice_e2m1(high_nibbles(pair)));
+          store_codes(out + (2 * s + 1) * kWord, looked_up(kTwiceE2M1, low_nibbles(pair)));
+          store_codes(out + (2 * s + 2) * kWord, looked_up(kTwiceE2M1, high_nibbles(pair)));
         }
       }
       continue;

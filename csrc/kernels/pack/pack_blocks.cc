@@ -172,6 +172,30 @@ void q6_k(const FourRows& b, const Columns& to, const NestPlace& at) {
   }
 }
 
+// Where a byte holds a number of the first 16 in its low half, one of the last 16 in its high half.
+void put_nibble_words(const Columns& to, uint8_t* words, const U4* x) {
+  for (int j = 0; j < 4; j++) {
+    const U4 low = x[j % 2 * 2] >> j / 2 * 4 & kNibbles, high = x[j % 2 * 2 + 1] >> j / 2 * 4 & kNibbles;
+    to.words(words + j * kWord, low | high << 4);
+  }
+}
+
+// Eight scales of 6 bits: the two highest of each in a word, then the low halves; -32 is byte 96.
+void iq4_xs(const FourRows& b, const Columns& to, const NestPlace& at) {
+  to.halves(at.head(), half_of(b, 0));
+  const U4 highs = half_of(b, 2), lows = word_of(b, 4);
+  for (int first = 0; first < 8; first += 4) {
+    U4 four = {};
+    for (int i = 0; i < 4; i++) four |= ((lows >> 4 * (first + i) & 15) | (highs >> 2 * (first + i) & 3) << 4) << 8 * i;
+    put_steps(to, at, first, four + 96 * kOnes);
+  }
+  for (int u = 0; u < 8; u++) {
+    U4 x[4];
+    load_words<4>(b, 8 + 16 * u, x);
+    put_nibble_words(to, at.unit(u), x);
+  }
+}
+
 // A head of kInt8Group or kInt4Group, see albireo/encoded.h; of affine ones both halves are float16.
 void put_head(const Columns& to, uint8_t* head, U4 scale, uint32_t zero) {
   to.words(head, (to.as_float(scale) & ~0xffu) | zero);
@@ -181,15 +205,7 @@ void put_affine_head(const Columns& to, uint8_t* head, U4 both) {
   to.words(head + kWord, to.as_float(both >> 16));
 }
 
-// A byte holds a number of the first 16 in its low half, one of the last 16 in its high half: words of codes in bytes
-// are as those of the file, words of nibbles are made of two of these.
-void put_nibble_words(const Columns& to, uint8_t* words, const U4* x) {
-  for (int j = 0; j < 4; j++) {
-    const U4 low = x[j % 2 * 2] >> j / 2 * 4 & kNibbles, high = x[j % 2 * 2 + 1] >> j / 2 * 4 & kNibbles;
-    to.words(words + j * kWord, low | high << 4);
-  }
-}
-// fifths: a bit a number.
+// The same with a fifth bit of each number, to words of bytes.
 void put_fifths(const Columns& to, uint8_t* words, const U4* x, U4 fifths) {
   for (int j = 0; j < 8; j++) {
     const U4 four = fifths >> 4 * j & 15, spread = (four | four << 7 | four << 14 | four << 21) & kOnes;
@@ -250,6 +266,7 @@ constexpr Form kForms[] = {{BlockType::kQ4_0, 32, 18, {DType::kInt4Group, 32, fa
                            {BlockType::kQ4K, 256, 144, {DType::kQ4K, 32, true}},
                            {BlockType::kQ5K, 256, 176, {DType::kQ5K, 32, true}},
                            {BlockType::kQ6K, 256, 210, {DType::kQ6K, 16, false}},
+                           {BlockType::kIQ4XS, 256, 136, {DType::kIQ4XS, 32, false}},
                            {BlockType::kMxfp4, 32, 17, {DType::kFp4, 32, false}}};
 
 const Form* form_of(BlockType type) {
@@ -271,6 +288,7 @@ void take(Pass& pass, const Encoding& e, uint8_t* sub, int64_t k, int64_t from) 
       case BlockType::kQ4K: q4_k(b, to, at); break;
       case BlockType::kQ5K: q5_k(b, to, at); break;
       case BlockType::kQ6K: q6_k(b, to, at); break;
+      case BlockType::kIQ4XS: iq4_xs(b, to, at); break;
       default: small(pass.type, b, to, e, sub, k, i / form.size);
     }
   }

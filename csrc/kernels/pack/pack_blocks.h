@@ -19,6 +19,7 @@ enum class BlockType : uint8_t {
   kQ4K = 12,
   kQ5K = 13,
   kQ6K = 14,
+  kIQ4XS = 23,
   kMxfp4 = 39,
 };
 

@@ -56,6 +56,8 @@ GROUP_PRODUCTS, NIBBLE_FRACTION = 24, 0.12
 VNNI_LEVELS = ("avx512vnni", "neondot", *BFLOAT16_LEVELS)
 NARROW_PRODUCTS = {"int8": (3.0, 64), "int4": (1.9, 38), "fp4": (1.3, 60)}
 NARROW_PRODUCTS |= {"q2_k": (2.0, 38), "q3_k": (2.3, 38), "q4_k": (1.9, 38), "q5_k": (2.3, 38), "q6_k": (2.9, 38)}
+#: Its codes are too large for what the other K types are added with; not measured by itself.
+NARROW_PRODUCTS["iq4_xs"] = NARROW_PRODUCTS["int8"]
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70
 #: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048

@@ -29,12 +29,13 @@ class Encoded:
 
     Fields:
         codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp4: e2m1 bits. fp8: e4m3fn bits. q2_k to
-            q6_k: of as many bits as the name says.
+            q6_k: of as many bits as the name says. iq4_xs: places in IQ4_NUMBERS.
         scale: [N, groups] float32; progressive, microscaled: [N, 1]; nested: [N, nests], float16 numbers.
         zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout. Of kind
             nested affine what offset is multiplied with (0 to 255).
         gamma: [N, groups] of kind progressive (1 to 15; |(code - zero) * gamma| <= 127) and microscaled (bits of e8m0
-            or, of groups of 16, of e4m3fn; no NaN), nested (the signed number + 128) and nested affine, else None.
+            or, of groups of 16, of e4m3fn; no NaN), nested and nested table (the signed number + 128) and nested
+            affine, else None.
         offset: [N, groups] float32 of kind affine, [N, nests] float16 numbers of kind nested affine, else None.
     """
 
@@ -120,8 +121,7 @@ class Encoded:
 
     def _decode_nested(self) -> F32:
         scale, offset = self.of_groups()
-        zero = np.float32(0) if offset is not None else nested_zero(self.encoding)
-        numbers = (self.codes.astype(np.float32) - zero) * self._spread(scale)
+        numbers = nested_numbers(self.encoding, self.codes) * self._spread(scale)
         return numbers if offset is None else numbers + self._spread(offset)
 
     def _spread(self, of_groups: F32) -> F32:
@@ -131,16 +131,27 @@ class Encoded:
         return np.repeat(of_groups, self.encoding.group, axis=1)[:, : self.codes.shape[1]]
 
 
+#: [16] the number of each code of kind nested table.
+IQ4_NUMBERS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+
+
 def nested_zero(e: Encoding) -> int:
     """What is taken off the codes of kind nested."""
     return 1 << (e.bits - 1)
+
+
+def nested_numbers(e: Encoding, codes: U8) -> F32:
+    """What scales of kinds nested are multiplied with: whole numbers of 8 bits."""
+    if e.kind == "nested table":
+        return IQ4_NUMBERS[codes].astype(np.float32)
+    return codes.astype(np.float32) - np.float32(nested_zero(e) if e.kind == "nested" else 0)
 
 
 def gamma_values(e: Encoding) -> F32:
     """[256] the number of each gamma of an encoding that has them."""
     if e.kind in ("progressive", "nested affine"):
         return np.arange(256, dtype=np.float32)
-    if e.kind == "nested":
+    if e.kind in ("nested", "nested table"):
         return np.arange(-128, 128, dtype=np.float32)
     return e8m0_values() if e.group == 32 else e4m3_values()
 

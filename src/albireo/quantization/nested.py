@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from albireo.encodings import encoding, is_encoding, plain_encoding
-from albireo.quantization.encoded import Encoded, gamma_values, nested_zero, storable_scale
+from albireo.quantization.encoded import Encoded, gamma_values, nested_numbers, nested_zero, storable_scale
 
 
 def is_held_as(stored: str, wanted: str) -> bool:
@@ -33,8 +33,10 @@ def plain(nested: Encoded) -> Encoded:
     scale, offset = nested.of_groups()
     if offset is not None:
         return Encoded(plain_encoding(e), nested.codes, scale, offset=offset)
-    zeros = np.full(scale.shape, nested_zero(e), np.uint8)
-    return Encoded(plain_encoding(e), nested.codes, storable_scale(scale), zeros)
+    codes, zero = nested.codes, nested_zero(e)
+    if e.kind == "nested table":
+        codes, zero = (nested_numbers(e, codes) + 128).astype(np.uint8), 128
+    return Encoded(plain_encoding(e), codes, storable_scale(scale), np.full(scale.shape, zero, np.uint8))
 
 
 def _products(nested: Encoded) -> Encoded:

@@ -20,7 +20,7 @@ from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bit
 from albireo.compiler.layouts import packed_bytes
 from albireo.dtypes import TOKEN, natural_stride
 from albireo.encodings import ENCODINGS, encoding
-from albireo.quantization.encoded import E2M1_VALUES, Encoded, gamma_values, nested_zero
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, gamma_values, nested_numbers
 from albireo.quantization.rounding import round_tokens, round_weights
 from backends.cpu.encoded_linears import linear, panels, random_encoded, run, step, tokens
 
@@ -101,17 +101,15 @@ def test_nests_give_the_bits_of_groups(name: str) -> None:
     """A float16 times a byte is an exact scale, so a sum is that of codes with a float32 for each group."""
     n, k = 70, 1000
     nested = random_encoded(encoding(name), n, k, seed=4)
-    if encoding(name).kind == "nested":
+    if encoding(name).kind in ("nested", "nested table"):
         nested.scale[:] = np.float32(2.0**-7)  # whose products have 8 bits: int8.gG has 16
     scale, offset = nested.of_groups()
     wide = encoding("int8.g32.affine" if encoding(name).group == 32 else "int8.g16.affine")
-    zero = None
+    zero, codes = None, nested.codes
     if offset is None:
-        wide, zero = (
-            encoding(wide.name.removesuffix(".affine")),
-            np.full(scale.shape, nested_zero(nested.encoding), np.uint8),
-        )
-    plain = Encoded(wide, nested.codes, scale, zero, offset=offset)
+        codes = (nested_numbers(nested.encoding, codes) + 128).astype(np.uint8)
+        wide, zero = encoding(wide.name.removesuffix(".affine")), np.full(scale.shape, 128, np.uint8)
+    plain = Encoded(wide, codes, scale, zero, offset=offset)
     np.testing.assert_array_equal(plain.decode(), nested.decode())
     rows = tokens(np.random.default_rng(1).normal(size=(60, k)).astype(np.float32), "scalar")
     for level in levels_of("linear"):

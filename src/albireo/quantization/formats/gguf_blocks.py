@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.quantization.encoded import U8, Encoded, storable_scale
+from albireo.quantization.encoded import IQ4_NUMBERS, U8, Encoded, storable_scale
 from albireo.quantization.formats import gguf_grid_blocks, gguf_k_blocks
 from albireo.quantization.formats.arrays import checked_e8m0, finite
-from albireo.quantization.formats.arrays import nibbles as halves_of_bytes
 from albireo.quantization.formats.gguf_parts import ZERO, Parts, Reader, half, nibbles, pairs, signed
 
 
@@ -60,7 +59,7 @@ BLOCKS = {
     "Q5_K": BlockType(256, 176, "q5_k"),
     "Q6_K": BlockType(256, 210, "q6_k"),
     "IQ4_NL": BlockType(32, 18, "int8.g32"),
-    "IQ4_XS": BlockType(256, 136, "int8.g32"),
+    "IQ4_XS": BlockType(256, 136, "iq4_xs"),
     "IQ3_S": BlockType(256, 110, "int4.g32.affine"),
     "IQ3_XXS": BlockType(256, 98, "int8.g32"),
     "IQ2_S": BlockType(256, 82, "int8.g16"),
@@ -72,8 +71,6 @@ BLOCKS = {
     "TQ1_0": BlockType(256, 54, "int4.g128"),
     "MXFP4": BlockType(32, 17, "fp4.g32"),
 }
-#: The numbers that the codes of IQ4_NL and IQ4_XS stand for.
-_IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
 def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encoded:
@@ -141,15 +138,7 @@ def _q5_1(b: U8) -> Parts:
 
 
 def _iq4_nl(b: U8) -> Parts:
-    return signed(_IQ4[nibbles(b[:, 2:])]), half(b[:, :2]), ZERO, None
-
-
-def _iq4_xs(b: U8) -> Parts:
-    # eight scales of 6 bits: the two highest of each in a word, then the low halves; then as eight blocks of 32
-    high = pairs(b[:, 2:4]).swapaxes(1, 2).reshape(-1, 8)
-    scales = (halves_of_bytes(b[:, 4:8]) | (high << np.uint8(4))).view(np.int8) - np.int8(32)
-    codes = signed(_IQ4[nibbles(b[:, 8:].reshape(-1, 8, 16))])
-    return codes, scales.astype(np.float32) * half(b[:, :2]), ZERO, None
+    return signed(IQ4_NUMBERS[nibbles(b[:, 2:])]), half(b[:, :2]), ZERO, None
 
 
 def _tq1_0(b: U8) -> Parts:
@@ -175,7 +164,6 @@ _READERS: Mapping[str, Reader] = {
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
     "IQ4_NL": _iq4_nl,
-    "IQ4_XS": _iq4_xs,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
     **gguf_grid_blocks.READERS,

@@ -1,4 +1,5 @@
-"""The K types of GGUF: blocks of 256 numbers, in groups with scales of a few bits each: the nests of our encodings.
+"""The K types of GGUF, and IQ4_XS: blocks of 256 numbers, in groups with scales of a few bits each: the nests of our
+encodings.
 
 Called by gguf_blocks.py. Source: ggml-common.h and ggml-quants.c of ggml (MIT).
 """
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from albireo.quantization.encoded import F32, U8
+from albireo.quantization.formats.arrays import nibbles as halves_of_bytes
 from albireo.quantization.formats.gguf_parts import half, nibbles, pairs
 
 #: Codes [blocks, 256], scales [blocks, 1], their gammas [blocks, groups]; offsets and what they are multiplied with,
@@ -70,10 +72,18 @@ def _q6_k(b: U8) -> Nests:
     return codes, half(b[:, 208:]), b[:, 192:208] ^ np.uint8(0x80), None, None
 
 
+def _iq4_xs(b: U8) -> Nests:
+    # eight scales of 6 bits: the two highest of each in a word, then the low halves; then as eight blocks of 32
+    high = pairs(b[:, 2:4]).swapaxes(1, 2).reshape(-1, 8)
+    gamma = (halves_of_bytes(b[:, 4:8]) | (high << np.uint8(4))) + np.uint8(128 - 32)
+    return nibbles(b[:, 8:].reshape(-1, 8, 16)).reshape(-1, 256), half(b[:, :2]), gamma, None, None
+
+
 READERS: Mapping[str, Callable[[U8], Nests]] = {
     "Q2_K": _q2_k,
     "Q3_K": _q3_k,
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "IQ4_XS": _iq4_xs,
 }

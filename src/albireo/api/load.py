@@ -56,6 +56,7 @@ from albireo.execution.runner import DeviceModel, Pooler, RunnerParts
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
+from albireo.models.gguf.kept_heads import heads_kept
 from albireo.models.settings.context import check_context
 from albireo.models.settings.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.settings.pooling_rule import PoolingRule
@@ -133,6 +134,7 @@ class Loaded:
         return self.model
 
 
+@heads_kept()
 def load(
     config: EngineConfig,
     *,

@@ -23,6 +23,7 @@ from albireo.models.gguf.architectures import ARCHITECTURES
 from in_turn import in_turn
 from models.gguf.conversion_keys import common_keys
 from models.gguf.conversions import CONVERSIONS, OLDER, Conversion, write
+from models.gguf.lying import assert_blocks_are_what_is_read
 from models.gguf.test_models import logits_of
 from models.gguf.writer import CONFIGS, MIXTURES, Array, gguf
 from models.transformers_logits import distance
@@ -190,6 +191,17 @@ MULTIPLIED = "falcon_h1, multipliers"
 def test_logits_are_those_of_the_checkpoint(name: str, kind: str, tmp_path: Path) -> None:
     checkpoint, file = both(tmp_path, name, kind="F32" if name == MULTIPLIED else kind)
     assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
+
+
+#: Whose rows or columns lie in another order, or of two tensors.
+MOVED = ("qwen3_5_text", "qwen3_5_moe_text", "falcon, groups", "granitemoehybrid", "mistral")
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_blocks_that_are_packed_where_they_lie_are_those_that_are_read(name: str, tmp_path: Path) -> None:
+    _, file = both(tmp_path, name, kind="Q8_0")
+    with Checkpoint(file) as checkpoint:
+        assert 0 < assert_blocks_are_what_is_read(checkpoint) <= len(checkpoint.encodings)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != MULTIPLIED])

@@ -17,6 +17,7 @@ from albireo.models.blocks.rope import rope_spec
 from albireo.models.checkpoint.weights import Checkpoint
 from albireo.models.config import parse_config
 from in_turn import in_turn
+from models.gguf.lying import assert_blocks_are_what_is_read
 from models.gguf.writer import CONFIGS, LLAMA, PRESETS, words, write_gguf
 from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.test_gguf_blocks import KINDS
@@ -82,6 +83,18 @@ def test_numbers_of_every_type(kind: str, tmp_path: Path) -> None:
         assert types == {{"F16": "float16", "BF16": "bfloat16"}.get(kind, "float32")}, "parts are joined in one type"
     dtypes = {"F32": "float32", "F16": "float16"}
     assert load_config(tmp_path / "m.gguf").dtype == dtypes.get(kind, "bfloat16")
+
+
+def test_pages_of_blocks_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By release(), once a matrix is packed from them."""
+    write_gguf(tmp_path / "m.gguf", LLAMA, "Q4_K")
+    with Checkpoint(tmp_path / "m.gguf") as checkpoint:
+        assert assert_blocks_are_what_is_read(checkpoint) == len(checkpoint.encodings)
+        released: list[str] = []
+        monkeypatch.setattr(checkpoint._stored, "release", released.append)
+        assert checkpoint.blocks(Q_PROJ) is not None and not released
+        checkpoint.release(Q_PROJ)
+        assert released == [Q_PROJ]
 
 
 def test_settings_are_those_of_config_json(tmp_path: Path) -> None:

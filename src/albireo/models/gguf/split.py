@@ -17,6 +17,7 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.models.checkpoint.mapped_file import MappedFile
 from albireo.models.gguf.files import MAX_PARTS, part_paths
 from albireo.models.gguf.header import Entry, Header, read_header
+from albireo.models.gguf.kept_heads import read_once
 
 #: Settings that may differ from part to part.
 _OWN = ("split.no", "general.alignment")
@@ -31,7 +32,7 @@ def open_parts(path: Path) -> tuple[list[MappedFile], Header]:
     """
     files = [_mapped(path)]
     try:
-        header = read_header(files[0].view, str(path))
+        header = _head(files[0], path)
         count = header.settings.get("split.count", 1)
         if type(count) is int and count == 1:
             return files, header
@@ -41,12 +42,18 @@ def open_parts(path: Path) -> tuple[list[MappedFile], Header]:
         for i, other in enumerate(paths):
             if i != place:
                 files.insert(i, _mapped(other))
-                headers[i] = read_header(files[i].view, str(other))
+                headers[i] = _head(files[i], other)
         return files, _joined([headers[i] for i in range(len(paths))], paths)
     except ModelError:
         for file in files:
             file.close()
         raise
+
+
+def _head(file: MappedFile, path: Path) -> Header:
+    """The caller's own, as far as keys and names go."""
+    kept = read_once(path, len(file.view), lambda: read_header(file.view, str(path)))
+    return Header(dict(kept.settings), dict(kept.entries))
 
 
 def _mapped(path: Path) -> MappedFile:

@@ -6,10 +6,14 @@
 // window: so many positions are chosen together, from its multiples on, and each head chooses for itself, into H lists
 // of n one behind the other: score[s, h] = x[t, h] . k[s], a block is worth the best of those up to the row's own, and
 // the first_key last ones are always chosen. n is a multiple of window; there are no gates.
+// Without a window and without gates they are all 1. k, where it is more than 1: of each entry its k positions are
+// listed, and behind them those of the row that have no entry yet, at most k - 1: of n positions (n - k + 1) / k
+// entries are chosen.
 //
 // A score is one chain over D for each head and one over heads, in float32, and of equals the first are taken: neither
 // the batch nor how a prompt is cut changes a choice. A work item is one row. Source: DeepSeek-AI 2025, DeepSeek-V3.2
-// (lightning indexer). Reads: x gates kv kv_shape ids n num_heads num_keys window first_key x_dtype x_stride y_stride.
+// (lightning indexer). Reads: x gates kv kv_shape ids n k num_heads num_keys window first_key x_dtype x_stride
+// y_stride.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -16,7 +16,7 @@ int64_t sequence_of(const Step& s, int64_t row) {
 
 constexpr int kSums = kTileVectors < 4 ? 2 : 4;  // that stay in registers
 
-// What all heads give some positions of a tile.
+// What all heads give some positions of a tile. weights: null: they are all 1.
 template <class W>
 ALBIREO_INLINE void sum_of_heads(const ScoreRows<W>& r, const float* weights, int64_t first, float* sums) {
   V sum[kSums];
@@ -25,7 +25,8 @@ ALBIREO_INLINE void sum_of_heads(const ScoreRows<W>& r, const float* weights, in
   for (int64_t h = 0; h < r.rows; h++)
 #pragma GCC unroll 4
     for (int j = 0; j < kSums; j++)
-      sum[j] = fma(set1(weights[h]), max(load(r.scores + h * kAttentionTile + first + 16 * j), zero()), sum[j]);
+      sum[j] = fma(set1(weights ? weights[h] : 1.0f), max(load(r.scores + h * kAttentionTile + first + 16 * j), zero()),
+                   sum[j]);
 #pragma GCC unroll 4
   for (int j = 0; j < kSums; j++) store(sums + 16 * j, sum[j]);
 }
@@ -53,7 +54,7 @@ ALBIREO_INLINE void score_tiles(const Args& a, const Step& step, int64_t row, in
 // What positions 0 .. count - 1 are worth to a row, and up to a tile's end whatever comes there.
 template <class W>
 void score_positions(const Args& a, const Step& step, int64_t row, int64_t count, float* sums, char* base) {
-  const float* weights = a.gates + row * a.num_heads;
+  const float* weights = a.gates ? a.gates + row * a.num_heads : nullptr;
   score_tiles<W>(a, step, row, count, base, [&](const ScoreRows<W>& r, int64_t start, int64_t) {
     for (int64_t j = 0; j < kAttentionTile; j += 16 * kSums) sum_of_heads(r, weights, j, sums + start + j);
   });
@@ -118,19 +119,34 @@ void run_choose_blocks(const Args& a, const Step& step, int64_t begin, int64_t e
   }
 }
 
+// Entries in ascending order, count of them, become their positions, `every` each; behind them those from `first` on
+// that are seen, and -1, n in all.
+ALBIREO_INLINE void spell_entries(int32_t* places, int64_t count, int64_t every, int64_t first, int64_t seen,
+                                  int64_t n) {
+  for (int64_t j = count; j-- > 0;) {  // from behind: what is not read yet lies before what is written
+    const int32_t entry = places[j];
+    for (int64_t s = 0; s < every; s++) places[j * every + s] = (int32_t)(entry * every + s);
+  }
+  int64_t i = count * every;
+  for (int64_t s = first; s < seen; s++) places[i++] = (int32_t)s;
+  while (i < n) places[i++] = -1;
+}
+
 template <class W>
 void run_choose_keys(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   if (a.window > 0) return run_choose_blocks<W>(a, step, begin, end, scratch);
   for (int64_t row = begin; row < end; row++) {
     int32_t* places = a.ids + row * (a.y_stride ? a.y_stride : a.n);
-    const int64_t seen = (step.positions[row] + 1) / a.kv_shape.every;
-    if (seen <= a.n) {
-      for (int64_t i = 0; i < a.n; i++) places[i] = i < seen ? (int32_t)i : -1;
+    const int64_t every = a.kv_shape.every, positions = step.positions[row] + 1, seen = positions / every;
+    const int64_t taken = a.k > 1 ? (a.n - a.k + 1) / a.k : a.n, listed = a.k > 1 ? positions : seen;
+    if (seen <= taken) {
+      for (int64_t i = 0; i < a.n; i++) places[i] = i < listed ? (int32_t)i : -1;
       continue;
     }
     float* sums = (float*)scratch.base;
     score_positions<W>(a, step, row, seen, sums, scratch.base + chosen_bytes(a));
-    places_of_best(sums, seen, a.n, places);
+    places_of_best(sums, seen, taken, places);
+    if (a.k > 1) spell_entries(places, taken, a.k, seen * every, positions, a.n);
   }
 }
 

@@ -37,8 +37,8 @@ ALBIREO_INLINE V pooled(const float* mean, const float* other) {
 ALBIREO_INLINE void pool_row(const Args& a, int64_t t, int64_t position, int64_t first, int64_t n, float* state) {
   const int64_t series = a.num_k_heads, width = series * a.v_dim, place = position % a.k;
   const float* x = (const float*)a.x + t * x_stride(a, width) + first;
-  const float* gates = (const float*)a.y + t * (a.y_stride ? a.y_stride : width) + first;
-  const float* added = a.a_log + place * width + first;
+  const float* gates = a.y ? (const float*)a.y + t * (a.y_stride ? a.y_stride : width) + first : nullptr;
+  const float* added = a.y ? a.a_log + place * width + first : nullptr;
   float* out = (float*)a.out + t * out_stride(a, a.v_dim) + first;
   float *own = state, *next = state + 3 * kStateColumns, *before = state + 6 * kStateColumns;
   if (series == 2 && place == 0) {
@@ -51,7 +51,8 @@ ALBIREO_INLINE void pool_row(const Args& a, int64_t t, int64_t position, int64_t
     const int64_t left = n - e;
     const auto read = [left](const float* p) { return left >= 16 ? load(p) : load_n(p, left); };
     const auto row = [&](float* mean, int64_t from) {
-      take_row(mean + e, add(read(gates + from + e), read(added + from + e)), read(x + from + e), place == 0);
+      const V gate = gates ? add(read(gates + from + e), read(added + from + e)) : zero();
+      take_row(mean + e, gate, read(x + from + e), place == 0);
     };
     row(own, (series - 1) * a.v_dim);
     if (series == 2) row(next, 0);

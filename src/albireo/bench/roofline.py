@@ -18,7 +18,7 @@ from typing import NamedTuple
 from albireo.backends.cuda.catalog import LEVEL as GPU_LEVEL
 from albireo.dtypes import ROW_CODES, itemsize
 from albireo.encodings import ENCODINGS
-from albireo.graph.attention_op import lists_of
+from albireo.graph.attention_op import keys_taken, lists_of
 from albireo.graph.program import Call, Program, is_gated
 from albireo.step import StepPlan
 
@@ -275,7 +275,7 @@ def attention_of(program: Program, call: Call) -> AttentionWork:
     kv, a, every = program.kv, call.attrs, call.attrs.get("every", 1)
     if call.family == "choose_keys":
         of_key, flops = a["head_dim"] * itemsize(kv.dtype), 2 * a["num_heads"] * a["head_dim"]
-        return AttentionWork(call.rows, None, flops, of_key, enough=a["count"], every=every)
+        return AttentionWork(call.rows, None, flops, of_key, enough=keys_taken(a), every=every)
     elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
     kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
     flops, both_ways = 2 * a["num_heads"] * elements, a.get("both_ways", False)

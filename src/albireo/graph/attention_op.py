@@ -152,15 +152,31 @@ def choose_keys(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         raise InvariantError(f"choose_keys among entries of {every} positions: wanted a power of two, and no blocks")
     if problem := block_problem(a, weights is not None):
         raise InvariantError(f"choose_keys of {a['count']} positions {problem}")
-    return (TensorType("int32", ("T", a["count"] * (1 if weights is not None else heads))),)
+    return (TensorType("int32", ("T", a["count"] * lists_made(a))),)
+
+
+def lists_made(a: Attrs) -> int:
+    """Lists that a choose_keys gives of each row."""
+    return int(a["num_heads"]) if "block" in a else 1
+
+
+def keys_taken(a: Attrs) -> int:
+    """Keys that a choose_keys takes of each row at most, or entries."""
+    every = int(a["every"]) if a.get("as_positions") else 1
+    return (int(a["count"]) - every + 1) // every
 
 
 def block_problem(a: Attrs, has_weights: bool) -> str:
-    """What is wrong with what is said of blocks, if anything. Args: a: of a choose_keys."""
+    """What is wrong with what is said of blocks, or of entries as positions, if anything. Args: a: of a
+    choose_keys."""
     block, nearest = a.get("block"), a.get("nearest")
-    if has_weights or block is None or nearest is None:
+    if a.get("as_positions"):
+        every, rest = a.get("every", 0), int(a["count"]) + 1
+        if not every or rest % every or rest <= every:
+            return f"of entries of every={every}: wanted whole entries, and {every - 1} behind them that have none"
+    if block is None or nearest is None or has_weights:
         is_said = block is not None or nearest is not None
-        return "has weights, or blocks and how many are always chosen: one of both" if is_said == has_weights else ""
+        return "has weights, or blocks and how many are always chosen: one of both" if is_said else ""
     if block < 1 or a["count"] % block or not 1 <= nearest <= a["count"] // block:
         return f"in blocks of {block}, of which the last {nearest} are always chosen"
     return ""
@@ -170,13 +186,16 @@ def pool_rows(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     """As attention()."""
     rows, series, every = x["x"], a["series"], a["every"]
     width, rest = divmod(int(rows.dims[-1]), max(series, 1))
-    if rows.dims[0] != "T" or series not in (1, 2) or rest or x["gates"] != rows or every < 2 or every & (every - 1):
+    gates, places = x.get("gates", rows), x.get("places")
+    if rows.dims[0] != "T" or series not in (1, 2) or rest or gates != rows or every < 2 or every & (every - 1):
         raise InvariantError(
-            f"pool_rows of {rows} by {x['gates']}, {series} series, every={every}: wanted T rows and as many gates, of "
+            f"pool_rows of {rows} by {gates}, {series} series, every={every}: wanted T rows and as many gates, of "
             "one series of channels or of two, and a power of two"
         )
-    if x["places"] != TensorType("float32", (every, series * width)):
-        raise InvariantError(f"pool_rows: places {x['places']} are not {every} rows of {series * width} numbers")
+    if ("gates" in x) != (places is not None) or places not in (None, TensorType("float32", (every, series * width))):
+        raise InvariantError(
+            f"pool_rows: places {places} of gates {x.get('gates')} are not {every} rows of {series * width} numbers"
+        )
     return (TensorType("float32", ("T", width)),)
 
 

@@ -202,8 +202,8 @@ class GraphBuilder:
         return self.kv
 
     def choose_keys(self, q: Value, weights: Value | None, **attrs: Any) -> Value:
-        """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights; every. weights: [T,
-        num_heads] float32."""
+        """attrs: layer, num_heads, head_dim, count; block and nearest where there are no weights; every and
+        as_positions. weights: [T, num_heads] float32; None: see ops."""
         given = {"q": q} | ({} if weights is None else {"weights": weights})
         return self._node("choose_keys", given | {"kv": self.kv}, **attrs)[0]
 
@@ -227,9 +227,9 @@ class GraphBuilder:
         """x, y: of attentions that give sums. sinks: [num_heads] float32."""
         return self._node("join_sums", {"x": x, "y": y, "sinks": sinks}, num_heads=num_heads)[0]
 
-    def pool_rows(self, x: Value, gates: Value, places: Value, series: int) -> Value:
-        """places: [positions of a window, channels] float32."""
-        every, inputs = int(places.type.dims[0]), {"x": x, "gates": gates, "places": places}
+    def pool_rows(self, x: Value, weighing: tuple[Value, Value] | None, every: int, series: int = 1) -> Value:
+        """weighing: gates, as x, and places: [every, channels] float32; None: all rows count alike."""
+        inputs = {"x": x} | ({} if weighing is None else dict(zip(("gates", "places"), weighing, strict=True)))
         return self._node("pool_rows", inputs, state=self._next_state(), every=every, series=series)[0]
 
     def balance(self, x: Value, rounds: int, eps: float) -> Value:

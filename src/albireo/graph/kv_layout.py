@@ -161,10 +161,11 @@ class KVLayout:
             )
         if self.every:
             are_powers = all(each > 0 and each & (each - 1) == 0 for each in self.every)
-            if len(self.every) != self.num_layers or not are_powers or self.has_values:
+            with_values = [i for i, each in enumerate(self.every) if each > 1 and self.keeps_values(i)]
+            if len(self.every) != self.num_layers or not are_powers or with_values:
                 raise InvariantError(
                     f"entries are of {self.every} positions: wanted a power of two of each of {self.num_layers} "
-                    "layers, which keep keys alone"
+                    "layers, which where it is more than 1 keep keys alone"
                 )
         if any(not 0 <= group < self.num_groups or self.windows[group] is None for group in self.in_chunks):
             raise InvariantError(f"groups {self.in_chunks} see chunks; windows are {self.windows}")

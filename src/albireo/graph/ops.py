@@ -233,13 +233,15 @@ OPS: dict[str, Op] = {
     # block, and no weights: each head chooses for itself, count positions in blocks that begin at multiples of block;
     # score[s] = q[t, h] . k[s], a block is worth its best score up to the row's own position, and the `nearest` last
     # blocks are always chosen. Gives the lists of all heads, one behind the other. every: of a layer whose entries are
-    # of so many positions entries are chosen, of those that are there at the row's own
+    # of so many positions entries are chosen, of those that are there at the row's own. as_positions: for each entry
+    # its positions are given, and behind them those that have no entry yet, of which there are at most every - 1: count
+    # is of positions, (count - every + 1) / every entries are chosen. No weights, and no block: they are all 1
     "choose_keys": Op(
         ("q", "kv"),
         ("layer", "num_heads", "head_dim", "count"),
         choose_keys,
         optional=("weights",),
-        optional_attrs=("block", "nearest", "every"),
+        optional_attrs=("block", "nearest", "every", "as_positions"),
     ),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, but where
     # the step says where a row's positions end (step input row_ends), which causal ones do not ask; unless both_ways:
@@ -274,8 +276,8 @@ OPS: dict[str, Op] = {
     # rows have two series of channels; the mean is over the first series of the window before and the last of its own,
     # the first window's over its own alone. state [3 or 9, D] float32: largest gate, sum of powers, sum of products of
     # the rows so far; of two series of the last, of the first for the next window, and of the first for this one.
-    # Source: DeepSeek-AI 2026, DeepSeek-V4
-    "pool_rows": Op(("x", "gates", "places"), ("state", "every", "series"), pool_rows),
+    # Source: DeepSeek-AI 2026, DeepSeek-V4. Without gates and places all rows count alike
+    "pool_rows": Op(("x",), ("state", "every", "series"), pool_rows, optional=("gates", "places")),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the
     # state. activation: one of CONV_ACTIVATIONS. gated: rows are three parts: what x is multiplied by before, what y is

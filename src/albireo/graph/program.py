@@ -32,7 +32,7 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    choose_keys  q, weights -> ids                          rows of T: the positions that attention is to see
+    choose_keys  q [, weights] -> ids                       rows of T: the positions that attention is to see
     attention    q [, rows] [, sinks] [, distances]         rows: out has these only; attrs, and chosen: see graph.ops
         [, chosen] [, from_rows [, from_keys]] -> out       the last two: what rows of q, and of T, add by distance
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
@@ -54,7 +54,7 @@ Call families and their roles (a backend implements these):
     gated_delta_rule  x, gates, [dt], a_log, dt_bias -> out  rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     selective_scan  x, dt, bc, a_log, dt_bias, skip -> out  rows of T, likewise
-    pool_rows    x, gates, places -> out                    rows of T, likewise: of every so many of a sequence one
+    pool_rows    x [, gates, places] -> out                 rows of T, likewise: of every so many of a sequence one
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head

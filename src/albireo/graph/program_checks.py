@@ -17,6 +17,7 @@ from albireo.graph.attention_op import (
     block_problem,
     entries_problem,
     head_width,
+    lists_made,
     lists_of,
     result_width,
 )
@@ -290,10 +291,12 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
             fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
         return fits and (cols["x"], cols["out"]) == ((3 if a.get("gated") else 1) * weight.rows, weight.rows)
     if call.family == "pool_rows":
-        places, series = _constant(program, call, "places"), a["series"]
+        series, roles = a["series"], {"gates", "places"} & {*call.args}
         fits = series in (1, 2) and a["every"] > 1 and shape == (3 if series == 1 else 9, cols["out"])
-        fits = fits and (places.rows, places.cols) == (a["every"], series * cols["out"])
-        return fits and {cols[role] for role in ("x", "gates")} == {series * cols["out"]}
+        if roles:
+            places = _constant(program, call, "places")
+            fits = fits and len(roles) == 2 and (places.rows, places.cols) == (a["every"], series * cols["out"])
+        return fits and {cols[role] for role in ("x", "gates") if role in cols} == {series * cols["out"]}
     if call.family == "selective_scan":
         speeds, keys = _constant(program, call, "a_log"), shape[0]
         found = {(each.rows, each.cols) for each in (_constant(program, call, role) for role in ("dt_bias", "skip"))}
@@ -357,7 +360,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "choose_keys":
         heads, is_weighed = int(a["num_heads"]), "weights" in cols
         fits = (cols["q"], cols.get("weights", heads)) == (heads * int(a["head_dim"]), heads)
-        fits = fits and cols["ids"] == int(a["count"]) * (1 if is_weighed else heads) > 0
+        fits = fits and cols["ids"] == int(a["count"]) * lists_made(a) > 0
         fits = fits and not block_problem(a, is_weighed) and not _every_problem(program, a)
         return fits and program.kv.dtype not in KV_CODES and call.rows == "T"
     if call.family == "kv_write":

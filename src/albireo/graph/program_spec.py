@@ -142,7 +142,7 @@ FAMILIES: dict[str, Family] = {
         ("ids",),
         ("layer", "num_heads", "head_dim", "count"),
         optional=("weights",),
-        optional_attrs=("block", "nearest", "every"),
+        optional_attrs=("block", "nearest", "every", "as_positions"),
     ),
     "attention": Family(
         ("q",),
@@ -173,7 +173,7 @@ FAMILIES: dict[str, Family] = {
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
     "join_sums": Family(("x", "y", "sinks"), ("out",), ("num_heads",)),
-    "pool_rows": Family(("x", "gates", "places"), ("out",), ("state", "every", "series")),
+    "pool_rows": Family(("x",), ("out",), ("state", "every", "series"), optional=("gates", "places")),
     "balance": Family(("x",), ("out",), ("rounds", "eps")),
     "add_parts": Family(("x", "y"), ("out",), ("num_parts", "first", "plus"), optional=("coefs",)),
     "row_map": Family(("x",), ("out",), ("kind", "number"), optional=("y",)),

@@ -164,6 +164,7 @@ _FLAGS = (
     "own_lists",
     "sums",
     "side_by_side",
+    "as_positions",
 )
 
 

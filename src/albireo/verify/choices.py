@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.attention import key_scores
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.experts import group_worths, route_merits
+from albireo.graph.attention_op import keys_taken
 from albireo.verify.rounding_bound import FLUSHED
 
 F64 = NDArray[np.float64]
@@ -65,7 +66,7 @@ def keys_chosen(call: OpCall, ids: Any) -> tuple[F64, F64, F64]:
     found = [
         _compared(*each)
         for row, (scores, error) in enumerate(zip(key_scores(call), _key_errors(call), strict=True))
-        for each in (_of_blocks if "block" in call.attrs else _of_keys)(call, scores, error, ids[row])
+        for each in (_of_blocks if "block" in call.attrs else _of_keys)(call, row, scores, error, ids[row])
     ]
     low, high, allowed = np.array(found, np.float64).reshape(-1, 3).T
     return low, high, allowed
@@ -82,14 +83,24 @@ def _compared(scores: F64, error: F64, chosen: Any) -> tuple[float, float, float
     return min(low, scores[best]), scores[best], error[worst] + error[best]
 
 
-def _of_keys(call: OpCall, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
+def _of_keys(call: OpCall, row: int, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
     """Of a row its one list."""
-    chosen, rest = ids[: len(scores)], ids[len(scores) :]
-    is_list = (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < len(scores) and (rest == -1).all()
-    yield scores, error, chosen if is_list else None
+    is_spelled = call.attrs.get("as_positions", False)
+    every, end = (call.attrs["every"], int(call.step.positions[row]) + 1) if is_spelled else (1, len(scores))
+    places = ids[ids >= 0]
+    chosen = np.unique(places[places < len(scores) * every] // every)
+    is_list = len(chosen) == min(keys_taken(call.attrs), len(scores)) and (ids[len(places) :] == -1).all()
+    # of an entry all positions, in order; behind entries those that have none
+    whole = (chosen[:, None] * every + np.arange(every)).reshape(-1)
+    behind = np.arange(len(scores) * every, end)
+    is_list = is_list and np.array_equal(places, np.concatenate([whole, behind]))
+    if len(chosen):
+        yield scores, error, chosen if is_list else None
+    else:  # no entry is there yet
+        yield np.zeros(1), np.zeros(1), np.zeros(1, np.int64) if is_list else None
 
 
-def _of_blocks(call: OpCall, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
+def _of_blocks(call: OpCall, _: int, scores: F64, error: F64, ids: Any) -> Iterator[tuple[F64, F64, Any]]:
     """Of a row the list of each head, as numbers of blocks; those that are always chosen are compared with none."""
     block, length = call.attrs["block"], scores.shape[1]
     count = -(-length // block)

@@ -19,6 +19,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.graph.attention_op import NOTHING_SEEN
 from albireo.graph.ops import RopeSpec
 from albireo.verify.attention_bound import attention_error
+from albireo.verify.choices import keys_chosen
 from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, rows_step, run, variants
 from step_batches import Work, make_step
 
@@ -124,8 +125,12 @@ def test_attention_to_entries(dtype: str, level: str, every: int, block_size: in
 
 @pytest.mark.parametrize(("dtype", "level"), level_of("choose_keys"))
 @pytest.mark.parametrize(("every", "block_size"), SIZES)
-def test_entries_are_chosen(dtype: str, level: str, every: int, block_size: int) -> None:
-    """Of keys and queries of small whole numbers, whose sums are exact, so that many scores are equal."""
+@pytest.mark.parametrize(("weighs", "as_positions"), [(True, False), (False, True)])
+def test_entries_are_chosen(
+    dtype: str, level: str, every: int, block_size: int, weighs: bool, as_positions: bool
+) -> None:
+    """Of keys and queries of small whole numbers, whose sums are exact, so that many scores are equal; entries, or
+    positions of three of them and those behind the last."""
     step, rng = step_of(block_size), np.random.default_rng(3)
     entries = Entries(written_levels(level), dtype, every, block_size, step, 12)
     q = rng.integers(-2, 3, (step.num_tokens, HEADS * 12)).astype(np.float32)
@@ -136,13 +141,29 @@ def test_entries_are_chosen(dtype: str, level: str, every: int, block_size: int)
     attention.kv_write(OpCall({"k": k, "kv": entries.kv}, attrs, whole))
     written = {"x": Guarded(k), "kv": entries.memory, **entries.args}
     run([Call("kv_write", written_levels(level), "float32", written)], whole)
-    attrs = {"layer": 0, "num_heads": HEADS, "head_dim": 12, "count": COUNT, "every": every}
-    (wanted,) = attention.choose_keys(OpCall({"q": q, "weights": weights, "kv": entries.kv}, attrs, step))
-    found = np.full((step.num_tokens, COUNT), 99, np.int32)
-    args = {"x": Guarded(q, dtype), "x_dtype": dtype, "gates": Guarded(weights), "ids": found.ctypes.data}
-    args |= {"num_heads": HEADS, "n": COUNT, "y_stride": COUNT, "num_keys": 200, "kv": entries.memory}
+    count = 4 * every - 1 if as_positions else COUNT
+    attrs: dict[str, Any] = {"layer": 0, "num_heads": HEADS, "head_dim": 12, "count": count, "every": every}
+    attrs |= {"as_positions": True} if as_positions else {}
+    roles = {"q": q, "kv": entries.kv} | ({"weights": weights} if weighs else {})
+    (wanted,) = attention.choose_keys(OpCall(roles, attrs, step))
+    found = np.full((step.num_tokens, count), 99, np.int32)
+    args = {"x": Guarded(q, dtype), "x_dtype": dtype, "ids": found.ctypes.data, "k": every if as_positions else 0}
+    args |= {"num_heads": HEADS, "n": count, "y_stride": count, "num_keys": 200, "kv": entries.memory}
+    args |= {"gates": Guarded(weights)} if weighs else {}
     run([Call("choose_keys", level, dtype, args | entries.args)], step, 2)
     np.testing.assert_array_equal(found, wanted)
+    low, high, allowed = keys_chosen(OpCall(roles, attrs, step), found)
+    assert (low >= high - allowed).all()
+    low, _, _ = keys_chosen(OpCall(roles, attrs, step), np.where(found == found.max(axis=1, keepdims=True), -1, found))
+    assert np.isnan(low[(step.positions + 1) // every > 0]).all(), "a list that lacks a position is none"
+    if not as_positions:
+        return
+    for row, position in zip(found, step.positions, strict=True):
+        seen = row[row >= 0]
+        # all of the windows that are named, and what has no entry yet
+        entry, behind = np.unique(seen // every, return_counts=True), int(position + 1) % every
+        assert seen[-1] == position if behind else (entry[1] == every).all()
+        assert len(seen) == min(3, (int(position) + 1) // every) * every + behind
 
 
 @pytest.mark.parametrize("level", [level for dtype, level in variants("kv_write") if dtype == "float32"])

@@ -31,6 +31,8 @@ SCANNED = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 11, "v_dim": 70}
 #: Channels of one series, and of two, of which each so many positions make an entry.
 ONE_SERIES = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 8, "v_dim": 70}
 TWO_SERIES = {"num_k_heads": 2, "num_v_heads": 1, "k_dim": 4, "v_dim": 40}
+#: Of rows that count alike.
+PLAIN_MEAN = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 4, "v_dim": 40}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 37, 0: 5, 4: 1}
 
@@ -65,8 +67,10 @@ class Layer:
             series, self.out = shape["num_k_heads"], shape["v_dim"]
             self.size, width = (9 if series == 2 else 3) * self.out, series * shape["v_dim"]
             self.attrs = {"every": shape["k_dim"], "series": series}
-            self.weights = {"places": normal(shape["k_dim"], width, seed=8)}
-            for seed, (name, size) in enumerate((("x", 1), ("gates", 20))):  # gates that are far from each other, too
+            is_plain = shape == PLAIN_MEAN
+            self.weights = {} if is_plain else {"places": normal(shape["k_dim"], width, seed=8)}
+            of_rows = (("x", 1),) if is_plain else (("x", 1), ("gates", 20))  # gates that are far from each other, too
+            for seed, (name, size) in enumerate(of_rows):
                 self.rows[name] = {slot: size * normal(n, width, seed=50 * seed + slot) for slot, n in LENGTHS.items()}
             self.numbers = {"num_heads": 1, "num_k_heads": series, "k": shape["k_dim"], "v_dim": self.out}
         else:
@@ -137,7 +141,11 @@ CASES = [
         for _, level in variants("selective_scan")
         for shape in (SCANNED, SHAPE)
     ),
-    *(("pool_rows", level, shape, 4, SILU) for _, level in variants("pool_rows") for shape in (ONE_SERIES, TWO_SERIES)),
+    *(
+        ("pool_rows", level, shape, 4, SILU)
+        for _, level in variants("pool_rows")
+        for shape in (ONE_SERIES, TWO_SERIES, PLAIN_MEAN)
+    ),
 ]
 #: Two prompts; one goes on beside one that ends and one that begins; one goes on alone; a slot is taken anew.
 PLANS = [

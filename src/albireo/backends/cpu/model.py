@@ -440,7 +440,7 @@ class CpuModel:
         elif call.family == "pool_rows":
             args |= {"num_heads": 1, "num_k_heads": attrs["series"], "k": attrs["every"]}
             args["v_dim"] = program.buffers[call.args["out"]].cols
-            args["y_stride"] = program.buffers[call.args["gates"]].stride
+            args |= {"y_stride": program.buffers[call.args["gates"]].stride} if "gates" in call.args else {}
         elif call.family == "balance":
             args |= {"k": math.isqrt(program.buffers[call.args["x"]].cols), "num_heads": attrs["rounds"]}
         elif call.family == "join_sums":
@@ -502,6 +502,7 @@ class CpuModel:
         elif call.family == "choose_keys":
             args |= {"n": attrs["count"], "num_keys": self.max_positions}
             args |= {"window": attrs.get("block", 0), "first_key": attrs.get("nearest", 0)}
+            args |= {"k": attrs["every"]} if attrs.get("as_positions") else {}
             args["y_stride"] = program.buffers[call.args["ids"]].stride
         elif "chosen" in call.args:
             chosen = program.buffers[call.args["chosen"]]

@@ -102,8 +102,8 @@ class CudaCatalog:
         is_pooled = family in _OF_POOLED or any(attrs.get(name) for name in _POOLED)
         if is_pooled or attrs.get("scores") == _ROOT:
             raise UnsupportedModel(
-                "entries of several positions, and experts by token (DeepSeek V4): no kernels of them are there for "
-                "GPUs yet; choose --device cpu"
+                "entries of several positions, experts by token, and streams that are mixed (as of DeepSeek V4): no "
+                "kernels of them are there for GPUs yet; choose --device cpu"
             )
         if family == "combine" and "num_experts" in attrs:
             raise UnsupportedModel(

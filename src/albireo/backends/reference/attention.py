@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import F32
-from albireo.graph.attention_op import NOTHING_SEEN, SUM_NUMBERS, head_width, lists_of, result_width
+from albireo.graph.attention_op import NOTHING_SEEN, SUM_NUMBERS, head_width, keys_taken, lists_of, result_width
 from albireo.graph.distance_columns import distance_columns
 
 F64 = NDArray[np.float64]
@@ -39,8 +39,12 @@ def choose_keys(call: OpCall) -> tuple[Array, ...]:
     if "block" in attrs:
         return (_blocks_of_best(call),)
     found = np.full((step.num_tokens, attrs["count"]), -1, np.int32)
+    every, is_spelled = attrs.get("every", 1), attrs.get("as_positions", False)
     for row, scores in enumerate(key_scores(call)):
-        best = np.sort(np.argsort(-scores, kind="stable")[: attrs["count"]])
+        best = np.sort(np.argsort(-scores, kind="stable")[: keys_taken(attrs)])
+        if is_spelled:
+            behind = np.arange(len(scores) * every, int(step.positions[row]) + 1)
+            best = np.concatenate([(best[:, None] * every + np.arange(every)).reshape(-1), behind])
         found[row, : len(best)] = best
     return (found,)
 
@@ -73,7 +77,7 @@ def block_worths(call: OpCall) -> list[F64]:
 
 def key_scores(call: OpCall) -> list[F64]:
     """Of each row of a choose_keys the scores of the positions it may choose from, its own being the last, or of the
-    entries; without weights those of each head, [heads, positions]."""
+    entries; of blocks those of each head, [heads, positions]."""
     attrs, step, kv, found = call.attrs, call.step, call["kv"], []
     every = attrs.get("every", 1)
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
@@ -82,8 +86,9 @@ def key_scores(call: OpCall) -> list[F64]:
         for row in range(int(step.query_start[b]), int(step.query_start[b + 1])):
             keys = k[: (int(step.positions[row]) + 1) // every, 0].astype(np.float64)
             of_heads = q[row] @ keys.T
-            if "weights" in call.inputs:
-                of_heads = call["weights"][row].astype(np.float64) @ np.maximum(of_heads, 0.0)
+            if "block" not in attrs:
+                weights = call["weights"][row] if "weights" in call.inputs else np.ones(attrs["num_heads"])
+                of_heads = weights.astype(np.float64) @ np.maximum(of_heads, 0.0)
             found.append(of_heads)
     return found
 

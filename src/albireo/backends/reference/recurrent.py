@@ -123,8 +123,10 @@ _NO_ROWS = np.array([[NOTHING_SEEN], [0.0], [0.0]], np.float32)
 def pool_rows(call: OpCall) -> tuple[Array, ...]:
     every, series, step = call.attrs["every"], call.attrs["series"], call.step
     shape = (len(call["x"]), series, -1)
-    x, gates = (call[role].astype(np.float64).reshape(shape) for role in ("x", "gates"))
-    places = call["places"].astype(np.float64).reshape(every, series, -1)
+    x = call["x"].astype(np.float64).reshape(shape)
+    gates = call["gates"].astype(np.float64).reshape(shape) if "gates" in call.inputs else np.zeros(x.shape)
+    places = call["places"].astype(np.float64) if "places" in call.inputs else np.zeros((every, series * x.shape[2]))
+    places = places.reshape(every, series, -1)
     out = np.zeros((len(x), x.shape[2]), np.float32)
     for sequence in range(step.num_sequences):
         state = _state(call, sequence, (3 * (1 if series == 1 else 3), x.shape[2])).reshape(-1, 3, x.shape[2])

@@ -228,7 +228,7 @@ class PooledAttention:
         )
         with b.part("pool"):
             places = b.weight(f"{name}.position_bias", (every, series * width), "float32")
-            means = b.pool_rows(values, gates, places, series)
+            means = b.pool_rows(values, (gates, places), every, series)
         with b.part("norm"):
             means = self._normed(means, f"{name}.kv_norm")
         with b.part("rope"):

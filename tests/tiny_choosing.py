@@ -120,6 +120,41 @@ def _dots3(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _mixing(c: Mapping[str, Any]) -> Shapes:
+    """What says how streams are read, written and mixed."""
+    count, shapes = c["hc_mult"], Shapes()
+    for of in ("attn_hc", "ffn_hc"):
+        numbers = (2 + count) * count
+        shapes |= {f"{of}.fn": (numbers, count * c["hidden_size"]), f"{of}.base": (numbers,), f"{of}.scale": (3,)}
+    return shapes
+
+
+def _glm5(c: Mapping[str, Any]) -> Shapes:
+    hidden, heads, width = (c[k] for k in ("hidden_size", "linear_num_heads", "linear_head_dim"))
+    layers = []
+    for kind, indexer, ffn in zip(c["layer_types"], c["indexer_types"], c["mlp_layer_types"], strict=True):
+        if kind == "linear_attention":
+            attention: Shapes = {f"{p}_proj.weight": (heads * width, hidden) for p in "qkv"}
+            attention |= {f"{p}_conv1d.weight": (heads * width, c["linear_conv_kernel_dim"]) for p in "qkv"}
+            attention |= {f"{p}_a_proj.weight": (width, hidden) for p in "fg"}
+            attention |= {f"{p}_b_proj.weight": (heads * width, width) for p in "fg"}
+            attention |= {"A_log": (heads,), "dt_bias": (heads * width,), "b_proj.weight": (heads, hidden)}
+            attention |= {"o_norm.weight": (width,), "o_proj.weight": (hidden, heads * width)}
+            layer: Shapes = {f"self_attn.{name}": shape for name, shape in attention.items()}
+        else:
+            layer = {
+                name: shape for name, shape in latent_shapes(c).items() if indexer == "full" or ".indexer." not in name
+            }
+            layer["self_attn.o_proj.weight"] = (hidden, c["num_attention_heads"] * value_width(c))
+            if indexer == "full":
+                of, dim = "self_attn.indexer.index_kpool_compress", c["index_head_dim"]
+                layer |= {f"{of}_gate": (dim, hidden), f"{of}_ape": (c["index_kpool"], dim)}
+        layer |= {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        layer |= _deepseek_ffn(c, ffn == "sparse")
+        layers.append(layer | _mixing(c))
+    return _whole(c, layers)
+
+
 def _layers_of_v4(c: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     """Kinds of attention, positions of an entry, and kinds of experts; as published or as transformers writes them."""
     words = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
@@ -163,10 +198,7 @@ def _deepseek_v4(c: Mapping[str, Any]) -> Shapes:
             layer["mlp.gate.e_score_correction_bias"] = (experts,)
         for e in range(experts):
             layer |= _gated(f"mlp.experts.{e}", width, hidden)
-        for of in ("attn_hc", "ffn_hc"):
-            numbers = (2 + count) * count
-            layer |= {f"{of}.fn": (numbers, count * hidden), f"{of}.base": (numbers,), f"{of}.scale": (3,)}
-        layers.append(layer)
+        layers.append(layer | _mixing(c))
     of_head: Shapes = {"hc_fn": (count, count * hidden), "hc_base": (count,), "hc_scale": (1,)}
     return _whole(c, layers) | {f"model.hc_head.{name}": shape for name, shape in of_head.items()}
 
@@ -175,6 +207,7 @@ CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "axk2": _axk2,
     "deepseek_v4": _deepseek_v4,
     "dots3_note_text": _dots3,
+    "glm5_next_text": _glm5,
     "hy_v4": _hy_v4,
     "minimax_m3_vl_text": _minimax_m3,
 }

@@ -201,13 +201,16 @@ def with_spare_matrices(
     return found
 
 
-def as_kimi_publishes(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Convolutions as [channels, 1, rows], rates of heads as [1, 1, heads, 1]; what others have as it is."""
+def as_kimi_publishes(
+    tensors: Mapping[str, NDArray[np.float32]], turns_rates: bool = True
+) -> dict[str, NDArray[np.float32]]:
+    """Convolutions as [channels, 1, rows], rates of heads, where they are turned, as [1, 1, heads, 1]; what others have
+    as it is."""
     found = dict(tensors)
     for name, tensor in tensors.items():
         if name.endswith("_conv1d.weight"):
             found[name] = tensor[:, None]
-        elif name.endswith(".self_attn.A_log"):
+        elif turns_rates and name.endswith(".self_attn.A_log"):
             found[name] = tensor[None, None, :, None]
     return found
 

@@ -60,6 +60,7 @@ MIXTURES = (
     "flint",
     "glm4_moe",
     "glm4_moe_lite",
+    "glm5_next_text",
     "glm_moe_dsa",
     "gpt_oss",
     "granitemoe",
@@ -229,7 +230,7 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             tensors[name] = noise * np.float32(0.7)
         elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
             tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
-        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset", ".base", ".scale", ".hc_base", ".hc_scale")):
+        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset", ".base", ".scale", "_base", "_scale")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
@@ -511,7 +512,7 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     if config["model_type"] == "mistral_large4_text":
         tensors = with_logarithms(config, tensors)
     if "kv_lora_rank" in config:
-        return as_kimi_publishes(with_up_projections_joined(config, tensors))
+        return as_kimi_publishes(with_up_projections_joined(config, tensors), config["model_type"] != "glm5_next_text")
     if config["model_type"] in SHORT_CONVS:
         return convolutions_as_stored(tensors)
     if config["model_type"].startswith("apertus"):  # numbers that are the same in every model

@@ -170,6 +170,29 @@ class MistralLarge4ForCausalLM(large4.MistralLarge4PreTrainedModel, transformers
         return transformers.modeling_outputs.CausalLMOutput(logits=torch.tanh(logits / cap) * cap)
 
 
+glm5 = pytest.importorskip("transformers.models.glm5_next.modeling_glm5_next")
+
+
+class Glm5NextForCausalLM(glm5.Glm5NextPreTrainedModel, transformers.GenerationMixin):
+    """The text part of GLM-5.3 alone, with the head that the whole has."""
+
+    config_class = transformers.Glm5NextTextConfig
+
+    def __init__(self, config: Any) -> None:
+        from torch import nn
+
+        super().__init__(config)
+        self.model = glm5.Glm5NextTextModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids: Any, **given: Any) -> Any:
+        found = self.model(input_ids=input_ids, **given)
+        return transformers.modeling_outputs.MoeCausalLMOutputWithPast(
+            logits=self.lm_head(found.last_hidden_state), cache=found.cache
+        )
+
+
 def _is_of_whole(conversion: Any) -> bool:
     """Whether it names parts beside text."""
     return any(str(source).startswith("^") for source in conversion.source_patterns)
@@ -211,7 +234,8 @@ conversion.register_checkpoint_conversion_mapping(
     [each for each in conversion.get_checkpoint_conversion_mapping("minimax_m3_vl") if not _is_of_whole(each)],
     overwrite=True,
 )
-# which has none of text alone
+# which have none of text alone
+transformers.AutoModelForCausalLM.register(transformers.Glm5NextTextConfig, Glm5NextForCausalLM, exist_ok=True)
 transformers.AutoModelForCausalLM.register(
     transformers.MistralLarge4TextConfig, MistralLarge4ForCausalLM, exist_ok=True
 )

@@ -96,6 +96,7 @@ STATES: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {},
     # entries of several positions are those of all heads: likewise
     "deepseek_v4": {"num_key_value_heads": 1},
+    "glm5_next_text": {},
     # convolutions of queries and keys are of all heads: likewise
     "zaya": {},
 }

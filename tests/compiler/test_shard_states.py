@@ -35,6 +35,7 @@ CUT = {name: (2, 4, 8) for name in STATES} | {
     "jamba": (),
     "kimi_linear": (),
     "bailing_hybrid": (),
+    "glm5_next_text": (),
     "zaya": (),
 }
 

@@ -28,6 +28,7 @@ _OTHERWISE = (
     "bailing_moe",
     "dbrx",
     "flint",
+    "glm5_next_text",
     "kolibri1",
     "sarvam_moe",
     "gpt_oss",

@@ -346,7 +346,9 @@ class ModelConfig:
     @property
     def kv_every(self) -> tuple[int, ...]:
         """Of each KV cache, how many positions have one entry; empty: one of each."""
-        pooled = self.blocks.pooled
+        pooled, index = self.blocks.pooled, self.blocks.index
+        if index is not None and index.every > 1 and self.is_choosing:
+            return (*(1,) * len(self.cached_layers), *(index.every,) * sum(index.own))
         if pooled is None:
             return ()
         several = (*self.pooled_layers, *self.choosing_layers)
@@ -355,9 +357,11 @@ class ModelConfig:
     @property
     def state_bytes(self) -> int:
         """What a sequence keeps beside KV caches, over all layers."""
-        pooled = self.blocks.pooled
+        pooled, index = self.blocks.pooled, self.blocks.index
         if pooled is None:
-            return 0 if self.recurrent is None else self.recurrent.state_bytes
+            of_keys = 0 if index is None or index.every == 1 else 12 * index.head_dim * sum(index.own)
+            of_layers = 0 if self.recurrent is None else self.recurrent.state_bytes
+            return of_layers + (of_keys if self.is_choosing else 0)
         numbers = sum((9 if pooled.overlaps[layer] else 3) * self.head_dim for layer in self.pooled_layers)
         return 4 * (numbers + 9 * pooled.index_dim * len(self.choosing_layers))
 

@@ -52,6 +52,7 @@ KEEP_STATES = {
     "zaya",
     "bailing_hybrid",
     "deepseek_v4",
+    "glm5_next_text",
     "jamba",
     "granitemoehybrid",
     "kimi_linear",

@@ -61,75 +61,87 @@ def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
 def gated_delta_block(
     b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: DeltaNames = QWEN, eps: float | None = None
 ) -> Value:
-    """x + what the recurrence makes of norm(x), of one layer, [T, E] float32. Args: eps: of the norm behind it; None:
-    that of others."""
-    r = c.recurrent
-    assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
-    name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
+    """x + what the recurrence makes of norm(x), of one layer, [T, E] float32. Args: eps: see gated_delta()."""
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", names))
-        z = linear(b, c, h, f"{name}.{names.z}", width, "z", False, None, _rows(r, name, "z", names))
-        gates = _gates(b, c, h, name, r, names)
-        with b.part("conv"):
-            weight = b.weight(f"{name}.conv1d.weight", (r.channels, r.conv_width), "float32")
-            mixed = b.causal_conv(qkv, weight)
-        with b.part("delta_rule"):
-            a_log, dt_bias = (b.weight(f"{name}.{part}", (r.v_heads,), "float32") for part in ("A_log", "dt_bias"))
-            shape: dict[str, Any] = {
-                "num_k_heads": r.k_heads,
-                "num_v_heads": r.v_heads,
-                "k_dim": r.k_dim,
-                "v_dim": r.v_dim,
-            }
-            shape |= {"learns_twice": True} if r.learns_twice else {}
-            y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, **shape)
-        with b.part("out_norm"):
-            weight = b.weight(f"{name}.{names.out_norm}.weight", (r.v_dim,), "float32")
-            y = b.rms_norm(y, weight, c.rms_norm_eps if eps is None else eps, num_heads=r.v_heads)
-            y = b.cast(b.mul(y, b.unary(z, "silu")), c.dtype)
-        out = linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
+        out = gated_delta(b, c, h, layer, names, eps)
         with b.part("out"):
             return b.add(x, out)
 
 
+def gated_delta(
+    b: GraphBuilder, c: ModelConfig, h: Value, layer: int, names: DeltaNames = QWEN, eps: float | None = None
+) -> Value:
+    """What the recurrence makes of h, [T, E] float32. Args: h: rounded. eps: of the norm behind it; None: that of
+    others."""
+    r = c.recurrent
+    assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
+    name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
+    qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", names))
+    z = linear(b, c, h, f"{name}.{names.z}", width, "z", False, None, _rows(r, name, "z", names))
+    gates = _gates(b, c, h, name, r, names)
+    with b.part("conv"):
+        weight = b.weight(f"{name}.conv1d.weight", (r.channels, r.conv_width), "float32")
+        mixed = b.causal_conv(qkv, weight)
+    with b.part("delta_rule"):
+        a_log, dt_bias = (b.weight(f"{name}.{part}", (r.v_heads,), "float32") for part in ("A_log", "dt_bias"))
+        shape: dict[str, Any] = {
+            "num_k_heads": r.k_heads,
+            "num_v_heads": r.v_heads,
+            "k_dim": r.k_dim,
+            "v_dim": r.v_dim,
+        }
+        shape |= {"learns_twice": True} if r.learns_twice else {}
+        y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, **shape)
+    with b.part("out_norm"):
+        weight = b.weight(f"{name}.{names.out_norm}.weight", (r.v_dim,), "float32")
+        y = b.rms_norm(y, weight, c.rms_norm_eps if eps is None else eps, num_heads=r.v_heads)
+        y = b.cast(b.mul(y, b.unary(z, r.gate)), c.dtype)
+    return linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
+
+
 def channel_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: ChannelNames = KIMI) -> Value:
-    """The same of Kimi Linear and Ling 3: a rate of each channel of a key; a gate of values that is a sigmoid."""
+    """gated_delta_block() of Kimi Linear, Ling 3 and GLM-5.3; see channel_delta()."""
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        out = channel_delta(b, c, h, layer, names)
+        with b.part("out"):
+            return b.add(x, out)
+
+
+def channel_delta(b: GraphBuilder, c: ModelConfig, h: Value, layer: int, names: ChannelNames = KIMI) -> Value:
+    """gated_delta() with a rate of each channel of a key, and a gate of values that is a sigmoid."""
     r = c.recurrent
     assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
     name, width = f"model.layers.{layer}.{names.block}", r.v_heads * r.v_dim
     rates = r.v_heads * r.k_dim
-    with b.part(f"layers.{layer}.attn"):
-        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", QWEN))
-        # rates stay numbers, as those of heads do
-        of_rates, of_gates = h, h
-        if len(names.rates) == 2:
-            of_rates = b.cast(linear(b, c, h, f"{name}.{names.rates[0]}", r.k_dim, "dt_low", False, "router"), c.dtype)
-        dt = linear(b, c, of_rates, f"{name}.{names.rates[-1]}", rates, "dt", False, "router")
-        gates = linear(b, c, h, f"{name}.b_proj", r.v_heads, "gates", False, "router")
-        if len(names.gates) == 2:
-            of_gates = b.cast(linear(b, c, h, f"{name}.{names.gates[0]}", r.v_dim, "z_low", False, None), c.dtype)
-        z = linear(b, c, of_gates, f"{name}.{names.gates[-1]}", width, "z", False, None)
-        with b.part("conv"):
-            each = {"q": rates, "k": rates, "v": width}
-            rows = RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_conv1d", ((0, n),)) for p, n in each.items()))
-            shape = (r.channels, r.conv_width)
-            weight = b.weight(f"{name}.conv1d.weight", shape, "float32", segments=rows.segments("weight"))
-            mixed = b.causal_conv(qkv, weight)
-        with b.part("delta_rule"):
-            a_log = b.weight(f"{name}.A_log", (r.v_heads,), "float32")
-            dt_bias = b.weight(f"{name}.dt_bias", (rates,), "float32")
-            heads: dict[str, Any] = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads}
-            heads |= {"most_decay": r.most_decay} if r.most_decay else {}
-            y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, dt, **heads, k_dim=r.k_dim, v_dim=r.v_dim)
-        with b.part("out_norm"):
-            weight = b.weight(f"{name}.o_norm.weight", (r.v_dim,), "float32")
-            y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
-            y = b.cast(b.mul(y, b.unary(z, "sigmoid")), c.dtype)
-        out = linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
-        with b.part("out"):
-            return b.add(x, out)
+    qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv", QWEN))
+    # rates stay numbers, as those of heads do
+    of_rates, of_gates = h, h
+    if len(names.rates) == 2:
+        of_rates = b.cast(linear(b, c, h, f"{name}.{names.rates[0]}", r.k_dim, "dt_low", False, "router"), c.dtype)
+    dt = linear(b, c, of_rates, f"{name}.{names.rates[-1]}", rates, "dt", False, "router")
+    gates = linear(b, c, h, f"{name}.b_proj", r.v_heads, "gates", False, "router")
+    if len(names.gates) == 2:
+        of_gates = b.cast(linear(b, c, h, f"{name}.{names.gates[0]}", r.v_dim, "z_low", False, None), c.dtype)
+    z = linear(b, c, of_gates, f"{name}.{names.gates[-1]}", width, "z", False, None)
+    with b.part("conv"):
+        each = {"q": rates, "k": rates, "v": width}
+        rows = RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_conv1d", ((0, n),)) for p, n in each.items()))
+        shape = (r.channels, r.conv_width)
+        weight = b.weight(f"{name}.conv1d.weight", shape, "float32", segments=rows.segments("weight"))
+        mixed = b.causal_conv(qkv, weight)
+    with b.part("delta_rule"):
+        a_log = b.weight(f"{name}.A_log", (r.v_heads,), "float32")
+        dt_bias = b.weight(f"{name}.dt_bias", (rates,), "float32")
+        heads: dict[str, Any] = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads}
+        heads |= {"most_decay": r.most_decay} if r.most_decay else {}
+        y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, dt, **heads, k_dim=r.k_dim, v_dim=r.v_dim)
+    with b.part("out_norm"):
+        weight = b.weight(f"{name}.o_norm.weight", (r.v_dim,), "float32")
+        y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
+        y = b.cast(b.mul(y, b.unary(z, "sigmoid")), c.dtype)
+    return linear(b, c, y, f"{name}.{names.out}", c.hidden_size, "out", False, None)
 
 
 def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: GatedDeltaSettings, names: DeltaNames) -> Value:

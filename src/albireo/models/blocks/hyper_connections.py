@@ -58,6 +58,16 @@ def joined(b: GraphBuilder, c: ModelConfig, streams: Value, name: str) -> Value:
         return _sum(b, c, streams, _sigmoids(b, c, _normed(b, c, streams), name, HEAD, 0))
 
 
+def mean_of(b: GraphBuilder, c: ModelConfig, streams: Value) -> Value:
+    """[T, E]: of the streams, in the place of joined()."""
+    count = _settings(c).count
+    with b.part("joined"):
+        x, *others = b.split(streams, (c.hidden_size,) * count)
+        for each in others:
+            x = b.add(x, each)
+        return b.scale(x, 1 / count)
+
+
 def _settings(c: ModelConfig) -> Hyper:
     assert c.blocks.hyper is not None, "the architecture's rules read its keys"
     return c.blocks.hyper

@@ -2,7 +2,8 @@
 position by a key of its own, and the best so many are seen.
 
 Called by the architecture files. What config.json says of it, and the graph of it; which channels are rotated is as in
-head_rows.py. Source: DeepSeek-AI 2025, DeepSeek-V3.2.
+head_rows.py. Several positions may have one key (GLM-5.3), and are then chosen together. Source: DeepSeek-AI 2025,
+DeepSeek-V3.2.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Value
+from albireo.graph.node import RowSegment, Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
 from albireo.models.blocks.head_rows import RowsOf
@@ -28,23 +29,26 @@ EPS = 1e-6
 _FULL, _SHARED = "full", "shared"
 
 
-def indexed_blocks(fields: Fields, *, shares: bool = False, heads: int = 64, **rules: Any) -> BlockSettings:
+def indexed_blocks(
+    fields: Fields, *, shares: bool = False, heads: int = 64, turns: bool = True, **rules: Any
+) -> BlockSettings:
     """Latent attention of which an indexer chooses the positions.
 
     Args:
         shares: layers may see what a layer before them has chosen.
         heads: where config.json does not say how many the indexer has.
+        turns: see latent_blocks().
         rules: fields of Index that differ.
     Raises: ModelError for a missing or impossible value.
     """
-    blocks = latent_blocks(fields)
+    blocks = latent_blocks(fields, turns=turns)
     assert blocks.latent is not None
     if blocks.latent.query_rank is None and not rules.get("grows"):
         fields.fail("q_lora_rank", None, "must be given: queries of the indexer are made of the latent of queries")
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     index = Index(
         fields.integer("index_n_heads", 1, MAX_HEADS, default=heads),
-        fields.integer("index_head_dim", blocks.latent.rotary, MAX_HEAD_DIM, default=128),
+        fields.integer("index_head_dim", max(blocks.latent.rotary, 2), MAX_HEAD_DIM, default=128),
         fields.integer("index_topk", 1, MAX_POSITIONS, default=2048),
         own=_own_layers(fields, layers) if shares else (True,) * layers,
         **rules,
@@ -77,12 +81,12 @@ class Indexer:
     Keys lie in KV caches behind those of all layers, one for each layer that chooses for itself.
     """
 
-    def __init__(self, b: GraphBuilder, c: ModelConfig, rope: RopeSpec) -> None:
-        """Args: rope: of the channels that are rotated."""
+    def __init__(self, b: GraphBuilder, c: ModelConfig, rope: RopeSpec | None) -> None:
+        """Args: rope: of the channels that are rotated; None: there are none."""
         assert c.blocks.index is not None and c.blocks.latent is not None, "the architecture's rules read them"
         self._b, self._c, self._index, self._rotary = b, c, c.blocks.index, c.blocks.latent.rotary
         still = (self._index.head_dim - self._rotary) // 2
-        self._rope = RopeSpec((*rope.inv_freq, *(0.0,) * still), rope.attention_factor)
+        self._rope = None if rope is None else RopeSpec((*rope.inv_freq, *(0.0,) * still), rope.attention_factor)
         self._still = RopeSpec((0.0,) * (self._index.head_dim // 2))
         self._chosen: Value | None = None
 
@@ -120,10 +124,12 @@ class Indexer:
                 k = b.layer_norm(k, self._of_norm(name, "weight"), self._of_norm(name, "bias"), index.eps)
             grown = growth_of_heads(b, name, index.num_heads) if index.grows else None
             with b.part("rope"):
-                q = b.cast(b.rope(q, rope, index.num_heads, index.head_dim, grown), c.dtype)
-                k = b.rope(k, rope, 1, index.head_dim) if c.rotates[layer] else k
+                q = q if rope is None else b.rope(q, rope, index.num_heads, index.head_dim, grown)
+                q = b.cast(q, c.dtype)
+                k = k if rope is None or not c.rotates[layer] else b.rope(k, rope, 1, index.head_dim)
+            k = k if index.every == 1 else self._pooled(h, k, name)
             with b.part("kv"):
-                b.kv_write(k, None, cache, 1, index.head_dim)
+                b.kv_write(k, None, cache, 1, index.head_dim, index.every)
             weights = linear(b, c, h, f"{name}.weights_proj", index.num_heads, "weights", False, "router")
             with b.part("choice"):
                 return b.choose_keys(
@@ -133,7 +139,19 @@ class Indexer:
                     num_heads=index.num_heads,
                     head_dim=index.head_dim,
                     count=index.count,
+                    **({"every": index.every, "as_positions": True} if index.every > 1 else {}),
                 )
+
+    def _pooled(self, h: Value, k: Value, name: str) -> Value:
+        """Keys of several positions: their mean, channel by channel, by a softmax of what a linear of h gives and of
+        numbers of each place."""
+        b, c, width, every = self._b, self._c, self._index.head_dim, self._index.every
+        with b.part("pool"):
+            matrix, places = f"{name}.index_kpool_compress_gate", f"{name}.index_kpool_compress_ape"
+            segments = (RowSegment(matrix, 0, width),)
+            weight = b.weight(f"{matrix}.weight", (width, c.hidden_size), c.dtype, segments=segments)
+            gates = b.linear(h, weight, role="router")
+            return b.pool_rows(k, (gates, b.weight(places, (every, width), "float32")), every)
 
     def _rows(self, name: str, module: str, starts: list[int]) -> RowsOf:
         return RowsOf(f"{name}.{module}", tuple(piece for start in starts for piece in self._paired(start)))
@@ -149,7 +167,9 @@ class Indexer:
         turning = start if index.rotates_first else start + 2 * still
         staying = start + self._rotary if index.rotates_first else start
         for side in range(2):
-            if index.has_pairs_side_by_side:
+            if not half:
+                pass
+            elif index.has_pairs_side_by_side:
                 yield from ((row, row + 1) for row in range(turning + side, turning + self._rotary, 2))
             else:
                 yield turning + side * half, turning + (side + 1) * half

@@ -29,12 +29,13 @@ UNREAD = keys(
 )
 
 
-def latent_blocks(fields: Fields, value: int | None = None) -> BlockSettings:
-    """What config.json says of latent attention. Args: value: of a head's values, where nothing says how wide they are.
+def latent_blocks(fields: Fields, value: int | None = None, *, turns: bool = True) -> BlockSettings:
+    """What config.json says of latent attention.
 
+    Args: value: of a head's values, where nothing says how wide they are. turns: keys have channels that are rotated.
     Raises: ModelError for a missing or impossible value.
     """
-    rotary = fields.integer("qk_rope_head_dim", 2, MAX_HEAD_DIM)
+    rotary = fields.integer("qk_rope_head_dim", 2 if turns else 0, MAX_HEAD_DIM if turns else 0)
     if rotary % 2:
         fields.fail("qk_rope_head_dim", rotary, "must be even, for rotary pairs")
     rank = fields.integer("kv_lora_rank", 2, MAX_HEAD_DIM - rotary)

@@ -120,6 +120,8 @@ _DECODERS: Mapping[str, Mapping[str, str]] = {
     ".sqk": {".self_attn.g_proj.": ".self_attn.gate_proj."},
     # its tower lies alone where it was built
     **dict.fromkeys(("lerope.alpha", "vision_language_adapter.w_in."), _LARGE4),
+    # GLM-5.3
+    ".hc_attn_fn": {".hc_attn_": ".attn_hc.", ".hc_ffn_": ".ffn_hc."},
     # Hunyuan 4, as its authors have it
     ".self_attn.learnable_sink_param": {
         ".hc_pre.hc_": ".hc_",

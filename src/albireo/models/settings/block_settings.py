@@ -58,6 +58,8 @@ class Index:
         block: so many positions are chosen together, by each KV head for itself; 0: each by itself, for all heads.
             nearest: so many last blocks are always seen.
         grows: see Latent. Its queries are made of a norm of what attention reads, then, not of a latent.
+        every: so many positions have one key and are chosen together, and behind them those that have none yet are
+            always seen, see indexer.py; count is of both. 1: each has its own.
     """
 
     num_heads: int
@@ -70,6 +72,7 @@ class Index:
     block: int = 0
     nearest: int = 0
     grows: bool = False
+    every: int = 1
 
 
 @dataclass(frozen=True, slots=True)

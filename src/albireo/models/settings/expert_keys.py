@@ -27,7 +27,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys in ("deepseek", "deepseek_v2", "dots3", "hy_v4", "mimo", "mistral4"):
+    if keys in ("deepseek", "deepseek_v2", "dots3", "glm5", "hy_v4", "mimo", "mistral4"):
         return _deepseek(fields, layers, keys)
     if keys == "deepseek_v4":
         return _deepseek_v4(fields, layers)
@@ -182,11 +182,12 @@ def _laguna(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSettin
 
 
 def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
-    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "dots3", "hy_v4", "mimo")
+    is_v2, has_bias = keys == "deepseek_v2", keys in ("deepseek", "dots3", "glm5", "hy_v4", "mimo")
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
+    limit = fields.number("swiglu_limit", 1e-6, 1e6) if keys in ("glm5", "hy_v4") else 0.0
     if groups is not None and keys == "mistral4":
         fields.unsupported("n_group", groups[0], "as many as topk_group: softmax's sums of two are not compared")
     if is_v2 and (method := fields.text("topk_method", "greedy")) != "group_limited_greedy":
@@ -207,7 +208,8 @@ def _deepseek(fields: Fields, layers: int, keys: Keys) -> ExpertSettings:
         factor=fields.optional_number("routed_scaling_factor", 1e-6, 1e6) or 1.0
         if keys == "mimo"
         else fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
-        limit=fields.number("swiglu_limit", 1e-6, 1e6) if keys == "hy_v4" else 0.0,
+        limit=limit,
+        shared_limit=limit if keys == "glm5" else 0.0,
     )
 
 

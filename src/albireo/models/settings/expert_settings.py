@@ -28,7 +28,7 @@ MAX_EXPERTS = 2**12
 #: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
 #: dots3's, as V3's with a shared one of another width, whose layers a list of ones and zeros may say;
 #: LongCat's, by a softmax and a bias, in each first of two layers, of which some give back what they read;
-#: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit;
+#: Hunyuan 4's, as V3's, whose gates and ups are kept within a limit; GLM-5.3's, as these, those of every FFN;
 #: DeepSeek V4's, in every layer, as Hunyuan 4's, chosen by roots of a softplus, or by a table of tokens;
 #: Llama 4's, one of each token beside a shared one; Phi-3.5's, as mixtral's, each of a softmax over those near it;
 #: ZAYA's, one of each token or none, which a bias chooses;
@@ -50,6 +50,7 @@ Keys = Literal[
     "ernie",
     "flint",
     "gemma4",
+    "glm5",
     "lfm2",
     "nemotron_h",
     "granite_hybrid",

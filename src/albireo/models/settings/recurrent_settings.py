@@ -17,7 +17,7 @@ MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
 RecurrentRule = Literal[
-    "none", "by_part", "by_head", "apart", "kimi", "bailing", "short_conv", "short_conv_windows", "convolved"
+    "none", "by_part", "by_head", "apart", "kimi", "bailing", "glm", "short_conv", "short_conv_windows", "convolved"
 ]
 
 
@@ -33,6 +33,7 @@ class GatedDeltaSettings:
             query, its key, its values, their gates), and so do b and a. lies_apart: queries, keys and values lie in
             tensors of their own.
         learns_twice: what is learned is twice the sigmoid of b. most_decay: see ops.gated_delta_rule; 0: none.
+        gate: what is made of the gates of values, where rates are those of heads.
     """
 
     layers: tuple[bool, ...]
@@ -45,6 +46,7 @@ class GatedDeltaSettings:
     lies_apart: bool = False
     learns_twice: bool = False
     most_decay: float = 0.0
+    gate: str = "silu"
 
     @property
     def channels(self) -> int:
@@ -125,8 +127,8 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return _convolutions(fields, found, hidden, 7)
     if rule == "apart":
         return _olmo(fields, layers, hidden)
-    if rule == "kimi":
-        return _kimi(fields, layers)
+    if rule in ("kimi", "glm"):
+        return _kimi(fields, layers, rule == "glm")
     if rule == "bailing":
         return _bailing(fields, layers)
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
@@ -181,15 +183,16 @@ def _olmo(fields: Fields, layers: int, hidden: int) -> GatedDeltaSettings:
     )
 
 
-def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
-    """Of Kimi Linear: in a table as published, where layers are counted from one, or as transformers saves them.
+def _kimi(fields: Fields, layers: int, is_glm: bool = False) -> GatedDeltaSettings:
+    """Of Kimi Linear: in a table as published, where layers are counted from one, or as transformers saves them. Of
+    GLM-5.3 rates are held above a bound, but where it is said that there is none.
 
     Raises: UnsupportedModel for a key of the table that is not known.
     """
     table = fields.table("linear_attn_config")
-    found = tuple(not layer or bool(layer % 4) for layer in range(layers))
+    found = tuple(layer % 4 != 3 if is_glm else not layer or bool(layer % 4) for layer in range(layers))
     of_table = Fields(table or {}, f"{fields.where}: linear_attn_config")
-    if table is not None:
+    if table is not None and not (is_glm and not of_table.has("kda_layers")):
         found = _counted_from_one(of_table, layers)
 
     def said(key: str, other: str, low: int, high: int, default: int) -> int:
@@ -198,12 +201,13 @@ def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
             fields.fail(other, number, f"contradicts {key}={of_table.raw(key)} of linear_attn_config")
         return number
 
-    count = said("num_heads", "linear_num_heads", 1, _MAX_HEADS, 32)
+    count = said("num_heads", "linear_num_heads", 1, _MAX_HEADS, 64 if is_glm else 32)
     size = said("head_dim", "linear_head_dim", 1, MAX_DIM, 128)
     conv = said("short_conv_kernel_size", "linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, 4)
+    most = _bound_of_glm(fields, of_table, table is not None) if is_glm else 0.0
     of_table.refuse_unread((), {})
     return GatedDeltaSettings(
-        _layers(fields, "linear_attention", found),
+        _layers(fields, "linear_attention", found, ("full_attention", "indexed_attention")[: 2 if is_glm else 1]),
         count,
         count,
         size,
@@ -211,7 +215,20 @@ def _kimi(fields: Fields, layers: int) -> GatedDeltaSettings:
         conv,
         lies_by_head=False,
         lies_apart=True,
+        most_decay=most,
     )
+
+
+def _bound_of_glm(fields: Fields, table: Fields, is_there: bool) -> float:
+    """How much is taken at most; 0: there is no bound. What is null is none; or -5, if a table says nothing."""
+    bound = fields.optional_number("linear_lower_bound", -1e3, -1e-3)
+    if not fields.has("linear_lower_bound"):
+        bound = -5.0
+    if table.has("gate_lower_bound"):
+        bound = table.optional_number("gate_lower_bound", -1e3, -1e-3)
+    if table.flag("safe_gate", is_there) and bound is None:
+        bound = -5.0
+    return -(bound or 0.0)
 
 
 def _bailing(fields: Fields, layers: int) -> GatedDeltaSettings:
@@ -264,10 +281,12 @@ def _convolutions(fields: Fields, found: tuple[bool, ...], hidden: int, width: i
     return ShortConvSettings(found, hidden, width, has_bias) if any(found) else None
 
 
-def _layers(fields: Fields, kind: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
+def _layers(
+    fields: Fields, kind: str, default: tuple[bool, ...], others: tuple[str, ...] = ("full_attention",)
+) -> tuple[bool, ...]:
     """Which layers keep a state: as layer_types says, else default, which was said in other words.
 
-    Args: kind: what such a layer is called there.
+    Args: kind: what such a layer is called there. others: what those with attention are.
     """
-    kinds = layer_kinds(fields, len(default), (kind, "full_attention"))
+    kinds = layer_kinds(fields, len(default), (kind, *others))
     return tuple(each == kind for each in kinds) or default

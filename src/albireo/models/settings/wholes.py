@@ -238,6 +238,12 @@ WHOLES: Mapping[str, Whole] = {
         defaults={"attention_bias": True},
         always={},
     ),
+    "glm5_next": Whole(
+        "Glm5NextForConditionalGeneration",
+        {"glm5_next_text": "glm5_next_text"},
+        beside=keys("image_start_token_id image_end_token_id video_start_token_id video_end_token_id"),
+        may_be_flat=True,
+    ),
     "glm_ocr": replace(
         _GLM4V,
         class_name="GlmOcrForConditionalGeneration",

@@ -73,6 +73,7 @@ OF_WIRING = {
     "mistral_large4_text": "queries that grow by numbers of each head (backends/cpu/test_growth.py); latents that "
     "nothing is rotated of, and that other layers left",
     "zaya": "queries and keys that are convolved, channel by channel and head by head; values of the position before",
+    "hrm_text": "stacks of layers that are gone through in turn; attention whose gate is a linear of its own",
     "dory": "states of one length, which come nearer at rates of channels; numbers on queries, gates, FFNs and logits",
     "longcat_flash": "experts that give back what they read (backends/cpu/test_expert_linear.py), added a layer later",
     "glm_moe_dsa": "layers that see what others have chosen",

@@ -403,6 +403,23 @@ def _dory(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"lm_head.weight": (config["vocab_size"], hidden), "lm_head.logit_scale": (config["vocab_size"],)}
 
 
+def _hrm(config: Mapping[str, Any]) -> Shapes:
+    """Of which each layer of two stacks lies there once."""
+    hidden, ffn, width = config["hidden_size"], config["intermediate_size"], 12 * config["num_attention_heads"]
+    layer: Shapes = {f"self_attn.{p}_proj.weight": (width, hidden) for p in ("q", "k", "v", "gate")}
+    layer |= {"self_attn.o_proj.weight": (hidden, width), "mlp.down_proj.weight": (hidden, ffn)}
+    layer |= {f"mlp.{p}_proj.weight": (ffn, hidden) for p in ("gate", "up")}
+    if config["attention_bias"]:
+        layer |= {n.replace("weight", "bias"): shape[:1] for n, shape in layer.items() if n.startswith("self_attn")}
+    if config["mlp_bias"]:
+        layer |= {n.replace("weight", "bias"): shape[:1] for n, shape in layer.items() if n.startswith("mlp")}
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.z_L_init": (hidden,)}
+    for stack in ("L_module", "H_module"):
+        for i in range(config["num_layers_per_stack"]):
+            shapes |= {f"model.{stack}.layers.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"lm_head.weight": (config["vocab_size"], hidden)}
+
+
 DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     **dict.fromkeys(("cohere2", "jais2", "nemotron", "olmo"), _layer_norms),
     **dict.fromkeys(
@@ -431,6 +448,7 @@ DECODERS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "dory": _dory,
     "exaone": _exaone,
     "gpt_neo": _gpt_neo,
+    "hrm_text": _hrm,
     "internlm2": _internlm2,
     "kimi_linear": kimi_shapes,
     "llama4_text": _llama4,

@@ -230,7 +230,9 @@ def _drawn(said: str, seed: int) -> dict[str, NDArray[np.float32]]:
             tensors[name] = noise * np.float32(0.7)
         elif ".shared_transformer." in name:  # blocks that nothing is kept beside, so that errors grow
             tensors[name] = noise * np.float32(0.5 / shape[1] ** 0.5)
-        elif name.endswith((".bias", "_bias", ".sinks", ".softmax_offset", ".base", ".scale", "_base", "_scale")):
+        elif name.endswith(
+            (".bias", "_bias", ".sinks", ".softmax_offset", ".base", ".scale", "_base", "_scale", ".z_L_init")
+        ):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width

@@ -120,5 +120,10 @@ def keys_within(images: Sequence[ImageInput], start: int, end: int) -> bytes:
 
 def seen_both_ways(images: Sequence[ImageInput], prompt: Sequence[int]) -> tuple[ImageInput, ...]:
     """The same images of a prompt of which each token sees all others."""
-    digest = hashlib.sha256(struct.pack(f"<{len(prompt)}I", *prompt) + b"".join(image.key for image in images))
-    return tuple(replace(image, prefix=len(prompt), prefix_key=digest.digest()) for image in images)
+    key = prompt_key(prompt, b"".join(image.key for image in images))
+    return tuple(replace(image, prefix=len(prompt), prefix_key=key) for image in images)
+
+
+def prompt_key(prompt: Sequence[int], of_images: bytes = b"") -> bytes:
+    """32 bytes that stand for a prompt whose tokens see each other."""
+    return hashlib.sha256(struct.pack(f"<{len(prompt)}I", *prompt) + of_images).digest()

@@ -190,6 +190,7 @@ class SequenceWork:
             draft among its output.
         type_start: position from which on tokens are of the second of two texts; -1: there is one.
         images: those of its prompt, wherever they are in it. Borrowed, not to be changed.
+        prefix: so many first tokens of its sequence see each other; where there are images, these say so themselves.
         adapter_slot: where its adapter is; -1: it has none.
         state_slot: where what its recurrent layers keep is; -1: there are no such layers.
         snapshot_slot, snapshot_at: what they keep behind its first snapshot_at tokens is to be in this slot, too; -1:
@@ -207,6 +208,7 @@ class SequenceWork:
     num_drafts: int = 0
     type_start: int = -1
     images: tuple[ImageInput, ...] = ()
+    prefix: int = 0
     adapter_slot: int = -1
     state_slot: int = -1
     snapshot_slot: int = -1

@@ -163,8 +163,10 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
         attn = [f"layers.0.attn.{p}" for p in parts]
     elif config.recurrent is not None:
         attn = [f"layers.0.conv.{p}" for p in ("norm", "in", "conv", "out")]
-    if name in ("afmoe", "dory", "laguna"):  # whose gate is a linear of its own
+    if name in ("afmoe", "dory", "hrm_text", "laguna"):  # whose gate is a linear of its own
         attn.insert(4, "layers.0.attn.q_gate")
+    if name == "hrm_text":  # what both stacks have come to
+        attn.insert(0, "layers.0.joined")
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]

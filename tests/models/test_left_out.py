@@ -36,6 +36,7 @@ _OTHERWISE: dict[str, tuple[str, ...]] = {
     "gpt_oss": ("rope_scaling",),
     "granite_swa": ("layer_rope_theta",),
     "granitemoe_swa": ("layer_rope_theta",),
+    "hrm_text": ("num_layers_per_stack",),  # without which num_hidden_layers is another number
     "hyperclovax": ("attention_multiplier",),
     "kimi_k2": ("n_group", "topk_group"),
     "mimo": ("num_key_value_heads", "attention_bias"),

@@ -122,7 +122,7 @@ def build(
         without=config.without,
         kv_cache_dtype=config.kv_cache_dtype,
     )
-    if not source.pooling_rule.is_causal:
+    if not source.pooling_rule.is_causal or source.model_config.takes_whole_prompts:
         engine = with_whole_prompts(engine, model_len)
     graph = source.graph(model_len)
     catalog = CudaCatalog(capability_of(config.target)) if is_gpu else CpuCatalog(levels)

@@ -134,6 +134,8 @@ def _positions(config: ModelConfig, graph: Graph) -> str:
     told = "learned positions"
     if "positions" not in ids:
         told = f"rope {config.rope.rope_type} (theta {config.rope.theta:g})"
+    if config.blocks.sees_prompts:
+        return f"{told}, tokens of a prompt see each other"
     return told + (", all tokens see each other" if config.blocks.sees_both_ways else "")
 
 

@@ -174,6 +174,8 @@ class PrefixCache:
             parent = keys[-1] if keys else seq.request.cache_root
             start = len(keys) * self._block_size
             end = start + self._block_size
-            images = seq.request.images
-            keys.append(next_key(parent, seq.slice(start, end), keys_within(images, start, end) if images else b""))
+            request = seq.request
+            apart = keys_within(request.images, start, end) if request.images else b""
+            apart += request.prefix_key if start < request.prefix else b""
+            keys.append(next_key(parent, seq.slice(start, end), apart))
         return keys[idx] + bytes((group,)) if group else keys[idx]

@@ -24,7 +24,7 @@ from albireo.engine.block_tables import Tables, blocks_needed
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, InvariantError, PromptTooLong, UnsupportedFeature, short
-from albireo.image_input import ImageInput
+from albireo.image_input import ImageInput, prompt_key
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import Floats, SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
@@ -107,6 +107,8 @@ class Request:
         pooling: an embedding of the prompt is wanted; nothing is sampled then.
         adapter: the number of its adapter; None: it has none.
         images: of the prompt, in order.
+        prefix: so many first tokens of it see each other; where there are images, these say so themselves. prefix_key:
+            32 bytes that stand for those tokens; empty where there are none.
         beams: of a beam search.
     """
 
@@ -121,6 +123,8 @@ class Request:
     pooling: Pooling | None = None
     adapter: int | None = None
     images: tuple[ImageInput, ...] = ()
+    prefix: int = 0
+    prefix_key: bytes = b""
     beams: Beams | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
@@ -211,7 +215,7 @@ class Sequence:
             return self.work
         work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables)
         work.adapter_slot, work.state_slot = self.work.adapter_slot, self.work.state_slot
-        work.images = request.images
+        work.images, work.prefix = request.images, request.prefix
         if request.pooling is not None:
             work.pooling = request.pooling.task(start, end, self.num_tokens)
             work.type_start = -1 if (first := request.pooling.params.type_start) is None else first
@@ -255,6 +259,8 @@ def check_request(
             f"priority={short(priority)} needs scheduling_policy='priority', "
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
+    if settings.are_prompts_whole:
+        _check_whole(num_prompt, params, settings)
     if settings.sound_positions:
         _check_sound(images, num_prompt, params, settings)
     elif images:
@@ -278,6 +284,20 @@ def check_request(
                     "token: nothing can be written"
                 )
     return max_len if params.beam_search is None else longest_beams(num_prompt, max_len, params, settings)
+
+
+def _check_whole(num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
+    """Of a model whose prompts see themselves."""
+    if params.prompt_logprobs is not None:
+        raise UnsupportedFeature(
+            f"prompt_logprobs={params.prompt_logprobs}: tokens of a prompt see those behind them in this model, which "
+            "says nothing of how likely they are; leave it out"
+        )
+    if num_prompt > settings.max_num_batched_tokens:
+        raise InvalidParams(
+            f"the prompt has {num_prompt} tokens, max_num_batched_tokens={settings.max_num_batched_tokens}: tokens of "
+            "a prompt see all of it in this model, so it has to be in one step; raise it"
+        )
 
 
 def _check_images(images: Seq[ImageInput], num_prompt: int, params: SamplingParams, settings: EngineSettings) -> None:
@@ -405,6 +425,8 @@ def build_request(
     seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
     masked = tuple(sorted(stop_ids))
     prompt = request.prompt_token_ids
+    if settings.are_prompts_whole:
+        request.prefix, request.prefix_key = len(prompt), prompt_key(prompt)
     if params.beam_search is not None:
         num_told = settings.vocab_size if params.logprobs == -1 else params.logprobs
         request.beams = Beams(params.beam_search, len(prompt), max_len, stop_ids, num_told)

@@ -287,8 +287,8 @@ class Scheduler:
                 break
             kept = Kept(hit.num_tokens) if self.kept is None else self.kept.read(seq, hit)
             start = max(kept.num_tokens, seq.num_swapped_tokens)
-            if room.with_images(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
-                break  # it begins with an image that this step has no room for
+            if room.uncut(seq, min(seq.num_tokens - start, limit - plan.num_tokens), start) == 0:
+                break  # it begins with an image, or is a prompt, that this step has no room for
             self._admit(seq, hit, kept, slot, plan)
 
     def _has_room(self, seq: Sequence, hit: Hit) -> bool:

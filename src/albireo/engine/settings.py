@@ -36,6 +36,7 @@ class EngineSettings:
         pooling_rule: what the model's files say of embeddings, or of scores. generates: it writes text.
         num_token_types: how many types of tokens it tells apart; 0: none.
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
+        are_prompts_whole: tokens of a prompt see each other, and those that are written see what is before them.
         are_images_whole: rows of an image see those behind them, so that all of it is in one step.
         narrowest_window: positions that tokens see in the layers that see fewest; None: all layers see all.
         max_step_tiles: parts of images that a step begins with: what runs beside them waits for the tower.
@@ -77,6 +78,7 @@ class EngineSettings:
     image_problem: str = "this model reads text only"
     sound_problem: str = "this model reads text only"
     video_problem: str = "this model reads text only"
+    are_prompts_whole: bool = False
     are_images_whole: bool = False
     narrowest_window: int | None = None
     sound_positions: int = 0
@@ -163,6 +165,7 @@ class EngineSettings:
             generates=model is None or model.pooling is None,
             num_token_types=0 if model is None else model.blocks.num_token_types,
             is_causal=is_causal,
+            are_prompts_whole=model is not None and model.blocks.sees_prompts,
             sound_positions=0 if model is None else model.blocks.sound_positions,
             writes_frames=model is not None and model.marks is not None,
             image_problem=image_problem,

@@ -24,7 +24,7 @@ class StepRoom:
         if 0 < left < num_new:
             num_new = left
         start = seq.num_computed_tokens if start is None else start
-        return self.with_rows(seq, self.with_images(seq, num_new, start))
+        return self.with_rows(seq, self.uncut(seq, num_new, start))
 
     def with_rows(self, seq: Sequence, num_new: int) -> int:
         """How many of num_new tokens find rows, where each wants one of prompt log-probabilities."""
@@ -33,11 +33,11 @@ class StepRoom:
             return num_new
         return min(num_new, self.prompt_rows)
 
-    def with_images(self, seq: Sequence, num_new: int, start: int) -> int:
-        """How many of num_new tokens can be computed with the tiles that are left; and without cutting an image, where
-        tokens see all of theirs."""
+    def uncut(self, seq: Sequence, num_new: int, start: int) -> int:
+        """How many of num_new tokens can be computed with the tiles that are left; and without cutting an image, or a
+        prompt, where tokens see all of theirs."""
         if not seq.request.images:
-            return num_new
+            return 0 if start + num_new < seq.request.prefix else num_new
         end = start + num_new
         begun = _tiles_begun(seq, start, end)
         prefix = seq.request.images[0].prefix

@@ -133,6 +133,7 @@ def pack_step(
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
         token_types=_token_types(works, owner, positions),
         state_slots=state_slots,
+        row_ends=_row_ends(works, owner, positions),
         **_snapshots(orders),
         **_by_group(group_slots, group_tables),
     )
@@ -159,6 +160,16 @@ def _token_types(
         return None
     first = np.array(starts, np.int32)[owner]
     return ((first >= 0) & (positions >= first)).astype(np.int32)
+
+
+def _row_ends(
+    works: Sequence[SequenceWork], owner: NDArray[np.int32], positions: NDArray[np.int32]
+) -> NDArray[np.int32] | None:
+    """[T] the length of their prompts, of tokens of prompts that see themselves, else 0; None where there are none."""
+    ends = np.array([work.prefix for work in works], np.int32)[owner] if any(work.prefix for work in works) else None
+    if ends is None or (positions >= ends).all():
+        return None
+    return np.where(positions < ends, ends, np.int32(0))
 
 
 def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:

@@ -366,6 +366,11 @@ class ModelConfig:
         return 4 * (numbers + 9 * pooled.index_dim * len(self.choosing_layers))
 
     @property
+    def takes_whole_prompts(self) -> bool:
+        """Whether tokens of a prompt see each other, so that a step has all of it."""
+        return self.blocks.sees_both_ways or self.blocks.sees_prompts
+
+    @property
     def keeps_values(self) -> bool:
         """Whether KV caches have values beside keys; else values are channels of keys."""
         return self.blocks.latent is None and self.blocks.pooled is None

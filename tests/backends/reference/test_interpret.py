@@ -183,6 +183,8 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "ministral3-growing": tiny("ministral3", rope_parameters=_grows(tiny("ministral3"), 10)),
     "zaya-plain": tiny("zaya", attention_bias=True, lm_head_bias=True, cca_time0=3, cca_time1=3)
     | {"num_attention_heads": 6, "layer_types": None, "tie_word_embeddings": True},
+    "hrm_text-biases": tiny("hrm_text", attention_bias=True, mlp_bias=True, embedding_scale=3.0, L_cycles=3)
+    | {"num_hidden_layers": 16},
     "dory-loops": tiny("dory", n_input_layers=0, n_recurrent_layers=..., n_recurrent_loops=3, layer_types=...)
     | {"rope_parameters": None},
     "mistral_large4-plain": tiny("mistral_large4_text", attention_bias=True, kv_source_layers=[0, 1, 2, 3, 4])

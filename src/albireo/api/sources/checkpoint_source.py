@@ -65,7 +65,8 @@ class CheckpointSource:
         self._last_graph: tuple[int, Graph] | None = None
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        return config if self.pooling_rule.is_causal else with_whole_prompts(config, self.default_model_len)
+        is_causal = self.pooling_rule.is_causal and not self.model_config.takes_whole_prompts
+        return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def pooled_head(self) -> PooledHead:
         return read_pooled_head(self.pooling_rule, self.directory, self.model_config.hidden_size)

@@ -64,7 +64,7 @@ class ConfigOnly:
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
         """The settings as they are, but for steps that have room for whole prompts where they need it."""
-        is_causal = not self.model_config.blocks.sees_both_ways
+        is_causal = not self.model_config.takes_whole_prompts
         return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def graph(self, model_len: int) -> Graph:

@@ -99,7 +99,8 @@ class EngineSource:
         profile = config.profile or options.profile
         device = self.device_for(config.device)
         config = replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
-        return config if self.pooling_rule.is_causal else with_whole_prompts(config, self.default_model_len)
+        is_causal = self.pooling_rule.is_causal and not self.model_config.takes_whole_prompts
+        return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def pooled_head(self) -> PooledHead:
         return read_pooled_head(self.pooling_rule, self.config_directory, self.model_config.hidden_size)

@@ -173,6 +173,24 @@ class Sphere:
 
 
 @dataclass(frozen=True, slots=True)
+class Stacks:
+    """Two stacks of layers that are gone through in turn (HRM-Text).
+
+    Fields:
+        size: layers of each. slow, fast: times that the one is gone through, and the other before each of these.
+    """
+
+    size: int
+    slow: int
+    fast: int
+
+    @property
+    def num_layers(self) -> int:
+        """Times that a layer is gone through, of either."""
+        return self.size * self.slow * (self.fast + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class SharedBlocks:
     """Attention and an FFN that several layers have in turn, beside a state of their own (Zamba 2).
 
@@ -233,6 +251,7 @@ class BlockSettings:
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
         sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
+        sees_prompts: tokens of a prompt see each other, in a model that writes text; see hrm_text.py.
         sees_chunks: windows are chunks of a sequence, each of a window's length: positions see their own alone.
         still_growth, still_period: queries of layers that do not rotate are multiplied by 1 + still_growth * ln(1 +
             floor((position + 1) / still_period)); 0: by nothing.
@@ -294,9 +313,11 @@ class BlockSettings:
     hyper: Hyper | None = None
     pooled: Pooled | None = None
     sphere: Sphere | None = None
+    stacks: Stacks | None = None
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
     sees_both_ways: bool = False
+    sees_prompts: bool = False
     sees_chunks: bool = False
     still_growth: float = 0.0
     still_period: int = 0

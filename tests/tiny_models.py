@@ -77,6 +77,7 @@ MIXTURES = (
     "kimi_linear",
     "kolibri1",
     "laguna",
+    "lara_mini",
     "mimo_v2_flash",
     "lfm2_moe",
     "llama4_text",
@@ -391,7 +392,7 @@ def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
     """Whether layers keep a state by the gated delta rule, and attention has a gate."""
-    return "linear_num_key_heads" in config and config["model_type"] != "olmo_hybrid"
+    return "linear_num_key_heads" in config and config["model_type"] not in ("lara_mini", "olmo_hybrid")
 
 
 def olmo_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -504,7 +505,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
-    if config["model_type"] in ("deepseek_v4", "hy_v4"):
+    if config["model_type"] in ("deepseek_v4", "hy_v4", "lara_mini"):
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
     if config["model_type"] == "zaya":
         tensors = _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")

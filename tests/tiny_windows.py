@@ -111,6 +111,30 @@ def _flint(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _lara(c: Mapping[str, Any]) -> Shapes:
+    e, layers = c["hidden_size"], Shapes()
+    keys, values = (c[f"linear_num_{p}_heads"] * c[f"linear_{p}_head_dim"] for p in ("key", "value"))
+    heads = c["linear_num_value_heads"]
+    for i, kind in enumerate(c["layer_types"]):
+        h = f"model.layers.{i}"
+        layers |= {f"{h}.{norm}_layernorm.weight": (e,) for norm in ("input", "post_attention")}
+        if kind == "linear_attention":
+            block = f"{h}.linear_attn"
+            layers[f"{block}.in_proj.weight"] = (2 * keys + 2 * values + 2 * heads, e)
+            layers[f"{block}.conv1d.weight"] = (2 * keys + values, c["linear_conv_kernel_dim"])
+            layers |= {f"{block}.A_log": (heads,), f"{block}.dt_bias": (heads,)}
+            layers[f"{block}.out_norm.weight"] = (c["linear_value_head_dim"],)
+            layers[f"{block}.out_proj.weight"] = (e, values)
+        else:
+            layers |= _attention(c, f"{h}.self_attn", c["attention_bias"])
+            layers |= {f"{h}.self_attn.{p}_norm.weight": (c["head_dim"],) for p in "qk"}
+        layers[f"{h}.mlp.gate.weight"] = (c["num_experts"], e)
+        for expert in range(c["num_experts"]):
+            layers |= _ffn(c, f"{h}.mlp.experts.{expert}", c["moe_intermediate_size"])
+        layers |= _ffn(c, f"{h}.mlp.shared_expert", c["shared_expert_intermediate_size"])
+    return _whole(c, layers)
+
+
 def _mimo(c: Mapping[str, Any]) -> Shapes:
     e, heads, layers = c["hidden_size"], c["num_attention_heads"], Shapes()
     for i, kind in enumerate(c["layer_types"]):
@@ -158,4 +182,5 @@ WITH_WINDOWS: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "laguna": _laguna,
     "mimo_v2_flash": _mimo,
     **dict.fromkeys(("flint", "kolibri1"), _flint),
+    "lara_mini": _lara,
 }

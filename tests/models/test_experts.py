@@ -40,6 +40,7 @@ _OTHERWISE = (
     "jetmoe",
     "kimi_linear",
     "laguna",
+    "lara_mini",
     "mimo_v2_flash",
     "minimax_m3_vl_text",
     "llama4_text",

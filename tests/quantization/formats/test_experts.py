@@ -54,6 +54,7 @@ KEEP_STATES = {
     "deepseek_v4",
     "glm5_next_text",
     "jamba",
+    "lara_mini",
     "granitemoehybrid",
     "kimi_linear",
     "lfm2_moe",

@@ -6,6 +6,7 @@ is rounded once, before the output projection; of the states that it keeps nothi
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
@@ -157,6 +158,11 @@ def _rows(r: GatedDeltaSettings, name: str, part: str, names: DeltaNames) -> Row
     if r.lies_apart and part == "qkv":
         counts = {"q": r.k_heads * r.k_dim, "k": r.k_heads * r.k_dim, "v": r.v_heads * r.v_dim}
         return RowsOfSeveral(tuple(RowsOf(f"{name}.{p}_proj", ((0, count),)) for p, count in counts.items()))
+    if r.lies_joined:
+        joined, values = ("qkv", "z", "b", "a"), r.v_heads * r.v_dim
+        ends = [0, *itertools.accumulate((r.channels, values, r.v_heads, r.v_heads))]
+        at = joined.index(part)
+        return RowsOf(f"{name}.in_proj", ((ends[at], ends[at + 1]),))
     if not r.lies_by_head:
         count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)
         module = {"qkv": "in_proj_qkv", "z": names.z, "b": names.b, "a": names.a}[part]

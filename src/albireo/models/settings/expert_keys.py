@@ -14,7 +14,7 @@ from albireo.models.settings.layer_kinds import parse_mixers
 
 _MAX_WIDTH = 2**20
 #: Experts where no key says how many.
-_COUNTS: Mapping[str, int] = {"cohere2": 8, "flint": 256, "kolibri": 384, "laguna": 256}
+_COUNTS: Mapping[str, int] = {"cohere2": 8, "flint": 256, "kolibri": 384, "laguna": 256, "lara": 128}
 #: What DeepSeek V4's files call scores -> one of ops.SCORES.
 _SCORES_OF_V4 = {"sqrtsoftplus": "root_softplus", "sigmoid": "sigmoid"}
 _OF_V4 = ("hash_moe", "moe")
@@ -71,7 +71,7 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         is_beside = keys == "granite_shared"
         shared = fields.integer("shared_intermediate_size", 0, _MAX_WIDTH, default=0) if is_beside else 0
         return ExpertSettings(count, top_k, width, renormalize, shared, (True,) * layers, is_shared_gated=not is_beside)
-    if keys in ("flint", "kolibri"):
+    if keys in ("flint", "kolibri", "lara"):
         return _ungated(fields, count, top_k, layers, keys)
     settings = ExpertSettings(
         count,
@@ -143,8 +143,8 @@ def _cohere2(fields: Fields, count: int, top_k: int, layers: int) -> ExpertSetti
 
 
 def _ungated(fields: Fields, count: int, top_k: int, layers: int, keys: Keys) -> ExpertSettings:
-    """Flint's and Kolibri's: sigmoids, and a shared expert without a gate."""
-    is_flint = keys == "flint"
+    """Flint's, Kolibri's and Lara's: sigmoids, or a softmax, and a shared expert without a gate."""
+    is_flint, is_lara = keys == "flint", keys == "lara"
     sparse = _sparse_layers(fields, layers, (0, 1)) if is_flint else (True,) * layers
     if not any(sparse):
         fields.unsupported(
@@ -154,13 +154,13 @@ def _ungated(fields: Fields, count: int, top_k: int, layers: int, keys: Keys) ->
         count,
         top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=512),
-        fields.flag("norm_topk_prob", is_flint),
+        fields.flag("norm_topk_prob", is_flint or is_lara),
         fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH, default=1024 if is_flint else 512),
         sparse,
         is_shared_gated=False,
-        scores="sigmoid",
-        has_bias=not is_flint,
-        by_logits=not is_flint,
+        scores="softmax" if is_lara else "sigmoid",
+        has_bias=keys == "kolibri",
+        by_logits=keys == "kolibri",
     )
 
 

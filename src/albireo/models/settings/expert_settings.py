@@ -22,7 +22,8 @@ MAX_EXPERTS = 2**12
 #: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere; Granite 3's with a shared
 #: one; Hunyuan's, as mixtral's with a shared one, whose keys may be lists; Mistral 4's, as V2's, renormalized;
 #: Mellum's, as Qwen's, in layers that are named; Laguna's, as V3's without groups, under names of Qwen's;
-#: Flint's, as Qwen's with a shared one, by sigmoids; Kolibri's, in every layer, chosen by a bias on logits;
+#: Flint's, as Qwen's with a shared one, by sigmoids; Lara's, the same by a softmax, in every layer;
+#: Kolibri's, in every layer, chosen by a bias on logits;
 #: Command's, by a softmax of the chosen or by sigmoids, which with shared ones may make a mean;
 #: MiMo's, as V3's without a shared one, whose layers a list of ones and zeros may say;
 #: MiniMax M3's, as M2's with a shared one and dense layers, which lists of ones and zeros may say;
@@ -60,6 +61,7 @@ Keys = Literal[
     "jamba",
     "kolibri",
     "laguna",
+    "lara",
     "llama4",
     "longcat",
     "mellum",

@@ -17,7 +17,17 @@ MAX_DIM = 2**10
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
 RecurrentRule = Literal[
-    "none", "by_part", "by_head", "apart", "kimi", "bailing", "glm", "short_conv", "short_conv_windows", "convolved"
+    "none",
+    "by_part",
+    "by_head",
+    "apart",
+    "joined",
+    "kimi",
+    "bailing",
+    "glm",
+    "short_conv",
+    "short_conv_windows",
+    "convolved",
 ]
 
 
@@ -31,7 +41,7 @@ class GatedDeltaSettings:
         conv_width: rows that the convolution before it reads for one.
         lies_by_head: queries, keys, values and gates of values lie in one tensor, head of keys by head of keys (its
             query, its key, its values, their gates), and so do b and a. lies_apart: queries, keys and values lie in
-            tensors of their own.
+            tensors of their own. lies_joined: all of these lie in one, part by part, and b and a behind them.
         learns_twice: what is learned is twice the sigmoid of b. most_decay: see ops.gated_delta_rule; 0: none.
         gate: what is made of the gates of values, where rates are those of heads.
     """
@@ -44,6 +54,7 @@ class GatedDeltaSettings:
     conv_width: int
     lies_by_head: bool
     lies_apart: bool = False
+    lies_joined: bool = False
     learns_twice: bool = False
     most_decay: float = 0.0
     gate: str = "silu"
@@ -131,20 +142,22 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         return _kimi(fields, layers, rule == "glm")
     if rule == "bailing":
         return _bailing(fields, layers)
+    is_joined = rule == "joined"
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
         fields.fail("linear_num_value_heads", v_heads, f"must be a multiple of linear_num_key_heads={k_heads}")
     interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
-    by_interval = tuple(bool((i + 1) % interval) for i in range(layers))
+    by_interval = tuple(i % 5 in (0, 2) if is_joined else bool((i + 1) % interval) for i in range(layers))
     return GatedDeltaSettings(
-        _layers(fields, "linear_attention", by_interval),
+        _layers(fields, "linear_attention", by_interval, ("full_attention", "sliding_attention")[: 1 + is_joined]),
         k_heads,
         v_heads,
         fields.integer("linear_key_head_dim", 1, MAX_DIM, default=128),
         fields.integer("linear_value_head_dim", 1, MAX_DIM, default=128),
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         rule == "by_head",
+        lies_joined=is_joined,
     )
 
 

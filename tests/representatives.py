@@ -67,6 +67,7 @@ OF_WIRING = {
     "axk2": "norms with a gate of few channels; attention whose gate comes with queries, of a latent and of its norm",
     "deepseek_v4": "streams that are mixed; entries of several positions; backends/cpu/test_pooled.py",
     "glm5_next_text": "rates of channels beside streams that are mixed; positions that are chosen several together",
+    "qwen4_exp_text": "streams that are read through gates of channels; keys that are plain means of several positions",
     "hy_v4": "streams of which blocks read a sum; sinks and gates beside chosen positions; gates within a limit",
     "minimax_m3_vl_text": "blocks of positions, of each KV head its own; backends/*/test_chosen_blocks.py",
     "dots3_note_text": "latents of two sizes, some of which a window sees; norms of keys before they are rotated",

@@ -155,6 +155,44 @@ def _glm5(c: Mapping[str, Any]) -> Shapes:
     return _whole(c, layers)
 
 
+def _qwen4(c: Mapping[str, Any]) -> Shapes:
+    hidden, count, rank, d = (c[k] for k in ("hidden_size", "hc_count", "hc_lowrank", "head_dim"))
+    keys, values = (c[f"linear_num_{p}_heads"] * c[f"linear_{p}_head_dim"] for p in ("key", "value"))
+    heads, kv, of_states = c["num_attention_heads"], c["num_key_value_heads"], c["linear_num_value_heads"]
+
+    def mixing(of: str, writes: bool = True) -> Shapes:
+        wide = count * hidden
+        shapes: Shapes = {"hc_norm.weight": (wide,), "input_mix_weight_down.weight": (rank, wide)}
+        shapes |= {"input_mix_weight_up.weight": (wide, rank)}
+        shapes |= {"block_inject_weight.weight": (count, wide)} if writes else {}
+        return {f"{of}.{name}": shape for name, shape in shapes.items()}
+
+    layers = []
+    for kind in c["layer_types"]:
+        if kind == "linear_attention":
+            parts: Shapes = {"in_proj_qkv.weight": (2 * keys + values, hidden), "in_proj_z.weight": (values, hidden)}
+            parts |= {f"in_proj_{p}.weight": (of_states, hidden) for p in "ab"}
+            parts |= {"conv1d.weight": (2 * keys + values, c["linear_conv_kernel_dim"])}
+            parts |= {"A_log": (of_states,), "dt_bias": (of_states,), "out_proj.weight": (hidden, values)}
+            parts |= {"norm.weight": (c["linear_value_head_dim"],)}
+            layer: Shapes = {f"linear_attn.{name}": shape for name, shape in parts.items()}
+        else:
+            rows, dim = {"q": 2 * heads * d, "k": kv * d, "v": kv * d}, c["indexer_head_dim"]
+            layer = {f"self_attn.{p}_proj.weight": (n, hidden) for p, n in rows.items()}
+            layer |= {"self_attn.o_proj.weight": (hidden, heads * d)}
+            layer |= {f"self_attn.{p}_norm.weight": (d,) for p in "qk"}
+            layer |= {f"self_attn.indexer.{p}_layernorm.weight": (dim,) for p in "qk"}
+            layer |= {"self_attn.indexer.index_qk_proj.weight": ((c["indexer_n_heads"] + 1) * dim, hidden)}
+        layer |= mixing("attn_hyper_connection") | mixing("mlp_hyper_connection")
+        layer |= {"mlp.gate.weight": (c["num_experts"], hidden), "mlp.shared_expert_gate.weight": (1, hidden)}
+        layer |= _gated("mlp.shared_expert", c["shared_expert_intermediate_size"], hidden)
+        for e in range(c["num_experts"]):
+            layer |= _gated(f"mlp.experts.{e}", c["moe_intermediate_size"], hidden)
+        layers.append(layer)
+    whole = {name: shape for name, shape in _whole(c, layers).items() if name != "model.norm.weight"}
+    return whole | mixing("model.hyper_connection_mixer", writes=False)
+
+
 def _layers_of_v4(c: Mapping[str, Any]) -> list[tuple[str, int, str]]:
     """Kinds of attention, positions of an entry, and kinds of experts; as published or as transformers writes them."""
     words = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
@@ -209,5 +247,6 @@ CHOOSING: dict[str, Callable[[Mapping[str, Any]], Shapes]] = {
     "dots3_note_text": _dots3,
     "glm5_next_text": _glm5,
     "hy_v4": _hy_v4,
+    "qwen4_exp_text": _qwen4,
     "minimax_m3_vl_text": _minimax_m3,
 }

@@ -95,6 +95,7 @@ MIXTURES = (
     "qwen3_5_moe_text",
     "qwen3_moe",
     "qwen3_next",
+    "qwen4_exp_text",
     "sarvam_mla",
     "sarvam_moe",
     "solar_open",
@@ -102,7 +103,7 @@ MIXTURES = (
 )
 
 #: Whose norms' weights have 1 added.
-_ADDING_ONE = ("gemma", "gemma2", "gemma3_text", "minimax_m3_vl_text", "nemotron", "vaultgemma")
+_ADDING_ONE = ("gemma", "gemma2", "gemma3_text", "minimax_m3_vl_text", "nemotron", "qwen4_exp_text", "vaultgemma")
 XIELU = {"beta": 0.5, "eps": -1e-6}
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -392,7 +393,11 @@ def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
     """Whether layers keep a state by the gated delta rule, and attention has a gate."""
-    return "linear_num_key_heads" in config and config["model_type"] not in ("lara_mini", "olmo_hybrid")
+    return "linear_num_key_heads" in config and config["model_type"] not in (
+        "lara_mini",
+        "olmo_hybrid",
+        "qwen4_exp_text",
+    )
 
 
 def olmo_hybrid_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

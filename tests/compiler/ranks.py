@@ -97,6 +97,7 @@ STATES: dict[str, dict[str, Any]] = {
     # entries of several positions are those of all heads: likewise
     "deepseek_v4": {"num_key_value_heads": 1},
     "glm5_next_text": {},
+    "qwen4_exp_text": {"head_dim": 16, "linear_num_key_heads": 8, "linear_num_value_heads": 8},
     "lara_mini": {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 8},
     # convolutions of queries and keys are of all heads: likewise
     "zaya": {},

@@ -1,5 +1,5 @@
-"""GLM-5.3, whose positions have one key by several and are chosen together, beside layers that keep states: the same
-bits in every way, what transformers computes step by step, files as published, and what is refused.
+"""GLM-5.3 and Qwen 4, whose positions have one key by several and are chosen together, beside layers that keep states:
+the same bits in every way, what transformers computes step by step, files as published, and what is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from e2e.serving import Answer, Ask, Server, assert_same_answers
 from e2e.test_invariance import NO_CACHE, preempted, requests
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
 
-NAMES = ("glm5_next_text",)
+NAMES = ("glm5_next_text", "qwen4_exp_text")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -163,6 +163,29 @@ def test_tensors_and_keys_as_published(tmp_path: Path) -> None:
         assert set(checkpoint.names) - set(wanted) == {"model.layers.4.eh_proj.weight"}
         for each, numbers in wanted.items():
             assert np.array_equal(checkpoint.tensor(each).to_float32(), numbers), each
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ple_layer_ids": [1]}, "ple_layer_ids=.* is not supported; embeddings of several tokens together"),
+        ({"indexer_kv_heads": 2}, "indexer_kv_heads=2 is not supported; one key for all heads"),
+        ({"indexer_compress_ratio": 6}, "indexer_compress_ratio=6 is not supported; an entry is of a power of two"),
+        ({"indexer_budget": 10}, "indexer_budget=10 must be a multiple of indexer_compress_ratio=4"),
+        ({"indexer_head_dim": 2}, "indexer_head_dim=2 must be even, and at least the 4 channels that are rotated"),
+        ({"indexer_n_heads": None}, "indexer_n_heads"),
+        ({"output_gate_type": "relu"}, "output_gate_type='relu' is not supported"),
+        ({"hc_count": 1}, "hc_count=1 must be a whole number from 2 to 16"),
+        ({"norm_topk_prob": False}, "'norm_topk_prob': False"),
+        ({"layer_types": ["linear_attention", "sliding_attention"] * 2}, "layer_types="),
+    ],
+)
+def test_what_is_not_computed_of_qwen4_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("qwen4_exp_text", **changes)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,9 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
             attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
         mixed = ["streams.mixed"] if blocks.hyper.rounds else []
         of_streams = [*(f"streams.{p}" for p in ("norm", "read", "written")), "streams", *mixed]
+        if blocks.hyper.rank:
+            of_streams = ["streams.norm", "streams.written", "streams", "streams.low", "streams.read"]
+            attn, mlp = attn[1:], mlp[1:]  # which norm nothing else
         attn, mlp = ([*(f"{block[0].rpartition('.')[0]}.{p}" for p in of_streams), *block] for block in (attn, mlp))
     if name == "dots3_note_text":
         attn.insert(attn.index("layers.0.attn.v_up") + 1, "layers.0.attn.q_gate")
@@ -289,6 +292,8 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     roles |= dict.fromkeys(("norm_low", "norm_gate", "read", "written", "mixed"), "router")
     if name == "glm5_next_text":  # what says how much a position counts in its entry's key
         roles["pool"] = "router"
+    if name == "qwen4_exp_text":  # gates of channels of streams
+        roles["read"] = None
     if name == "deepseek_v4":  # keys and values are those of all heads
         roles |= dict.fromkeys(("q_a", "q", "kv", "o")) | dict.fromkeys(("values", "gates"), "router")
     apart = {"given.gate": None, "indexer.q": None, "indexer.k": None, "indexer.weights": "router"}

@@ -61,6 +61,7 @@ KEEP_STATES = {
     "nemotron_h",
     "qwen3_5_moe_text",
     "qwen3_next",
+    "qwen4_exp_text",
 }
 JUDGED = sorted({*MIXTURES, *MIXED} - KEEP_STATES)
 FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")

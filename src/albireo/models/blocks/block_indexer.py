@@ -7,14 +7,12 @@ which order they are taken, is as in head_rows.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from albireo.errors import UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.graph.ops import RopeSpec
 from albireo.json_file import Fields
-from albireo.models.blocks.head_rows import RowsOf
+from albireo.models.blocks.head_rows import RowsOf, paired_rows
 from albireo.models.blocks.layers import linear
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, ModelConfig
 from albireo.models.settings.block_settings import Index
@@ -124,11 +122,10 @@ class BlockIndexer:
         """Normed and rotated, [T, count * D] float32. Args: name: of the linear and the norm, but for their ends."""
         b, c, index = self._b, self._c, self._index
         assert index is not None
-        rows = RowsOf(
-            f"{name}_proj", tuple(each for head in range(count) for each in self._paired(head * index.head_dim))
-        )
+        heads = (paired_rows(head * index.head_dim, self._rotary, index.head_dim) for head in range(count))
+        rows = RowsOf(f"{name}_proj", tuple(each for head in heads for each in head))
         x = linear(b, c, h, f"{name}_proj", count * index.head_dim, part, False, None, rows)
-        of_norm = RowsOf(f"{name}_norm", tuple(self._paired(0))).segments("weight")
+        of_norm = RowsOf(f"{name}_norm", tuple(paired_rows(0, self._rotary, index.head_dim))).segments("weight")
         with b.part(f"{part}_norm"):
             weight = b.weight(
                 f"{name}_norm.weight", (index.head_dim,), "float32", segments=of_norm, plus=c.multipliers.norm_plus
@@ -136,13 +133,3 @@ class BlockIndexer:
             x = b.rms_norm(x, weight, c.rms_norm_eps, num_heads=count)
         with b.part("rope"):
             return b.rope(x, self._rope, count, index.head_dim)
-
-    def _paired(self, start: int) -> Iterator[tuple[int, int]]:
-        """The rows of a head that begin at start, in pairs (i, i + D/2): first and last channels each get half of those
-        that are not rotated, which come last."""
-        assert self._index is not None
-        half, still = self._rotary // 2, (self._index.head_dim - self._rotary) // 2
-        for side in range(2):
-            yield start + side * half, start + (side + 1) * half
-            if still:
-                yield start + self._rotary + side * still, start + self._rotary + (side + 1) * still

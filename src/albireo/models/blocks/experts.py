@@ -79,7 +79,7 @@ def normed_moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name
 
 
 def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, table: str = "") -> Value:
-    """What a token's experts and the shared one, which has no gate, make of h, [T, E] float32. Args: name: of the
+    """What a token's experts and the shared one make of h, [T, E] float32. Args: name: of the
     block. table: of tokens, which says what experts each has; empty: they are chosen."""
     settings = c.experts
     assert settings is not None
@@ -91,6 +91,9 @@ def mixture(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, 
         return y
     with b.part("shared"):
         shared = gated_mlp(b, c, h, f"{name}.{names.shared}", settings.shared_width, limit=settings.shared_limit)
+        if settings.is_shared_gated:
+            gate = linear(b, c, h, f"{name}.{names.shared}_gate", 1, "weight", False, "router")
+            shared = b.gate_rows(shared, gate)
         return b.add(shared, y)
 
 

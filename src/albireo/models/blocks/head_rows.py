@@ -106,6 +106,16 @@ def _runs(starts: list[int], length: int) -> tuple[tuple[int, int], ...]:
     return tuple(runs)
 
 
+def paired_rows(start: int, rotary: int, width: int) -> Iterator[tuple[int, int]]:
+    """The rows of a head of width channels that begin at start, of which the first `rotary` are rotated, in pairs (i,
+    i + D/2): first and last channels each get half of those that are not, which come last."""
+    half, still = rotary // 2, (width - rotary) // 2
+    for side in range(2):
+        yield start + side * half, start + (side + 1) * half
+        if still:
+            yield start + rotary + side * still, start + rotary + (side + 1) * still
+
+
 def _paired(c: ModelConfig, start: int) -> Iterator[tuple[int, int]]:
     """The rows of a head that begin at start, in pairs (i, i + D/2)."""
     half, still = c.rotary_dim // 2, (c.head_dim - c.rotary_dim) // 2

@@ -3,7 +3,7 @@ All numbers are sigmoids of a linear of the streams.
 
 Called by the architecture files. Source: Zhu et al. 2024, Hyper-Connections. In Hunyuan 4 each stream stays beside what
 is added; in DeepSeek V4 each becomes a sum of all, by a matrix whose rows and columns add up to one (Xie et al. 2026,
-Manifold-Constrained Hyper-Connections).
+Manifold-Constrained Hyper-Connections). In Qwen 4 a block reads their mean, behind norms and gates of channels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
+from albireo.models.blocks.layers import linear
 from albireo.models.config import ModelConfig
 from albireo.models.settings.block_settings import Hyper
 
@@ -40,6 +41,17 @@ def streams_of(b: GraphBuilder, c: ModelConfig, x: Value) -> Value:
 def through(b: GraphBuilder, c: ModelConfig, streams: Value, name: str, block: Callable[[Value], Value]) -> Value:
     """The streams with what a block makes of their sum, [T, E] float32, added to each. Args: name: of what says how."""
     settings = _settings(c)
+    if settings.rank:
+        with b.part("streams"):
+            normed = _normed_apart(b, c, streams, name)
+            numbers = _few(b, c, normed, f"{name}.block_inject_weight", settings.count, "written", "router")
+            written = b.scale(b.unary(numbers, "sigmoid"), settings.magnitude)
+            gated = _gated(b, c, normed, name)
+            with b.part("read"):
+                x = _mean(b, c, gated)
+        made = block(x)
+        with b.part("streams"):
+            return b.add_parts(streams, made, settings.count, written, 0.0)
     with b.part("streams"):
         normed = _normed(b, c, streams)
         read, written = (_sigmoids(b, c, normed, name, BLOCK, place) for place in range(2))
@@ -58,14 +70,52 @@ def joined(b: GraphBuilder, c: ModelConfig, streams: Value, name: str) -> Value:
         return _sum(b, c, streams, _sigmoids(b, c, _normed(b, c, streams), name, HEAD, 0))
 
 
+def gated_mean(b: GraphBuilder, c: ModelConfig, streams: Value, name: str) -> Value:
+    """[T, E]: what a block would read of them; the head does, in the place of joined() and of a norm."""
+    with b.part("joined"):
+        gated = _gated(b, c, _normed_apart(b, c, streams, name), name)
+    with b.part("head.norm"):
+        return _mean(b, c, gated)
+
+
+def _normed_apart(b: GraphBuilder, c: ModelConfig, streams: Value, name: str) -> Value:
+    """Each stream normed by itself, with weights of its own, float32."""
+    with b.part("norm"):
+        width = int(streams.type.dims[-1])
+        weight = b.weight(f"{name}.hc_norm.weight", (width,), "float32", plus=c.multipliers.norm_plus)
+        return b.gain(b.rms_norm(streams, None, c.rms_norm_eps, num_heads=_settings(c).count), weight)
+
+
+def _gated(b: GraphBuilder, c: ModelConfig, normed: Value, name: str) -> Value:
+    """Streams times gates of their channels: sigmoids of two linears of all, with silu between."""
+    settings, width = _settings(c), int(normed.type.dims[-1])
+    low = _few(b, c, normed, f"{name}.input_mix_weight_down", settings.rank, "low", None)
+    with b.part("low"):
+        low = b.cast(b.unary(low, "silu"), c.dtype)
+    gates = linear(b, c, low, f"{name}.input_mix_weight_up", width, "read", False, None)
+    with b.part("read"):
+        return b.mul(b.unary(gates, "sigmoid"), normed)
+
+
+def _few(b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, role: str | None) -> Value:
+    """A linear of all streams, divided by how many they are."""
+    made = linear(b, c, b.cast(x, c.dtype), name, rows, part, False, role)
+    with b.part(part):
+        return b.scale(made, 1 / _settings(c).count)
+
+
 def mean_of(b: GraphBuilder, c: ModelConfig, streams: Value) -> Value:
     """[T, E]: of the streams, in the place of joined()."""
-    count = _settings(c).count
     with b.part("joined"):
-        x, *others = b.split(streams, (c.hidden_size,) * count)
-        for each in others:
-            x = b.add(x, each)
-        return b.scale(x, 1 / count)
+        return _mean(b, c, streams)
+
+
+def _mean(b: GraphBuilder, c: ModelConfig, streams: Value) -> Value:
+    count = _settings(c).count
+    x, *others = b.split(streams, (c.hidden_size,) * count)
+    for each in others:
+        x = b.add(x, each)
+    return b.scale(x, 1 / count)
 
 
 def _settings(c: ModelConfig) -> Hyper:

@@ -148,35 +148,64 @@ def attention_block(
         is_causal: tokens of images see nothing behind them, whatever the step says.
         choose: of norm(x) and the layer, positions that each KV head of rows sees; see indexer.py.
     """
-    name = f"model.layers.{layer}.{names.block}"
-    roles = (None, None) if is_norm_wide or names.inner_norm else ("heads", "row")
+    said: dict[str, Any] = {"is_norm_wide": is_norm_wide, "is_norm_behind": is_norm_behind, "v_norm": v_norm}
+    said |= {"linears": linears, "joined": joined, "sinks": sinks, "cache": cache, "is_causal": is_causal}
+    said |= {"window": window, "qkv_bias": qkv_bias, "o_bias": o_bias, "qk_norm": qk_norm, "names": names}
     with b.part(f"layers.{layer}.attn"):
         h = block_input(b, c, x, layer, norms.before)
-        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
-        if v_norm and "v" in parts:
-            with b.part("v"):
-                parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
-
-        def normed(p: str, x: Value) -> Value:
-            heads, called = (c.num_heads, names.q_norm) if p == "q" else (c.num_kv_heads, names.k_norm)
-            if not called:
-                with b.part(p):
-                    return b.rms_norm(x, None, c.rms_norm_eps, num_heads=heads)
-            return _head_norm(b, c, x, f"{name}.{called}", p, heads, is_norm_wide)
-
-        if qk_norm and not is_norm_behind:
-            parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
-        parts = limited(b, c, parts)
-        behind = normed if qk_norm and is_norm_behind else None
-        sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if sinks else None
-        gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
-        place = layer if cache is None else cache
-        inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
-        chosen = None if choose is None else choose(h, layer)
-        ways: dict[str, Any] = {"is_causal": is_causal, "behind": behind, "inner": inner, "chosen": chosen}
-        a = attention(b, c, parts, place, rope, window, sink, gate, **ways)
-        o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
+        o = attended(b, c, h, layer, rope, choose=choose, **said)
         return added(b, c, x, o, layer, "o", norms.behind)
+
+
+def attended(
+    b: GraphBuilder,
+    c: ModelConfig,
+    h: Value,
+    layer: int,
+    rope: RopeSpec,
+    *,
+    window: int | None = None,
+    qkv_bias: bool = False,
+    o_bias: bool = False,
+    qk_norm: bool = False,
+    is_norm_wide: bool = False,
+    is_norm_behind: bool = False,
+    v_norm: bool = False,
+    linears: str = "qkv",
+    joined: str | None = None,
+    sinks: bool = False,
+    cache: int | None = None,
+    is_causal: bool = False,
+    choose: Callable[[Value, int], Value | None] | None = None,
+    names: AttentionNames = LLAMA_ATTENTION,
+) -> Value:
+    """attention(h) of one layer, [T, E] float32; see attention_block(). Args: h: rounded."""
+    name = f"model.layers.{layer}.{names.block}"
+    roles = (None, None) if is_norm_wide or names.inner_norm else ("heads", "row")
+    parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
+    if v_norm and "v" in parts:
+        with b.part("v"):
+            parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
+
+    def normed(p: str, x: Value) -> Value:
+        heads, called = (c.num_heads, names.q_norm) if p == "q" else (c.num_kv_heads, names.k_norm)
+        if not called:
+            with b.part(p):
+                return b.rms_norm(x, None, c.rms_norm_eps, num_heads=heads)
+        return _head_norm(b, c, x, f"{name}.{called}", p, heads, is_norm_wide)
+
+    if qk_norm and not is_norm_behind:
+        parts |= {p: normed(p, parts[p]) for p in ("q", "k") if p in parts}
+    parts = limited(b, c, parts)
+    behind = normed if qk_norm and is_norm_behind else None
+    sink = b.weight(f"{name}.{names.sinks}", (c.num_heads,), "float32") if sinks else None
+    gate = _output_gate(b, c, h, name, qkv_bias, names.gate)
+    place = layer if cache is None else cache
+    inner = f"{name}.{names.inner_norm}.weight" if names.inner_norm else ""
+    chosen = None if choose is None else choose(h, layer)
+    ways: dict[str, Any] = {"is_causal": is_causal, "behind": behind, "inner": inner, "chosen": chosen}
+    a = attention(b, c, parts, place, rope, window, sink, gate, **ways)
+    return linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
 
 
 def queries_keys_values(
@@ -492,7 +521,7 @@ def _attention(
     ways |= {"slopes": c.blocks.slopes} if c.blocks.slopes else {}
     ways |= {"in_chunks": True} if c.blocks.sees_chunks and window is not None else {}
     ways |= {"result_dim": c.blocks.value_dim} if c.blocks.value_dim else {}
-    ways |= {"own_lists": True} if chosen is not None else {}
+    ways |= {"own_lists": True} if chosen is not None and c.blocks.index is not None and c.blocks.index.block else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),

@@ -113,12 +113,15 @@ class Hyper:
         rounds: streams are mixed by matrices that so many rounds make such that rows and columns add up to one; least
             is then added to the sigmoids by which a block reads, and in rounds. Matrices that numbers come of stay
             float32. 0: each stream stays as it is.
+        rank: what a block reads is a mean of streams, each normed by itself and times a gate of each channel, which are
+            made of so many channels. 0: it is a sum of streams times numbers.
     """
 
     count: int
     magnitude: float
     least: float
     rounds: int = 0
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from albireo.models.settings.layer_kinds import kinds_beside_convolutions, layer
 
 _MAX_HEADS = 2**12
 MAX_DIM = 2**10
+#: What layers with attention may be called beside full_attention.
+_OTHERS = {"joined": ("sliding_attention",), "qwen4": ("indexed_attention",)}
 #: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
 #: short convolution, beside attention that has a window in some layers, too.
 RecurrentRule = Literal[
@@ -25,6 +27,7 @@ RecurrentRule = Literal[
     "kimi",
     "bailing",
     "glm",
+    "qwen4",
     "short_conv",
     "short_conv_windows",
     "convolved",
@@ -150,7 +153,7 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
     interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
     by_interval = tuple(i % 5 in (0, 2) if is_joined else bool((i + 1) % interval) for i in range(layers))
     return GatedDeltaSettings(
-        _layers(fields, "linear_attention", by_interval, ("full_attention", "sliding_attention")[: 1 + is_joined]),
+        _layers(fields, "linear_attention", by_interval, ("full_attention", *_OTHERS.get(rule, ()))),
         k_heads,
         v_heads,
         fields.integer("linear_key_head_dim", 1, MAX_DIM, default=128),
@@ -158,7 +161,15 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: in
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
         rule == "by_head",
         lies_joined=is_joined,
+        gate=_gate(fields) if rule == "qwen4" else "silu",
     )
+
+
+def _gate(fields: Fields) -> str:
+    kind = fields.text("output_gate_type", "silu")
+    if kind not in ("silu", "sigmoid"):
+        fields.unsupported("output_gate_type", kind, "supported: silu, sigmoid")
+    return kind
 
 
 def _convolved(fields: Fields, layers: int, hidden: int) -> ConvolvedSettings:

@@ -445,6 +445,10 @@ WHOLES: Mapping[str, Whole] = {
         neutral={"use_mrope": False},
     ),
     "qwen2_vl": _QWEN2_VL,
+    "qwen4_exp": Whole(
+        "Qwen4ExpForConditionalGeneration",
+        {"qwen4_exp_text": "qwen4_exp_text"},
+    ),
     "qwen3_5": Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
     "qwen3_5_moe": Whole(
         "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS

@@ -120,6 +120,16 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": {**_QWEN, "out_hidden_size": 36},
         "tie_word_embeddings": False,
     },
+    "qwen4_exp": {
+        "text_config": text("qwen4_exp_text", "qwen4_exp_text"),
+        "vision_config": {**_QWEN, "out_hidden_size": 36},
+        "tie_word_embeddings": False,
+    },
+    "glm5_next": {
+        "text_config": text("glm5_next_text", "glm5_next_text"),
+        "vision_config": {**_GLM, "out_hidden_size": 40, "projection_intermediate_size": 24},
+        "tie_word_embeddings": False,
+    },
     "mistral3": {
         "text_config": text("mistral", "mistral"),
         "vision_config": _PIXTRAL,

@@ -50,6 +50,7 @@ def test_sizes(albireo, tiny):
             "entries of 16 positions in 1 layers, ",
         ),
         ("deepseek_v32", "1 for keys and values, rope"),
+        ("glm5_next_text", "4 heads of 32, 1 for keys and values, positions chosen 4 together in 2 layers, rope"),
     ],
 )
 def test_keys_that_choose_are_no_layer_s(albireo, tmp_path, model_type, wanted):

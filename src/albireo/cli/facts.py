@@ -259,13 +259,17 @@ def _windows(config: ModelConfig) -> str:
 
 
 def _without_windows(config: ModelConfig) -> str:
-    """Heads of layers without a window, where those have heads of their own; and entries of several positions."""
+    """Heads of layers without a window, where those have heads of their own; and entries, or keys, of several
+    positions."""
     others = set(config.kv_shapes[: len(config.cached_layers)]) - {(config.num_kv_heads, config.head_dim)}
     heads = (f", elsewhere of {dim}, {heads} for keys and values" for heads, dim in sorted(others))
     pooled = () if config.blocks.pooled is None else config.blocks.pooled.every
     kinds = Counter(every for every in pooled if every)
     entries = (f", entries of {every} positions in {layers} layers" for every, layers in sorted(kinds.items()))
-    return "".join((*heads, *entries))
+    index, chosen = config.blocks.index, ""
+    if index is not None and index.every > 1 and config.is_choosing:
+        chosen = f", positions chosen {index.every} together in {len(config.cached_layers)} layers"
+    return "".join((*heads, *entries, chosen))
 
 
 def _on_disk(directory: Path, graph: Graph) -> str:

@@ -87,7 +87,7 @@ class Indexer:
         self._b, self._c, self._index, self._rotary = b, c, c.blocks.index, c.blocks.latent.rotary
         still = (self._index.head_dim - self._rotary) // 2
         self._rope = None if rope is None else RopeSpec((*rope.inv_freq, *(0.0,) * still), rope.attention_factor)
-        self._still = RopeSpec((0.0,) * (self._index.head_dim // 2))
+        self._still = None if rope is None else RopeSpec((0.0,) * (self._index.head_dim // 2))
         self._chosen: Value | None = None
 
     def choose(self, h: Value, low: Value, layer: int) -> Value | None:

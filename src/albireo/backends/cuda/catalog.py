@@ -112,8 +112,8 @@ class CudaCatalog:
             )
         if family == "elementwise" and attrs["kind"] == "shift":
             raise UnsupportedModel(
-                "residuals that are scaled and shifted (ZAYA): no kernels of them are there for GPUs yet; choose "
-                "--device cpu"
+                "residuals that are scaled and shifted (ZAYA), and a vector that a state begins with (HRM-Text): no "
+                "kernels of them are there for GPUs yet; choose --device cpu"
             )
         if family == "rope" and "ahead" in attrs:
             raise UnsupportedModel(

@@ -17,7 +17,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, Qwen2AudioTower
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
-from albireo.models.vision.encoder import activated, linear, norm
+from albireo.models.vision.encoder import mlp, norm
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 
 _NAMES = {"hidden_act": "activation_function"}
@@ -33,10 +33,7 @@ class AudioFlamingo3Tower(Qwen2AudioTower):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = norm(b, c, b.given(c.hidden_size, 0), f"{PREFIX}.layer_norm")
-        x = linear(b, c, x, f"{PROJECTOR}.linear_1", self.width, "up", self.has_bias)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, x, PROJECTOR, (self.width, self.width), self.act, self.has_bias))
 
 
 def open_audioflamingo3(data: Mapping[str, Any], dtype: str, where: str) -> AudioFlamingo3Tower:

@@ -16,12 +16,11 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.fast_conformer import halved
-from albireo.models.hearing.stem import KERNEL, SeesNothing
+from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, halved, windows
 from albireo.models.vision.encoder import EncoderSettings, activated, linear
 from albireo.models.vision.patches import F32
 
-HALVINGS, _STRIDE = 3, 2
+HALVINGS = 3
 #: Rows of a piece.
 _PIECE = 32
 
@@ -68,7 +67,7 @@ class EighthsStem(SeesNothing):
         found, rows = [], min(_PIECE, patches)
         for times in range(HALVINGS, 0, -1):
             found.append(rows * halved(self.num_bands, times))
-            rows = _STRIDE * rows + 1
+            rows = STRIDE * rows + 1
         return tuple(reversed(found))
 
     def pieces(self, tile: F32) -> Iterator[F32]:
@@ -82,7 +81,7 @@ class EighthsStem(SeesNothing):
                 spans.insert(0, (max(0, before), min(last, count), count))
             self.spans[:] = spans
             around = _within(frames, 0, *_seen(*spans[0][:2]))
-            yield _neighbours(around)
+            yield windows(around).reshape(-1, KERNEL**2)
 
     def behind(self, number: int, hidden: F32) -> F32:
         places = hidden.reshape(-1, halved(self.num_bands, number + 1), self.channels)
@@ -107,7 +106,7 @@ def _channelwise(number: int) -> int:
 
 def _seen(first: int, last: int) -> tuple[int, int]:
     """Rows before a convolution that its rows first .. last - 1 see."""
-    return _STRIDE * first - 1, _STRIDE * (last - 1) + KERNEL - 1
+    return STRIDE * first - 1, STRIDE * (last - 1) + KERNEL - 1
 
 
 def _within(places: F32, start: int, first: int, last: int) -> F32:
@@ -117,26 +116,12 @@ def _within(places: F32, start: int, first: int, last: int) -> F32:
     return np.pad(kept, ((before, behind), (1, 1), (0, 0)))
 
 
-def _sides(padded: F32) -> tuple[int, int]:
-    return (padded.shape[0] - KERNEL) // _STRIDE + 1, (padded.shape[1] - KERNEL) // _STRIDE + 1
-
-
-def _neighbours(padded: F32) -> F32:
-    """[rows * bands, 9 * channels]: of each second place the nine around it, by frame, then by band."""
-    tall, wide = _sides(padded)
-    found = np.empty((tall, wide, KERNEL, KERNEL, padded.shape[2]), np.float32)
-    for frame in range(KERNEL):
-        for band in range(KERNEL):
-            found[:, :, frame, band] = padded[frame : frame + 2 * tall : _STRIDE, band : band + 2 * wide : _STRIDE]
-    return found.reshape(tall * wide, -1)
-
-
 def _summed(padded: F32, weight: F32, bias: F32) -> F32:
     """[rows, bands, channels]: each channel by itself. Args: weight: [channels, frame, band]."""
-    tall, wide = _sides(padded)
+    tall, wide = ((side - KERNEL) // STRIDE + 1 for side in padded.shape[:2])
     found = np.broadcast_to(bias, (tall, wide, len(bias))).astype(np.float32)
     for frame in range(KERNEL):
         for band in range(KERNEL):
-            part = padded[frame : frame + 2 * tall : _STRIDE, band : band + 2 * wide : _STRIDE]
+            part = padded[frame : frame + 2 * tall : STRIDE, band : band + 2 * wide : STRIDE]
             found += part * weight[:, frame, band]
     return found

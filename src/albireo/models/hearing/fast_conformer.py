@@ -19,17 +19,19 @@ from albireo.graph.node import Graph, RowSegment, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.batch_norms import folded_bias, folded_weight
+from albireo.models.hearing.batch_norms import folded
+from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import check_heads
-from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, Stem, halved, windows
+from albireo.models.hearing.taps import before_alone
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
-#: Frames that the stem's convolutions go on by, one behind the other; and what each sees.
-_HALVINGS, _SIDE = 3, 3
+#: Convolutions of the stem.
+_HALVINGS = 3
 _EPS, _SLOWEST = 1e-5, 10000.0
 #: A score that leaves nothing of what has it.
 _NEVER = -1e9
@@ -48,25 +50,11 @@ _DEFAULTS = {
 }
 
 
-def halved(count: int, times: int = _HALVINGS, is_causal: bool = False) -> int:
-    """What is left of so many frames, or bands."""
-    for _ in range(times):
-        count = count // 2 + 1 if is_causal else -(-count // 2)
-    return count
-
-
 def _around(places: F32, is_causal: bool) -> F32:
-    """[frames / 2, bands / 2, 3, 3, channels] of [frames, bands, channels], zeros around: of every second place the
-    nine around it; or it and those before it, and of as many more as that makes."""
-    frames, bands, channels = places.shape
+    """Of each second of [frames, bands, channels] the nine places around it; or it and those before it, and of as many
+    more as that makes; see windows()."""
     around = (2, 1) if is_causal else (1, 1)
-    padded = np.pad(places, (around, around, (0, 0)))
-    tall, wide = halved(frames, 1, is_causal), halved(bands, 1, is_causal)
-    found = np.empty((tall, wide, _SIDE, _SIDE, channels), np.float32)
-    for frame in range(_SIDE):
-        for band in range(_SIDE):
-            found[:, :, frame, band] = padded[frame : frame + 2 * tall : 2, band : band + 2 * wide : 2]
-    return found
+    return windows(np.pad(places, (around, around, (0, 0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +77,7 @@ class _Stem(SeesNothing):
     def _graph(self, number: int) -> Graph:
         b = GraphBuilder()
         with b.part("embed"):
-            given = b.given(_SIDE**2 if number == 0 else self.channels, 0)
+            given = b.given(KERNEL**2 if number == 0 else self.channels, 0)
             x = linear(b, self.encoder, given, f"{_PREFIX}.pre_encode.conv.{3 * number}", self.channels, "frames")
             with b.part("act"):
                 x = activated(b, x, "relu")
@@ -104,7 +92,7 @@ class _Stem(SeesNothing):
     def pieces(self, tile: F32) -> Iterator[F32]:
         self.told[:] = tile[:1, -1].tolist() if self.is_asked else []
         around = _around(tile[:, : self.num_bands, None], self.is_causal)
-        yield around.reshape(-1, _SIDE**2)
+        yield around.reshape(-1, KERNEL**2)
 
     def behind(self, number: int, hidden: F32) -> F32:
         bands = halved(self.num_bands, number + 1, self.is_causal)
@@ -117,7 +105,7 @@ class _Stem(SeesNothing):
         if not self.held:
             raise InvariantError(f"{_DEPTHWISE[number]} is read before it is held")
         weight, bias = (self.held[f"{_DEPTHWISE[number]}.{kind}"] for kind in ("weight", "bias"))
-        summed = np.einsum("tbijc,cij->tbc", _around(places, self.is_causal), weight.reshape(-1, _SIDE, _SIDE)) + bias
+        summed = np.einsum("tbijc,cij->tbc", _around(places, self.is_causal), weight.reshape(-1, KERNEL, KERNEL)) + bias
         return np.ascontiguousarray(summed.reshape(-1, self.channels), np.float32)
 
 
@@ -166,7 +154,7 @@ class FastConformerTower(GivesRowsOnce):
         return self._halved(self.most_frames)
 
     def _halved(self, count: int) -> int:
-        return halved(count, is_causal=self.chunk > 0)
+        return halved(count, _HALVINGS, self.chunk > 0)
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -182,7 +170,7 @@ class FastConformerTower(GivesRowsOnce):
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         for name in self.host_tensors:
-            count = self.channels * (_SIDE**2 if name.endswith("weight") else 1)
+            count = self.channels * (KERNEL**2 if name.endswith("weight") else 1)
             if tensors[name].size != count:
                 raise WeightMismatch(f"{name} has shape {tensors[name].shape}; wanted {count:,} numbers")
         self.held |= {name: tensors[name] for name in self.host_tensors}
@@ -281,10 +269,8 @@ class FastConformerTower(GivesRowsOnce):
         """x, and half of what an FFN gives."""
         c = self.encoder
         with b.part(part):
-            m = linear(b, c, rounded_norm(b, c, x, of_norm), f"{name}.linear1", c.intermediate_size, "up", c.has_bias)
-            with b.part("act"):
-                m = activated(b, m, c.act)
-            down = linear(b, c, m, f"{name}.linear2", c.hidden_size, "down", c.has_bias)
+            h, widths = rounded_norm(b, c, x, of_norm), (c.intermediate_size, c.hidden_size)
+            down = mlp(b, c, h, name, widths, c.act, c.has_bias, ("linear1", "linear2"))
             with b.part("down"):
                 return b.add(x, b.scale(down, 0.5))
 
@@ -305,34 +291,12 @@ class FastConformerTower(GivesRowsOnce):
             table = b.weight(f"{name}.by_distance", (c.num_heads * 2 * self.num_positions, c.head_dim), c.dtype)
             near = b.head_linear(b.cast(parts["v"], c.dtype), table, c.num_heads)
             near = near if unseen is None else b.add(near, unseen)
-        with b.part("kv"):
-            b.kv_write(parts["k"], parts["w"], 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            a = b.attention(
-                b.cast(parts["u"], c.dtype),
-                by_columns=(near,),
-                layer=0,
-                num_heads=c.num_heads,
-                num_kv_heads=c.num_heads,
-                head_dim=c.head_dim,
-                scale=c.head_dim**-0.5,
-                window=None,
-                softcap=None,
-                both_ways=True,
-                reach=self.num_positions,
-            )
-            return b.cast(a, c.dtype)
+        return seen(b, c, parts["u"], parts["k"], parts["w"], by_columns=(near,), reach=self.num_positions)
 
     def _convolution(self, b: GraphBuilder, h: Value, name: str) -> Value:
         c, bias = self.encoder, self.has_conv_bias
-        up, gate = (
-            linear(
-                b, c, h, f"{name}.{part}", c.hidden_size, part, bias, (f"{name}.pointwise_conv1", at * c.hidden_size)
-            )
-            for at, part in enumerate(("up", "gate"))
-        )
+        x = gated(b, c, h, name, "pointwise_conv1", c.hidden_size, bias)
         with b.part("mix"):
-            x = b.mul(up, b.unary(gate, "sigmoid"))
             weight = b.weight(f"{name}.folded.weight", (c.hidden_size, self._taps), "float32")
             if self.chunk:
                 kept = b.weight(f"{name}.depthwise_conv.bias", (c.hidden_size,), "float32") if bias else None
@@ -349,9 +313,6 @@ class FastConformerTower(GivesRowsOnce):
         """Of a layer's convolution; of one that sees what is before, as many zeros are behind."""
         return 2 * self.kernel - 1 if self.chunk else self.kernel
 
-    def _before(self, weight: F32) -> F32:
-        return np.pad(weight.reshape(len(weight), -1), ((0, 0), (0, self.kernel - 1)))
-
     @property
     def made_tensors(self) -> Mapping[str, Made]:
         c, found = self.encoder, dict[str, Made]()
@@ -364,15 +325,12 @@ class FastConformerTower(GivesRowsOnce):
             dims = c.num_heads * 2 * self.num_positions, c.head_dim
             found[f"{attention}.by_distance"] = Made(dims, (f"{attention}.linear_pos.weight",), self._by_distance)
             if self.chunk:
+                made = before_alone(c.hidden_size, self.kernel)
                 taps = (f"{conv}.depthwise_conv.weight",)
-                found[f"{conv}.folded.weight"] = Made((c.hidden_size, self._taps), taps, self._before)
+                found[f"{conv}.folded.weight"] = Made((c.hidden_size, self._taps), taps, made)
                 continue
-            norms = tuple(f"{conv}.batch_norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
-            biases = (f"{conv}.depthwise_conv.bias",) if self.has_conv_bias else ()
-            found[f"{conv}.folded.weight"] = Made(
-                (c.hidden_size, self.kernel), (norms[0], norms[3], f"{conv}.depthwise_conv.weight"), folded_weight
-            )
-            found[f"{conv}.folded.bias"] = Made((c.hidden_size,), (*norms, *biases), folded_bias)
+            bias = ("depthwise_conv.bias",) if self.has_conv_bias else ()
+            found |= folded(conv, (c.hidden_size, self.kernel), "batch_norm", "depthwise_conv.weight", bias)
         return found
 
     def _by_distance(self, weight: F32) -> F32:
@@ -420,8 +378,8 @@ def open_fast_conformer(
     kernel = fields.integer("conv_kernel_size", 1, 63, 9)
     for key, only in (
         ("subsampling_factor", 2**_HALVINGS),
-        ("subsampling_conv_kernel_size", _SIDE),
-        ("subsampling_conv_stride", 2),
+        ("subsampling_conv_kernel_size", KERNEL),
+        ("subsampling_conv_stride", STRIDE),
     ):
         if fields.integer(key, 1, MAX_WIDTH, only) != only:
             fields.unsupported(key, fields.raw(key), f"supported: {only}")

@@ -22,7 +22,7 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -116,31 +116,15 @@ class FunAsrNanoTower(HoldsNothing):
             x = b.add(x, given) if int(x.type.dims[-1]) == c.hidden_size else given
         with b.part(f"layers.{number}.mlp"):
             h = rounded_norm(b, c, x, f"{name}.{NAMES.ffn_norm}")
-            m = linear(b, c, h, f"{name}.{NAMES.up}", c.intermediate_size, "up")
-            with b.part("act"):
-                m = activated(b, m, c.act)
-            x = b.add(x, linear(b, c, m, f"{name}.{NAMES.down}", c.hidden_size, "down"))
+            widths = c.intermediate_size, c.hidden_size
+            x = b.add(x, mlp(b, c, h, name, widths, c.act, parts=(NAMES.up, NAMES.down)))
         return norm(b, c, x, f"{name}.final_layernorm") if number in self.normed else x
 
     def _attention(self, b: GraphBuilder, h: Value, name: str) -> Value:
         """What heads give, and what the values around each row do."""
         c, width = self.encoder, self.encoder.hidden_size
         q, k, v = (linear(b, c, h, f"{name}.{part}_proj", width, part) for part in "qkv")
-        with b.part("kv"):
-            b.kv_write(k, v, 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            a = b.attention(
-                b.cast(q, c.dtype),
-                layer=0,
-                num_heads=c.num_heads,
-                num_kv_heads=c.num_heads,
-                head_dim=c.head_dim,
-                scale=c.head_dim**-0.5,
-                window=None,
-                softcap=None,
-                both_ways=True,
-            )
-        o = linear(b, c, a, f"{name}.o_proj", width, "o")
+        o = linear(b, c, seen(b, c, q, k, v), f"{name}.o_proj", width, "o")
         with b.part("memory"):
             taps = b.weight(f"{name}.fsmn.conv.weight", (width, self.kernel), "float32")
             return b.add(b.add(o, v), b.depthwise_conv(v, taps, None, "none"))
@@ -150,10 +134,7 @@ class FunAsrNanoTower(HoldsNothing):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.adaptor
-        x = linear(b, c, b.given(self.encoder.hidden_size, 0), f"{PROJECTOR}.linear_1", self.wide, "up")
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        x = linear(b, c, x, f"{PROJECTOR}.linear_2", c.hidden_size, "down")
+        x = mlp(b, c, b.given(self.encoder.hidden_size, 0), PROJECTOR, (self.wide, c.hidden_size), self.act)
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{PROJECTOR}.layers", NAMES)
         return pooled_states(b, x)

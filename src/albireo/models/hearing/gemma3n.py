@@ -22,9 +22,9 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.gemma4 import MOST_FRAMES, most_of, pair
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
-from albireo.models.hearing.stem import KERNEL
+from albireo.models.hearing.stem import KERNEL, STRIDE, halved
 from albireo.models.hearing.usm import Names, UsmLayers
-from albireo.models.hearing.usm_stem import PREFIX, STRIDE, UsmStem, halved
+from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, UsmStem
 from albireo.models.settings.text_part import text_keys
 from albireo.models.vision.encoder import linear, norm
 from albireo.models.vision.made_tensors import Made
@@ -150,7 +150,7 @@ class Gemma3nEar(GivesRowsOnce):
             raise InvariantError(
                 f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
             )
-        return halved(height)
+        return halved(height, HALVINGS)
 
     def rows(self, height: int, width: int) -> int:
         self.patches(height, width)
@@ -165,7 +165,7 @@ class Gemma3nEar(GivesRowsOnce):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.layers.encoder
         with b.part("embed"):
-            given = b.given(self.channels[1] * halved(self.num_bands), 0)
+            given = b.given(self.channels[1] * halved(self.num_bands, HALVINGS), 0)
             x = linear(b, c, given, _IN, c.hidden_size, "frames", False)
         for number in range(c.num_layers):
             x = self.layers.layer(b, x, number)
@@ -225,7 +225,7 @@ def open_gemma3n(data: Mapping[str, Any], dtype: str, where: str) -> Gemma3nEar:
         if not first <= token < first + entries:
             whole.fail(key, token, f"must be one of {entries} tokens from audio_config.vocab_offset={first} on")
     most = whole.integer("audio_soft_tokens_per_image", 1, MAX_WIDTH, 188)
-    if most * every < halved(MOST_FRAMES):
+    if most * every < halved(MOST_FRAMES, HALVINGS):
         whole.fail("audio_soft_tokens_per_image", most, f"must be as many rows as 30 s have, of {every} positions each")
     tower = Gemma3nEar(
         layers,

@@ -19,8 +19,9 @@ from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
+from albireo.models.hearing.stem import STRIDE, halved
 from albireo.models.hearing.usm import Names, UsmLayers
-from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, STRIDE, UsmStem, halved
+from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, UsmStem
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
@@ -101,7 +102,7 @@ class Gemma4Ear(HoldsNothing):
             raise InvariantError(
                 f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
             )
-        return halved(height)
+        return halved(height, HALVINGS)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width)
@@ -112,7 +113,7 @@ class Gemma4Ear(HoldsNothing):
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.layers.encoder
         with b.part("embed"):
-            given = b.given(self.channels[1] * halved(self.num_bands), 0)
+            given = b.given(self.channels[1] * halved(self.num_bands, HALVINGS), 0)
             x = linear(b, c, given, _IN, c.hidden_size, "frames", False)
         for number in range(c.num_layers):
             x = self.layers.layer(b, x, number)

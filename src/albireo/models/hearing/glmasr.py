@@ -22,7 +22,7 @@ from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, Whis
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.stem import Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
-from albireo.models.vision.encoder import Names, activated, linear, norm
+from albireo.models.vision.encoder import Names, mlp, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import TowerInputs
@@ -91,10 +91,8 @@ class GlmAsrTower(WhisperPart):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = linear(b, c, b.given(self.merge * c.hidden_size, 0), f"{PROJECTOR}.linear_1", 2 * self.width, "up")
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{PROJECTOR}.linear_2", self.width, "down"))
+        x = mlp(b, c, b.given(self.merge * c.hidden_size, 0), PROJECTOR, (2 * self.width, self.width), self.act)
+        return pooled_states(b, x)
 
 
 def open_glmasr(data: Mapping[str, Any], dtype: str, where: str) -> GlmAsrTower:

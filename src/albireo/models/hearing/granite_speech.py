@@ -20,13 +20,14 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.batch_norms import folded_bias, folded_weight
+from albireo.models.hearing.batch_norms import folded
+from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences
-from albireo.models.vision.q_former import attended, q_former_layer
+from albireo.models.vision.q_former import q_former_layer
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
 
@@ -99,10 +100,8 @@ class _Conformer:
         """x, and half of what an FFN gives."""
         c = self.encoder
         with b.part(part):
-            m = linear(b, c, rounded_norm(b, c, x, f"{name}.pre_norm"), f"{name}.up_proj", c.intermediate_size, "up")
-            with b.part("act"):
-                m = activated(b, m, "silu")
-            down = linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down")
+            h, widths = rounded_norm(b, c, x, f"{name}.pre_norm"), (c.intermediate_size, c.hidden_size)
+            down = mlp(b, c, h, name, widths, "silu", parts=("up_proj", "down_proj"))
             with b.part("down"):
                 return b.add(x, b.scale(down, 0.5))
 
@@ -117,20 +116,13 @@ class _Conformer:
         with b.part("by_distance"):
             table = b.weight(f"{name}.by_distance", (c.num_heads * 2 * self.block, c.head_dim), c.dtype)
             near = b.head_linear(b.cast(q, c.dtype), table, c.num_heads)
-        with b.part("kv"):
-            b.kv_write(k, v, 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            return attended(b, c, q, 0, {"by_columns": (near,), "reach": self.block, "both_ways": True})
+        return seen(b, c, q, k, v, by_columns=(near,), reach=self.block)
 
     def _convolution(self, b: GraphBuilder, x: Value, name: str) -> Value:
         c, width = self.encoder, self.encoder.hidden_size * self.factor
         h = rounded_norm(b, c, x, f"{name}.norm")
-        up, gate = (
-            linear(b, c, h, f"{name}.{part}", width, part, True, (f"{name}.up_conv", at * width))
-            for at, part in enumerate(("up", "gate"))
-        )
+        x = gated(b, c, h, name, "up_conv", width)
         with b.part("mix"):
-            x = b.mul(up, b.unary(gate, "sigmoid"))
             weight = b.weight(f"{name}.folded.weight", (width, self.kernel), "float32")
             x = b.depthwise_conv(x, weight, b.weight(f"{name}.folded.bias", (width,), "float32"))
         return linear(b, c, x, f"{name}.down_conv", c.hidden_size, "down")
@@ -141,10 +133,7 @@ class _Conformer:
         attention, conv, width = f"{name}.attn", f"{name}.conv", c.hidden_size * self.factor
         dims = c.num_heads * 2 * self.block, c.head_dim
         yield f"{attention}.by_distance", Made(dims, (f"{attention}.rel_pos_emb.weight",), self._by_distance)
-        norms = tuple(f"{conv}.batch_norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
-        sources = norms[0], norms[3], f"{conv}.depth_conv.conv.weight"
-        yield f"{conv}.folded.weight", Made((width, self.kernel), sources, folded_weight)
-        yield f"{conv}.folded.bias", Made((width,), norms, folded_bias)
+        yield from folded(conv, (width, self.kernel), "batch_norm", "depth_conv.conv.weight").items()
 
     def _by_distance(self, table: F32) -> F32:
         """[heads * 2 * block, head_dim], alike for each head, in the order of distance_columns.

@@ -19,11 +19,12 @@ from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.hearing.batch_norms import folded_bias, folded_weight
+from albireo.models.hearing.batch_norms import folded, folded_weight
+from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE, check_heads
 from albireo.models.hearing.stem import SeesNothing, Stem
 from albireo.models.speech.lasr_ctc import FEWEST, FRAMES, KERNEL, STRIDE, num_frames
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
@@ -175,23 +176,15 @@ class LasrTower(HoldsNothing):
     def _ffn(self, b: GraphBuilder, x: Value, part: str, name: str, of_norm: str) -> Value:
         c = self.encoder
         with b.part(part):
-            m = linear(b, c, rounded_norm(b, c, x, of_norm), f"{name}.linear1", c.intermediate_size, "up", False)
-            with b.part("act"):
-                m = activated(b, m, c.act)
-            down = linear(b, c, m, f"{name}.linear2", c.hidden_size, "down", False)
+            h, widths = rounded_norm(b, c, x, of_norm), (c.intermediate_size, c.hidden_size)
+            down = mlp(b, c, h, name, widths, c.act, False, ("linear1", "linear2"))
             with b.part("down"):
                 return _weighed(b, x, down, self.of_ffn)
 
     def _convolution(self, b: GraphBuilder, h: Value, name: str) -> Value:
         c = self.encoder
-        up, gate = (
-            linear(
-                b, c, h, f"{name}.{part}", c.hidden_size, part, False, (f"{name}.pointwise_conv1", at * c.hidden_size)
-            )
-            for at, part in enumerate(("up", "gate"))
-        )
+        x = gated(b, c, h, name, "pointwise_conv1", c.hidden_size, False)
         with b.part("mix"):
-            x = b.mul(up, b.unary(gate, "sigmoid"))
             weight = b.weight(f"{name}.folded.weight", (c.hidden_size, self._taps), "float32")
             x = b.depthwise_conv(x, weight, b.weight(f"{name}.folded.bias", (c.hidden_size,), "float32"))
         return linear(b, c, x, f"{name}.pointwise_conv2", c.hidden_size, "down", False)
@@ -208,11 +201,8 @@ class LasrTower(HoldsNothing):
         found = dict[str, Made]()
         for number in range(self.encoder.num_layers):
             conv = f"{_PREFIX}.layers.{number}.conv"
-            norms = tuple(f"{conv}.norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var"))
-            width = self.encoder.hidden_size
-            sources = (norms[0], norms[3], f"{conv}.depthwise_conv.weight")
-            found[f"{conv}.folded.weight"] = Made((width, self._taps), sources, self._folded)
-            found[f"{conv}.folded.bias"] = Made((width,), norms, folded_bias)
+            dims = self.encoder.hidden_size, self._taps
+            found |= folded(conv, dims, "norm", "depthwise_conv.weight", fold=self._folded)
         return found
 
     def _folded(self, weight: F32, variance: F32, conv: F32) -> F32:

@@ -23,7 +23,7 @@ from albireo.models.hearing.audioflamingo3 import AudioFlamingo3Tower, open_audi
 from albireo.models.hearing.qwen2_audio import PREFIX, PROJECTOR, Qwen2AudioTower, WhisperPart
 from albireo.models.hearing.stem import Stem
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem
-from albireo.models.vision.encoder import activated, linear
+from albireo.models.vision.encoder import mlp
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.tower_inputs import TowerInputs
 
@@ -104,10 +104,7 @@ class MusicFlamingoTower(AudioFlamingo3Tower):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         given = b.given(c.hidden_size, 0)
-        x = linear(b, c, given, f"{PROJECTOR}.linear_1", self.width, "up", self.has_bias)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, given, PROJECTOR, (self.width, self.width), self.act, self.has_bias))
 
 
 def open_musicflamingo(data: Mapping[str, Any], dtype: str, where: str) -> MusicFlamingoTower:

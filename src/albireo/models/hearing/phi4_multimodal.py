@@ -19,10 +19,10 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.eighths import HALVINGS, EighthsStem
-from albireo.models.hearing.fast_conformer import halved
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
+from albireo.models.hearing.stem import halved
 from albireo.models.hearing.taps import before_alone
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
@@ -131,10 +131,8 @@ class Phi4MultimodalEar(GivesRowsOnce):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = linear(b, c, b.given(c.hidden_size, 0), f"{_EMBED}.up_proj_for_speech", self.width, "up")
-        with b.part("act"):
-            x = activated(b, x, "gelu")
-        return pooled_states(b, linear(b, c, x, f"{_EMBED}.down_proj_for_speech", self.width, "down"))
+        x, parts = b.given(c.hidden_size, 0), ("up_proj_for_speech", "down_proj_for_speech")
+        return pooled_states(b, mlp(b, c, x, _EMBED, (self.width, self.width), "gelu", parts=parts))
 
     def _layer(self, b: GraphBuilder, x: Value, number: int) -> Value:
         c, name = self.encoder, f"{_ENCODER}.encoders.{number}"
@@ -165,21 +163,8 @@ class Phi4MultimodalEar(GivesRowsOnce):
     def _attention(self, b: GraphBuilder, h: Value, name: str) -> Value:
         c = self.encoder
         q, k, v = (linear(b, c, h, f"{name}.{part}_proj", c.hidden_size, part) for part in "qkv")
-        with b.part("kv"):
-            b.kv_write(k, v, 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            return b.attention(
-                b.cast(q, c.dtype),
-                distances=b.weight(f"{_ENCODER}.distances", (2 * self.farthest + 1, c.num_heads), "float32"),
-                layer=0,
-                num_heads=c.num_heads,
-                num_kv_heads=c.num_heads,
-                head_dim=c.head_dim,
-                scale=c.head_dim**-0.5,
-                window=None,
-                softcap=None,
-                both_ways=True,
-            )
+        distances = b.weight(f"{_ENCODER}.distances", (2 * self.farthest + 1, c.num_heads), "float32")
+        return seen(b, c, q, k, v, distances=distances)
 
     def _convolution(self, b: GraphBuilder, x: Value, name: str) -> Value:
         c, width, of = self.encoder, self.encoder.hidden_size, f"{name}.dw_sep_conv_1d"

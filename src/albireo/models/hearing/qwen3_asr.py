@@ -20,9 +20,9 @@ from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields, num_bands
-from albireo.models.hearing.stem import KERNEL, SeesNothing
+from albireo.models.hearing.stem import KERNEL, SeesNothing, halved, windows
 from albireo.models.hearing.whisper_layers import EPS, NAMES
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -45,13 +45,6 @@ _OF_OMNI = {
     "num_hidden_layers": 32,
     "num_attention_heads": 20,
 }
-
-
-def _halved(count: int, times: int = _NUM_CONVOLUTIONS) -> int:
-    """What is left of so many frames, or bands, behind convolutions that go on by two."""
-    for _ in range(times):
-        count = -(-count // 2)
-    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +74,7 @@ class _Convolutions(SeesNothing):
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         frames, bands = self.chunk, self.num_bands
-        return tuple(_halved(frames, times) * _halved(bands, times) for times in range(1, _NUM_CONVOLUTIONS + 1))
+        return tuple(halved(frames, times) * halved(bands, times) for times in range(1, _NUM_CONVOLUTIONS + 1))
 
     def pieces(self, tile: F32) -> Iterator[F32]:
         for first in range(0, len(tile), self.chunk):
@@ -90,7 +83,7 @@ class _Convolutions(SeesNothing):
             yield _neighbours(piece[:, :, None])
 
     def behind(self, number: int, hidden: F32) -> F32:
-        frames, bands = _halved(self.chunk, number + 1), _halved(self.num_bands, number + 1)
+        frames, bands = halved(self.chunk, number + 1), halved(self.num_bands, number + 1)
         places = hidden.reshape(frames, bands, self.channels)
         if number + 1 < _NUM_CONVOLUTIONS:
             return _neighbours(places)
@@ -101,14 +94,8 @@ class _Convolutions(SeesNothing):
 def _neighbours(places: F32) -> F32:
     """[frames / 2 * bands / 2, 9 * channels] of [frames, bands, channels], zeros around: of every second place the
     nine around it, by band, then by frame, then by channel."""
-    frames, bands, channels = places.shape
-    padded = np.pad(places, ((1, 1), (1, 1), (0, 0)))
-    tall, wide = _halved(frames, 1), _halved(bands, 1)
-    found = np.empty((tall, wide, KERNEL, KERNEL, channels), np.float32)
-    for band in range(KERNEL):
-        for frame in range(KERNEL):
-            found[:, :, band, frame] = padded[frame : frame + 2 * tall : 2, band : band + 2 * wide : 2]
-    return found.reshape(tall * wide, -1)
+    found = windows(np.pad(places, ((1, 1), (1, 1), (0, 0)))).swapaxes(2, 3)
+    return found.reshape(len(found) * found.shape[1], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +132,7 @@ class Qwen3AsrTower(HoldsNothing):
                 f"{self.num_bands}"
             )
         whole, rest = divmod(height, self.chunk)
-        return whole * _halved(self.chunk) + _halved(rest)
+        return whole * halved(self.chunk, _NUM_CONVOLUTIONS) + halved(rest, _NUM_CONVOLUTIONS)
 
     def rows(self, height: int, width: int) -> int:
         return self.patches(height, width)
@@ -157,12 +144,12 @@ class Qwen3AsrTower(HoldsNothing):
 
     @cached_property
     def _places(self) -> F32:
-        return sines(_halved(self.chunk), self.encoder.hidden_size)
+        return sines(halved(self.chunk, _NUM_CONVOLUTIONS), self.encoder.hidden_size)
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         with b.part("embed"):
-            given = b.given(self.channels * _halved(self.num_bands), 0)
+            given = b.given(self.channels * halved(self.num_bands, _NUM_CONVOLUTIONS), 0)
             x = linear(b, c, given, f"{_PREFIX}.conv_out", c.hidden_size, "chunks", has_bias=False)
             with b.part("positions"):
                 x = b.add(x, b.given(c.hidden_size, 1))
@@ -175,10 +162,7 @@ class Qwen3AsrTower(HoldsNothing):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = linear(b, c, b.given(c.hidden_size, 0), f"{_PROJECTOR}.linear_1", c.hidden_size, "up")
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down"))
+        return pooled_states(b, mlp(b, c, b.given(c.hidden_size, 0), _PROJECTOR, (c.hidden_size, self.width), self.act))
 
 
 def open_qwen3_asr(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3AsrTower:

@@ -14,8 +14,8 @@ import numpy as np
 from albireo.graph.node import Graph
 from albireo.models.vision.patches import F32, Sequences
 
-#: Of convolutions in time: frames that one sees at once.
-KERNEL = 3
+#: Of convolutions in time: frames that one sees at once, and that those of two dimensions go on by.
+KERNEL, STRIDE = 3, 2
 
 
 class Stem(Protocol):
@@ -65,6 +65,25 @@ class SeesNothing(GivesRowsAlone):
 
     def sequences(self, number: int, rows: int) -> Sequences:
         return ()
+
+
+def halved(count: int, times: int, is_causal: bool = False) -> int:
+    """What convolutions of two dimensions, one behind the other, leave of so many frames, or bands. is_causal: with two
+    zeros before and one behind, not one and one."""
+    for _ in range(times):
+        count = count // STRIDE + 1 if is_causal else -(-count // STRIDE)
+    return count
+
+
+def windows(padded: F32) -> F32:
+    """[rows / 2, bands / 2, 3, 3, channels] of places with the zeros around them: what each of a convolution of two
+    dimensions sees, by frame, then by band."""
+    tall, wide = ((side - KERNEL) // STRIDE + 1 for side in padded.shape[:2])
+    found = np.empty((tall, wide, KERNEL, KERNEL, padded.shape[2]), np.float32)
+    for frame in range(KERNEL):
+        for band in range(KERNEL):
+            found[:, :, frame, band] = padded[frame : frame + 2 * tall : STRIDE, band : band + 2 * wide : STRIDE]
+    return found
 
 
 def side_by_side(frames: F32, stride: int) -> F32:

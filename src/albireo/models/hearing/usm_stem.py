@@ -14,21 +14,14 @@ import numpy as np
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.hearing.stem import KERNEL, SeesNothing
+from albireo.models.hearing.stem import KERNEL, STRIDE, SeesNothing, halved, windows
 from albireo.models.vision.encoder import EncoderSettings, linear
 from albireo.models.vision.patches import F32
 
-STRIDE, HALVINGS = 2, 2
+HALVINGS = 2
 PREFIX = "audio_tower.subsample_conv_projection"
 #: Rows of a piece.
 _PIECE = 64
-
-
-def halved(count: int, times: int = HALVINGS) -> int:
-    """What is left of so many frames, or bands."""
-    for _ in range(times):
-        count = -(-count // STRIDE)
-    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +70,17 @@ class UsmStem(SeesNothing):
 
     def most_rows(self, patches: int) -> tuple[int, ...]:
         rows, bands = min(_PIECE, patches), self.num_bands
-        return (STRIDE * rows + 1) * halved(bands, 1), rows * halved(bands)
+        return (STRIDE * rows + 1) * halved(bands, 1), rows * halved(bands, HALVINGS)
 
     def pieces(self, tile: F32) -> Iterator[F32]:
         self.spans.clear()
         count = halved(len(tile), 1)
-        for first in range(0, halved(len(tile)), _PIECE):
-            last = min(first + _PIECE, halved(len(tile)))
+        for first in range(0, halved(len(tile), HALVINGS), _PIECE):
+            last = min(first + _PIECE, halved(len(tile), HALVINGS))
             span = _Span(*self._seen(first, last), count)
             self.spans.append(span)
             seen = self._seen(max(0, span.first), min(span.last, count))
-            yield self._neighbours(_from(tile[:, :, None], *seen))
+            yield _neighbours(_from(tile[:, :, None], *seen))
 
     def behind(self, number: int, hidden: F32) -> F32:
         places = self.placed(number, hidden.reshape(-1, halved(self.num_bands, number + 1), self.channels[number]))
@@ -97,23 +90,11 @@ class UsmStem(SeesNothing):
         span = self.spans[-1]
         found = np.zeros((span.last - span.first, *places.shape[1:]), np.float32)
         found[max(0, -span.first) :][: len(places)] = places
-        return self._neighbours(found)
+        return _neighbours(found)
 
     def _seen(self, first: int, last: int) -> tuple[int, int]:
         """Rows before a convolution that its rows first .. last - 1 see."""
         return STRIDE * first - self.before, STRIDE * (last - 1) + KERNEL - self.before
-
-    def _neighbours(self, places: F32) -> F32:
-        """[rows * bands / 2, 9 * channels] of what rows see of [frames, bands, channels], zeros beside: of each second
-        place the nine that it sees, by frame, then by band, then by channel."""
-        frames, bands, channels = places.shape
-        padded = np.pad(places, ((0, 0), (1, 1), (0, 0)))
-        tall, wide = (frames - KERNEL) // STRIDE + 1, halved(bands, 1)
-        found = np.empty((tall, wide, KERNEL, KERNEL, channels), np.float32)
-        for frame in range(KERNEL):
-            for band in range(KERNEL):
-                found[:, :, frame, band] = padded[frame : frame + 2 * tall : STRIDE, band : band + 2 * wide : STRIDE]
-        return found.reshape(tall * wide, -1)
 
 
 def _from(places: F32, first: int, last: int) -> F32:
@@ -121,3 +102,10 @@ def _from(places: F32, first: int, last: int) -> F32:
     count = len(places)
     kept = places[max(0, first) : min(last, count)]
     return np.pad(kept, ((max(0, -first), max(0, last - max(first, count))), (0, 0), (0, 0)))
+
+
+def _neighbours(places: F32) -> F32:
+    """[rows * bands / 2, 9 * channels] of what rows see of [frames, bands, channels], zeros beside: of each second
+    place the nine that it sees, by frame, then by band, then by channel."""
+    found = windows(np.pad(places, ((0, 0), (1, 1), (0, 0))))
+    return found.reshape(len(found) * found.shape[1], -1)

@@ -19,7 +19,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, WhisperPart
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
-from albireo.models.vision.encoder import activated, linear, norm
+from albireo.models.vision.encoder import mlp, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 
@@ -42,10 +42,7 @@ class VoxtralTower(WhisperPart):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         given = b.given(self.merge * c.hidden_size, 0)
-        x = linear(b, c, given, f"{PROJECTOR}.linear_1", self.width, "up", has_bias=False)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{PROJECTOR}.linear_2", self.width, "down", has_bias=False))
+        return pooled_states(b, mlp(b, c, given, PROJECTOR, (self.width, self.width), self.act, False))
 
 
 def open_voxtral(data: Mapping[str, Any], dtype: str, where: str) -> VoxtralTower:

@@ -24,7 +24,7 @@ from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
 from albireo.models.hearing.stem import KERNEL, Stem
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem, convolved
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
@@ -151,10 +151,7 @@ class VoxtralRealtimeTower(HoldsNothing):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         given = b.given(self.merge * c.hidden_size, 0)
-        x = linear(b, c, given, f"{PROJECTOR}.linear_1", self.width, "up", has_bias=False)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{PROJECTOR}.linear_2", self.width, "down", has_bias=False))
+        return pooled_states(b, mlp(b, c, given, PROJECTOR, (self.width, self.width), self.act, False))
 
 
 def open_voxtral_realtime(data: Mapping[str, Any], dtype: str, where: str) -> VoxtralRealtimeTower:

@@ -27,7 +27,7 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.stem import SeesNothing, Stem
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
 from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
@@ -299,10 +299,8 @@ class Wav2Vec2Tower(GivesRowsOnce):
             with b.part("o"):
                 x = norm(b, c, b.add(x, o), f"{name}.layer_norm")
         with b.part(f"layers.{number}.mlp"):
-            m = linear(b, c, x, f"{name}.{LAYER.up}", c.intermediate_size, "up")
-            with b.part("act"):
-                m = b.cast(activated(b, m, c.act), c.dtype)
-            down = linear(b, c, m, f"{name}.{LAYER.down}", c.hidden_size, "down")
+            widths = c.intermediate_size, c.hidden_size
+            down = mlp(b, c, x, name, widths, c.act, parts=(LAYER.up, LAYER.down))
             with b.part("down"):
                 return norm(b, c, b.add(x, down), f"{name}.final_layer_norm")
 

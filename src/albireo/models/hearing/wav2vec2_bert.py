@@ -19,10 +19,11 @@ from albireo.graph.node import Graph, Value
 from albireo.graph.op_numbers import MAX_DEPTHWISE_WIDTH
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
+from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE
 from albireo.models.hearing.taps import before_alone
 from albireo.models.speech.wav2vec2_bert import ROWS
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
@@ -135,10 +136,8 @@ class Wav2Vec2BertTower(HoldsNothing):
         c = self.encoder
         with b.part(part):
             h = rounded_norm(b, c, x, f"{name}_layer_norm")
-            m = linear(b, c, h, f"{name}.intermediate_dense", c.intermediate_size, "up")
-            with b.part("act"):
-                m = activated(b, m, c.act)
-            down = linear(b, c, m, f"{name}.output_dense", c.hidden_size, "down")
+            widths = c.intermediate_size, c.hidden_size
+            down = mlp(b, c, h, name, widths, c.act, parts=("intermediate_dense", "output_dense"))
             with b.part("down"):
                 return b.add(x, b.scale(down, 0.5))
 
@@ -148,33 +147,13 @@ class Wav2Vec2BertTower(HoldsNothing):
         with b.part("by_distance"):
             table = b.weight(f"{name}.by_distance", (c.num_heads * 2 * self.reach, c.head_dim), c.dtype)
             near = b.head_linear(b.cast(q, c.dtype), table, c.num_heads)
-        with b.part("kv"):
-            b.kv_write(k, v, 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            a = b.attention(
-                b.cast(q, c.dtype),
-                by_columns=(near,),
-                reach=self.reach,
-                layer=0,
-                num_heads=c.num_heads,
-                num_kv_heads=c.num_heads,
-                head_dim=c.head_dim,
-                scale=c.head_dim**-0.5,
-                window=None,
-                softcap=None,
-                both_ways=True,
-            )
-            return b.cast(a, c.dtype)
+        return seen(b, c, q, k, v, by_columns=(near,), reach=self.reach)
 
     def _convolution(self, b: GraphBuilder, x: Value, name: str) -> Value:
         c, width = self.encoder, self.encoder.hidden_size
         h = rounded_norm(b, c, x, f"{name}.layer_norm")
-        up, gate = (
-            linear(b, c, h, f"{name}.{part}", width, part, False, (f"{name}.pointwise_conv1", at * width))
-            for at, part in enumerate(("up", "gate"))
-        )
+        x = gated(b, c, h, name, "pointwise_conv1", width, False)
         with b.part("mix"):
-            x = b.mul(up, b.unary(gate, "sigmoid"))
             taps = b.weight(f"{name}.taps", (width, 2 * self.kernel - 1), "float32")
             x = b.depthwise_conv(x, taps, activation="none")
             x = activated(b, norm(b, c, x, f"{name}.depthwise_layer_norm"), c.act)

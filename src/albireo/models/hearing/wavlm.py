@@ -21,7 +21,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.json_file import Fields
 from albireo.models.hearing.wav2vec2 import LAYER, Wav2Vec2Tower, open_wav2vec2
-from albireo.models.vision.encoder import activated, linear, rounded_norm
+from albireo.models.vision.encoder import linear, mlp, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32
 
@@ -65,10 +65,8 @@ class WavLMTower(Wav2Vec2Tower):
             x = b.add(x, linear(b, c, a, f"{name}.{LAYER.out}", c.hidden_size, "o"))
         with b.part(f"layers.{number}.mlp"):
             h = rounded_norm(b, c, x, f"{name}.{LAYER.ffn_norm}")
-            m = linear(b, c, h, f"{name}.{LAYER.up}", c.intermediate_size, "up")
-            with b.part("act"):
-                m = activated(b, m, c.act)
-            return b.add(x, linear(b, c, m, f"{name}.{LAYER.down}", c.hidden_size, "down"))
+            widths = c.intermediate_size, c.hidden_size
+            return b.add(x, mlp(b, c, h, name, widths, c.act, parts=(LAYER.up, LAYER.down)))
 
     def _attended(self, b: GraphBuilder, h: Value, name: str) -> Value:
         c = self.encoder
@@ -79,23 +77,7 @@ class WavLMTower(Wav2Vec2Tower):
         with b.part("by_distance"):
             table = b.weight(_DISTANCES, (c.num_heads * 2 * self.told, 1), c.dtype)
             near = b.head_linear(b.cast(self._gate(b, h, f"{name}.attention"), c.dtype), table, c.num_heads)
-        with b.part("kv"):
-            b.kv_write(k, v, 0, c.num_heads, c.head_dim)
-        with b.part("attention"):
-            a = b.attention(
-                b.cast(q, c.dtype),
-                by_columns=(near,),
-                reach=self.told,
-                layer=0,
-                num_heads=c.num_heads,
-                num_kv_heads=c.num_heads,
-                head_dim=c.head_dim,
-                scale=c.head_dim**-0.5,
-                window=None,
-                softcap=None,
-                both_ways=True,
-            )
-            return b.cast(a, c.dtype)
+        return seen(b, c, q, k, v, by_columns=(near,), reach=self.told)
 
     def _gate(self, b: GraphBuilder, h: Value, name: str) -> Value:
         """[T, heads]: of two likelihoods first * (second * constant - 1) + 2."""

@@ -9,7 +9,7 @@ sequences are the windows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import RowSegment, Value
@@ -102,16 +102,30 @@ def layer(
             x = b.add(x, _gained(b, o, name, names.out_gain))
     with b.part(f"layers.{number}.mlp"):
         h = rounded_norm(b, c, x, f"{name}.{names.ffn_norm}")
-        m = linear(b, c, h, f"{name}.{names.up}", c.intermediate_size, "up", c.has_bias)
-        gate = None
-        if names.gate is not None:
-            gate = linear(b, c, h, f"{name}.{names.gate}", c.intermediate_size, "gate", c.has_bias)
-        with b.part("act"):
-            m = activated(b, m, c.act) if gate is None else b.mul(activated(b, gate, c.act), m)
-            m = b.cast(m, c.dtype)
-        down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", c.has_bias)
+        widths = c.intermediate_size, c.hidden_size
+        m = mlp(b, c, h, name, widths, c.act, c.has_bias, (names.up, names.down), names.gate)
         with b.part("down"):
-            return b.add(x, _gained(b, down, name, names.down_gain))
+            return b.add(x, _gained(b, m, name, names.down_gain))
+
+
+def mlp(
+    b: GraphBuilder,
+    c: EncoderSettings,
+    x: Value,
+    name: str,
+    widths: tuple[int, int],
+    act: str,
+    has_bias: bool = True,
+    parts: tuple[str, str] = ("linear_1", "linear_2"),
+    gate: str | None = None,
+) -> Value:
+    """Of x a linear, what it gives activated, and of that a linear, [T, widths[1]] float32. Args: parts: the linears of
+    the module of that name. gate: another, which is activated and multiplied with the first; None: there is none."""
+    m = linear(b, c, x, f"{name}.{parts[0]}", widths[0], "up", has_bias)
+    gated = None if gate is None else linear(b, c, x, f"{name}.{gate}", widths[0], "gate", has_bias)
+    with b.part("act"):
+        m = b.cast(activated(b, m, act) if gated is None else b.mul(activated(b, gated, act), m), c.dtype)
+    return linear(b, c, m, f"{name}.{parts[1]}", widths[1], "down", has_bias)
 
 
 def attended(b: GraphBuilder, c: EncoderSettings, h: Value, name: str, names: Names, kv_layer: int) -> Value:
@@ -170,21 +184,34 @@ def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value], kv_
     still = RopeSpec((0.0,) * (c.head_dim // 2))
     with b.part("rope"):
         q, k = (b.rope(parts[p], still, count, c.head_dim) for p, count in (("q", c.num_heads), ("k", c.kv_heads)))
+    return seen(b, c, q, k, parts["v"], kv_layer)
+
+
+def seen(
+    b: GraphBuilder, c: EncoderSettings, q: Value, k: Value, v: Value, kv_layer: int = 0, **by_distance: Any
+) -> Value:
+    """What rows see of each other, rounded. Args: by_distance: what scores have added; see ops. kv_layer: see
+    layer()."""
     with b.part("kv"):
-        b.kv_write(k, parts["v"], kv_layer, c.kv_heads, c.head_dim)
+        b.kv_write(k, v, kv_layer, c.kv_heads, c.head_dim)
     with b.part("attention"):
-        a = b.attention(
-            b.cast(q, c.dtype),
-            layer=kv_layer,
-            num_heads=c.num_heads,
-            num_kv_heads=c.kv_heads,
-            head_dim=c.head_dim,
-            scale=c.head_dim**-0.5,
-            window=None,
-            softcap=None,
-            both_ways=True,
-        )
-        return b.cast(a, c.dtype)
+        return seen_by(b, c, q, kv_layer, both_ways=True, **by_distance)
+
+
+def seen_by(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, **positions: Any) -> Value:
+    """What q sees in a layer of the KV cache, rounded. Args: positions: which of them; see ops."""
+    a = b.attention(
+        b.cast(q, c.dtype),
+        layer=kv_layer,
+        num_heads=c.num_heads,
+        num_kv_heads=c.kv_heads,
+        head_dim=c.head_dim,
+        scale=c.head_dim**-0.5,
+        window=None,
+        softcap=None,
+        **positions,
+    )
+    return b.cast(a, c.dtype)
 
 
 def linear(

@@ -17,7 +17,7 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
@@ -94,10 +94,7 @@ class Ernie45VlTower(HoldsNothing):
     def _mlp(self, b: GraphBuilder, x: Value, part: str) -> Value:
         c, name, wide = self.encoder, f"{_RESAMPLER}.{part}_linear", self.encoder.hidden_size * self.merge**2
         with b.part(part):
-            x = linear(b, c, x, f"{name}.0", wide, "up")
-            with b.part("act"):
-                x = b.unary(x, "gelu")
-            return norm(b, c, linear(b, c, x, f"{name}.2", wide, "down"), f"{name}.3")
+            return norm(b, c, mlp(b, c, x, name, (wide, wide), "gelu", parts=("0", "2")), f"{name}.3")
 
 
 def open_ernie4_5_vl_moe(data: Mapping[str, Any], dtype: str, where: str) -> Ernie45VlTower:

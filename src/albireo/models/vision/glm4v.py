@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -149,10 +149,8 @@ class Glm4vTower(GivesRowsOnce):
         x = norm(b, replace(c, is_rms=False), x, f"{name}.post_projection_norm", _MERGER_EPS)
         with b.part("behind"):
             x = b.cast(b.unary(x, "gelu"), c.dtype)
-        gate, up = (linear(b, c, x, f"{name}.{part}_proj", self.inner, part, False) for part in ("gate", "up"))
-        with b.part("act"):
-            x = b.mul(activated(b, gate, c.act), up)
-        return pooled_states(b, linear(b, c, x, f"{name}.down_proj", self.width, "down", False))
+        widths, parts = (self.inner, self.width), ("up_proj", "down_proj")
+        return pooled_states(b, mlp(b, c, x, name, widths, c.act, False, parts, "gate_proj"))
 
 
 def open_glm4v(data: Mapping[str, Any], dtype: str, where: str) -> Glm4vTower:

@@ -18,7 +18,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.internvl_chat import FIRST_NAMES
-from albireo.models.vision.encoder import Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
@@ -125,10 +125,7 @@ class InternVLTower(ClassTower):
     def projector(self) -> Graph:
         b, c, name = GraphBuilder(), replace(self.encoder, is_rms=False), "multi_modal_projector"
         x = norm(b, c, b.given(c.hidden_size * self.merge**2, 0), f"{name}.layer_norm", _PROJECTOR_EPS)
-        x = linear(b, c, x, f"{name}.linear_1", self.width, "up")
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down"))
+        return pooled_states(b, mlp(b, c, x, name, (self.width, self.width), self.act))
 
 
 def open_internvl(data: Mapping[str, Any], dtype: str, where: str) -> InternVLTower:

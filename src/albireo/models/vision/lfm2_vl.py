@@ -14,7 +14,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import checked_table, resampled, smooth_weights
 from albireo.models.vision.settings import (
@@ -85,10 +85,7 @@ class Lfm2VLTower(GivesRowsOnce):
         x = b.given(c.hidden_size * self.merge**2, 0)
         if self.has_norm:
             x = norm(b, c, x, f"{_PROJECTOR}.layer_norm", 1e-5)
-        x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.inner, "up", self.has_bias)
-        with b.part("act"):
-            x = b.unary(x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.inner, self.width), self.act, self.has_bias))
 
 
 def open_lfm2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Lfm2VLTower:

@@ -17,7 +17,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.mistral3 import Mistral3Tower, open_pixtral
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.positions import checked_table
@@ -103,10 +103,7 @@ class LlavaTower(ClassTower):
         x = b.given(c.hidden_size * len(self.layers), 0)
         if self.eps is not None:
             x = norm(b, c, x, f"{name}.projector_layernorm", self.eps)
-        x = linear(b, c, x, f"{name}.linear_1", self.width, "up", self.has_bias)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{name}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, x, name, (self.width, self.width), self.act, self.has_bias))
 
 
 def side_by_side(b: GraphBuilder, states: Mapping[int, Value], layers: tuple[int, ...]) -> Value:

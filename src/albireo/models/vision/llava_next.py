@@ -19,7 +19,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.llava import CLIP, CLIP_KEYS, side_by_side
 from albireo.models.vision.mosaic import Mosaic
 from albireo.models.vision.patches import F32, Grid, Sequences, patch_rows
@@ -170,10 +170,7 @@ class LlavaNextTower(GivesRowsOnce):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size * len(self.layers), 0)
-        x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.width, "up", self.has_bias)
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.width, self.width), self.act, self.has_bias))
 
 
 def open_llava_next(data: Mapping[str, Any], dtype: str, where: str) -> LlavaNextTower:

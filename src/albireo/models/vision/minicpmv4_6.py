@@ -17,11 +17,11 @@ import numpy as np
 
 from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.stem import GivesRowsAlone, Stem
-from albireo.models.vision.encoder import EncoderSettings, activated, attended, layer, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, attended, layer, linear, mlp, norm, rounded_norm
 from albireo.models.vision.patches import (
     F32,
     Grid,
@@ -149,7 +149,7 @@ class MiniCpmV46Tower(GivesRowsOnce):
         b, c = GraphBuilder(), self.encoder
         with b.part("merger"):
             x = norm(b, c, b.given(c.hidden_size * _MERGE**2, 0), f"{_WITHIN}.pre_norm")
-            x = _two(b, c, x, _WITHIN, c.intermediate_size * _MERGE**2, c.hidden_size, "gelu_tanh")
+            x = mlp(b, c, x, _WITHIN, (c.intermediate_size * _MERGE**2, c.hidden_size), "gelu_tanh")
             x = b.add(x, b.given(c.hidden_size, 1))
         for number in range(self.before.num_layers, c.num_layers):
             x = layer(b, c, x, number, f"{_TOWER}.encoder.layers", NAMES)
@@ -217,15 +217,7 @@ class FineTower(GivesRowsOnce):
 def _projector(c: EncoderSettings, width: int) -> Graph:
     b, inner = GraphBuilder(), c.hidden_size * _MERGE**2
     x = norm(b, c, b.given(inner, 0), f"{_MERGER}.pre_norm", _EPS)
-    return pooled_states(b, _two(b, c, x, _MERGER, inner, width, "gelu"))
-
-
-def _two(b: GraphBuilder, c: EncoderSettings, x: Value, name: str, inner: int, width: int, act: str) -> Value:
-    """Two linears with an activation between."""
-    x = linear(b, c, x, f"{name}.linear_1", inner, "up")
-    with b.part("act"):
-        x = activated(b, x, act)
-    return linear(b, c, x, f"{name}.linear_2", width, "down")
+    return pooled_states(b, mlp(b, c, x, _MERGER, (inner, width), "gelu"))
 
 
 def open_minicpmv4_6(data: Mapping[str, Any], dtype: str, where: str) -> MiniCpmV46Tower | FineTower:

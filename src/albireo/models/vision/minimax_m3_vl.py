@@ -19,7 +19,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -115,10 +115,7 @@ class MiniMaxM3Tower(HoldsNothing):
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_VISION}.encoder.layers", NAMES)
         with b.part("head"):
-            x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.inner, "up")
-            with b.part("act"):
-                x = activated(b, x, self.act)
-            return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down"))
+            return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.inner, self.width), self.act))
 
     def joined(self, hidden: F32, grid: Grid) -> F32:
         return hidden.reshape(len(hidden) // self.merge**2, -1)
@@ -126,10 +123,7 @@ class MiniMaxM3Tower(HoldsNothing):
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
         x = b.given(self.width * self.merge**2, 0)
-        x = linear(b, c, x, f"{_MERGER}.linear_1", self.inner, "up")
-        with b.part("act"):
-            x = activated(b, x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{_MERGER}.linear_2", self.width, "down"))
+        return pooled_states(b, mlp(b, c, x, _MERGER, (self.inner, self.width), self.act))
 
 
 def open_minimax_m3_vl(data: Mapping[str, Any], dtype: str, where: str) -> MiniMaxM3Tower:

@@ -17,7 +17,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -126,10 +126,7 @@ class Mistral3Tower(HoldsNothing):
         x = b.given(c.hidden_size * self.merge**2, 0)
         if self.eps is not None:
             x = linear(b, c, x, f"{_PROJECTOR}.patch_merger.merging_layer", c.hidden_size, "merger", False)
-        x = linear(b, c, x, f"{_PROJECTOR}.linear_1", self.width, "up", self.has_bias)
-        with b.part("act"):
-            x = b.unary(x, self.act)
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.linear_2", self.width, "down", self.has_bias))
+        return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.width, self.width), self.act, self.has_bias))
 
 
 def open_mistral3(data: Mapping[str, Any], dtype: str, where: str) -> Mistral3Tower:

@@ -16,7 +16,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, linear
+from albireo.models.vision.encoder import EncoderSettings, mlp
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import (
     axial_theta,
@@ -99,10 +99,7 @@ class PaddleOcrVlTower(GivesRowsOnce):
 
     def projector(self) -> Graph:
         b, c, inner = GraphBuilder(), self.encoder, self.encoder.hidden_size * self.merge**2
-        x = linear(b, c, b.given(inner, 0), "projector.linear_1", inner, "up")
-        with b.part("act"):
-            x = b.unary(x, "gelu")
-        return pooled_states(b, linear(b, c, x, "projector.linear_2", self.width, "down"))
+        return pooled_states(b, mlp(b, c, b.given(inner, 0), "projector", (inner, self.width), "gelu"))
 
 
 def open_paddleocr_vl(data: Mapping[str, Any], dtype: str, where: str) -> PaddleOcrVlTower:

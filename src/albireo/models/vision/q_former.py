@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, seen_by
 
 
 def q_former_layer(
@@ -21,10 +21,10 @@ def q_former_layer(
     this layer sees none."""
     name = f"{name}.{number}"
     with b.part(f"layers.{number}.attn"):
-        x = _block(b, c, x, x, f"{name}.attention", 0, {"both_ways": True})
+        x = _block(b, c, x, x, f"{name}.attention", 0, both_ways=True)
     if num_keys:
         with b.part(f"layers.{number}.cross"):
-            x = _block(b, c, x, source, f"{name}.crossattention", 1, {"num_keys": num_keys})
+            x = _block(b, c, x, source, f"{name}.crossattention", 1, num_keys=num_keys)
     with b.part(f"layers.{number}.mlp"):
         m = linear(b, c, x, f"{name}.intermediate_query.dense", c.intermediate_size, "up")
         with b.part("act"):
@@ -33,7 +33,7 @@ def q_former_layer(
 
 
 def _block(
-    b: GraphBuilder, c: EncoderSettings, x: Value, source: Value, name: str, kv_layer: int, seen: dict[str, Any]
+    b: GraphBuilder, c: EncoderSettings, x: Value, source: Value, name: str, kv_layer: int, **positions: Any
 ) -> Value:
     """x and what attention gives of it, normed. Args: source: whose keys and values are seen."""
     of = f"{name}.attention"
@@ -42,7 +42,7 @@ def _block(
     with b.part("kv"):
         b.kv_write(k, v, kv_layer, c.num_heads, c.head_dim)
     with b.part("attention"):
-        a = attended(b, c, q, kv_layer, seen)
+        a = seen_by(b, c, q, kv_layer, **positions)
     return _normed(b, c, x, a, f"{name}.output")
 
 
@@ -50,19 +50,3 @@ def _normed(b: GraphBuilder, c: EncoderSettings, x: Value, y: Value, name: str) 
     dense = linear(b, c, y, f"{name}.dense", c.hidden_size, "o")
     with b.part("o"):
         return norm(b, c, b.add(x, dense), f"{name}.LayerNorm")
-
-
-def attended(b: GraphBuilder, c: EncoderSettings, q: Value, kv_layer: int, seen: dict[str, Any]) -> Value:
-    """What attention gives of q, rounded. Args: seen: which positions; see graph.ops."""
-    a = b.attention(
-        b.cast(q, c.dtype),
-        layer=kv_layer,
-        num_heads=c.num_heads,
-        num_kv_heads=c.num_heads,
-        head_dim=c.head_dim,
-        scale=c.head_dim**-0.5,
-        window=None,
-        softcap=None,
-        **seen,
-    )
-    return b.cast(a, c.dtype)

@@ -21,7 +21,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
@@ -124,10 +124,7 @@ class Qwen2VLTower(HoldsNothing):
     def projector(self) -> Graph:
         b, c, name = GraphBuilder(), self.encoder, "visual.merger.mlp"
         width = c.hidden_size * self.merge**2
-        x = linear(b, c, b.given(width, 0), f"{name}.0", width, "up")
-        with b.part("act"):
-            x = b.unary(x, "gelu")
-        return pooled_states(b, linear(b, c, x, f"{name}.2", self.width, "down"))
+        return pooled_states(b, mlp(b, c, b.given(width, 0), name, (width, self.width), "gelu", parts=("0", "2")))
 
 
 def open_qwen2_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen2VLTower:

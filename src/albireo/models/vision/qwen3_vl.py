@@ -19,7 +19,7 @@ from albireo.graph.op_numbers import MAX_GIVEN
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
@@ -170,10 +170,8 @@ class Qwen3VLTower(WithoutStem):
 
     def _merged(self, b: GraphBuilder, x: Value, name: str) -> Value:
         """Rows of the language model's width, of blocks of patches."""
-        x = linear(b, self.encoder, x, f"{name}.{self.names.up}", int(x.type.dims[-1]), "up")
-        with b.part("act"):
-            x = b.unary(x, "gelu")
-        return linear(b, self.encoder, x, f"{name}.{self.names.down}", self.width, "down")
+        widths, parts = (int(x.type.dims[-1]), self.width), (self.names.up, self.names.down)
+        return mlp(b, self.encoder, x, name, widths, "gelu", parts=parts)
 
 
 def open_qwen3_vl(data: Mapping[str, Any], dtype: str, where: str) -> Qwen3VLTower:

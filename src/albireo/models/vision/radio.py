@@ -20,7 +20,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.settings.text_part import text_keys
-from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
@@ -145,10 +145,7 @@ class RadioTower(GivesRowsOnce):
         b, c = GraphBuilder(), self.encoder
         x = b.given(c.hidden_size * self.merge**2, 0)
         x = norm(b, replace(c, is_rms=True), x, f"{_PROJECTOR}.0", _PROJECTOR_EPS)
-        x = linear(b, c, x, f"{_PROJECTOR}.1", self.inner, "up", False)
-        with b.part("act"):
-            x = activated(b, x, "relu2")
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.3", self.width, "down", False))
+        return pooled_states(b, mlp(b, c, x, _PROJECTOR, (self.inner, self.width), "relu2", False, parts=("1", "3")))
 
 
 def open_nemotron_h_omni(data: Mapping[str, Any], dtype: str, where: str) -> RadioTower:

@@ -25,7 +25,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.vision.encoder import EncoderSettings, activated, linear, norm, rounded_norm
+from albireo.models.vision.encoder import EncoderSettings, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Sequences, one_size, patch_rows
 
@@ -271,12 +271,8 @@ class SamStem:
             with b.part("o"):
                 x = b.add(x, o)
         with b.part(f"layers.{number}.mlp"):
-            m = linear(
-                b, c, rounded_norm(b, c, x, f"{name}.layer_norm2"), f"{name}.mlp.lin1", c.intermediate_size, "up"
-            )
-            with b.part("act"):
-                m = b.cast(activated(b, m, c.act), c.dtype)
-            down = linear(b, c, m, f"{name}.mlp.lin2", c.hidden_size, "down")
+            h, widths = rounded_norm(b, c, x, f"{name}.layer_norm2"), (c.intermediate_size, c.hidden_size)
+            down = mlp(b, c, h, f"{name}.mlp", widths, c.act, parts=("lin1", "lin2"))
             with b.part("down"):
                 return b.add(x, down)
 

@@ -14,7 +14,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
-from albireo.models.vision.encoder import EncoderSettings, layer, linear, norm
+from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
 from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
@@ -63,10 +63,8 @@ class VideoLlama3Tower(HoldsNothing):
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
-        x = linear(b, c, b.given(c.hidden_size, 0), f"{_PROJECTOR}.0", self.width, "up")
-        with b.part("act"):
-            x = b.unary(x, "gelu")
-        return pooled_states(b, linear(b, c, x, f"{_PROJECTOR}.2", self.width, "down"))
+        x = mlp(b, c, b.given(c.hidden_size, 0), _PROJECTOR, (self.width, self.width), "gelu", parts=("0", "2"))
+        return pooled_states(b, x)
 
 
 def open_video_llama_3(data: Mapping[str, Any], dtype: str, where: str) -> VideoLlama3Tower:

@@ -10,7 +10,7 @@
 #include "albireo/kernel.h"
 
 namespace albireo {
-// What is done to each element; the numbers are those of backends/cpu/model.py.
+// What is done to each element; the numbers are those of backends/cpu/arguments.py.
 enum class Map : int32_t {
   kCast = 0,
   kSilu = 1,

@@ -5,7 +5,6 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.adapters import CpuAdapters
+from albireo.backends.cpu.arguments import Arguments
 from albireo.backends.cpu.choosing import first_positions, score_bytes
 from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.kv_view import token_numbers, widen
@@ -29,68 +29,14 @@ from albireo.backends.step_inputs import StepArrays, StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
-from albireo.dtypes import TOKEN, itemsize, natural_stride
+from albireo.dtypes import TOKEN, itemsize
 from albireo.errors import InvariantError
-from albireo.graph.attention_op import lists_of
-from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import ConstantDef, RowSegment
-from albireo.graph.op_numbers import CONV_ACTIVATIONS, GATES, GROUPS, SCORES, TOP_LOGITS
+from albireo.graph.op_numbers import TOP_LOGITS
 from albireo.graph.outputs import NEXT_OF_LOGITS, NEXT_OF_TOP, TAP
 from albireo.graph.private_norms import private_norms
-from albireo.graph.program import PANEL, Buffer, Call, Program, StateLayout
-from albireo.graph.program_spec import ACTS, KINDS, ROW_KINDS, STEP_ARRAYS
+from albireo.graph.program import PANEL, Buffer, Call, Program
 
-#: What a role is to the native core: what it reads rows of, or what it writes.
-_SIDES = {
-    ("", "x"): "x",
-    ("", "out"): "out",
-    ("qkv_rope_kv", "q"): "out",
-    ("attention", "q"): "x",
-    ("choose_keys", "q"): "x",
-    ("kv_write", "k"): "x",
-}
-#: Roles whose name in the native core differs.
-_NATIVE_ROLES = {
-    ("embed", "table"): "weight",
-    ("qkv_rope_kv", "q"): "out",
-    ("attention", "q"): "x",
-    ("attention", "chosen"): "ids",
-    ("choose_keys", "q"): "x",
-    ("choose_keys", "weights"): "gates",
-    ("kv_write", "k"): "x",
-    ("kv_write", "v"): "y",
-    ("gate_rows", "gate"): "y",
-    ("route", "gain"): "weight",
-    ("route", "chosen"): "gates",
-    ("pool_rows", "gates"): "y",
-    ("pool_rows", "places"): "a_log",
-    ("rope", "slope"): "weight",
-    ("rope", "start"): "bias",
-    ("add_parts", "coefs"): "gates",
-    ("gated_delta_rule", "dt"): "y",
-    ("selective_scan", "dt"): "y",
-    ("selective_scan", "bc"): "gates",
-}
-#: Of families whose kinds are not those of elementwise.
-_KINDS_OF = {"row_map": ROW_KINDS, "gate_rows": GATES}
-#: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
-_GAPLESS = {
-    "route": ("ids", "weights", "chosen"),
-    "expert_linear": ("ids",),
-    "combine": ("weights", "ids"),
-    "gate_rows": ("gate",),
-    "add_parts": ("coefs",),
-    "gated_delta_rule": ("gates",),
-    "selective_state": ("dt",),
-    "selective_scan": ("bc",),
-    "choose_keys": ("weights",),
-}
-#: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
-_GATHERS = {"T": 1, "S": 2}
-#: What says which row of a table an embedding is, as the native core numbers it.
-_IDS = ("token_ids", "positions", "token_types")
-#: Of tokens, whatever rows the step gives.
-_OF_TOKENS_ALONE = 3
 #: Chosen positions lie in the arena.
 NO_LISTS: Mapping[str, NDArray[np.int32]] = MappingProxyType({})
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
@@ -167,8 +113,6 @@ class CpuModel:
         else:
             pack_constants(pool, own, weights, self._weights, offsets, progress)
         self._adapters: CpuAdapters | None = None
-        self._slopes: dict[tuple[float, ...], NDArray[np.float32]] = {}
-        self._columns: dict[tuple[int, int], NDArray[np.int32]] = {}
         self._take(program, peers)
 
     def sharing(self, program: Program, peers: Peers | None = None, adapters: CpuAdapters | None = None) -> CpuModel:
@@ -213,6 +157,16 @@ class CpuModel:
     def _take(self, program: Program, peers: Peers | None) -> None:
         self.program, self._peers = program, peers
         self._is_choosing = score_bytes(program, 1) > 0
+        self._arguments = Arguments(
+            program,
+            self._arena.address,
+            self._constants,
+            self._kv,
+            self._states.address,
+            self.num_state_slots,
+            self.max_positions,
+            self._adapters,
+        )
         self.native = self._bind(program.calls)
         self._layer_runs: list[tuple[int, _native.Program, bool]] = []
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
@@ -383,7 +337,7 @@ class CpuModel:
         private = private_norms(calls, self.program.buffers, self.program.maxima)
         for i, call in enumerate(calls):
             _, dtype, level = identity_parts(call.kernel)
-            args = self._args(call) | {"is_private": int(i in private)}
+            args = self._arguments.of(call) | {"is_private": int(i in private)}
             if call.args.get("chosen") in lists:
                 args["ids"] = lists[call.args["chosen"]].ctypes.data
             if call.family == "all_reduce":
@@ -397,192 +351,6 @@ class CpuModel:
         rows = buffer.rows if isinstance(buffer.rows, int) else self.program.maxima[buffer.rows]
         data = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.stride * 4]
         return data.view(np.float32).reshape(rows, buffer.stride)[:, : buffer.cols]
-
-    def _address(self, name: str) -> int:
-        if name in self.program.buffers:
-            return self._arena.address + self.program.buffers[name].offset
-        return self._constants[name]
-
-    def _args(self, call: Call) -> dict[str, object]:
-        """Arguments of the native call: addresses by role, element types, numbers."""
-        program, attrs = self.program, call.attrs
-        args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier), "top_k": program.top_k}
-        for role, name in call.args.items():
-            # the best logits are not of the arena, see native TopLists
-            if (call.family in ("head_top", "top") and role in ("ids", "values")) or name in STEP_ARRAYS:
-                continue
-            args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
-        for role, name in call.args.items():
-            side = _SIDES.get((call.family, role), _SIDES.get(("", role)))
-            if side is not None and name in program.buffers:
-                args[f"{side}_dtype"] = program.buffers[name].dtype
-                args[f"{side}_stride"] = program.buffers[name].stride
-        for role in call.args.keys() & set(_GAPLESS.get(call.family, ())):
-            buffer = program.buffers[call.args[role]]
-            if buffer.stride != buffer.cols:
-                raise InvariantError(f"{call.origin}: {role} has gaps between its rows; the kernel reads it without")
-        weight = call.args.get("weight", call.args.get("table"))
-        if weight is not None:
-            kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")
-            args["packed"] = int(kind == "p64")
-        is_picked = call.family == "attention" and program.buffers[call.args["q"]].rows == call.rows
-        if "rows" in call.args and not is_picked:
-            _, source = STEP_ARRAYS[call.args["rows"]]
-            args["gather"] = _GATHERS[source or ""]
-        if call.family in ("norm", "gather", "elementwise"):
-            x = program.buffers[call.args["x"]]
-            args["k"] = natural_stride(x.dtype, x.cols) if call.family == "gather" else x.cols
-        elif call.family == "head_norm":
-            args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
-            args["n"] = program.constants[call.args["weight"]].cols if "weight" in call.args else 0
-        elif call.family == "rope":
-            args |= {"k": attrs["head_dim"], "first_key": attrs.get("ahead", 0)}
-        elif call.family == "pool_rows":
-            args |= {"num_heads": 1, "num_k_heads": attrs["series"], "k": attrs["every"]}
-            args["v_dim"] = program.buffers[call.args["out"]].cols
-            args |= {"y_stride": program.buffers[call.args["gates"]].stride} if "gates" in call.args else {}
-        elif call.family == "balance":
-            args |= {"k": math.isqrt(program.buffers[call.args["x"]].cols), "num_heads": attrs["rounds"]}
-        elif call.family == "join_sums":
-            args["k"] = program.buffers[call.args["out"]].cols // attrs["num_heads"]
-            args["y_stride"] = program.buffers[call.args["y"]].stride
-        elif call.family == "causal_conv":
-            weight_of = program.constants[call.args["weight"]]
-            args |= {"n": weight_of.rows, "k": weight_of.cols}
-            args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
-            args["gated"] = int(attrs.get("gated", False))
-        elif call.family == "depthwise_conv":
-            weight_of = program.constants[call.args["weight"]]
-            args |= {"n": weight_of.rows, "k": weight_of.cols}
-            args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
-        elif call.family in ("gated_delta_rule", "selective_state"):
-            args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
-            args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
-            args |= {"act": int(attrs.get("learns_twice", False)), "scale": attrs.get("most_decay", 0.0)}
-            if call.family == "gated_delta_rule" and "dt" in call.args:
-                args["y_stride"] = program.buffers[call.args["dt"]].stride
-        elif call.family == "selective_scan":
-            speeds = program.constants[call.args["a_log"]]
-            args |= {"num_heads": 1, "k_dim": speeds.cols, "v_dim": speeds.rows}
-            args["y_stride"] = program.buffers[call.args["dt"]].stride
-        elif call.family == "slice":
-            x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
-            args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
-        elif call.family == "given":
-            args |= {"k": attrs["width"], "n": attrs["place"]}
-        elif call.family == "add_given":
-            args |= {"k": program.buffers[call.args["x"]].cols, "n": attrs["place"]}
-        elif call.family == "embed":
-            is_alone = attrs.get("never_given", False) and call.args["ids"] == _IDS[0]
-            args |= {"k": attrs["width"], "ids_of": _OF_TOKENS_ALONE if is_alone else _IDS.index(call.args["ids"])}
-        elif call.family == "route":
-            args["k"] = program.buffers[call.args["x"]].cols
-            args["sigmoid"] = SCORES.index(attrs.get("scores", SCORES[0]))
-            args["act"] = int(attrs.get("by_logits", False))
-            args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
-        elif call.family == "join_heads":
-            x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
-            args |= {"k": x.cols // attrs["num_heads"], "n": y.cols // attrs["num_heads"], "y_stride": y.stride}
-        elif call.family == "add_parts":
-            x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
-            width = x.cols // attrs["num_parts"]
-            args |= {"k": width, "num_heads": attrs["num_parts"], "num_k_heads": y.cols // width, "y_stride": y.stride}
-            args |= {"first_key": attrs["first"], "scale": attrs["plus"]}
-        elif call.family == "row_map":
-            args |= {"k": program.buffers[call.args["x"]].cols, "scale": attrs["number"]}
-            args |= {"y_stride": program.buffers[call.args["y"]].stride} if "y" in call.args else {}
-        elif call.family == "combine":
-            args["n"] = program.buffers[call.args["out"]].cols
-        elif call.family == "gate_rows":
-            width, gates = program.buffers[call.args["out"]].cols, program.buffers[call.args["gate"]].cols
-            args |= {"n": width, "k": width // gates}
-        elif call.family == "expert_linear":
-            args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
-            args["most_pairs"] = program.maxima["P"]
-        elif call.family == "choose_keys":
-            args |= {"n": attrs["count"], "num_keys": self.max_positions}
-            args |= {"window": attrs.get("block", 0), "first_key": attrs.get("nearest", 0)}
-            args |= {"k": attrs["every"]} if attrs.get("as_positions") else {}
-            args["y_stride"] = program.buffers[call.args["ids"]].stride
-        elif "chosen" in call.args:
-            chosen = program.buffers[call.args["chosen"]]
-            args |= {"n": chosen.cols // lists_of(attrs), "y_stride": chosen.stride}
-            args |= {"num_k_heads": lists_of(attrs)} if attrs.get("own_lists") else {}
-        elif call.family == "qkv_rope_kv":
-            args["k"] = program.buffers[call.args["x"]].cols
-            if "v_weight" in call.args:
-                args["v_dtype"] = program.constants[call.args["v_weight"]].packing.partition(".")[2]
-        if "modules" in attrs:
-            if self._adapters is None:
-                raise InvariantError(f"{call.origin}: a program with adapters is bound with their slots")
-            args["adapters"] = self._adapters.address(call)
-            if "low" in call.args:
-                args["low_stride"] = program.buffers[call.args["low"]].stride
-        for key in (
-            "n",
-            "k",
-            "chunks",
-            "eps",
-            "num_heads",
-            "window",
-            "scale",
-            "softcap",
-            "num_experts",
-            "renormalize",
-            "margin",
-            "value_dim",
-            "result_dim",
-            "first_key",
-            "num_keys",
-        ):
-            if key in attrs:
-                args[key] = attrs[key]
-        for key in ("centered", "both_ways", "in_chunks", "sums", "side_by_side"):
-            if key in attrs:
-                args[key] = int(attrs[key])
-        for key in attrs.keys() & {"clip", "clip_above"}:
-            args["scale"] = attrs[key]
-        if "slopes" in attrs:
-            slopes = self._slopes.setdefault(attrs["slopes"], np.array(attrs["slopes"], np.float32))
-            args["slopes"] = slopes.ctypes.data
-        if attrs.get("causal", False):
-            args["both_ways"] = -1
-        if "act" in attrs:
-            args["act"] = ACTS.index(attrs["act"])
-        if "kind" in attrs:
-            args["act"] = _KINDS_OF.get(call.family, KINDS).index(attrs["kind"])
-        if "state" in attrs:
-            args |= self._state_args(program.states, attrs["state"])
-        if "reach" in attrs:
-            of_head = program.buffers[call.args["from_rows"]].cols // attrs["num_heads"]
-            shape = (of_head, attrs["reach"])
-            columns = self._columns.setdefault(shape, np.array(distance_columns(*shape), np.int32))
-            args |= {"columns": columns.ctypes.data, "num_columns": of_head, "reach": attrs["reach"]}
-            for role, stride in (("from_rows", "row_stride"), ("from_keys", "key_stride")):
-                if role in call.args:
-                    args[stride] = program.buffers[call.args[role]].stride
-        if "distances" in call.args:
-            args["num_distances"] = program.constants[call.args["distances"]].rows
-        if "layer" in attrs:
-            layer = attrs["layer"]
-            args |= {
-                "kv": self._kv.address(layer),
-                "kv_group": program.kv.place(layer)[0],
-                "kv_dtype": program.kv.dtype,
-            }
-            args |= {"num_kv_heads": attrs.get("num_kv_heads", 1), "head_dim": attrs["head_dim"]}
-            args["block_size"] = program.kv.block_size
-            args["has_values"] = program.kv.keeps_values(layer)
-            args["every"], args["kv_stride"] = attrs.get("every", 1), program.kv.stride(layer)
-        return args
-
-    def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:
-        """Where state number index of the first slot is, and how far it is to the next slot's, in floats."""
-        return {
-            "state": self._states.address + sum(states.sizes[:index]),
-            "state_size": states.slot_bytes // itemsize("float32"),
-            "state_slots": self.num_state_slots,
-        }
 
 
 def _side_by_side(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

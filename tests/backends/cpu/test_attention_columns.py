@@ -24,8 +24,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.distance_columns import distance_columns
 from albireo.graph.node import Graph
 from albireo.graph.program_checks import check_program
+from backends.cpu.attention_texts import VARIANTS, Case, Text, Types, text
 from backends.cpu.harness import F32, Array, Call, Guarded, KVShape, assert_same_bits, cache_of, decode, pool, run
-from backends.cpu.test_attention import VARIANTS, Case, Text, Types, text
 from backends.cpu.test_pack import Weights
 from step_batches import Work, make_step
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from albireo.api.machine.memory import available_bytes, machine_bytes
-from albireo.backends.cpu.fingerprint import cpu_name
+from albireo.backends.cpu.fingerprint import cpu_name, read_text
 from albireo.control_group import control_group
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -49,10 +49,10 @@ class MachineFacts:
 def machine_facts() -> MachineFacts:
     """Ask the operating system. Cost: milliseconds; with an NVIDIA driver as long as nvidia-smi takes."""
     return MachineFacts(
-        cpu=cpu_name(_read(_CPUINFO)) or platform.processor() or platform.machine(),
+        cpu=cpu_name(read_text(_CPUINFO)) or platform.processor() or platform.machine(),
         num_cpus=len(os.sched_getaffinity(0)),
         cpu_quota=control_group().cpus,
-        huge_pages=parse_huge_pages(_read(_HUGE_PAGES)),
+        huge_pages=parse_huge_pages(read_text(_HUGE_PAGES)),
         memory_bytes=machine_bytes(),
         available_bytes=available_bytes(),
         gpus=_gpus(),
@@ -78,10 +78,3 @@ def _gpus() -> tuple[str, ...]:
             # A driver that does not answer: what the kernel says is all there is.
             pass
     return ("NVIDIA, of unknown kind",) if _GPU_DRIVER.exists() else ()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Sequence
 
+from albireo.text.pieces import LeadingSpaces
 from albireo.text.tokenizer import Tokenizer
 
 #: Byte tokens held at most: 16 characters of Chinese. After that text goes out as soon as a character is complete.
@@ -93,7 +94,7 @@ class _ByteLevel:
 class _ByteFallback:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._piece = tokenizer.pieces.piece
-        self._spaces = tokenizer.pieces.leading_spaces
+        self._spaces = LeadingSpaces(tokenizer.pieces.leading_spaces)
         self._run = bytearray()
 
     def step(self, token_id: int) -> str:
@@ -102,11 +103,11 @@ class _ByteFallback:
             return ""
         if piece.is_byte:
             self._run += piece.data
-            return self._trim(self._begin_of_run()) if len(self._run) > MAX_RUN else ""
-        return self._trim(self._end_of_run() + piece.data.decode("utf-8"))
+            return self._spaces.off(self._begin_of_run()) if len(self._run) > MAX_RUN else ""
+        return self._spaces.off(self._end_of_run() + piece.data.decode("utf-8"))
 
     def flush(self) -> str:
-        return self._trim(self._end_of_run())
+        return self._spaces.off(self._end_of_run())
 
     def begin_output(self) -> None:
         # A run that the prompt left open is the prompt's text, except for an open character. It may have lost the
@@ -114,17 +115,9 @@ class _ByteFallback:
         seen = bool(self._run)
         while self._run and 0x80 <= self._run[0] < 0xC0:
             del self._run[0]
-        self._trim(self._begin_of_run())
+        self._spaces.off(self._begin_of_run())
         if seen:
-            self._spaces = 0
-
-    def _trim(self, text: str) -> str:
-        while self._spaces and text.startswith(" "):
-            text = text[1:]
-            self._spaces -= 1
-        if text:
-            self._spaces = 0
-        return text
+            self._spaces.left = 0
 
     def _end_of_run(self) -> str:
         run = bytes(self._run)

@@ -28,6 +28,22 @@ class Piece(NamedTuple):
     is_byte: bool
 
 
+class LeadingSpaces:
+    """What decoding takes off the very beginning of a text. Attributes: left: spaces that it still would."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def off(self, text: str) -> str:
+        """The next text, without them."""
+        while self.left and text.startswith(" "):
+            text = text[1:]
+            self.left -= 1
+        if text:
+            self.left = 0
+        return text
+
+
 class Pieces:
     """The pieces of one vocabulary, looked up when first asked for and kept.
 

@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Callable, Sequence
 
 from albireo.text.detokenizer import IncrementalDetokenizer
+from albireo.text.pieces import LeadingSpaces
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -39,7 +40,7 @@ class TextPlaces:
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = IncrementalDetokenizer(tokenizer, skip_special_tokens=False, prompt_token_ids=prompt_token_ids)
         begins = all(token_id in tokenizer.special_ids for token_id in prompt_token_ids)
-        self._spaces = tokenizer.pieces.leading_spaces if begins else 0
+        self._spaces = LeadingSpaces(tokenizer.pieces.leading_spaces if begins else 0)
 
     def take(self, token_ids: Sequence[int]) -> list[int]:
         """The place of each of the next tokens."""
@@ -60,13 +61,5 @@ class TextPlaces:
         if piece.data and not 0x80 <= piece.data[0] < 0xC0:
             # Nothing completes what is open.
             begin = self._place = begin + len(self._bytes.decode(b"", final=True))
-        self._place += len(self._trim(self._bytes.decode(piece.data)))
+        self._place += len(self._spaces.off(self._bytes.decode(piece.data)))
         return begin
-
-    def _trim(self, text: str) -> str:
-        while self._spaces and text.startswith(" "):
-            text = text[1:]
-            self._spaces -= 1
-        if text:
-            self._spaces = 0
-        return text

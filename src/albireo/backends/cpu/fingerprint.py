@@ -67,7 +67,7 @@ _ARM_PARTS = {
 @cache
 def cpu_text(cpuinfo: str | None = None) -> str:
     """Name and numbers of the processor: "AMD EPYC, family 26, model 2, stepping 1"."""
-    cpuinfo = _read(_CPUINFO) if cpuinfo is None else cpuinfo
+    cpuinfo = read_text(_CPUINFO) if cpuinfo is None else cpuinfo
     numbers = [(name.split()[-1], _line(name, cpuinfo)) for name in _NUMBERS]
     found = [cpu_name(cpuinfo) or platform.machine()]
     return ", ".join(found + [f"{name} {value}" for name, value in numbers if value])
@@ -84,7 +84,7 @@ def caches_text(folder: Path = _CACHES) -> str:
     """Sizes of the caches of a core: "L1d 48K, L2 1024K, L3 32768K"; empty where the system does not say."""
     found = []
     for index in sorted(folder.glob("index*")):
-        level, kind, size = (_read(index / name).strip() for name in ("level", "type", "size"))
+        level, kind, size = (read_text(index / name).strip() for name in ("level", "type", "size"))
         if level and size and kind != "Instruction":
             found.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
     return ", ".join(found)
@@ -93,7 +93,7 @@ def caches_text(folder: Path = _CACHES) -> str:
 @cache
 def cache_bytes(folder: Path = _CACHES) -> int:
     """Of the largest cache; 0 where the system does not say."""
-    found = [re.fullmatch(r"(\d+)K", _read(index / "size").strip()) for index in folder.glob("index*")]
+    found = [re.fullmatch(r"(\d+)K", read_text(index / "size").strip()) for index in folder.glob("index*")]
     return max((int(size[1]) << 10 for size in found if size), default=0)
 
 
@@ -102,7 +102,8 @@ def _line(name: str, cpuinfo: str) -> str:
     return match[1].strip() if match else ""
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file of the system, empty where there is none."""
     try:
         return path.read_text()
     except OSError:

@@ -1,6 +1,6 @@
-"""Fields that completions and chats share: what shapes the text, what is accepted only in its neutral value.
+"""Fields that protocols share: what shapes the text, what is accepted only in its neutral value.
 
-Used by completions.py and chat.py beside it. Ranges that need the model are checked where it is known.
+Used by completions.py, chat.py and responses.py beside it. Ranges that need the model are checked where it is known.
 """
 
 from __future__ import annotations
@@ -32,18 +32,14 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Fields of both protocols; None: not said. stream_interval: tokens that a chunk waits for, but the first and the
-    last."""
+class AskedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Fields of every protocol that asks for a text; None: not said."""
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stream_interval: AtLeastOne | None = None
 
     # what shapes the text: names of SamplingParams
-    n: AtLeastOne | None = None
-    max_tokens: Count | None = None
     min_tokens: Count | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -58,13 +54,42 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
     logit_bias: dict[str, float] | None = None
-    allowed_token_ids: list[Count] | None = None
     bad_words: list[Text] | None = None
+    thinking_token_budget: AllOrCount | None = None
+
+    # how it is run, and the form of the output
+    priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
+    structured_outputs: Any = None
+
+    # about the caller; they change nothing here, in other servers neither
+    user: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    session_id: Any = None
+    service_tier: Any = None
+
+    # there is no such thing here: neutral values only
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    vllm_xargs: Any = None
+    watermarking: Any = None
+
+
+class GenerationFields(AskedFields, kw_only=True, forbid_unknown_fields=True):
+    """Fields of completions and chats. stream_interval: tokens that a chunk waits for, but the first and the last."""
+
+    stream_interval: AtLeastOne | None = None
+
+    # what shapes the text: names of SamplingParams
+    n: AtLeastOne | None = None
+    max_tokens: Count | None = None
+    spaces_between_special_tokens: bool | None = None
+    allowed_token_ids: list[Count] | None = None
     prompt_logprobs: AllOrCount | None = None
     logprob_token_ids: list[Count] | None = None
-    thinking_token_budget: AllOrCount | None = None
     truncate_prompt_tokens: AllOrCount | None = None
     truncation_side: Literal["left", "right"] | None = None
 
@@ -73,8 +98,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     length_penalty: float | None = None
 
     # how it is run and told
-    priority: Priority | None = None
-    cache_salt: CacheSalt | None = None
     request_id: Id | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
@@ -83,7 +106,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
     # the form of the output: read by forms.py
     response_format: Any = None
-    structured_outputs: Any = None
     guided_json: Any = None
     guided_regex: Any = None
     guided_choice: Any = None
@@ -92,36 +114,24 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     guided_whitespace_pattern: Annotated[str, Meta(max_length=8192)] | None = None
 
     # about the caller; they change nothing here, in other servers neither
-    user: Any = None
     metadata: Any = None
-    safety_identifier: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
-    session_id: Any = None
-    service_tier: Any = None
     store: Any = None
 
     # there is no such thing here: neutral values only
     best_of: AtLeastOne | None = None
-    kv_transfer_params: Any = None
-    ec_transfer_params: Any = None
     repetition_detection: Any = None
     return_token_offsets: Any = None
-    vllm_xargs: Any = None
-    watermarking: Any = None
 
 
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+ASKED_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
-    "store": (False,),
     "kv_transfer_params": ({},),
     "ec_transfer_params": ({},),
-    "repetition_detection": (),
-    "return_token_offsets": (False,),
     "vllm_xargs": ({},),
     "watermarking": (False,),
 }
+NEUTRAL = ASKED_NEUTRAL | {"store": (False,), "repetition_detection": (), "return_token_offsets": (False,)}
 
 #: Fields that SamplingParams has by the same name.
 SAMPLING = (

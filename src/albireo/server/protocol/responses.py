@@ -8,18 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from albireo.server.protocol.chat import TokenLogprob
-from albireo.server.protocol.fields import (
-    AllOrCount,
-    AtLeastOne,
-    CacheSalt,
-    Count,
-    Id,
-    Int64,
-    PathId,
-    Priority,
-    StreamOptions,
-    Text,
-)
+from albireo.server.protocol.fields import ASKED_NEUTRAL, AllOrCount, AskedFields, AtLeastOne, Id, PathId
 
 
 class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,7 +26,7 @@ class Reasoning(msgspec.Struct, forbid_unknown_fields=True):
     generate_summary: Any = None
 
 
-class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ResponseRequest(AskedFields, kw_only=True, forbid_unknown_fields=True):
     """What is asked of the model.
 
     Fields:
@@ -48,17 +37,12 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         truncation: auto: of a conversation that does not fit the oldest turns are left out; disabled: none are.
     """
 
-    model: str | None = None
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=4096)]
     instructions: str | None = None
     previous_response_id: Id | None = None
     max_output_tokens: AtLeastOne | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     store: bool | None = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
@@ -70,66 +54,33 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: AllOrCount | None = None
 
     # beyond OpenAI's
-    top_k: AllOrCount | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    seed: Int64 | None = None
-    stop: Text | list[Text] | None = None
-    stop_token_ids: list[Count] | None = None
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = None
-    min_tokens: Count | None = None
-    logit_bias: dict[str, float] | None = None
-    bad_words: list[Text] | None = None
-    structured_outputs: Any = None
-    thinking_token_budget: AllOrCount | None = None
-    skip_special_tokens: bool | None = None
     include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    priority: Priority | None = None
-    cache_salt: CacheSalt | None = None
     request_id: PathId | None = None
 
     # at most so many calls of a server's own tools, of which there are none
     max_tool_calls: AtLeastOne | None = None
 
     # about the caller; they change nothing
-    user: Any = None
-    safety_identifier: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
     client_metadata: Any = None
-    session_id: Any = None
 
     # there is no such thing here: neutral values only
-    service_tier: Any = None
     conversation: Any = None
     context_management: Any = None
     moderation: Any = None
     prompt: Any = None
-    kv_transfer_params: Any = None
-    ec_transfer_params: Any = None
-    vllm_xargs: Any = None
-    watermarking: Any = None
     mm_processor_kwargs: Any = None
     media_io_kwargs: Any = None
     enable_response_messages: Any = None
     previous_input_messages: Any = None
 
 
-RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "service_tier": ("auto", "default"),
+RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = ASKED_NEUTRAL | {
     "conversation": (),
     "context_management": ([],),
     "moderation": (),
     "prompt": (),
-    "kv_transfer_params": ({},),
-    "ec_transfer_params": ({},),
-    "vllm_xargs": ({},),
-    "watermarking": (False,),
     "mm_processor_kwargs": ({},),
     "media_io_kwargs": ({},),
     "enable_response_messages": (False,),

@@ -82,17 +82,14 @@ def embed(setup: Setup) -> Found:
 
 
 def norm(setup: Setup) -> Found:
-    from albireo.backends.cuda.kernels.norm import add_rms_norm, norm
+    from albireo.backends.cuda.kernels.norm import norm
 
-    x, residual = (setup.random(setup.pick(70, 3), setup.pick(4096, 70), seed=seed) for seed in (1, 2))
+    x = setup.random(setup.pick(70, 3), setup.pick(4096, 70), seed=1)
     weight = 1 + 0.1 * setup.random(x.shape[1])
     for dtype in (torch.float32, torch.bfloat16):
         out = torch.empty(x.shape, dtype=dtype, device=setup.device)
         norm(x, weight, out, 1e-5, x.shape[1])
         yield f"norm {dtype}", off(out, _normed(x.double(), weight.double()))
-        total = torch.empty_like(x)
-        add_rms_norm(x, residual, total, weight, out, 1e-5, x.shape[1])
-        yield f"add_rms_norm {dtype}", off(out, _normed(x.double() + residual.double(), weight.double()))
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

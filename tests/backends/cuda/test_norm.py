@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from albireo.backends.cuda.kernels.norm import add_rms_norm, norm
+from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.reference.rounding import round_to
 from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.quantization.rounding import round_float_tokens, round_tokens
@@ -96,16 +96,6 @@ def test_float8_with_a_scale_a_group(cols: int) -> None:
     (found, scale), (codes, wanted) = e4m3_parts(out, cols), round_float_tokens(normed(x, weight))
     assert_same_bits(found, codes * wanted, "numbers")
     assert_same_bits(scale, wanted, "scales")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_norm_of_a_sum(dtype: str) -> None:
-    x, residual, weight = normal(ROWS, 70, seed=1), normal(ROWS, 70, seed=2), normal(1, 70, seed=3)[0]
-    total = tensor(residual)
-    out = room(ROWS, 70, dtype)
-    add_rms_norm(tensor(x), total, total, torch.from_numpy(weight), out, EPS, 70)
-    assert_same_bits(numbers(total), x + residual, "sums")
-    assert_same_bits(numbers(out), normed(x + residual, weight, None, dtype), "norms")
 
 
 def test_a_residual_is_added_to_what_is_normed() -> None:

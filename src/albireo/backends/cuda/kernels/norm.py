@@ -1,11 +1,10 @@
-"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) [* weight] [+ bias] [+ base[i]], with r = rows[i] or i; and the same
-of a sum of two. Centered, of x[r] - mean(x[r]): the mean, then squares of differences from it.
+"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) [* weight] [+ bias] [+ base[i]], with r = rows[i] or i. Centered, of
+x[r] - mean(x[r]): the mean, then squares of differences from it.
 
-x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
-of them); weight, bias: [E] float32; base: [R, E] float32, which may be out;
-rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, or float8
-e4m3; ../tokens.py). Columns are contiguous, rows any distance apart. A program takes a row and holds all of it: made
-for E up to 32768. A padding entry of rows is 0; a padding row is like others.
+x: [T, E] float32; weight, bias: [E] float32; base: [R, E] float32, which may be out; rows: [R] int32. out: [R, E]
+float32, bfloat16 or float16; token rows (uint8, or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
+distance apart. A program takes a row and holds all of it: made for E up to 32768. A padding entry of rows is 0; a
+padding row is like others.
 """
 
 from __future__ import annotations
@@ -21,16 +20,12 @@ from albireo.backends.cuda.kernels.parts.row_codes import row_block, row_warps, 
 @triton.jit
 def norm_kernel(
     x,
-    residual,
-    total,
     rows,
     weight,
     bias,
     base,
     out,
     x_stride,
-    residual_stride,
-    total_stride,
     base_stride,
     out_stride,
     cols,
@@ -46,9 +41,6 @@ def norm_kernel(
         source = tl.load(rows + row)
     source = source.to(tl.int64)
     value = tl.load(x + source * x_stride + at, mask=mask, other=0.0)
-    if residual is not None:
-        value += tl.load(residual + source * residual_stride + at, mask=mask, other=0.0)
-        tl.store(total + source * total_stride + at, value, mask=mask)
     if CENTERED:
         mean = tl.div_rn(tl.sum(tl.sum(value, axis=1), axis=0), cols * 1.0)
         value = tl.where(mask, value - mean, 0.0)
@@ -76,48 +68,15 @@ def norm(
     centered: bool = False,
 ) -> None:
     """cols: E, which a token row does not tell."""
-    _launch(x, None, None, rows, weight, bias, base, out, eps, cols, centered)
-
-
-def add_rms_norm(
-    x: torch.Tensor,
-    residual: torch.Tensor,
-    total: torch.Tensor,
-    weight: torch.Tensor,
-    out: torch.Tensor,
-    eps: float,
-    cols: int,
-) -> None:
-    """total = x + residual in float32, and the norm of it to out."""
-    _launch(x, residual, total, None, weight, None, None, out, eps, cols, False)
-
-
-def _launch(
-    x: torch.Tensor,
-    residual: torch.Tensor | None,
-    total: torch.Tensor | None,
-    rows: torch.Tensor | None,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    base: torch.Tensor | None,
-    out: torch.Tensor,
-    eps: float,
-    cols: int,
-    centered: bool,
-) -> None:
     block = row_block(cols)
     norm_kernel[(out.shape[0],)](
         x,
-        residual,
-        total,
         rows,
         weight,
         bias,
         base,
         out,
         x.stride(0),
-        0 if residual is None else residual.stride(0),
-        0 if total is None else total.stride(0),
         0 if base is None else base.stride(0),
         out.stride(0),
         cols,
@@ -130,10 +89,8 @@ def _launch(
 
 
 def aot_cases() -> list[AotCase]:
-    strides = {
-        name: "i32" for name in ("x_stride", "residual_stride", "total_stride", "base_stride", "out_stride", "cols")
-    }
-    optional = ("residual", "total", "rows", "bias", "base")
+    strides = {name: "i32" for name in ("x_stride", "base_stride", "out_stride", "cols")}
+    optional = ("rows", "bias", "base")
     base = {"x": "*fp32", "weight": "*fp32", "eps": "fp32", **strides}
 
     def case(name: str, block: int, registers: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
@@ -151,13 +108,11 @@ def aot_cases() -> list[AotCase]:
             architectures=architectures,
         )
 
-    with_sum = {"out": "*bf16", "residual": "*fp32", "total": "*fp32"}
     return [
         case("bfloat16.4096", 4096, 48, {"out": "*bf16", "rows": "*i32"}, (80, 90, 100)),
         case("tokens.4096", 4096, 48, {"out": "*u8"}, (80,)),
         case("tokens.16384", 16384, 64, {"out": "*u8"}, (90,)),
         case("layer.bfloat16.4096", 4096, 48, {"out": "*bf16", "bias": "*fp32"}, (80, 90)),
         case("fp8.4096", 4096, 48, {"out": "*fp8e4nv"}, (90, 100)),
-        case("add.bfloat16.4096", 4096, 48, with_sum, (90,)),
         case("behind.float32.4096", 4096, 48, {"out": "*fp32", "base": "*fp32"}, (90,)),
     ]

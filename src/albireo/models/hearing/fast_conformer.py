@@ -28,7 +28,7 @@ from albireo.models.vision.encoder import EncoderSettings, activated, linear, ml
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs
 
 #: Convolutions of the stem.
 _HALVINGS = 3
@@ -119,7 +119,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class FastConformerTower(GivesRowsOnce):
+class FastConformerTower(RowAPatch, GivesRowsOnce):
     """Implements tower.VisionTower.
 
     Fields: most_frames: of the longest sound. kernel: of the layers' convolutions. is_scaled: what the stem gives is
@@ -143,10 +143,6 @@ class FastConformerTower(GivesRowsOnce):
     before: int = 0
     asked: Asked | None = None
     held: dict[str, F32] = field(default_factory=dict)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def num_positions(self) -> int:
@@ -188,18 +184,12 @@ class FastConformerTower(GivesRowsOnce):
         sizes = self.num_bands, self.channels, self.most_frames
         return _Stem(self.encoder, *sizes, is_causal, is_asked, self.held)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self._tile_width or not 1 <= height <= self.most_frames:
             raise InvariantError(
                 f"{height} frames of {width} bands; this encoder hears up to {self.most_frames} of {self.num_bands}"
             )
         return self._halved(height)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         told = 0 if self.asked is None else int(tile[0, -1])

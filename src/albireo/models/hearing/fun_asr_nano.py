@@ -23,9 +23,9 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.positions import sines
 from albireo.models.hearing.settings import IGNORABLE, audio_fields
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm, rounded_norm, seen
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
 
 #: Rows of the longest sound.
 MOST_ROWS = 2000
@@ -62,7 +62,7 @@ _OF_TRAINING = {"hidden_dropout", "attention_dropout", "max_position_embeddings"
 
 
 @dataclass(frozen=True, eq=False)
-class FunAsrNanoTower(HoldsNothing):
+class FunAsrNanoTower(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower.
 
     Fields: given: numbers of a row. kernel: of memories. normed: layers behind which there is a norm. adaptor: the
@@ -77,20 +77,10 @@ class FunAsrNanoTower(HoldsNothing):
     wide: int
     act: str
 
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self.given or not 1 <= height <= MOST_ROWS:
             raise InvariantError(f"{height} rows of {width} bands; this tower hears up to {MOST_ROWS} of {self.given}")
         return height
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         scaled = tile * np.float32(self.encoder.hidden_size**0.5)
@@ -128,9 +118,6 @@ class FunAsrNanoTower(HoldsNothing):
         with b.part("memory"):
             taps = b.weight(f"{name}.fsmn.conv.weight", (width, self.kernel), "float32")
             return b.add(b.add(o, v), b.depthwise_conv(v, taps, None, "none"))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.adaptor

@@ -24,9 +24,8 @@ from albireo.models.hearing.usm import Names, UsmLayers
 from albireo.models.hearing.usm_stem import HALVINGS, PREFIX, UsmStem
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch
 
 #: Frames of the longest sound: 30 s.
 MOST_FRAMES = 3000
@@ -69,7 +68,7 @@ class _Stem(UsmStem):
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma4Ear(HoldsNothing):
+class Gemma4Ear(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower. Fields: given: numbers that the embedder reads. width: of rows."""
 
     layers: UsmLayers
@@ -94,21 +93,12 @@ class Gemma4Ear(HoldsNothing):
     def stem(self) -> UsmStem:
         return _Stem(self.layers.encoder, self.num_bands, self.channels, ("layer0", "layer1"), 1, eps=self.layers.eps)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self.num_bands or not 1 <= height <= MOST_FRAMES:
             raise InvariantError(
                 f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
             )
         return halved(height, HALVINGS)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile,), (len(tile), 1))
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.layers.encoder
@@ -119,28 +109,18 @@ class Gemma4Ear(HoldsNothing):
             x = self.layers.layer(b, x, number)
         return pooled_states(b, linear(b, c, x, _OUT, self.given, "out"))
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
-
     def projector(self) -> Graph:
         return _embedder(self.layers.encoder, self.given, self.layers.eps, self.width)
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma4UnifiedEar(HoldsNothing):
+class Gemma4UnifiedEar(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower, of samples that are rows; the encoder has no layers. Fields: given: samples of a
     row. width: of what it becomes."""
 
     encoder: EncoderSettings
     given: int
     width: int
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def most_rows(self, patches: int) -> int:
-        return patches
 
     def patches(self, height: int, width: int) -> int:
         if width != self.given or not 1 <= height <= MOST_ROWS:
@@ -149,18 +129,9 @@ class Gemma4UnifiedEar(HoldsNothing):
             )
         return height
 
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile,), (len(tile), 1))
-
     def graph(self) -> Graph:
         b = GraphBuilder()
         return pooled_states(b, b.rms_norm(b.given(self.given, 0), None, self.encoder.eps))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     def projector(self) -> Graph:
         b = GraphBuilder()

@@ -17,7 +17,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.blocks.rope import base_frequencies
+from albireo.models.hearing.positions import turns
 from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, WhisperPart
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.stem import Stem, side_by_side
@@ -76,11 +76,7 @@ class GlmAsrTower(WhisperPart):
         return -(-(height - BEHIND) // STRIDE) // self.merge
 
     def inputs(self, tile: F32) -> TowerInputs:
-        half, rest = self.encoder.turned // 2, (self.encoder.head_dim - self.encoder.turned) // 2
-        angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, 2 * half)
-        still = np.ones((len(tile), rest), np.float32)
-        turns = np.concatenate([np.cos(angles), still, np.sin(angles), 0 * still], axis=1)
-        return TowerInputs((tile,), (len(tile), 1), turns.astype(np.float32))
+        return TowerInputs((tile,), (len(tile), 1), turns(len(tile), self.theta, self.encoder))
 
     def _states(self, b: GraphBuilder) -> Value:
         x = layers_of(b, self.encoder, None, PREFIX, _NAMES)

@@ -22,13 +22,13 @@ from albireo.models.blocks.rope import base_frequencies
 from albireo.models.hearing.batch_norms import folded, folded_weight
 from albireo.models.hearing.gated import gated
 from albireo.models.hearing.settings import IGNORABLE, check_heads
-from albireo.models.hearing.stem import SeesNothing, Stem
+from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.speech.lasr_ctc import FEWEST, FRAMES, KERNEL, STRIDE, num_frames
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, linear, mlp, norm, rounded_norm
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
 
 _PREFIX, _SUBSAMPLER = "encoder", "encoder.subsampler"
 _DEFAULTS = {
@@ -42,13 +42,6 @@ _DEFAULTS = {
 #: Of attention alone.
 _NAMES = Names("", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "", "", "")
 _OF_TRAINING = keys("dropout_positions max_position_embeddings batch_norm_momentum")
-
-
-def _side_by_side(rows: F32) -> F32:
-    """[n, width * kernel] of rows [m, width]: what a convolution sees at each of its steps, as its weight is
-    flattened."""
-    windows = np.lib.stride_tricks.sliding_window_view(rows, KERNEL, axis=0)[::STRIDE]
-    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +76,11 @@ class _Stem(SeesNothing):
         yield tile
 
     def behind(self, number: int, hidden: F32) -> F32:
-        return hidden if number == 2 else _side_by_side(hidden)
+        return hidden if number == 2 else seen_in_time(hidden, KERNEL, STRIDE)
 
 
 @dataclass(slots=True)
-class LasrTower(HoldsNothing):
+class LasrTower(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower.
 
     Fields: kernel: of the layers' convolutions. of_ffn, of_conv: what a layer multiplies what it reads by, and what it
@@ -101,10 +94,6 @@ class LasrTower(HoldsNothing):
     of_ffn: tuple[float, float]
     of_conv: tuple[float, float]
     theta: float
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def num_positions(self) -> int:
@@ -123,9 +112,6 @@ class LasrTower(HoldsNothing):
     def stem(self) -> Stem:
         return _Stem(self.encoder, self.num_bands, self.channels)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self.num_bands or not FEWEST <= height <= FRAMES:
             raise InvariantError(
@@ -133,16 +119,10 @@ class LasrTower(HoldsNothing):
             )
         return num_frames(height)
 
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
     def inputs(self, tile: F32) -> TowerInputs:
         angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, self.encoder.head_dim)
         turns = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
         return TowerInputs((tile,), (len(tile), 1), turns.astype(np.float32))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 

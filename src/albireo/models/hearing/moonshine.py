@@ -17,13 +17,13 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
-from albireo.models.blocks.rope import base_frequencies
-from albireo.models.hearing.stem import SeesNothing, Stem
+from albireo.models.hearing.positions import turns
+from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.speech.moonshine import KERNELS, RATE, SECONDS, STRIDES, num_rows
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import encoder_settings
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs
 
 _PREFIX, _EPS = "encoder", 1e-5
 _GAIN, _SHIFT = f"{_PREFIX}.groupnorm.weight", f"{_PREFIX}.groupnorm.bias"
@@ -53,13 +53,6 @@ _NAMES = Names(
 )
 
 
-def _side_by_side(rows: F32, number: int) -> F32:
-    """[n, width * kernel] of rows [m, width]: what a convolution sees at each of its steps, as its weight is
-    flattened."""
-    windows = np.lib.stride_tricks.sliding_window_view(rows, KERNELS[number], axis=0)[:: STRIDES[number]]
-    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
-
-
 @dataclass(frozen=True, slots=True)
 class _Stem(SeesNothing):
     """Implements stem.Stem. A tile is a piece. Fields: gain, shift: [E], of the norm behind the first convolution."""
@@ -85,30 +78,26 @@ class _Stem(SeesNothing):
         return num_rows(RATE * SECONDS, 1), num_rows(RATE * SECONDS, 2)
 
     def pieces(self, tile: F32) -> Iterator[F32]:
-        yield _side_by_side(tile, 0)
+        yield seen_in_time(tile, KERNELS[0], STRIDES[0])
 
     def behind(self, number: int, hidden: F32) -> F32:
         if number > 0:
-            return _side_by_side(hidden, 2)
+            return seen_in_time(hidden, KERNELS[2], STRIDES[2])
         if self.gain is None or self.shift is None:
             raise InvariantError(f"{_GAIN} is read before it is held")
         every = hidden.astype(np.float64)
         normed = (every - every.mean()) / np.sqrt(every.var() + _EPS)
-        return _side_by_side((normed * self.gain + self.shift).astype(np.float32), 1)
+        return seen_in_time((normed * self.gain + self.shift).astype(np.float32), KERNELS[1], STRIDES[1])
 
 
 @dataclass(slots=True)
-class MoonshineTower(GivesRowsOnce):
+class MoonshineTower(RowAPatch, GivesRowsOnce):
     """Implements tower.VisionTower. Fields: theta: base of frequencies. gain, shift: see _Stem; once held."""
 
     encoder: EncoderSettings
     theta: float
     gain: F32 | None = None
     shift: F32 | None = None
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def num_positions(self) -> int:
@@ -134,9 +123,6 @@ class MoonshineTower(GivesRowsOnce):
     def stem(self) -> Stem:
         return _Stem(self.encoder, self.gain, self.shift)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     @property
     def largest(self) -> tuple[int, int]:
         return RATE * SECONDS, 1
@@ -146,15 +132,8 @@ class MoonshineTower(GivesRowsOnce):
             raise InvariantError(f"{height} samples of {width} channels; this encoder hears up to {RATE * SECONDS}")
         return num_rows(height)
 
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
     def inputs(self, tile: F32) -> TowerInputs:
-        half, rest = self.encoder.turned // 2, (self.encoder.head_dim - self.encoder.turned) // 2
-        angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, 2 * half)
-        still = np.ones((len(tile), rest), np.float32)
-        turns = np.concatenate([np.cos(angles), still, np.sin(angles), 0 * still], axis=1)
-        return TowerInputs((tile,), (len(tile), 1), turns.astype(np.float32))
+        return TowerInputs((tile,), (len(tile), 1), turns(len(tile), self.theta, self.encoder))
 
     def graph(self) -> Graph:
         b, c = GraphBuilder(), self.encoder
@@ -165,9 +144,6 @@ class MoonshineTower(GivesRowsOnce):
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_PREFIX}.layers", _NAMES)
         return pooled_states(b, x)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -24,9 +24,9 @@ from albireo.models.hearing.stem import halved
 from albireo.models.hearing.taps import before_alone
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch
 
 #: Positions that see each other at once, and frames that they are made of.
 _MOST_ROWS, MOST_FRAMES = 500, 4000
@@ -46,7 +46,7 @@ _DEFAULTS = {
 
 
 @dataclass(slots=True)
-class Phi4MultimodalEar(GivesRowsOnce):
+class Phi4MultimodalEar(RowAPatch, GivesRowsOnce):
     """Implements tower.VisionTower.
 
     Fields: channels: of the stem's convolutions. kernel: of the layers'. farthest: distances that are told apart,
@@ -63,10 +63,6 @@ class Phi4MultimodalEar(GivesRowsOnce):
     stem_act: str
     width: int
     held: dict[str, F32] = field(default_factory=dict)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -99,24 +95,12 @@ class Phi4MultimodalEar(GivesRowsOnce):
         sizes = self.num_bands, self.channels, MOST_FRAMES
         return EighthsStem(self.encoder, *sizes, _CONVOLUTIONS, self.stem_act, _MEAN, _GAIN, self.held)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self.num_bands or not 1 <= height <= MOST_FRAMES:
             raise InvariantError(
                 f"{height} frames of {width} bands; this tower hears up to {MOST_FRAMES} of {self.num_bands}"
             )
         return halved(height, HALVINGS)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile,), (len(tile), 1))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 

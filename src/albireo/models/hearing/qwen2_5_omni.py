@@ -71,10 +71,6 @@ class Qwen25OmniTower(HoldsNothing):
     width: int
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def unread_tensors(self) -> tuple[str, ...]:
         """Rows for the beginning and the end of a sound, which templates write as tokens."""
         return (f"{_PREFIX}.audio_bos_eos_token.weight",)

@@ -50,10 +50,6 @@ class WhisperPart(HoldsNothing):
     merge: int
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def stem(self) -> Stem:
         return WhisperStem(self.encoder, self.num_bands, STRIDE * self.num_positions, PREFIX)
 

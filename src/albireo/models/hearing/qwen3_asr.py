@@ -23,9 +23,9 @@ from albireo.models.hearing.settings import IGNORABLE, OF_WHISPER, audio_fields,
 from albireo.models.hearing.stem import KERNEL, SeesNothing, halved, windows
 from albireo.models.hearing.whisper_layers import EPS, NAMES
 from albireo.models.vision.encoder import EncoderSettings, activated, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch, TowerInputs
 
 _PREFIX, _PROJECTOR = "audio_tower", "multi_modal_projector"
 _NUM_CONVOLUTIONS = 3
@@ -99,7 +99,7 @@ def _neighbours(places: F32) -> F32:
 
 
 @dataclass(frozen=True, eq=False)
-class Qwen3AsrTower(HoldsNothing):
+class Qwen3AsrTower(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower.
 
     Fields: chunk: frames that convolutions see at once, and positions are counted in. num_chunks: of a tile. width: of
@@ -115,15 +115,8 @@ class Qwen3AsrTower(HoldsNothing):
     act: str
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def stem(self) -> _Convolutions:
         return _Convolutions(self.encoder, self.num_bands, self.chunk, self.channels)
-
-    def most_rows(self, patches: int) -> int:
-        return patches
 
     def patches(self, height: int, width: int) -> int:
         if width != self.num_bands or not 1 <= height <= self.chunk * self.num_chunks:
@@ -133,9 +126,6 @@ class Qwen3AsrTower(HoldsNothing):
             )
         whole, rest = divmod(height, self.chunk)
         return whole * halved(self.chunk, _NUM_CONVOLUTIONS) + halved(rest, _NUM_CONVOLUTIONS)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         # anew with each chunk
@@ -156,9 +146,6 @@ class Qwen3AsrTower(HoldsNothing):
         for number in range(c.num_layers):
             x = layer(b, c, x, number, f"{_PREFIX}.layers", NAMES)
         return pooled_states(b, norm(b, c, x, f"{_PREFIX}.ln_post"))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -86,9 +86,13 @@ def windows(padded: F32) -> F32:
     return found
 
 
+def seen_in_time(rows: F32, kernel: int, stride: int) -> F32:
+    """[n, width * kernel] of rows [m, width]: what a convolution sees at each of its steps, as its weight is
+    flattened."""
+    seen = np.lib.stride_tricks.sliding_window_view(rows, kernel, axis=0)[::stride]
+    return np.ascontiguousarray(seen.reshape(len(seen), -1), np.float32)
+
+
 def side_by_side(frames: F32, stride: int) -> F32:
-    """[n / stride, 3 * width] of frames [n, width], zeros before and behind: of each number the three frames', as a
-    convolution's weight is flattened."""
-    padded = np.pad(frames, ((1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, KERNEL, axis=0)[::stride]
-    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
+    """[n / stride, 3 * width] of frames [n, width], zeros before and behind: of each number the three frames'."""
+    return seen_in_time(np.pad(frames, ((1, 1), (0, 0))), KERNEL, stride)

@@ -72,10 +72,6 @@ class VoxtralRealtimeTower(HoldsNothing):
     act: str
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def adds_rows(self) -> bool:
         return True
 

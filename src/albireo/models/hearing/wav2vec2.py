@@ -26,11 +26,11 @@ from albireo.models.blocks.ctc_of_samples import FRAME, KERNELS, SAMPLES, STRIDE
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.hearing.around import Around, gelu, normed
 from albireo.models.hearing.settings import IGNORABLE
-from albireo.models.hearing.stem import SeesNothing, Stem
+from albireo.models.hearing.stem import SeesNothing, Stem, seen_in_time
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, attended, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, RowAPatch, TowerInputs
 
 _CONV = "feature_extractor.conv_layers"
 _AROUND = "encoder.pos_conv_embed.conv"
@@ -73,13 +73,6 @@ _BESIDE = keys(
     "blank_token_id model_type add_bos_token freeze_feat_extract_train no_mask_channel_overlap no_mask_time_overlap",
     "num_ctc_classes replace_prob num_clusters",
 )
-
-
-def _side_by_side(rows: F32, number: int) -> F32:
-    """[n, width * kernel] of rows [m, width]: what a convolution sees at each of its steps, as its weight is
-    flattened."""
-    windows = np.lib.stride_tricks.sliding_window_view(rows, KERNELS[number], axis=0)[:: STRIDES[number]]
-    return np.ascontiguousarray(windows.reshape(len(windows), -1), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +129,7 @@ class _Stem(SeesNothing):
         count = num_frames(len(tile))
         for first in range(0, count, _PIECE):
             end = min(count, first + _PIECE)
-            yield _side_by_side(tile[first * FRAME : first * FRAME + _samples(end - first)], 0)
+            yield seen_in_time(tile[first * FRAME : first * FRAME + _samples(end - first)], KERNELS[0], STRIDES[0])
 
     def behind(self, number: int, hidden: F32) -> F32:
         if self.tower.norms_channels:
@@ -145,7 +138,7 @@ class _Stem(SeesNothing):
                 return np.asarray(hidden * gain + shift, np.float32)
             number -= 1
         # the last convolution's are read as they are, and so is what the linear gives
-        return _side_by_side(hidden, number + 1) if number + 1 < len(KERNELS) else hidden
+        return seen_in_time(hidden, KERNELS[number + 1], STRIDES[number + 1]) if number + 1 < len(KERNELS) else hidden
 
 
 def _samples(frames: int) -> int:
@@ -156,7 +149,7 @@ def _samples(frames: int) -> int:
 
 
 @dataclass(slots=True)
-class Wav2Vec2Tower(GivesRowsOnce):
+class Wav2Vec2Tower(RowAPatch, GivesRowsOnce):
     """Implements tower.VisionTower.
 
     Fields: widths: channels of convolutions. norms_channels: each channel of the first one is normed over a sound; else
@@ -177,10 +170,6 @@ class Wav2Vec2Tower(GivesRowsOnce):
     several: int = 0
     held: dict[str, NDArray[Any]] = field(default_factory=dict)
     arounds: list[Around] = field(default_factory=list)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def num_positions(self) -> int:
@@ -240,9 +229,6 @@ class Wav2Vec2Tower(GivesRowsOnce):
     def stem(self) -> Stem:
         return _Stem(self)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     @property
     def largest(self) -> tuple[int, int]:
         return SAMPLES, 1
@@ -251,9 +237,6 @@ class Wav2Vec2Tower(GivesRowsOnce):
         if width != 1 or num_frames(height) < 1 or height > SAMPLES:
             raise InvariantError(f"{height} samples of {width} channels; this encoder hears up to {SAMPLES}")
         return num_frames(height)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         return TowerInputs((tile, self.around(tile)), (len(tile), 1))
@@ -266,9 +249,6 @@ class Wav2Vec2Tower(GivesRowsOnce):
             if self.several:
                 found = normed(found, _EPS)
         return found
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 

@@ -25,9 +25,9 @@ from albireo.models.hearing.taps import before_alone
 from albireo.models.speech.wav2vec2_bert import ROWS
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm, seen
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, encoder_settings
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, RowAPatch
 
 _PROJECTION, _LAYERS = "feature_projection", "encoder.layers"
 _DEFAULTS = {
@@ -49,7 +49,7 @@ _BESIDE = keys(
 
 
 @dataclass(frozen=True, slots=True)
-class Wav2Vec2BertTower(HoldsNothing):
+class Wav2Vec2BertTower(RowAPatch, HoldsNothing):
     """Implements tower.VisionTower. Fields: bands: of a row. kernel: of convolutions. before, behind: distances that
     are told apart of rows before, and behind, another."""
 
@@ -58,10 +58,6 @@ class Wav2Vec2BertTower(HoldsNothing):
     kernel: int
     before: int
     behind: int
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def num_positions(self) -> int:
@@ -82,22 +78,10 @@ class Wav2Vec2BertTower(HoldsNothing):
         parts = "self_attn.distance_embedding.*", "conv_module.depthwise_conv.*"
         return "masked_spec_embed", *(f"{_LAYERS}.*.{part}" for part in parts)
 
-    def most_rows(self, patches: int) -> int:
-        return patches
-
     def patches(self, height: int, width: int) -> int:
         if width != self.bands or not 1 <= height <= ROWS:
             raise InvariantError(f"{height} rows of {width} bands; this encoder hears up to {ROWS} of {self.bands}")
         return height
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
-
-    def inputs(self, tile: F32) -> TowerInputs:
-        return TowerInputs((tile,), (len(tile), 1))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return hidden
 
     # -- what is computed ---------------------------------------------------------------------------------------------
 

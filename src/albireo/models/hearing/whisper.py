@@ -34,10 +34,6 @@ class WhisperTower(HoldsNothing):
     num_bands: int
     num_positions: int
 
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
     def most_rows(self, patches: int) -> int:
         return patches // STRIDE
 

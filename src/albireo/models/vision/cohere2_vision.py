@@ -15,7 +15,6 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import activated, linear, norm
-from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.settings import (
     IGNORABLE,
     MAX_IMAGE_SIZE,
@@ -53,9 +52,6 @@ class Cohere2VisionTower(SquareTower):
 
     def graph(self) -> Graph:
         return siglip(self.encoder, _TOWER, self.side**2, num_layers=self.num_layers or None)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, self.merge)
 
     def projector(self) -> Graph:
         b, c, half, name = GraphBuilder(), self.encoder, self.gated // 2, f"{_PROJECTOR}.linear_1"

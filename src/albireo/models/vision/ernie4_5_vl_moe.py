@@ -18,10 +18,10 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.settings.text_part import text_keys
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patch_rows
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
 _NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _KEYS = {
@@ -43,7 +43,7 @@ _VISION, _RESAMPLER = "vision_model", "resampler_model"
 
 
 @dataclass(frozen=True, slots=True)
-class Ernie45VlTower(HoldsNothing):
+class Ernie45VlTower(InBlocks, HoldsNothing):
     """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. theta: base of
     frequencies. eps: of the norm of rows. width: of a row."""
 
@@ -52,16 +52,6 @@ class Ernie45VlTower(HoldsNothing):
     theta: float
     eps: float
     width: int
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape

@@ -88,10 +88,6 @@ class Gemma4Tower(GivesRowsOnce):
     gain: F32 | None = field(default=None, kw_only=True)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLES, _SHIFT, _GAIN) if self.is_standardized else (_TABLES,)
 
@@ -109,9 +105,6 @@ class Gemma4Tower(GivesRowsOnce):
                 f"a tile of {height} x {width} pixels; there are positions of {self.num_positions} patches on a side"
             )
         return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.tables is None:

@@ -44,10 +44,6 @@ class Gemma4UnifiedTower(GivesRowsOnce):
     merge: int = field(default=1, init=False)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLES,)
 
@@ -63,9 +59,6 @@ class Gemma4UnifiedTower(GivesRowsOnce):
             )
         rows, columns = grid_of(height, width, self.encoder.patch_size)
         return rows * columns
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.tables is None:

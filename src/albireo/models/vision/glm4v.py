@@ -22,7 +22,7 @@ from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
@@ -39,7 +39,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
 _NAMES = Names(
     "norm1",
@@ -76,7 +76,7 @@ _MERGER_EPS = 1e-5
 
 
 @dataclass(slots=True)
-class Glm4vTower(GivesRowsOnce):
+class Glm4vTower(InBlocks, GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions; 0: there is none. frames: that a patch
     has. merge: patches on a side of what becomes one row. theta: base of frequencies. width: of a row. inner: of the
     FFN behind the convolution. table: [side * side, E] positions, once held."""
@@ -92,22 +92,12 @@ class Glm4vTower(GivesRowsOnce):
     table: F32 | None = field(default=None, kw_only=True)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLE,) if self.side else ()
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         if self.side:
             self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape

@@ -55,10 +55,6 @@ class GotOcr2Tower(GivesRowsOnce):
     merge: int = STRIDE
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def stem(self) -> Stem:
         return self.sam
 

@@ -19,7 +19,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, Names, activated, layer, linear, norm
-from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
 from albireo.models.vision.positions import center_weights, checked_table, resampled
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -29,7 +29,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
 _NAMES = Names(
     "input_layernorm",
@@ -60,7 +60,7 @@ _OF_OTHERS = keys("img_max_token_num min_image_size max_vit_seq_len resize_resol
 
 
 @dataclass(slots=True)
-class HunyuanVlTower(GivesRowsOnce):
+class HunyuanVlTower(InBlocks, GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
     one row. width: of a row. table: [side * side, E] positions, once held; marks: rows that stand behind a line, before
     all and behind all, [3, width], too."""
@@ -71,10 +71,6 @@ class HunyuanVlTower(GivesRowsOnce):
     width: int
     table: F32 | None = field(default=None, kw_only=True)
     marks: F32 | None = field(default=None, kw_only=True)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -97,9 +93,6 @@ class HunyuanVlTower(GivesRowsOnce):
         rows = np.concatenate([behind, begin, end])
         roots = np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + self.encoder.eps)
         self.marks = (rows / roots * gain).astype(np.float32)
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
 
     def rows(self, height: int, width: int) -> int:
         step = self.encoder.patch_size * self.merge

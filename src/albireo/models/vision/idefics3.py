@@ -13,7 +13,6 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import linear
-from albireo.models.vision.patches import F32, Grid, side_by_side
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
 from albireo.models.vision.square import SquareTower
@@ -28,9 +27,6 @@ class Idefics3Tower(SquareTower):
 
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_model", self.side**2)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, self.merge)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -88,10 +88,6 @@ class KimiK25Tower(GivesRowsOnce):
     table: F32 | None = field(default=None, kw_only=True)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLE,)
 

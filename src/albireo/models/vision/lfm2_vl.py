@@ -15,7 +15,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.vision.encoder import EncoderSettings, mlp, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import checked_table, resampled, smooth_weights
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -26,14 +26,14 @@ from albireo.models.vision.settings import (
     vision_fields,
 )
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
 _PROJECTOR = "multi_modal_projector"
 _TABLE = "vision_tower.embeddings.position_embedding.weight"
 
 
 @dataclass(slots=True)
-class Lfm2VLTower(GivesRowsOnce):
+class Lfm2VLTower(InBlocks, GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
     one row. inner: width of the projector, whose activation is act. table: [side * side, E] positions, once held."""
 
@@ -48,21 +48,11 @@ class Lfm2VLTower(GivesRowsOnce):
     table: F32 | None = None
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.table is None:
@@ -76,9 +66,6 @@ class Lfm2VLTower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         return siglip(self.encoder, "vision_tower", None)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, self.merge)
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -61,10 +61,6 @@ class LlavaNextTower(GivesRowsOnce):
     newline: F32 | None = field(default=None, kw_only=True)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def side(self) -> int:
         """Patches on that of a block, whose last pixels may fill none."""
         return self.block // self.encoder.patch_size

@@ -30,7 +30,6 @@ from albireo.models.vision.patches import (
     in_blocks,
     merged_patches,
     patch_rows,
-    side_by_side,
 )
 from albireo.models.vision.positions import checked_table
 from albireo.models.vision.settings import (
@@ -41,7 +40,7 @@ from albireo.models.vision.settings import (
     vision_fields,
 )
 from albireo.models.vision.siglip import DEFAULTS, NAMES, siglip
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
 _TOWER, _MERGER = "vision_tower", "merger.mlp.0"
 _WITHIN = f"{_TOWER}.vit_merger"
@@ -119,10 +118,6 @@ class MiniCpmV46Tower(GivesRowsOnce):
     merge: int = field(default=_MERGE, init=False)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def stem(self) -> Stem:
         return self.before
 
@@ -135,9 +130,6 @@ class MiniCpmV46Tower(GivesRowsOnce):
 
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size * _MERGE, _MERGE)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // _MERGE**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         """Of blocks of patches, side by side; and what they are in the mean."""
@@ -157,15 +149,12 @@ class MiniCpmV46Tower(GivesRowsOnce):
             x = norm(b, c, x, f"{_TOWER}.post_layernorm")
         return pooled_states(b, x)
 
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, _MERGE)
-
     def projector(self) -> Graph:
         return _projector(self.encoder, self.width)
 
 
 @dataclass(slots=True)
-class FineTower(GivesRowsOnce):
+class FineTower(InBlocks, GivesRowsOnce):
     """Implements tower.VisionTower, of files that say 4x. Fields: side: of the table of positions. width: of a row.
     table: [side * side, E] positions, once held."""
 
@@ -174,10 +163,6 @@ class FineTower(GivesRowsOnce):
     width: int
     table: F32 | None = field(default=None, kw_only=True)
     merge: int = field(default=_MERGE, init=False)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -190,12 +175,6 @@ class FineTower(GivesRowsOnce):
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
 
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, _MERGE)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // _MERGE**2
-
     def inputs(self, tile: F32) -> TowerInputs:
         if self.table is None:
             raise InvariantError(f"{_TABLE} is read before it is held")
@@ -206,9 +185,6 @@ class FineTower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         return siglip(self.encoder, _TOWER, None)
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, _MERGE)
 
     def projector(self) -> Graph:
         return _projector(self.encoder, self.width)

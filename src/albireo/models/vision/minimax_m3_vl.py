@@ -66,10 +66,6 @@ class MiniMaxM3Tower(HoldsNothing):
     width: int
     most: int
 
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
     def _moments(self, height: int, width: int) -> tuple[int, int, int]:
         """How many a tile of so many pixels has, one above another, and height and width of one."""
         count = width % (self.encoder.patch_size * self.merge) + 1
@@ -80,9 +76,6 @@ class MiniMaxM3Tower(HoldsNothing):
     def patches(self, height: int, width: int) -> int:
         count, high, wide = self._moments(height, width)
         return count * merged_patches(high, wide, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         c = self.encoder

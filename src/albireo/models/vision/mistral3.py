@@ -18,7 +18,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, blocks, grid_of, merged_patches, patch_rows
+from albireo.models.vision.patches import F32, Grid, blocks, grid_of, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -28,7 +28,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
 _NAMES = Names(
     "attention_norm",
@@ -66,7 +66,7 @@ _PROJECTOR = "multi_modal_projector"
 
 
 @dataclass(frozen=True, slots=True)
-class Mistral3Tower(HoldsNothing):
+class Mistral3Tower(InBlocks, HoldsNothing):
     """Implements tower.VisionTower. Fields: merge: patches on a side of what becomes one row. theta: base of
     frequencies. eps: of the projector's norm, before its merger; None: there are none. act, has_bias: of its activation
     and linears. num_layers: that are computed. names: of parts of a layer."""
@@ -82,19 +82,9 @@ class Mistral3Tower(HoldsNothing):
     names: Names = _NAMES
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def unread_tensors(self) -> tuple[str, ...]:
         behind = range(self.num_layers, self.encoder.num_layers)
         return tuple(f"vision_tower.transformer.layers.{number}.*" for number in behind)
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape

@@ -17,7 +17,7 @@ from albireo.json_file import keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, mlp
-from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows, side_by_side
+from albireo.models.vision.patches import F32, grid_of, patch_rows
 from albireo.models.vision.positions import (
     axial_theta,
     center_weights,
@@ -28,7 +28,7 @@ from albireo.models.vision.positions import (
 )
 from albireo.models.vision.settings import IGNORABLE, MAX_IMAGE_SIZE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, siglip
-from albireo.models.vision.tower_inputs import GivesRowsOnce, TowerInputs
+from albireo.models.vision.tower_inputs import GivesRowsOnce, InBlocks, TowerInputs
 
 _DEFAULTS = {
     **DEFAULTS,
@@ -47,7 +47,7 @@ _OF_OTHERS = keys("temporal_patch_size tokens_per_second auto_map")
 
 
 @dataclass(slots=True)
-class PaddleOcrVlTower(GivesRowsOnce):
+class PaddleOcrVlTower(InBlocks, GivesRowsOnce):
     """Implements tower.VisionTower. Fields: side: of the table of positions. merge: patches on a side of what becomes
     one row. theta: base of frequencies. width: of a row. table: [side * side, E] positions, once held."""
 
@@ -57,10 +57,6 @@ class PaddleOcrVlTower(GivesRowsOnce):
     theta: float
     width: int
     table: F32 | None = field(default=None, kw_only=True)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     @property
     def host_tensors(self) -> tuple[str, ...]:
@@ -73,12 +69,6 @@ class PaddleOcrVlTower(GivesRowsOnce):
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.table is None:
@@ -93,9 +83,6 @@ class PaddleOcrVlTower(GivesRowsOnce):
 
     def graph(self) -> Graph:
         return siglip(self.encoder, _VISION, None, ("projector.pre_norm", _PROJECTOR_EPS))
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return side_by_side(hidden, grid, self.merge)
 
     def projector(self) -> Graph:
         b, c, inner = GraphBuilder(), self.encoder, self.encoder.hidden_size * self.merge**2

@@ -22,7 +22,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import (
     IGNORABLE,
@@ -32,7 +32,7 @@ from albireo.models.vision.settings import (
     text_width,
     vision_fields,
 )
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
 _NAMES = Names("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2", joined="attn.qkv")
 _GATED = _NAMES._replace(up="mlp.up_proj", down="mlp.down_proj", gate="mlp.gate_proj")
@@ -46,7 +46,7 @@ _OF_OTHERS = keys("tokens_per_second spatial_patch_size init_std embed_dim")
 
 
 @dataclass(frozen=True, slots=True)
-class Qwen2VLTower(HoldsNothing):
+class Qwen2VLTower(InBlocks, HoldsNothing):
     """Implements tower.VisionTower. Fields: frames: that a patch has. merge: patches on a side of what becomes one row.
     theta: base of frequencies. window: blocks on a side; 0: no layer has windows. whole: layers without."""
 
@@ -58,16 +58,6 @@ class Qwen2VLTower(HoldsNothing):
     width: int
     window: int = 0
     whole: tuple[int, ...] = ()
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def sequences(self, height: int, width: int) -> Sequences:
         """Of layers without windows, then of those with."""

@@ -20,7 +20,7 @@ from albireo.json_file import Fields, keys
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, Sequences, grid_of, in_blocks, merged_patches, patches_in_time
+from albireo.models.vision.patches import F32, Grid, grid_of, in_blocks, patches_in_time
 from albireo.models.vision.positions import (
     axial_theta,
     checked_table,
@@ -30,7 +30,7 @@ from albireo.models.vision.positions import (
     rotations,
 )
 from albireo.models.vision.settings import IGNORABLE, MAX_WIDTH, encoder_settings, text_width, vision_fields
-from albireo.models.vision.tower_inputs import TowerInputs, WithoutStem
+from albireo.models.vision.tower_inputs import InBlocks, TowerInputs
 
 _NAMES = Names(
     "norm1",
@@ -73,7 +73,7 @@ _OMNI_MERGER = _MergerNames("visual.merger_list", "ln_q", "mlp.0", "mlp.2")
 
 
 @dataclass(slots=True)
-class Qwen3VLTower(WithoutStem):
+class Qwen3VLTower(InBlocks):
     """Implements tower.VisionTower. Fields: side: of the table of positions. frames: that a patch has. merge: patches
     on a side of what becomes one row. theta: base of frequencies. deep: layers whose states the first layers of the
     language model are given, one each (DeepStack). names: of mergers. table: [side * side, E] positions, once held."""
@@ -93,34 +93,11 @@ class Qwen3VLTower(WithoutStem):
         return tuple(range(len(self.deep)))
 
     @property
-    def unread_tensors(self) -> tuple[str, ...]:
-        return ()
-
-    def most_rows(self, patches: int) -> int:
-        return max(1, patches // self.merge**2)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return (_TABLE,)
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         self.table = checked_table(tensors, _TABLE, self.side**2, self.encoder.hidden_size)
-
-    def sequences(self, height: int, width: int) -> Sequences:
-        return ()
-
-    def most_sequences(self, patches: int) -> int:
-        return 1
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, self.merge)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         if self.table is None:

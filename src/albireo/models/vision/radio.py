@@ -84,10 +84,6 @@ class RadioTower(GivesRowsOnce):
     first: F32 | None = field(default=None, kw_only=True)
 
     @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    @property
     def host_tensors(self) -> tuple[str, ...]:
         return _TABLE, _FIRST
 

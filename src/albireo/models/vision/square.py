@@ -28,15 +28,8 @@ class SquareTower(HoldsNothing):
     width: int
     spare: int = field(default=0, kw_only=True)
 
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
     def patches(self, height: int, width: int) -> int:
         return one_size(height, width, self.side, self.encoder.patch_size, self.spare)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge**2
 
     def inputs(self, tile: F32) -> TowerInputs:
         self.patches(*tile.shape[:2])
@@ -56,10 +49,6 @@ class ClassTower(GivesRowsOnce):
     side: int
     width: int
     positions: F32 | None = field(default=None, kw_only=True)
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
 
     def patches(self, height: int, width: int) -> int:
         return 1 + one_size(height, width, self.side, self.encoder.patch_size)

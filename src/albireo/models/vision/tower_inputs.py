@@ -1,14 +1,21 @@
-"""What a vision tower reads of one tile. Made by the families, put into a step by execution/vision.py."""
+"""What a vision tower reads of one tile, and what most towers answer alike.
+
+Made by the families, put into a step by execution/vision.py.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albireo.models.hearing.stem import Stem
 from albireo.models.vision.made_tensors import Made
-from albireo.models.vision.patches import F32, Grid, Sequences
+from albireo.models.vision.patches import F32, Grid, Sequences, merged_patches, side_by_side
+
+if TYPE_CHECKING:
+    from albireo.models.vision.encoder import EncoderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +33,16 @@ class TowerInputs:
 
 
 class WithoutStem:
-    """Of a tower that reads tiles itself, and has no rows but its projector's; see tower.VisionTower."""
+    """Of a tower that reads tiles itself, and has no rows but its projector's, one of merge * merge patches; see
+    tower.VisionTower."""
 
     __slots__ = ()
+    encoder: EncoderSettings
+    merge: int
+
+    @property
+    def dtype(self) -> str:
+        return self.encoder.dtype
 
     def placed(self, rows: F32, grid: Grid, size: Grid) -> F32:
         return rows
@@ -45,32 +59,27 @@ class WithoutStem:
     def made_tensors(self) -> Mapping[str, Made]:
         return {}
 
-    def projected(self, height: int, width: int) -> int:
-        return self.rows(height, width)
-
-    def projector_sequences(self, count: int) -> Sequences:
+    @property
+    def unread_tensors(self) -> tuple[str, ...]:
         return ()
 
     @abstractmethod
-    def rows(self, height: int, width: int) -> int:
+    def patches(self, height: int, width: int) -> int:
         """See tower.VisionTower."""
 
-
-class GivesRowsOnce(WithoutStem):
-    """Of a tower whose rows are what stands in place of embeddings, and no more; see tower.VisionTower."""
-
-    __slots__ = ()
-    merge: int
-
-    @property
-    def deep_layers(self) -> tuple[int, ...]:
-        return ()
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge**2
 
     def most_rows(self, patches: int) -> int:
         return max(1, patches // self.merge**2)
 
-    @property
-    def unread_tensors(self) -> tuple[str, ...]:
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return side_by_side(hidden, grid, self.merge)
+
+    def projected(self, height: int, width: int) -> int:
+        return self.rows(height, width)
+
+    def projector_sequences(self, count: int) -> Sequences:
         return ()
 
     def sequences(self, height: int, width: int) -> Sequences:
@@ -78,6 +87,16 @@ class GivesRowsOnce(WithoutStem):
 
     def most_sequences(self, patches: int) -> int:
         return 1
+
+
+class GivesRowsOnce(WithoutStem):
+    """Of a tower whose rows are what stands in place of embeddings, and no more; see tower.VisionTower."""
+
+    __slots__ = ()
+
+    @property
+    def deep_layers(self) -> tuple[int, ...]:
+        return ()
 
 
 class HoldsNothing(GivesRowsOnce):
@@ -91,3 +110,30 @@ class HoldsNothing(GivesRowsOnce):
 
     def hold(self, tensors: Mapping[str, F32]) -> None:
         """There is nothing to keep."""
+
+
+class InBlocks(WithoutStem):
+    """Of a tower that reads any tile of whole blocks of patches."""
+
+    __slots__ = ()
+
+    def patches(self, height: int, width: int) -> int:
+        return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+
+class RowAPatch(WithoutStem):
+    """Of a tower that puts no patches together, and is told nothing of a tile but these."""
+
+    __slots__ = ()
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width)
+
+    def most_rows(self, patches: int) -> int:
+        return patches
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        return TowerInputs((tile,), (len(tile), 1))
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return hidden

@@ -15,33 +15,23 @@ from albireo.graph.node import Graph
 from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.vision.encoder import EncoderSettings, layer, linear, mlp, norm
-from albireo.models.vision.patches import F32, Grid, grid_of, merged_patches, patch_rows
+from albireo.models.vision.patches import F32, Grid, grid_of, patch_rows
 from albireo.models.vision.positions import axial_theta, places, rotations
 from albireo.models.vision.settings import IGNORABLE, encoder_settings, text_width, vision_fields
 from albireo.models.vision.siglip import DEFAULTS, NAMES
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, InBlocks, TowerInputs
 
 _VISION, _PROJECTOR = "vision_model", "projector.readout"
 
 
 @dataclass(frozen=True, slots=True)
-class VideoLlama3Tower(HoldsNothing):
+class VideoLlama3Tower(InBlocks, HoldsNothing):
     """Implements tower.VisionTower. Fields: theta: base of frequencies. width: of a row."""
 
     encoder: EncoderSettings
     theta: float
     width: int
     merge: int = 1
-
-    @property
-    def dtype(self) -> str:
-        return self.encoder.dtype
-
-    def patches(self, height: int, width: int) -> int:
-        return merged_patches(height, width, self.encoder.patch_size, 1)
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width)
 
     def inputs(self, tile: F32) -> TowerInputs:
         c, (height, width, _) = self.encoder, tile.shape

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from albireo.images.qwen2_vl import Qwen2VL
-from albireo.images.settings import MAX_STEP, Settings
+from albireo.images.qwen2_vl import OfOneFrame
+from albireo.images.settings import Settings
 from albireo.json_file import Fields
 
 #: What the authors' file says of pixels, which their own processor never asks; and of videos.
@@ -18,7 +18,7 @@ _NEVER_MEANT = ("min_pixels", "max_pixels", "size", "temporal_conv_size", "spati
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ernie45VlMoe(Qwen2VL):
+class Ernie45VlMoe(OfOneFrame):
     """See ImageProcessor."""
 
     image_token = placeholder = "<|IMAGE_PLACEHOLDER|>"
@@ -45,11 +45,3 @@ class Ernie45VlMoe(Qwen2VL):
     @classmethod
     def _is_of_authors(cls, image: Fields) -> bool:
         return image.raw("image_processor_type") in cls.classes[2:]
-
-    @classmethod
-    def frames_of(cls, settings: Settings) -> int:
-        """One, whatever is said of videos. Raises: UnsupportedModel for another number."""
-        found = settings.image.integer("temporal_patch_size", 1, MAX_STEP, 1)
-        if found != 1:
-            settings.image.unsupported("temporal_patch_size", found, "the tower reads patches of one frame")
-        return found

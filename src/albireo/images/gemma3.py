@@ -8,10 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, Settings
 from albireo.json_file import keys
@@ -26,7 +23,7 @@ _OF_PAN_AND_SCAN = keys(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gemma3:
+class Gemma3(HasPixels):
     """See ImageProcessor. Fields: height, width: of the tile. num_rows: that the tower gives of it."""
 
     pixels: Pixels
@@ -66,6 +63,3 @@ class Gemma3:
 
     def largest_tile(self) -> tuple[int, int]:
         return self.height, self.width
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)

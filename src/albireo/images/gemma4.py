@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels, array, scaled_first
+from albireo.images.pixels import HasPixels, Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, MAX_ROWS, MAX_STEP, Settings
 from albireo.json_file import keys
@@ -38,7 +38,7 @@ _CLASSES = ("Gemma4ImageProcessor", "Gemma4UnifiedImageProcessor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gemma4:
+class Gemma4(HasPixels):
     """See ImageProcessor. Fields: step: side in pixels of what becomes a row. most: rows of a picture."""
 
     pixels: Pixels
@@ -87,9 +87,6 @@ class Gemma4:
 
     def largest_tile(self) -> tuple[int, int]:
         return self.step, self.most * self.step
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a tile: the largest steps of the same proportions; of a line as many as it is long."""

@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 
@@ -25,7 +22,7 @@ _MERGED = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GotOcr2:
+class GotOcr2(HasSquares):
     """See ImageProcessor. Fields: side: of the tile. num_rows: of it."""
 
     pixels: Pixels
@@ -58,12 +55,6 @@ class GotOcr2:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

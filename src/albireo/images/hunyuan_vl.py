@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from albireo.images.pixels import array
 from albireo.images.prepared import PreparedImage
-from albireo.images.qwen2_vl import Qwen2VL
-from albireo.images.settings import BICUBIC, MAX_STEP, Settings
+from albireo.images.qwen2_vl import OfOneFrame
+from albireo.images.settings import BICUBIC, Settings
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class HunyuanVl(Qwen2VL):
+class HunyuanVl(OfOneFrame):
     """See ImageProcessor."""
 
     __slots__ = ()
@@ -35,14 +35,6 @@ class HunyuanVl(Qwen2VL):
         found = super().read(settings)
         # its authors' code never asks for the filter that their file names
         return replace(found, pixels=replace(found.pixels, filter=BICUBIC))
-
-    @classmethod
-    def frames_of(cls, settings: Settings) -> int:
-        """Raises: UnsupportedModel for more than one."""
-        found = settings.image.integer("temporal_patch_size", 1, MAX_STEP, 1)
-        if found != 1:
-            settings.image.unsupported("temporal_patch_size", found, "the tower reads patches of one frame")
-        return found
 
     def prepare(self, image: Image.Image) -> PreparedImage:
         """See ImageProcessor; the column behind a line counts as one of its grid."""

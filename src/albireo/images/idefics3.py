@@ -9,11 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import HALF, LANCZOS, MAX_ROWS, MAX_STEP, Settings
 
@@ -27,7 +24,7 @@ _CLASSES = ("Idefics3ImageProcessor", "SmolVLMImageProcessor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Idefics3:
+class Idefics3(HasSquares):
     """See ImageProcessor.
 
     Fields:
@@ -95,12 +92,6 @@ class Idefics3:
 
     def rows(self, height: int, width: int) -> int:
         return (height // self.patch) * (width // self.patch) // self.scale**2
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def fit(height: int, width: int, longer: int, step: int) -> tuple[int, int]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
-from albireo.images.pixels import Pixels, array, scaled_first
+from albireo.images.pixels import HasSquares, Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, Settings
 from albireo.json_file import Fields
@@ -30,7 +27,7 @@ _CLASSES = ("GotOcr2ImageProcessor",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InternVL:
+class InternVL(HasSquares):
     """See ImageProcessor. Fields: side: of a tile. num_rows: of it. grids: that a picture may be cut into; none: it is
     one tile."""
 
@@ -90,12 +87,6 @@ class InternVL:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

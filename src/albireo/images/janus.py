@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
 
@@ -29,7 +29,7 @@ _OPENING = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Janus:
+class Janus(HasSquares):
     """See ImageProcessor and OpensChats. Fields: side: of the tile. least: that the shorter side has, before it is
     filled. num_rows: of the tile. colour: it is filled with."""
 
@@ -89,12 +89,6 @@ class Janus:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 class DeepSeekVl(Janus):

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from albireo.images.pixels import Pixels, array, scaled_at_once
+from albireo.images.pixels import HasPixels, Pixels, array, scaled_at_once
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, HALF, MAX_STEP, Settings
 from albireo.json_file import Fields, keys
@@ -36,7 +35,7 @@ _MAX_PATCHES = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KimiK25:
+class KimiK25(HasPixels):
     """See ImageProcessor. Fields: patch: side of it. merge: that many in either direction become a row. most: patches
     of a picture, before blocks are filled. longest: patches on a side of one."""
 
@@ -101,9 +100,6 @@ class KimiK25:
             across = min(self.longest, self.most / filled + 1) if filled else self.longest
             best = max(best, (lines, math.ceil(across / self.merge)), key=math.prod)
         return best[0] * step, best[1] * step
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def _as_transformers_has_it(settings: Settings) -> tuple[Settings, int | None]:

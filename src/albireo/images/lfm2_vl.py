@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.images.grids import MAX_TILES, cut_into, grids, nearest_grid
-from albireo.images.pixels import Pixels, array, scaled_at_once
+from albireo.images.pixels import HasPixels, Pixels, array, scaled_at_once
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
 
@@ -26,7 +26,7 @@ _START, _END, _THUMBNAIL = "<|image_start|>", "<|image_end|>", "<|img_thumbnail|
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lfm2Vl:
+class Lfm2Vl(HasPixels):
     """See ImageProcessor.
 
     Fields:
@@ -101,9 +101,6 @@ class Lfm2Vl:
         step = self.patch * self.scale
         is_cut = self.side**2 > self.most * step**2
         return (self.side, self.side) if is_cut else (step, step * self.most)
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def _whole(self, image: Image.Image) -> NDArray[np.uint8]:
         """As one tile, which is not square. Raises: InvalidParams where it would have more rows than are allowed."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, cut_into
-from albireo.images.pixels import Pixels, array, scaled_in_bfloat16
+from albireo.images.pixels import HasSquares, Pixels, array, scaled_in_bfloat16
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BILINEAR, HALF, MAX_STEP, Settings
 
@@ -40,7 +39,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Llama4:
+class Llama4(HasSquares):
     """See ImageProcessor.
 
     Fields: side: of a tile. num_rows: of it. grids: that a picture may lie on, of several that suit it alike the first
@@ -128,12 +127,6 @@ class Llama4:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def _ratio(wanted: int, is_rounded: bool, own: int) -> np.float32 | np.float64:

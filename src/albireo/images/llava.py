@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import ModelError
 from albireo.images.mistral3 import Mistral3
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_STEP, Settings
 
@@ -27,7 +26,7 @@ _CLASSES = ("CLIPImageProcessor", "LlavaImageProcessor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Llava:
+class Llava(HasSquares):
     """See ImageProcessor. Fields: shorter: what the shorter side becomes. side: of the tile. num_rows: of it."""
 
     pixels: Pixels
@@ -86,9 +85,3 @@ class Llava:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
 from albireo.json_file import Fields
@@ -33,7 +32,7 @@ _GRIDS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LlavaNext:
+class LlavaNext(HasPixels):
     """See ImageProcessor. Fields: block: pixels on its side. side: patches on it. sizes: of grids of blocks, in the
     order in which they are preferred where nothing else tells them apart."""
 
@@ -100,9 +99,6 @@ class LlavaNext:
         # of as many blocks the highest has the most lines, behind each of which stands a row more
         high, wide = max(self.sizes, key=lambda size: (math.prod(size), size[0]))
         return high + self.block, wide
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def _mosaic(self, given: Size, size: Size) -> Mosaic:
         """That of a picture on a grid: of patches, as many are left out as are black, evenly at both ends."""

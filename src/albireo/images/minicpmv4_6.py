@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams, ModelError
 from albireo.images.grids import MAX_TILES
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, HALF, MAX_SIDE, MAX_STEP, Settings
 
@@ -32,7 +32,7 @@ _LONGEST = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MiniCpmV46:
+class MiniCpmV46(HasPixels):
     """See ImageProcessor. Fields: step: side in pixels of what becomes a row. side: of a square that has as many pixels
     as a tile. most: tiles of the grid; 1: there is none. is_numbered: pictures of a prompt are. may_grow: small ones
     are made as large as a tile."""
@@ -109,9 +109,6 @@ class MiniCpmV46:
         # sides are rounded to whole rows, of which a long tile has many on one
         side = -(-self.side // self.step) + 1
         return self.step, self.step * max(side**2, _LONGEST)
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def _rows_of(self, tile: NDArray[np.uint8]) -> str:
         return self.image_token * self.rows(*tile.shape[:2])

@@ -9,11 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import InvalidParams
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mistral3:
+class Mistral3(HasPixels):
     """See ImageProcessor.
 
     Fields:
@@ -87,9 +84,6 @@ class Mistral3:
     def largest_tile(self) -> tuple[int, int]:
         side = -(-self.longest // self.step) * self.step
         return side, side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a tile: no side beyond longest, then up to multiples of step."""

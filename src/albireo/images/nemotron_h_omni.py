@@ -10,11 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import InvalidParams
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 from albireo.json_file import Fields
@@ -33,7 +30,7 @@ _BESIDE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NemotronHOmni:
+class NemotronHOmni(HasPixels):
     """See ImageProcessor. Fields: patch: side of it. merge: that many in either direction become a row. fewest, most:
     patches of a tile."""
 
@@ -103,6 +100,3 @@ class NemotronHOmni:
     def largest_tile(self) -> tuple[int, int]:
         step = self.patch * self.merge
         return step, step * max(1, self.most // self.merge**2)
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import ModelError
 from albireo.images.grids import MAX_TILES, Grid, cut_into, grids, nearest_grid
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_ROWS, MAX_STEP, Settings
 from albireo.models.vision.ovis2 import FRAMES, frame_of
@@ -33,7 +33,7 @@ _ALONE, _WHOLE, _IN_LINE, _LAST_OF_LINE, _LAST = range(len(FRAMES))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ovis2:
+class Ovis2(HasSquares):
     """See ImageProcessor and HasMarksOfRows. Fields: side: of a tile. num_rows: of it, without marks. grids: that a
     picture may be cut into; none: it is one tile. by_area: one that shows enough of it, else of its proportions."""
 
@@ -107,12 +107,6 @@ class Ovis2:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows + frame_of(height, width).num_marks
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
 
 def _shown(height: int, width: int, grid: Grid, side: int) -> float:

@@ -8,11 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import ModelError
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, HALF, MAX_ROWS, MAX_STEP, Settings
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PaliGemma:
+class PaliGemma(HasSquares):
     """See ImageProcessor. Fields: side: of the tile. num_rows: of it."""
 
     pixels: Pixels
@@ -56,9 +53,3 @@ class PaliGemma:
 
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)

@@ -46,6 +46,26 @@ class Pixels:
         return np.stack([self.table[:, channel % 3][tile[..., channel]] for channel in channels], axis=-1)
 
 
+class HasPixels:
+    """Of a processor whose tiles become numbers by the table of its pixels."""
+
+    __slots__ = ()
+    pixels: Pixels
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.pixels.normalized(tile)
+
+
+class HasSquares(HasPixels):
+    """Of one whose tiles are squares of one size. Fields: side: of a tile."""
+
+    __slots__ = ()
+    side: int
+
+    def largest_tile(self) -> tuple[int, int]:
+        return self.side, self.side
+
+
 def scaled_first(factor: float, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
     """A table: value · factor in float64, rounded, then less mean and by std, in float32."""
     scaled = (_VALUES.astype(np.float64) * factor).astype(np.float32)

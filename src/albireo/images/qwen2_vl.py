@@ -12,11 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from albireo.errors import InvalidParams
-from albireo.images.pixels import Pixels, array, scaled_first
+from albireo.images.pixels import HasPixels, Pixels, array, scaled_first
 from albireo.images.prepared import PreparedImage
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, OF_SOUNDS, Settings
 from albireo.json_file import Fields
@@ -30,7 +27,7 @@ _MAX_PIXELS = 2**28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen2VL:
+class Qwen2VL(HasPixels):
     """See ImageProcessor.
 
     Fields:
@@ -116,8 +113,19 @@ class Qwen2VL:
         step = self.patch * self.merge
         return step, step * max(1, self.most // step**2)
 
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
+
+class OfOneFrame(Qwen2VL):
+    """Whose tower reads patches of one frame, whatever config.json says of videos."""
+
+    __slots__ = ()
+
+    @classmethod
+    def frames_of(cls, settings: Settings) -> int:
+        """Raises: UnsupportedModel for another number."""
+        found = settings.image.integer("temporal_patch_size", 1, MAX_STEP, 1)
+        if found != 1:
+            settings.image.unsupported("temporal_patch_size", found, "the tower reads patches of one frame")
+        return found
 
 
 class Exaone45(Qwen2VL):

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from albireo.images.qwen2_vl import Qwen2VL
-from albireo.images.settings import HALF, MAX_STEP, Settings
+from albireo.images.qwen2_vl import OfOneFrame
+from albireo.images.settings import HALF, Settings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VideoLlama3(Qwen2VL):
+class VideoLlama3(OfOneFrame):
     """See ImageProcessor."""
 
     classes: ClassVar[tuple[str, ...]] = ("VideoLlama3ImageProcessor",)
@@ -26,12 +26,4 @@ class VideoLlama3(Qwen2VL):
         found = super(VideoLlama3, cls).read(settings)
         if found.merge != 1:
             settings.image.unsupported("merge_size", found.merge, "supported: 1, a row of each patch of a picture")
-        return found
-
-    @classmethod
-    def frames_of(cls, settings: Settings) -> int:
-        """One. Raises: UnsupportedModel for another number."""
-        found = settings.image.integer("temporal_patch_size", 1, MAX_STEP, 1)
-        if found != 1:
-            settings.image.unsupported("temporal_patch_size", found, "the tower reads patches of one frame")
         return found

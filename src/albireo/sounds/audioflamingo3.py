@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, read_json
 from albireo.sounds.features import F32, PROCESSOR_FILE, LogMel
-from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
 from albireo.sounds.qwen2_audio import framed, with_end
 from albireo.sounds.settings import STRIDE, SoundSettings
 
@@ -21,7 +21,7 @@ MAX_SECONDS = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AudioFlamingo3:
+class AudioFlamingo3(HasSpectra):
     """See SoundProcessor."""
 
     spectra: LogMel
@@ -36,10 +36,6 @@ class AudioFlamingo3:
         path = settings.directory / PROCESSOR_FILE
         whole = Fields(read_json(path) if path.is_file() else {}, str(path))
         return cls(settings.window("max_source_positions"), whole.number("max_audio_len", 1, MAX_SECONDS, 600))
-
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
 
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
@@ -56,10 +52,6 @@ class AudioFlamingo3:
 
     def _tile(self, samples: F32) -> F32:
         return with_end(self.spectra.features(samples), framed(-(-len(samples) // self.spectra.hop)))
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return frames // STRIDE // _MERGE

@@ -13,7 +13,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Frames of a tile behind what is heard, of which the last is silent; and positions that become a row.
@@ -21,7 +21,7 @@ _BEHIND, _MERGE = 3, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GlmAsr:
+class GlmAsr(HasSpectra):
     """See SoundProcessor."""
 
     spectra: LogMel
@@ -34,10 +34,6 @@ class GlmAsr:
     def read(cls, settings: SoundSettings) -> GlmAsr:
         """Raises: ModelError, UnsupportedModel."""
         return cls(settings.window("max_position_embeddings"))
-
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
 
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
@@ -54,10 +50,6 @@ class GlmAsr:
         heard = -(-len(samples) // self.spectra.hop)
         frames = np.pad(self.spectra.features(samples), ((0, _BEHIND), (0, 0)), mode="edge")
         return np.ascontiguousarray(frames[: heard + _BEHIND])
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return -(-(frames - _BEHIND) // STRIDE) // _MERGE

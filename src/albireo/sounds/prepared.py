@@ -5,6 +5,7 @@ Called by the front doors and by every family.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -81,6 +82,30 @@ class HearsWithoutPictures(Protocol):
     def without_pictures(self) -> str: ...
 
 
+class HasSpectra:
+    """Of a processor that cuts spectra of logarithms into tiles; see SoundProcessor."""
+
+    __slots__ = ()
+    spectra: LogMel
+
+    @property
+    def rate(self) -> int:
+        return self.spectra.rate
+
+    @property
+    def rows_per_s(self) -> float:
+        frames, bands = self.largest_tile()
+        return self.rows(frames, bands) * self.spectra.rate / (frames * self.spectra.hop)
+
+    @abstractmethod
+    def rows(self, frames: int, bands: int) -> int:
+        """See SoundProcessor."""
+
+    @abstractmethod
+    def largest_tile(self) -> tuple[int, int]:
+        """See SoundProcessor."""
+
+
 def refuse_longer(samples: F32, rate: int, longest_s: float) -> None:
     """Raises: InvalidParams for samples of more seconds than a model hears."""
     seconds = len(samples) / rate
@@ -89,9 +114,3 @@ def refuse_longer(samples: F32, rate: int, longest_s: float) -> None:
             f"the sound takes {seconds:.2f} s, and this model hears up to {longest_s:g} s; cut it, or give its parts "
             "one by one"
         )
-
-
-def tile_rows_per_s(processor: SoundProcessor, spectra: LogMel) -> float:
-    """Of what is made of such spectra: of the largest tile."""
-    frames, bands = processor.largest_tile()
-    return processor.rows(frames, bands) * spectra.rate / (frames * spectra.hop)

@@ -11,7 +11,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
 from albireo.sounds.settings import OF_PICTURES, STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row; chunks of a tile, see models/hearing/qwen2_5_omni.py.
@@ -19,7 +19,7 @@ _MERGE, _CHUNKS = 2, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen25Omni:
+class Qwen25Omni(HasSpectra):
     """See SoundProcessor. Fields: tile: frames of a tile."""
 
     spectra: LogMel
@@ -34,10 +34,6 @@ class Qwen25Omni:
         return cls(
             settings.log_mel(ignorable=OF_PICTURES), _CHUNKS * 2 * settings.tower.integer("n_window", 2, 2**16, 100)
         )
-
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
 
     @property
     def longest_s(self) -> float:
@@ -58,10 +54,6 @@ class Qwen25Omni:
                 f"the sound has {len(samples)} samples; of fewer than {STRIDE * spectra.hop + 1} nothing is heard"
             )
         return PreparedSound(tiles, self.row_token * sum(self.rows(*tile.shape) for tile in tiles))
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return -(-frames // STRIDE) // _MERGE

@@ -11,7 +11,7 @@ import numpy as np
 
 from albireo.errors import InvalidParams
 from albireo.sounds.features import F32, LogMel
-from albireo.sounds.prepared import PreparedSound, refuse_longer, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 #: Positions of the encoder that become a row.
@@ -19,7 +19,7 @@ _MERGE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen2Audio:
+class Qwen2Audio(HasSpectra):
     """See SoundProcessor."""
 
     spectra: LogMel
@@ -31,10 +31,6 @@ class Qwen2Audio:
     def read(cls, settings: SoundSettings) -> Qwen2Audio:
         """Raises: ModelError, UnsupportedModel."""
         return cls(settings.window("max_source_positions"))
-
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
 
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
@@ -51,10 +47,6 @@ class Qwen2Audio:
     @property
     def longest_s(self) -> float:
         return self.spectra.seconds
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return frames // STRIDE // _MERGE

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound
 from albireo.sounds.settings import OF_PICTURES, SoundSettings
 
 #: Frames of which convolutions, which go on by two each, leave one.
@@ -23,7 +23,7 @@ _FEWEST_SAMPLES = 8000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Qwen3Asr:
+class Qwen3Asr(HasSpectra):
     """See SoundProcessor. Fields: chunk: frames that convolutions see at once. tile: of a tile."""
 
     spectra: LogMel
@@ -50,19 +50,11 @@ class Qwen3Asr:
         tile = tower.integer("n_window_infer", chunk, 2**16, 800)
         return cls(spectra, chunk, tile, max(spectra.fft + 1, fewest))
 
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
-
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
         frames = self.spectra.spectrum(filled(samples, max(len(samples), self.fewest)))
         tiles = tuple(np.ascontiguousarray(frames[at : at + self.tile]) for at in range(0, len(frames), self.tile))
         return PreparedSound(tiles, self.row_token * sum(self.rows(*each.shape) for each in tiles))
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         whole, rest = divmod(frames, self.chunk)

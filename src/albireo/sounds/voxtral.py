@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from albireo.json_file import Fields
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound, tile_rows_per_s
+from albireo.sounds.prepared import HasSpectra, PreparedSound
 from albireo.sounds.qwen2_audio import framed, with_end
 from albireo.sounds.settings import STRIDE, SoundSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Voxtral:
+class Voxtral(HasSpectra):
     """See SoundProcessor. Fields: merge: positions of the encoder that become a row."""
 
     spectra: LogMel
@@ -35,10 +35,6 @@ class Voxtral:
             settings.window("max_source_positions"), max(1, tower.integer("intermediate_size", 1, 2**24, 5120) // width)
         )
 
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
-
     def prepare(self, samples: F32) -> PreparedSound:
         """See SoundProcessor."""
         spectra = self.spectra
@@ -47,10 +43,6 @@ class Voxtral:
         cut = frames.reshape(count, spectra.num_frames, spectra.num_mels)
         tiles = tuple(with_end(each, framed(spectra.num_frames)) for each in cut)
         return PreparedSound(tiles, self.row_token * (count * self.rows(*tiles[0].shape)))
-
-    @property
-    def rows_per_s(self) -> float:
-        return tile_rows_per_s(self, self.spectra)
 
     def rows(self, frames: int, bands: int) -> int:
         return frames // STRIDE // self.merge

@@ -17,7 +17,7 @@ from albireo.errors import UnsupportedModel
 from albireo.json_file import Fields, keys, read_json
 from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE
 from albireo.sounds.features import F32, LogMel, filled
-from albireo.sounds.prepared import PreparedSound, refuse_longer
+from albireo.sounds.prepared import HasSpectra, PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
 
 _TYPE, _TEKKEN = "VoxtralRealtimeFeatureExtractor", "tekken.json"
@@ -29,7 +29,7 @@ _BEFORE, _WORD = 32, 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VoxtralRealtime:
+class VoxtralRealtime(HasSpectra):
     """See SoundProcessor. Fields: before: rows of silence before a sound. delay: rows that the text is behind it."""
 
     spectra: LogMel
@@ -74,10 +74,6 @@ class VoxtralRealtime:
                 f"{_LONGEST_S} s of it {room} are supported"
             )
         return found
-
-    @property
-    def rate(self) -> int:
-        return self.spectra.rate
 
     @property
     def around(self) -> int:

@@ -114,6 +114,14 @@ def check_seconds(footage: Footage, most: float) -> None:
         raise InvalidParams(f"a video lasts {footage.seconds:,.1f} s; at most {most:,.0f} s are read: cut it")
 
 
+def evenly(footage: Footage, fps: float, count: int) -> tuple[int, ...]:
+    """Numbers of so many frames of a second, or of count where fps is 0, from the first on; of few frames all."""
+    total = footage.num_frames
+    wanted = int(total / footage.rate * fps) if fps else count
+    num_chosen = min(max(wanted, 1), total)
+    return tuple(number * total // num_chosen for number in range(num_chosen))
+
+
 def usable_rate(num_frames: int, seconds: float) -> float:
     """Frames a second, or what stands for it where these numbers say nothing."""
     rate = num_frames / seconds if seconds > 0 else 0.0

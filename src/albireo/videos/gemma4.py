@@ -20,6 +20,7 @@ from albireo.images.pixels import Pixels, array, scaled_first
 from albireo.images.settings import BICUBIC, IMAGE_FILE, MAX_ROWS, MAX_STEP, Settings
 from albireo.json_file import Fields, read_json
 from albireo.videos.decode import Footage, Frames
+from albireo.videos.footage import evenly
 from albireo.videos.prepared import PreparedVideo
 from albireo.videos.settings import MAX_FRAMES, refuse_unread
 
@@ -66,11 +67,7 @@ class Gemma4Video:
         return cls(picture, count or 32, fps if fps is not None and by_seconds else 0.0)
 
     def choose(self, footage: Footage) -> tuple[int, ...]:
-        """Evenly, from the first on; of few frames all."""
-        total = footage.num_frames
-        count = int(total / footage.rate * self.fps) if self.fps else self.count
-        count = min(max(count, 1), total)
-        return tuple(n * total // count for n in range(count))
+        return evenly(footage, self.fps, self.count)
 
     def size(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
         return self.picture.size_of(height, width)

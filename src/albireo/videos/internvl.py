@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from albireo.errors import UnsupportedModel
 from albireo.images.internvl import END, START, InternVL, one_of
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasSquares, Pixels, array
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, Settings
 from albireo.json_file import keys, read_json
 from albireo.videos.decode import Footage, Frames
@@ -24,7 +23,7 @@ from albireo.videos.settings import MAX_FRAMES, USUAL_FRAMES, check_colours, ref
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InternVLVideo:
+class InternVLVideo(HasSquares):
     """See VideoProcessor.
 
     Fields: side: of a tile, and rows: on a side of it. count: frames of a video; fps: or so many a second, where it is
@@ -92,12 +91,6 @@ class InternVLVideo:
         rows = f"{START}{self.row_token * self.rows**2}{END}"
         text = "\n".join(f"Frame{number}: {rows}" for number in range(1, len(tiles) + 1))
         return PreparedVideo(tiles, text, (self.rows, self.rows))
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
-
-    def largest_tile(self) -> tuple[int, int]:
-        return self.side, self.side
 
 
 def _mark(directory: Path) -> str:

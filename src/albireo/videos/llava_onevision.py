@@ -9,19 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from albireo.images.pixels import Pixels, array
+from albireo.images.pixels import HasPixels, Pixels, array
 from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
 from albireo.json_file import keys
 from albireo.models.vision.llava_onevision import BEHIND_LAST, side_of_frames
 from albireo.videos.decode import Footage, Frames
+from albireo.videos.footage import evenly
 from albireo.videos.prepared import PreparedVideo
 from albireo.videos.settings import MAX_FRAMES, USUAL_FRAMES, check_colours, refuse_unread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LlavaOnevisionVideo:
+class LlavaOnevisionVideo(HasPixels):
     """See VideoProcessor. Fields: block: pixels on the side of a frame. side: rows on it. count: frames of a video;
     fps: or so many a second, where it is not 0."""
 
@@ -58,11 +58,7 @@ class LlavaOnevisionVideo:
         return found
 
     def choose(self, footage: Footage) -> tuple[int, ...]:
-        """Evenly, from the first on; of few frames all."""
-        total = footage.num_frames
-        count = int(total / footage.rate * self.fps) if self.fps else self.count
-        count = min(max(count, 1), total)
-        return tuple(n * total // count for n in range(count))
+        return evenly(footage, self.fps, self.count)
 
     def size(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
         return self.block, self.block
@@ -76,9 +72,6 @@ class LlavaOnevisionVideo:
         tiles[-1] = np.pad(tiles[-1], ((0, 0), (0, BEHIND_LAST), (0, 0)))
         text = self.row_token * self.num_rows(len(tiles), self.block, self.block)
         return PreparedVideo(tuple(tiles), text, (self.side, self.side), behind=1)
-
-    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.pixels.normalized(tile)
 
     def largest_tile(self) -> tuple[int, int]:
         return self.block, self.block + BEHIND_LAST

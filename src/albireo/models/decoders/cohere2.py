@@ -5,11 +5,9 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
-from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import cohere
 from albireo.models.settings.block_settings import BlockSettings
 
 #: The second layer without a window and without rotation.
@@ -81,9 +79,4 @@ CONFIG = ConfigRules(
         "use_parallel_embedding": True,
     },
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", None, "down_proj")
-    return decoder(config, max_model_len, names, Ends())
+build = cohere.build

@@ -6,11 +6,8 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import llama
 
 #: Heads wider together than the model.
 TINY = {
@@ -44,14 +41,4 @@ CONFIG = ConfigRules(
     ignorable=frozenset({"weight_share_add_bias"}),
     class_names=("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias)
-        x = mlp_block(b, config, x, layer, bias=config.mlp_bias)
-    return head(b, config, x)
+build = llama.build

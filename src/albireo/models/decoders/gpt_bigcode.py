@@ -5,11 +5,9 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
-from albireo.models.blocks.layers import Ends
-from albireo.models.blocks.plain_layers import Names, Positions, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import gpt2
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -71,10 +69,4 @@ CONFIG = ConfigRules(
     ),
     class_names=("GPTBigCodeForCausalLM",),
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("transformer.h", "attn", "c_proj", "mlp", "c_fc", "c_proj", "ln_1", "ln_2", joined="c_attn")
-    ends = Ends("transformer.wte.weight", "transformer.ln_f", "lm_head")
-    return decoder(config, max_model_len, names, ends, positions=Positions("transformer.wpe.weight"))
+build = gpt2.build

@@ -5,11 +5,9 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
-from albireo.models.blocks.layers import Ends
-from albireo.models.blocks.plain_layers import Names, decoder
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import nemotron
 from albireo.models.settings.block_settings import BlockSettings
 
 TINY = {
@@ -45,9 +43,4 @@ CONFIG = ConfigRules(
     activation="relu2",
     defaults={"layer_norm_eps": 1e-5, "max_position_embeddings": 8192},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    names = Names("model.layers", "self_attn", "o_proj", "mlp", "up_proj", "down_proj")
-    return decoder(config, max_model_len, names, Ends())
+build = nemotron.build

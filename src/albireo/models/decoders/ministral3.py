@@ -6,11 +6,8 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.blocks.layers import attention_block, embedding, head, mlp_block, windows
-from albireo.models.blocks.rope import rope_spec
-from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.config import ConfigRules
+from albireo.models.decoders import mistral
 
 #: Heads narrower than hidden / heads; a context no longer than that of pretraining.
 TINY = {
@@ -53,14 +50,4 @@ CONFIG = ConfigRules(
     head_dim=128,
     defaults={"num_key_value_heads": 8, "rms_norm_eps": 1e-5},
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer, window in enumerate(windows(config, max_model_len)):
-        x = attention_block(b, config, x, layer, rope, window=window)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+build = mistral.build

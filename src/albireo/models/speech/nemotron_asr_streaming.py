@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.blocks.frame_heads import HALVED
-from albireo.models.config import ModelConfig
 from albireo.models.settings.block_settings import BlockSettings
 from albireo.models.speech import parakeet_rnnt
 
@@ -45,7 +43,4 @@ CONFIG = replace(
     class_names=("NemotronAsrStreamingForRNNT",),
 )
 
-
-def build(c: ModelConfig, max_model_len: int) -> Graph:
-    """See parakeet_rnnt.build()."""
-    return parakeet_rnnt.build(c, max_model_len)
+build = parakeet_rnnt.build

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from albireo.api.media.sounds import SoundReader
 from albireo.api.requests.prompts import Prompt
-from albireo.api.transcribe.prompted_transcriber import PromptedTranscriber, refuse_told
+from albireo.api.transcribe.prompted_transcriber import PromptedTranscriber
 from albireo.api.transcribe.transcription import Written, compression
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import UnsupportedFeature
 from albireo.frame_marks import FrameMarks
 from albireo.outputs import Segment, Transcript, Word
 from albireo.params import SamplingParams
@@ -64,17 +64,13 @@ class FrameTranscriber(PromptedTranscriber):
         """
         self._tokenizer, self._marks, self._frame_s = tokenizer, marks, frame_s
         self._start, self._ends_with_marks, self._closed = reader.start, ends_with_marks, closed
-        self._languages = languages or {}
+        self._numbers = languages or {}
+        self.is_told, self.languages = (("language",), sorted(languages)) if languages else ((), None)
         room_s = (max_model_len - 2) // 2 * frame_s
         self.rate, self._seconds = reader.sounds.rate, max(1.0, min(float(reader.sounds.seconds), room_s))
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
-        if asked.language is not None and self._languages and asked.language not in self._languages:
-            raise InvalidParams(
-                f"language={asked.language} is none that this model knows: {', '.join(sorted(self._languages))}"
-            )
-        refuse_told(replace(asked, language=None) if self._languages else asked)
         if not sampling.is_greedy:
             raise UnsupportedFeature(
                 f"temperature={sampling.temperature:g}: this model writes what frames say, and draws nothing; leave it "
@@ -85,7 +81,7 @@ class FrameTranscriber(PromptedTranscriber):
         self, window: Window, asked: TranscriptionParams, sampling: SamplingParams
     ) -> tuple[Prompt, SamplingParams]:
         prompt, params = super().prompt(window, asked, sampling)
-        told = None if asked.language is None else self._languages[asked.language]
+        told = None if asked.language is None else self._numbers[asked.language]
         return replace(prompt, sounds=[each._replace(told=told) for each in prompt.sounds]), params
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:

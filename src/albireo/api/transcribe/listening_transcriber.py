@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from albireo.api.media.sounds import SoundReader
 from albireo.api.requests.prompts import Prompt
-from albireo.api.transcribe.prompted_transcriber import PromptedTranscriber, refuse_told
-from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
+from albireo.api.transcribe.prompted_transcriber import PromptedTranscriber
+from albireo.errors import ModelError
 from albireo.params import SamplingParams
 from albireo.sounds.windows import Window
 from albireo.text.tokenizer import Tokenizer
@@ -25,13 +25,11 @@ _TOKENS_PER_S = 6.5
 class MoonshineTranscriber(PromptedTranscriber):
     """It is told nothing, and writes one language."""
 
+    is_told = ()
+
     def __init__(self, reader: SoundReader, tokenizer: Tokenizer) -> None:
         self._tokenizer, self._start = tokenizer, reader.start
         self.rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        refuse_told(asked)
 
     def prompt(
         self, window: Window, asked: TranscriptionParams, sampling: SamplingParams
@@ -47,7 +45,8 @@ class MoonshineTranscriber(PromptedTranscriber):
 class CohereTranscriber(PromptedTranscriber):
     """It is told which language is spoken, by tokens; English where nobody says."""
 
-    _LANGUAGES: tuple[str, ...] = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
+    is_told = ("language",)
+    languages: tuple[str, ...] = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
     _BEFORE: tuple[str, ...] = ("▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>")
     #: With punctuation, numbers in words, without times and without who speaks.
     _BEHIND = ("<|pnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>")
@@ -56,21 +55,12 @@ class CohereTranscriber(PromptedTranscriber):
         """Raises: ModelError where the tokenizer lacks a token that asks it."""
         self._tokenizer = tokenizer
         self.rate, self._seconds = reader.sounds.rate, float(reader.sounds.seconds)
-        spoken = [f"<|{code}|>" for code in self._LANGUAGES]
+        spoken = [f"<|{code}|>" for code in self.languages]
         found = {name: tokenizer.token_to_id(name) for name in (*self._BEFORE, *spoken, *self._BEHIND)}
         lacking = [name for name, each in found.items() if each is None]
         if lacking:
             raise ModelError(f"{reader.directory}: the tokenizer has no token {lacking[0]}, which asks this model")
         self._marks = {name: each for name, each in found.items() if each is not None}
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        if asked.prompt.strip():
-            raise UnsupportedFeature("prompt: this model is told nothing beside the sound; leave it out")
-        if asked.language is not None and asked.language not in self._LANGUAGES:
-            raise InvalidParams(
-                f"language={asked.language} is none that this model knows: {', '.join(self._LANGUAGES)}"
-            )
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         spoken = f"<|{asked.language or 'en'}|>"
@@ -80,7 +70,7 @@ class CohereTranscriber(PromptedTranscriber):
 class CanaryTranscriber(CohereTranscriber):
     """It is told which language is spoken, and which to write; English where nobody says."""
 
-    _LANGUAGES = (
+    languages = (
         *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it", "lt", "lv", "mt", "nl"),
         *("pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
     )

@@ -5,11 +5,11 @@ Opened by transcribers.py. Sources: Qwen team 2026, Qwen3-ASR Technical Report; 
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from albireo.api.requests.prompts import Prompt
 from albireo.api.transcribe.transcription import Written, joined
@@ -30,24 +30,19 @@ from albireo.transcription_params import TranscriptionParams
 _SHARE = 0.5
 
 
-def refuse_told(asked: TranscriptionParams) -> None:
-    """Raises: UnsupportedFeature for what a model would be told beside the sound."""
-    for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
-        if value:
-            raise UnsupportedFeature(f"{name}: this model is told nothing beside the sound; leave it out")
-
-
 class PromptedTranscriber(ABC):
     """Implements transcription.Transcriber, but for how a family is asked, and how it answers.
 
     Fields: rate, has_times, has_word_times, finds_language_first: see there. longest_s: of a sound that is heard at
-    once.
+    once. is_told: what a model may be told beside the sound. languages: that it knows; None: it is not said which.
     """
 
     rate: int
 
     has_times = has_word_times = finds_language_first = False
     longest_s: float
+    is_told: tuple[str, ...] = ("language", "prompt")
+    languages: Collection[str] | None = None
 
     def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int) -> None:
         self._tokenizer, self.rate = tokenizer, processor.rate
@@ -66,6 +61,12 @@ class PromptedTranscriber(ABC):
             raise UnsupportedFeature("timestamps: this model does not say when something was said; leave them out")
         if sampling.n != 1:
             raise UnsupportedFeature(f"n={sampling.n}: a sound has one transcript; leave it out")
+        for name, value in (("language", asked.language), ("prompt", asked.prompt.strip())):
+            if value and name not in self.is_told:
+                raise UnsupportedFeature(f"{name}: this model is told nothing beside the sound; leave it out")
+        if self.languages is not None and asked.language is not None and asked.language not in self.languages:
+            known = ", ".join(self.languages)
+            raise InvalidParams(f"language={asked.language} is none that this model knows: {known}")
 
     def prompt(
         self, window: Window, asked: TranscriptionParams, sampling: SamplingParams
@@ -102,6 +103,24 @@ class PromptedTranscriber(ABC):
         # what is translated is in English
         text = joined(texts, "en" if asked.task == "translate" else language)
         return Transcript(text=text, language=language, duration=duration, segments=[], task=asked.task)
+
+
+class ChatTranscriber(PromptedTranscriber):
+    """It is asked in a chat. Fields: longest_s: at most the processor's."""
+
+    longest_s = math.inf
+
+    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
+        self.longest_s = min(self.longest_s, processor.longest_s)
+        super().__init__(processor, tokenizer, max_model_len)
+        self._chats = chats
+
+    def _asked(self, before: str = "", behind: str = "", system: str = "") -> list[int]:
+        """Of a chat with words before a sound, or behind it, and of who rules it."""
+        parts = {"type": "text", "text": before}, {"type": "audio", "audio": ()}, {"type": "text", "text": behind}
+        content = [part for part in parts if part.get("text") != ""]
+        rules = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        return self._chats.encode([*rules, {"role": "user", "content": content}], sound_problem="").token_ids
 
 
 #: Names by which Qwen3-ASR was taught languages.
@@ -144,25 +163,14 @@ _SAYS_LANGUAGE = re.compile(r"\s*language\s+([^<,\n]+)")
 _BEGINNING = "language"
 
 
-class Qwen3AsrTranscriber(PromptedTranscriber):
+class Qwen3AsrTranscriber(ChatTranscriber):
     """It says itself what is spoken, before what was said: language English<asr_text>..."""
 
     longest_s = 1200.0
-
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats = chats
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        if asked.language is not None and asked.language not in _NAMES:
-            raise InvalidParams(f"language={asked.language} is none that this model knows: {', '.join(_NAMES)}")
+    languages = _NAMES
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
-        messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "audio", "audio": ()}]}]
-        if asked.prompt.strip():
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": asked.prompt.strip()}]})
-        ids = self._chats.encode(messages, sound_problem="").token_ids
+        ids = self._asked(system=asked.prompt.strip())
         if asked.language is None:
             return ids
         opening = f"{_BEGINNING} {_NAMES[asked.language]}{_TEXT}"
@@ -184,20 +192,15 @@ class Qwen3AsrTranscriber(PromptedTranscriber):
         return text if is_over or not _BEGINNING.startswith(begins) else ""
 
 
-class OmniTranscriber(PromptedTranscriber):
-    """It is asked in words, in a chat, for what is said, or what that means in English."""
+class OmniTranscriber(ChatTranscriber):
+    """It is asked in words for what is said, or what that means in English."""
 
     #: Of the longer of the two that there are.
     longest_s = 1200.0
-
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats, self._seconds = chats, min(self._seconds, processor.longest_s)
+    languages = _NAMES
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(replace(asked, task="transcribe"), sampling)
-        if asked.language is not None and asked.language not in _NAMES:
-            raise InvalidParams(f"language={asked.language} is none that this model knows: {', '.join(_NAMES)}")
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         spoken = "" if asked.language is None else _NAMES[asked.language]
@@ -205,9 +208,7 @@ class OmniTranscriber(PromptedTranscriber):
             asks = f"Translate this audio{spoken and f' from {spoken}'} into English."
         else:
             asks = f"Transcribe this audio{spoken and f' into {spoken}'}."
-        text = " ".join(filter(None, (asks, asked.prompt.strip())))
-        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": text}]
-        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+        return self._asked(behind=" ".join(filter(None, (asks, asked.prompt.strip()))))
 
 
 class GemmaTranscriber(OmniTranscriber):
@@ -216,54 +217,35 @@ class GemmaTranscriber(OmniTranscriber):
     longest_s = 30.0
 
 
-class GlmAsrTranscriber(PromptedTranscriber):
-    """It is asked in words, in a chat; it finds out itself what is spoken."""
+class GlmAsrTranscriber(ChatTranscriber):
+    """It is asked in words; it finds out itself what is spoken."""
 
     longest_s = 655.0
+    is_told = ()
     _ASKS = "Please transcribe this audio into text"
 
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats = chats
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        refuse_told(asked)
-
     def _ids(self, asked: TranscriptionParams) -> list[int]:
-        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS}]
-        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+        return self._asked(behind=self._ASKS)
 
 
-class GraniteTranscriber(PromptedTranscriber):
-    """It is asked in words, in a chat, for what is said, or what that means in English."""
+class GraniteTranscriber(ChatTranscriber):
+    """It is asked in words for what is said, or what that means in English."""
 
+    is_told = ()
     _ASKS: Mapping[str, str] = {
         "transcribe": "can you transcribe the speech into a written format?",
         "translate": "translate the speech to English",
     }
 
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        self.longest_s = processor.longest_s
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats = chats
-
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(replace(asked, task="transcribe"), sampling)
-        refuse_told(asked)
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
-        content = [{"type": "audio", "audio": ()}, {"type": "text", "text": self._ASKS[asked.task]}]
-        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+        return self._asked(behind=self._ASKS[asked.task])
 
 
-class FunAsrTranscriber(PromptedTranscriber):
+class FunAsrTranscriber(ChatTranscriber):
     """Its template asks it, of a chat that has a sound and nothing else; or what is told beside that."""
-
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        self.longest_s = processor.longest_s
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats = chats
 
     def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
         super().check(asked, sampling)
@@ -271,10 +253,7 @@ class FunAsrTranscriber(PromptedTranscriber):
             raise UnsupportedFeature("language: this model is not told one here, and finds it out; leave it out")
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
-        content: list[dict[str, Any]] = [{"type": "audio", "audio": ()}]
-        if asked.prompt.strip():
-            content.append({"type": "text", "text": asked.prompt.strip()})
-        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+        return self._asked(behind=asked.prompt.strip())
 
 
 class PhiTranscriber(GraniteTranscriber):
@@ -286,9 +265,10 @@ class PhiTranscriber(GraniteTranscriber):
     }
 
 
-class AudioFlamingoTranscriber(PromptedTranscriber):
+class AudioFlamingoTranscriber(ChatTranscriber):
     """It is asked in words, before the sound, and answers in words, in which what was said stands between quotes."""
 
+    is_told = ()
     _ASKS = "Transcribe the input speech."
     _FRAMES = (
         "The spoken content of the audio is",
@@ -296,18 +276,8 @@ class AudioFlamingoTranscriber(PromptedTranscriber):
         "The content of the input audio is",
     )
 
-    def __init__(self, processor: SoundProcessor, tokenizer: Tokenizer, max_model_len: int, chats: ChatEncoder) -> None:
-        self.longest_s = processor.longest_s
-        super().__init__(processor, tokenizer, max_model_len)
-        self._chats = chats
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        refuse_told(asked)
-
     def _ids(self, asked: TranscriptionParams) -> list[int]:
-        content = [{"type": "text", "text": self._ASKS}, {"type": "audio", "audio": ()}]
-        return self._chats.encode([{"role": "user", "content": content}], sound_problem="").token_ids
+        return self._asked(before=self._ASKS)
 
     def spoken(self, text: str, is_over: bool, asked: TranscriptionParams) -> str:
         if not is_over:
@@ -323,6 +293,7 @@ class VoxtralTranscriber(PromptedTranscriber):
     """It is asked by a token of its own."""
 
     longest_s = 1800.0
+    is_told = ("language",)
     #: Of a tile, which is heard whole, whatever is in it.
     _TILE_S = 30.0
 
@@ -335,11 +306,6 @@ class VoxtralTranscriber(PromptedTranscriber):
             raise ModelError(f"the tokenizer has no token {names[found.index(None)]}, which asks this model")
         self._marks = [each for each in found if each is not None]
 
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        if asked.prompt.strip():
-            raise UnsupportedFeature("prompt: this model is told nothing beside the sound; leave it out")
-
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         *asks, writes = self._marks
         said = "" if asked.language is None else f"lang:{asked.language}"
@@ -348,6 +314,8 @@ class VoxtralTranscriber(PromptedTranscriber):
 
 class VoxtralRealtimeTranscriber(PromptedTranscriber):
     """It does nothing else, and is asked by nothing but the sound. What it writes is as long as that."""
+
+    is_told = ()
 
     def __init__(self, processor: VoxtralRealtime, tokenizer: Tokenizer, max_model_len: int) -> None:
         self.longest_s = processor.longest_s
@@ -358,10 +326,6 @@ class VoxtralRealtimeTranscriber(PromptedTranscriber):
         if None in found:
             raise ModelError("the tokenizer lacks <s>, or [AUDIO], which ask this model")
         self._marks = [each for each in found if each is not None]
-
-    def check(self, asked: TranscriptionParams, sampling: SamplingParams) -> None:
-        super().check(asked, sampling)
-        refuse_told(asked)
 
     def _ids(self, asked: TranscriptionParams) -> list[int]:
         return list(self._marks)

@@ -13,7 +13,8 @@ from albireo import LLM, SamplingParams
 from albireo.errors import InvalidParams, ModelError, TemplateError, UnsupportedModel
 from albireo.models.vision.tower import open_ear
 from albireo.sounds.processor import open_sound_processor
-from tiny_hearers import GraniteExtractor, save, sound
+from hearers import GraniteExtractor
+from tiny_hearers import save, sound
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
 

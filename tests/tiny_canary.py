@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import CanaryConfig, CanaryForConditionalGeneration, GenerationConfig
+from transformers import CanaryConfig, CanaryForConditionalGeneration
 
 from made_once import made_once
-from tiny_cohere import SPECIALS
+from tiny_cohere import SPECIALS, draw, save_beside
 from tiny_parakeet import extractor, heard
 
 #: Of the languages of both.
@@ -41,26 +39,8 @@ def save(folder: Path) -> Path:
         decoder_start_token_id=NAMES.index("<|startofcontext|>"),
     )
     model = CanaryForConditionalGeneration(config)
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if not value.is_floating_point() or "inv_freq" in name or "pos_emb" in name:
-            continue
-        if "running_var" in name:
-            torch.nn.init.uniform_(value, 0.5, 2.0)
-        elif value.dim() > 1 and "bias" not in name:
-            torch.nn.init.normal_(value, 0.0, 1.0 if "emb" in name else 1.5 * value[0].numel() ** -0.5)
-        else:
-            torch.nn.init.normal_(value, float("norm" in name and name.endswith("weight")), 0.2)
-    model.generation_config = GenerationConfig(bos_token_id=4, eos_token_id=3, pad_token_id=2)
-    model.save_pretrained(folder)
-    extractor().save_pretrained(folder)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({name: place for place, name in enumerate((*NAMES, *alphabet))}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in NAMES])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    draw(model, ("inv_freq", "pos_emb"))
+    save_beside(folder, model, extractor(), NAMES)
     return folder
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +60,15 @@ def save(folder: Path, *, dtype: str = "float32", seed: int = 3) -> Path:
         },
     )
     model = CohereAsrForConditionalGeneration(config).to(getattr(torch, dtype))
+    draw(model)
+    save_beside(folder, model, extractor(), SPECIALS)
+    return folder
+
+
+def draw(model: Any, left: tuple[str, ...] = ("inv_freq",)) -> None:
+    """Weights by which sounds differ. Args: left: parts of names of what stays as it is."""
     for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if not value.is_floating_point() or "inv_freq" in name:
+        if not value.is_floating_point() or any(part in name for part in left):
             continue
         if "running_var" in name:
             torch.nn.init.uniform_(value, 0.5, 2.0)
@@ -67,19 +76,21 @@ def save(folder: Path, *, dtype: str = "float32", seed: int = 3) -> Path:
             torch.nn.init.normal_(value, 0.0, 1.0 if "emb" in name else 1.5 * value[0].numel() ** -0.5)
         else:
             torch.nn.init.normal_(value, float("norm" in name and name.endswith("weight")), 0.2)
+
+
+def save_beside(folder: Path, model: Any, extractor: Any, names: Sequence[str]) -> None:
+    """The model, what makes its spectra, and a tokenizer of a token a byte behind special ones of these names."""
     model.generation_config = GenerationConfig(bos_token_id=4, eos_token_id=3, pad_token_id=2)
     model.save_pretrained(folder)
-    extractor().save_pretrained(folder)
+    extractor.save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = {name: place for place, name in enumerate((*SPECIALS, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(tokens, []))
+    tokenizer = Tokenizer(models.BPE({name: place for place, name in enumerate((*names, *alphabet))}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
 
 
 def opened(folder: Path, dtype: str = "float32") -> CohereAsrForConditionalGeneration:

@@ -23,7 +23,7 @@ from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads
 from albireo.models.hearing.stem import Stem, side_by_side
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, WhisperStem, layers_of
 from albireo.models.vision.encoder import Names, mlp, norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 from albireo.models.vision.tower_inputs import TowerInputs
 
@@ -81,9 +81,6 @@ class GlmAsrTower(WhisperPart):
     def _states(self, b: GraphBuilder) -> Value:
         x = layers_of(b, self.encoder, None, PREFIX, _NAMES)
         return norm(b, self.encoder, x, f"{PREFIX}.norm")
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return np.ascontiguousarray(hidden.reshape(-1, self.merge * hidden.shape[1]))
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -23,7 +23,7 @@ from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS, STRIDE, Wh
 from albireo.models.vision.encoder import EncoderSettings, linear, norm
 from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, TowerInputs
 
 PREFIX, PROJECTOR = "audio_tower", "multi_modal_projector"
 DEFAULTS = {
@@ -37,7 +37,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class WhisperPart(HoldsNothing):
+class WhisperPart(MergesInTime, HoldsNothing):
     """Of a tower whose layers are Whisper's: up to what their rows become; see tower.VisionTower.
 
     Fields: num_positions: most that a sound has. merge: of which so many become a row. width: of rows.
@@ -53,9 +53,6 @@ class WhisperPart(HoldsNothing):
     def stem(self) -> Stem:
         return WhisperStem(self.encoder, self.num_bands, STRIDE * self.num_positions, PREFIX)
 
-    def most_rows(self, patches: int) -> int:
-        return max(1, patches // self.merge)
-
     def patches(self, height: int, width: int) -> int:
         """Positions of a tile: half its frames, but for the last."""
         positions, odd = divmod(height, STRIDE)
@@ -65,9 +62,6 @@ class WhisperPart(HoldsNothing):
                 f"{STRIDE * self.num_positions + 1} of {self.num_bands}, an odd number"
             )
         return positions
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge
 
     def inputs(self, tile: F32) -> TowerInputs:
         return TowerInputs((tile,), (len(tile), 1))

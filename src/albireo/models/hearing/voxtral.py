@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
@@ -20,7 +18,6 @@ from albireo.models.hearing.qwen2_audio import DEFAULTS, PREFIX, PROJECTOR, Whis
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, check_heads, num_bands
 from albireo.models.hearing.whisper_layers import EPS, MAX_POSITIONS
 from albireo.models.vision.encoder import mlp, norm
-from albireo.models.vision.patches import F32, Grid
 from albireo.models.vision.settings import activation, encoder_settings, text_width
 
 #: What newer files call it.
@@ -35,9 +32,6 @@ class VoxtralTower(WhisperPart):
 
     def _states(self, b: GraphBuilder) -> Value:
         return norm(b, self.encoder, WhisperPart._states(self, b), f"{PREFIX}.layer_norm")
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return np.ascontiguousarray(hidden.reshape(-1, self.merge * hidden.shape[1]))
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

@@ -22,12 +22,12 @@ from albireo.models.blocks.layers import pooled_states
 from albireo.models.blocks.rope import base_frequencies
 from albireo.models.config import MAX_HEAD_DIM
 from albireo.models.hearing.settings import IGNORABLE, audio_fields, num_bands
-from albireo.models.hearing.stem import KERNEL, Stem
+from albireo.models.hearing.stem import KERNEL, Stem, seen_in_time
 from albireo.models.hearing.whisper_layers import STRIDE, WhisperStem, convolved
 from albireo.models.vision.encoder import EncoderSettings, activated, linear, mlp, norm, rounded_norm
-from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.patches import F32
 from albireo.models.vision.settings import MAX_WIDTH, activation, encoder_settings, text_width
-from albireo.models.vision.tower_inputs import HoldsNothing, TowerInputs
+from albireo.models.vision.tower_inputs import HoldsNothing, MergesInTime, TowerInputs
 
 #: Frames of the longest sound: three minutes, and the silence around it; see sounds/voxtral_realtime.py.
 MOST_FRAMES = 8 * 2500
@@ -49,13 +49,11 @@ class _Stem(WhisperStem):
     """Its first convolution sees what is before."""
 
     def pieces(self, tile: F32) -> Iterator[F32]:
-        padded = np.pad(tile, ((KERNEL - 1, 0), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, KERNEL, axis=0)
-        yield np.ascontiguousarray(windows.reshape(len(tile), -1), np.float32)
+        yield seen_in_time(np.pad(tile, ((KERNEL - 1, 0), (0, 0))), KERNEL, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class VoxtralRealtimeTower(HoldsNothing):
+class VoxtralRealtimeTower(MergesInTime, HoldsNothing):
     """Implements tower.VisionTower.
 
     Fields: head_dim: of its heads, which together may be wider than what they read. window: positions that one sees,
@@ -79,9 +77,6 @@ class VoxtralRealtimeTower(HoldsNothing):
     def stem(self) -> Stem:
         return _Stem(self.encoder, self.num_bands, MOST_FRAMES, _STEM)
 
-    def most_rows(self, patches: int) -> int:
-        return max(1, patches // self.merge)
-
     def patches(self, height: int, width: int) -> int:
         whole = STRIDE * self.merge
         if width != self.num_bands or height % whole or not whole <= height <= MOST_FRAMES:
@@ -90,9 +85,6 @@ class VoxtralRealtimeTower(HoldsNothing):
                 f"multiple of {whole}"
             )
         return height // STRIDE
-
-    def rows(self, height: int, width: int) -> int:
-        return self.patches(height, width) // self.merge
 
     def inputs(self, tile: F32) -> TowerInputs:
         angles = np.arange(len(tile), dtype=np.float32)[:, None] * base_frequencies(self.theta, self.head_dim)
@@ -140,9 +132,6 @@ class VoxtralRealtimeTower(HoldsNothing):
                 window=self.window,
                 softcap=None,
             )
-
-    def joined(self, hidden: F32, grid: Grid) -> F32:
-        return np.ascontiguousarray(hidden.reshape(-1, self.merge * hidden.shape[1]))
 
     def projector(self) -> Graph:
         b, c = GraphBuilder(), self.encoder

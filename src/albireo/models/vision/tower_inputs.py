@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from albireo.models.hearing.stem import Stem
 from albireo.models.vision.made_tensors import Made
 from albireo.models.vision.patches import F32, Grid, Sequences, merged_patches, side_by_side
@@ -119,6 +121,21 @@ class InBlocks(WithoutStem):
 
     def patches(self, height: int, width: int) -> int:
         return merged_patches(height, width, self.encoder.patch_size, self.merge)
+
+
+class MergesInTime(WithoutStem):
+    """Of a tower that puts merge positions of a sound side by side."""
+
+    __slots__ = ()
+
+    def rows(self, height: int, width: int) -> int:
+        return self.patches(height, width) // self.merge
+
+    def most_rows(self, patches: int) -> int:
+        return max(1, patches // self.merge)
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        return np.ascontiguousarray(hidden.reshape(-1, self.merge * hidden.shape[1]))
 
 
 class RowAPatch(WithoutStem):

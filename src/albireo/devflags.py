@@ -4,7 +4,8 @@ ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx51
                   scalar, neon, neondot or neonmm
 CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them, or one a rank, in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
-TORCH_NCCL_ASYNC_ERROR_HANDLING  torch's: 0, set where ranks run on GPUs, unless it is given
+TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_ENABLE_MONITORING, TORCH_NCCL_DUMP_ON_TIMEOUT  torch's: 0, set where ranks
+                  run on GPUs, unless given
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
@@ -53,8 +54,10 @@ def use_cuda_devices(names: Sequence[str]) -> None:
 
 def handle_nccl_errors() -> None:
     """Leave it to this package what becomes of a rank whose others are gone; torch would end the process, which may be
-    a user's."""
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    a user's: where a call fails, and where its thread that watches is held up for long. That thread also looks every
+    second whether another rank dumps what it knows, in the file by which ranks met."""
+    for name in ("ASYNC_ERROR_HANDLING", "ENABLE_MONITORING", "DUMP_ON_TIMEOUT"):
+        os.environ.setdefault(f"TORCH_NCCL_{name}", "0")
 
 
 def openai_api_key() -> str | None:

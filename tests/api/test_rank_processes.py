@@ -13,7 +13,7 @@ from albireo.api.ranks.rank_start import RankStart
 from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.orders import StagedStep, argument, plain
 from albireo.config import EngineConfig
-from albireo.errors import ConfigError, OutOfMemory, RankLost
+from albireo.errors import ConfigError, EngineError, OutOfMemory, RankLost
 from albireo.speculative_config import SpeculativeConfig
 
 #: A rank's process as far as its link goes: `first` is the end of it.
@@ -46,6 +46,39 @@ def test_one_that_says_why_it_cannot_begin() -> None:
     ranks.start(starts)
     with pytest.raises(OutOfMemory, match="rank 1: no room"):
         ranks.placed()
+
+
+def test_the_first_ends_while_the_others_can_still_be_found() -> None:
+    """Once, and processes end where it fails."""
+    ranks, starts = processes("say(first, HERE); first.recv_bytes()")
+    ranks.start(starts)
+    found = []
+
+    def end() -> None:
+        found.append(ranks.directory.exists())
+        raise RuntimeError("NCCL error")
+
+    ranks.watch(lambda: None, end)
+    ranks.close()
+    ranks.close()
+    assert found == [True] and not ranks.directory.exists()
+    assert all(process.poll() is not None for process in ranks._run.processes)
+
+
+def test_one_that_fails_is_not_held_up_by_what_its_interpreter_ends_with() -> None:
+    """NCCL waits there for recordings, and for others who wait for this one."""
+    ranks, starts = processes("""
+import atexit, time
+from albireo.api.ranks import rank_process
+def fail(first):
+    raise ValueError("no")
+rank_process._obey = fail
+atexit.register(time.sleep, 60)
+rank_process.run(int(sys.argv[1]), int(sys.argv[2]))
+""")
+    with pytest.raises(EngineError, match="rank 1: ValueError: no"):
+        ranks.start(starts)
+    assert [process.returncode for process in ranks._run.processes] == [1]
 
 
 @pytest.mark.parametrize("who", ["rank 0", "rank 1"])

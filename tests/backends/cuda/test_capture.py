@@ -44,6 +44,9 @@ class Gpu:
             def replay(self) -> None:
                 gpu.log.append(f"replay on {gpu.current}")
 
+            def reset(self) -> None:
+                gpu.log.append("reset")
+
         @contextmanager
         def stream(given: object) -> Iterator[None]:
             gpu.current = "side"
@@ -111,3 +114,12 @@ def test_launches_that_fail_are_no_recording_that_failed(monkeypatch: pytest.Mon
     with pytest.raises(NotRecorded, match="failed due to a previous error"):
         CudaGraphs().record(gpu.launches)
     assert "launched on side" in gpu.log
+
+
+def test_recordings_are_let_go_while_their_replays_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch)
+    graphs = CudaGraphs()
+    held = [graphs.record(gpu.launches) for _ in range(2)]
+    graphs.let_go()
+    graphs.let_go()
+    assert len(held) == 2 and gpu.log[-3:] == ["end", "reset", "reset"]

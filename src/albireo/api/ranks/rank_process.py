@@ -28,18 +28,26 @@ def run(socket: int, lifeline: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches all processes of a terminal; the first rank decides
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    first = Connection(socket)
+    status = _status(Connection(socket))
+    logging.shutdown()
+    # an interpreter that ends takes NCCL down, which waits for recordings, and for ranks that wait for this one to end
+    os._exit(status)
+
+
+def _status(first: Connection) -> int:
+    """Obey. Returns: the process's status."""
     try:
         _obey(first)
     except (EOFError, ConnectionError):
-        return
+        return 0
     except EngineError as error:
         _LOG.error("a rank ends: %s", error)
         say(first, {"failed": [type(error).__name__, str(error)]})
     except Exception as error:
         traceback.print_exc()
         say(first, {"failed": [type(error).__name__, (str(error).splitlines() or [""])[0]]})
-    sys.exit(1)
+    sys.stderr.flush()
+    return 1
 
 
 def _end_with(lifeline: int) -> None:

@@ -75,9 +75,10 @@ class RankProcesses:
             self._send(ours, start.to_json())
         self._expect(HERE)
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
-        """Have on_lost called, from a thread, when a rank is gone unasked."""
-        self._run.on_lost = on_lost
+    def watch(self, on_lost: Callable[[], None], at_end: Callable[[], None]) -> None:
+        """Have on_lost called, from a thread, when a rank is gone unasked; and at_end when all are to end, before the
+        directory is gone."""
+        self._run.on_lost, self._run.at_end = on_lost, at_end
 
     def placed(self) -> None:
         """Wait until the weights of all are in place. Raises: as start()."""
@@ -154,10 +155,10 @@ class RankProcesses:
         if isinstance(found, dict):
             name, message = found["failed"]
             self.close()
-            kind = getattr(errors, name, EngineError)
-            is_ours = isinstance(kind, type) and issubclass(kind, EngineError)
-            words = f"rank {place + 1}: {message}"
-            raise kind(words) if is_ours else EngineError(f"rank {place + 1}: {name}: {message}")
+            kind = getattr(errors, name, None)
+            if isinstance(kind, type) and issubclass(kind, EngineError):
+                raise kind(f"rank {place + 1}: {message}")
+            raise EngineError(f"rank {place + 1}: {name}: {message}")
         return found
 
     def _tell(self, *messages: bytes) -> None:
@@ -186,6 +187,7 @@ class _Run:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.lifelines: list[int] = []
         self.on_lost: Callable[[], None] = lambda: None
+        self.at_end: Callable[[], None] = lambda: None
         self.lost, self.is_closing = "", False
         self.told = threading.Event()
 
@@ -210,6 +212,11 @@ def _end(links: Sequence[Connection], run: _Run, directory: Path) -> None:
         link.close()
     for lifeline in run.lifelines:
         os.close(lifeline)
+    try:
+        run.at_end()
+    except Exception:
+        _LOG.exception("the first rank did not end as it should")
+    run.on_lost = run.at_end = lambda: None  # which hold what is gone
     for process in run.processes:
         try:
             process.wait(_TO_END_S)

@@ -80,13 +80,13 @@ def open_rank(
     before_trial: Callable[[], None],
     least: Callable[[int], int],
     advance: Callable[[int], None] = lambda _: None,
-    watch: Callable[[Callable[[], None]], None] = lambda _: None,
+    watch: Callable[[Callable[[], None], Callable[[], None]], None] = lambda *_: None,
     beside: Callable[[CudaModel], Beside] | None = None,
 ) -> CudaModel:
     """The model of a rank, the first among them; those of all ranks are opened at once.
 
-    Args: before_trial: returns when the weights of all are in place. least: see backends.cuda.peers.Seat. watch: told
-        what is to be called when a rank is gone. beside: see CudaModel.
+    Args: before_trial: returns when the weights of all are in place. least: see backends.cuda.peers.Seat. watch: see
+        backends.cuda.open_rank. beside: see CudaModel.
     """
     from albireo.backends.cuda.open_rank import open_rank as open_part
 

@@ -7,6 +7,7 @@ are asked by model.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -43,6 +44,7 @@ class CudaGraphs:
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         self._side = torch.cuda.Stream()
+        self._graphs: list[torch.cuda.CUDAGraph] = []
 
     def record(self, launches: Launches) -> Launches:
         """As they are they compile and warm what is new, and compute the step; recording them computes nothing.
@@ -61,11 +63,19 @@ class CudaGraphs:
             graph = self._recorded(launches)
         except RuntimeError as error:
             raise NotRecorded(str(error)) from error
+        self._graphs.append(graph)
 
         def replay() -> None:
             graph.replay()
 
         return replay
+
+    def let_go(self) -> None:
+        """Of all that was recorded, while its replays may still be held: none is called again."""
+        graphs, self._graphs = self._graphs, []
+        for graph in graphs:
+            with suppress(RuntimeError):  # of a GPU that is lost
+                graph.reset()
 
     def _recorded(self, launches: Launches) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

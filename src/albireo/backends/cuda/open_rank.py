@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from albireo.backends.cuda.capture import CudaGraphs
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.cuda.peers import ProcessPeers, Seat, require_nccl
@@ -48,16 +49,27 @@ def open_rank(
     device: str,
     meeting: str,
     least: Callable[[int], int],
-    watch: Callable[[Callable[[], None]], None],
+    watch: Callable[[Callable[[], None], Callable[[], None]], None],
+    is_eager: bool = False,
     **options: Any,
 ) -> CudaModel:
     """Args:
         vocab_size: of the whole head. device: as torch names it. meeting: path of the file by which ranks find each
-            other. least: see peers.Seat. watch: told what is to be called when a rank is gone.
-        options: of open_model().
+            other, there until this one has ended. least: see peers.Seat. watch: told what is to be called when a rank
+            is gone, from any thread, and when this one is to end, behind its last step.
+        is_eager, options: of open_model().
     Raises: as open_model(). prepare_device() was called by all.
     """
     place = torch.device(device)
     peers = ProcessPeers(rank, size, meeting, place)
-    watch(peers.abort)
-    return open_model(program, weights, device=place, seat=Seat(peers, vocab_size, least), **options)
+    recorder = CudaGraphs() if place.type == "cuda" and not is_eager else None
+
+    def end() -> None:
+        # NCCL waits for recordings of its gathers before it ends, for ever where they are held
+        if recorder is not None:
+            recorder.let_go()
+        peers.abort()
+
+    watch(peers.abort, end)
+    seat = Seat(peers, vocab_size, least)
+    return open_model(program, weights, device=place, seat=seat, recorder=recorder, is_eager=is_eager, **options)

@@ -6,6 +6,7 @@ GPUs it is NCCL's, which CUDA graphs record; of CPU tensors gloo's. Asked by bin
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ import torch.distributed as dist
 
 from albireo import devflags
 from albireo.errors import ConfigError, RankLost
+
+#: Seconds that the host takes at most to begin a gather, but for the first.
+_GATHERING_S = 1.0
 
 
 class Peers(Protocol):
@@ -86,19 +90,36 @@ class ProcessPeers:
             options._devices = [of_gloo.create_device(hostname="127.0.0.1")]
             group = of_gloo(store, rank, size, options)
         self._group = group
+        self._is_over, self._is_aborted = False, False
+        self._gathering, self._aborting = threading.Lock(), threading.Lock()
 
     def gather(self, out: torch.Tensor, x: torch.Tensor) -> None:
-        """Raises: RankLost when another is gone, where that can be told at once."""
-        try:
-            self._group._allgather_base(out.view(-1, *x.shape[1:]), x).wait()
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise
-            raise RankLost(
-                f"rank {self.rank} does not reach the others: {(str(error).splitlines() or [''])[0]}"
-            ) from error
+        """Raises: RankLost when another is gone, where that can be told at once, and behind abort()."""
+        with self._gathering:
+            if self._is_over:
+                raise RankLost(f"rank {self.rank} gathers nothing any more, since another rank is gone")
+            try:
+                self._group._allgather_base(out.view(-1, *x.shape[1:]), x).wait()
+            except RuntimeError as error:
+                if "out of memory" in str(error):
+                    raise
+                raise RankLost(
+                    f"rank {self.rank} does not reach the others: {(str(error).splitlines() or [''])[0]}"
+                ) from error
 
     def abort(self) -> None:
-        """Let what waits for a rank that is gone end; nothing is gathered any more."""
-        if self._is_nccl:
-            self._group.abort()
+        """Let what waits for a rank that is gone end; nothing is gathered any more. From any thread; a second call
+        waits for the first.
+
+        NCCL returns from it when no recording is left that has a gather: CudaGraphs.let_go(). Meanwhile torch lets
+        nobody gather, so whoever is to let recordings go must not begin to: it would wait for itself.
+        """
+        # the first gather waits for all ranks, and may be what is to end
+        is_free = self._gathering.acquire(timeout=_GATHERING_S)
+        self._is_over = True
+        if is_free:
+            self._gathering.release()
+        with self._aborting:
+            if self._is_nccl and not self._is_aborted:
+                self._is_aborted = True
+                self._group.abort()

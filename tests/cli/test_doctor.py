@@ -17,7 +17,7 @@ import pytest
 
 from albireo import _native
 from albireo.bench.machine import MachineFacts
-from albireo.cli.doctor import EXTRAS, missing
+from albireo.cli.doctor import EXTRAS, gpus_text, missing
 from albireo.cli.main import __file__ as main_file
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.program_spec import COMMON_FAMILIES
@@ -123,6 +123,13 @@ def test_without_the_native_core_it_still_answers():
         assert child.returncode == 0, child.stderr
         assert "The native core does not load" in child.stdout
         assert "C++20 compiler" in child.stdout
+
+
+def test_a_gpu_that_cuda_finds_is_there_also_where_the_driver_lists_none():
+    found = {"name": "NVIDIA H200", "problem": None}
+    assert gpus_text(FACTS, found) == "NVIDIA H200"
+    assert gpus_text(replace(FACTS, gpus=("NVIDIA H200", "NVIDIA H200")), found) == "NVIDIA H200; NVIDIA H200"
+    assert gpus_text(FACTS, {"name": None, "problem": "there is no NVIDIA driver"}) == "none found"
 
 
 def test_nothing_is_missing_on_a_good_machine():

@@ -225,7 +225,7 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
         row("processor", f"{facts.cpu}, {facts.num_cpus} logical{quota}"),
         row("memory", f"{size(facts.memory_bytes)}, {size(facts.available_bytes)} available"),
         row("huge pages", facts.huge_pages or "not known here"),
-        row("GPU", "; ".join(facts.gpus) or "none found"),
+        row("GPU", gpus_text(facts, found["cuda"])),
         row("CUDA", _cuda_text(found["cuda"])),
         *_gpu_limit_lines(found["cuda"]),
         row("system", f"{facts.system}, Python {facts.python}"),
@@ -239,6 +239,11 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
     lines += ["", "what is missing and how to fix it"]
     lines += [f"  {problem['what']}\n    -> {problem['fix']}" for problem in found["missing"]] or ["  nothing"]
     return lines
+
+
+def gpus_text(facts: MachineFacts, cuda: dict[str, Any]) -> str:
+    """Their names. The driver's list is not there in every container: then that of the one which CUDA would use."""
+    return "; ".join(facts.gpus) or cuda.get("name") or "none found"
 
 
 def _cuda_text(cuda: dict[str, Any]) -> str:

@@ -93,8 +93,10 @@ def open_model(
     except RuntimeError as error:
         if not is_shortage(error):
             raise
+        # torch's own class ends its sentences, the driver's errors do not
+        words = str(error).splitlines()[0].rstrip(". ")
         raise OutOfMemory(
-            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
+            f"the GPU has no room for the model: {words}. End what else uses the GPU, lower "
             f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "
             "--device cpu"
         ) from None

@@ -42,10 +42,11 @@ def test_one_that_ends_before_it_is_there() -> None:
 
 
 def test_one_that_says_why_it_cannot_begin() -> None:
-    ranks, starts = processes("say(first, HERE); say(first, {'failed': ['OutOfMemory', 'no room']})")
-    ranks.start(starts)
-    with pytest.raises(OutOfMemory, match="rank 1: no room"):
-        ranks.placed()
+    for name, error, words in (("OutOfMemory", OutOfMemory, "no room"), ("KeyError", EngineError, "KeyError: no room")):
+        ranks, starts = processes(f"say(first, HERE); say(first, {{'failed': ['{name}', 'no room']}})")
+        ranks.start(starts)
+        with pytest.raises(error, match=f"rank 1: {words}"):
+            ranks.placed()
 
 
 def test_the_first_ends_while_the_others_can_still_be_found() -> None:
@@ -66,19 +67,23 @@ def test_the_first_ends_while_the_others_can_still_be_found() -> None:
 
 
 def test_one_that_fails_is_not_held_up_by_what_its_interpreter_ends_with() -> None:
-    """NCCL waits there for recordings, and for others who wait for this one."""
+    """NCCL waits there for recordings, and for others who wait for this one; the first hears of it by its end."""
     ranks, starts = processes("""
 import atexit, time
 from albireo.api.ranks import rank_process
 def fail(first):
+    say(first, HERE)
     raise ValueError("no")
 rank_process._obey = fail
 atexit.register(time.sleep, 60)
 rank_process.run(int(sys.argv[1]), int(sys.argv[2]))
 """)
-    with pytest.raises(EngineError, match="rank 1: ValueError: no"):
-        ranks.start(starts)
-    assert [process.returncode for process in ranks._run.processes] == [1]
+    ranks.start(starts)
+    assert ranks._run.processes[0].wait(30) == 1
+    assert ranks._run.told.wait(30)
+    with pytest.raises(RankLost, match="rank 1 ended with status 1"):
+        ranks.check()
+    ranks.close()
 
 
 @pytest.mark.parametrize("who", ["rank 0", "rank 1"])

@@ -32,7 +32,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
-from albireo.execution.images import has_image_rows
+from albireo.execution.images import has_image_rows, has_rows_at
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
 from albireo.execution.listening import listen
 from albireo.execution.runner import NO_PARTS, DeviceModel, HostTier, Runner, RunnerParts, StateTier, move_blocks
@@ -376,6 +376,8 @@ class AheadRunner:
             row = before.get(seq_id)
             limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
             if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table[0]):
+                continue
+            if has_rows_at(work.images, position):  # another program computes it, whose tokens the host draws
                 continue
             slot, snapshot = work.state_slot, _snapshot(work, position)
             blocks, adapter = _blocks_at(table, column), _adapter(plan, work)

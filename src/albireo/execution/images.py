@@ -129,6 +129,11 @@ def has_image_rows(work: SequenceWork) -> bool:
     )
 
 
+def has_rows_at(images: Sequence[ImageInput], position: int) -> bool:
+    """Whether the token at a position behind the prompt has a row, too, which is added to its own."""
+    return any(image.is_beside and any(a <= position < b for a, b in image.spans) for image in images)
+
+
 class ImageRows:
     """Invariant: what a picture's rows are depends on its tiles alone, however often they are computed."""
 

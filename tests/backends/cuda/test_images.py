@@ -13,6 +13,8 @@ from albireo.api.load import Loaded
 from albireo.execution.ahead import AheadRunner
 from backends.cuda.test_end_to_end import StandIn, check_logprobs
 from e2e.test_images import said
+from tiny_hearers import RATE, sound
+from tiny_realtime import save as save_realtime
 from tiny_sights import picture, save
 
 #: Sizes of pictures that are few patches.
@@ -77,6 +79,34 @@ def test_pictures_beside_all_else_that_goes_on(tmp_path: Path, monkeypatch: pyte
     wanted = tokens("cpu")
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     assert tokens("cuda") == wanted
+
+
+def test_rows_of_a_sound_beside_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each token has a row, in the prompt and behind it, so that no step of theirs is begun ahead; beside a prompt
+    without a sound, whose steps are."""
+    folder = save_realtime(tmp_path)
+    prompts: list[Any] = [
+        {"prompt": "[AUDIO]", "multi_modal_data": {"audio": (sound(seconds, i), RATE)}}
+        for i, seconds in enumerate((0.31, 0.04))
+    ]
+    prompts.append({"prompt_token_ids": [5, 9, 7]})
+    params = GREEDY.clone(max_tokens=6)
+
+    def written(device: str) -> tuple[list[Any], int]:
+        settings = {"max_num_seqs": 3, "max_model_len": 128, "block_size": 8, "max_num_batched_tokens": 48}
+        with LLM(str(folder), device=device, dtype="float32", num_threads=1, **settings) as llm:
+            found = [output.outputs[0] for output in llm.generate(prompts, params, use_tqdm=False)]
+            assert llm.loaded is not None
+            execute: Any = llm.loaded.execute
+            return found, getattr(execute.__self__, "num_found", 0)
+
+    wanted, _ = written("cpu")
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    found, num_ahead = written("cuda")
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.token_ids == theirs.token_ids
+        check_logprobs(ours.logprobs, theirs.logprobs)
+    assert 0 < num_ahead <= 5
 
 
 def test_without_pictures_nothing_of_them_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,9 +270,6 @@ def _perceived(config: EngineConfig, source: Source, device: Device, hears: bool
     problem = _unwanted(config, source, hears) or problem
     if isinstance(opened, str) or problem:
         return problem
-    if opened.tower.adds_rows and device.name != "cpu":
-        # a step that is begun ahead would need a row of a token that is not known
-        return f"{_NOT_COMPUTED}: rows that go with what is written are added on the CPU alone"
     is_unwanted = config.limit_mm_per_prompt.video == 0
     videos = "limit_mm_per_prompt allows none; raise it" if is_unwanted else opened.videos
     largest_tiles = [opened.processor.largest_tile()]

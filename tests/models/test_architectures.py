@@ -396,15 +396,13 @@ def test_partly_rotated_heads_are_paired_with_what_turns() -> None:
 
 def test_what_some_do_not_have_yet_is_refused(tmp_path: Path) -> None:
     """Latent attention: a cache of codes, GPUs; and a kv_b_proj of another shape than config.json says. Several
-    streams: ranks. Entries of several positions: GPUs."""
+    streams: ranks."""
     options: Any = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
     graph = build_graph(config_of("youtu"), 64)
     with pytest.raises(UnsupportedModel, match="a KV cache of int8: values of this model are channels of its keys"):
         compile_graph(graph, CpuCatalog(isa_levels()), kv_dtype="int8", **options)
     with pytest.raises(UnsupportedModel, match=r"kv_lora_rank=8: on a GPU 16 is the least"):
         compile_graph(build_graph(config_of("youtu", kv_lora_rank=8), 64), CudaCatalog(), **options)
-    with pytest.raises(UnsupportedModel, match=r"entries of several positions, .* choose --device cpu"):
-        compile_graph(build_graph(config_of("deepseek_v4"), 64), CudaCatalog(), **options)
     with pytest.raises(ConfigError, match="its residual is several streams, which are not cut among ranks yet"):
         compile_graph(build_graph(config_of("gemma3n_text"), 64), CpuCatalog(isa_levels()), part=Part(2, 0), **options)
     tiny = dict(load_architecture("youtu").tiny)

@@ -154,6 +154,8 @@ def _one_head(
         of_whole = relative * whole + chain_error(len(k), whole) + np.log(2) * of_most * whole
         if dtype in _ROUNDOFF or dtype == "int8":
             of_whole = of_whole + 2 * _ROUGH_EXP * whole
+        if dtype in (UNITS_OF_BFLOAT16, UNITS_OF_FLOAT16):
+            of_whole = of_whole + _ROUNDOFF[dtype] * np.minimum(whole, 4 * np.sqrt((p**2).sum(axis=-1, keepdims=True)))
         total = np.concatenate([total, of_most, of_whole], axis=-1)
     return np.asarray(total, np.float64)
 

@@ -97,17 +97,10 @@ def test_a_model_cut_among_ranks_compiles(without: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
 def test_what_the_catalog_has_can_be_launched(dtype: str) -> None:
-    """And all that can be is there: a family without a launch is refused by name, before weights are read."""
-    refused = set()
+    """And all that can be is there: no family is refused."""
+    assert FAMILIES.keys() == bind._FAMILIES.keys()
     for family in FAMILIES:
-        try:
-            is_there = bool(CudaCatalog().variants(family, dtype, {"head_dim": 64, "kind": "cast"}))
-        except UnsupportedModel as error:
-            assert "choose --device cpu" in str(error)
-            refused.add(family)
-        else:
-            assert is_there and family in bind._FAMILIES, family
-    assert refused == FAMILIES.keys() - bind._FAMILIES.keys() == {"pool_rows", "balance", "join_sums"}
+        assert CudaCatalog().variants(family, dtype, {"head_dim": 64, "kind": "cast"}), family
 
 
 def test_what_a_kernel_does_can_be_asked() -> None:
@@ -127,6 +120,7 @@ def test_what_a_kernel_does_can_be_asked() -> None:
     [
         ({"head_dim": 513}, "head_dim=513: on a GPU 512 is the most; choose --device cpu"),
         ({"head_dim": 16, "value_dim": 8}, "kv_lora_rank=8: on a GPU 16 is the least; choose --device cpu"),
+        ({"head_dim": 12, "value_dim": 12}, "head_dim=12: on a GPU 16 is the least; choose --device cpu"),
     ],
 )
 def test_heads_that_no_kernel_attends_with_are_refused_by_name(attrs: dict[str, int], told: str) -> None:

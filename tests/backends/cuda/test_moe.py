@@ -56,14 +56,18 @@ def routed(
     rules: Rules | None = None,
     bias: torch.Tensor | None = None,
     gain: torch.Tensor | None = None,
+    chosen: torch.Tensor | None = None,
+    num_experts: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, ExpertList]:
-    """rules: None: those of a softmax."""
-    num_tokens, num_experts = logits.shape
-    lists = expert_list(num_experts, top_k, num_tokens, CPU, expert_plan.widest(dtype, chip_of(CPU)))
+    """rules: None: those of a softmax. num_experts: None: all that is routed."""
+    num_tokens, num_routed = logits.shape
+    num_experts = num_experts or num_routed
+    lists = expert_list(num_experts, top_k, num_tokens, CPU, expert_plan.widest(dtype, chip_of(CPU)), num_routed)
     ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
     weights = torch.full((num_tokens, top_k), torch.nan)
     rules = rules or Rules(renormalize)
-    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), rules, bias, gain)
+    are_real = real(num_tokens if num_real is None else num_real)
+    moe_route(logits, ids, weights, lists, are_real, rules, bias, gain, chosen)
     return ids, weights, lists
 
 
@@ -102,15 +106,16 @@ def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k
 @pytest.mark.parametrize(
     ("num_experts", "top_k", "rules", "has_bias", "has_gain"),
     [
-        (12, 3, Rules(True, True, Groups(4, 2, 2), 2.5), True, False),
-        (33, 4, Rules(False, True), False, False),
-        (33, 4, Rules(True, True, eps=0.5), True, False),
-        (33, 4, Rules(True, True, by_logits=True), True, False),
+        (12, 3, Rules(True, "sigmoid", Groups(4, 2, 2), 2.5), True, False),
+        (33, 4, Rules(False, "sigmoid"), False, False),
+        (33, 4, Rules(True, "sigmoid", eps=0.5), True, False),
+        (33, 4, Rules(True, "sigmoid", by_logits=True), True, False),
         (40, 6, Rules(True), True, False),
-        (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False, False),
+        (40, 6, Rules(False, "softmax", Groups(8, 3, 1), 16.0), False, False),
         (33, 6, Rules(True), False, True),
         (16, 2, Rules(False, margin=0.2), False, False),
         (33, 4, Rules(False, margin=0.5, factor=2.0), False, True),
+        (21, 4, Rules(True, "root_softplus", factor=1.5), True, False),
     ],
 )
 def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
@@ -123,7 +128,7 @@ def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
     attrs: dict[str, Any] = {"top_k": top_k, "renormalize": rules.renormalize, "factor": rules.factor or 1.0}
     attrs |= {name: each for name in ("eps", "margin") if (each := getattr(rules, name)) is not None}
     attrs |= {"by_logits": True} if rules.by_logits else {}
-    attrs["scores"] = "sigmoid" if rules.is_sigmoid else "softmax"
+    attrs["scores"] = rules.scores
     if rules.groups is not None:
         attrs |= {"num_groups": rules.groups.count, "kept_groups": rules.groups.kept, "group_best": rules.groups.best}
     vectors = {"bias": bias, "gain": gain}
@@ -135,6 +140,60 @@ def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
     assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * top_k
     some_ids, some, _ = routed(logits[[2, 0]].contiguous(), top_k, rules=rules, bias=bias, gain=gain)
     assert torch.equal(some, weights[[2, 0]]) and torch.equal(some_ids, ids[[2, 0]])
+
+
+@pytest.mark.parametrize("tokens", [3, 70])
+def test_experts_that_tokens_say_themselves(tokens: int) -> None:
+    """Nothing is compared; what is no expert's number is the first one's; scores that are nearly nothing."""
+    logits = random(tokens, 21, seed=2) * 8
+    logits[1] -= 60
+    chosen = torch.stack([torch.randperm(21, generator=torch.Generator().manual_seed(i))[:4] for i in range(tokens)])
+    chosen = chosen.float()
+    chosen[2] = torch.tensor([torch.nan, -1.0, 20.0, 1e9])
+    rules = Rules(True, "root_softplus", factor=1.5)
+    ids, weights, lists = routed(logits, 4, rules=rules, chosen=chosen)
+    attrs = {"top_k": 4, "renormalize": True, "scores": "root_softplus", "factor": 1.5}
+    step: Any = None
+    wanted_ids, wanted = route(OpCall({"x": logits.numpy(), "chosen": chosen.numpy()}, attrs, step))
+    np.testing.assert_array_equal(ids.numpy(), wanted_ids)
+    np.testing.assert_allclose(weights.numpy(), wanted, rtol=2e-5, atol=1e-8)
+    assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * 4
+    _, alone, _ = routed(logits[:1], 4, rules=rules, chosen=chosen[:1])
+    assert torch.equal(alone, weights[:1])
+
+
+@pytest.mark.parametrize("tokens", [5, 70])
+def test_experts_that_give_back_what_they_read(tokens: int) -> None:
+    """Ids behind the last expert are in no list; their pairs are added as nothing, and as what they have read."""
+    num_experts, num_routed, top_k, n = 6, 9, 4, 30
+    rules, logits = Rules(False, factor=6.0), random(tokens, num_routed, seed=1) * 2
+    bias = random(1, num_routed, seed=2)[0] * 0.1
+    ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias, num_experts=num_experts, num_real=tokens - 1)
+    whole_ids, whole, _ = routed(logits, top_k, rules=rules, bias=bias)
+    assert torch.equal(ids, whole_ids) and torch.equal(weights, whole) and int(ids.max()) >= num_experts
+    pairs = {pair for found in listed(lists, tokens).values() for pair in found}
+    assert pairs == set(torch.nonzero((ids[:-1] < num_experts).flatten()).flatten().tolist())
+    assert lists.ids is not None and torch.equal(lists.ids.view(tokens, top_k), ids)
+    assert not lists.counters.any()
+    x, kept = random(tokens * top_k, n, seed=5), random(tokens, n, seed=6)
+    is_computed = (ids < num_experts).flatten()
+    x[~is_computed] = torch.nan
+    residual, out, given = random(tokens, n, seed=7), torch.empty(tokens, n), torch.empty(tokens, n)
+    moe_combine(x, weights, out, residual, real(tokens - 1), ids=lists.ids, num_experts=num_experts)
+    terms = weights.flatten()[:, None] * torch.where(is_computed[:, None], x, 0.0)
+    added = terms.view(tokens, top_k, n)
+    wanted = residual + (((added[:, 0] + added[:, 1]) + added[:, 2]) + added[:, 3])
+    assert torch.equal(out[:-1], wanted[:-1]) and torch.equal(out[-1], residual[-1])
+    moe_combine(kept, weights, given, out, real(tokens - 1), None, lists.ids, num_experts, keeps=True)
+    whole = torch.where(ids >= num_experts, weights, 0.0).double().sum(1)
+    error = (out.abs() + 8 * whole[:, None].abs() * kept.abs()) * 2.0**-23
+    assert ((given - (out + whole[:, None] * kept)).abs() <= error).all()
+
+
+def test_a_route_to_more_than_lists_know_is_refused() -> None:
+    ids, weights = torch.empty(2, 2, dtype=torch.int32), torch.empty(2, 2)
+    with pytest.raises(InvariantError, match="a route to 9 got lists of 6 experts"):
+        moe_route(random(2, 9, seed=1), ids, weights, expert_list(6, 2, 2, CPU), real(2), Rules(True))
 
 
 def test_equal_logits_go_to_the_lowest_expert_and_nan_to_the_front() -> None:

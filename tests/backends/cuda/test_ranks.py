@@ -53,6 +53,10 @@ WIDE = {
     # of which two ranks share each
     "nemotron_h, few groups": wide_hybrid("nemotron_h", mamba_head_dim=16, ssm_state_size=16, n_groups=2),
     "lfm2": wide_hybrid("lfm2"),
+    # entries of several positions that each has whole, and experts by token
+    "deepseek_v4": wide_hybrid("deepseek_v4", head_dim=16),
+    # experts that give back what they read
+    "longcat_flash": wide_mixture("longcat_flash"),
 }
 
 
@@ -117,6 +121,8 @@ def outputs_of(model: CudaModel) -> list[StepOutputs]:
         pytest.param("nemotron_h", "float32", None, 2, marks=pytest.mark.thorough),
         pytest.param("nemotron_h", "bfloat16", None, 8, marks=pytest.mark.thorough),
         ("lfm2", "bfloat16", None, 4),
+        ("deepseek_v4", "bfloat16", None, 2),
+        pytest.param("longcat_flash", "bfloat16", None, 2, marks=pytest.mark.thorough),
     ],
 )
 def test_every_number_of_ranks_gives_the_bits_of_one(

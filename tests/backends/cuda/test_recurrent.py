@@ -1,5 +1,5 @@
-"""causal_conv, gated_delta_rule, selective_state and selective_scan: against the reference, and the same bits however
-tokens are cut, whatever slots.
+"""causal_conv, gated_delta_rule, selective_state, selective_scan and pool_rows: against the reference, and the same
+bits however tokens are cut, whatever slots.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+from albireo.backends.cuda.kernels.pool_rows import pool_rows
 from albireo.backends.cuda.kernels.selective_scan import selective_scan
 from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.step import StateSlots
@@ -34,6 +35,9 @@ WIDE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 256, "v_dim": 16}
 CHANNELS = {"num_k_heads": 3, "num_v_heads": 3, "k_dim": 12, "v_dim": 20}
 #: The same above a bound.
 BOUNDED = {"num_k_heads": 4, "num_v_heads": 4, "k_dim": 20, "v_dim": 12}
+#: Channels of one series, and of two, of which each so many positions make an entry.
+ONE_SERIES = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 8, "v_dim": 70}
+TWO_SERIES = {"num_k_heads": 2, "num_v_heads": 1, "k_dim": 4, "v_dim": 20}
 #: Tokens of the sequences, each in its slot.
 LENGTHS = {3: 19, 0: 5, 4: 1}
 
@@ -65,6 +69,13 @@ class Layer:
             self.weights["skip"] = normal(self.out, seed=7)
             for seed, (name, width) in enumerate((("x", self.out), ("dt", self.out), ("bc", 2 * k_dim))):
                 self.rows[name] = {slot: normal(n, width, seed=50 * seed + slot) for slot, n in lengths.items()}
+        elif family == "pool_rows":
+            series, self.out = shape["num_k_heads"], shape["v_dim"]
+            self.size, width = (9 if series == 2 else 3) * self.out, series * self.out
+            self.attrs = {"every": shape["k_dim"], "series": series}
+            self.weights = {"places": normal(shape["k_dim"], width, seed=8)}
+            for seed, (name, size) in enumerate((("x", 1), ("gates", 20))):  # gates that are far from each other, too
+                self.rows[name] = {slot: size * normal(n, width, seed=50 * seed + slot) for slot, n in lengths.items()}
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
@@ -123,8 +134,8 @@ class Layer:
             causal_conv(**given, **self.attrs)
         else:
             launches = {"gated_delta_rule": gated_delta_rule, "selective_state": selective_state}
-            launch = launches.get(self.family, selective_scan)
-            launch(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
+            launch = (launches | {"pool_rows": pool_rows}).get(self.family, selective_scan)
+            launch(**given, **{name: n for name, n in self.attrs.items() if name not in ("num_v_heads", "every")})
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
 
@@ -147,6 +158,8 @@ CASES: list[tuple[str, dict[str, int], int, Conv]] = [
     ("selective_state", WIDE, 4, SILU),
     ("selective_scan", SHAPE, 4, SILU),
     ("selective_scan", WIDE, 4, SILU),
+    ("pool_rows", ONE_SERIES, 4, SILU),
+    ("pool_rows", TWO_SERIES, 4, SILU),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -162,12 +175,14 @@ def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str,
     layer = Layer(family, shape, width, conv=conv)
     for parts in PLANS:
         got, want = layer.run(parts, padding=(2, 1)), layer.reference(parts)
-        assert np.abs(want).max() > 1e-3
+        # rows that end no window are zeros
+        assert np.abs(want).max() > 1e-3 or (family == "pool_rows" and parts != PLANS[0])
         assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want)
         kept = numbers(layer.state)
         for slot, _, _ in parts:
-            expected = layer.states[0, slot].reshape(-1)
-            assert np.linalg.norm(kept[slot] - expected) <= 1e-6 * np.linalg.norm(expected)
+            # the largest gate of no rows is far below others
+            found, expected = (np.maximum(each, -1e3) for each in (kept[slot], layer.states[0, slot].reshape(-1)))
+            assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
     assert (kept[[1, 2]] == FILL).all(), "a slot of nobody was written"
 
 
@@ -179,6 +194,8 @@ def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str,
         ("gated_delta_rule", SHAPE, SILU),
         ("gated_delta_rule", CHANNELS, SILU),
         ("selective_scan", SHAPE, SILU),
+        ("pool_rows", ONE_SERIES, SILU),
+        ("pool_rows", TWO_SERIES, SILU),
     ],
 )
 def test_bits_do_not_depend_on_the_step(family: str, shape: dict[str, int], conv: Conv) -> None:
@@ -238,3 +255,26 @@ def test_a_convolution_of_more_rows_than_a_tile() -> None:
     parts = [pieces.run([(3, 0, 33)]), pieces.run([(3, 33, 70)])]
     assert_same_bits(np.concatenate(parts), whole, "rows")
     assert_same_bits(numbers(pieces.state)[3], numbers(layer.state)[3], "state")
+
+
+@pytest.mark.parametrize("shape", [ONE_SERIES, TWO_SERIES])
+def test_windows_of_a_long_prompt(shape: dict[str, int]) -> None:
+    """Each by a program of its own: rows as the reference has them, states and snapshots as of prompts that end there,
+    in the last window, the one before and others, whatever was before the step."""
+    lengths = {3: 70}
+    for begin in (0, 6):
+        whole = Layer("pool_rows", shape, lengths=lengths)
+        parts = [(3, 0, begin)] * (begin > 0) + [(3, begin, 70)]
+        want = [whole.reference([part]) for part in parts][-1]
+        got = [whole.run([part]) for part in parts][-1]
+        assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want)
+        for end in (begin + 3, 61, 67, 70):
+            layer, shorter = (Layer("pool_rows", shape, lengths=lengths) for _ in range(2))
+            for part in parts[:-1]:
+                layer.run([part])
+            layer.snapshots = {3: (1, end - begin)}
+            assert_same_bits(layer.run(parts[-1:]), got, "rows")
+            for row in range(0, end, 5):
+                shorter.run([(3, row, min(row + 5, end))])
+            assert_same_bits(numbers(layer.state)[1], numbers(shorter.state)[3], f"snapshot behind {end}")
+            assert_same_bits(numbers(layer.state)[3], numbers(whole.state)[3], "state")

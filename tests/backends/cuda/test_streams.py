@@ -97,12 +97,13 @@ def test_what_is_no_number_stays_none(kind: str) -> None:
     assert np.isnan(got[1]).all() and not np.isnan(got[0]).any()
 
 
-def test_a_number_for_each_column() -> None:
+@pytest.mark.parametrize("kind", ["gain", "shift"])
+def test_a_number_for_each_column(kind: str) -> None:
     x, weight = normal(3, 45), normal(1, 45, seed=1)[0]
     for dtype in ("float32", "bfloat16"):
         out = room(3, 45, dtype)
-        elementwise("gain", tensor(x), None, out, 45, weight=torch.from_numpy(weight))
-        assert_same_bits(numbers(out), round_to(x * weight, dtype), dtype)
+        elementwise(kind, tensor(x), None, out, 45, weight=torch.from_numpy(weight))
+        assert_same_bits(numbers(out), round_to(x * weight if kind == "gain" else x + weight, dtype), dtype)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of exp in gelu's tanh form, where it gives the limit

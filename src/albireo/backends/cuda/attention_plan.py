@@ -78,6 +78,7 @@ class AttentionShape:
         chosen: positions that each row has chosen and sees, at most; 0: it sees all. chosen_unit: so many side by side
             are chosen together.
         by_distance: scores have numbers of rows added by distance.
+        every: so many positions have one entry, and rows see entries; splits and lists are of these.
     """
 
     num_heads: int
@@ -101,6 +102,7 @@ class AttentionShape:
     chosen: int = 0
     chosen_unit: int = 1
     by_distance: bool = False
+    every: int = 1
 
     def __post_init__(self) -> None:
         most = 1024 if self.value_dim else MAX_HEAD_DIM
@@ -163,9 +165,14 @@ class AttentionShape:
         return 128 if self.chip.has_wgmma and self.head_dim <= 128 else 64
 
     @property
+    def most_keys(self) -> int:
+        """That a row sees."""
+        return (self.num_keys or self.max_context) // self.every
+
+    @property
     def list_splits(self) -> int:
         """Splits of what a row has chosen, at most."""
-        return -(-min(self.chosen, self.max_context) // self.split)
+        return -(-min(self.chosen, self.most_keys) // self.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,7 @@ def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -
     if shape.chosen:
         return _plan_of_lists(shape, num_tokens)
     rows = shape.tile_rows or _tile_rows(shape, num_tokens, num_sequences)
-    splits = -(-(shape.num_keys or shape.max_context) // shape.split) - shape.first_key // shape.split
+    splits = -(-shape.most_keys // shape.split) - shape.first_key // shape.split
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
     items = num_tokens * shape.group // rows + min(num_sequences + 1, num_tokens) + parts * -(-shape.group // rows)
     launch = launch_of(shape, rows)

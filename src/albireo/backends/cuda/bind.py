@@ -5,11 +5,11 @@ Called by placed_program.py once a call. A launch cuts its views to the rows of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
 
+from albireo.backends.cuda.bind_states import OF_STATES
 from albireo.backends.cuda.call_args import CallArgs, Launch, Memory
 from albireo.backends.cuda.expert_linear import expert_linear
 from albireo.backends.cuda.kernels.adapter import adapter
@@ -17,19 +17,19 @@ from albireo.backends.cuda.kernels.add_given import add_given
 from albireo.backends.cuda.kernels.add_parts import add_parts
 from albireo.backends.cuda.kernels.add_streams import add_streams
 from albireo.backends.cuda.kernels.attention import attention
-from albireo.backends.cuda.kernels.causal_conv import causal_conv
+from albireo.backends.cuda.kernels.balance import balance
 from albireo.backends.cuda.kernels.choose_blocks import choose_blocks
 from albireo.backends.cuda.kernels.choose_keys import choose_keys
 from albireo.backends.cuda.kernels.depthwise_conv import depthwise_conv
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
-from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.given import given
 from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.join_heads import join_heads
+from albireo.backends.cuda.kernels.join_sums import join_sums
 from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
@@ -37,10 +37,8 @@ from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.by_distance import ByDistance
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
-from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.rope import Growing, rope
 from albireo.backends.cuda.kernels.row_map import row_map
-from albireo.backends.cuda.kernels.selective_scan import selective_scan
-from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.linear import linear, linear_of_leaves
@@ -231,6 +229,7 @@ def _attention(args: CallArgs) -> Launch:
         row_ends=None if attrs.get("causal", False) else step.row_ends,
         chosen=None if chosen is None else chosen(step),
         added=added(step),
+        sums=bool(attrs.get("sums", False)),
     )
 
 
@@ -284,14 +283,17 @@ def _route(args: CallArgs) -> Launch:
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
     rules = Rules(
         bool(attrs["renormalize"]),
-        attrs.get("scores") == "sigmoid",
+        attrs.get("scores", "softmax"),
         groups,
         attrs.get("factor"),
         attrs.get("eps"),
         attrs.get("margin"),
         bool(attrs.get("by_logits", False)),
     )
-    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
+    chosen = args.optional_buffer("chosen")
+    return lambda step: moe_route(
+        x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain, chosen(step)
+    )
 
 
 def _expert_linear(args: CallArgs) -> Launch:
@@ -307,7 +309,19 @@ def _expert_linear(args: CallArgs) -> Launch:
 def _combine(args: CallArgs) -> Launch:
     x, weights, out = args.buffer("x"), args.buffer("weights"), args.buffer("out")
     residual, parts_out = args.optional_buffer("residual"), args.parts_out()
-    return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real, parts_out(step))
+    # which pairs nobody computes, those of experts that give back what they read, is in the list
+    lists, keeps = args.memory.scratch.expert_list, "ids" in args.call.args
+    return lambda step: moe_combine(
+        x(step),
+        weights(step),
+        out(step),
+        residual(step),
+        step.num_real,
+        parts_out(step),
+        lists.ids,
+        lists.num_experts,
+        keeps,
+    )
 
 
 def _gate_rows(args: CallArgs) -> Launch:
@@ -340,14 +354,23 @@ def _head_norm(args: CallArgs) -> Launch:
 def _rope(args: CallArgs) -> Launch:
     x, table, out = args.buffer("x"), args.vector("rope"), args.buffer("out")
     heads, head_dim = args.number("num_heads"), args.number("head_dim")
-    return lambda step: rope(x(step), *step.rotation(table), out(step), heads, head_dim)
+    is_side_by_side, ahead = bool(args.call.attrs.get("side_by_side", False)), args.call.attrs.get("ahead")
+    slope, start = args.optional_vector("slope"), args.optional_vector("start")
+
+    def launch(step: DeviceStep) -> None:
+        growing = None
+        if slope is not None and start is not None and ahead is not None:
+            growing = Growing(slope, start, step.turned_positions, int(ahead))
+        rope(x(step), *step.rotation(table), out(step), heads, head_dim, is_side_by_side, growing)
+
+    return launch
 
 
 def _kv_write(args: CallArgs) -> Launch:
     k, v, layer = args.buffer("k"), args.optional_buffer("v"), args.memory.kv.layers[args.number("layer")]
     kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
     group = args.block_group
-    return lambda step: kv_write(k(step), v(step), step.slots[group], layer, kv_heads, head_dim)
+    return lambda step: kv_write(k(step), v(step), step.slots[group], layer, kv_heads, head_dim, step.positions)
 
 
 def _head_linear(args: CallArgs) -> Launch:
@@ -373,6 +396,16 @@ def _row_map(args: CallArgs) -> Launch:
     return lambda step: row_map(kind, x(step), y(step), out(step), number)
 
 
+def _join_sums(args: CallArgs) -> Launch:
+    x, y, sinks, out = args.buffer("x"), args.buffer("y"), args.vector("sinks"), args.buffer("out")
+    return lambda step: join_sums(x(step), y(step), sinks, out(step))
+
+
+def _balance(args: CallArgs) -> Launch:
+    x, out, rounds, eps = args.buffer("x"), args.buffer("out"), args.number("rounds"), float(args.call.attrs["eps"])
+    return lambda step: balance(x(step), out(step), rounds, eps)
+
+
 def _output_gate(args: CallArgs) -> Launch:
     x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
     kind, heads, eps = (
@@ -383,83 +416,10 @@ def _output_gate(args: CallArgs) -> Launch:
     return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps)
 
 
-def _causal_conv(args: CallArgs) -> Launch:
-    x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
-    states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
-    activation, gated = args.call.attrs.get("activation", "silu"), bool(args.call.attrs.get("gated", False))
-    return lambda step: causal_conv(
-        x(step),
-        weight,
-        states,
-        out(step),
-        step.for_states,
-        bias=bias,
-        activation=activation,
-        gated=gated,
-    )
-
-
 def _depthwise_conv(args: CallArgs) -> Launch:
     x, weight, out, bias = args.buffer("x"), args.matrix().codes, args.buffer("out"), args.optional_vector("bias")
     activation = args.call.attrs.get("activation", CONV_ACTIVATIONS[0])
     return lambda step: depthwise_conv(x(step), weight, out(step), bias, activation)
-
-
-def _gated_delta_rule(args: CallArgs) -> Launch:
-    x, gates, out = args.buffer("x"), args.buffer("gates"), args.buffer("out")
-    a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
-    heads, k_dim, v_dim = (args.number(name) for name in ("num_k_heads", "k_dim", "v_dim"))
-    learns_twice = bool(args.call.attrs.get("learns_twice", False))
-    times = args.buffer("dt") if "dt" in args.call.args else None
-    return lambda step: gated_delta_rule(
-        x(step),
-        gates(step),
-        a_log,
-        dt_bias,
-        states,
-        out(step),
-        step.for_states,
-        num_k_heads=heads,
-        k_dim=k_dim,
-        v_dim=v_dim,
-        learns_twice=learns_twice,
-        most_decay=args.call.attrs.get("most_decay"),
-        times=None if times is None else times(step),
-    )
-
-
-def _selective_state(args: CallArgs) -> Launch:
-    x, dt, out, attrs = args.buffer("x"), args.buffer("dt"), args.buffer("out"), args.call.attrs
-    a_log, dt_bias, skip = (args.vector(name) for name in ("a_log", "dt_bias", "skip"))
-    states, heads, k_dim, v_dim = (
-        args.memory.states.of(args.number("state")),
-        *(args.number(name) for name in ("num_k_heads", "k_dim", "v_dim")),
-    )
-    least, most = float(attrs.get("dt_least", 0.0)), float(attrs.get("dt_most", math.inf))
-    return lambda step: selective_state(
-        x(step),
-        dt(step),
-        a_log,
-        dt_bias,
-        skip,
-        states,
-        out(step),
-        step.for_states,
-        num_k_heads=heads,
-        k_dim=k_dim,
-        v_dim=v_dim,
-        dt_least=least,
-        dt_most=most,
-    )
-
-
-def _selective_scan(args: CallArgs) -> Launch:
-    x, dt, bc, out = (args.buffer(name) for name in ("x", "dt", "bc", "out"))
-    a_log, dt_bias, skip = args.matrix("a_log").codes, args.vector("dt_bias"), args.vector("skip")
-    states = args.memory.states.of(args.number("state"))
-    return lambda step: selective_scan(
-        x(step), dt(step), bc(step), a_log, dt_bias, skip, states, out(step), step.for_states
-    )
 
 
 def _slice(args: CallArgs) -> Launch:
@@ -468,6 +428,7 @@ def _slice(args: CallArgs) -> Launch:
 
 
 _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
+    **OF_STATES,
     "embed": _embed,
     "given": _given,
     "add_given": _add_given,
@@ -491,16 +452,14 @@ _FAMILIES: Mapping[str, Callable[[CallArgs], Launch]] = {
     "join_heads": _join_heads,
     "add_parts": _add_streams,
     "row_map": _row_map,
+    "join_sums": _join_sums,
+    "balance": _balance,
     "elementwise": _elementwise,
     "head_norm": _head_norm,
     "rope": _rope,
     "kv_write": _kv_write,
     "output_gate": _output_gate,
-    "causal_conv": _causal_conv,
     "depthwise_conv": _depthwise_conv,
-    "gated_delta_rule": _gated_delta_rule,
-    "selective_state": _selective_state,
-    "selective_scan": _selective_scan,
     "slice": _slice,
     "top": _top,
     "adapter": _adapter,

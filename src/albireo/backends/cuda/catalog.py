@@ -40,6 +40,9 @@ _OTHERS = (
     *_ROUTED,
     "add_parts",
     "row_map",
+    "balance",
+    "join_sums",
+    "pool_rows",
     "norm",
     "gather",
     "all_reduce",
@@ -75,11 +78,6 @@ _REGIMES = {
 _GPU_TARGET = re.compile(r"cuda(?::(\d+))?")
 
 
-#: Families, and attributes, of what sees entries of several positions and has streams that are mixed; and how a route's
-#: scores are made there.
-_OF_POOLED, _POOLED, _ROOT = ("pool_rows", "balance", "join_sums"), ("every", "sums", "side_by_side"), "root_softplus"
-
-
 class CudaCatalog:
     """What can be launched; the same on every GPU, but for products of e4m3.
 
@@ -99,34 +97,19 @@ class CudaCatalog:
         Raises: UnsupportedModel for what the CPU alone has kernels of, for latents that are too small, and for heads
             that are too large.
         """
-        is_pooled = family in _OF_POOLED or any(attrs.get(name) for name in _POOLED)
-        if is_pooled or attrs.get("scores") == _ROOT:
+        if attrs.get("as_positions"):
             raise UnsupportedModel(
-                "entries of several positions, experts by token, and streams that are mixed (as of DeepSeek V4): no "
-                "kernels of them are there for GPUs yet; choose --device cpu"
-            )
-        if family == "combine" and "num_experts" in attrs:
-            raise UnsupportedModel(
-                "experts that give back what they read (LongCat-Flash): no kernels of them are there for GPUs yet; "
-                "choose --device cpu"
-            )
-        if family == "elementwise" and attrs["kind"] == "shift":
-            raise UnsupportedModel(
-                "residuals that are scaled and shifted (ZAYA), and a vector that a state begins with (HRM-Text): no "
-                "kernels of them are there for GPUs yet; choose --device cpu"
-            )
-        if family == "rope" and "ahead" in attrs:
-            raise UnsupportedModel(
-                "queries that grow with the position by numbers of each head (Mistral Large 4): no kernels of them are "
-                "there for GPUs yet; choose --device cpu"
+                "entries that are chosen and given as positions (GLM-5.3, Qwen 4): no kernels of them are there for GPUs "
+                "yet; choose --device cpu"
             )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(
                 f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"
             )
         if attrs.get("value_dim", LEAST_LATENT) < LEAST_LATENT:
+            key = "head_dim" if attrs["value_dim"] == attrs["head_dim"] else "kv_lora_rank"
             raise UnsupportedModel(
-                f"kv_lora_rank={attrs['value_dim']}: on a GPU {LEAST_LATENT} is the least; choose --device cpu"
+                f"{key}={attrs['value_dim']}: on a GPU {LEAST_LATENT} is the least; choose --device cpu"
             )
         if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS):
             return ()

@@ -27,6 +27,8 @@ class ExpertList:
         pairs: [num_experts, most tokens] int32: an expert's pairs, in any order.
         counters: [num_experts + 1] int32, zero between launches: pairs of each expert, programs that have arrived.
         items: int32: see ITEM_FIELDS.
+        ids: [most tokens * top_k] int32 the expert of each pair, where more is routed than there are experts: pairs of
+            those behind the last are in no list; else None.
         widest: most pairs of a tile, of all matrices that are multiplied by it.
         fixed: pairs of a tile, whatever the step; for benchmarks, else None.
     """
@@ -36,6 +38,7 @@ class ExpertList:
     pairs: torch.Tensor
     counters: torch.Tensor
     items: torch.Tensor
+    ids: torch.Tensor | None = None
     widest: int = _MOST
     fixed: int | None = None
 
@@ -48,13 +51,23 @@ class ExpertList:
         return most_items(num_tokens, self.num_experts, self.top_k, self.width(num_tokens))
 
 
-def expert_list(num_experts: int, top_k: int, max_tokens: int, device: torch.device, widest: int = _MOST) -> ExpertList:
+def expert_list(
+    num_experts: int,
+    top_k: int,
+    max_tokens: int,
+    device: torch.device,
+    widest: int = _MOST,
+    routed: int | None = None,
+) -> ExpertList:
+    """routed: of what is chosen; None: of experts alone."""
+
     def zeros(*shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.int32, device=device)
 
     most = most_items(max_tokens, num_experts, top_k, _LEAST)
     pairs, counters = zeros(num_experts, max_tokens), zeros(num_experts + 1)
-    return ExpertList(num_experts, top_k, pairs, counters, zeros((1 + most) * ITEM_FIELDS), widest)
+    ids = zeros(max_tokens * top_k) if routed is not None and routed > num_experts else None
+    return ExpertList(num_experts, top_k, pairs, counters, zeros((1 + most) * ITEM_FIELDS), ids, widest)
 
 
 def tile_width(num_tokens: int, num_experts: int, top_k: int) -> int:

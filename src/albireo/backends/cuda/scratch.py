@@ -132,19 +132,19 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, int, bool]:
+def _heads_and_keys(call: Call) -> tuple[int, int, int, int, int, int, int, int, bool, int]:
     """What it computes, and which keys its rows see."""
     attrs = call.attrs
     heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
     keys = attrs["window"] or 0, attrs.get("first_key", 0), attrs.get("num_keys", 0), attrs.get("in_chunks", False)
-    return *heads, attrs.get("value_dim", 0), attrs.get("result_dim", 0), *keys
+    return *heads, attrs.get("value_dim", 0), attrs.get("result_dim", 0), *keys, attrs.get("every", 1)
 
 
 def _told_apart_by(s: AttentionShape) -> tuple[int, ...]:
     """What _heads_and_keys() says of a call, the block group, what is chosen, and whether rows add by distance."""
     heads, keys = (
         (s.num_heads, s.num_kv_heads, s.head_dim, s.value_dim, s.result_dim),
-        (s.window, s.first_key, s.num_keys, s.in_chunks),
+        (s.window, s.first_key, s.num_keys, s.in_chunks, s.every),
     )
     return *heads, *keys, s.block_group, s.chosen, s.by_distance
 
@@ -154,7 +154,7 @@ def _scores(calls: list[Call], tokens: int, max_positions: int, device: torch.de
     each = [
         scores_of(call.attrs["num_heads"], call.attrs["block"], max_positions)
         if "block" in call.attrs
-        else max_positions
+        else max(1, max_positions // call.attrs.get("every", 1))
         for call in calls
     ]
     columns = max(each, default=max_positions)
@@ -186,7 +186,8 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
     """What calls of attention that share a work list have in common."""
     chosen = call.args.get("chosen", "")
     units = {each.args["ids"]: each.attrs.get("block", 1) for each in program.calls if each.family == "choose_keys"}
-    heads, kv_heads, head_dim, value_dim, result_dim, window, first_key, num_keys, in_chunks = _heads_and_keys(call)
+    sizes = _heads_and_keys(call)
+    heads, kv_heads, head_dim, value_dim, result_dim, window, first_key, num_keys, in_chunks, every = sizes
     return AttentionShape(
         heads,
         kv_heads,
@@ -205,6 +206,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         by_distance="from_rows" in call.args,
         in_chunks=in_chunks,
         result_dim=result_dim,
+        every=every,
     )
 
 
@@ -223,7 +225,9 @@ def _expert_list(program: Program, tokens: int, device: torch.device) -> ExpertL
     if len(kinds) > 1:
         raise InvariantError(f"layers of {sorted(kinds)} experts, and of a token: all have to have the same")
     types = {_dtype_of(program, call) for call in readers}
-    return expert_list(*kinds.pop(), tokens, device, min(widest(dtype, chip_of(device)) for dtype in types))
+    most = min(widest(dtype, chip_of(device)) for dtype in types)
+    num_routed = max(program.buffers[call.args["x"]].cols for call in program.calls if call.family == "route")
+    return expert_list(*kinds.pop(), tokens, device, most, num_routed)
 
 
 def _dtype_of(program: Program, call: Call) -> str:

@@ -74,7 +74,12 @@ class DeviceStep:
         """What rows are rotated by: a table, the model's or the step's own, and the row of it that each has."""
         if self.rope_rows is not None and self.row_numbers is not None:
             return self.rope_rows, self.row_numbers
-        return table, self.positions if self.rope_positions is None else self.rope_positions
+        return table, self.turned_positions
+
+    @property
+    def turned_positions(self) -> torch.Tensor:
+        """[T] by which rows are rotated, and queries grow."""
+        return self.positions if self.rope_positions is None else self.rope_positions
 
     @property
     def for_states(self) -> StateSlots:

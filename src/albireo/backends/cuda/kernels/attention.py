@@ -1,7 +1,8 @@
 """attention: of a step's tokens over the paged KV cache; decode, prefill and mixed steps alike.
 
 q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. kv: a LayerKV [N, K, P, D rounded up to
-16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
+16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32 positions (or a power of two of entries), in which this
+step's keys and values are written.
 slopes: [H] float32 or None: of causal rows what a score, scaled, has added for each position that is behind the row's.
 value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
 The work list's result_dim: of stored values so many are given, and out is [T, H * result_dim].
@@ -16,11 +17,14 @@ those less than window away. With the work list's num_keys it sees the first so 
 none before that; with its in_chunks those from the last multiple of window on. With chosen, [T, count] int32 as
 choose_keys leaves them, or of each KV head its own list of as many, it sees these alone: a place in a list is what a
 position is elsewhere, and items are of one token (list_tokens.py). With row_ends it sees those behind its own up to
-row_ends[t] - 1, too, whatever the window. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap);
-q.k has added what `added` says of distances (parts/by_distance.py). out is the mean of v by
-their softmax, in which sinks[h] is one score more, of no value: it is added last, when a row is whole. All of out is
-written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block
-behind it, are not read.
+row_ends[t] - 1, too, whatever the window. Where kv has an entry for every so many positions (kv.every), it sees the
+entries that end up to its own position, and what is said of positions, splits and lists is of entries; blocks of kv may
+be any distance apart. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); q.k has added what
+`added` says of distances (parts/by_distance.py). out is the mean of v by their softmax, in which sinks[h] is one score
+more, of no value: it is added last, when a row is whole. With sums out is [T, H * (width + 2)] float32: of each head
+what is not divided, the largest score in units of log 2 (NOTHING_SEEN where there is none) and the sum of powers, as
+join_sums reads them. All of out is written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a
+context, and positions of its last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -65,7 +69,7 @@ from albireo.backends.cuda.kernels.parts.attention_rows import (
     merge_parts,
     store_rows,
 )
-from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend, chosen_places
+from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend, block_of, chosen_places
 from albireo.backends.cuda.kernels.parts.by_distance import NOTHING, ByDistance
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.row_codes import row_block
@@ -137,11 +141,17 @@ def attention_kernel(
     LIST: tl.constexpr,
     REACH: tl.constexpr,
     COLUMNS: tl.constexpr,
+    APART: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    EVERY: tl.constexpr,
+    SUMS: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
     num_units = tl.load(count) * KV_HEADS
     to = out if TOKEN_BLOCK == 0 else rows_out
+    # base positions that rows see entries of; of a list, whose base is in it, one each
+    BEHIND: tl.constexpr = EVERY if chosen is None else 1
     to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * RESULT_DIM
     dims = tl.arange(0, BLOCK_DIM)
     lanes = tl.arange(0, BN)
@@ -166,7 +176,7 @@ def attention_kernel(
         tokens = rows // GROUP
         heads = kv_head * GROUP + rows % GROUP
         positions = base + tokens
-        context = base + num_rows // GROUP
+        context = (base + num_rows // GROUP) // BEHIND
         from_q = q + (first_token + tokens).to(tl.int64)[:, None] * q_stride + heads[:, None] * HEAD_DIM
         tile_q = tl.load(
             from_q + dims[None, :],
@@ -175,7 +185,7 @@ def attention_kernel(
         )
         tile_q = numbers_of(tile_q, QK_TYPE)
         turned_q = tile_q
-        if VALUE_DIM > 0:
+        if VALUE_DIM > 0 and HEAD_DIM > VALUE_DIM:
             turned = VALUE_DIM + tl.arange(0, TURNED_BLOCK)
             turned_q = tl.load(
                 from_q + turned[None, :],
@@ -204,11 +214,13 @@ def attention_kernel(
             end = tl.minimum(tl.maximum(base + last_token // GROUP + 1, last_end), context)
             end = tl.minimum(end_split * SPLIT, end)
         else:
-            end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
+            end = tl.minimum(end_split * SPLIT, (base + last_token // GROUP + 1) // BEHIND)
 
         row_slopes = None
         if slopes is not None:  # in units of scores before their scale
             row_slopes = tl.div_rn(tl.load(slopes + heads, mask=is_row, other=0.0), scale)
+        if BEHIND > 1:
+            positions = (positions + 1) // BEHIND - 1
         last_seen = positions
         if row_ends is not None:
             last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
@@ -229,26 +241,33 @@ def attention_kernel(
         if BOTH_WAYS:
             full_end = tl.minimum(end, context // BN * BN)
         else:
-            full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
+            full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BEHIND // BN * BN)
         last = tl.maximum(full_end - BN, begin)
         own_list = chosen
         if LIST > 0:  # places of each KV head's own, one list behind the other
             own_list = chosen + kv_head * LIST
-        entries = block_table + table + lanes // PAGE
+        entries = block_table + table + block_of(lanes, PAGE, BLOCKS)
         offsets = lanes % PAGE
         if chosen is None:
-            pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
+            pages = tl.load(entries + begin // PAGE * BLOCKS, mask=begin + lanes < full_end, other=0)
         else:
             pages, offsets = chosen_places(
-                own_list, chosen_stride, first_token, block_table + table, begin + lanes, full_end, PAGE
+                own_list, chosen_stride, first_token, block_table + table, begin + lanes, full_end, PAGE, BLOCKS
             )
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
             next_offsets = offsets
             if chosen is None:
-                next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
+                next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE * BLOCKS)
             else:
                 next_pages, next_offsets = chosen_places(
-                    own_list, chosen_stride, first_token, block_table + table, start + BN + lanes, full_end, PAGE
+                    own_list,
+                    chosen_stride,
+                    first_token,
+                    block_table + table,
+                    start + BN + lanes,
+                    full_end,
+                    PAGE,
+                    BLOCKS,
                 )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
@@ -256,7 +275,7 @@ def attention_kernel(
                 distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, False, FIRST_KEY,
-                REACH, COLUMNS,
+                REACH, COLUMNS, APART,
             )  # fmt: skip
             pages = next_pages
             offsets = next_offsets
@@ -264,10 +283,10 @@ def attention_kernel(
             tl.maximum(begin, full_end), end, BN, num_stages=2 if chosen is None and from_rows is None else 1
         ):
             if chosen is None:
-                pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
+                pages = tl.load(entries + start // PAGE * BLOCKS, mask=start + lanes < context, other=0)
             else:
                 pages, offsets = chosen_places(
-                    own_list, chosen_stride, first_token, block_table + table, start + lanes, context, PAGE
+                    own_list, chosen_stride, first_token, block_table + table, start + lanes, context, PAGE, BLOCKS
                 )
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, offsets, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions,
@@ -275,7 +294,7 @@ def attention_kernel(
                 distances, from_rows, from_keys, columns, heads, row_places, keys_start, from_keys_stride,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
                 CODES, WINDOW, SOFTCAP, BOTH_WAYS, row_ends is not None, True, FIRST_KEY,
-                REACH, COLUMNS,
+                REACH, COLUMNS, APART,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -292,7 +311,7 @@ def attention_kernel(
         if slot < 0:
             store_rows(
                 total_m, total_l, total, sinks, to, to_stride, first_token, first_row, num_rows, kv_head,
-                KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty,
+                KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty, SUMS,
             )  # fmt: skip
         else:
             if begin < end:
@@ -319,10 +338,11 @@ def attention_kernel(
                     merged_m, merged_l, merged = merge_parts(
                         partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, row, num_rows,
                         kv_head, window, KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS, IN_CHUNKS,
+                        BEHIND,
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
-                        KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty,
+                        KV_HEADS, GROUP, RESULT_DIM, q.dtype.element_ty, SUMS,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
@@ -354,6 +374,7 @@ def attention(
     row_ends: torch.Tensor | None = None,
     chosen: torch.Tensor | None = None,
     added: ByDistance | None = None,
+    sums: bool = False,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -361,6 +382,10 @@ def attention(
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, channels, window, types) got work of {shape}")
+    if shape.every != kv.every or (kv.every > 1 and (window or both_ways or shape.num_keys or added is not None)):
+        raise InvariantError(f"attention to entries of {kv.every} positions got work of {shape}, or sees positions")
+    if sums and (sinks is not None or out.dtype != torch.float32):
+        raise InvariantError(f"attention that gives sums writes float32, without sinks; got {out.dtype}")
     if added is not None and shape.in_chunks:
         raise InvariantError("attention in chunks, to which rows add by distance: no kernel has both")
     width = num_heads * shape.result_width
@@ -368,7 +393,7 @@ def attention(
     if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * width):
         raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {width} {q.dtype}")
     block_dim = triton.next_power_of_2(value_dim or kv.k.shape[3])
-    sums, stats = parts_of(shape, plan, workspace)
+    partial, stats = parts_of(shape, plan, workspace)
     qk_type, pv_type = shape.compute_types
     attention_kernel[(plan.programs,)](
         q=q,
@@ -388,7 +413,7 @@ def attention(
         arrived=work.arrived,
         finished=work.finished,
         block_table=step.block_table,
-        partial=sums,
+        partial=partial,
         partial_ml=stats,
         scale=scale,
         softcap=softcap,
@@ -420,6 +445,10 @@ def attention(
         IN_CHUNKS=shape.in_chunks,
         RESULT_DIM=shape.result_width,
         LIST=shape.chosen if chosen is not None and chosen.shape[1] > shape.chosen else 0,
+        APART=kv.k.stride(0),
+        BLOCKS=kv.blocks,
+        EVERY=kv.every,
+        SUMS=sums,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,

@@ -5,7 +5,8 @@ all of it written but its counters. One launch a step and window, before the fir
 items; tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing. Where rows see
 the first num_keys positions, or of these as many as the step's heard says, wherever they are themselves, a context ends
 there, and its tokens are taken for its last, which see all of it, both ways. Where they see none before first_key, or
-before the chunk of the first token, it begins with the split of that.
+before the chunk of the first token, it begins with the split of that. Where several positions have one entry, splits
+are of the entries that end in a context, of which there may be none.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
@@ -57,6 +58,7 @@ def build_work_list_kernel(
     SPLIT: tl.constexpr,
     ITEM: tl.constexpr,
     SEQUENCES: tl.constexpr,
+    EVERY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     mine = tl.program_id(0)
@@ -71,6 +73,7 @@ def build_work_list_kernel(
         most = tl.where(found > 0, tl.minimum(found, num_keys), num_keys)
     context = tl.where(num_keys > 0, tl.minimum(context, most), context)
     base = context - n
+    context = context // EVERY
     seen = tl.where(in_chunks > 0, base // tl.maximum(window, 1) * window, base - window + 1)
     first = tl.maximum(tl.where(window > 0, seen, 0), first_key) // SPLIT
     tiles = (n * GROUP + TILE_ROWS - 1) // TILE_ROWS
@@ -173,6 +176,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         SPLIT=shape.split,
         ITEM=ITEM_FIELDS,
         SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
+        EVERY=shape.every,
         BLOCK=_BLOCK,
         num_warps=4,
         enable_fp_fusion=False,
@@ -183,7 +187,7 @@ def aot_cases() -> list[AotCase]:
     names = ["query_start", "context_len", "table_start", "count", "items"]
     numbers = ["num_sequences", "num_tokens", "window", "in_chunks", "first_key", "num_keys", "programs", "max_parts"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in numbers}
-    constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS}
+    constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS, "EVERY": 1}
     return [
         AotCase(
             f"build_work_list.{sequences}{'.heard' * listens}",

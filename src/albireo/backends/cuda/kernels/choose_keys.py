@@ -3,10 +3,12 @@
 q: [T, H * D] float32, bfloat16 or float16, weights: [T, H] float32, rows any distance apart. kv: a LayerKV [N, 1, P, D
 rounded up to 16] of numbers, in which this step's keys are written. ids: [T, count] int32, rows any distance apart.
 scores: [any, L] float32, L at least the positions of the longest sequence: a step of more tokens takes turns at it.
+Where kv has an entry for every so many positions (kv.every), entries are chosen, and L is of these; blocks of it may
+be any distance apart.
 
 score[s] = sum over h of weights[t, h] * max(q[t, h] . k[s], 0), in float32; of equals the first are chosen. ids are
-ascending; behind the last, where a token has fewer positions than count, -1. What is done for a token depends on its
-sequence only. NaN comes before all numbers.
+ascending; behind the last, where a token has fewer positions (or entries) than count, -1. What is done for a token
+depends on its sequence only. NaN comes before all numbers.
 
 Two launches a turn. The first scores 64 positions a program. The second, one program a token, finds the bound that as
 many scores reach by halving the range between the lowest and the highest that are left, each round a pass over the
@@ -20,8 +22,9 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.attention_tile import block_of
 from albireo.backends.cuda.kernels.parts.best_of_row import bound_of_best
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.ordering import order_of
@@ -53,6 +56,9 @@ def score_keys_kernel(
     STORED_DIM: tl.constexpr,
     COUNT: tl.constexpr,
     PAGE: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    APART: tl.constexpr,
+    EVERY: tl.constexpr,
     HEAD_BLOCK: tl.constexpr,
     DIM_BLOCK: tl.constexpr,
     SEQUENCES: tl.constexpr,
@@ -61,14 +67,15 @@ def score_keys_kernel(
     place = tl.program_id(0)
     token = first + place
     start = tl.program_id(1) * BN
-    seen = tl.load(positions + token) + 1
+    seen = (tl.load(positions + token) + 1) // EVERY
     if (seen > COUNT) & (start < seen):
         each = tl.arange(0, SEQUENCES)
         ends = tl.load(query_start + 1 + each, mask=each < num_sequences, other=0x7FFFFFFF)
         sequence = tl.sum((ends <= token).to(tl.int32), axis=0)
         at = start + tl.arange(0, BN)
         is_there = at < seen
-        pages = tl.load(block_table + tl.load(table_start + sequence) + at // PAGE, mask=is_there, other=0)
+        table = block_table + tl.load(table_start + sequence)
+        pages = tl.load(table + block_of(at, PAGE, BLOCKS), mask=is_there, other=0)
         heads = tl.arange(0, HEAD_BLOCK)
         dims = tl.arange(0, DIM_BLOCK)
         tile_q = tl.load(
@@ -77,7 +84,7 @@ def score_keys_kernel(
             other=0.0,
         )
         tile_k = tl.load(
-            k + (pages.to(tl.int64) * PAGE + at % PAGE)[:, None] * STORED_DIM + dims[None, :],
+            k + (pages.to(tl.int64) * APART + at % PAGE * STORED_DIM)[:, None] + dims[None, :],
             mask=is_there[:, None] & (dims < STORED_DIM)[None, :],
             other=0.0,
         )
@@ -88,10 +95,20 @@ def score_keys_kernel(
 
 
 @triton.jit(do_not_specialize=["first"])
-def best_keys_kernel(scores, positions, ids, first, scores_stride, ids_stride, COUNT: tl.constexpr, TILE: tl.constexpr):
+def best_keys_kernel(
+    scores,
+    positions,
+    ids,
+    first,
+    scores_stride,
+    ids_stride,
+    COUNT: tl.constexpr,
+    EVERY: tl.constexpr,
+    TILE: tl.constexpr,
+):
     place = tl.program_id(0)
     token = first + place
-    seen = tl.load(positions + token) + 1
+    seen = (tl.load(positions + token) + 1) // EVERY
     row = scores + place.to(tl.int64) * scores_stride
     to = ids + token.to(tl.int64) * ids_stride
     lanes = tl.arange(0, TILE)
@@ -150,6 +167,9 @@ def choose_keys(
             STORED_DIM=kv.k.shape[3],
             COUNT=count,
             PAGE=kv.k.shape[2],
+            BLOCKS=kv.blocks,
+            APART=kv.k.stride(0),
+            EVERY=kv.every,
             HEAD_BLOCK=max(_LEAST_HEADS, triton.next_power_of_2(num_heads)),
             DIM_BLOCK=triton.next_power_of_2(kv.k.shape[3]),
             SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
@@ -165,6 +185,7 @@ def choose_keys(
             scores.stride(0),
             ids.stride(0),
             COUNT=count,
+            EVERY=kv.every,
             TILE=_TILE,
             num_warps=8,
             enable_fp_fusion=False,
@@ -176,23 +197,29 @@ def aot_cases() -> list[AotCase]:
     strides = {name: "i32" for name in ("q_stride", "weights_stride", "scores_stride")}
     scoring = {"q": "*bf16", "weights": "*fp32", "k": "*bf16", **of_step, "scores": "*fp32", "first": "i32"}
     constants = {"HEADS": 64, "HEAD_DIM": 128, "STORED_DIM": 128, "COUNT": 2048, "PAGE": 16, "HEAD_BLOCK": 64}
+    constants |= {"BLOCKS": 1, "APART": 2048, "EVERY": 1}
+    entries = {"PAGE": 4, "APART": 65536, "EVERY": 4}
     return [
-        AotCase(
-            "choose_keys.scores",
-            score_keys_kernel,
-            scoring | {"num_sequences": "i32"} | strides,
-            constants | {"DIM_BLOCK": 128, "SEQUENCES": 16, "BN": _SCORED},
-            num_warps=4,
-            aligned=("q", "k", "scores", "q_stride", "scores_stride"),
-            max_registers=168,
-            max_shared=64 << 10,
+        *(
+            AotCase(
+                f"choose_keys.scores{'.entries' * bool(more)}",
+                score_keys_kernel,
+                scoring | {"num_sequences": "i32"} | strides,
+                constants | {"DIM_BLOCK": 128, "SEQUENCES": 16, "BN": _SCORED} | more,
+                num_warps=4,
+                aligned=("q", "k", "scores", "q_stride", "scores_stride"),
+                max_registers=168,
+                max_shared=64 << 10,
+                architectures=architectures,
+            )
+            for more, architectures in (({}, ARCHITECTURES), (entries, (90,)))
         ),
         AotCase(
             "choose_keys.best",
             best_keys_kernel,
             {"scores": "*fp32", "positions": "*i32", "ids": "*i32", "first": "i32"}
             | {"scores_stride": "i32", "ids_stride": "i32"},
-            {"COUNT": 2048, "TILE": _TILE},
+            {"COUNT": 2048, "EVERY": 1, "TILE": _TILE},
             num_warps=8,
             aligned=("scores", "ids", "scores_stride", "ids_stride"),
             max_registers=64,

@@ -1,7 +1,6 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu, relu2,
-sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]),
-gain (x * weight[e]),
-clip (x between -number and number), clip_above (x, or number where that is less),
+sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), gain (x * weight[e]),
+shift (x + weight[e]), clip (x between -number and number), clip_above (x, or number where that is less),
 clamp (x between weight[0] and weight[1]), xielu (see graph.ops), add, mul, clamped_swiglu.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
@@ -34,7 +33,7 @@ from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps
 KINDS = dict.fromkeys(
     (
         *("cast", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "scale", "softcap", "scale_by", "clip"),
-        *("clamp", "clip_above", "xielu", "gain"),
+        *("clamp", "clip_above", "xielu", "gain", "shift"),
     ),
     False,
 )
@@ -73,6 +72,8 @@ def elementwise_kernel(
         value = value * tl.load(weight)
     if KIND == "gain":
         value = value * tl.load(weight + at, mask=mask, other=0.0)
+    if KIND == "shift":
+        value = value + tl.load(weight + at, mask=mask, other=0.0)
     if KIND == "clip":
         value = tl.minimum(tl.maximum(value, -number), number)
     if KIND == "clip_above":
@@ -96,7 +97,7 @@ def elementwise(
     weight: torch.Tensor | None = None,
 ) -> None:
     """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale, clip
-    and softcap. weight: [1] float32, of scale_by; [2] of clamp and xielu; [E] of gain.
+    and softcap. weight: [1] float32, of scale_by; [2] of clamp and xielu; [E] of gain and shift.
 
     Raises: ValueError for another kind, or y given or missing where it should not be.
     """

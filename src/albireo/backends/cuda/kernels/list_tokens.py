@@ -3,8 +3,9 @@
 query_start: [B + 1], positions: [T], table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py) of
 a shape with lists, all of it written but its counters. One launch a step, a program a token; build_work_list.py is the
 same for rows that see all. A token has min(position + 1, chosen) places to see (of those in blocks fewer, where its own
-block is not whole), whole or an item a split, as the plan says of the step: the bits are the same. Where a token has
-fewer splits than others, the items behind its last one have no rows; tokens of no sequence see nothing.
+block is not whole; of entries of `every` positions min((position + 1) / every, chosen), rounded down), whole or an item
+a split, as the plan says of the step: the bits are the same. Where a token has fewer splits than others, the items
+behind its last one have no rows; tokens of no sequence see nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def list_tokens_kernel(
     num_tokens,
     CHOSEN: tl.constexpr,
     UNIT: tl.constexpr,
+    EVERY: tl.constexpr,
     GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILES: tl.constexpr,
@@ -45,7 +47,7 @@ def list_tokens_kernel(
     is_real = token < tl.load(query_start + num_sequences)
     table = tl.load(table_start + sequence, mask=is_real, other=0)
     position = tl.load(positions + token)
-    seen = tl.where(is_real, tl.minimum(position + 1, CHOSEN - UNIT + position % UNIT + 1), 0)
+    seen = tl.where(is_real, tl.minimum((position + 1) // EVERY, CHOSEN - UNIT + position % UNIT + 1), 0)
     splits = (seen + SPLIT - 1) // SPLIT
     lanes = tl.arange(0, BLOCK)
     row = lanes // SPLITS * TILE_ROWS
@@ -91,6 +93,7 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
         num_tokens,
         CHOSEN=shape.chosen,
         UNIT=shape.chosen_unit,
+        EVERY=shape.every,
         GROUP=shape.group,
         TILE_ROWS=plan.tile_rows,
         TILES=tiles,
@@ -107,7 +110,7 @@ def list_tokens(step: DeviceStep, work: WorkList) -> None:
 def aot_cases() -> list[AotCase]:
     names = ["query_start", "positions", "table_start", "count", "items"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in ("num_sequences", "num_tokens")}
-    constants = {"CHOSEN": 2048, "UNIT": 1, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8, "SPLIT": 512}
+    constants = {"CHOSEN": 2048, "UNIT": 1, "EVERY": 1, "GROUP": 128, "TILE_ROWS": 16, "TILES": 8, "SPLIT": 512}
     constants |= {"ITEM": ITEM_FIELDS}
     return [
         AotCase(

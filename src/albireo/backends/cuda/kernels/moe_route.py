@@ -1,17 +1,20 @@
 """moe_route: the best experts of each token and their weights; and lists of the pairs that each expert has.
 
-logits: [T, E] float32; bias, gain: [E] float32 or none; ids: [T, k] int32, weights: [T, k] float32; num_real: [1]
-int32, tokens that are no padding; lists: an ExpertList (../expert_list.py), all of it written, counters set to zero.
+logits: [T, E] float32; bias, gain: [E] float32 or none; chosen: [T, k] float32 or none, whole numbers; ids: [T, k]
+int32, weights: [T, k] float32; num_real: [1] int32, tokens that are no padding; lists: an ExpertList
+(../expert_list.py), all of it written, counters set to zero.
 
-A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
-spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias, or logit + bias; of
+A score is exp(logit - best), or the logit's sigmoid, or sqrt(log(1 + e^logit)); whole is the sum of all E of softmax,
+which is a tree that is spelled out, and 1 of the others. With chosen nothing is compared: ids are these, 0 for what is
+no expert's number. Else best first by logit, or, with a bias, by score / whole + bias, or logit + bias; of
 equals the lowest expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a
 score divided by whole, or, renormalized, by the sum of the k of them, best first, plus eps; or, with a margin, of a
 softmax over those near it and not chosen before (graph/ops.py), summed as a tree; then times a factor, then times the
 gain of its expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next
 place in its expert's list, so the order there may differ from run to run, and nothing depends on it. The program that
 comes last cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no
-pair.
+pair. Where more is routed than the lists have experts, what is chosen behind the last of these has none either, and ids
+are left in lists.ids, too, where moe_combine sees which pairs nobody computes.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList
+from albireo.backends.cuda.kernels.parts.activations import softplus
 from albireo.backends.cuda.kernels.parts.arriving import arrives_last
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.errors import InvariantError
 from albireo.graph.op_numbers import LEAST_SCORES
 
 _ITEM = tl.constexpr(ITEM_FIELDS)
@@ -47,12 +52,12 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is made of logits. factor: on weights; eps: added to what they are divided by; margin: how near another
-    expert must be to count in a choice's softmax; None: there is none. by_logits: a bias is added to logits, not to
-    scores."""
+    """What is made of logits. scores: one of graph.op_numbers.SCORES. factor: on weights; eps: added to what they are
+    divided by; margin: how near another expert must be to count in a choice's softmax; None: there is none. by_logits:
+    a bias is added to logits, not to scores."""
 
     renormalize: bool
-    is_sigmoid: bool = False
+    scores: str = "softmax"
     groups: Groups | None = None
     factor: float | None = None
     eps: float | None = None
@@ -61,11 +66,19 @@ class Rules:
 
 
 @triton.jit
-def _score(x, peak, IS_SIGMOID: tl.constexpr):
-    if IS_SIGMOID:
+def _score(x, peak, SCORES: tl.constexpr):
+    if SCORES == "sigmoid":
         return tl.div_rn(1.0, 1.0 + tl.exp(-x))
+    elif SCORES == "root_softplus":
+        return tl.sqrt_rn(softplus(x))
     else:
         return tl.exp(x - peak)
+
+
+@triton.jit
+def _of_choice(numbers, places, place):
+    """The number of each row that is at a place of its own."""
+    return tl.sum(tl.where(places[None, :] == place[:, None], numbers, tl.zeros_like(numbers)), 1)
 
 
 @triton.jit
@@ -107,8 +120,10 @@ def moe_route_kernel(
     logits,
     bias,
     gain,
+    chosen_ids,
     ids,
     weights,
+    listed_ids,
     num_real,
     pairs,
     counters,
@@ -116,11 +131,13 @@ def moe_route_kernel(
     num_tokens,
     width,
     logits_stride,
+    chosen_stride,
     pairs_stride,
+    NUM_ROUTED: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
     TOP_K: tl.constexpr,
     RENORMALIZE: tl.constexpr,
-    IS_SIGMOID: tl.constexpr,
+    SCORES: tl.constexpr,
     FACTOR: tl.constexpr,
     EPS: tl.constexpr,
     MARGIN: tl.constexpr,
@@ -137,49 +154,56 @@ def moe_route_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = row < num_tokens
     expert = tl.arange(0, EXPERTS)
-    is_expert = expert < NUM_EXPERTS
+    is_expert = expert < NUM_ROUTED
     at = logits + row.to(tl.int64)[:, None] * logits_stride + expert[None, :]
     x = tl.load(at, mask=is_row[:, None] & is_expert[None, :], other=0.0)
     keys = key_of(tl.where(is_expert[None, :], order_of(x), NOTHING), expert[None, :])
     choice = tl.arange(0, CHOICES)
     best = tl.max(keys, 1)
     peak = number_of((best >> 32).to(tl.int32))
-    scores = _score(x, peak[:, None], IS_SIGMOID)
+    scores = _score(x, peak[:, None], SCORES)
     if bias is not None:
         merits = x if BY_LOGITS else scores
-        if not IS_SIGMOID and not BY_LOGITS:
+        if SCORES == "softmax" and not BY_LOGITS:
             whole = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
             merits = tl.div_rn(scores, whole[:, None])
         merits += tl.load(bias + expert, mask=is_expert, other=0.0)[None, :]
         keys = key_of(tl.where(is_expert[None, :], order_of(merits), NOTHING), expert[None, :])
         best = tl.max(keys, 1)
     if GROUPS > 0:
-        keys = _in_best_groups(keys, expert, GROUPS, KEPT, BEST, NUM_EXPERTS // GROUPS, PLACES)
+        keys = _in_best_groups(keys, expert, GROUPS, KEPT, BEST, NUM_ROUTED // GROUPS, PLACES)
         best = tl.max(keys, 1)
     chosen = tl.zeros((ROWS, CHOICES), tl.int32)
     size = tl.zeros((ROWS, CHOICES), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
+    if chosen_ids is not None:
+        at = chosen_ids + row.to(tl.int64)[:, None] * chosen_stride + choice[None, :]
+        number = tl.load(at, mask=is_row[:, None] & (choice < TOP_K)[None, :], other=0.0)
+        chosen = tl.where((number >= 0.0) & (number < NUM_ROUTED), number, 0.0).to(tl.int32)
     for j in tl.static_range(TOP_K):
-        if bias is not None:
-            mine = tl.sum(tl.where(expert[None, :] == place_of(best)[:, None], scores, 0.0), 1)
+        if chosen_ids is not None:
+            mine = _of_choice(scores, expert, _of_choice(chosen, choice, tl.full((ROWS,), j, tl.int32)))
+        elif bias is not None:
+            mine = _of_choice(scores, expert, place_of(best))
         elif MARGIN is not None:
             top = number_of((best >> 32).to(tl.int32))[:, None]
             is_near = top - x <= MARGIN * tl.maximum(tl.abs(x), top)
             is_counted = is_near & (keys != NO_KEY) & is_expert[None, :]
             mine = tl.div_rn(1.0, tree_sum(tl.where(is_counted, tl.exp(x - top), 0.0), LEVELS))
         else:
-            mine = _score(number_of((best >> 32).to(tl.int32)), peak, IS_SIGMOID)
+            mine = _score(number_of((best >> 32).to(tl.int32)), peak, SCORES)
         total += mine
         is_mine = choice[None, :] == j
-        chosen = tl.where(is_mine, place_of(best)[:, None], chosen)
         size = tl.where(is_mine, mine[:, None], size)
-        keys = tl.where(keys == best[:, None], NO_KEY, keys)
-        best = tl.max(keys, 1)
+        if chosen_ids is None:
+            chosen = tl.where(is_mine, place_of(best)[:, None], chosen)
+            keys = tl.where(keys == best[:, None], NO_KEY, keys)
+            best = tl.max(keys, 1)
     if RENORMALIZE:
         if EPS is not None:
             total += EPS
         total = tl.where(total < _LEAST, _LEAST, total)  # a NaN stays one
-    elif IS_SIGMOID or MARGIN is not None:
+    elif SCORES != "softmax" or MARGIN is not None:
         total = tl.full((ROWS,), 1.0, tl.float32)
     else:
         total = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
@@ -193,13 +217,16 @@ def moe_route_kernel(
     tl.store(ids + pair, chosen, mask=is_pair)
     tl.store(weights + pair, counts, mask=is_pair)
 
-    is_listed = is_pair & (row < tl.load(num_real))[:, None]
+    if listed_ids is not None:
+        tl.store(listed_ids + pair, chosen, mask=is_pair)
+    is_listed = is_pair & (chosen < NUM_EXPERTS) & (row < tl.load(num_real))[:, None]
     place = tl.atomic_add(counters + chosen, 1, mask=is_listed, sem="relaxed", scope="gpu")
     tl.store(pairs + chosen.to(tl.int64) * pairs_stride + place, pair, mask=is_listed)
     if arrives_last(counters + NUM_EXPERTS, tl.num_programs(0)):
-        count = tl.load(counters + expert, mask=is_expert, other=0, cache_modifier=".cg")
+        has_list = expert < NUM_EXPERTS
+        count = tl.load(counters + expert, mask=has_list, other=0, cache_modifier=".cg")
         tl.debug_barrier()
-        tl.store(counters + expert, 0, mask=is_expert)
+        tl.store(counters + expert, 0, mask=has_list)
         tiles = (count + width - 1) // width
         first_tile = tl.cumsum(tiles, 0) - tiles
         tl.store(items, tl.sum(tiles, 0))
@@ -219,16 +246,25 @@ def moe_route(
     rules: Rules,
     bias: torch.Tensor | None = None,
     gain: torch.Tensor | None = None,
+    chosen: torch.Tensor | None = None,
 ) -> None:
-    """ids and weights without gaps between rows."""
-    num_tokens, experts = len(logits), _experts(lists.num_experts)
+    """ids and weights without gaps between rows.
+
+    Raises: InvariantError where more is routed than there are experts, and lists have no room for ids.
+    """
+    num_tokens, routed = len(logits), logits.shape[1]
+    experts = _experts(routed)
+    if routed > lists.num_experts and lists.ids is None:
+        raise InvariantError(f"a route to {routed} got lists of {lists.num_experts} experts, and no room for ids")
     rows = 1 if num_tokens <= FEW_TOKENS else _ROWS
     moe_route_kernel[(triton.cdiv(num_tokens, rows),)](
         logits,
         bias,
         gain,
+        chosen,
         ids,
         weights,
+        lists.ids,
         num_real,
         lists.pairs,
         lists.counters,
@@ -236,7 +272,9 @@ def moe_route(
         num_tokens,
         lists.width(num_tokens),
         logits.stride(0),
+        0 if chosen is None else chosen.stride(0),
         lists.pairs.stride(0),
+        NUM_ROUTED=routed,
         NUM_EXPERTS=lists.num_experts,
         TOP_K=lists.top_k,
         **_constants(rules),
@@ -244,7 +282,7 @@ def moe_route(
         EXPERTS=experts,
         LEVELS=experts.bit_length() - 1,
         CHOICES=triton.next_power_of_2(lists.top_k),
-        num_warps=_warps(rows),
+        num_warps=_warps(rows, experts),
         enable_fp_fusion=False,
     )
 
@@ -253,7 +291,7 @@ def _constants(rules: Rules) -> dict[str, object]:
     groups = rules.groups or Groups(0, 0, 0)
     return {
         "RENORMALIZE": rules.renormalize,
-        "IS_SIGMOID": rules.is_sigmoid,
+        "SCORES": rules.scores,
         "FACTOR": rules.factor,
         "EPS": rules.eps,
         "MARGIN": rules.margin,
@@ -269,8 +307,9 @@ def _experts(num_experts: int) -> int:
     return max(32, int(triton.next_power_of_2(num_experts)))
 
 
-def _warps(rows: int) -> int:
-    return 1 if rows == 1 else 4
+def _warps(rows: int, experts: int) -> int:
+    """A row of many experts would not stay in the registers of one."""
+    return 1 if rows == 1 and experts <= 512 else 4
 
 
 def aot_cases() -> list[AotCase]:
@@ -282,28 +321,37 @@ def aot_cases() -> list[AotCase]:
         max_registers: int,
         has_bias: bool = False,
         architectures: tuple[int, ...] = (90,),
+        more: dict[str, str] | None = None,
+        routed: int | None = None,
     ) -> AotCase:
-        """Nothing in it is an architecture's own: on all of them is the one with the most in it."""
-        experts = _experts(num_experts)
+        """Nothing in it is an architecture's own: on all of them is the one with the most in it.
+
+        Args: more: types of what else it reads and writes. routed: where that is more than there are experts.
+        """
+        routed = routed or num_experts
+        experts = _experts(routed)
         names = ("ids", "num_real", "pairs", "counters", "items")
         floats = ("logits", "weights", *(("bias",) if has_bias else ()))
-        pointers = dict.fromkeys(floats, "*fp32") | dict.fromkeys(names, "*i32")
-        numbers = ("num_tokens", "width", "logits_stride", "pairs_stride")
+        pointers = dict.fromkeys(floats, "*fp32") | dict.fromkeys(names, "*i32") | (more or {})
+        numbers = ("num_tokens", "width", "logits_stride", "chosen_stride", "pairs_stride")
+        missing = ("bias", "gain", "chosen_ids", "listed_ids")
         return AotCase(
-            f"moe_route.{num_experts}.{rows}{'.groups' if rules.groups else ''}",
+            f"moe_route.{num_experts}.{rows}{'.groups' if rules.groups else ''}"
+            f"{''.join('.' + role for role in more or ())}{'.roots' * (rules.scores == 'root_softplus')}",
             moe_route_kernel,
             pointers | dict.fromkeys(numbers, "i32"),
             {
+                "NUM_ROUTED": routed,
                 "NUM_EXPERTS": num_experts,
                 "TOP_K": top_k,
                 **_constants(rules),
-                **({"gain": None} if has_bias else {"bias": None, "gain": None}),
+                **{role: None for role in missing if role not in pointers},
                 "ROWS": rows,
                 "EXPERTS": experts,
                 "LEVELS": experts.bit_length() - 1,
                 "CHOICES": int(triton.next_power_of_2(top_k)),
             },
-            num_warps=_warps(rows),
+            num_warps=_warps(rows, experts),
             aligned=(*floats, "ids", "pairs", "counters", "items", "logits_stride"),
             max_registers=max_registers,
             max_shared=16 << 10,
@@ -312,11 +360,15 @@ def aot_cases() -> list[AotCase]:
         )
 
     plain, of_all = Rules(True), Rules(False)
-    deepseek = Rules(True, True, Groups(8, 4, 2), 2.5)
+    deepseek = Rules(True, "sigmoid", Groups(8, 4, 2), 2.5)
+    roots = Rules(True, "root_softplus", factor=1.5)
     return [
         case(128, 8, 1, plain, 96),
         case(128, 8, _ROWS, plain, 128),
         case(60, 4, _ROWS, of_all, 128),
         case(256, 8, 1, deepseek, 128, has_bias=True),
         case(256, 8, _ROWS, deepseek, 255, True, ARCHITECTURES),
+        case(256, 6, 1, roots, 128, has_bias=True),
+        case(256, 6, 1, roots, 128, more={"chosen_ids": "*fp32"}),
+        case(512, 12, 1, Rules(False, factor=6.0), 168, has_bias=True, more={"listed_ids": "*i32"}, routed=768),
     ]

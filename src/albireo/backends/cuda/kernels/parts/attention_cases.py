@@ -53,10 +53,11 @@ def attention_cases(kernel: Any) -> list[AotCase]:
             128,
         )
         return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
+            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out not in ('*bf16', '*fp32'))}{'.sinks' * sinks}"
             f"{'.slopes' * slopes}"
             f"{'.both_ways' * both_ways}{'.row_ends' * row_ends}{'.first_key' * (first_key > 0)}"
             f"{'.chosen' * chosen}"
+            f"{'.entries' * (options.get('EVERY', 1) > 1)}{'.sums' * options.get('SUMS', False)}"
             f"{'.in_chunks' * in_chunks}{''.join('.' + role for role in added)}"
             f"{'.window' * ((both_ways or row_ends) and options.get('WINDOW', True))}",
             kernel,
@@ -104,6 +105,10 @@ def attention_cases(kernel: Any) -> list[AotCase]:
                 "LIST": 0,
                 "REACH": 0,
                 "COLUMNS": 0,
+                "APART": options.get("KV_HEADS", 8) * 16 * head_dim,
+                "BLOCKS": 1,
+                "EVERY": 1,
+                "SUMS": False,
             }
             | options,
             num_warps=launch.warps,
@@ -122,6 +127,8 @@ def attention_cases(kernel: Any) -> list[AotCase]:
     tokens: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 2, "SOFTCAP": False}
     encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
     blocks: dict[str, Any] = {"KV_HEADS": 4, "GROUP": 16, "WINDOW": False, "SOFTCAP": False, "LIST": 2048}
+    pooled: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 64, "SOFTCAP": False}
+    entries: dict[str, Any] = {"WINDOW": False, "EVERY": 4, "PAGE": 4, "APART": 65536, "SUMS": True}
     columns: dict[str, Any] = {"REACH": 512, "COLUMNS": 512, "WINDOW": False}
     frames: dict[str, Any] = {"REACH": 750, "COLUMNS": 1500, "WINDOW": False, "KV_HEADS": 8}
     listening: dict[str, Any] = {"KV_HEADS": 20, "GROUP": 1, "WINDOW": False, "SOFTCAP": False}
@@ -149,6 +156,18 @@ def attention_cases(kernel: Any) -> list[AotCase]:
         case(16, "bf16", 128, {90: ("HMMA",), 100: ("HMMA",)}, chosen=True, **blocks),
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(16, "bf16", 512, {90: ("HMMA", loads)}, "*fp32", value_dim=512, sinks=True, **pooled),
+        case(16, "bf16", 512, {90: ("HMMA", loads)}, "*fp32", value_dim=512, SUMS=True, **pooled),
+        case(16, "bf16", 512, {90: ("HMMA",)}, "*fp32", value_dim=512, chosen=True, **pooled | entries),
+        case(
+            16,
+            "bf16",
+            512,
+            {arch: ("HMMA", loads) for arch in (80, 90, 100)},
+            "*fp32",
+            value_dim=512,
+            **pooled | entries | {"EVERY": 128, "PAGE": 1, "BLOCKS": 8},
+        ),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 192, {90: ("HMMA", loads)}, sinks=True, SOFTCAP=False, RESULT_DIM=128),
         case(16, "bf16", 128, {90: ("HMMA", loads)}, in_chunks=True, SOFTCAP=False),

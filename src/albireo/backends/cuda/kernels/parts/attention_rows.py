@@ -12,6 +12,9 @@ import triton.language as tl
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.backends.cuda.kernels.parts.row_codes import store_heads_as_codes, store_row, tile_columns
 from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, normalise, with_sink
+from albireo.graph.attention_op import NOTHING_SEEN, SUM_NUMBERS
+
+_NOTHING_SEEN, _SUM_NUMBERS = tl.constexpr(NOTHING_SEEN), tl.constexpr(SUM_NUMBERS)
 
 
 @triton.jit
@@ -26,7 +29,7 @@ def last_positions(row_ends, first_token, rows, num_rows, base, GROUP: tl.conste
 def merge_parts(
     partial, partial_ml, row_ends, first_token, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLIT: tl.constexpr,
-    ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr, IN_CHUNKS: tl.constexpr,
+    ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr, IN_CHUNKS: tl.constexpr, EVERY: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of a tile, their parts merged in order, of each row those it sees anything of.
 
@@ -43,13 +46,15 @@ def merge_parts(
     if IN_CHUNKS:
         first_seen = positions // window * window // SPLIT - before
     last_seen = positions
+    if EVERY > 1:
+        last_seen = (positions + 1) // EVERY - 1
     if BOTH_WAYS:
         last_seen = positions * 0 + (base + num_rows // GROUP - 1)
         if WINDOW:
             last_seen = tl.minimum(last_seen, positions + window - 1)
     elif row_ends is not None:
         last_seen = last_positions(row_ends, first_token, rows, num_rows, base, GROUP)
-    end_seen = tl.where(rows < num_rows, last_seen // SPLIT - before + 1, 0)
+    end_seen = tl.where(rows < num_rows, (last_seen + SPLIT) // SPLIT - before, 0)
     at = (first_slot + rows // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
     step = step.to(tl.int64) * (KV_HEADS * GROUP)
     for i in tl.range(0, splits, 8, num_stages=1):
@@ -94,28 +99,34 @@ def _part(
 @triton.jit
 def store_rows(
     total_m, total_l, total, sinks, out, stride, first_token, first_row, num_rows, kv_head,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, NUMBERS: tl.constexpr,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, NUMBERS: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """Write what rows from first_row on are in the end, with the sinks of their heads where there are any: numbers, or
-    their part of token rows of e4m3, where a head is whole groups; those are of NUMBERS, as the others are.
+    their part of token rows of e4m3, where a head is whole groups; those are of NUMBERS, as the others are. SUMS:
+    sums as they are, and behind those of each head its largest exponent and its sum of powers.
     """
     dims = tl.arange(0, total.shape[1])
     rows = first_row + tl.arange(0, total.shape[0])
     token, head = (first_token + rows // GROUP).to(tl.int64), kv_head * GROUP + rows % GROUP
     is_row = rows < num_rows
-    if sinks is not None:
-        total_l, total = with_sink(total_m, total_l, total, tl.load(sinks + head, mask=is_row, other=0.0) * LOG2E)
-    numbers = normalise(total_l, total)
-    if out.dtype.element_ty == tl.float8e4nv:
-        store_heads_as_codes(
-            out + token * stride, head, round_to(numbers, NUMBERS).to(tl.float32), is_row, KV_HEADS * GROUP, HEAD_DIM
-        )
+    if SUMS:
+        at = out + token * stride + head * (HEAD_DIM + _SUM_NUMBERS)
+        tl.store(at[:, None] + dims[None, :], total, mask=is_row[:, None] & (dims < HEAD_DIM)[None, :])
+        tl.store(at + HEAD_DIM, tl.where(total_m == float("-inf"), _NOTHING_SEEN, total_m), mask=is_row)
+        tl.store(at + HEAD_DIM + 1, total_l, mask=is_row)
     else:
-        tl.store(
-            out + (token * stride + head * HEAD_DIM)[:, None] + dims[None, :],
-            round_to(numbers, out.dtype.element_ty),
-            mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
-        )
+        if sinks is not None:
+            total_l, total = with_sink(total_m, total_l, total, tl.load(sinks + head, mask=is_row, other=0.0) * LOG2E)
+        numbers = normalise(total_l, total)
+        if out.dtype.element_ty == tl.float8e4nv:
+            rounded = round_to(numbers, NUMBERS).to(tl.float32)
+            store_heads_as_codes(out + token * stride, head, rounded, is_row, KV_HEADS * GROUP, HEAD_DIM)
+        else:
+            tl.store(
+                out + (token * stride + head * HEAD_DIM)[:, None] + dims[None, :],
+                round_to(numbers, out.dtype.element_ty),
+                mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+            )
 
 
 @triton.jit

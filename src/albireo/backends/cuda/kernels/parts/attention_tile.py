@@ -25,7 +25,7 @@ def attend(
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
     CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, ENDS: tl.constexpr,
-    MASKED: tl.constexpr, FIRST_KEY: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr,
+    MASKED: tl.constexpr, FIRST_KEY: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
@@ -33,9 +33,9 @@ def attend(
     up to last_seen of each where rows are causal, or the context ends among them; else loads need no masks, and scores
     only those of a window. ENDS: the last position that a causal row sees may be behind its own. VALUE_DIM: values are
     so many first channels of keys, which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
-    FIRST_KEY: rows see none before it. row_slopes: [BM] added to scores that are not scaled yet, for each position
-    behind the row's own; None: nothing is. distances, from_rows, from_keys, columns, heads, row_places: and
-    what is said of their rows: see by_distance.py.
+    FIRST_KEY: rows see none before it. APART: numbers from a block to the next. row_slopes: [BM] added to scores that
+    are not scaled yet, for each position behind the row's own; None: nothing is. distances, from_rows, from_keys,
+    columns, heads, row_places: and what is said of their rows: see by_distance.py.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -49,7 +49,7 @@ def attend(
     is_there = at < context
     row = (pages * KV_HEADS + kv_head) * PAGE + offsets
     # what does not depend on the tile apart, so that it is computed once
-    numbers = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
+    numbers = (pages.to(tl.int64) * APART)[:, None] + (
         (offsets * STORED_DIM + kv_head * (PAGE * STORED_DIM))[:, None] + dims[None, :]
     )
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else STORED_DIM
@@ -58,9 +58,9 @@ def attend(
         there = tl.broadcast_to((dims < WIDTH)[None, :], there.shape)
     tile_k = numbers_of(_numbers(k + numbers, there, WIDTH, MASKED), QK_TYPE)
     scores = mma(tile_q, tl.trans(tile_k), tl.zeros((BM, BN), tl.float32))
-    if VALUE_DIM > 0:
+    if VALUE_DIM > 0 and TURNED_DIM > 0:
         turned = tl.arange(0, turned_q.shape[1])
-        behind = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
+        behind = (pages.to(tl.int64) * APART)[:, None] + (
             (offsets * STORED_DIM + kv_head * (PAGE * STORED_DIM) + VALUE_DIM)[:, None] + turned[None, :]
         )
         is_turned = tl.broadcast_to((turned < TURNED_DIM)[None, :], behind.shape)
@@ -117,11 +117,17 @@ def attend(
 
 
 @triton.jit
-def chosen_places(chosen, stride, token, table, places, end, PAGE: tl.constexpr):
+def block_of(at, PAGE: tl.constexpr, BLOCKS: tl.constexpr):
+    """The place in a block table of an entry's block: the last of BLOCKS, which PAGE entries have."""
+    return at // PAGE * BLOCKS + (BLOCKS - 1)
+
+
+@triton.jit
+def chosen_places(chosen, stride, token, table, places, end, PAGE: tl.constexpr, BLOCKS: tl.constexpr):
     """Of places of a token's list, up to end, which blocks the positions there are in, and where in them."""
     is_there = places < end
     at = tl.load(chosen + token.to(tl.int64) * stride + places, mask=is_there, other=0)
-    return tl.load(table + at // PAGE, mask=is_there, other=0), at % PAGE
+    return tl.load(table + block_of(at, PAGE, BLOCKS), mask=is_there, other=0), at % PAGE
 
 
 @triton.jit

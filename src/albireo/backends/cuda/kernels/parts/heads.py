@@ -2,7 +2,7 @@
 
 Called by qk_norm_rope_kv_write, head_norm, rope and kv_write, which therefore give the same bits. A tile is some heads
 of one row as two halves [HEADS, HALF] float32, zeros behind D / 2: channel i of a head and channel i + D / 2 are a
-pair. Every head is computed by itself. Does not know where rows come from.
+pair, or, side by side, channels 2i and 2i + 1. Every head is computed by itself. Does not know where rows come from.
 """
 
 from __future__ import annotations
@@ -43,6 +43,28 @@ def store_heads(row, first, count, a, b, HEAD_DIM: tl.constexpr, HEADS: tl.const
     at = row + head[:, None] * HEAD_DIM + channel[None, :]
     tl.store(at, round_to(a, row.dtype.element_ty), mask=mask)
     tl.store(at + HEAD_DIM // 2, round_to(b, row.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def load_pairs(row, first, count, HEAD_DIM: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr):
+    """As load_heads, of pairs that lie side by side."""
+    at, mask = _pairs(first, count, HEAD_DIM, HEADS, HALF)
+    return tl.split(tl.load(row + at, mask=mask, other=0.0).to(tl.float32))
+
+
+@triton.jit
+def store_pairs(row, first, count, a, b, HEAD_DIM: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr):
+    """The reverse of load_pairs, rounded to the type of the row."""
+    at, mask = _pairs(first, count, HEAD_DIM, HEADS, HALF)
+    tl.store(row + at, round_to(tl.join(a, b), row.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _pairs(first, count, HEAD_DIM: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr):
+    """[HEADS, HALF, 2] where numbers of pairs that lie side by side are in a row, and whether they are there."""
+    head = (first + tl.arange(0, HEADS))[:, None, None]
+    channel = 2 * tl.arange(0, HALF)[None, :, None] + tl.arange(0, 2)[None, None, :]
+    return head * HEAD_DIM + channel, (head < count) & (channel < HEAD_DIM)
 
 
 @triton.jit

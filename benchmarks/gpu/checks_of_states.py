@@ -137,6 +137,38 @@ def selective_scan(setup: Setup) -> Iterator[Finding]:
     yield from _compared(setup, "selective_scan", sum(sizes), v_dim * k_dim, v_dim, launch, wanted)
 
 
+def pool_rows(setup: Setup) -> Iterator[Finding]:
+    """Means of windows, alone and with the window before."""
+    from albireo.backends.cuda.kernels.pool_rows import pool_rows
+
+    width = setup.pick(512, 20)
+    for every, series in setup.pick(((4, 2), (128, 1)), ((4, 2), (2, 1))):
+        places = setup.random(every, series * width, seed=6)
+
+        def launch(
+            rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: StateSlots,
+            places: torch.Tensor = places, series: int = series,
+        ) -> None:  # fmt: skip
+            pool_rows(*rows.chunk(2, 1), places, states, out, step, series)
+
+        def wanted(
+            rows: torch.Tensor, places: torch.Tensor = places, series: int = series, every: int = every
+        ) -> torch.Tensor:
+            x, gates = (each.view(len(rows), series, width) for each in rows.chunk(2, 1))
+            gates = gates + places.double().view(every, series, width)[torch.arange(len(rows)) % every]
+            out = rows.new_zeros(len(rows), width)
+            for end in range(every, len(rows) + 1, every):
+                own, before = slice(end - every, end), slice(max(0, end - 2 * every), end - every)
+                some = [(x[own, -1], gates[own, -1])] + ([(x[before, 0], gates[before, 0])] if series == 2 else [])
+                numbers, powers = (torch.cat(each) for each in zip(*some, strict=True))
+                out[end - 1] = (powers.softmax(0) * numbers).sum(0)
+            return out
+
+        size = (9 if series == 2 else 3) * width
+        what = f"pool_rows of {every}, {series} series"
+        yield from _compared(setup, what, 2 * series * width, size, width, launch, wanted)
+
+
 def _unit(x: torch.Tensor) -> torch.Tensor:
     return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
 
@@ -193,4 +225,5 @@ CHECKS = {
     "gated_delta_rule": gated_delta_rule,
     "selective_state": selective_state,
     "selective_scan": selective_scan,
+    "pool_rows": pool_rows,
 }

@@ -285,7 +285,7 @@ FIRST, SECOND = [7, 2, 9, 5], [4, 1, 3]
 PIECES = [[(16, 0, FIRST, 1)], [(8, 16, FIRST, 1), (8, 0, SECOND, 2)], [(1, 24, FIRST, 1), (1, 8, SECOND, 2)]]
 
 
-@pytest.mark.parametrize("name", ["deepseek_v4", "longcat_flash", "mistral_large4_text", "zaya"])
+@pytest.mark.parametrize("name", ["deepseek_v4", "longcat_flash", "mistral_large4_text", "zaya", "hrm_text"])
 def test_a_model_computes_what_its_graph_says(name: str) -> None:
     """Entries that end in a step and between steps, and choices among them; of others what else they alone have."""
     model, weights = model_of(name, "float32"), weights_of(name, "float32")

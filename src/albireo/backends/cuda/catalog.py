@@ -99,8 +99,8 @@ class CudaCatalog:
         """
         if attrs.get("as_positions"):
             raise UnsupportedModel(
-                "entries that are chosen and given as positions (GLM-5.3, Qwen 4): no kernels of them are there for GPUs "
-                "yet; choose --device cpu"
+                "entries that are chosen and given as positions (GLM-5.3, Qwen 4): no kernels of them are there for "
+                "GPUs yet; choose --device cpu"
             )
         if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
             raise UnsupportedModel(

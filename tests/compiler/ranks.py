@@ -55,6 +55,8 @@ def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
         wide |= {"kv_channels": wide.pop("head_dim"), "num_key_value_heads": 8, "num_attention_heads": 24}
     elif "v_head_dim" in tiny:
         wide["v_head_dim"] = 8
+    if "ffn_hidden_size" in tiny:  # the same by another name
+        del wide["intermediate_size"]
     if model_type == "dots3_note_text":
         wide |= {"swa_num_attention_heads": 8, "swa_num_key_value_heads": 8}
     if "num_attention_heads_per_layer" in tiny:

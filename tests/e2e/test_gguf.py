@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.api.sources.checkpoint_source import CheckpointSource
 from albireo.api.sources.locate import locate_model
 from albireo.cli.main import main
 from albireo.errors import ConfigError, ModelError, VersionMismatch
@@ -168,3 +169,12 @@ def test_where_it_is_found(tmp_path: Path) -> None:
         locate_model(str(tmp_path / "model.bin"))
     with pytest.raises(ModelError, match="there is no directory"):
         locate_model(str(tmp_path / "none.gguf"))
+
+
+@pytest.mark.parametrize(("kind", "held"), [("preset TQ1_0", "q4_k"), ("Q8_0", "int8.g32"), ("F16", "bfloat16")])
+def test_a_table_of_embeddings_is_held_as_it_lies(kind: str, held: str, tmp_path: Path) -> None:
+    """A quarter of it: a file of 4 bits with a large vocabulary took a seventh more room than it has."""
+    write_gguf(tmp_path / "m.gguf", LLAMA, kind, seed=3)
+    source = CheckpointSource(tmp_path / "m.gguf", "bfloat16")
+    assert source.graph(64).constants["model.embed_tokens.weight"].type.dtype == held
+    assert answers(tmp_path / "m.gguf")

@@ -401,7 +401,8 @@ def _rounded(graph: Graph, head: DraftHead, config: EngineConfig, model: Graph) 
             return kinds[name] if is_encoding(kinds[name]) else None
         return precision.of(name, role)
 
-    choose_precision.run(graph, chosen, precision.is_weight_only)
+    tables = {**precision.stored, **{name: kind for name, kind in kinds.items() if is_encoding(kind)}}
+    choose_precision.run(graph, chosen, precision.is_weight_only, tables)
     multiplied = {value for node in graph.nodes if node.op != "embed" for value in node.inputs.values()}
     for name, value in graph.constants.items():
         if name in kinds and value not in multiplied:  # a table of embeddings, as the model's lies

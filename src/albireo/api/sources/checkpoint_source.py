@@ -75,7 +75,7 @@ class CheckpointSource:
         if self._last_graph is None or self._last_graph[0] != model_len:
             graph = build_graph(self.model_config, model_len)
             if not self.precision.is_plain:
-                choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
+                choose_precision.run(graph, self.precision.of, self.precision.is_weight_only, self.precision.stored)
             self._last_graph = model_len, graph
         return self._last_graph[1]
 

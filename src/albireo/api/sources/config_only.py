@@ -71,7 +71,7 @@ class ConfigOnly:
         """The graph for sequences of up to model_len tokens."""
         graph = build_graph(self.model_config, model_len)
         if self._format is not None or not self.precision.is_plain:
-            choose_precision.run(graph, self._of, self.precision.is_weight_only)
+            choose_precision.run(graph, self._of, self.precision.is_weight_only, self.precision.stored)
         return graph
 
     def check(self, program: Program, rank: int = 0) -> None:

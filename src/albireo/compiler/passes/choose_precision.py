@@ -6,7 +6,7 @@ and that an engine directory stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from albireo.compiler.activations import Casts, drop_unread, read_rounded
 from albireo.compiler.rewrite import NotFired, Rewriter
@@ -20,8 +20,12 @@ WHY = "fewer bits are fewer bytes to read for each token, and 8-bit products are
 Choice = Callable[[str, str | None], str | None]
 
 
-def run(graph: Graph, choose: Choice, weight_only: bool = False) -> PassRecord:
-    """weight_only: what meets e4m3 weights is not to become e4m3 numbers itself, whatever a backend can multiply."""
+def run(graph: Graph, choose: Choice, weight_only: bool = False, stored: Mapping[str, str] | None = None) -> PassRecord:
+    """Args:
+    weight_only: what meets e4m3 weights is not to become e4m3 numbers itself, whatever a backend can multiply.
+    stored: encodings of matrices as they lie, by name; tables of embeddings among them stay so, too. No others do: what
+        they lose by rounding is lost for every token, and a token reads one row.
+    """
     rw = Rewriter(graph, "choose_precision", WHY, "quantizes")
     casts: Casts = {}
     for linear in (*rw.nodes("linear"), *rw.nodes("expert_linear")):
@@ -36,8 +40,21 @@ def run(graph: Graph, choose: Choice, weight_only: bool = False) -> PassRecord:
             if weight_only and encoding(name).kind == "float":
                 linear.attrs["keeps"] = encoding(name).activation
             read_rounded(rw, linear, encoding(name).activation, casts)
+    _keep_tables(rw, stored or {})
     drop_unread(rw)
     return rw.finish()
+
+
+def _keep_tables(rw: Rewriter, stored: Mapping[str, str]) -> None:
+    """Those that nothing but embeddings reads, of one matrix each."""
+    read_otherwise = {value for node in rw.graph.nodes if node.op != "embed" for value in node.inputs.values()}
+    for embed in rw.nodes("embed"):
+        table = embed.inputs["table"]
+        if table.constant is None or table in read_otherwise or len(table.constant.sources) != 1:
+            continue
+        kind = stored.get(table.constant.sources[0])
+        if kind is not None and encoding(kind).kind != "float":
+            table.type = TensorType(kind, table.type.dims)
 
 
 def _chosen(choose: Choice, weight: Value, role: str | None) -> str | None:

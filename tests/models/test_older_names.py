@@ -13,8 +13,11 @@ from albireo.models import architectures, encoder_types, load_architecture, load
 
 #: Where published files have both, and mean the older: transformers reads the newer there.
 _PUBLISHED = {("cohere", "model_max_length"), ("cohere2", "model_max_length")}
-#: Not another name, but the part of a number that is meant here; transformers has both.
+#: Not another name, but the part of a number that is meant here, or of a decoder beside an encoder; transformers has
+#: both.
 _PARTS = {("apertus1p5_text", "output_vocab_size")}
+_PARTS |= {(kind, "decoder_hidden_size") for kind in ("parakeet_rnnt", "parakeet_tdt")}
+_PARTS |= {(kind, "decoder_hidden_size") for kind in ("nemotron_asr_streaming", "nemotron3_5_asr")}
 _RULES = {kind: load_architecture(kind) for kind in (*architectures(), *encoder_types(), *speech_types())}
 PAIRS = [(kind, old, new) for kind, each in _RULES.items() for old, new in each.rules.older_names.items()]
 

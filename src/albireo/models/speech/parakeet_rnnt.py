@@ -29,6 +29,7 @@ CONFIG = replace(
     parakeet_ctc.CONFIG,
     activation="plain",
     older_names={"decoder_hidden_size": "hidden_size"},
+    deciding=frozenset({"decoder_hidden_size"}),  # what another hidden_size beside it is meant of is the encoder
     built_in={"is_encoder_decoder": True},
     defaults={
         **parakeet_ctc.CONFIG.defaults,

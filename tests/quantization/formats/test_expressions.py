@@ -101,6 +101,14 @@ def test_one_that_re_goes_back_for_ever_in_is_matched_in_counted_steps(pattern: 
     assert text.steps_left > 0
 
 
+@pytest.mark.parametrize("nothing", ["()", "(?:|)", "(?=)", "(?:a{0})", "(?!a{0}b)"])
+def test_what_takes_no_letters_takes_steps(nothing: str) -> None:
+    """Repeated within repetitions, of which each alone is short."""
+    expression = Expression("(?:" * 3 + nothing + "{60})" * 3)
+    with pytest.raises(ModelError, match="steps for the module 'aaaa"):
+        expression.begins(Text("a" * 60))
+
+
 def test_names_take_so_many_steps_and_no_more() -> None:
     usual = LeftOut(tuple(f"re:{pattern}" for pattern in PUBLISHED) * 5)
     assert "model.layers.18.self_attn.in_proj_of_nobody" not in LeftOut(tuple(f"re:{p}!" for p in PUBLISHED))

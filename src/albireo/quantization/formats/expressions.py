@@ -95,6 +95,7 @@ class _Sequence:
     parts: Sequence[_Part]
 
     def ends(self, starts: int, text: Text) -> int:
+        text.spend()  # also where there are no parts: nothing, repeated within repetitions, would never be done
         for part in self.parts:
             if not starts:
                 break
@@ -107,6 +108,7 @@ class _Either:
     parts: Sequence[_Part]
 
     def ends(self, starts: int, text: Text) -> int:
+        text.spend()
         found = 0
         for part in self.parts:
             found |= part.ends(starts, text)
@@ -123,6 +125,7 @@ class _Repeat:
     high: int | None
 
     def ends(self, starts: int, text: Text) -> int:
+        text.spend()
         # more often than there are places a part is only there again and again without letters
         most = text.length + 2
         for _ in range(min(self.low, most)):
@@ -149,6 +152,7 @@ class _Look:
     is_negated: bool
 
     def ends(self, starts: int, text: Text) -> int:
+        text.spend()
         if self.is_ahead:
             each = (1 << place for place in range(text.length + 1) if starts >> place & 1)
             found = sum(place for place in each if self.part.ends(place, text))

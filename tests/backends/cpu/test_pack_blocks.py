@@ -111,7 +111,8 @@ def check(matrices: Mapping[str, Matrix], *segments: RowSegment) -> list[int]:
 
 
 def test_the_types_that_are_packed_where_they_lie() -> None:
-    assert {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4"} <= set(KINDS)
+    wanted = {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4"}
+    assert wanted <= set(KINDS)
     assert not _native.packs_blocks(TYPE_NUMBERS["Q4_K"], 256, "int4.g32.affine")
     assert not _native.packs_blocks(TYPE_NUMBERS["Q4_K"], 128, "q4_k")  # no whole block
     with pytest.raises(ValueError, match="such blocks are not packed to q5_k"):

@@ -20,6 +20,7 @@ class MappedFile:
     """Attributes:
         view: all bytes, read-only; parts of it keep the mapping alive.
         address: of the first byte, valid as long as a part of view is held.
+        identity: what tells it, as it was when it was opened, from other files.
 
     Raises: ModelError for a file that cannot be mapped; WeightMismatch for one smaller than its head.
     """
@@ -29,13 +30,15 @@ class MappedFile:
         require_regular_file(path)
         try:
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+                found = os.fstat(file.fileno())
+                size = found.st_size
                 if size < head_bytes:
                     raise WeightMismatch(f"{path}: has {size} bytes, less than {head}; it is truncated")
                 self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         except OSError as error:
             raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
         self._path, self._size = path, size
+        self.identity = found.st_dev, found.st_ino, found.st_mtime_ns, size
         self.view = memoryview(self._map)
         self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
 

@@ -7,10 +7,8 @@ not kept longer. Does not know what a head is.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,19 +33,18 @@ def heads_kept() -> Iterator[None]:
                 _kept.clear()
 
 
-def read_once(path: Path, size: int, read: Callable[[], T]) -> T:
-    """What read() gives, or gave for the same file of this size; who gets it must not change it.
+def read_once(file: tuple[int, ...], read: Callable[[], T]) -> T:
+    """What read() gives, or gave for the same file; who gets it must not change it.
 
+    Args: file: the identity of the MappedFile that is read. What lies at its path may be another file by now.
     Raises: what read() does, each time anew.
     """
-    found = os.stat(path) if _starts else None
-    if found is None:
+    if not _starts:
         return read()
-    key = found.st_dev, found.st_ino, found.st_mtime_ns, size
     with _lock:
         if not _starts:  # the last has just ended
             return read()
-        if key not in _kept:
-            _kept[key] = read()
-        kept: T = _kept[key]
+        if file not in _kept:
+            _kept[file] = read()
+        kept: T = _kept[file]
         return kept

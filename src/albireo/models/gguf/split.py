@@ -52,7 +52,7 @@ def open_parts(path: Path) -> tuple[list[MappedFile], Header]:
 
 def _head(file: MappedFile, path: Path) -> Header:
     """The caller's own, as far as keys and names go."""
-    kept = read_once(path, len(file.view), lambda: read_header(file.view, str(path)))
+    kept = read_once(file.identity, lambda: read_header(file.view, str(path)))
     return Header(dict(kept.settings), dict(kept.entries))
 
 

@@ -8,11 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from albireo import BuildConfig, build
 from albireo.api.llm import LLM
+from albireo.beam_search_params import BeamSearchParams
+from albireo.engine.request import check_request
+from albireo.engine_process.messages import Ready
+from albireo.engine_process.worker import _ready
 from albireo.errors import ConfigError, InvalidParams, ModelError, UnsupportedFeature
 from albireo.models import load_architecture, load_config
 from albireo.params import SamplingParams
@@ -95,6 +100,12 @@ def test_siblings_and_beams_go_on_behind_one_prompt(directory: Path) -> None:
         found = [each.token_ids for each in llm.generate([prompt], several)[0].outputs]
         ones = [SamplingParams(temperature=1.0, seed=4 + i, max_tokens=6, ignore_eos=True) for i in range(3)]
         assert found == [llm.generate([prompt], each)[0].outputs[0].token_ids for each in ones]
+    beams = []
+    for blocks in (8, 16):
+        with LLM(str(directory), skip_tokenizer_init=True, block_size=blocks) as llm:
+            (output,) = llm.beam_search([{"prompt_token_ids": prompt}], BeamSearchParams(3, 6, True))
+            beams.append([(each.tokens, each.cum_logprob) for each in output.sequences])
+    assert beams[0] == beams[1] and len({tuple(tokens) for tokens, _ in beams[0]}) == 3
 
 
 def test_a_directory_computes_the_same_and_is_verified(tmp_path: Path) -> None:
@@ -120,6 +131,15 @@ def test_what_needs_a_causal_prompt_is_refused(directory: Path, tmp_path: Path) 
             llm.generate([[5] * 70], SamplingParams())
     with pytest.raises(ConfigError, match=r"prefix_cache_dir=.*tokens of this model see those behind them"):
         LLM(str(directory), skip_tokenizer_init=True, prefix_cache_dir=str(tmp_path / "kept"))
+
+
+def test_a_server_refuses_what_its_engine_would(directory: Path) -> None:
+    """By what it is told when the engine is ready."""
+    loaded = Server.load(directory, max_num_batched_tokens=64).loaded
+    told = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded)), type=Ready).settings()
+    assert loaded.settings.are_prompts_whole and told.are_prompts_whole
+    with pytest.raises(InvalidParams, match="the prompt has 70 tokens, max_num_batched_tokens=64: tokens of a"):
+        check_request([5] * 70, SamplingParams(), 0, told)
 
 
 # -- config.json -------------------------------------------------------------------------------------------------------

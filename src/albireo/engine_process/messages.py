@@ -120,8 +120,8 @@ class Ready(Message):
     Fields:
         config_directory: where config.json is, and what says how images are prepared.
         memory: bytes of weights, arena and kv, as planned.
-        windows, pooling_rule, generates, num_token_types, is_causal, image_problem, sound_problem, video_problem,
-            are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
+        windows, pooling_rule, generates, num_token_types, is_causal, are_prompts_whole, image_problem, sound_problem,
+            video_problem, are_images_whole, narrowest_window, sound_positions, writes_frames: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -141,6 +141,7 @@ class Ready(Message):
     generates: bool = True
     num_token_types: int = 0
     is_causal: bool = True
+    are_prompts_whole: bool = False
     image_problem: str = ""
     sound_problem: str = ""
     video_problem: str = ""
@@ -166,6 +167,7 @@ class Ready(Message):
             generates=self.generates,
             num_token_types=self.num_token_types,
             is_causal=self.is_causal,
+            are_prompts_whole=self.are_prompts_whole,
             image_problem=self.image_problem,
             sound_problem=self.sound_problem,
             video_problem=self.video_problem,

@@ -144,6 +144,7 @@ def _ready(loaded: Loaded) -> Ready:
         generates=settings.generates,
         num_token_types=settings.num_token_types,
         is_causal=settings.is_causal,
+        are_prompts_whole=settings.are_prompts_whole,
         image_problem=settings.image_problem,
         sound_problem=settings.sound_problem,
         video_problem=settings.video_problem,

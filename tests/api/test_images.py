@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,36 @@ def test_blanks_before_a_picture_are_encoded_with_it(tokenizer: Tokenizer) -> No
     assert ids == tokenizer.encode(f"a \n{text}")
     ((start, end),) = images[0].spans
     assert set(ids[start:end]) == {tokenizer.token_to_id(ROW)} and end == len(ids)
+
+
+def test_words_behind_a_picture_are_read_by_their_ends(tmp_path: Path) -> None:
+    """With a blank before them: an endless one, one that ends with a blank of several bytes, and one that is spelled as
+    a special token is and was none, which stays what it was."""
+    folder = save(tmp_path, "idefics2")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    number = max(each["id"] for each in data["added_tokens"]) + 1
+    token = {"id": number, "content": "[END]", "special": True, "normalized": False}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    path.write_text(json.dumps({**data, "added_tokens": [*data["added_tokens"], token | flags]}))
+    tokenizer, decoded = Tokenizer.from_directory(folder), [0]
+    assert tokenizer.encode("[END]", add_special_tokens=False) == [number]
+    processor: Any = Processor("<image>" * 3)
+    processor.image_token = processor.placeholder = "<image>"
+    processor.shared_mark = "<fake_token_around_image>"
+    places = Places(tokenizer, ImagePlace(processor, lambda value: value))
+    plain, decode = tokenizer.plain_encoder(["[END]"]), tokenizer.decode
+
+    def counted(ids: Any, **ways: Any) -> str:
+        decoded[0] += len(ids)
+        return decode(ids, **ways)
+
+    tokenizer.decode = counted  # type: ignore[method-assign]
+    mark = tokenizer.encode("<image>", add_special_tokens=False)
+    for text, wanted in (("ab" * 500, " " + "ab" * 500), ("ab\u2009c", " ab\u2009c"), ("[END]", "[END]")):
+        ids, _ = places.placed([*mark, *plain.encode(text)], {"image": [GivenImage(picture(3, 3))]})
+        assert ids == [*mark * 3, *plain.encode(wanted)]
+    assert decoded[0] < 10_000
 
 
 class Film(Place):

@@ -179,17 +179,25 @@ class Places:
         return ImageInput(key_of(tiles, standing.times), tiles, spans, standing.grid, place.kind, standing.times)
 
     def _with_blank(self, token_ids: Sequence[int], start: int) -> tuple[list[int], int]:
-        """Ids of the word that stands there, with a blank before it, and where it ends; none where there is no word."""
+        """Ids of the word that stands there, with a blank before it, and where it ends; none where there is no word, or
+        where it would become a special token, which texts have none of."""
         end = start
         while end < len(token_ids) and token_ids[end] not in self._tokenizer.special_ids:
-            text = self._tokenizer.decode(list(token_ids[start : end + 1]), skip_special_tokens=False)
+            text = self._text(token_ids, start, end + 1)
             if any(letter.isspace() or letter == "<" for letter in text):
+                while end > start and self._text(token_ids, start, end).endswith("\ufffd"):
+                    end -= 1  # the first bytes of a blank of several
                 break
             end += 1
         if end == start:
             return [], start
         word = self._tokenizer.decode(list(token_ids[start:end]), skip_special_tokens=False)
-        return self._tokenizer.encode(f" {word}", add_special_tokens=False), end
+        found = self._tokenizer.encode(f" {word}", add_special_tokens=False)
+        return ([], start) if self._tokenizer.special_ids.intersection(found) else (found, end)
+
+    def _text(self, token_ids: Sequence[int], start: int, end: int) -> str:
+        """The last of a text whose tokens begin at start: a letter is of four at most, and words may be endless."""
+        return self._tokenizer.decode(list(token_ids[max(start, end - 4) : end]), skip_special_tokens=False)
 
     def _encoded(self, text: str, behind: Sequence[int]) -> list[int]:
         """Ids of a text as it is written before such a token."""

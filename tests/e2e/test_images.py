@@ -257,6 +257,12 @@ def test_ernie_as_its_authors_publish_it(tmp_path: Path) -> None:
         ({"vision_config": {"hidden_size": 1280, "embed_dim": 1024}}, "embed_dim=1024 is not supported"),
         ({"moe_gate_act": "sigmoid"}, "moe_gate_act='sigmoid' is not supported"),
         ({"sinks": 4}, "'sinks': 4"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000 must be a whole number up to 4096"),
+        ({"moe_layer_end_index": []}, r"layers with experts are told by .*moe_layer_end_index=\[\]"),
+        ({"moe_num_experts": [[64], [32]]}, r"moe_num_experts=\[\[64\], \[32\]\] must be a whole number"),
+        ({"freq_allocation": 20, "head_dim": "64"}, "head_dim='64' must be a whole number"),
+        ({"vision_config": {"mlp_ratio": "4"}}, "mlp_ratio='4' must be a number above 0"),
+        ({"vision_config": {"mlp_ratio": 4, "hidden_size": None}}, "hidden_size=None must be a whole number"),
     ],
 )
 def test_flat_files_of_ernie_that_are_not_computed(changes: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from albireo.errors import UnsupportedModel, short
+from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import keys
+from albireo.models.config import MAX_WIDTH
+from albireo.models.settings.layer_kinds import MAX_LAYERS
 
 ERNIE4_5_MOE_VL = "ernie4_5_moe_vl"
+_MAX_RATIO = 2**10
 #: Of the whole; a key -> what transformers calls it.
 _OF_WHOLE = {
     **{key: key for key in ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version")},
@@ -53,7 +56,7 @@ _ALWAYS: Mapping[str, Any] = {
 
 def as_transformers_has_it(data: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json with the parts that transformers' has. Raises: UnsupportedModel for what the model would compute
-    otherwise than transformers' does."""
+    otherwise than transformers' does; ModelError for sizes that are none."""
     vision = data.get("vision_config")
     vision = vision if isinstance(vision, Mapping) else {}
     for key, value in _ALWAYS.items():
@@ -63,7 +66,7 @@ def as_transformers_has_it(data: Mapping[str, Any]) -> dict[str, Any]:
     text = {key: value for key, value in data.items() if key not in left_out}
     text |= {"model_type": "ernie4_5_vl_moe_text", "moe_num_shared_experts": data.get("moe_num_shared_experts") or 0}
     experts = text.get("moe_num_experts")
-    if isinstance(experts, list) and len(set(experts)) == 1:
+    if isinstance(experts, list) and experts and all(each == experts[0] for each in experts):
         text["moe_num_experts"] = experts[0]
     text["mlp_layer_types"] = _kinds(data)
     return {
@@ -79,12 +82,15 @@ def _kinds(data: Mapping[str, Any]) -> list[str]:
     count, interval = data.get("num_hidden_layers", 28), data.get("moe_layer_interval", 1)
     first, last = data.get("moe_layer_start_index", 1), data.get("moe_layer_end_index", -1)
     firsts, lasts = (each if isinstance(each, list) else [each] for each in (first, last))
-    if not all(type(each) is int for each in (count, interval, *firsts, *lasts)) or interval < 1 or not firsts:
+    numbers = (count, interval, *firsts, *lasts)
+    if not all(type(each) is int for each in numbers) or interval < 1 or not firsts or not lasts:
         raise UnsupportedModel(
             f"config.json: layers with experts are told by num_hidden_layers={short(count)}, moe_layer_interval="
             f"{short(interval)}, moe_layer_start_index={short(first)} and moe_layer_end_index={short(last)}; whole "
             "numbers are, or one of either kind"
         )
+    if count > MAX_LAYERS:
+        raise ModelError(f"config.json: num_hidden_layers={short(count)} must be a whole number up to {MAX_LAYERS}")
     end = count if min(lasts) < 0 else max(lasts)
     return [
         "sparse" if (layer + 1) % interval == 0 and min(firsts) <= layer <= end else "dense" for layer in range(count)
@@ -94,11 +100,12 @@ def _kinds(data: Mapping[str, Any]) -> list[str]:
 def _turns(data: Mapping[str, Any]) -> dict[str, Any]:
     """How many pairs of a head turn by rows, by columns and by time, where only the last of these is said."""
     time, heads, width = (data.get(key) for key in ("freq_allocation", "num_attention_heads", "hidden_size"))
-    said = data.get("rope_scaling")
+    said, of_head = data.get("rope_scaling"), data.get("head_dim")
     if isinstance(said, Mapping) or not all(type(each) is int and each > 0 for each in (time, heads, width)):
         return {}
     assert isinstance(time, int) and isinstance(heads, int) and isinstance(width, int)
-    rest = data.get("head_dim", width // heads) // 2 - time
+    # what is no number is refused by name where it is read
+    rest = (of_head if type(of_head) is int else width // heads) // 2 - time
     if rest < 0 or rest % 2:
         raise UnsupportedModel(
             f"config.json: freq_allocation={time} is not supported; it leaves {rest} pairs of a head for two axes"
@@ -113,8 +120,16 @@ def _tower(data: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]
         raise UnsupportedModel(
             f"config.json: vision_config: embed_dim={short(wide)} is not supported; it is hidden_size={short(width)}"
         )
-    if vision.get("mlp_ratio") is not None:
-        tower["intermediate_size"] = int(width * vision["mlp_ratio"])
+    if (ratio := vision.get("mlp_ratio")) is not None:
+        if type(ratio) not in (int, float) or not 0 < ratio < _MAX_RATIO:
+            raise ModelError(
+                f"config.json: vision_config: mlp_ratio={short(ratio)} must be a number above 0 and below {_MAX_RATIO}"
+            )
+        if type(width) is not int or not 0 < width <= MAX_WIDTH:
+            raise ModelError(
+                f"config.json: vision_config: hidden_size={short(width)} must be a whole number from 1 to {MAX_WIDTH}"
+            )
+        tower["intermediate_size"] = int(width * ratio)
     merge = data.get("spatial_conv_size")
     if merge is not None:
         if vision.get("spatial_merge_size", merge) != merge:

@@ -279,8 +279,9 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(
 
 
 def test_a_name_with_one_address_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # the last is 169.254.169.254 for a network that translates
-    for inside in ("10.1.2.3", "64:ff9b::a9fe:a9fe"):
+    # the second and two further are 169.254.169.254 for a network that translates; ::7f00:1 was 127.0.0.1 at first
+    translated = ("64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "::ffff:0:a9fe:a9fe")
+    for inside in ("10.1.2.3", *translated, "::7f00:1", "fec0::1"):
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 80)) for each in ("93.184.215.14", inside)]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
         with pytest.raises(InvalidParams, match="inside this network"):

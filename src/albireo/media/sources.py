@@ -30,6 +30,9 @@ FETCH_TIMEOUT_S = 10.0
 _ANY_HOST = "*"
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: All of IPv6 that is anywhere else (RFC 4291, 2.4). Beside it lie networks of a site and what some of these translate
+#: (RFC 8215, RFC 7915), which libraries do not all call private.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
 _REDIRECTS = (301, 302, 303, 307, 308)
 #: What stays in a path and in a query as it is; of what is quoted already, the percent.
 _UNQUOTED = "/?%:@!$&'()*+,;=~[]"
@@ -283,7 +286,10 @@ def _connected(host: str, port: int, timeout_s: float | None, is_named: bool) ->
 def _is_outside(address: str) -> bool:
     place = ipaddress.ip_address(address)
     if isinstance(place, ipaddress.IPv6Address):
-        place = place.ipv4_mapped or place.sixtofour or _translated(place) or place
+        stands_for = place.ipv4_mapped or place.sixtofour or _translated(place)
+        if stands_for is None and place not in _UNICAST:
+            return False
+        place = stands_for or place
     return place.is_global and not place.is_multicast
 
 

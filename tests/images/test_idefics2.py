@@ -106,6 +106,7 @@ def test_positions_are_stretched_as_in_transformers(side: int) -> None:
     [
         ({"size": {"longest_edge": 1000, "shortest_edge": 378}}, {}, "sides of up to 980 pixels"),
         ({"size": {"longest_edge": 98, "shortest_edge": 378}}, {}, "sides of up to 980 pixels"),
+        ({"size": {"longest_edge": 980, "shortest_edge": 13}}, {}, "and of a patch of 14 or more"),
         ({"size": {"height": 98, "width": 98}}, {}, "'height': 98|shortest_edge is missing"),
         ({}, {"image_seq_len": 32}, "image_seq_len is 32, but .* resampler_n_latents=64"),
         ({"do_resize": False}, {}, "'do_resize': False"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from albireo.errors import ModelError
 from albireo.images.pixels import Pixels, array
 from albireo.images.prepared import PreparedImage
-from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, MAX_SIDE, Settings
+from albireo.images.settings import BILINEAR, HALF, MAX_ROWS, MAX_SIDE, MAX_STEP, Settings
 from albireo.json_file import Fields
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Idefics2:
         """Raises: ModelError, UnsupportedModel."""
         shortest, longest = settings.size("shortest_edge", "longest_edge", default=0) if _says(settings) else (378, 980)
         most = settings.tower.integer("image_size", 1, MAX_SIDE, 224)
-        if not shortest <= longest <= most:
-            settings.image.unsupported(
-                "size", settings.image.raw("size"), f"sides of up to {most} pixels, which the tower has positions for"
-            )
+        patch = settings.tower.integer("patch_size", 1, MAX_STEP, 32)
+        if not patch <= shortest <= longest <= most:
+            what = f"sides of up to {most} pixels, which the tower has positions for, and of a patch of {patch} or more"
+            settings.image.unsupported("size", settings.image.raw("size"), what)
         of_model = Fields(settings.model.table("perceiver_config") or {}, f"{settings.model.where}: perceiver_config")
         count = settings.processor.integer("image_seq_len", 1, MAX_ROWS, 64)
         given = of_model.integer("resampler_n_latents", 1, MAX_ROWS, 64)

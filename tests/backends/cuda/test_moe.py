@@ -62,7 +62,8 @@ def routed(
     """rules: None: those of a softmax. num_experts: None: all that is routed."""
     num_tokens, num_routed = logits.shape
     num_experts = num_experts or num_routed
-    lists = expert_list(num_experts, top_k, num_tokens, CPU, expert_plan.widest(dtype, chip_of(CPU)), num_routed)
+    widest, repeats = expert_plan.widest(dtype, chip_of(CPU)), chosen is not None
+    lists = expert_list(num_experts, top_k, num_tokens, CPU, widest, num_routed, repeats)
     ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
     weights = torch.full((num_tokens, top_k), torch.nan)
     rules = rules or Rules(renormalize)
@@ -160,6 +161,27 @@ def test_experts_that_tokens_say_themselves(tokens: int) -> None:
     assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * 4
     _, alone, _ = routed(logits[:1], 4, rules=rules, chosen=chosen[:1])
     assert torch.equal(alone, weights[:1])
+
+
+def test_a_table_may_have_an_expert_several_times_for_a_token() -> None:
+    """As one that nobody filled, all zeros: its expert then has more pairs than there are tokens."""
+    tokens, num_experts, top_k, n, k = 70, 3, 4, 40, 64
+    chosen = torch.full((tokens, top_k), num_experts - 1.0)
+    chosen[::7, 1:] = 0.0
+    ids, weights, lists = routed(random(tokens, num_experts, seed=1), top_k, chosen=chosen)
+    assert torch.equal(ids, chosen.int()) and not lists.counters.any()
+    wanted = {e: torch.nonzero(chosen.flatten() == e).flatten().tolist() for e in (0, num_experts - 1)}
+    assert {e: sorted(pairs) for e, pairs in listed(lists, tokens).items()} == wanted
+    x = random(tokens, k, dtype=torch.bfloat16, seed=2)
+    matrix = random(num_experts * n, k, dtype=torch.bfloat16, seed=3)
+    out = torch.full((tokens * top_k, n), torch.nan)
+    expert_linear(x, DeviceMatrix("bfloat16", len(matrix), k, matrix), out, lists)
+    each = torch.einsum("tk,enk->ten", x.double(), matrix.double().view(num_experts, n, k))
+    exact = each[torch.arange(tokens)[:, None], ids.long()].flatten(0, 1)
+    assert (out - exact).abs().max() <= 1e-4 * exact.abs().max()
+    once = expert_list(num_experts, top_k, tokens, CPU)
+    with pytest.raises(InvariantError, match="room for each once"):
+        moe_route(random(tokens, num_experts, seed=1), ids, weights, once, real(tokens), Rules(True), chosen=chosen)
 
 
 @pytest.mark.parametrize("tokens", [5, 70])

@@ -21,10 +21,15 @@ from albireo.backends.cuda.tokens import e4m3_rows, token_rows
 from albireo.backends.cuda.workspace import workspace_bytes
 
 
-def workspace_size(num_experts: int, top_k: int, dtype: str, rows: int, cols: int, device: torch.device) -> int:
-    """Bytes of the workspace, for any number of tokens; 0: none. Args: rows: of an expert's matrix."""
+def workspace_size(
+    num_experts: int, top_k: int, dtype: str, rows: int, cols: int, device: torch.device, repeats: bool = False
+) -> int:
+    """Bytes of the workspace, for any number of tokens; 0: none.
+
+    Args: rows: of an expert's matrix. repeats: see ExpertList.
+    """
     chip = chip_of(device)
-    return workspace_bytes(expert_plan.num_part_elements(num_experts, top_k, rows, cols, dtype, chip))
+    return workspace_bytes(expert_plan.num_part_elements(num_experts, top_k, rows, cols, dtype, chip, repeats))
 
 
 def expert_linear(

@@ -78,14 +78,16 @@ def _tile_of_many(dtype: str, is_e4m3: bool, chip: Chip) -> Tile:
     return e4m3_tile_for(128, False, chip) if is_e4m3 else tile_for(128, dtype, chip)
 
 
-def num_part_elements(num_experts: int, top_k: int, rows: int, k: int, dtype: str, chip: Chip) -> int:
-    """Elements of the parts of the largest call."""
+def num_part_elements(
+    num_experts: int, top_k: int, rows: int, k: int, dtype: str, chip: Chip, repeats: bool = False
+) -> int:
+    """Elements of the parts of the largest call. Args: repeats: see ExpertList."""
     largest = 0
     if dtype == "int8" or meets_codes(dtype):
         return largest
     for tokens in range(1, _SPLIT_TOKENS + 1):
         width = min(widest(dtype, chip), tile_width(tokens, num_experts, top_k))
-        most = most_items(tokens, num_experts, top_k, width)
+        most = most_items(tokens, num_experts, top_k, width, repeats)
         plan = plan_for(tokens, width, most, rows, k, dtype, False, chip)
         if plan.is_split:
             tiles = most * -(-rows // plan.tile.rows)

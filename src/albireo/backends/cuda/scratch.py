@@ -227,7 +227,12 @@ def _expert_list(program: Program, tokens: int, device: torch.device) -> ExpertL
     types = {_dtype_of(program, call) for call in readers}
     most = min(widest(dtype, chip_of(device)) for dtype in types)
     num_routed = max(program.buffers[call.args["x"]].cols for call in program.calls if call.family == "route")
-    return expert_list(*kinds.pop(), tokens, device, most, num_routed)
+    return expert_list(*kinds.pop(), tokens, device, most, num_routed, _repeats(program))
+
+
+def _repeats(program: Program) -> bool:
+    """Whether a token may have an expert more than once, as in a table that no router made; see ExpertList."""
+    return any(call.family == "route" and "chosen" in call.args for call in program.calls)
 
 
 def _dtype_of(program: Program, call: Call) -> str:
@@ -256,7 +261,7 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
     if call.family == "expert_linear":
         count, weight = int(call.attrs["num_experts"]), program.constants[call.args["weight"]]
         shape = (_dtype_of(program, call), weight.rows // count, weight.cols)
-        return experts_size(count, int(call.attrs["top_k"]), *shape, device)
+        return experts_size(count, int(call.attrs["top_k"]), *shape, device, _repeats(program))
     if call.family == "adapter":
         ranks, k = program.buffers[call.args["out"]].cols, program.buffers[call.args["x"]].cols
         leaves = int(call.attrs.get("chunks", 1))

@@ -6,15 +6,15 @@ int32, weights: [T, k] float32; num_real: [1] int32, tokens that are no padding;
 
 A score is exp(logit - best), or the logit's sigmoid, or sqrt(log(1 + e^logit)); whole is the sum of all E of softmax,
 which is a tree that is spelled out, and 1 of the others. With chosen nothing is compared: ids are these, 0 for what is
-no expert's number. Else best first by logit, or, with a bias, by score / whole + bias, or logit + bias; of
-equals the lowest expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a
-score divided by whole, or, renormalized, by the sum of the k of them, best first, plus eps; or, with a margin, of a
-softmax over those near it and not chosen before (graph/ops.py), summed as a tree; then times a factor, then times the
-gain of its expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next
-place in its expert's list, so the order there may differ from run to run, and nothing depends on it. The program that
-comes last cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no
-pair. Where more is routed than the lists have experts, what is chosen behind the last of these has none either, and ids
-are left in lists.ids, too, where moe_combine sees which pairs nobody computes.
+no expert's number; an expert may be a token's more than once. Else best first by logit, or, with a bias, by score /
+whole + bias, or logit + bias; of equals the lowest expert, NaN before all; of groups only those of the best groups, see
+graph/ops.py. A weight is a score divided by whole, or, renormalized, by the sum of the k of them, best first, plus eps;
+or, with a margin, of a softmax over those near it and not chosen before (graph/ops.py), summed as a tree; then times a
+factor, then times the gain of its expert. So a row's bits depend on that row alone. Pairs are counted without a sort:
+each takes the next place in its expert's list, so the order there may differ from run to run, and nothing depends on
+it. The program that comes last cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and
+weights, and no pair. Where more is routed than the lists have experts, what is chosen behind the last of these has none
+either, and ids are left in lists.ids, too, where moe_combine sees which pairs nobody computes.
 """
 
 from __future__ import annotations
@@ -250,12 +250,15 @@ def moe_route(
 ) -> None:
     """ids and weights without gaps between rows.
 
-    Raises: InvariantError where more is routed than there are experts, and lists have no room for ids.
+    Raises: InvariantError where more is routed than there are experts, and lists have no room for ids; and with chosen,
+        where they have none for an expert that a token has more than once.
     """
     num_tokens, routed = len(logits), logits.shape[1]
     experts = _experts(routed)
     if routed > lists.num_experts and lists.ids is None:
         raise InvariantError(f"a route to {routed} got lists of {lists.num_experts} experts, and no room for ids")
+    if chosen is not None and not lists.repeats:
+        raise InvariantError("experts that tokens say themselves got lists that have room for each once")
     rows = 1 if num_tokens <= FEW_TOKENS else _ROWS
     moe_route_kernel[(triton.cdiv(num_tokens, rows),)](
         logits,

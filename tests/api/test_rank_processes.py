@@ -151,9 +151,10 @@ def test_fewer_gpus_than_ranks() -> None:
 def test_what_a_rank_is_told_arrives() -> None:
     ending = Ending(draws=True, reports=True)
     for bucket in (None, Bucket(4, False, ending), Bucket(4, True, NO_ENDING, 96)):
-        step = StagedStep({"T": 5, "B": 2}, bucket, ending, True, b"12345678")
-        data, words = plain("follow", step)
-        assert argument("follow", json.loads(json.dumps(data)), words) == step
+        for ends in (b"", b"1234"):
+            step = StagedStep({"T": 5, "B": 2}, bucket, ending, True, b"12345678", ends)
+            data, words = plain("follow", step)
+            assert argument("follow", json.loads(json.dumps(data)), words) == step
     data, words = plain("record", bucket)
     assert argument("record", json.loads(json.dumps(data)), words) == bucket
     eagle, config = {"method": "eagle3", "model": "a"}, {"without": ("fold_norm",), "enable_lora": True}

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from albireo import LLM, SamplingParams
 from albireo.api import load
 from albireo.api.machine.cuda_device import CudaDevice
 from albireo.backends.cuda import model
-from albireo.errors import RankLost
+from albireo.errors import InvariantError, RankLost
+from albireo.execution import inputs
 from backends.cuda.test_drafts import Always
 from backends.cuda.test_end_to_end import llm, tokens
-from backends.cuda.test_model import Recorder
+from backends.cuda.test_model import Recorder, steps
 from compiler.ranks import wide_config, wide_hybrid
 from tiny_models import make_checkpoint
 
@@ -112,3 +114,20 @@ def test_states_and_experts_of_two_processes(tmp_path: Path) -> None:
     assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
     assert tokens(engine, prompts[:1], params[:1]) == wanted[:1]
     assert engine.stats().prefix_cache_hits == stats.prefix_cache_hits + 8
+
+
+@pytest.mark.usefixtures("_stand_in")
+def test_every_rank_is_told_that_prompts_see_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its heads are causal, and tokens are others; a step that brings more than ranks are told is none."""
+    directory = make_checkpoint(tmp_path, wide_config("hrm_text", prefix_lm=True, num_key_value_heads=8), seed=5)
+    prompts = [np.random.default_rng(3).integers(3, 60, n).tolist() for n in (13, 7, 20)]
+    params = [SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)] * 3
+    wanted = tokens(llm(directory, device="cpu", max_num_batched_tokens=40), prompts, params)
+    engine = llm(directory, device="cuda", tensor_parallel_size=2, max_num_batched_tokens=40)
+    assert tokens(engine, prompts, params) == wanted
+    with monkeypatch.context() as context:
+        context.setattr(inputs, "_row_ends", lambda *_: None)
+        assert tokens(llm(directory, device="cpu", max_num_batched_tokens=40), prompts, params) != wanted
+    placed = engine.loaded.model.placed  # type: ignore[attr-defined]
+    with pytest.raises(InvariantError, match="brings rows or rotations, of which the others are not told"):
+        placed.ends_of(replace(steps()[0], given_rows=np.zeros(1, np.int32)))

@@ -273,8 +273,8 @@ class CudaModel:
         bucket = self._buckets.of(sizes, ending) if is_alike else None
         sizes = sizes if bucket is None else bucket.sizes
         placed.staging.fill(inputs, sizes, sources, write)
-        words = b"" if self.leader is None else placed.staging.sent()
-        staged = StagedStep(sizes, bucket, ending, sources is not None, words)
+        words, ends = (b"", b"") if self.leader is None else (placed.staging.sent(), placed.ends_of(inputs))
+        staged = StagedStep(sizes, bucket, ending, sources is not None, words, ends)
         with self._together("follow", staged):
             self._go(staged, placed.own_step(sizes, inputs) if bucket is None else None)
         if self.hidden_states is not None and self.hidden_states.is_combined:
@@ -301,7 +301,7 @@ class CudaModel:
     def follow(self, staged: StagedStep) -> None:
         """Start the step that rank 0 starts; what it gives stays here."""
         self.placed.staging.put(staged.words)
-        self._go(staged)
+        self._go(staged, self.placed.step_of_rank(staged.sizes, staged.ends) if staged.ends else None)
 
     def record_next(self) -> bool:
         """See execution.ahead.AheadDevice. A step of padding is recorded, which means nothing."""

@@ -1,7 +1,8 @@
 """Orders: what rank 0 of several does with its model, for the others to do the same.
 
 Told by model.py and adapters.py of rank 0, obeyed by those of the others; carried by whoever starts them, as plain
-data. A step is the words that its staging sent: they decide all that a step computes, and are the same on every rank.
+data. A step is the words that its staging sent, and up to where its rows see, where it says so: they decide all that a
+step computes, and are the same on every rank.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class StagedStep:
     """A step as rank 0 launches it.
 
     Fields: sizes: padding included. bucket: None: call by call. feeds: tokens of the step before are among its own.
-        words: int32, what was copied to the device.
+        words: int32, what was copied to the device. ends: int32 of each token, where the step says up to where rows see
+            (StepInputs.row_ends); empty: it does not.
     """
 
     sizes: Mapping[str, int]
@@ -33,6 +35,7 @@ class StagedStep:
     ending: Ending
     feeds: bool
     words: bytes
+    ends: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def plain(name: str, arg: Any) -> tuple[Any, bytes]:
         return [arg.slot, arg.names, shapes], words
     if isinstance(arg, StagedStep):
         bucket = None if arg.bucket is None else plain("record", arg.bucket)[0]
-        return [dict(arg.sizes), bucket, astuple(arg.ending), arg.feeds], arg.words
+        return [dict(arg.sizes), bucket, astuple(arg.ending), arg.feeds, len(arg.words)], arg.words + arg.ends
     if isinstance(arg, Bucket):
         return [arg.size, arg.is_top, astuple(arg.ending), arg.tokens], b""
     return [list(pair) for pair in arg], b""
@@ -68,10 +71,9 @@ def plain(name: str, arg: Any) -> tuple[Any, bytes]:
 def argument(name: str, data: Any, words: bytes) -> Any:
     """What plain() was given."""
     if name == "follow":
-        sizes, bucket, ending, feeds = data
-        return StagedStep(
-            sizes, None if bucket is None else argument("record", bucket, b""), Ending(*ending), feeds, words
-        )
+        sizes, bucket, ending, feeds, count = data
+        made = None if bucket is None else argument("record", bucket, b"")
+        return StagedStep(sizes, made, Ending(*ending), feeds, words[:count], words[count:])
     if name == "record":
         size, is_top, ending, tokens = data
         return Bucket(size, is_top, Ending(*ending), tokens)

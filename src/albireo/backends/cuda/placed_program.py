@@ -199,6 +199,20 @@ class PlacedProgram:
         step = self._step(sizes)
         return with_rows(step, inputs, self._device) if self.brings_rows(inputs) else step
 
+    def ends_of(self, inputs: StepInputs) -> bytes:
+        """What other ranks are told of a step beside what is staged: int32, up to where rows see; else nothing.
+
+        Raises: InvariantError where a step brings more, which they would compute without.
+        """
+        if brings_rows(replace(inputs, row_ends=None), self._has_axes, self._listens):
+            raise InvariantError("a step of several ranks brings rows or rotations, of which the others are not told")
+        return inputs.row_ends.tobytes() if inputs.row_ends is not None and not self._listens else b""
+
+    def step_of_rank(self, sizes: Mapping[str, int], ends: bytes) -> DeviceStep:
+        """own_step() of another rank. Args: ends: of ends_of()."""
+        row_ends = torch.frombuffer(bytearray(ends), dtype=torch.int32).to(self._device)
+        return replace(self._step(sizes), row_ends=row_ends)
+
     def run_some(self, inputs: StepInputs, launches: Sequence[tuple[Call, Launch]]) -> None:
         """Some calls of a step, at its own size."""
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}

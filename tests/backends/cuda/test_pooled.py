@@ -265,6 +265,10 @@ def test_layers_that_differ_share_a_block() -> None:
     for layer, block in enumerate(blocks):
         assert (kv.layers[layer].k[block] == layer + 1.0).all()
     assert int((kv.numbers[0] != 0).sum()) == sum(layer.k[0].numel() for layer in kv.layers)
+    layout = KVLayout(4, 1, 20, "float32", 8, False, shapes, groups, (None, 9, 9), every=(1, 1, 1, 4))
+    layout.check()
+    with pytest.raises(InvariantError, match="layer 2 has an entry of each position in a block of layers that differ"):
+        DeviceKV(layout, 6, torch.device("cpu"))
 
 
 def test_what_entries_cannot_be() -> None:

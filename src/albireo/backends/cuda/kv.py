@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.dtypes import KV_CODES
+from albireo.errors import InvariantError
 from albireo.graph.kv_layout import KVLayout
 
 TORCH_DTYPES = {
@@ -83,7 +84,10 @@ class DeviceKV:
         self.layers = tuple(self._layer(layer, list(counts).index(layer), next(places[layer])) for layer in each)
 
     def _in_groups(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], tuple[LayerKV, ...]]:
-        """As the constructor leaves them, of one array for all layers: [1, 2, N, numbers of a block's keys]."""
+        """As the constructor leaves them, of one array for all layers: [1, 2, N, numbers of a block's keys].
+
+        Raises: InvariantError where layers of one entry a position are in a group that differs.
+        """
         layout, each = self.layout, self.layout.layers
         parts, dtype = layout.num_parts, TORCH_DTYPES[layout.dtype]
         # of keys, or of values, that all layers in a block have: of numbers, and of scales
@@ -108,6 +112,11 @@ class DeviceKV:
             shape = (layer.num_kv_heads, layout.entries(number), layer.padded_head_dim)
             of_entries = self._of_entries(layer)
             if apart := layout.stride(number) // dtype.itemsize:
+                if of_entries["every"] == 1:
+                    raise InvariantError(
+                        f"layer {number} has an entry of each position in a block of layers that differ: kernels write "
+                        "these where such blocks follow one another"
+                    )
                 strides = (apart, shape[1] * shape[2], shape[2], 1)
                 start = layout.before(number) // dtype.itemsize
                 k = numbers.flatten()[start:].as_strided((self.num_blocks, *shape), strides)

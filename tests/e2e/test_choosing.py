@@ -66,9 +66,10 @@ def test_tensors_under_other_names(name: str, tmp_path: Path) -> None:
 
 def test_what_a_gpu_has_no_kernels_for_is_refused() -> None:
     options: dict[str, Any] = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
-    graph = build_graph(parse_tiny("deepseek_v4"), 64)
+    assert compile_graph(build_graph(parse_tiny("deepseek_v4"), 64), CudaCatalog(), **options).calls
+    graph = build_graph(parse_tiny("glm5_next_text"), 64)
     assert compile_graph(graph, CpuCatalog(isa_levels()), **options).calls
-    with pytest.raises(UnsupportedModel, match=r"entries of several positions.* choose --device cpu"):
+    with pytest.raises(UnsupportedModel, match=r"given as positions \(GLM-5\.3, Qwen 4\).* choose --device cpu"):
         compile_graph(graph, CudaCatalog(), **options)
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.errors import InvariantError, ModelError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
@@ -104,13 +103,6 @@ def test_it_is_a_call_of_its_own_where_nothing_is_fused() -> None:
     program = compile_graph(build_graph(parse_tiny(NAME), 64), CpuCatalog(isa_levels()), passes=passes, **OPTIONS)
     given = [call for call in program.calls if call.family == "combine" and "ids" in call.args]
     assert len(given) == TINY["num_layers"] and not any("residual" in call.args for call in given)
-
-
-def test_gpus_refuse_it_by_name() -> None:
-    graph = build_graph(parse_tiny(NAME), 64)
-    assert compile_graph(graph, CpuCatalog(isa_levels()), **OPTIONS).calls
-    with pytest.raises(UnsupportedModel, match=r"experts that give back what they read .* choose --device cpu"):
-        compile_graph(graph, CudaCatalog(), **OPTIONS)
 
 
 @pytest.mark.parametrize(

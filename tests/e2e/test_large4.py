@@ -12,7 +12,6 @@ import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.graph.program_checks import check_program
@@ -101,13 +100,6 @@ def test_frequencies_are_made_of_a_tensor(tmp_path: Path) -> None:
 def test_what_is_not_computed(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         parse_tiny(NAME, **changes)
-
-
-def test_gpus_refuse_it_by_name() -> None:
-    graph = build_graph(parse_tiny(NAME), 64)
-    assert compile_graph(graph, CpuCatalog(isa_levels()), **OPTIONS).calls
-    with pytest.raises(UnsupportedModel, match=r"queries that grow .* by numbers of each head .* choose --device cpu"):
-        compile_graph(graph, CudaCatalog(), **OPTIONS)
 
 
 def test_a_program_that_cannot_be() -> None:

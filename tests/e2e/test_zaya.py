@@ -11,7 +11,6 @@ import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
@@ -129,13 +128,6 @@ def test_rotations_of_different_parts_are_refused() -> None:
     ropes = {**TINY["rope_parameters"], "hybrid_sliding": {"rope_theta": 1e4, "partial_rotary_factor": 1.0}}
     with pytest.raises(UnsupportedModel, match=r"partial_rotary_factor=1\.0 of layers with a window"):
         build_graph(parse_tiny(NAME, rope_parameters=ropes), 64)
-
-
-def test_gpus_refuse_it_by_name() -> None:
-    graph = build_graph(parse_tiny(NAME), 64)
-    assert compile_graph(graph, CpuCatalog(isa_levels()), **OPTIONS).calls
-    with pytest.raises(UnsupportedModel, match=r"scaled and shifted \(ZAYA\).* choose --device cpu"):
-        compile_graph(graph, CudaCatalog(), **OPTIONS)
 
 
 def test_config_json_of_the_published_model(tmp_path: Path) -> None:

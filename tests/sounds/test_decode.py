@@ -100,7 +100,10 @@ def test_a_recording_that_was_cut_off() -> None:
         (b"", "no bytes"),
         (b"RIFF\0\0\0\0WAVE", "no samples"),
         # a million parts before the samples, each of which was looked at
-        (b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 10**6 + b"data\4\0\0\0\1\0\1\0", "hold no samples"),
+        (
+            b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 10**6 + b"data\4\0\0\0\1\0\1\0",
+            "1,024 parts and no samples among them",
+        ),
         (b"RIFF\0\0\0\0WAVEfmt \4\0\0\0\1\0\1\0", "16 are needed"),
         (b"RIFF\0\0\0\0WAVEdata\4\0\0\0\1\0\1\0", "before it says"),
         (_wave(channels=0), "0 channels"),

@@ -142,6 +142,8 @@ def _wave(data: bytes, max_seconds: float) -> Sound | None:
             _check_size(frames, channels, rate, max_seconds)
             return _checked(_numbers(data[body : body + frames * width], tag, bits).reshape(frames, channels), rate)
         at = body + size + size % 2
+    else:
+        raise InvalidParams(f"a WAV file has {_MAX_CHUNKS:,} parts and no samples among them; {_ALLOWED}")
     raise InvalidParams(f"{len(data):,} bytes of a WAV file hold no samples; {_ALLOWED}")
 
 

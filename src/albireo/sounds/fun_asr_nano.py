@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import InvalidParams
 from albireo.json_file import Fields, keys, read_json
-from albireo.sounds.bounds import MAX_BANDS, MAX_RATE, check_frames
+from albireo.sounds.bounds import MAX_BANDS, MAX_FFT, MAX_RATE, check_frames
 from albireo.sounds.features import F32, PROCESSOR_FILE, kaldi_bands, kaldi_powers
 from albireo.sounds.prepared import PreparedSound, refuse_longer
 from albireo.sounds.settings import SoundSettings
@@ -58,7 +58,9 @@ class FunAsrNano:
         sizes = ("frame_length", 25), ("frame_shift", 10)
         width, hop = (rate * sounds.integer(key, 1, 1000, usual) // 1000 for key, usual in sizes)
         fft, bands = 1 << (width - 1).bit_length(), sounds.integer("feature_size", 1, MAX_BANDS, 80)
-        check_frames(sounds, "frame_length", rate, max(hop, 1), fft, bands)
+        if fft > MAX_FFT:
+            sounds.fail("frame_length", sounds.raw("frame_length"), f"makes {width:,} samples; at most {MAX_FFT:,}")
+        check_frames(sounds, "frame_shift", rate, max(hop, 1), fft, bands)
         path = settings.directory / PROCESSOR_FILE
         whole = Fields(read_json(path) if path.is_file() else {}, str(path))
         found = cls(

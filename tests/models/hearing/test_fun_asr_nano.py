@@ -70,6 +70,12 @@ def test_refused(part: str | None, changes: dict[str, Any], error: type[Exceptio
         ({"feature_size": 80}, ModelError, "feature_size=80 must be num_mel_bins"),
         ({"num_frames_lfr": 5}, ModelError, "num_frames_lfr=5 must be num_stacked_frames"),
         ({"stride_lfr": 5}, UnsupportedModel, "stride_lfr=5"),
+        ({"frame_shift": 1}, ModelError, "frame_shift=1 makes 1,000 frames a second of"),
+        (
+            {"frame_length": 1000, "frame_shift": 1000},
+            ModelError,
+            "frame_length=1000 makes 16,000 samples; at most 4,096",
+        ),
         ({"dither": 1.0}, UnsupportedModel, "dither"),
     ],
 )

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.regimes import ATTENTION_ROWS, ATTENTION_TILE, TILES
+from albireo.backends.cpu.regimes import (
+    ATTENTION_ROWS,
+    ATTENTION_TILE,
+    GROUP_ROWS,
+    GROUP_VECTORS,
+    NARROW_NEST_ROWS,
+    PROGRESSIVE_ROWS,
+    TILES,
+)
 from albireo.graph.tuning import ALLOWED, MOST_CHUNK, ROW_CHUNK, row_chunks
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
@@ -36,6 +44,14 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
     assert tiles.tall == (constant("include/albireo/tuning.h", "kTallRows") if has_tall else 0)
 
 
+def test_tiles_of_few_bits_are_those_of_the_kernel() -> None:
+    kernel = (CSRC / "kernels/gemm/integers.inl").read_text()
+    few = re.search(r"kFew = !kIsGroup \? (\d+) : .* == 16 \? (\d+) : (\d+);", kernel)
+    vectors = re.search(r"kGroupVectors = kTileVectors == 4 \? (\d+)", kernel)
+    assert few and [int(each) for each in few.groups()] == [PROGRESSIVE_ROWS, NARROW_NEST_ROWS, GROUP_ROWS]
+    assert vectors and int(vectors[1]) == GROUP_VECTORS
+
+
 def test_chunks_are_those_of_the_headers() -> None:
     assert constant("include/albireo/types.h", "kRowChunk") == ROW_CHUNK
     assert constant("include/albireo/types.h", "kMostChunk") == MOST_CHUNK
@@ -56,6 +72,13 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.bfloat16.avx512bf16", 64, ("blocks",)),
         ("linear.bfloat16.avx512bf16", 2048, ("blocks",)),
         ("qkv_rope_kv.float32.avx512", 7, ("tall",)),
+        ("linear.q4_k.avx512vnni", 12, ("tall",)),
+        ("linear.q4_k.avx512vnni", 13, ("blocks",)),
+        ("linear.q6_k.avx512vnni", 9, ("blocks",)),
+        ("linear.int4.g32.affine.avx512", 12, ("tall",)),
+        ("linear.int4.g32.affine.avx2", 12, ("blocks",)),
+        ("linear.int4p.g64.avx512vnni", 24, ("tall",)),
+        ("linear.int8.avx512vnni", 28, ("tall",)),
         ("linear.int8.amx", 15, ("tall",)),
         ("linear.int8.amx", 16, ("matrix",)),
         ("linear.int8.amx", 50, ("matrix",)),

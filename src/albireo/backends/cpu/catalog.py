@@ -10,7 +10,7 @@ from typing import Any
 
 from albireo import _native
 from albireo.backends.backend import BLOCK_GROUPS, Variant
-from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
+from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of, tiles_of
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import encoding, is_encoding
 from albireo.graph.program_spec import ACTS, GATED_ACTS
@@ -90,7 +90,8 @@ class CpuCatalog:
 
 
 def _tiles(identity: str) -> Tiles:
-    return next(TILES[part] for part in identity.split(".") if part in TILES)
+    dtype, _, level = identity.partition(".")[2].rpartition(".")
+    return tiles_of(dtype, TILES[level])
 
 
 def _kinds(family: str, dtype: str) -> tuple[str, ...]:

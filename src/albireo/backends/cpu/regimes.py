@@ -7,14 +7,21 @@ tests hold the numbers to those of the C++ headers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from albireo.encodings import encoding, is_encoding
 from albireo.graph.tuning import ROW_CHUNK, Tuning, bucket_of, row_chunks
 
 #: Steps of K after which, at the latest, the panel is left for the next rows, where nothing was tuned.
 STEPS_PER_BLOCK = Tuning().block_steps
 #: Rows (token, query head) of a work item of attention, attention.h; positions handled at once, types.h.
 ATTENTION_ROWS, ATTENTION_TILE = 48, 128
+
+#: Most rows of a tall tile of weights in few bits, where there is one (integers.inl): of groups, whose numbers stay in
+#: registers beside sums; of nests with groups of 16; of groups that are one sum of whole numbers.
+GROUP_ROWS, NARROW_NEST_ROWS, PROGRESSIVE_ROWS = 12, 8, 24
+#: Vectors of a wide tile of groups, where others have four.
+GROUP_VECTORS = 2
 
 _GEMM = ("linear", "expert_linear", "head_linear", "qkv_rope_kv", "head_top")
 
@@ -46,6 +53,16 @@ TILES = {
     "neon": Tiles(6, 1, 0),
     "scalar": Tiles(4, 1, 0),
 }
+
+
+def tiles_of(dtype: str, tiles: Tiles) -> Tiles:
+    """Those of weights of a type, at a level that has these."""
+    if not is_encoding(dtype) or (e := encoding(dtype)).kind == "float" or e.group is None:
+        return tiles
+    if e.kind == "progressive":
+        return replace(tiles, tall=min(tiles.tall, PROGRESSIVE_ROWS))
+    most = NARROW_NEST_ROWS if e.is_nested and e.group == 16 else GROUP_ROWS
+    return replace(tiles, tall=min(tiles.tall, most), vectors=min(tiles.vectors, GROUP_VECTORS))
 
 
 def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:

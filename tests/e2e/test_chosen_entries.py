@@ -1,5 +1,6 @@
 """GLM-5.3 and Qwen 4, whose positions have one key by several and are chosen together, beside layers that keep states:
-the same bits in every way, what transformers computes step by step, files as published, and what is refused.
+the same bits in every way (DeepSeek V4's, too), what transformers computes step by step, files as published, and what
+is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights,
 NAMES = ("glm5_next_text", "qwen4_exp_text")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=(*NAMES, "deepseek_v4"))
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = load_architecture(request.param).tiny
     return make_checkpoint(tmp_path_factory.mktemp("model"), tiny, seed=5, dtype="bfloat16")
@@ -41,12 +42,13 @@ def alone(directory: Path) -> list[Answer]:
         {"block_size": 8, "max_num_batched_tokens": 1, "max_num_seqs": 1},
         {"block_size": 8, "num_threads": 2, "max_num_batched_tokens": 7},
         {"block_size": 32, "max_num_batched_tokens": 29},
+        {"block_size": 16, "max_num_batched_tokens": 64},
         {"num_gpu_blocks_override": 8, "max_num_batched_tokens": 19},
     ],
     ids=str,
 )
 def test_bits_depend_on_the_request_alone(way: dict[str, Any], directory: Path, alone: list[Answer]) -> None:
-    """Prompts in pieces that end within entries; other batches, blocks and threads; preempted."""
+    """Blocks of several entries, entries of several blocks; prompts in pieces that end within entries; preempted."""
     answers, stats = Server.load(directory, **way).serve(requests(), stagger=1)
     assert_same_answers(answers, alone)
     assert "num_gpu_blocks_override" not in way or preempted(stats, answers)
@@ -65,6 +67,7 @@ def test_prefixes_are_found_again(directory: Path) -> None:
 
 
 def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:
+    """Drafts by lookup write entries that the right tokens then write anew."""
     stem = requests()[4].prompt[:9]
     asks = [Ask((*stem, *stem, *stem), SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=0))]
     method = {"method": "ngram", "num_speculative_tokens": 3}

@@ -1,5 +1,5 @@
-"""DeepSeek V4, whose rows see entries of several positions: the same bits in every way, what transformers computes step
-by step, files as published, and what is refused.
+"""DeepSeek V4, whose rows see entries of several positions: blocks that are let go, what transformers computes step by
+step, files as published, and what is refused. The same bits in every way: test_chosen_entries.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.params import SamplingParams
 from albireo.verify.run import verify
-from e2e.serving import Answer, Ask, Server, assert_same_answers
-from e2e.test_invariance import NO_CACHE, preempted, requests
+from e2e.serving import Ask, Server, assert_same_answers
+from e2e.test_invariance import requests
 from tiny_models import as_written, make_checkpoint, parse_tiny, random_weights, write_safetensors
 
 TINY: dict[str, Any] = dict(load_architecture("deepseek_v4").tiny)
@@ -70,41 +70,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("model"), TINY, seed=5, dtype="bfloat16")
 
 
-@pytest.fixture(scope="module")
-def alone(directory: Path) -> list[Answer]:
-    return Server.load(directory, max_num_batched_tokens=128, **NO_CACHE).alone(requests())
-
-
-@pytest.mark.parametrize(
-    "way",
-    [
-        {"block_size": 8, "max_num_batched_tokens": 1, "max_num_seqs": 1},
-        {"block_size": 8, "num_threads": 2, "max_num_batched_tokens": 7},
-        {"block_size": 32, "max_num_batched_tokens": 29},
-        {"block_size": 16, "max_num_batched_tokens": 64},
-        {"num_gpu_blocks_override": 8, "max_num_batched_tokens": 19},
-    ],
-    ids=str,
-)
-def test_bits_depend_on_the_request_alone(way: dict[str, Any], directory: Path, alone: list[Answer]) -> None:
-    """Blocks of several entries, entries of several blocks; prompts in pieces that end within entries; preempted."""
-    answers, stats = Server.load(directory, **way).serve(requests(), stagger=1)
-    assert_same_answers(answers, alone)
-    assert "num_gpu_blocks_override" not in way or preempted(stats, answers)
-
-
-def test_prefixes_are_found_again(directory: Path) -> None:
-    """From snapshots, and entries that others have made: who parts from a prompt within an entry has another one."""
-    server = Server.load(directory, block_size=8, max_num_batched_tokens=50)
-    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=0)
-    prompt = requests()[4].prompt[:44]
-    (answer,) = server.alone([Ask(prompt, params)])[0].tokens
-    asks = [Ask(p, params) for p in (prompt, (*prompt, *answer, 5, 6, 7), (*prompt[:38], 9, 8), prompt)]
-    answers, _ = server.serve(asks, waves=4)
-    assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
-    assert_same_answers(answers, server.alone(asks))
-
-
 def test_blocks_that_windows_have_passed_are_let_go(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a cache with room for one long request and little more; found again, by entries and by windows."""
     long = SamplingParams(temperature=0, max_tokens=70, ignore_eos=True, logprobs=0)
@@ -127,15 +92,6 @@ def test_blocks_that_windows_have_passed_are_let_go(directory: Path, monkeypatch
     again, _ = server.serve([asks[0], *asks], waves=4)
     assert_same_answers(again[1:], wanted)
     assert again[1].num_cached_tokens == 48
-
-
-def test_guesses_that_are_wrong_leave_nothing(directory: Path) -> None:
-    """Drafts by lookup write entries that the right tokens then write anew."""
-    stem = requests()[4].prompt[:9]
-    asks = [Ask((*stem, *stem, *stem), SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=0))]
-    method = {"method": "ngram", "num_speculative_tokens": 3}
-    answers, _ = Server.load(directory, speculative_config=method).serve(asks)
-    assert_same_answers(answers, Server.load(directory, **NO_CACHE).alone(asks))
 
 
 def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:

@@ -486,12 +486,13 @@ struct EncodedPanels final : Panels {
 
   static constexpr int kGroupVectors = kTileVectors == 4 ? 2 : kTileVectors;  // then a group's numbers stay
   static constexpr int64_t kNear = 1024;                                      // bytes from L2 to L1 ahead of a tile
+  static constexpr int64_t kFetched = 2;  // sub-panels of bytes, of four, that are about what the memory has of a panel
 
   // What codes in bytes are: where all are multiplied alike, one code serves all.
   static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
 
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height. Beside a block's first tile the
-  // next panel is fetched, a line a step: as the memory has it, it is never longer than the bytes here.
+  // next panel is fetched, a line a step, and no more than that: what comes behind it would be fetched twice.
   void many_rows(int64_t m0, int64_t rows, const uint8_t* b, const uint8_t* next, float* c, int64_t ldc) {
     const Encoding wide = in_bytes(e);
     const int64_t groups = num_groups(e, a.k), most = ceil_div(a.tuning.block_steps * 4, e.group);
@@ -507,8 +508,8 @@ struct EncodedPanels final : Panels {
         const bool is_first = t == 0;
         group_rows<false, kBytes, kGroupVectors>(
             h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc,
-            is_first ? next + g * kSubPanels / kGroupVectors * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
-            is_first ? bytes / kGroupVectors : sub, std::make_integer_sequence<int, kTileRows>());
+            is_first ? next + g * kFetched * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
+            is_first ? bytes * kFetched / kSubPanels : sub, std::make_integer_sequence<int, kTileRows>());
         m += h;
       }
     }

@@ -30,7 +30,7 @@ test-all:
 
 # The whole suite at every instruction-set level this machine has.
 test-levels: $(VENV)/.tested
-	for level in scalar avx2 avx512 avx512bf16; do \
+	for level in scalar avx2 avxvnni avx512 avx512bf16; do \
 	  echo "== $$level"; ALBIREO_ISA_MAX=$$level $(BIN)/python -m pytest -q tests || exit 1; done
 
 # Minutes of random damage to engine directories and GGUF files, with another seed each time; the tests do a few seconds

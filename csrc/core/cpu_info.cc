@@ -41,6 +41,8 @@ bool has_avx2() {
   return (saved_state() & 0x6) == 0x6 && bit(seven.ebx, 5) && bit(one.ecx, 12) && bit(one.ecx, 29);
 }
 
+bool has_avxvnni() { return has_avx2() && bit(Cpuid(7, 1).eax, 4); }
+
 bool has_avx512() {  // F BW DQ VL CD
   const Cpuid seven(7, 0);
   return has_avx2() && (saved_state() & 0xe6) == 0xe6 && bit(seven.ebx, 16) && bit(seven.ebx, 30) &&
@@ -66,6 +68,7 @@ std::vector<std::string> find_levels() {
   if (has_avx512bf16()) levels.push_back("avx512bf16");
   if (has_avx512vnni()) levels.push_back("avx512vnni");
   if (has_avx512()) levels.push_back("avx512");
+  if (has_avxvnni()) levels.push_back("avxvnni");
   if (has_avx2()) levels.push_back("avx2");
   levels.push_back("scalar");
   return levels;
@@ -73,7 +76,7 @@ std::vector<std::string> find_levels() {
 
 std::string refusal_of_amx() { return has_amx() ? amx_refusal(saves_tiles()) : ""; }
 
-const std::vector<std::string> kKnown{"amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "scalar"};
+const std::vector<std::string> kKnown{"amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "scalar"};
 #elif defined(__aarch64__)
 std::vector<std::string> find_levels() {
   const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);

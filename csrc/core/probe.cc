@@ -49,6 +49,7 @@ constexpr int kChains = 28;
 #define DOTI512(n) "vpdpbusd %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define MADD512(n) "vpmaddubsw %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define FMA256(n) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #n "\n"
+#define DOTI256(n) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #n "\n"
 #define MADD256(n) "vpmaddubsw %%ymm14, %%ymm15, %%ymm" #n "\n"
 __attribute__((noinline)) void chains_fma512(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(FMA512)::: "memory");
@@ -69,6 +70,9 @@ __attribute__((noinline)) void chains_madd512(int64_t n) {
 constexpr int kChains256 = 12;
 __attribute__((noinline)) void chains_fma256(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(FMA256)::: "memory");
+}
+__attribute__((noinline)) void chains_int8_256(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(DOTI256)::: "memory");
 }
 __attribute__((noinline)) void chains_madd256(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS256(MADD256)::: "memory");
@@ -123,6 +127,8 @@ double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) 
       chains = chains_int8_512, per_iteration = kChains * 128;
     } else if (has("avx512")) {
       chains = chains_madd512, per_iteration = kChains * 128;
+    } else if (has("avxvnni")) {
+      chains = chains_int8_256, per_iteration = kChains256 * 64;
     } else if (has("avx2")) {
       chains = chains_madd256, per_iteration = kChains256 * 64;
     }

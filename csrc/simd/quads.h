@@ -23,6 +23,7 @@ typedef uint8_t B16 __attribute__((vector_size(16)));
 struct V {
   F4 q[4];
 };
+constexpr int kFewRows = 4;      // of weights in few bits, up to which they are multiplied as they lie
 constexpr int kTileVectors = 1;  // a register tile is kTileRows rows by 16 columns
 
 ALBIREO_INLINE F4 fma_of(F4 a, F4 b, F4 c);

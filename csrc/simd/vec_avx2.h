@@ -1,4 +1,4 @@
-// The vector vocabulary, 16 lanes = two ymm. Included by avx2 units only; see vec_avx512.h.
+// The vector vocabulary, 16 lanes = two ymm. Included by avx2 and avxvnni units only; see vec_avx512.h.
 #pragma once
 #include <immintrin.h>
 
@@ -14,8 +14,14 @@ using albireo::f16;
 struct V {
   __m256 lo, hi;
 };
-constexpr int kTileVectors = 1;  // a register tile is 5 rows by 16 columns: 10 of 16 registers (with 6 g++ spills)
-constexpr int kTileRows = 5;
+constexpr int kTileVectors = 1;
+#ifdef ALBIREO_HAVE_BYTE_DOT
+constexpr int kTileRows = 6;  // by 16 columns: of 16 registers 12, a token's, two of codes
+constexpr int kFewRows = 6;
+#else
+constexpr int kTileRows = 5;  // 10 of 16 registers (with 6 rows g++ spills)
+constexpr int kFewRows = 4;   // of weights in few bits, up to which they are multiplied as they lie
+#endif
 constexpr int kRegisters = 8;  // of 16 numbers each
 
 ALBIREO_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -228,6 +234,26 @@ ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) {
   _mm256_storeu_si256((__m256i*)p, c.lo);
   _mm256_storeu_si256((__m256i*)(p + 32), c.hi);
 }
+#ifdef ALBIREO_HAVE_BYTE_DOT
+// As vec_avx512.h has it: codes as they are, and sums of 32 bits alone.
+constexpr int32_t kDotZero = 0;
+constexpr int narrow_dots(int) { return 0; }
+template <int MR, int NV, bool kSmall>
+ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) {
+      __m256i x;
+      asm("vpbroadcastd %3, %2\n\t%{vex%} vpdpbusd %2, %4, %0\n\t%{vex%} vpdpbusd %2, %5, %1"
+          : "+x"(acc[i][j].lo), "+x"(acc[i][j].hi), "=&x"(x)
+          : "m"(*(const int32_t*)(a + i * lda)), "x"(w[j].lo), "x"(w[j].hi));
+    }
+}
+template <int MR, int NV>  // of no use where narrow_dots() is 0
+ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
+ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
+#else
 // acc[i][j] += four products of column codes w[j], less 128, and row codes at a + i * lda, exactly: of two codes a size
 // and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in 16 bits. In instructions,
 // since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
@@ -271,6 +297,7 @@ ALBIREO_INLINE VI widened(VI pairs) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(pairs.lo, ones), _mm256_madd_epi16(pairs.hi, ones)};
 }
+#endif
 // Of each code below 16 that of a table of so many.
 ALBIREO_INLINE Codes looked_up(const uint8_t* table, Codes c) {
   const __m256i of_lanes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));

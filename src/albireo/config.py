@@ -234,8 +234,8 @@ class BuildConfig:
             f32, int8 or fp8; auto: the compute type.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
         target: ISA level to choose kernels for: native (this machine's best), amx, avx512bf16, avx512vnni, avx512,
-            avx2 or scalar, on Arm neonmm, neondot, neon or scalar; or cuda, or cuda:90 and the like, for an NVIDIA
-            GPU, where its kernels are compiled.
+            avxvnni, avx2 or scalar, on Arm neonmm, neondot, neon or scalar; or cuda, or cuda:90 and the like, for an
+            NVIDIA GPU, where its kernels are compiled.
         profile: temperament the directory has where it is run: balanced, throughput or latency.
         max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; None: the
             profile's. Memory is planned again for what is asked for where the directory is run.

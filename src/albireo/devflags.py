@@ -1,7 +1,7 @@
 """Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
-ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx; on Arm
-                  scalar, neon, neondot or neonmm
+ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx;
+                  on Arm scalar, neon, neondot or neonmm
 CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them, or one a rank, in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 TORCH_NCCL_ASYNC_ERROR_HANDLING, TORCH_NCCL_ENABLE_MONITORING, TORCH_NCCL_DUMP_ON_TIMEOUT  torch's: 0, set where ranks

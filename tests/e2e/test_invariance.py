@@ -29,7 +29,7 @@ from tiny_models import make_checkpoint
 from variants import VARIANTS, tiny_of
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
-LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni", "neondot"))
+LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni", "avxvnni", "neondot"))
 #: A head_dim of 80, groups of three query heads, an FFN that fills no panel, a tied head.
 WIDE = {
     **load_architecture("llama").tiny,

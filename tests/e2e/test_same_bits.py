@@ -16,7 +16,7 @@ from step_batches import Work, make_step
 
 BLOCK_SIZE = 16
 #: Levels with fused multiply-adds, and what they compute: dtype, quantization, the digest of all logits.
-FUSED = ("avx2", "neondot", "neon")
+FUSED = ("avxvnni", "avx2", "neondot", "neon")
 WITH_FUSED = {
     ("float32", None): "b4833fbd339265a1",
     ("float16", None): "57f87c511c5c3936",

@@ -18,6 +18,7 @@ constexpr Variant kVariants[] = {
     {"expert_linear", "fp8", "avx512bf16", expert_linear_avx512bf16},
     {"expert_linear", "integers", "avx512vnni", expert_linear_avx512vnni},
     {"expert_linear", "any", "avx512", expert_linear_avx512},
+    {"expert_linear", "integers", "avxvnni", expert_linear_avxvnni},
     {"expert_linear", "any", "avx2", expert_linear_avx2},
 #elif defined(__aarch64__)
     {"expert_linear", "integers", "neonmm", expert_linear_integers_neonmm},

@@ -11,6 +11,7 @@
 namespace albireo {
 void expert_linear_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void expert_linear_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void expert_linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -9,4 +9,7 @@ namespace albireo {
 void expert_linear_avx2(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   dispatch_expert_linear(args, step, begin, end, scratch, panels_avx2);
 }
+void expert_linear_avxvnni(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_expert_linear(args, step, begin, end, scratch, panels_avxvnni);
+}
 }  // namespace albireo

@@ -42,6 +42,33 @@ struct TokenRows {
   }
 };
 
+// Sums of the codes of each group of rows, from the first group on that a tile multiplies: once for all sub-panels.
+// Where they are taken off, what they are less than nothing, since a register for a sign is one too many.
+constexpr int64_t kMostGroups = 256;
+struct GroupSums {
+  const float* sums;
+  float of(int64_t row, int64_t g) const { return sums[row * kMostGroups + g]; }
+};
+template <int kStep>  // sums from one group to the next; 0: step, which is not known before
+inline void note_differences(const float* sums, int64_t step, int64_t count, bool is_affine, float* to) {
+  const int64_t each = kStep ? kStep : step;
+  if (is_affine)
+    for (int64_t g = 0; g < count; g++) to[g] = sums[(g + 1) * each] - sums[g * each];
+  else
+    for (int64_t g = 0; g < count; g++) to[g] = sums[g * each] - sums[(g + 1) * each];
+}
+inline GroupSums sums_of_groups(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, int64_t first,
+                                int64_t end, float* to) {
+  const int64_t step = e.group / kSumStep, last = sum_at(k, k), whole = end * step <= last ? end : end - 1;
+  for (int64_t i = 0; i < rows; i++, to += kMostGroups) {
+    const float* sums = x.sums + i * x.ld_sums;
+    const auto note = step == 1 ? note_differences<1> : step == 2 ? note_differences<2> : note_differences<0>;
+    note(sums + first * step, step, whole - first, e.affine, to);
+    if (whole < end) note_differences<0>(sums + whole * step, last - whole * step, 1, e.affine, to + whole - first);
+  }
+  return {to - rows * kMostGroups};
+}
+
 struct WeightInt8 {
   using A = int8_t;
   using B = uint8_t;
@@ -74,8 +101,8 @@ struct ScaledGroups {
     const VI words = iload((const int32_t*)at);
     return {without_low_byte(words), to_float(low_byte(words))};
   }
-  static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, const Encoding& e) {
-    store(c, added(is_first ? zero() : load(c), acc, h, sum, e));
+  static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, bool is_affine) {
+    store(c, added(is_first ? zero() : load(c), acc, h, sum, is_affine));
   }
   // Whether a tile's numbers stay in registers from group to group, beside its sums, its weights and a group's heads.
   // A group of 32 is 8 dots: reading and writing its number takes as long as they do.
@@ -83,10 +110,11 @@ struct ScaledGroups {
   static constexpr bool stay() {
     return 2 * MR * NV + 3 * NV <= kRegisters - 2;
   }
-  static ALBIREO_INLINE V added(V before, VI acc, const Head& h, float sum, const Encoding& e) {
+  // sum: of the token's codes; unless the encoding is affine, less it.
+  static ALBIREO_INLINE V added(V before, VI acc, const Head& h, float sum, bool is_affine) {
     const V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
-    if (e.affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
-    return fma(fma(h.other, set1(-sum), v), h.scale, before);
+    if (is_affine) return fma(h.other, set1(sum), fma(v, h.scale, before));
+    return fma(fma(h.other, set1(sum), v), h.scale, before);
   }
 };
 
@@ -194,19 +222,26 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
 }
 
 // Groups first .. end of MR rows by NV sub-panels, of codes of kCodes in nibbles or in bytes; c is added to unless
-// first is 0.
+// first is 0. x, sums and e by value: what is stored could be theirs otherwise, and they were read again for each row.
 template <bool kNibbles, DType kCodes, int MR, int NV>
-ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
-                               int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
+ALBIREO_INLINE void group_tile(const TokenRows x, const GroupSums sums, const Encoding e, int64_t k, const uint8_t* b,
+                               int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
   constexpr bool kIsOff = kDotZero != 0 && !has_small_codes(kCodes);  // sums are of codes less kDotZero
   constexpr bool kStay = ScaledGroups::stay<MR, NV>();
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
   V total[MR][NV];
-  if constexpr (kStay)
+  // Numbers that registers have no room for, at distances that are known. g++ must not see whose they are: it would
+  // give them registers, and the sums of the loop of dots none.
+  alignas(64) float room[kStay ? 1 : MR * NV * kSubPanel];
+  float* held = room;
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++)
+  for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) total[i][j] = first ? load(c + i * ldc + kSubPanel * j) : zero();
+    for (int j = 0; j < NV; j++) {
+      const V before = first ? load(c + i * ldc + kSubPanel * j) : zero();
+      if constexpr (kStay) total[i][j] = before;
+      else store(held + (i * NV + j) * kSubPanel, before);
+    }
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
 #pragma GCC unroll 32
@@ -215,29 +250,36 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
       for (int j = 0; j < NV; j++) acc[i][j] = izero();
     const uint8_t* at = b + g * stride;
     prefetch_l1(ahead + (g - first) * stride);
+    if constexpr (!kStay) asm("" : "+r"(held));
     // Behind k codes of a weight are zeros, which are none less kDotZero, and a token has zeros to the next 64 only.
-    const int64_t held = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
+    const int64_t left = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
     group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, kCodes, MR, NV>(
-        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), held,
+        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), left,
         [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
-    const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
       const ScaledGroups::Head h = ScaledGroups::head(e, at + j * sub);
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
-        if constexpr (kIsOff) acc[i][j] = iadd(acc[i][j], iset1(kDotZero * (int32_t)x.sum(i, from, to)));
-        const float sum = x.sum(i, from, to);
-        if constexpr (kStay) total[i][j] = ScaledGroups::added(total[i][j], acc[i][j], h, sum, e);
-        else ScaledGroups::add_to(c + i * ldc + kSubPanel * j, g == 0, acc[i][j], h, sum, e);
+        const float sum = sums.of(i, g - first);
+        if constexpr (kIsOff) {
+          const VI off = iset1(kDotZero * (int32_t)sum);
+          acc[i][j] = e.affine ? iadd(acc[i][j], off) : isub(acc[i][j], off);
+        }
+        if constexpr (kStay) total[i][j] = ScaledGroups::added(total[i][j], acc[i][j], h, sum, e.affine);
+        else ScaledGroups::add_to(held + (i * NV + j) * kSubPanel, false, acc[i][j], h, sum, e.affine);
       }
     }
   }
-  if constexpr (kStay)
+  asm("" : "+r"(c), "+r"(ldc));  // or addresses of rows are kept through the loop, in registers of sums
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++)
+  for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) store(c + i * ldc + kSubPanel * j, total[i][j]);
+    for (int j = 0; j < NV; j++) {
+      float* to = c + i * ldc + kSubPanel * j;
+      if constexpr (kStay) store(to, total[i][j]);
+      else store(to, load(held + (i * NV + j) * kSubPanel));
+    }
 }
 
 // All of k for MR rows by one sub-panel of kInt4Progressive; c: whole numbers.
@@ -282,7 +324,7 @@ ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, c
     const ScaledGroups::Head head{scale_of_group(e, b, g), set1((float)kE2M1Zero)};
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) ScaledGroups::add_to(c + i * ldc, g == 0, acc[i][0], head, x.sum(i, from, to), e);
+    for (int i = 0; i < MR; i++) ScaledGroups::add_to(c + i * ldc, g == 0, acc[i][0], head, -x.sum(i, from, to), false);
   }
 }
 
@@ -320,8 +362,8 @@ ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
 
 // All of k for MR rows by one sub-panel of a K type; c: as group_tile makes it of the bytes that in_bytes() names.
 template <DType kType, int MR>
-ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
-                                int64_t ldc, int64_t fetch_bytes) {
+ALBIREO_INLINE void nested_tile(const TokenRows& x, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+                                int64_t fetch_bytes) {
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
   constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
   const int64_t groups = num_groups(kWhole, k);
@@ -341,7 +383,10 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
     const ScaledGroups::Head head{found.scale, other};
     const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; i++) total[i] = ScaledGroups::added(total[i], acc[i][0], head, x.sum(i, from, to), kWhole);
+    for (int i = 0; i < MR; i++) {
+      const float sum = kWhole.affine ? x.sum(i, from, to) : -x.sum(i, from, to);
+      total[i] = ScaledGroups::added(total[i], acc[i][0], head, sum, kWhole.affine);
+    }
   };
   for (int64_t g = 0; g < groups;) {
     fetch_lines<nest_bytes(kWhole)>(b + fetch_bytes);
@@ -362,29 +407,29 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, const Encoding& e, int64_t k
 
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
 template <bool kNibbles, DType kCodes, int MR, int NV>
-void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub, int64_t first,
-                   int64_t end, float* c, int64_t ldc, const char* ahead) {
-  group_tile<kNibbles, kCodes, MR, NV>(x, e, k, b, sub, first, end, c, ldc, ahead);
+void group_tile_of(const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
+                   int64_t sub, int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
+  group_tile<kNibbles, kCodes, MR, NV>(x, sums, e, k, b, sub, first, end, c, ldc, ahead);
 }
 template <DType kType, int MR>
-void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
-                    int64_t fetch_bytes) {
-  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, e, k, b, c, ldc, fetch_bytes);
+void column_tile_of(const TokenRows& x, [[maybe_unused]] const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                    int64_t ldc, int64_t fetch_bytes) {
+  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, k, b, c, ldc, fetch_bytes);
   else if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
   else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
 
 // Rows by all four sub-panels, NV at a time. ahead: what is fetched beside the first; of sub-panel j, j steps further.
 template <bool kNibbles, DType kCodes, int NV, int... I>
-void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t first,
-                int64_t end, float* c, int64_t ldc, const uint8_t* ahead, int64_t step,
+void group_rows(int64_t rows, const TokenRows& x, const GroupSums sums, const Encoding& e, int64_t k, const uint8_t* b,
+                int64_t first, int64_t end, float* c, int64_t ldc, const uint8_t* ahead, int64_t step,
                 std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t, float*,
-                      int64_t, const char*);
+  using Fn = void (*)(const TokenRows&, GroupSums, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t,
+                      float*, int64_t, const char*);
   static constexpr Fn kRows[] = {group_tile_of<kNibbles, kCodes, 1 + I, NV>...};
   const int64_t sub = sub_panel_bytes(e, k);
   for (int64_t j = 0; j < kSubPanels; j += NV)
-    kRows[rows - 1](x, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, (const char*)ahead + j * step);
+    kRows[rows - 1](x, sums, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, (const char*)ahead + j * step);
 }
 
 // The same of encodings that keep the bytes of groups before all words.
@@ -434,10 +479,7 @@ struct EncodedPanels final : Panels {
       TokenRows t = token_rows(m, rows);
       if constexpr (has_gammas(kType) || is_nested(kType))
         column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
-      else if constexpr (kIsGroup)
-        group_rows<kType == DType::kInt4Group, kType, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
-                                                         b + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
-                                                         std::make_integer_sequence<int, kFew>());
+      else if constexpr (kIsGroup) few_rows_of_groups(t, rows, b, c, ldc);
     } else {
       if constexpr (is_packed(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
@@ -460,7 +502,7 @@ struct EncodedPanels final : Panels {
   int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
   TokenRows token_rows(int64_t m, int64_t rows) { return {x.interleaved(m, rows), 4, sums(m), x.source_stride / 4}; }
 #else
-  static constexpr int kFew = 4;
+  static constexpr int kFew = is_nested(kType) && nested_group(kType) == 16 && kFewRows > 4 ? 4 : kFewRows;
   int64_t few_rows() const { return kFew; }
   TokenRows token_rows(int64_t m, int64_t) {
     return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, sums(m), x.source_stride / 4};
@@ -484,6 +526,9 @@ struct EncodedPanels final : Panels {
   void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
 #endif
 
+  static constexpr int kMostSums = kIsGroup ? (kFew > kTileRows ? kFew : kTileRows) * kMostGroups : 1;
+  alignas(64) float group_sums[kMostSums];
+
   static constexpr int kGroupVectors = kTileVectors == 4 ? 2 : kTileVectors;  // then a group's numbers stay
   static constexpr int64_t kNear = 1024;                                      // bytes from L2 to L1 ahead of a tile
   static constexpr int64_t kFetched = 2;  // sub-panels of bytes, of four, that are about what the memory has of a panel
@@ -491,12 +536,24 @@ struct EncodedPanels final : Panels {
   // What codes in bytes are: where all are multiplied alike, one code serves all.
   static constexpr DType kBytes = kDotZero != 0 && has_small_codes(kType) ? kType : DType::kInt8Group;
 
+  // Tiles of rows that go over the panel as it lies.
+  void few_rows_of_groups(const TokenRows& t, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
+    const int64_t groups = num_groups(e, a.k);
+    for (int64_t first = 0; first < groups; first += kMostGroups) {
+      const int64_t end = first + kMostGroups < groups ? first + kMostGroups : groups;
+      group_rows<kType == DType::kInt4Group, kType, 1>(
+          rows, t, sums_of_groups(t, rows, e, a.k, first, end, group_sums), e, a.k, b, first, end, c, ldc,
+          b + first * group_bytes(e) + a.tuning.fetch_bytes, sub_panel_bytes(e, a.k),
+          std::make_integer_sequence<int, kFew>());
+    }
+  }
+
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height. Beside a block's first tile the
   // next panel is fetched, a line a step, and no more than that: what comes behind it would be fetched twice.
   void many_rows(int64_t m0, int64_t rows, const uint8_t* b, const uint8_t* next, float* c, int64_t ldc) {
     const Encoding wide = in_bytes(e);
-    const int64_t groups = num_groups(e, a.k), most = ceil_div(a.tuning.block_steps * 4, e.group);
-    const int64_t length = ceil_div(groups, ceil_div(groups, most));
+    const int64_t groups = num_groups(e, a.k), tuned = ceil_div(a.tuning.block_steps * 4, e.group);
+    const int64_t length = ceil_div(groups, ceil_div(groups, tuned < kMostGroups ? tuned : kMostGroups));
     const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
     for (int64_t g = 0; g < groups; g += length) {
       const int64_t end = g + length < groups ? g + length : groups;
@@ -507,7 +564,7 @@ struct EncodedPanels final : Panels {
         const int64_t sub = sub_panel_bytes(wide, a.k), bytes = (end - g) * group_bytes(wide);
         const bool is_first = t == 0;
         group_rows<false, kBytes, kGroupVectors>(
-            h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc,
+            h, x_rows, sums_of_groups(x_rows, h, wide, a.k, g, end, group_sums), wide, a.k, b, g, end, c + m * ldc, ldc,
             is_first ? next + g * kFetched * group_bytes(wide) : b + g * group_bytes(wide) + kNear,
             is_first ? bytes * kFetched / kSubPanels : sub, std::make_integer_sequence<int, kTileRows>());
         m += h;

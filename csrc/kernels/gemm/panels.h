@@ -30,6 +30,7 @@ constexpr int64_t kPanelsBytes = 24 << 10;  // tile registers have much beside t
 
 Panels* panels_scalar(const Args&, Scratch&, char*, void*);
 Panels* panels_avx2(const Args&, Scratch&, char*, void*);
+Panels* panels_avxvnni(const Args&, Scratch&, char*, void*);
 Panels* panels_avx512(const Args&, Scratch&, char*, void*);
 Panels* panels_avx512vnni(const Args&, Scratch&, char*, void*);
 Panels* panels_avx512bf16(const Args&, Scratch&, char*, void*);

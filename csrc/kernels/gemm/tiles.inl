@@ -96,7 +96,7 @@ class Tiles {
           float* to_c = c + row * ldc + kSubPanel * (j + column);
           for (int64_t i = is_last ? done : 0; i < kTileSide; i++)
             ScaledGroups::add_to(to_c + i * ldc, g == 0, iload(sums_[t] + kTileSide * i), head,
-                                 x.sum(row + i, from, to), e);
+                                 e.affine ? x.sum(row + i, from, to) : -x.sum(row + i, from, to), e.affine);
         }
       }
     });

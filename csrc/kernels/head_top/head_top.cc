@@ -23,9 +23,13 @@ float value_of(uint64_t key) {
 
 constexpr Variant kVariants[] = {
 #if defined(__x86_64__)
-    {"head_top", "integers", "amx", head_top_amx},          {"head_top", "bfloat16", "avx512bf16", head_top_avx512bf16},
-    {"head_top", "fp8", "avx512bf16", head_top_avx512bf16}, {"head_top", "integers", "avx512vnni", head_top_avx512vnni},
-    {"head_top", "any", "avx512", head_top_avx512},         {"head_top", "any", "avx2", head_top_avx2},
+    {"head_top", "integers", "amx", head_top_amx},
+    {"head_top", "bfloat16", "avx512bf16", head_top_avx512bf16},
+    {"head_top", "fp8", "avx512bf16", head_top_avx512bf16},
+    {"head_top", "integers", "avx512vnni", head_top_avx512vnni},
+    {"head_top", "any", "avx512", head_top_avx512},
+    {"head_top", "integers", "avxvnni", head_top_avxvnni},
+    {"head_top", "any", "avx2", head_top_avx2},
 #elif defined(__aarch64__)
     {"head_top", "integers", "neonmm", head_top_integers_neonmm},
     {"head_top", "bfloat16", "neonmm", head_top_neonmm},

@@ -41,6 +41,7 @@ struct TopLists {
 
 void head_top_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void head_top_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -8,4 +8,7 @@ namespace albireo {
 void head_top_avx2(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   dispatch_head_top(args, step, begin, end, scratch, panels_avx2);
 }
+void head_top_avxvnni(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_head_top(args, step, begin, end, scratch, panels_avxvnni);
+}
 }  // namespace albireo

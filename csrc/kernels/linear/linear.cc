@@ -14,6 +14,7 @@ constexpr Variant kVariants[] = {
     {"linear", "fp8", "avx512bf16", linear_avx512bf16},
     {"linear", "integers", "avx512vnni", linear_avx512vnni},
     {"linear", "any", "avx512", linear_avx512},
+    {"linear", "integers", "avxvnni", linear_avxvnni},
     {"linear", "any", "avx2", linear_avx2},
 #elif defined(__aarch64__)
     {"linear", "integers", "neonmm", linear_integers_neonmm},

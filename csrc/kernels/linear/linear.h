@@ -19,6 +19,7 @@ constexpr int64_t linear_tiles(const Args& a) {
 }
 void linear_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -17,6 +17,7 @@ constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "fp8", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
     {"qkv_rope_kv", "any", "avx512", qkv_rope_kv_avx512},
+    {"qkv_rope_kv", "integers", "avxvnni", qkv_rope_kv_avxvnni},
     {"qkv_rope_kv", "any", "avx2", qkv_rope_kv_avx2},
 #elif defined(__aarch64__)
     {"qkv_rope_kv", "integers", "neonmm", qkv_rope_kv_integers_neonmm},

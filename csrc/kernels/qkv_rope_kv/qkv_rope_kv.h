@@ -31,6 +31,7 @@ constexpr Args of_v(const Args& a) {
 }
 void qkv_rope_kv_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_avxvnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -53,7 +53,7 @@ GROUP_PRODUCTS, NIBBLE_FRACTION = 10, 0.05
 #: float32 peaks: int8 1.2, of groups of 128, 64, 32, 16 1.1, 0.94, 0.69, 0.62; int4-g128, -g64, -g32 1.9, 1.5, 1.3;
 #: MXFP4 1.2, NVFP4 0.8. AVX-512 without VNNI was not measured. K types against int4-g32's time, on a processor with
 #: AVX-512 that keeps to AVX2: q4_k 1.01, q5_k 1.12, q2_k 1.42, q3_k 1.50, q6_k 1.71.
-VNNI_LEVELS = ("avx512vnni", "neondot", *BFLOAT16_LEVELS)
+VNNI_LEVELS = ("avx512vnni", "avxvnni", "neondot", *BFLOAT16_LEVELS)
 NARROW_PRODUCTS = {"int8": (3.0, 64), "int4": (1.9, 38), "fp4": (1.3, 60)}
 NARROW_PRODUCTS |= {"q2_k": (2.0, 38), "q3_k": (2.3, 38), "q4_k": (1.9, 38), "q5_k": (2.3, 38), "q6_k": (2.9, 38)}
 #: Its codes are too large for what the other K types are added with; not measured by itself.

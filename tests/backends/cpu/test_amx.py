@@ -177,5 +177,5 @@ def test_what_is_chosen() -> None:
             dtype: [v.identity.rsplit(".", 1)[1] for v in catalog.variants(family, dtype, {})]
             for dtype in ("int8", "bfloat16")
         }
-        assert levels["int8"] == ["amx", "avx512vnni", "avx512", "avx2", "scalar"]
+        assert levels["int8"] == ["amx", "avx512vnni", "avx512", "avxvnni", "avx2", "scalar"]
         assert levels["bfloat16"] == ["avx512bf16", "avx512", "avx2", "scalar"]

@@ -16,7 +16,7 @@ from albireo import _native
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86; of Arm: test_arm.py")
 TILE_ROWS, TILE_VECTORS, TALL_ROWS = 6, 4, 28
-AVX2_ROWS = 5
+AVX2_ROWS, AVXVNNI_ROWS = 5, 6
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,21 @@ def test_integer_tiles_of_avx2_keep_their_sums_in_registers(inner_loops: list[li
     assert {2 * rows for rows in range(1, AVX2_ROWS + 1)} <= {dots(body, "vpmaddwd") for body in wide}
     for body in loops:
         assert not any(re.search(r"\(%r[sb]p", text) for text in body), "\n".join(body)
+
+
+def test_integer_tiles_of_avxvnni_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
+    """Two dots of 8 columns a row behind one broadcast, of nibbles twice as many; all sums in registers."""
+    name = "{vex} vpdpbusd"
+    probe, *loops = sorted(
+        (body for body in inner_loops if dots(body, name) > 0), key=lambda b: dots(b, "vpbroadcastd")
+    )
+    assert dots(probe, "vpbroadcastd") == 0 and dots(probe, name) == 12
+    nibbles = [body for body in loops if any(text.startswith("vpsrlw") for text in body)]
+    assert {2 * rows for rows in range(1, AVXVNNI_ROWS + 1)} <= {dots(body, name) for body in loops}
+    assert {4 * rows for rows in range(1, AVXVNNI_ROWS + 1)} <= {dots(body, name) for body in nibbles}
+    for body in loops:
+        assert dots(body, "vpbroadcastd") == dots(body, name) / 2, "\n".join(body)
+        assert not stack_stores(body), "\n".join(body)
 
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])

@@ -16,7 +16,7 @@ from albireo.errors import ConfigError
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
 #: A flag of each, as Linux has it in /proc/cpuinfo.
 _FLAGS = {"amx": "amx_int8", "avx2": "avx2", "avx512": "avx512f", "avx512bf16": "avx512_bf16"}
-_FLAGS |= {"neon": "asimd", "neondot": "asimddp", "neonmm": "i8mm"}
+_FLAGS |= {"avxvnni": "avx_vnni", "neon": "asimd", "neondot": "asimddp", "neonmm": "i8mm"}
 
 
 def test_levels_are_those_of_the_build() -> None:

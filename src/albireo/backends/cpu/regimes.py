@@ -47,6 +47,7 @@ TILES = {
     "avx512bf16": Tiles(6, 4, 28),
     "avx512vnni": Tiles(6, 4, 28),
     "avx512": Tiles(6, 4, 28),
+    "avxvnni": Tiles(6, 1, 0),
     "avx2": Tiles(5, 1, 0),
     "neonmm": Tiles(6, 1, 0),
     "neondot": Tiles(6, 1, 0),

@@ -26,6 +26,7 @@
 #include "bind/adapters.h"
 #include "bind/names.h"
 #include "bind/packing.h"
+#include "bind/sampling.h"
 #include "bind/steps.h"
 #include "bind/tunings.h"
 
@@ -322,6 +323,7 @@ NB_MODULE(_native, m) {
       "dtype"_a, "num_kv_heads"_a, "head_dim"_a, "block_size"_a, "has_values"_a, "every"_a = 1);
   define_packing(m);
   define_adapters(m);
+  define_sampling(m);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });
   m.def("probe_read", [](ThreadPool& pool, const Memory& memory) {
     nb::gil_scoped_release unlocked;

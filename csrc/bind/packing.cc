@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "albireo/encoded.h"
-#include "albireo/thread_pool.h"
 #include "albireo/tokens.h"
 #include "bind/names.h"
+#include "bind/share_out.h"
 #include "kernels/pack/pack.h"
 #include "kernels/pack/pack_blocks.h"
 #include "kernels/pack/pack_encoded.h"
@@ -24,16 +24,6 @@ namespace {
 
 using Addresses = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Types = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// work(begin, end) over all items, on all threads, each of which takes `claim` at a time.
-template <class Work>
-void share_out(ThreadPool& pool, int64_t items, int64_t claim, Work work) {
-  std::atomic<int64_t> next{0};
-  pool.run([&](int64_t) {
-    for (int64_t begin = next.fetch_add(claim); begin < items; begin = next.fetch_add(claim))
-      work(begin, std::min(begin + claim, items));
-  });
-}
 
 void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
           uint64_t out, bool panels, bool wide) {

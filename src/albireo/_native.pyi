@@ -51,6 +51,26 @@ def pack(
     panels: bool,
     wide: bool = True,
 ) -> None: ...
+def draw_tokens(
+    pool: ThreadPool | None,
+    rows: NDArray[np.uint64],
+    sizes: NDArray[np.int64],
+    settings: NDArray[np.float64],
+    tokens: NDArray[np.int32],
+) -> None: ...
+def kept_tokens(
+    row: NDArray[np.float32], settings: NDArray[np.float64], ids: NDArray[np.int32], weights: NDArray[np.float64]
+) -> int: ...
+def log_rows(
+    pool: ThreadPool | None,
+    rows: NDArray[np.uint64],
+    n: int,
+    peaks: NDArray[np.float64],
+    named: NDArray[np.int32],
+    totals: NDArray[np.float64],
+    best: NDArray[np.int32],
+    above: NDArray[np.int64],
+) -> None: ...
 def copy(to: int, source: int, num_bytes: int) -> None: ...
 def probe_read(pool: ThreadPool, memory: Memory) -> float: ...
 def probe_dot(pool: ThreadPool, kind: str, iterations: int) -> float: ...

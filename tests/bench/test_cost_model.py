@@ -135,7 +135,7 @@ def test_attention_by_hand():
 
 def test_python_and_sampling_by_hand():
     assert parts(decode(4), families=()) == {"python": pytest.approx(26e-6 + 4 * 0.9e-6)}
-    assert parts(decode(4, logits=True), families=())["sampling"] == pytest.approx(4 * (16e-6 + VOCAB * 1.25e-9))
+    assert parts(decode(4, logits=True), families=())["sampling"] == pytest.approx(4 * (13e-6 + VOCAB * 0.5e-9))
     assert CostModel(program(), VOCAB).outside_s(decode(4)) == pytest.approx(16e-6 + 4 * 3.7e-6)
 
 

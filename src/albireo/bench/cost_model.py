@@ -73,8 +73,9 @@ OVERLAP_ORDER = 4
 #: A call: waking, sharing out, the barrier. Left over in calls of a few microseconds: matrices and attention 1.5 to
 #: 4.5, calls on rows 0.5 to 0.8.
 CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
-#: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
-SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
+#: Drawing from full logits: a row, and each entry of the vocabulary. 0.080 to 0.089 ms of 151,936 with AVX-512, of
+#: 4,096 0.015; that threads share many rows is not in it.
+SAMPLING_ROW_S, SAMPLING_ENTRY_S = 13e-6, 0.5e-9
 #: A number of a state takes, of each token, as long as so many flops of dot products: 0.21 to 0.28 ns of one thread of
 #: AVX2, whose probe made 104 Gflop/s; of the state space of Mamba 2 0.57 of that, of Mamba 1, of which each number is
 #: left at a rate of its own, 4.2 times that (docs/journal.md).

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.backends.cpu.machine import ThreadPool
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
@@ -161,6 +162,7 @@ class Runner:
         hidden_states: HiddenStates | None = None,
         num_ahead: int = 0,
         contents: BlockContents | None = None,
+        threads: ThreadPool | None = None,
     ) -> None:
         """Args:
         host: None where no plan swaps.
@@ -168,6 +170,7 @@ class Runner:
             computed twice.
         hidden_states: where those of every step go, for a head that drafts; None: there is no such head.
         num_ahead: see pack_step(). contents: of KV blocks; None where no plan fills any.
+        threads: among which rows that are sampled are shared out; None: the calling one has all.
         """
         self._model = model
         self._host = host
@@ -178,7 +181,7 @@ class Runner:
         self._writer = parts.writer
         self._hidden_states, self._num_ahead = hidden_states, num_ahead
         self._contents = contents
-        self._sampler = Sampler(vocab_size)
+        self._sampler = Sampler(vocab_size, threads)
         self._block_size = block_size
         self._tables = GroupTables()
 

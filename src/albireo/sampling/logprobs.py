@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from albireo.backends.cpu.machine import ThreadPool
+from albireo.backends.cpu.rows import log_rows
 from albireo.errors import InvariantError
 from albireo.step import TokenLogprobs
 
@@ -28,47 +30,48 @@ def token_logprobs(row: Row, token_id: int, num: int, whose: str, named: Sequenc
     Raises: InvariantError when the row holds NaN or +inf, or nothing above -inf.
     Cost: O(V), and sorting num entries.
     """
-    peak = float(row.max())
-    if not math.isfinite(peak):
-        raise InvariantError(f"{whose}: the largest of its {row.size} logits is {peak}; the model's output is damaged")
-    shifted = row.astype(np.float64)
-    shifted -= peak
-    log_total = peak + math.log(np.exp(shifted, out=shifted).sum())
-    value = float(row[token_id])
-    ids, logprobs, ranks = [token_id], [value - log_total], [1 + int(np.count_nonzero(row > row[token_id]))]
-    if num:
-        best, best_ranks = _best(row, row.size if num < 0 else min(num, row.size))
-        other = best != token_id
-        ids += best[other].tolist()
-        logprobs += (row[best[other]].astype(np.float64) - log_total).tolist()
-        ranks += best_ranks[other].tolist()
-    for other_id in dict.fromkeys(named):
-        if other_id not in ids:
-            ids.append(other_id)
-            logprobs.append(float(row[other_id]) - log_total)
-            ranks.append(1 + int(np.count_nonzero(row > row[other_id])))
-    return TokenLogprobs(ids, logprobs, ranks)
+    peak = _peak(row, whose)
+    tokens = [token_id, *dict.fromkeys(named)]
+    count = row.size if num < 0 else min(num, row.size)
+    totals, best, above = log_rows([np.ascontiguousarray(row)], [peak], np.array([tokens], np.int32), count)
+    return _entry(row, tokens, float(totals[0]), best[0], above[0])
 
 
-def prompt_logprobs(logits: Row, targets: Sequence[int], num: int) -> list[TokenLogprobs]:
+def prompt_logprobs(
+    logits: Row, targets: Sequence[int], num: int, threads: ThreadPool | None = None
+) -> list[TokenLogprobs]:
     """Log-probabilities of a prompt's own tokens: targets[i] under logits[i].
 
-    Args: logits: [n, V] raw, n >= len(targets); rows beyond the targets are not looked at.
+    Args: logits: [n, V] raw, n >= len(targets); rows beyond the targets are not looked at. threads: None: this one.
     Raises: InvariantError when a row is damaged.
     Cost: that of token_logprobs per target.
     """
-    return [
-        token_logprobs(np.ascontiguousarray(logits[i]), target, num, f"prompt row {i} (token {target} follows)")
-        for i, target in enumerate(targets)
-    ]
+    rows = [np.ascontiguousarray(logits[i]) for i in range(len(targets))]
+    whose = (f"prompt row {i} (token {target} follows)" for i, target in enumerate(targets))
+    peaks = [_peak(row, name) for row, name in zip(rows, whose, strict=True)]
+    count = logits.shape[1] if num < 0 else min(num, logits.shape[1])
+    named = np.array(targets, np.int32).reshape(-1, 1)
+    totals, best, above = log_rows(rows, peaks, named, count, threads)
+    each = zip(rows, targets, totals.tolist(), best, above, strict=True)
+    return [_entry(row, [target], total, its_best, its_above) for row, target, total, its_best, its_above in each]
 
 
-def _best(row: Row, num: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Ids of the num largest, ties by lowest id, and their ranks."""
-    kth = row.size - num
-    ids = np.flatnonzero(row >= np.partition(row, kth)[kth])
-    ids = ids[np.argsort(-row[ids], kind="stable")][:num]
-    values = row[ids]
-    starts = np.concatenate(([True], values[1:] != values[:-1]))
-    ranks = np.maximum.accumulate(np.where(starts, np.arange(1, num + 1), 0))
-    return ids, ranks
+def _peak(row: Row, whose: str) -> float:
+    peak = float(row.max())
+    if not math.isfinite(peak):
+        raise InvariantError(f"{whose}: the largest of its {row.size} logits is {peak}; the model's output is damaged")
+    return peak
+
+
+def _entry(
+    row: Row, tokens: Sequence[int], total: float, best: npt.NDArray[np.int32], above: npt.NDArray[np.int64]
+) -> TokenLogprobs:
+    """Args: tokens: the chosen one, then those that are named. above: how many logits are larger than theirs."""
+    values = row[best]
+    starts = np.concatenate(([True], values[1:] != values[:-1])) if best.size else np.zeros(0, bool)
+    ranks = np.maximum.accumulate(np.where(starts, np.arange(1, best.size + 1), 0))
+    found = {tokens[0]: 1 + int(above[0])} | dict(zip(best.tolist(), ranks.tolist(), strict=True))
+    found |= {token: 1 + int(count) for token, count in zip(tokens, above.tolist(), strict=True)}
+    ids = list(found)
+    logprobs = row[ids].astype(np.float64) - total
+    return TokenLogprobs(ids, logprobs.tolist(), list(found.values()))

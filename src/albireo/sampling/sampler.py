@@ -23,17 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from albireo.backends.cpu.machine import ThreadPool
+from albireo.backends.cpu.rows import Truncation, draw_tokens
 from albireo.errors import InvalidParams, InvariantError
 from albireo.sampling.logprobs import prompt_logprobs, token_logprobs
 from albireo.sampling.penalties import adjusted_logits
 from albireo.sampling.rng import uniform
 from albireo.sampling.speech import followed, is_opening
-from albireo.sampling.truncation import draw, truncated_weights
 from albireo.step import SampledToken, SampleTask, TokenLogprobs
 
 Logits = npt.NDArray[np.float32]
@@ -43,11 +44,14 @@ TopIds = npt.NDArray[np.int32]
 class Sampler:
     """Draws tokens; keeps no state between calls and never writes to the logits it is given.
 
-    Args: vocab_size: width V of every row of logits.
+    Args:
+        vocab_size: width V of every row of logits.
+        threads: among which rows are shared out; None: the calling one draws all.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, threads: ThreadPool | None = None) -> None:
         self.vocab_size = vocab_size
+        self._threads = threads
 
     def sample(self, logits: Logits, tasks: Sequence[SampleTask], rows: Sequence[int]) -> list[SampledToken]:
         """Draw one token for each task.
@@ -61,7 +65,10 @@ class Sampler:
         Cost: O(V) a task.
         """
         self._check(logits)
-        return [self.sample_one(logits[row], task) for task, row in zip(tasks, rows, strict=True)]
+        raw = [np.ascontiguousarray(logits[row]) for row in rows]
+        draws = [_prepared(row, task) for row, task in zip(raw, tasks, strict=True)]
+        tokens = _drawn(draws, self._threads)
+        return [_reported(row, task, token) for row, task, token in zip(raw, tasks, tokens, strict=True)]
 
     def sample_top(
         self, ids: TopIds, values: Logits, tasks: Sequence[SampleTask], rows: Sequence[int]
@@ -73,29 +80,18 @@ class Sampler:
         Returns: None when these logits do not decide: one is not finite, or others equal the last of the best.
         Cost: O(n) a task.
         """
-        tokens = []
+        draws: list[int | _Draw] = []
         for row, task in zip(rows, tasks, strict=True):
-            token_id = _top_token(ids[row], values[row], task)
-            if token_id is None:
+            draw = _prepared_top(ids[row], values[row], task)
+            if draw is None:
                 return None
-            tokens.append(SampledToken(task.seq_id, token_id))
-        return tokens
+            draws.append(draw)
+        return [SampledToken(task.seq_id, token) for task, token in zip(tasks, _drawn(draws), strict=True)]
 
     def sample_one(self, row: Logits, task: SampleTask) -> SampledToken:
         """Draw the token of one task from its [V] raw logits; see sample()."""
         raw = np.ascontiguousarray(row)
-        token_id = self._token(raw, task)
-        num, rules, output = task.params.logprobs, task.params.speech_rules, task.output_token_ids
-        if num is None:
-            return SampledToken(task.seq_id, token_id)
-        # of what a model of speech may write, as its thresholds are; but for silence, which it may not
-        told = raw if rules is None else followed(raw, rules, output)
-        named = task.params.logprob_token_ids or ()
-        logprobs = token_logprobs(told, token_id, num, f"sequence {task.seq_id}", named)
-        if rules is not None and rules.silence is not None and not output:
-            silence = token_logprobs(raw, rules.silence, 0, f"sequence {task.seq_id}")
-            logprobs = TokenLogprobs(*(a + b for a, b in zip(astuple(logprobs), astuple(silence), strict=True)))
-        return SampledToken(task.seq_id, token_id, logprobs)
+        return _reported(raw, task, _drawn([_prepared(raw, task)])[0])
 
     def prompt_logprobs(self, logits: Logits, targets: Sequence[int], num: int) -> list[TokenLogprobs]:
         """Log-probabilities of a prompt's tokens: targets[i] under logits[i]; [n, V] float32, n >= len(targets).
@@ -104,26 +100,7 @@ class Sampler:
         Raises: InvariantError when a row is damaged.
         """
         self._check(logits)
-        return prompt_logprobs(logits, targets, num)
-
-    def _token(self, raw: Logits, task: SampleTask) -> int:
-        # Overflow in a penalty is found below as a peak that is not finite; numpy need not say it too.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            row = adjusted_logits(raw, task)
-        best = int(row.argmax())
-        peak = float(row[best])  # NaN if any logit is: argmax prefers NaN
-        if not math.isfinite(peak):
-            raise _no_token(raw, peak, task)
-        params = task.params
-        if params.is_greedy or is_opening(params.speech_rules, task.output_token_ids):
-            return best
-        places = None if task.matcher is None else _few_left(row)
-        if places is not None:
-            row = row[places]
-        ids, weights = truncated_weights(row, peak, params.temperature, params.top_k, params.top_p, params.min_p)
-        idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
-        place = idx if ids is None else int(ids[idx])
-        return place if places is None else int(places[place])
+        return prompt_logprobs(logits, targets, num, self._threads)
 
     def _check(self, logits: Logits) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.vocab_size or logits.dtype != np.float32:
@@ -132,13 +109,48 @@ class Sampler:
             )
 
 
-def _few_left(row: Logits) -> npt.NDArray[np.intp] | None:
-    """Where a row is not masked, when that is at fewer than half of its places: then the rest need not be summed up."""
-    left = row != -np.inf
-    return np.flatnonzero(left) if 2 * np.count_nonzero(left) < row.size else None
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """What a token is drawn from.
+
+    Fields: row: logits, one a place. ids: tokens at its places; None: the places themselves. fraction: of the weight.
+    """
+
+    row: Logits
+    ids: npt.NDArray[np.integer] | None
+    settings: Truncation
+    fraction: float
+
+    def token_at(self, place: int) -> int:
+        return place if self.ids is None else int(self.ids[place])
 
 
-def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | None:
+def _drawn(draws: Sequence[int | _Draw], threads: ThreadPool | None = None) -> list[int]:
+    """The token of each; some are known, as those of greedy tasks."""
+    drawn = [draw for draw in draws if isinstance(draw, _Draw)]
+    rows, settings, fractions = [d.row for d in drawn], [d.settings for d in drawn], [d.fraction for d in drawn]
+    places = iter(draw_tokens(rows, settings, fractions, threads) if drawn else ())
+    return [draw.token_at(next(places)) if isinstance(draw, _Draw) else draw for draw in draws]
+
+
+def _prepared(raw: Logits, task: SampleTask) -> int | _Draw:
+    # Overflow in a penalty is found below as a peak that is not finite; numpy need not say it too.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        row = adjusted_logits(raw, task)
+    best = int(row.argmax())
+    peak = float(row[best])  # NaN if any logit is: argmax prefers NaN
+    if not math.isfinite(peak):
+        raise _no_token(raw, peak, task)
+    params = task.params
+    if params.is_greedy or is_opening(params.speech_rules, task.output_token_ids):
+        return best
+    places = None if task.matcher is None else _few_left(row)
+    settings = Truncation(peak, params.temperature, params.top_k, params.top_p, params.min_p)
+    fraction = uniform(task.seed, len(task.output_token_ids))
+    return _Draw(row if places is None else row[places], places, settings, fraction)
+
+
+def _prepared_top(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | _Draw | None:
     params = task.params
     peak = float(values[0])
     if not math.isfinite(peak):
@@ -150,9 +162,28 @@ def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task
     if not math.isfinite(values[num - 1]) or not is_parted:
         return None
     by_id = np.argsort(ids[:num])
-    kept, weights = truncated_weights(values[by_id], peak, params.temperature, 0, params.top_p, params.min_p)
-    idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
-    return int(ids[by_id[idx if kept is None else kept[idx]]])
+    settings = Truncation(peak, params.temperature, 0, params.top_p, params.min_p)
+    return _Draw(values[by_id], ids[by_id], settings, uniform(task.seed, len(task.output_token_ids)))
+
+
+def _reported(raw: Logits, task: SampleTask, token_id: int) -> SampledToken:
+    num, rules, output = task.params.logprobs, task.params.speech_rules, task.output_token_ids
+    if num is None:
+        return SampledToken(task.seq_id, token_id)
+    # of what a model of speech may write, as its thresholds are; but for silence, which it may not
+    told = raw if rules is None else followed(raw, rules, output)
+    named = task.params.logprob_token_ids or ()
+    logprobs = token_logprobs(told, token_id, num, f"sequence {task.seq_id}", named)
+    if rules is not None and rules.silence is not None and not output:
+        silence = token_logprobs(raw, rules.silence, 0, f"sequence {task.seq_id}")
+        logprobs = TokenLogprobs(*(a + b for a, b in zip(astuple(logprobs), astuple(silence), strict=True)))
+    return SampledToken(task.seq_id, token_id, logprobs)
+
+
+def _few_left(row: Logits) -> npt.NDArray[np.intp] | None:
+    """Where a row is not masked, when that is at fewer than half of its places: then the rest need not be summed up."""
+    left = row != -np.inf
+    return np.flatnonzero(left) if 2 * np.count_nonzero(left) < row.size else None
 
 
 def _no_token(raw: Logits, peak: float, task: SampleTask) -> InvariantError | InvalidParams:

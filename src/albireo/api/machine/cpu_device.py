@@ -173,4 +173,5 @@ class CpuDevice:
             states=own if own is not None and own.program.states else None,
             hidden_states=hidden_states,
             contents=own,
+            threads=None if own is None else own.pool,
         )

@@ -1,0 +1,5 @@
+#include "kernels/sample/rows.inl"
+
+namespace albireo {
+const RowPasses kRowsAvx512{maxima, weigh_chunks, weigh, add_chunks, count_above};
+}  // namespace albireo

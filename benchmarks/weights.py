@@ -52,7 +52,7 @@ class Linear:
         addresses = np.array([numbers.ctypes.data + i * k * 4 for i in range(n)], np.uint64)
         memory = np.zeros(_native.panel_bytes(kind, k) * (n // 64) + 4096, np.uint8)
         self._weight = memory[-memory.ctypes.data % 4096 :]  # where a page begins, as in a model
-        if kind in ENCODINGS and ENCODINGS[kind].kind in ("affine", "nested", "nested affine"):
+        if kind in ENCODINGS and (ENCODINGS[kind].kind == "affine" or ENCODINGS[kind].is_nested):
             self._weight[:] = np.random.default_rng(1).integers(0, 64, self._weight.size)
         elif kind in ENCODINGS:
             _native.pack_rounded(pool, addresses, k, "float32", kind, self._weight.ctypes.data)

@@ -21,8 +21,9 @@ Encoding encoding_of(const std::string& name) {
                    {"int4p", DType::kF32, DType::kInt4Progressive},
                    {"fp4", DType::kF32, DType::kFp4},
                    {"fp8", DType::kFp8, DType::kFp8}};
-  static constexpr const char* kNested[] = {"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs"};
-  for (int i = 0; i < 6; i++) {
+  static constexpr const char* kNested[] = {"q2_k",    "q3_k",  "q4_k",    "q5_k",  "q6_k",  "iq4_xs",
+                                            "iq3_xxs", "iq3_s", "iq2_xxs", "iq2_s", "iq1_s", "iq1_m"};
+  for (int i = 0; i < (int)std::size(kNested); i++) {
     const DType type = (DType)((int)DType::kQ2K + i);
     if (name == kNested[i]) return {type, nested_group(type), is_nested_affine(type)};
   }

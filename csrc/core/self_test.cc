@@ -31,6 +31,7 @@ constexpr Case kCases[] = {
     {"q5_k", {DType::kQ5K, 32, true}},
     {"q6_k", {DType::kQ6K, 16, false}},
     {"iq4_xs", {DType::kIQ4XS, 32, false}},
+    {"iq2_s", {DType::kIQ2S, 16, false}},
 };
 struct Shape {
   int64_t rows, n, k;

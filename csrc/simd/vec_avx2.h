@@ -254,7 +254,7 @@ template <int MR, int NV>  // of no use where narrow_dots() is 0
 ALBIREO_INLINE void narrow_dot4(VI (&)[MR][NV], const Codes (&)[NV], const int8_t*, int64_t);
 ALBIREO_INLINE VI widened(VI pairs) { return pairs; }
 #else
-// acc[i][j] += four products of column codes w[j], less 128, and row codes at a + i * lda, exactly: of two codes a size
+// acc[i][j] += four products of column codes w[j], less 128 unless all are small, and row codes at a + i * lda, exactly: of two codes a size
 // and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in 16 bits. In instructions,
 // since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
 constexpr int32_t kDotZero = 128;
@@ -265,6 +265,16 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
   for (int j = 0; j < NV; j++) {
 #pragma GCC unroll 2
     for (int high = 0; high < 2; high++) {
+      if constexpr (kSmall) {  // as they are
+#pragma GCC unroll 32
+        for (int i = 0; i < MR; i++) {
+          __m256i x;
+          asm("vpbroadcastd %2, %1\n\tvpmaddubsw %1, %3, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+              : "+x"(high ? acc[i][j].hi : acc[i][j].lo), "=&x"(x)
+              : "m"(*(const int32_t*)(a + i * lda)), "x"(high ? w[j].hi : w[j].lo), "x"(ones));
+        }
+        continue;
+      }
       const __m256i code = _mm256_xor_si256(high ? w[j].hi : w[j].lo, sign), size = _mm256_abs_epi8(code);
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {

@@ -9,8 +9,10 @@
                         inputs: a power of two (e8m0, MXFP4) of 32, e4m3 (NVFP4) of 16      4 + 8 / G
     q2_k, q3_k, q4_k,   nested, as ggml's K blocks: a byte of scale, and of offset but in q3_k and
     q5_k, q6_k          q6_k, for each 32 (q4_k, q5_k) or 16 inputs, and a float16 of each for 256     3.1 to 6.6
-    iq4_xs              nested, as ggml's: codes of 4 bits stand for 16 numbers of 8 bits; a byte of
-                        scale for each 32 inputs, and a float16 for 256                     4.3
+    iq4_xs, iq3_xxs,    nested, with ggml's numbers: codes of 4 bits stand for 16 numbers of 8 bits; a byte of
+    iq3_s               scale for each 32 inputs, and a float16 for 256                     4.3
+    iq2_xxs, iq1_s,     the same, codes of 3 bits for 6 numbers; a byte of scale for each 32 (the first two) or
+    iq2_s, iq1_m        16 inputs                                                           3.3, 3.6
     fp8, fp8.g128       e4m3 numbers, one scale a channel or for each 128 inputs            8 (+ 32 / 128)
 
 Used by graphs, by readers of checkpoints and by backends. Leaf module: does not know arrays.
@@ -26,6 +28,16 @@ from albireo.errors import ConfigError
 
 #: Inputs whose groups have scales that are whole multiples of one.
 NEST = 256
+#: Encodings whose codes stand for numbers of a table: name, bits of a code, group.
+TABLES = (
+    ("iq4_xs", 4, 32),
+    ("iq3_xxs", 4, 32),
+    ("iq3_s", 4, 32),
+    ("iq2_xxs", 3, 32),
+    ("iq2_s", 3, 16),
+    ("iq1_s", 3, 32),
+    ("iq1_m", 3, 16),
+)
 _GROUP_BYTES = {
     "integer": 4,
     "affine": 8,
@@ -103,7 +115,8 @@ def _all() -> Iterator[Encoding]:
     yield Encoding("fp4.g16", 4, 16, "microscaled")
     for bits, group in ((2, 16), (3, 16), (4, 32), (5, 32), (6, 16)):
         yield Encoding(f"q{bits}_k", bits, group, "nested" if bits in (3, 6) else "nested affine")
-    yield Encoding("iq4_xs", 4, 32, "nested table")
+    for name, bits, group in TABLES:
+        yield Encoding(name, bits, group, "nested table")
     yield Encoding("fp8", 8, None, "float")
     yield Encoding("fp8.g128", 8, 128, "float")
 
@@ -116,8 +129,7 @@ _PLAIN = {
     "q4_k": "int4.g32.affine",
     "q5_k": "int8.g32.affine",
     "q6_k": "int8.g16",
-    "iq4_xs": "int8.g32",
-}
+} | {name: f"int8.g{group}" for name, _, group in TABLES}
 #: Every encoding by name.
 ENCODINGS: Mapping[str, Encoding] = {item.name: item for item in _all()}
 

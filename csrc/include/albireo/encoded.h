@@ -12,7 +12,7 @@
 //   + 3;
 //                     behind the panel: scale float32 [groups][64]
 //
-//   kQ2K to kIQ4XS    for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; for each of its
+//   kQ2K to kIQ1M     for each 256 k, a nest: scale float16 [16] and, affine, offset float16 [16]; for each of its
 //                     groups a byte of scale [16] and, affine, one of offset [16]; padded to 64 bytes; then for each of
 //                     its 32 k, a unit, as many words as a code has bits, in planes: see nested.inl. One stream: what
 //                     a core fetches by itself ahead of reading loses its way where heads lie before all units
@@ -36,11 +36,36 @@ struct Encoding {
 
 constexpr int64_t kNest = 256;  // k whose groups' scales are whole multiples of one number
 constexpr int64_t kUnit = 32;   // k that lie in planes together
-constexpr int code_bits(DType nested) { return nested == DType::kIQ4XS ? 4 : 2 + (int)nested - (int)DType::kQ2K; }
-constexpr int64_t nested_group(DType t) { return t == DType::kQ4K || t == DType::kQ5K || t == DType::kIQ4XS ? 32 : 16; }
-constexpr bool is_nested_affine(DType t) { return t != DType::kQ3K && t != DType::kQ6K && t != DType::kIQ4XS; }
+constexpr bool has_number_table(DType t) { return t >= DType::kIQ4XS && t <= DType::kIQ1M; }
+constexpr int code_bits(DType nested) {
+  if (!has_number_table(nested)) return 2 + (int)nested - (int)DType::kQ2K;
+  return nested <= DType::kIQ3S ? 4 : 3;
+}
+constexpr int64_t nested_group(DType t) {
+  if (has_number_table(t)) return t == DType::kIQ2S || t == DType::kIQ1M ? 16 : 32;
+  return t == DType::kQ4K || t == DType::kQ5K ? 32 : 16;
+}
+constexpr bool is_nested_affine(DType t) { return t == DType::kQ2K || t == DType::kQ4K || t == DType::kQ5K; }
+
+// The numbers of a table, plus its zero; what they are multiples of beside a nest's scale; and the largest of them.
+struct NumberTable {
+  uint8_t codes[16];
+  int32_t zero, largest;
+  float unit;
+};
+constexpr NumberTable kIQ4Numbers{
+    {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241}, 128, 241, 1};
+constexpr NumberTable kIQ3XXSNumbers{
+    {2, 12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 92, 100, 108, 116, 126}, 64, 126, 0.25f};
+constexpr NumberTable kIQ3SNumbers{{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31}, 16, 31, 1};
+constexpr NumberTable kIQ2Numbers{{64, 21, 39, 56, 72, 89, 107, 64}, 64, 107, 0.125f};
+constexpr NumberTable kIQ1Numbers{{7, 9, 15, 17, 23, 25, 16, 16}, 16, 25, 0.125f};
+constexpr NumberTable kNumberTables[] = {kIQ4Numbers, kIQ3XXSNumbers, kIQ3SNumbers, kIQ2Numbers,
+                                         kIQ2Numbers, kIQ1Numbers,    kIQ1Numbers};  // from kIQ4XS on
+constexpr const NumberTable& number_table(DType t) { return kNumberTables[(int)t - (int)DType::kIQ4XS]; }
+
 // Of codes in nests that have no offset, and of those that a table makes of them.
-constexpr int32_t nested_zero(DType t) { return t == DType::kIQ4XS ? 128 : 1 << (code_bits(t) - 1); }
+constexpr int32_t nested_zero(DType t) { return has_number_table(t) ? number_table(t).zero : 1 << (code_bits(t) - 1); }
 // Of a byte of scale without offset, which is a number of either sign.
 constexpr int32_t kStepZero = 128;
 
@@ -119,18 +144,16 @@ constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || has_gamma
 // Whether codes of several k lie in a byte.
 constexpr bool is_packed(DType t) { return has_nibbles(t) || is_nested(t); }
 constexpr int32_t largest_code(DType t) {
-  if (t == DType::kIQ4XS) return 241;
+  if (has_number_table(t)) return number_table(t).largest;
   return is_nested(t) ? (1 << code_bits(t)) - 1 : t == DType::kFp4 ? 24 : has_nibbles(t) ? 15 : 255;
 }
 // Whether the codes that are multiplied are below 128.
 constexpr bool has_small_codes(DType t) { return is_packed(t) && largest_code(t) < 128; }
-// Whether codes of four bits stand for others, which a table has.
-constexpr bool has_table(DType t) { return t == DType::kFp4 || t == DType::kIQ4XS; }
+// Whether codes of a few bits stand for others, which a table has.
+constexpr bool has_table(DType t) { return t == DType::kFp4 || has_number_table(t); }
 // Twice an e2m1 number is a whole one; plus kE2M1Zero it is an unsigned code.
 constexpr int32_t kE2M1Zero = 12;
 constexpr uint8_t kTwiceE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-// The numbers of kIQ4XS, plus its zero.
-constexpr uint8_t kIQ4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 // Whether scales of groups are e4m3, not e8m0.
 constexpr bool has_e4m3_scales(const Encoding& e) { return e.group == 16; }
 // Scratch for that.

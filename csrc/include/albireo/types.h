@@ -30,9 +30,15 @@ enum class DType : int32_t {
   kQ4K = 12,
   kQ5K = 13,
   kQ6K = 14,
-  kIQ4XS = 15,  // as kQ4K without offsets; codes stand for numbers of a table
+  kIQ4XS = 15,  // from here on without offsets: codes stand for numbers of a table
+  kIQ3XXS = 16,
+  kIQ3S = 17,
+  kIQ2XXS = 18,
+  kIQ2S = 19,
+  kIQ1S = 20,
+  kIQ1M = 21,
 };
-constexpr bool is_nested(DType t) { return t >= DType::kQ2K && t <= DType::kIQ4XS; }
+constexpr bool is_nested(DType t) { return t >= DType::kQ2K && t <= DType::kIQ1M; }
 constexpr bool is_integer(DType t) { return (t >= DType::kInt8 && t <= DType::kFp4) || is_nested(t); }
 
 constexpr int64_t kPanel = 64;     // output columns of a weight panel

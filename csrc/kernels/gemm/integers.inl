@@ -133,10 +133,12 @@ ALBIREO_INLINE std::pair<I4, I4> nibble_words(const uint8_t* at, int q) {
 }
 #endif
 
-// How many dot products of such codes a level adds in 16 bits: a power of two, as groups are; 0: it adds in 32.
+// How many dot products of such codes a level adds in 16 bits: a power of two, as groups are; 0: it adds in 32, as it
+// does where that would be one alone.
 template <DType kType>
 constexpr int narrow_run() {
-  return (int)std::bit_floor((unsigned)narrow_dots(largest_code(kType)));
+  const int dots = narrow_dots(largest_code(kType));
+  return dots < 2 ? 0 : (int)std::bit_floor((unsigned)dots);
 }
 
 // group_dots where products are added in 16 bits, kRun at a time. A loop of its own: where both kinds of sums went
@@ -330,16 +332,17 @@ ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, c
 
 // acc += dots kFirst .. of a unit of a K type, for MR rows whose codes of the first of them are at a.
 template <DType kType, int kFirst, int kCount, int MR>
-ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit) {
+ALBIREO_INLINE void nested_dots(VI (&acc)[MR][1], const int8_t* a, int64_t lda, const uint8_t* unit,
+                                const uint8_t* table) {
   constexpr int kRun = narrow_run<kType>();
   if constexpr (kRun == 0) {
-    for_dots<kType, kFirst, kCount>(unit, [&](auto dot, Codes codes) {
+    for_dots<kType, kFirst, kCount>(unit, table, [&](auto dot, Codes codes) {
       const Codes w[1] = {codes};
       dot4<MR, 1, has_small_codes(kType)>(acc, w, a + (dot - kFirst) * TokenRows::step<MR, 1>(), lda);
     });
   } else {
     VI sums[MR][1];
-    for_dots<kType, kFirst, kCount>(unit, [&](auto dot, Codes codes) {
+    for_dots<kType, kFirst, kCount>(unit, table, [&](auto dot, Codes codes) {
       constexpr int kDone = dot - kFirst;
       if constexpr (kDone % kRun == 0)
 #pragma GCC unroll 32
@@ -360,12 +363,15 @@ ALBIREO_INLINE void fetch_lines(const uint8_t* at) {
   for (int64_t byte = 0; byte < kBytes; byte += kWord) prefetch_l1((const char*)at + byte);
 }
 
-// All of k for MR rows by one sub-panel of a K type; c: as group_tile makes it of the bytes that in_bytes() names.
+// All of k for MR rows by one sub-panel of a type with nests, of which kType has the bits and the groups; c: as
+// group_tile makes it of the bytes that in_bytes() names.
 template <DType kType, int MR>
-ALBIREO_INLINE void nested_tile(const TokenRows& x, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+ALBIREO_INLINE void nested_tile(const TokenRows& x, DType type, int64_t k, const uint8_t* b, float* c, int64_t ldc,
                                 int64_t fetch_bytes) {
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
   constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)};
+  const Encoding e{has_number_table(kType) ? type : kType, kGroup, kWhole.affine};
+  const uint8_t* table = codes_of_table(e.dtype);
   const int64_t groups = num_groups(kWhole, k);
   const int8_t* a = x.codes;
   V total[MR];
@@ -375,11 +381,11 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, int64_t k, const uint8_t* b,
     VI acc[MR][1];
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
-    nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit);
+    nested_dots<kType, first, kDots, MR>(acc, a, x.row_step<1>(), unit, table);
     a += kDots * TokenRows::step<MR, 1>();
-    const NestedHead found = head_at(kWhole, nest, steps);
+    const NestedHead found = head_at(e, nest, steps);
     const V other =
-        kDotZero != 0 && !has_small_codes(kType) ? set1((float)(nested_zero(kType) - kDotZero)) : found.other;
+        kDotZero != 0 && !has_small_codes(kType) ? set1((float)(nested_zero(e.dtype) - kDotZero)) : found.other;
     const ScaledGroups::Head head{found.scale, other};
     const int64_t from = sum_at(k, g * kGroup), to = sum_at(k, (g + 1) * kGroup);
 #pragma GCC unroll 32
@@ -390,7 +396,7 @@ ALBIREO_INLINE void nested_tile(const TokenRows& x, int64_t k, const uint8_t* b,
   };
   for (int64_t g = 0; g < groups;) {
     fetch_lines<nest_bytes(kWhole)>(b + fetch_bytes);
-    const Nest nest = nest_at(kWhole, b);
+    const Nest nest = nest_at(e, b);
     const uint8_t* steps = b + nest_head(kWhole);
     b += nest_bytes(kWhole);
     const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
@@ -414,7 +420,7 @@ void group_tile_of(const TokenRows& x, const GroupSums sums, const Encoding& e, 
 template <DType kType, int MR>
 void column_tile_of(const TokenRows& x, [[maybe_unused]] const Encoding& e, int64_t k, const uint8_t* b, float* c,
                     int64_t ldc, int64_t fetch_bytes) {
-  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, k, b, c, ldc, fetch_bytes);
+  if constexpr (is_nested(kType)) nested_tile<kType, MR>(x, e.dtype, k, b, c, ldc, fetch_bytes);
   else if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
   else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
@@ -463,7 +469,7 @@ struct EncodedPanels final : Panels {
   EncodedPanels(const Args& a, Scratch& scratch, char* memory)
       : a(a),
         x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (int8_t*)memory},
-        e{kType, a.group, a.affine != 0},
+        e{a.w_dtype, a.group, a.affine != 0},
         unpacked((uint8_t*)memory + activation_copy_bytes(a.k)) {}
 
   const float* sums(int64_t m) const {

@@ -54,6 +54,12 @@ ALBIREO_INLINE Panels* panels_of(const Args& a, Scratch& scratch, char* memory, 
     case DType::kQ5K: return made<EncodedPanels<DType::kQ5K>>(a, scratch, memory, room);
     case DType::kQ6K: return made<EncodedPanels<DType::kQ6K>>(a, scratch, memory, room);
     case DType::kIQ4XS: return made<EncodedPanels<DType::kIQ4XS>>(a, scratch, memory, room);
+    case DType::kIQ3XXS:
+    case DType::kIQ3S: return made<EncodedPanels<DType::kIQ3XXS>>(a, scratch, memory, room);
+    case DType::kIQ2XXS:
+    case DType::kIQ1S: return made<EncodedPanels<DType::kIQ2XXS>>(a, scratch, memory, room);
+    case DType::kIQ2S:
+    case DType::kIQ1M: return made<EncodedPanels<DType::kIQ2S>>(a, scratch, memory, room);
 #endif
     default: return nullptr;  // of no variant that is chosen for such a weight
   }

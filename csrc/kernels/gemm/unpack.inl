@@ -4,21 +4,24 @@
 
 namespace {
 
-// One sub-panel of a K type: heads and codes.
+// One sub-panel of a type with nests, of which kType has the bits and the groups: heads and codes.
 template <DType kType>
-inline void unpack_nested(int64_t k, const uint8_t* b, uint8_t* out) {
+inline void unpack_nested(DType type, int64_t k, const uint8_t* b, uint8_t* out) {
   constexpr int kGroup = nested_group(kType), kDots = kGroup / 4, kGroups = kUnit / kGroup;
   constexpr Encoding kWhole{kType, kGroup, is_nested_affine(kType)}, kWide = in_bytes(kWhole);
+  const Encoding e{has_number_table(kType) ? type : kType, kGroup, kWhole.affine};
+  const uint8_t* table = codes_of_table(e.dtype);
   const int64_t groups = num_groups(kWhole, k);
   const auto group = [&](auto first, const Nest& nest, const uint8_t* steps) {
-    const NestedHead head = head_at(kWhole, nest, steps);
+    const NestedHead head = head_at(e, nest, steps);
     store((float*)out, head.scale), store((float*)(out + kWord), head.other);
     uint8_t* words = out + 2 * kWord;
-    for_dots<kType, first, kDots>(b, [&](auto dot, Codes codes) { store_codes(words + (dot - first) * kWord, codes); });
+    for_dots<kType, first, kDots>(b, table,
+                                  [&](auto dot, Codes codes) { store_codes(words + (dot - first) * kWord, codes); });
     out += group_bytes(kWide);
   };
   for (int64_t g = 0; g < groups;) {
-    const Nest nest = nest_at(kWhole, b);
+    const Nest nest = nest_at(e, b);
     const uint8_t* steps = b + nest_head(kWhole);
     b += nest_bytes(kWhole);
     const int64_t end = g + kNest / kGroup < groups ? g + kNest / kGroup : groups;
@@ -38,12 +41,18 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
     const uint8_t* b = from + j * sub_panel_bytes(e, k);
     uint8_t* out = to + j * sub_panel_bytes(wide, k);
     switch (e.dtype) {
-      case DType::kQ2K: unpack_nested<DType::kQ2K>(k, b, out); continue;
-      case DType::kQ3K: unpack_nested<DType::kQ3K>(k, b, out); continue;
-      case DType::kQ4K: unpack_nested<DType::kQ4K>(k, b, out); continue;
-      case DType::kQ5K: unpack_nested<DType::kQ5K>(k, b, out); continue;
-      case DType::kQ6K: unpack_nested<DType::kQ6K>(k, b, out); continue;
-      case DType::kIQ4XS: unpack_nested<DType::kIQ4XS>(k, b, out); continue;
+      case DType::kQ2K: unpack_nested<DType::kQ2K>(e.dtype, k, b, out); continue;
+      case DType::kQ3K: unpack_nested<DType::kQ3K>(e.dtype, k, b, out); continue;
+      case DType::kQ4K: unpack_nested<DType::kQ4K>(e.dtype, k, b, out); continue;
+      case DType::kQ5K: unpack_nested<DType::kQ5K>(e.dtype, k, b, out); continue;
+      case DType::kQ6K: unpack_nested<DType::kQ6K>(e.dtype, k, b, out); continue;
+      case DType::kIQ4XS: unpack_nested<DType::kIQ4XS>(e.dtype, k, b, out); continue;
+      case DType::kIQ3XXS:
+      case DType::kIQ3S: unpack_nested<DType::kIQ3XXS>(e.dtype, k, b, out); continue;
+      case DType::kIQ2XXS:
+      case DType::kIQ1S: unpack_nested<DType::kIQ2XXS>(e.dtype, k, b, out); continue;
+      case DType::kIQ2S:
+      case DType::kIQ1M: unpack_nested<DType::kIQ2S>(e.dtype, k, b, out); continue;
       default: break;
     }
     if (e.dtype == DType::kInt4Group) {

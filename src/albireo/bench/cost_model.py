@@ -58,6 +58,9 @@ NARROW_PRODUCTS = {"int8": (3.0, 64), "int4": (1.9, 38), "fp4": (1.3, 60)}
 NARROW_PRODUCTS |= {"q2_k": (2.0, 38), "q3_k": (2.3, 38), "q4_k": (1.9, 38), "q5_k": (2.3, 38), "q6_k": (2.9, 38)}
 #: Its codes are too large for what the other K types are added with; not measured by itself.
 NARROW_PRODUCTS["iq4_xs"] = NARROW_PRODUCTS["int8"]
+#: Codes of six or sixteen small numbers; taken for those of as many bits, not measured.
+NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q4_k"] for name in ("iq3_xxs", "iq3_s")}
+NARROW_PRODUCTS |= {name: NARROW_PRODUCTS["q3_k"] for name in ("iq2_xxs", "iq2_s", "iq1_s", "iq1_m")}
 #: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
 ATTENTION_DOT_FRACTION = 0.70
 #: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048

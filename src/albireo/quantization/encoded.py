@@ -29,7 +29,7 @@ class Encoded:
 
     Fields:
         codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp4: e2m1 bits. fp8: e4m3fn bits. q2_k to
-            q6_k: of as many bits as the name says. iq4_xs: places in IQ4_NUMBERS.
+            q6_k: of as many bits as the name says. nested table: places in NUMBERS.
         scale: [N, groups] float32; progressive, microscaled: [N, 1]; nested: [N, nests], float16 numbers.
         zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout. Of kind
             nested affine what offset is multiplied with (0 to 255).
@@ -131,8 +131,20 @@ class Encoded:
         return np.repeat(of_groups, self.encoding.group, axis=1)[:, : self.codes.shape[1]]
 
 
-#: [16] the number of each code of kind nested table.
+#: [16] the number of each code of IQ4_XS and IQ4_NL.
 IQ4_NUMBERS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+_IQ3_XXS = np.array([-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62], np.int8)
+_IQ2, _IQ1 = np.array([0, -43, -25, -8, 8, 25, 43, 0], np.int8), np.array([-9, -7, -1, 1, 7, 9, 0, 0], np.int8)
+#: Of kind nested table by name: the number of each code, and what gammas are multiplied with, a power of two.
+NUMBERS = {
+    "iq4_xs": (IQ4_NUMBERS, 1.0),
+    "iq3_xxs": (_IQ3_XXS, 0.25),
+    "iq3_s": (np.arange(-15, 16, 2, dtype=np.int8), 1.0),
+    "iq2_xxs": (_IQ2, 0.125),
+    "iq2_s": (_IQ2, 0.125),
+    "iq1_s": (_IQ1, 0.125),
+    "iq1_m": (_IQ1, 0.125),
+}
 
 
 def nested_zero(e: Encoding) -> int:
@@ -143,7 +155,7 @@ def nested_zero(e: Encoding) -> int:
 def nested_numbers(e: Encoding, codes: U8) -> F32:
     """What scales of kinds nested are multiplied with: whole numbers of 8 bits."""
     if e.kind == "nested table":
-        return IQ4_NUMBERS[codes].astype(np.float32)
+        return NUMBERS[e.name][0][codes].astype(np.float32)
     return codes.astype(np.float32) - np.float32(nested_zero(e) if e.kind == "nested" else 0)
 
 
@@ -152,7 +164,8 @@ def gamma_values(e: Encoding) -> F32:
     if e.kind in ("progressive", "nested affine"):
         return np.arange(256, dtype=np.float32)
     if e.kind in ("nested", "nested table"):
-        return np.arange(-128, 128, dtype=np.float32)
+        unit = NUMBERS[e.name][1] if e.kind == "nested table" else 1.0
+        return np.arange(-128, 128, dtype=np.float32) * np.float32(unit)
     return e8m0_values() if e.group == 32 else e4m3_values()
 
 

@@ -60,13 +60,13 @@ BLOCKS = {
     "Q6_K": BlockType(256, 210, "q6_k"),
     "IQ4_NL": BlockType(32, 18, "int8.g32"),
     "IQ4_XS": BlockType(256, 136, "iq4_xs"),
-    "IQ3_S": BlockType(256, 110, "int4.g32.affine"),
-    "IQ3_XXS": BlockType(256, 98, "int8.g32"),
-    "IQ2_S": BlockType(256, 82, "int8.g16"),
-    "IQ2_XS": BlockType(256, 74, "int8.g16"),
-    "IQ2_XXS": BlockType(256, 66, "int8.g32"),
-    "IQ1_M": BlockType(256, 56, "int8.g16"),
-    "IQ1_S": BlockType(256, 50, "int4.g32.affine"),
+    "IQ3_S": BlockType(256, 110, "iq3_s"),
+    "IQ3_XXS": BlockType(256, 98, "iq3_xxs"),
+    "IQ2_S": BlockType(256, 82, "iq2_s"),
+    "IQ2_XS": BlockType(256, 74, "iq2_s"),
+    "IQ2_XXS": BlockType(256, 66, "iq2_xxs"),
+    "IQ1_M": BlockType(256, 56, "iq1_m"),
+    "IQ1_S": BlockType(256, 50, "iq1_s"),
     "TQ2_0": BlockType(256, 66, "int4.g128"),
     "TQ1_0": BlockType(256, 54, "int4.g128"),
     "MXFP4": BlockType(32, 17, "fp4.g32"),
@@ -84,7 +84,7 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
     blocks = data.reshape(-1, block.num_bytes)
     if kind == "MXFP4":
         return _mxfp4(blocks, shape, name)
-    if kind in gguf_k_blocks.READERS:
+    if kind in _NESTS:
         return _nested(kind, blocks, shape, name)
     with np.errstate(invalid="ignore"):  # zero times infinity is looked for below
         codes, scale, zero, offset = _READERS[kind](blocks)
@@ -99,7 +99,7 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
 
 def _nested(kind: str, blocks: U8, shape: tuple[int, int], name: str) -> Encoded:
     n, k = shape
-    codes, scale, gamma, offset, zero = gguf_k_blocks.READERS[kind](blocks)
+    codes, scale, gamma, offset, zero = _NESTS[kind](blocks)
     offset = None if offset is None else finite(offset, name).reshape(n, -1)
     zero = None if zero is None else zero.reshape(n, -1)
     e = encoding(str(BLOCKS[kind].encoding))
@@ -157,6 +157,7 @@ def _tq2_0(b: U8) -> Parts:
     return pairs(b[:, :64].reshape(-1, 32)).reshape(-1, 256), np.repeat(half(b[:, 64:]), 2, axis=1), 1, None
 
 
+_NESTS = {**gguf_k_blocks.READERS, **gguf_grid_blocks.READERS}
 _READERS: Mapping[str, Reader] = {
     "Q8_0": _q8_0,
     "Q4_0": _q4_0,
@@ -166,5 +167,4 @@ _READERS: Mapping[str, Reader] = {
     "IQ4_NL": _iq4_nl,
     "TQ1_0": _tq1_0,
     "TQ2_0": _tq2_0,
-    **gguf_grid_blocks.READERS,
 }

@@ -1,29 +1,49 @@
-"""The IQ1, IQ2 and IQ3 types of GGUF: 8 or 4 numbers together are a point of a grid, with signs of their own.
+"""The IQ1, IQ2 and IQ3 types of GGUF: 8 or 4 numbers together are a point of a grid, with signs of their own: nests of
+our encodings, whose codes are places among the few numbers there are.
 
 Called by gguf_blocks.py. Blocks of 256 numbers. Every scale is a float16 times an odd number of up to 5 bits and a
-power of two: 16 significant bits. Source: ggml-common.h and ggml-quants.c of ggml (MIT).
+power of two. Source: ggml-common.h and ggml-quants.c of ggml (MIT).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.quantization.encoded import F32, U8
+from albireo.quantization.encoded import U8
 from albireo.quantization.formats.arrays import nibbles, unpack_words
 from albireo.quantization.formats.gguf_grids import grid
-from albireo.quantization.formats.gguf_parts import ZERO, Parts, Reader, half, signed
+from albireo.quantization.formats.gguf_k_blocks import Nests
+from albireo.quantization.formats.gguf_parts import half
 
-_EIGHTH = np.float32(0.125)
-_MAGNITUDES_2 = np.array([8, 25, 43], np.int8)
-_MAGNITUDES_3 = np.array([4, 12, 20, 28, 36, 44, 52, 62], np.int8)
-#: [256, 8] of a byte of signs: where a bit is set, -1.
-_SIGNS = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").view(np.int8)
+#: [256, 8] of a byte of signs: 1 where a bit is set, which is -1.
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 #: [128, 8] of seven signs; the eighth makes the number of -1 even.
-_SEVEN_SIGNS = np.concatenate((_SIGNS[:128, :7], _SIGNS[:128, :7].prod(axis=1, keepdims=True, dtype=np.int8)), axis=1)
+_SEVEN_SIGNS = _SIGNS[:128].copy()
+_SEVEN_SIGNS[:, 7] = _SIGNS[:128].sum(axis=1) % 2
+
+
+@cache
+def _points(kind: str) -> NDArray[Any]:
+    """[points] of a grid, as words of the 8 or 4 codes of positive numbers: those of the upper half of a table."""
+    digits = grid(kind)
+    middle = 8 if digits.shape[1] == 4 else 4
+    words: NDArray[Any] = (digits + np.uint8(middle)).view(f"<u{digits.shape[1]}")[:, 0]
+    return words
+
+
+def _mirrored(points: NDArray[Any], signs: NDArray[Any]) -> U8:
+    """Codes, [blocks, 256]: of a negative number all bits of the positive one's are turned, which mirrors a table.
+
+    Args: points: words of 8 or 4 codes. signs: [..., 8] for 8 numbers each, 1 where they are negative.
+    """
+    bits = 15 if points.itemsize == 4 else 7
+    turned = (signs * np.uint8(bits)).view(points.dtype)
+    return (points.reshape(len(points), -1) ^ turned.reshape(len(points), -1)).view(np.uint8)
 
 
 def _words(data: U8, dtype: str) -> NDArray[Any]:
@@ -31,84 +51,83 @@ def _words(data: U8, dtype: str) -> NDArray[Any]:
     return np.ascontiguousarray(data).view(dtype)
 
 
-def _odd(numbers: NDArray[Any]) -> F32:
-    """2 n + 1."""
-    return (2 * numbers.astype(np.int32) + 1).astype(np.float32)
+def _odd(numbers: NDArray[Any]) -> U8:
+    """2 n + 1, as a signed number + 128."""
+    return (2 * numbers + 129).astype(np.uint8)
 
 
-def _seven_signs(words: NDArray[Any]) -> NDArray[np.int8]:
+def _seven_signs(words: NDArray[Any]) -> U8:
     """[blocks, n] words, the lowest 28 bits of which are signs of 32 numbers -> [blocks, n, 4, 8]."""
-    signs: NDArray[np.int8] = _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
-    return signs
+    return _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
 
 
-def _iq2_xxs(b: U8) -> Parts:
+def _iq2_xxs(b: U8) -> Nests:
     # of each 32 numbers: four points, and a word of signs with 4 bits of scale above
     parts = b[:, 2:].reshape(len(b), 8, 8)
     words = _words(parts[:, :, 4:], "<u4")[:, :, 0]
-    numbers = _MAGNITUDES_2[grid("IQ2_XXS")][parts[:, :, :4]] * _seven_signs(words)
-    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) * _EIGHTH, ZERO, None
+    codes = _mirrored(_points("IQ2_XXS")[parts[:, :, :4]], _seven_signs(words))
+    return codes, half(b[:, :2]), _odd(words >> np.uint32(28)), None, None
 
 
-def _iq2_xs(b: U8) -> Parts:
+def _iq2_xs(b: U8) -> Nests:
     # of each 8 numbers: 9 bits of a point and seven signs; then 4 bits of scale for 16
     words = _words(b[:, 2:66], "<u2")
-    numbers = _MAGNITUDES_2[grid("IQ2_XS")][words & np.uint16(511)] * _SEVEN_SIGNS[words >> np.uint16(9)]
-    return signed(numbers), _odd(nibbles(b[:, 66:])) * half(b[:, :2]) * _EIGHTH, ZERO, None
+    codes = _mirrored(_points("IQ2_XS")[words & np.uint16(511)], _SEVEN_SIGNS[words >> np.uint16(9)])
+    return codes, half(b[:, :2]), _odd(nibbles(b[:, 66:])), None, None
 
 
-def _iq2_s(b: U8) -> Parts:
+def _iq2_s(b: U8) -> Nests:
     # of each 8 numbers: 8 bits of a point, 8 signs, the point's two highest bits; then 4 bits of scale for 16
     points = b[:, 2:34] | (unpack_words(b[:, 66:74], 2).astype(np.uint16) << np.uint16(8))
-    numbers = _MAGNITUDES_2[grid("IQ2_S")][points] * _SIGNS[b[:, 34:66]]
-    return signed(numbers), _odd(nibbles(b[:, 74:])) * half(b[:, :2]) * _EIGHTH, ZERO, None
+    codes = _mirrored(_points("IQ2_S")[points], _SIGNS[b[:, 34:66]])
+    return codes, half(b[:, :2]), _odd(nibbles(b[:, 74:])), None, None
 
 
-def _iq3_xxs(b: U8) -> Parts:
+def _iq3_xxs(b: U8) -> Nests:
     # eight points of each 32 numbers, all of them; then a word of signs with 4 bits of scale above for each 32
     words = _words(b[:, 66:], "<u4")
-    numbers = _MAGNITUDES_3[grid("IQ3_XXS")][b[:, 2:66]].reshape(-1, 8, 4, 8) * _seven_signs(words)
-    return signed(numbers), _odd(words >> np.uint32(28)) * half(b[:, :2]) * np.float32(0.25), ZERO, None
+    codes = _mirrored(_points("IQ3_XXS")[b[:, 2:66]], _seven_signs(words))
+    return codes, half(b[:, :2]), _odd(words >> np.uint32(28)), None, None
 
 
-def _iq3_s(b: U8) -> Parts:
-    """Numbers are odd from -15 to 15, so 2 code - 15."""
+def _iq3_s(b: U8) -> Nests:
     # of each 4 numbers: 8 bits of a point; its highest bit; a bit of sign a number; then 4 bits of scale for 32
     high = np.unpackbits(b[:, 66:74], axis=1, bitorder="little")
-    magnitudes = grid("IQ3_S")[b[:, 2:66] | (high.astype(np.uint16) << np.uint16(8))].reshape(-1, 256)
-    is_negative = np.unpackbits(b[:, 74:106], axis=1, bitorder="little").astype(np.bool_)
-    codes = np.where(is_negative, np.uint8(7) - magnitudes, np.uint8(8) + magnitudes)
-    scale = _odd(nibbles(b[:, 106:])) * half(b[:, :2])
-    return codes, 2 * scale, 0, -15 * scale
+    points = b[:, 2:66] | (high.astype(np.uint16) << np.uint16(8))
+    codes = _mirrored(_points("IQ3_S")[points], _SIGNS[b[:, 74:106]])
+    return codes, half(b[:, :2]), _odd(nibbles(b[:, 106:])), None, None
 
 
-def _iq1_s(b: U8) -> Parts:
+def _iq1_codes(points: NDArray[np.uint16], is_below: NDArray[np.bool_]) -> U8:
+    """-1, 0 or 1, plus or minus an eighth, so numbers are eighths: -9, -7, -1, 1, 7, 9; is_below: of 8 numbers each."""
+    twice = (2 * grid("IQ1_S")).view("<u8")[:, 0]
+    codes: U8 = (twice[points] + ~is_below * np.uint64(0x0101010101010101)).view(np.uint8)
+    return codes
+
+
+def _iq1_s(b: U8) -> Nests:
     # of each 8 numbers: 8 bits of a point; a word for 32: three bits more for each, three of scale, one of delta
     words = _words(b[:, 34:], "<u2")
     high = (words[:, :, None] >> np.arange(0, 12, 3, dtype=np.uint16)) & np.uint16(7)
-    codes = grid("IQ1_S")[b[:, 2:34] | (high.reshape(-1, 32) << np.uint16(8))].reshape(-1, 256)
-    scale = _odd((words >> np.uint16(12)) & np.uint16(7)) * half(b[:, :2])
-    # -1, 0 or 1, plus or minus an eighth
-    offset = scale * np.where(words >> np.uint16(15), np.float32(-1.125), np.float32(-0.875))
-    return codes, scale, 0, offset
+    points = b[:, 2:34] | (high.reshape(-1, 32) << np.uint16(8))
+    codes = _iq1_codes(points, np.repeat(words >> np.uint16(15), 4, axis=1).astype(np.bool_))
+    return codes, half(b[:, :2]), _odd((words >> np.uint16(12)) & np.uint16(7)), None, None
 
 
-def _iq1_m(b: U8) -> Parts:
-    """An eighth is added or taken off for each 8 numbers, so numbers are eighths: -9 to 9."""
+def _iq1_m(b: U8) -> Nests:
     # of each 8 numbers: 8 bits of a point; half a byte, three bits more and one of delta; then four words of four
     # scales of 3 bits for 16 numbers, whose highest halves of bytes are the block's float16
     high = nibbles(b[:, 32:48])
     points = b[:, :32] | ((high & np.uint8(7)).astype(np.uint16) << np.uint16(8))
-    delta = np.where(high & np.uint8(8), np.int8(-1), np.int8(1))
-    numbers = 8 * (grid("IQ1_S")[points].view(np.int8) - np.int8(1)) + delta[:, :, None]
     words = _words(b[:, 48:], "<u2")
     tops = (words >> np.uint16(12)) << np.arange(0, 16, 4, dtype=np.uint16)
     block = half(np.bitwise_or.reduce(tops, axis=1, keepdims=True).view(np.uint8))
     scales = (words[:, :, None] >> np.arange(0, 12, 3, dtype=np.uint16)) & np.uint16(7)
-    return signed(numbers), _odd(scales.reshape(-1, 16)) * block * _EIGHTH, ZERO, None
+    codes = _iq1_codes(points, (high & np.uint8(8)).astype(np.bool_))
+    return codes, block, _odd(scales.reshape(-1, 16)), None, None
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, Callable[[U8], Nests]] = {
     "IQ2_XXS": _iq2_xxs,
     "IQ2_XS": _iq2_xs,
     "IQ2_S": _iq2_s,

@@ -43,7 +43,8 @@ def _mirrored(points: NDArray[Any], signs: NDArray[Any]) -> U8:
     """
     bits = 15 if points.itemsize == 4 else 7
     turned = (signs * np.uint8(bits)).view(points.dtype)
-    return (points.reshape(len(points), -1) ^ turned.reshape(len(points), -1)).view(np.uint8)
+    codes: U8 = (points.reshape(len(points), -1) ^ turned.reshape(len(points), -1)).view(np.uint8)
+    return codes
 
 
 def _words(data: U8, dtype: str) -> NDArray[Any]:
@@ -58,7 +59,8 @@ def _odd(numbers: NDArray[Any]) -> U8:
 
 def _seven_signs(words: NDArray[Any]) -> U8:
     """[blocks, n] words, the lowest 28 bits of which are signs of 32 numbers -> [blocks, n, 4, 8]."""
-    return _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
+    signs: U8 = _SEVEN_SIGNS[(words[:, :, None] >> np.arange(0, 28, 7, dtype=np.uint32)) & np.uint32(127)]
+    return signs
 
 
 def _iq2_xxs(b: U8) -> Nests:

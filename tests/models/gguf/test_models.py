@@ -145,10 +145,23 @@ def test_llama_3_frequencies_come_as_a_tensor(tmp_path: Path) -> None:
     [
         ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
         ({"rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"rope.scaling.factor": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"rope.scaling.factor": 1.0}, None),
         ({"rope.scaling.type": "none"}, None),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 2.0}, None),
         (
             {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32},
             {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        ),
+        (
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 4.0,
+                "rope.scaling.original_context_length": 32,
+                "rope.scaling.yarn_attn_factor": 1.25,
+                "rope.scaling.yarn_ext_factor": 1.0,
+            },
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "attention_factor": 1.25},
         ),
     ],
 )
@@ -167,6 +180,9 @@ def test_scaled_frequencies(keys: dict[str, Any], rope: dict[str, Any] | None, t
         ({"attention.scale": 0.5}, UnsupportedModel, "'attention.scale': 0.5"),
         ({"rope.scaling.type": "longrope"}, UnsupportedModel, "rope.scaling.type='longrope'.*linear, yarn"),
         ({"rope.dimension_count": 32}, UnsupportedModel, "partial_rotary_factor"),
+        ({"rope.scaling.yarn_ext_factor": 0.5}, UnsupportedModel, "'rope.scaling.yarn_ext_factor': 0.5"),
+        ({"attention.causal": False}, UnsupportedModel, "'attention.causal': False"),
+        ({"expert_group_count": 2}, UnsupportedModel, "'expert_group_count': 2"),
         ({"attention.head_count_kv": [2, 4]}, ModelError, r"attention.head_count_kv=\[2, 4\] must be a whole number"),
         ({"attention.value_length": 32}, UnsupportedModel, "attention.value_length=32"),
     ],
@@ -184,6 +200,13 @@ def test_settings_that_are_not_computed(
     with pytest.raises(error, match=message) as caught:
         load_config(tmp_path / "m.gguf")
     assert "m.gguf" in str(caught.value)
+
+
+def test_settings_that_change_nothing(tmp_path: Path) -> None:
+    extra = {"attention.causal": True, "expert_group_count": 1, "expert_group_used_count": 1}
+    write_gguf(tmp_path / "m.gguf", LLAMA)
+    write_gguf(tmp_path / "m2.gguf", LLAMA, change=lambda writer, keys: keys.update(extra))
+    assert load_config(tmp_path / "m2.gguf") == load_config(tmp_path / "m.gguf")
 
 
 def test_equal_numbers_for_every_layer_are_one(tmp_path: Path) -> None:

@@ -324,7 +324,13 @@ def write_gguf(
     _add_rope(writer, config, keys)
     change(writer, keys)
     for key, value in keys.items():
-        add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+        add = {
+            bool: writer.add_bool,
+            float: writer.add_float32,
+            int: writer.add_uint32,
+            str: writer.add_string,
+            list: writer.add_array,
+        }
         add[type(value)](f"{arch}.{key}", value)
     if tokenizer:
         tokenizer(writer)

@@ -42,8 +42,16 @@ _IGNORABLE = (
     "rope.scaling.finetuned",
     "tensor_data_layout",
     "vocab_size",
-    "attention.causal",
 )
+#: What changes nothing: of experts, where there are none, or one group of them; of frequencies.
+_NEUTRAL = {
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0,),
+}
 _EPS = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}
 
 
@@ -97,8 +105,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         width = hidden if fields.raw("expert_feed_forward_length") else None  # of FFNs that no layer has
         config["intermediate_size"] = one_of_layers(fields, "feed_forward_length", width)
     config |= known.settings(fields, file, config) | encoder_settings.pooling(fields, not known.is_encoder)
-    neutral = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.attn_factor": (1.0,)}
-    fields.refuse_unread(_IGNORABLE, neutral)
+    fields.refuse_unread(_IGNORABLE, {**_NEUTRAL, "attention.causal": (not known.is_encoder,)})
     return {known.keys.get(key, key): value for key, value in config.items()}
 
 
@@ -138,13 +145,11 @@ def _same(value: Any) -> Any:
 
 def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_theta": fields.number("rope.freq_base", 1.0, 1e15, default=10000.0)}
-    kind = fields.text("rope.scaling.type", "none")
     old = fields.number("rope.scale_linear", 1.0, 1e9, default=1.0)
-    if kind == "none" and old != 1.0:
-        kind = "linear"
+    factor = fields.number("rope.scaling.factor", 1.0, 1e9, default=old)
+    kind = fields.text("rope.scaling.type", "none" if factor == 1.0 else "linear")
     if kind not in ("none", "linear", "yarn"):
         fields.unsupported("rope.scaling.type", kind, "supported: none, linear, yarn")
-    factor = fields.number("rope.scaling.factor", 1.0, 1e9, default=old)
     original = fields.optional_integer("rope.scaling.original_context_length", 1, MAX)
     if kind != "none":
         rope |= {"rope_type": kind, "factor": factor}
@@ -164,6 +169,7 @@ def _yarn(fields: Fields, original: int | None) -> dict[str, Any]:
     """What is said, and nothing of what is not."""
     said = {
         "original_max_position_embeddings": original,
+        "attention_factor": fields.optional_number("rope.scaling.yarn_attn_factor", 1e-6, 1e6),
         "beta_fast": fields.optional_number("rope.scaling.yarn_beta_fast", 1e-6, 1e6),
         "beta_slow": fields.optional_number("rope.scaling.yarn_beta_slow", 1e-6, 1e6),
     }

@@ -47,6 +47,9 @@ def gated_delta(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict
 def short_conv(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """LFM2: layers without heads of keys have a convolution."""
     heads = by_layer(fields, "attention.head_count_kv", config["num_hidden_layers"])
+    if config["partial_rotary_factor"] != 1.0:
+        rotated = fields.raw("rope.dimension_count")
+        fields.unsupported("rope.dimension_count", rotated, f"supported: {config['head_dim']}, a whole head")
     own = {
         "layer_types": ["full_attention" if each else "conv" for each in heads],
         "conv_L_cache": fields.integer("shortconv.l_cache", 1, MAX),

@@ -68,21 +68,53 @@ def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
 #: Capitals, suffixes, digits, marks, Chinese, signs before line ends: where vocabularies differ. Bars part words.
 TEXT = "HTTPServer isn't 12345 e\u0301te\u0301 été你好 a//b!\n\n  x"
 WORDS = {
-    "gpt-2 phi-2 olmo mpt exaone4": "HTTPServer| isn|'t| 12345| e|\u0301|te|\u0301| été你好| a|//|b|!|\n\n | x",
-    "llama-bpe lfm2 pixtral glm4": "HTTPServer| isn|'t| |123|45| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x",
-    "qwen2 stablelm2": "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x",
+    "gpt-2 phi-2 olmo mpt exaone4 a.x-4.0 mellum trillion jais": (
+        "HTTPServer| isn|'t| 12345| e|\u0301|te|\u0301| été你好| a|//|b|!|\n\n | x"
+    ),
+    "llama-bpe lfm2 pixtral glm4 glm5 falcon-h1 midm-2.0 minicpm5 jais-2": (
+        "HTTPServer| isn|'t| |123|45| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x"
+    ),
+    "qwen2 stablelm2 f2llmv2 kormo hunyuan solar-open grok-2": (
+        "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x"
+    ),
     "qwen35 tekken": "HTTPServer| isn|'t| |1|2|3|4|5| e\u0301te\u0301| été你好| a|//|b|!\n\n| | x",
-    "gpt-4o minimax-m2": "HTTPServer| isn't| |123|45| e\u0301te\u0301| été你好| a|//|b|!\n\n| | x",
+    "gpt-4o minimax-m2 talkie": "HTTPServer| isn't| |123|45| e\u0301te\u0301| été你好| a|//|b|!\n\n| | x",
     "kimi-k2": "HTTPServer| isn't| |123|45| e\u0301te\u0301| été|你好| a|//|b|!\n\n| | x",
     "seed-coder": "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301te|\u0301| été你好| a|//|b|!|\n\n| | x",
-    "deepseek-v3": "HTTPServer| isn|'t| |123|45| e\u0301te\u0301| été|你好| a|//|b|!\n\n| | x",
+    "deepseek-v3 hunyuan-dense hy_v4 joyai-llm": (
+        "HTTPServer| isn|'t| |123|45| e\u0301te\u0301| été|你好| a|//|b|!\n\n| | x"
+    ),
     # whose signs include letters without accents
     "deepseek-llm": "HTTPServer| isn|'|t| |12345| e|\u0301|te|\u0301| é|t|é|你好| a|//|b|!|\n|\n| | x",
     "deepseek-coder": "HTTPServer| isn|'|t| |1|2|3|4|5| e|\u0301|te|\u0301| été|你好| a|//|b|!|\n|\n| | x",
-    "starcoder refact smollm command-r": (
+    "starcoder refact smollm command-r minerva-7b mellum2": (
         "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301|te|\u0301| été你好| a|//|b|!|\n\n | x"
     ),
 }
+
+
+#: Where vocabularies with words of their own differ from others.
+OWN_TEXT = "HTTPServer isn't a cat 1234567\n\n é\u0301!\n\n你好。한국어x    y"
+OWN_WORDS = {
+    "bailingmoe bailingmoe2 llada-moe": (
+        "HTTPServer| isn|'t| a| cat| |1|2|3|4|5|6|7|\n\n| é|\u0301!\n\n|你好|。한국어x|   | y"
+    ),
+    "exaone-moe": "HTTPServer isn|'t| a cat| |1|2|3|4|5|6|7|\n\n| é\u0301|!\n|\n|你好|。한국어x|   | y",
+    "laguna": "HTTPServer| isn|'t| a| cat| |1|2|3|4|5|6|7|\n\n| é|\u0301!|\n\n|你好|。한국어x|   | y",
+    "jais-2": "HTTPServer| isn|'t| a| cat| |123|456|7|\n\n| é|\u0301!\n\n|你好|。한국어x|  | | y",
+    "bloom poro-chat gpt3-finnish": "HTTPServer| isn't| a| cat| 1234567|\n\n| é\u0301|!\n\n|你好|。|한국어x|   | y",
+    "viking": "HTTPServer| isn't| a| cat| |1|2|3|4|5|6|7|\n\n| é\u0301|!\n\n|你好|。|한국어x|   | y",
+    "youtu": "HTTPServer| isn't| a| cat| |1|2|3|4|5|6|7|\n\n| é\u0301|!\n\n|你好|。|한국어|x|   | y",
+    "spark2_5": "HTTPServer| isn|'t| a| cat| |1|2|3|4|5|6|7|\n|\n| é\u0301|!|\n|\n|你好|。|한국어x|   | y",
+    "tiny_aya cohere2moe": "HTTPServer| isn't| a| cat| |1|234|567|\n\n| é\u0301|!\n\n|你好|。한국어x|   | y",
+    "minicpm5": "HTTPServer| isn|'t| a| cat| |123|456|7|\n\n| é|\u0301!\n\n|你好|。한국어x|   | y",
+}
+
+
+@pytest.mark.parametrize("names", OWN_WORDS)
+def test_words_of_vocabularies_unlike_others(names: str) -> None:
+    for pre in names.split():
+        assert words_of(pre, OWN_TEXT) == OWN_WORDS[names].split("|"), pre
 
 
 def words_of(pre: str, text: str) -> list[str]:

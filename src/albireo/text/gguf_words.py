@@ -26,6 +26,19 @@ _LLAMA3 = _LETTERS + r"|\p{N}{1,3}|" + _OTHERS + _ENDS
 _QWEN2 = _LETTERS + r"|\p{N}|" + _OTHERS + _ENDS
 #: Marks belong to the letters before them.
 _QWEN35 = _SUFFIX + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+" + _ENDS
+_LING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+_MINICPM5 = _LETTERS + r"|\p{N}+|" + _OTHERS + _ENDS
+#: Words of letters with one space between them are one.
+_EXAONE_MOE = (
+    _SUFFIX
+    + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}|"
+    + _OTHERS
+    + r"[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_RUNS_OF_SPACES = "|".join(rf"\s{{{size}}}(?!\S)" for size in ("512", "256", "128", "64", "32", "16", "8", "4", "1,2"))
+_JAIS2 = _LETTERS + r"|\p{N}{1,3}|" + _OTHERS + r"[\r\n]*|\s*[\r\n]+|" + _RUNS_OF_SPACES + r"|\s{1}"
+_LINES = r"[^\n]+|[\n]+"
+_BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _SEED = _LETTERS + r"|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|" + _SPACES
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 
@@ -39,6 +52,10 @@ def _cased(upper: str, lower: str, suffix: str) -> str:
 #: That of o200k. Tekken's knows no suffixes, and has each digit by itself; Kimi's has runs of Chinese characters.
 _GPT4O = _cased(_UPPER, _LOWER, f"{_SUFFIX}?") + r"|\p{N}{1,3}|" + _OTHERS + r"[\r\n/]*|" + _SPACES
 _TEKKEN = _cased(_UPPER, _LOWER, "") + r"|\p{N}|" + _OTHERS + r"[\r\n/]*|" + _SPACES
+_YOUTU = (
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+    _cased(_UPPER, _LOWER, f"{_SUFFIX}?") + r"|\p{N}|" + _OTHERS + r"[\r\n/]*|" + _SPACES,
+)
 _KIMI = (
     r"[\p{Han}]+|"
     + _cased(f"{_UPPER[:-1]}&&[^\\p{{Han}}]]", f"{_LOWER[:-1]}&&[^\\p{{Han}}]]", f"{_SUFFIX}?")
@@ -46,10 +63,10 @@ _KIMI = (
     + _OTHERS
     + _ENDS
 )
-_DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*|" + _SPACES
-)
+_SIGN_AND_LETTERS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+_DEEPSEEK3 = _SIGN_AND_LETTERS + r"| ?[\p{P}\p{S}]+[\r\n]*|" + _SPACES
+_KANA_AND_HAN = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+_SPARK = _SIGN_AND_LETTERS + r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"
 #: Letters with a case, of Unicode when the first DeepSeek was made.
 _CASED = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώ"
@@ -96,21 +113,34 @@ def _all(words: Words, names: str) -> dict[str, Words]:
 
 
 WORDS: Mapping[str, Words] = {
-    **_all(Words((_GPT2,)), "gpt-2 gpt2 phi-2 olmo mpt exaone4 granite-docling gigachat"),
-    **_all(Words((_LLAMA3,), keeps_whole=True, begins=True), "llama-bpe llama3 llama-v3 falcon3 pixtral lfm2"),
-    "glm4": Words((_LLAMA3,), keeps_whole=True),
+    **_all(Words((_GPT2,)), "gpt-2 gpt2 phi-2 olmo mpt exaone4 granite-docling gigachat a.x-4.0 mellum trillion jais"),
+    **_all(
+        Words((_LLAMA3,), keeps_whole=True, begins=True),
+        "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+    ),
+    **_all(Words((_LLAMA3,), keeps_whole=True), "glm4 glm5"),
     **_all(Words((_LLAMA3,)), "chatglm-bpe smaug-bpe dbrx"),
-    **_all(Words((_QWEN2,), is_composed=True), "qwen2 deepseek-r1-qwen"),
-    **_all(Words((_QWEN2,)), "stablelm2 megrez"),
+    **_all(Words((_QWEN2,), is_composed=True), "qwen2 deepseek-r1-qwen f2llmv2"),
+    **_all(Words((_QWEN2,)), "stablelm2 megrez kormo hunyuan solar-open grok-2"),
     "qwen35": Words((_QWEN35,), is_composed=True),
-    **_all(Words((_GPT4O,)), "gpt-4o llama4 kanana2 minimax-m2"),
+    **_all(Words((_GPT4O,)), "gpt-4o llama4 kanana2 minimax-m2 talkie"),
+    **_all(Words((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O)), "tiny_aya cohere2moe"),
+    "youtu": Words(_YOUTU, keeps_whole=True),
     "tekken": Words((_TEKKEN,), keeps_whole=True),
     "kimi-k2": Words((_KIMI,)),
     "seed-coder": Words((_SEED,)),
-    "deepseek-v3": Words((r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)),
+    **_all(Words((_LING,)), "bailingmoe bailingmoe2 llada-moe"),
+    "exaone-moe": Words((_EXAONE_MOE,)),
+    "minicpm5": Words((r"\p{N}{1,3}", _MINICPM5), keeps_whole=True),
+    "laguna": Words((_LINES, _QWEN2)),
+    "jais-2": Words((_JAIS2,)),
+    **_all(Words((_BLOOM,)), "bloom poro-chat gpt3-finnish"),
+    "viking": Words((_BLOOM, r"\p{N}")),
+    **_all(Words((r"\p{N}{1,3}", _KANA_AND_HAN, _DEEPSEEK3)), "deepseek-v3 hunyuan-dense hy_v4 joyai-llm"),
+    "spark2_5": Words((r"\p{N}{1,3}", _KANA_AND_HAN, _SPARK, r"\p{N}")),
     "deepseek-llm": Words((r"[\r\n]", rf"\s?[{_CASED}]+", rf"\s?{_SIGNS}", r"\s+$", _HAN, DIGITS)),
     "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, EACH_DIGIT)),
     "falcon": Words((PUNCTUATION, WORDS_AS_BYTES, DIGITS, "[0-9][0-9][0-9]")),
-    **_all(Words((EACH_DIGIT, WORDS_AS_BYTES)), "starcoder refact smollm codeshell exaone"),
+    **_all(Words((EACH_DIGIT, WORDS_AS_BYTES)), "starcoder refact smollm codeshell exaone minerva-7b mellum2"),
     "command-r": Words((EACH_DIGIT, WORDS_AS_BYTES), is_composed=True),
 }

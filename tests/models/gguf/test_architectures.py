@@ -348,6 +348,7 @@ def test_columns_of_heads_are_put_in_order(kind: str, width: int, encoding: str,
         ("deepseek_v3", {"expert_gating_func": 3}, UnsupportedModel, "expert_gating_func=3 is not supported"),
         ("deepseek_v3", {"attention.temperature_scale": 0.1}, UnsupportedModel, "'attention.temperature_scale': 0.1"),
         ("granitemoe", {"expert_shared_feed_forward_length": 36}, UnsupportedModel, "'expert_shared_feed_f.*': 36"),
+        ("granitemoe", {"rope.scaling.finetuned": False}, UnsupportedModel, "finetuned=False is not supported; it st"),
         ("granitemoehybrid", {"ssm.inner_size": 96}, UnsupportedModel, "must be a multiple of embedding_length=64"),
         ("gemma4_text", {"feed_forward_length": [72, 72, 80]}, UnsupportedModel, r"feed_forward_length=\[72, 72, 80\]"),
         ("gemma4_text", {"rope.dimension_count": 16}, UnsupportedModel, "rope.dimension_count=16"),
@@ -363,6 +364,11 @@ def test_settings_that_are_not_computed(
     with pytest.raises(error, match=message) as caught:
         load_config(file)
     assert "m.gguf" in str(caught.value)
+
+
+def test_granite_rotates_where_nobody_says_that_it_does_not(tmp_path: Path) -> None:
+    _, file = both(tmp_path, "granitemoehybrid", settings={"rope.scaling.finetuned": None})
+    assert all(load_config(file).rotates)
 
 
 def _grown(weights: dict[str, Array]) -> None:

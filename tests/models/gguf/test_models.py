@@ -140,6 +140,32 @@ def test_llama_3_frequencies_come_as_a_tensor(tmp_path: Path) -> None:
         pass
 
 
+def test_factors_of_long_contexts_that_nothing_reads_are_refused(tmp_path: Path) -> None:
+    def factors(writer: Any, keys: dict[str, Any]) -> None:
+        writer.add_tensor("rope_factors_long.weight", np.ones(32, np.float32))
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=factors)
+    with pytest.raises(UnsupportedModel, match=r"rope_factors_long\.weight is not supported but in files of phi3"):
+        load_config(tmp_path / "m.gguf")
+
+
+def test_frequencies_that_are_scaled_twice_are_refused(tmp_path: Path) -> None:
+    write_gguf(
+        tmp_path / "m.gguf", CONFIGS["phi3"], change=lambda writer, keys: keys.update({"rope.scale_linear": 2.0})
+    )
+    with pytest.raises(UnsupportedModel, match=r"has rope_factors_short\.weight too"):
+        load_config(tmp_path / "m.gguf")
+
+
+def test_bases_of_gemma_2_are_one(tmp_path: Path) -> None:
+    for base in (10000.0, 100.0):
+        change = {"rope.freq_base_swa": base}
+        write_gguf(tmp_path / f"{base}.gguf", CONFIGS["gemma2"], change=lambda writer, keys, c=change: keys.update(c))
+    load_config(tmp_path / "10000.0.gguf")
+    with pytest.raises(UnsupportedModel, match=r"rope.freq_base_swa=100.0 is not supported; supported: 10000.0"):
+        load_config(tmp_path / "100.0.gguf")
+
+
 @pytest.mark.parametrize(
     ("keys", "rope"),
     [

@@ -16,7 +16,7 @@ from albireo.json_file import Fields
 from albireo.models.gguf import encoder_settings
 from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from albireo.models.gguf.put_back import Part
-from albireo.models.gguf.stored import MAX, ROPE_FACTORS, one_of_layers
+from albireo.models.gguf.stored import LONG_FACTORS, MAX, ROPE_FACTORS, SHORT_FACTORS, one_of_layers
 from albireo.models.gguf.tensors import GgufFile
 from albireo.models.settings.layer_kinds import MAX_LAYERS
 
@@ -106,6 +106,7 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         config["intermediate_size"] = one_of_layers(fields, "feed_forward_length", width)
     config |= known.settings(fields, file, config) | encoder_settings.pooling(fields, not known.is_encoder)
     fields.refuse_unread(_IGNORABLE, {**_NEUTRAL, "attention.causal": (not known.is_encoder,)})
+    _refuse_unread_factors(file, config["rope_parameters"] or {})
     return {known.keys.get(key, key): value for key, value in config.items()}
 
 
@@ -163,6 +164,12 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
             raise ModelError(f"{file.path}: tensor {ROPE_FACTORS} must hold {head_dim // 2} positive numbers")
         rope |= {"rope_type": "freq_factors", "freq_factors": factors.tolist()}
     return rope
+
+
+def _refuse_unread_factors(file: GgufFile, rope: Mapping[str, Any]) -> None:
+    for name in (SHORT_FACTORS, LONG_FACTORS):
+        if name in file and rope.get("rope_type") != "longrope":
+            raise UnsupportedModel(f"{file.path}: tensor {name} is not supported but in files of phi3")
 
 
 def _yarn(fields: Fields, original: int | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.json_file import Fields
 from albireo.models.gguf.mixture_settings import counts, of_deepseek, shared_width, width_of_one
-from albireo.models.gguf.own_settings import granite_multipliers, without_places
+from albireo.models.gguf.own_settings import granite_rotates, granite_scales, without_places
 from albireo.models.gguf.stored import MAX, Stored, by_layer, optional_scale, rows_of
 
 
@@ -86,7 +86,7 @@ def _mamba(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Granite 4.0. Whether there are rotations is said by a key that other files have for something else."""
+    """Granite 4.0."""
     names = {"heads": "n_heads", "head_dim": "d_head", "groups": "n_groups", "state_size": "d_state"}
     own = _mamba(fields, {key: f"mamba_{name}" for key, name in {**names, "conv_width": "d_conv"}.items()})
     hidden, width = config["hidden_size"], own["mamba_n_heads"] * own["mamba_d_head"]
@@ -100,12 +100,12 @@ def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
         "mamba_expand": width // hidden,
         "mamba_conv_bias": any(name.endswith(".mamba.conv1d.bias") for name in file.names),
         "mamba_proj_bias": any(name.endswith(".mamba.in_proj.bias") for name in file.names),
-        "position_embedding_type": "rope" if fields.flag("rope.scaling.finetuned", False) else "nope",
+        "position_embedding_type": "rope" if granite_rotates(fields) else "nope",
         "shared_intermediate_size": shared or config["intermediate_size"],
         "num_local_experts": 0,
         **(counts(fields) if is_mixture else {}),
     }
-    return own | granite_multipliers(fields, config)
+    return own | granite_scales(fields, config)
 
 
 _MAMBA_NAMES = {

@@ -77,7 +77,6 @@ def olmoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, 
 
 
 def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    fields.raw("rope.scaling.finetuned")
     return {**counts(fields), **granite_multipliers(fields, config)}
 
 

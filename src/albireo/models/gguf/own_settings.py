@@ -62,6 +62,18 @@ def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
 
 
 def granite_multipliers(fields: Fields, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises: UnsupportedModel where no layer rotates, of which the key of granite_rotates() tells."""
+    if not granite_rotates(fields):
+        fields.unsupported("rope.scaling.finetuned", False, "it stands for layers that do not rotate; supported: true")
+    return granite_scales(fields, config)
+
+
+def granite_rotates(fields: Fields) -> bool:
+    """Whether there are rotations, which is said by a key that other files have for something else."""
+    return fields.flag("rope.scaling.finetuned", True)
+
+
+def granite_scales(fields: Fields, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "embedding_multiplier": optional_scale(fields, "embedding_scale"),
         "residual_multiplier": optional_scale(fields, "residual_scale"),
@@ -108,6 +120,10 @@ def phi3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
     own: dict[str, Any] = {"sliding_window": window_of(fields)}
     factor = fields.optional_number("rope.scaling.attn_factor", 1e-6, 1e6)
     if SHORT_FACTORS in file or LONG_FACTORS in file:
+        if config["rope_parameters"].get("rope_type") is not None:
+            fields.unsupported(
+                "rope.scaling.factor", fields.raw("rope.scaling.factor"), f"the file has {SHORT_FACTORS} too"
+            )
         own["rope_parameters"] = {
             "rope_type": "longrope",
             "rope_theta": fields.number("rope.freq_base", 1.0, 1e15, default=10000.0),
@@ -129,8 +145,10 @@ def _factors(file: Stored, name: str) -> list[float]:
 
 
 def gemma2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    for key in ("attention.sliding_window_pattern", "rope.freq_base_swa"):
-        fields.raw(key)  # of which there is but one
+    fields.raw("attention.sliding_window_pattern")  # of which there is but one, and of the base, too
+    base = config["rope_parameters"]["rope_theta"]
+    if fields.number("rope.freq_base_swa", 1.0, 1e15, default=base) != base:
+        fields.unsupported("rope.freq_base_swa", fields.raw("rope.freq_base_swa"), f"supported: {base}")
     cap = optional_scale(fields, "attn_logit_softcapping")
     return _gemma("gemma2", 2, fields, config) | {"attn_logit_softcapping": cap}
 

@@ -178,6 +178,12 @@ FORMATS = [
     ),
     Written("gigachat3", f'<|function_call|>{{"name": "get.time", "arguments": {JSON}}}', "<|function_call|>", 1),
     Written(
+        "gigachat3",
+        f'<|message_sep|>\n\nfunction call<|role_sep|>\n{{"name": "get.time", "arguments": {JSON}}}',
+        "function call <|role_sep|>",
+        1,
+    ),
+    Written(
         "longcat",
         f'<longcat_tool_call>\n{{"name": "get.time", "arguments": {JSON}}}\n</longcat_tool_call>\n'
         '<longcat_tool_call>\n{"name": "f", "arguments": {}}\n</longcat_tool_call>',

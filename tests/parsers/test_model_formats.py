@@ -169,6 +169,7 @@ MORE: list[tuple[str, str, list[Event]]] = [
     ("jamba", '<tool_calls>\n{"name": "f"}\n{"name": "g"}\n</tool_calls>', [*call(0, "f", "{}"), *call(1, "g", "{}")]),
     ("phi4_mini_json", 'functools[{"name": "f"}]', call(0, "f", "{}")),
     ("cohere_command3", "<|START_RESPONSE|>Hello.<|END_RESPONSE|>", text("Hello.")),
+    ("cohere_command3", "<|START_TEXT|>Hello.<|END_TEXT|>", text("Hello.")),
     ("pythonic", "[1, 2]", text("[1, 2]")),
     ("pythonic", "[f(1)]", text("[f(1)]")),
     (

@@ -69,7 +69,7 @@ REASONING_PARSERS = {
         "<|START_THINKING|>",
         "<|END_THINKING|>",
         answer="<|START_RESPONSE|>",
-        left_out=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        left_out=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         keeps_special_tokens=True,
     ),
     "seed_oss": ReasoningTags("<seed:think>", "</seed:think>", keeps_special_tokens=True),

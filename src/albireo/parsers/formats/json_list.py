@@ -129,7 +129,7 @@ class CohereCommandParser(JsonListParser):
 
     tags = ("<|START_ACTION|>",)
     end = "<|END_ACTION|>"
-    left_out = ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+    left_out = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>")
     name_key, arguments_key, id_key = "tool_name", "parameters", "tool_call_id"
 
 
@@ -152,9 +152,10 @@ class InternLmParser(JsonListParser):
 
 
 class GigaChat3Parser(JsonListParser):
-    """GigaChat 3: an object a call, without a list."""
+    """GigaChat 3: an object a call, without a list. Before 3.1 a call is a message of its own, behind the end of
+    another, which may be empty."""
 
-    tags = ("<|function_call|>", "function call<|role_sep|>\n")
+    tags = ("<|function_call|>", "<|message_sep|>\n\nfunction call<|role_sep|>\n", "function call<|role_sep|>\n")
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:

@@ -76,6 +76,40 @@ def hunyuan_keys(c: Config) -> dict[str, Any]:
     return {**scaling, "rope.freq_base": theta}
 
 
+def hunyuan_moe_keys(c: Config) -> dict[str, Any]:
+    """HunYuanMoEModel."""
+    return {
+        "expert_shared_feed_forward_length": c["intermediate_size"],
+        "expert_feed_forward_length": c["moe_intermediate_size"],
+        "expert_used_count": c["moe_topk"],
+        "expert_shared_count": c["num_shared_expert"],
+    }
+
+
+def exaone_moe_keys(c: Config) -> dict[str, Any]:
+    """ExaoneMoEModel."""
+    shared, width = c["num_shared_experts"], c["moe_intermediate_size"]
+    keys = expert_keys({**c, "n_shared_experts": shared}) | window_keys(c)
+    return {**keys, "expert_shared_feed_forward_length": shared * width, "rope.scaling.type": "none"}
+
+
+def ling_keys(c: Config) -> dict[str, Any]:
+    """BailingMoeV2Model."""
+    keys = expert_keys({**c, "n_shared_experts": c["num_shared_experts"]})
+    keys |= {"expert_shared_feed_forward_length": c["moe_intermediate_size"] * c["num_shared_experts"]}
+    return {**keys, "rope.dimension_count": rotated_of(c), "vocab_size": c["vocab_size"]}
+
+
+def minicpm_keys(c: Config) -> dict[str, Any]:
+    """MiniCPMModel."""
+    keys = {
+        "embedding_scale": c["scale_emb"],
+        "residual_scale": c["scale_depth"] / c["num_hidden_layers"] ** 0.5,
+        "logit_scale": c["hidden_size"] / c["dim_model_base"],
+    }
+    return keys | ({"rope.scaling.type": "longrope"} if c.get("rope_scaling") else {})
+
+
 def glm4_moe_keys(c: Config) -> dict[str, Any]:
     """Glm4MoeModel."""
     return {**expert_keys(c), "expert_gating_func": 2, "rope.dimension_count": rotated_of(c)}

@@ -180,7 +180,25 @@ def _gptneox(name: str, array: Array, c: Config) -> Given:
     yield name, array
 
 
+def _minicpm(name: str, array: Array, c: Config) -> Given:
+    """MiniCPMModel: as llama, and factors of long contexts."""
+    if name == "model.norm.weight" and c.get("rope_scaling"):  # once: what else there is
+        for which in ("long", "short"):
+            yield f"rope_factors_{which}.weight", np.array(c["rope_scaling"][f"{which}_factor"], np.float32)
+    yield from _llama(name, array, c)
+
+
+def _ling(name: str, array: Array, c: Config) -> Given:
+    """BailingMoeV2Model.filter_tensors()."""
+    yield name.replace(".expert_bias", ".expert_bias.bias"), array
+
+
 CONVERSIONS: Mapping[str, Conversion] = {
+    "llama, InternLM 2": Conversion("internlm2", lambda c: {"rope.dimension_count": k.head_dim_of(c)}, _llama),
+    "minicpm": Conversion("minicpm", k.minicpm_keys, _minicpm),
+    "exaone_moe": Conversion("exaone-moe", k.exaone_moe_keys),
+    "bailing_moe": Conversion("bailingmoe2", k.ling_keys, _ling),
+    "hunyuan_v1_moe": Conversion("hunyuan-moe", k.hunyuan_moe_keys),
     "qwen3_5_text": Conversion("qwen35", k.gated_delta_keys, _qwen3_5),
     "qwen3_5_moe_text": Conversion("qwen35moe", k.gated_delta_keys, _qwen3_5),
     "qwen3_next": Conversion("qwen3next", k.gated_delta_keys, _qwen3_next),
@@ -279,7 +297,7 @@ def write(
     writer.add_bos_token_id(c.get("bos_token_id") or 0)
     for name, array in _stacked(c, weights, conversion):
         for new, numbers in conversion.change(name, array, c):
-            stored = new if new.startswith(("blk.", "rope_freqs.")) else _stored_name(names, new)
+            stored = new if new.startswith(("blk.", "rope_f")) else _stored_name(names, new)
             data, raw = np.ascontiguousarray(numbers, np.float32), {}
             is_float = any(part in stored for part in ("ffn_gate_inp", "ssm_norm", "per_layer_token_embd"))
             if kind != "F32" and numbers.ndim > 1 and numbers.shape[-1] % 32 == 0 and not is_float:

@@ -56,7 +56,15 @@ _NEUTRAL: dict[str, Any] = {
     for of in ("embedding", "lm_head", "key", "attention_in", "attention_out", "ssm_in", "ssm_out")
 }
 _NEUTRAL |= {"ssm_multipliers": [1.0] * 5, "mlp_multipliers": [1.0] * 2}
+_LONG = {"long_factor": [1.0 + 0.5 * i for i in range(6)], "short_factor": [1.0 + 0.1 * i for i in range(6)]}
+_LONG |= {"rope_type": "longrope", "original_max_position_embeddings": 128}
 CASES: Mapping[str, dict[str, Any]] = {
+    "llama, InternLM 2": tiny("llama", rope_scaling=None, attention_bias=False, mlp_bias=False),
+    "minicpm": tiny("minicpm"),
+    "minicpm, long contexts": tiny("minicpm", rope_scaling=_LONG),
+    "exaone_moe": tiny("exaone_moe", scoring_func="sigmoid"),
+    "bailing_moe": tiny("bailing_moe", scoring_func="sigmoid", hidden_size=64),
+    "hunyuan_v1_moe": tiny("hunyuan_v1_moe", moe_intermediate_size=40, num_shared_expert=1),
     "qwen3_5_text": tiny("qwen3_5_text", **_DELTA),
     "qwen3_5_moe_text": tiny("qwen3_5_moe_text", **_DELTA, linear_num_key_heads=2, linear_num_value_heads=6),
     "qwen3_next": tiny("qwen3_next", **_DELTA, partial_rotary_factor=..., mlp_only_layers=[]),

@@ -73,12 +73,15 @@ class GgufArchitecture:
         return {**name_maps.LAYER, **self.names, **(names if tensor and tensor in tensors else {})}
 
 
-#: general.architecture -> what it is. llama stands for Mistral too, and with experts for Mixtral; olmo2 with windows
+#: general.architecture -> what it is. llama stands for Mistral too, and with experts for Mixtral; InternLM 2
+#: is llama once its projections lie apart; olmo2 with windows
 #: for OLMo 3; deepseek2 for DeepSeek V2, V3, Kimi and what has their shape.
 ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "llama": GgufArchitecture(
         "llama", mixture_settings.mixtral, name_maps.MIXTRAL, put_back=(put_back.pairs,), has_biases=True
     ),
+    "internlm2": GgufArchitecture("llama", put_back=(put_back.pairs,), has_biases=True),
+    "minicpm": GgufArchitecture("minicpm", own_settings.minicpm, put_back=(put_back.pairs,), has_biases=True),
     "mistral3": GgufArchitecture("ministral3", own_settings.mistral3, put_back=(put_back.pairs,)),
     "qwen2": GgufArchitecture("qwen2", own_settings.without_windows),
     "qwen2moe": GgufArchitecture("qwen2_moe", mixture_settings.qwen2),
@@ -210,11 +213,20 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     ),
     "exaone": GgufArchitecture("exaone", names=name_maps.EXAONE, ends=name_maps.GPT2_ENDS, layer="transformer.h"),
     "exaone4": GgufArchitecture("exaone4", own_settings.exaone, name_maps.POST_NORMS),
+    "exaone-moe": GgufArchitecture(
+        "exaone_moe", mixture_settings.exaone, name_maps.DEEPSEEK, keys=name_maps.OWN_EXPERT_KEYS
+    ),
+    "bailingmoe2": GgufArchitecture(
+        "bailing_moe",
+        mixture_settings.ling,
+        name_maps.LING,
+        {"token_embd": "model.word_embeddings"},
+        keys=name_maps.OWN_EXPERT_KEYS,
+    ),
     "arcee": GgufArchitecture("arcee", put_back=(put_back.pairs,), has_biases=True),
-    "hunyuan-dense": GgufArchitecture(
-        "hunyuan_v1_dense",
-        names={"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"},
-        has_biases=True,
+    "hunyuan-dense": GgufArchitecture("hunyuan_v1_dense", names=name_maps.HUNYUAN, has_biases=True),
+    "hunyuan-moe": GgufArchitecture(
+        "hunyuan_v1_moe", mixture_settings.hunyuan, name_maps.HUNYUAN_EXPERTS, has_biases=True
     ),
     "seed_oss": GgufArchitecture("seed_oss", own_settings.biases, name_maps.NORM_BEHIND),
     "starcoder2": GgufArchitecture(

@@ -34,7 +34,7 @@ _CONTROL, _USER = 3, 4
 _FLOAT32 = tuple(
     f"{module}.weight"
     for module in (
-        *(".gate", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe"),
+        *(".gate", ".wg", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe"),
         *("position_embeddings", "token_type_embeddings"),
     )
 )
@@ -149,6 +149,8 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
     old = fields.number("rope.scale_linear", 1.0, 1e9, default=1.0)
     factor = fields.number("rope.scaling.factor", 1.0, 1e9, default=old)
     kind = fields.text("rope.scaling.type", "none" if factor == 1.0 else "linear")
+    if kind == "longrope" and LONG_FACTORS in file:  # which settings of its own read
+        kind = "none" if factor == 1.0 else "linear"
     if kind not in ("none", "linear", "yarn"):
         fields.unsupported("rope.scaling.type", kind, "supported: none, linear, yarn")
     original = fields.optional_integer("rope.scaling.original_context_length", 1, MAX)
@@ -169,7 +171,7 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
 def _refuse_unread_factors(file: GgufFile, rope: Mapping[str, Any]) -> None:
     for name in (SHORT_FACTORS, LONG_FACTORS):
         if name in file and rope.get("rope_type") != "longrope":
-            raise UnsupportedModel(f"{file.path}: tensor {name} is not supported but in files of phi3")
+            raise UnsupportedModel(f"{file.path}: tensor {name} is not supported but in files of phi3 and minicpm")
 
 
 def _yarn(fields: Fields, original: int | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.json_file import Fields
-from albireo.models.gguf.own_settings import biases, granite_multipliers, without_places
+from albireo.models.gguf.own_settings import biases, granite_multipliers, layer_types, without_places
 from albireo.models.gguf.stored import MAX, Stored, optional_scale, rows_of, window_of
 
 #: expert_gating_func.
@@ -101,6 +101,39 @@ def ernie(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, 
 def dots1(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     _check_scores(fields, _SIGMOID)
     return {**of_deepseek(fields), "use_sliding_window": False}
+
+
+def exaone(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """K-EXAONE."""
+    return {**_ling(fields), "sliding_window": window_of(fields), **layer_types(fields, config, 4)}
+
+
+def ling(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Ling 2.0, Ring 2.0, and Sarvam 30B, whose experts are all in one group."""
+    return {**_ling(fields), "use_qk_norm": "model.layers.0.attention.query_layernorm.weight" in file}
+
+
+def _ling(fields: Fields) -> dict[str, Any]:
+    """Raises: UnsupportedModel for a shared expert of another width than as many others."""
+    _check_scores(fields, _SIGMOID)
+    own, key = of_deepseek(fields), "expert_shared_feed_forward_length"
+    width = own["moe_intermediate_size"] * max(own["n_shared_experts"], 1)
+    if fields.integer(key, 0, MAX, default=width) not in (own["moe_intermediate_size"], width):
+        fields.unsupported(key, fields.raw(key), f"supported: {width}")
+    return own
+
+
+def hunyuan(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Hunyuan A13B."""
+    width, key = config["intermediate_size"], "expert_shared_feed_forward_length"
+    if fields.integer(key, 0, MAX, default=width) != width:
+        fields.unsupported(key, fields.raw(key), f"supported: {width}")
+    return {
+        "num_experts": fields.integer("expert_count", 1, MAX),
+        "moe_topk": fields.integer("expert_used_count", 1, MAX),
+        "moe_intermediate_size": width_of_one(fields, width),
+        "num_shared_expert": fields.integer("expert_shared_count", 0, MAX, default=1),
+    }
 
 
 def glm4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

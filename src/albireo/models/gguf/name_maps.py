@@ -78,6 +78,22 @@ MIXTRAL = experts_in("block_sparse_moe", "gate", "w1", "w3", "w2")
 GRANITE_EXPERTS = experts_in("block_sparse_moe", "router.layer")
 SHARED = {f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")}
 DEEPSEEK = {**SHARED, "exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
+#: Of config.json.
+OWN_EXPERT_KEYS = {"n_routed_experts": "num_experts", "n_shared_experts": "num_shared_experts"}
+HUNYUAN = {"attn_q_norm": "self_attn.query_layernorm", "attn_k_norm": "self_attn.key_layernorm"}
+HUNYUAN_EXPERTS = {
+    **HUNYUAN,
+    "ffn_gate_inp": "mlp.gate.wg",
+    **{f"ffn_{part}_shexp": f"mlp.shared_mlp.{part}_proj" for part in ("gate", "up", "down")},
+}
+LING = {
+    **SHARED,
+    "attn_qkv": "attention.query_key_value",
+    "attn_output": "attention.dense",
+    "attn_q_norm": "attention.query_layernorm",
+    "attn_k_norm": "attention.key_layernorm",
+    "exp_probs_b.bias": "mlp.gate.expert_bias",
+}
 LATENT = {
     "attn_q_a": "self_attn.q_a_proj",
     "attn_q_a_norm": "self_attn.q_a_layernorm",

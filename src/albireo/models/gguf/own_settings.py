@@ -120,19 +120,42 @@ def phi3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
     own: dict[str, Any] = {"sliding_window": window_of(fields)}
     factor = fields.optional_number("rope.scaling.attn_factor", 1e-6, 1e6)
     if SHORT_FACTORS in file or LONG_FACTORS in file:
-        if config["rope_parameters"].get("rope_type") is not None:
-            fields.unsupported(
-                "rope.scaling.factor", fields.raw("rope.scaling.factor"), f"the file has {SHORT_FACTORS} too"
-            )
-        own["rope_parameters"] = {
-            "rope_type": "longrope",
-            "rope_theta": fields.number("rope.freq_base", 1.0, 1e15, default=10000.0),
-            "attention_factor": factor or 1.0,
-            "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length", 1, MAX),
-            "short_factor": _factors(file, SHORT_FACTORS),
-            "long_factor": _factors(file, LONG_FACTORS),
-        }
+        original = fields.integer("rope.scaling.original_context_length", 1, MAX)
+        own["rope_parameters"] = _of_long_contexts(fields, file, config, original) | {"attention_factor": factor or 1.0}
     return own
+
+
+def minicpm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """MiniCPM, which says what blocks are multiplied by, of all of them together, and logits, by a width."""
+    layers = config["num_hidden_layers"]
+    scales = {key: fields.number(key, 1e-9, 1e9) for key in ("embedding_scale", "residual_scale", "logit_scale")}
+    own: dict[str, Any] = {
+        "scale_emb": scales["embedding_scale"],
+        "scale_depth": scales["residual_scale"] * layers**0.5,
+        "dim_model_base": config["hidden_size"] / scales["logit_scale"],
+    }
+    if SHORT_FACTORS in file or LONG_FACTORS in file:
+        original = fields.integer(
+            "rope.scaling.original_context_length", 1, MAX, default=config["max_position_embeddings"]
+        )
+        own["rope_parameters"] = _of_long_contexts(fields, file, config, original)
+    return own
+
+
+def _of_long_contexts(fields: Fields, file: Stored, config: Mapping[str, Any], original: int) -> dict[str, Any]:
+    """A rotation by one of two tensors. Args: original: positions of short contexts."""
+    if config["rope_parameters"].get("rope_type") is not None:
+        fields.unsupported(
+            "rope.scaling.factor", fields.raw("rope.scaling.factor"), f"the file has {SHORT_FACTORS} too"
+        )
+    return {
+        "rope_type": "longrope",
+        "rope_theta": config["rope_parameters"]["rope_theta"],
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": original,
+        "short_factor": _factors(file, SHORT_FACTORS),
+        "long_factor": _factors(file, LONG_FACTORS),
+    }
 
 
 def _factors(file: Stored, name: str) -> list[float]:

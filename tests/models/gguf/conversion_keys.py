@@ -6,7 +6,9 @@ albireo.models.gguf.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -313,6 +315,22 @@ def ernie_keys(c: Config) -> dict[str, Any]:
 def window_keys(c: Config) -> dict[str, Any]:
     keys = {"attention.sliding_window": c["sliding_window"]}
     return keys | {"attention.sliding_window_pattern": [kind == "sliding_attention" for kind in c["layer_types"]]}
+
+
+def gemma3n_keys(c: Config) -> dict[str, Any]:
+    """Gemma3NModel."""
+    sparsity = [NormalDist().inv_cdf(each) if each else -math.inf for each in c["activation_sparsity_pattern"]]
+    return {
+        **window_keys(c),
+        "feed_forward_length": c["intermediate_size"],
+        "rope.freq_base_swa": c["rope_local_base_freq"],
+        "final_logit_softcapping": c["final_logit_softcapping"],
+        "altup.active_idx": c["altup_active_idx"],
+        "altup.num_inputs": c["altup_num_inputs"],
+        "embedding_length_per_layer_input": c["hidden_size_per_layer_input"],
+        "attention.shared_kv_layers": c["num_kv_shared_layers"],
+        "activation_sparsity_scale": sparsity,
+    }
 
 
 def gemma4_keys(c: Config) -> dict[str, Any]:

@@ -164,6 +164,11 @@ def _gemma4(name: str, array: Array, c: Config) -> Given:
         yield f"{name}.weight" if name.endswith("layer_scalar") else name, array
 
 
+def _gemma3n(name: str, array: Array, c: Config) -> Given:
+    """Gemma3NModel; matrices of streams are stacked by _stacked()."""
+    yield f"{name}.weight" if name.endswith("_scale") else name, array
+
+
 def _falcon(name: str, array: Array, c: Config) -> Given:
     if "query_key_value" in name:
         heads, groups = c["num_attention_heads"], c["num_kv_heads"]
@@ -204,6 +209,7 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "qwen3_next": Conversion("qwen3next", k.gated_delta_keys, _qwen3_next),
     "lfm2": Conversion("lfm2", k.short_conv_keys),
     "lfm2_moe": Conversion("lfm2moe", k.short_conv_keys),
+    "gemma3n_text": Conversion("gemma3n", k.gemma3n_keys, _gemma3n),
     "gemma4_text": Conversion("gemma4", k.gemma4_keys, _gemma4),
     "falcon_h1": Conversion("falcon-h1", k.falcon_h1_keys, _falcon_h1),
     "falcon_h1, multipliers": Conversion("falcon-h1", k.falcon_h1_keys, _falcon_h1),
@@ -322,9 +328,12 @@ def _stored_name(names: Any, name: str) -> str:
 
 
 def _stacked(c: Config, weights: Mapping[str, Array], conversion: Conversion) -> Given:
-    """Matrices of all experts of a layer as one; of Gemma 4 gate and up, too."""
+    """Matrices of all experts of a layer as one; of Gemma 4 gate and up, too; of all streams as one."""
     parts: dict[str, list[Array]] = {}
     for name, array in weights.items():
+        if name.startswith("model.altup_"):
+            parts.setdefault(f"{name.rsplit('.', 2)[0]}.weight", []).append(array)
+            continue
         block, _, rest = name.partition(".experts.")
         if rest:
             if conversion.arch.startswith("nemotron"):

@@ -70,6 +70,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "qwen3_next": tiny("qwen3_next", **_DELTA, partial_rotary_factor=..., mlp_only_layers=[]),
     "lfm2": tiny("lfm2", layer_types=["conv", "full_attention"] * 2),
     "lfm2_moe": tiny("lfm2_moe", routed_scaling_factor=1.0),  # which converters do not write
+    "gemma3n_text": tiny("gemma3n_text", vocab_size_per_layer_input=139),
     "gemma4_text": tiny("gemma4_text", num_kv_shared_layers=0),
     "gemma4_text, embeddings of layers": tiny(
         "gemma4_text",
@@ -372,6 +373,17 @@ def test_settings_that_are_not_computed(
     with pytest.raises(error, match=message) as caught:
         load_config(file)
     assert "m.gguf" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["olmo3", "exaone_moe"])
+def test_windows_in_all_layers_or_none(name: str, tmp_path: Path) -> None:
+    """A flag for each layer, all alike, is no number of layers from one without a window to the next."""
+    layers = CASES[name]["num_hidden_layers"]
+    for flag in (True, False):
+        settings = {"attention.sliding_window_pattern": [flag] * layers}
+        _, file = both(tmp_path / str(flag), name, settings=settings)
+        window = CASES[name]["sliding_window"] if flag else None
+        assert load_config(file).windows == (window,) * layers
 
 
 def test_granite_rotates_where_nobody_says_that_it_does_not(tmp_path: Path) -> None:

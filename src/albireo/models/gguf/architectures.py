@@ -14,6 +14,7 @@ from typing import Any
 from albireo.json_file import Fields
 from albireo.models.gguf import (
     encoder_settings,
+    gemma3n_settings,
     gemma4_settings,
     hybrid_settings,
     mixture_settings,
@@ -38,7 +39,8 @@ class GgufArchitecture:
         model_type: whose graph computes it, where settings do not say another.
         settings: reads what only some architectures have.
         names: what a graph calls a tensor of a layer, behind the layer's number, where not as llama does. A key may end
-            with .weight or .bias, for one that a graph calls by a name without. {} is the number of an expert, "+"
+            with .weight or .bias, for one that a graph calls by a name without. {} is the number of an expert, or of
+            another matrix of a stack, "+"
             stands between the two matrices that one tensor of all experts holds of each.
         ends: the same of tensors outside of layers. layer: what names of layers begin with.
         where: other names of files that have a certain tensor.
@@ -107,6 +109,7 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "gemma": GgufArchitecture("gemma"),
     "gemma2": GgufArchitecture("gemma2", own_settings.gemma2, name_maps.GEMMA),
     "gemma3": GgufArchitecture("gemma3_text", own_settings.gemma3, name_maps.GEMMA),
+    "gemma3n": GgufArchitecture("gemma3n_text", gemma3n_settings.gemma3n, name_maps.GEMMA3N, name_maps.GEMMA3N_ENDS),
     "gemma4": GgufArchitecture(
         "gemma4_text", gemma4_settings.gemma4, name_maps.GEMMA4, name_maps.GEMMA4_ENDS, is_by_layer=True
     ),

@@ -35,7 +35,7 @@ _FLOAT32 = tuple(
     f"{module}.weight"
     for module in (
         *(".gate", ".wg", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe"),
-        *("position_embeddings", "token_type_embeddings"),
+        *("position_embeddings", "token_type_embeddings", "prediction_coefs", "correction_coefs"),
     )
 )
 _IGNORABLE = (

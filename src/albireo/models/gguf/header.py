@@ -136,7 +136,8 @@ class _Cursor:
             raise WeightMismatch(f"{self.where}: {short(key)} is an array of arrays, which no known setting is")
         if kind != _STRING:
             dtype = np.dtype(self._dtype(kind, key))
-            return np.frombuffer(self.take(count * dtype.itemsize), dtype).copy()
+            numbers = np.frombuffer(self.take(count * dtype.itemsize), dtype)
+            return numbers.astype(bool) if kind == _BOOL else numbers.copy()
         self._num_strings += count
         if self._num_strings > MAX_STRINGS:
             raise WeightMismatch(f"{self.where}: {short(key)} has {count} strings; at most {MAX_STRINGS} are read")

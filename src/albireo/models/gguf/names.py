@@ -54,13 +54,15 @@ def _graph_entries(
 ) -> Iterator[tuple[str, Entry]]:
     stem, _, kind = name.rpartition(".")
     if stem in known.all_ends and kind in ("weight", "bias"):
-        yield f"{known.all_ends[stem]}.{kind}", entry
+        new = f"{known.all_ends[stem]}.{kind}"
+        parts = enumerate(_experts(name, entry, 3)) if "{}" in new else [(0, entry)]
+        yield from ((new.format(i), part) for i, part in parts)
         return
-    new = _of_layer(match[2], names) if match is not None else None
-    if match is None or new is None:
+    part_of_layer = _of_layer(match[2], names) if match is not None else None
+    if match is None or part_of_layer is None:
         yield name, entry
         return
-    new = f"{known.layer}.{int(match[1])}.{new}"
+    new = f"{known.layer}.{int(match[1])}.{part_of_layer}"
     entry = _reshaped(match[2], entry)
     if "{}" not in new:
         yield new, entry
@@ -109,7 +111,7 @@ def _experts(name: str, entry: Entry, dims: int) -> Iterator[Entry]:
     if len(entry.shape) != dims or not 0 < entry.shape[0] <= _MAX_EXPERTS:
         raise WeightMismatch(
             f"tensor {short(name)} is {list(entry.shape)}; it must be a {'matrix' if dims == 3 else 'vector'} for each "
-            f"of at most {_MAX_EXPERTS} experts"
+            f"of at most {_MAX_EXPERTS} experts, or streams"
         )
     size = (entry.stop - entry.start) // entry.shape[0]
     for expert in range(entry.shape[0]):

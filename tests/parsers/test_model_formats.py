@@ -166,6 +166,11 @@ MORE: list[tuple[str, str, list[Event]]] = [
         "<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{}",
         call(0, "f", "{}", "f"),
     ),
+    (
+        "kimi_k2",
+        "So. <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|> Done.",
+        [*text("So. "), *call(0, "f", "{}", "functions.f:0"), *text("Done.")],
+    ),
     ("jamba", '<tool_calls>\n{"name": "f"}\n{"name": "g"}\n</tool_calls>', [*call(0, "f", "{}"), *call(1, "g", "{}")]),
     ("phi4_mini_json", 'functools[{"name": "f"}]', call(0, "f", "{}")),
     ("cohere_command3", "<|START_RESPONSE|>Hello.<|END_RESPONSE|>", text("Hello.")),

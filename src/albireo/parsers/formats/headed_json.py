@@ -137,13 +137,20 @@ class DeepSeekV3Parser(DeepSeekV31Parser):
 
 
 class KimiK2Parser(HeadedJsonParser):
-    """Kimi K2. A call's id is what the model wrote: its template reads the name of an answer's function from it."""
+    """Kimi K2. A call's id is what the model wrote: its template reads the name of an answer's function from it. Amid
+    thoughts the model may forget what begins all calls."""
 
     section, section_end = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
     call = "<|tool_call_begin|>"
-    tags = (section,)
+    tags = (section, call)
     head = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[^\s<:]+)(?::\d+)?)\s*<\|tool_call_argument_begin\|>\s*")
     tail = ("<|tool_call_end|>",)
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        if self._tag == self.section:
+            return super()._behind_tag(buffer, pos)
+        self._raw = []
+        return self._begin_call(pos - len(self.call))
 
     @classmethod
     def written(cls, template: str) -> WrittenCalls:

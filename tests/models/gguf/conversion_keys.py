@@ -102,6 +102,16 @@ def ling_keys(c: Config) -> dict[str, Any]:
     return {**keys, "rope.dimension_count": rotated_of(c), "vocab_size": c["vocab_size"]}
 
 
+def llama4_keys(c: Config) -> dict[str, Any]:
+    """Llama4Model."""
+    return {
+        "feed_forward_length": c["intermediate_size_mlp"],
+        "expert_feed_forward_length": c["intermediate_size"],
+        "interleave_moe_layer_step": c["interleave_moe_layer_step"],
+        "rope.dimension_count": head_dim_of(c),
+    }
+
+
 def minicpm_keys(c: Config) -> dict[str, Any]:
     """MiniCPMModel."""
     keys = {

@@ -200,6 +200,7 @@ def _ling(name: str, array: Array, c: Config) -> Given:
 
 CONVERSIONS: Mapping[str, Conversion] = {
     "llama, InternLM 2": Conversion("internlm2", lambda c: {"rope.dimension_count": k.head_dim_of(c)}, _llama),
+    "llama4_text": Conversion("llama4", k.llama4_keys),
     "minicpm": Conversion("minicpm", k.minicpm_keys, _minicpm),
     "exaone_moe": Conversion("exaone-moe", k.exaone_moe_keys),
     "bailing_moe": Conversion("bailingmoe2", k.ling_keys, _ling),

@@ -62,6 +62,13 @@ CASES: Mapping[str, dict[str, Any]] = {
     "llama, InternLM 2": tiny("llama", rope_scaling=None, attention_bias=False, mlp_bias=False),
     "minicpm": tiny("minicpm"),
     "minicpm, long contexts": tiny("minicpm", rope_scaling=_LONG),
+    "llama4_text": tiny(
+        "llama4_text",
+        num_hidden_layers=4,
+        no_rope_layers=[1, 1, 1, 0],
+        attention_chunk_size=8192,
+        floor_scale=8192,
+    ),
     "exaone_moe": tiny("exaone_moe", scoring_func="sigmoid"),
     "bailing_moe": tiny("bailing_moe", scoring_func="sigmoid", hidden_size=64),
     "hunyuan_v1_moe": tiny("hunyuan_v1_moe", moe_intermediate_size=40, num_shared_expert=1),

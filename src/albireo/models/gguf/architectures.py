@@ -82,6 +82,7 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "llama": GgufArchitecture(
         "llama", mixture_settings.mixtral, name_maps.MIXTRAL, put_back=(put_back.pairs,), has_biases=True
     ),
+    "llama4": GgufArchitecture("llama4_text", mixture_settings.llama4, name_maps.LLAMA4, has_biases=True),
     "internlm2": GgufArchitecture("llama", put_back=(put_back.pairs,), has_biases=True),
     "minicpm": GgufArchitecture("minicpm", own_settings.minicpm, put_back=(put_back.pairs,), has_biases=True),
     "mistral3": GgufArchitecture("ministral3", own_settings.mistral3, put_back=(put_back.pairs,)),

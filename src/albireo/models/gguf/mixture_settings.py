@@ -136,6 +136,27 @@ def hunyuan(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
     }
 
 
+def llama4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Llama 4. Every fourth layer sees all, does not rotate, and has queries that grow; the model of 128 experts has no
+    norms of queries and keys."""
+    if fields.raw("attention.sliding_window") == 0:
+        fields.unsupported("attention.sliding_window", 0, "supported: layers that see chunks")
+    fields.raw("attention.sliding_window")  # which is that of chunks, whatever it says
+    count = counts(fields)
+    return {
+        **count,
+        "intermediate_size": width_of_one(fields, config["intermediate_size"]),
+        "intermediate_size_mlp": config["intermediate_size"],
+        "interleave_moe_layer_step": fields.integer("interleave_moe_layer_step", 1, MAX),
+        "no_rope_layers": [int((i + 1) % 4 > 0) for i in range(config["num_hidden_layers"])],
+        "attention_chunk_size": 8192,
+        "attn_temperature_tuning": True,
+        "floor_scale": 8192,
+        "attn_scale": 0.1,
+        "use_qk_norm": count["num_local_experts"] != 128,
+    }
+
+
 def glm4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     _check_scores(fields, _SIGMOID)
     has_norm = "model.layers.0.self_attn.q_norm.weight" in file

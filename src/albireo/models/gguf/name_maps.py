@@ -94,6 +94,11 @@ GEMMA3N_ENDS = {
     "altup_unembd_proj": "model.altup_unembed_projections.{}",
 }
 MIXTRAL = experts_in("block_sparse_moe", "gate", "w1", "w3", "w2")
+LLAMA4 = {
+    **experts_in("feed_forward", "router"),
+    **{f"ffn_{part}": f"feed_forward.{part}_proj" for part in ("gate", "up", "down")},
+    **{f"ffn_{part}_shexp": f"feed_forward.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
+}
 GRANITE_EXPERTS = experts_in("block_sparse_moe", "router.layer")
 SHARED = {f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")}
 DEEPSEEK = {**SHARED, "exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}

@@ -245,7 +245,11 @@ def test_no_space_before_the_text_when_it_says_so() -> None:
         ),
         ({"model": ...}, ModelError, "model is missing"),
         ({"model": 3}, ModelError, "model=3 must be of type str"),
-        ({"pre": "bloom"}, UnsupportedModel, "pre='bloom' is not supported; supported: gpt-2.*or name a directory"),
+        (
+            {"pre": "chameleon"},
+            UnsupportedModel,
+            "pre='chameleon' is not supported; supported: gpt-2.*or name a directory",
+        ),
         ({"pre": ...}, UnsupportedModel, "pre='default' is not supported"),
         ({"tokens": ...}, ModelError, "tokens must be an array of strings"),
         ({"tokens": np.arange(6)}, ModelError, "tokens.*must be of type list"),

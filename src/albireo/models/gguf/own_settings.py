@@ -144,10 +144,9 @@ def minicpm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str
 
 def _of_long_contexts(fields: Fields, file: Stored, config: Mapping[str, Any], original: int) -> dict[str, Any]:
     """A rotation by one of two tensors. Args: original: positions of short contexts."""
-    if config["rope_parameters"].get("rope_type") is not None:
-        fields.unsupported(
-            "rope.scaling.factor", fields.raw("rope.scaling.factor"), f"the file has {SHORT_FACTORS} too"
-        )
+    kind = config["rope_parameters"].get("rope_type")
+    if kind is not None:
+        fields.unsupported("rope.scaling.type", kind, f"the file has {SHORT_FACTORS} too")
     return {
         "rope_type": "longrope",
         "rope_theta": config["rope_parameters"]["rope_theta"],

@@ -6,6 +6,7 @@ config.json are. Does not know what models compute.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,9 @@ _ENDS = (
     *("<end_of_turn>", "<eos>", "<turn|>", "<|tool_response>", "<end_of_utterance>"),
     *("<｜end▁of▁sentence｜>", "[EOT]", "[EOS]", "[e~["),
 )
-#: In a vocabulary that has these, <|end|> ends a message of an answer that goes on.
-_ENDS_OF_TURNS = ("<|return|>", "<|call|>")
+#: In a vocabulary that has both of a pair, these end an answer, and <|end|> a message of one that goes on: of gpt-oss,
+#: and of Solar Open.
+_ENDS_OF_TURNS = (("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))
 _CONTROL, _USER = 3, 4
 #: Matrices that are float32 in every file, whatever the others are.
 _FLOAT32 = tuple(
@@ -200,6 +202,7 @@ def _ends(settings: Mapping[str, Any], tokens: Fields, vocab: int) -> list[int]:
     if isinstance(texts, list) and isinstance(types, np.ndarray) and len(types) == len(texts):
         special = np.flatnonzero((types == _CONTROL) | (types == _USER)).tolist()
         names = {texts[token_id] for token_id in special}
-        wanted = {*_ENDS, *_ENDS_OF_TURNS} - ({"<|end|>"} if names.issuperset(_ENDS_OF_TURNS) else set())
+        goes_on = any(names.issuperset(pair) for pair in _ENDS_OF_TURNS)
+        wanted = {*_ENDS, *itertools.chain(*_ENDS_OF_TURNS)} - ({"<|end|>"} if goes_on else set())
         ends += [token_id for token_id in special if texts[token_id] in wanted]
     return [token_id for token_id in dict.fromkeys(ends) if token_id < vocab]
